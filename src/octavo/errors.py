@@ -1,0 +1,100 @@
+"""Every error that Octavo raises on purpose.
+
+OctavoError
+├── ConfigError              an argument, flag or environment variable has a bad value (also a ValueError)
+│   ├── UnsupportedError     it is known, but not supported here
+│   └── MemoryPlanError      the model and its KV cache do not fit; the message has the arithmetic
+├── ModelLoadError           a file of the model is missing, corrupt, truncated or lies
+│   └── UnknownArchitectureError
+├── ModelNotFoundError       a model reference leads nowhere
+└── RequestError             one request can't be carried out; others go on (also a ValueError)
+    ├── ParameterError       a sampling parameter is out of range
+    ├── PromptError          the prompt is empty, or has token ids outside the vocabulary
+    │   ├── PromptTooLongError
+    │   └── ChatTemplateError    there is none, or it failed
+    ├── NumericalError       the model gave NaN logits for this request
+    └── RequestAbortedError
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+class OctavoError(Exception):
+    """Base of all errors raised on purpose; its text is one line made for the user."""
+
+
+class ConfigError(OctavoError, ValueError):
+    """An argument, flag or environment variable has a bad value."""
+
+    def __init__(self, name: str, value: Any, reason: str):
+        super().__init__(f"{name}={value!r}: {reason}")
+        self.name, self.value, self.reason = name, value, reason
+
+
+class UnsupportedError(ConfigError):
+    """The option is known, but what it asks for is not supported here."""
+
+
+class MemoryPlanError(OctavoError):
+    """The model, its workspace and its KV cache do not fit into the memory that there is."""
+
+
+class ModelLoadError(OctavoError):
+    """A model file is missing, corrupt, truncated, or contradicts itself.
+
+    `file` is the path, `field` names the part of the file (a header entry, a tensor), `reason` says what is wrong.
+    """
+
+    def __init__(self, file: str | os.PathLike[str], field: str, reason: str):
+        super().__init__(f"{os.fspath(file)}: {field}: {reason}")
+        self.file, self.field, self.reason = os.fspath(file), field, reason
+
+
+class UnknownArchitectureError(ModelLoadError):
+    """The checkpoint names an architecture that has no declaration in `octavo.models`."""
+
+
+class ModelNotFoundError(OctavoError):
+    """A model reference leads to no files."""
+
+
+class RequestError(OctavoError, ValueError):
+    """One request can't be carried out. Others are not disturbed."""
+
+
+class ParameterError(RequestError):
+    """A sampling parameter is out of range."""
+
+    def __init__(self, name: str, value: Any, allowed: str):
+        super().__init__(f"{name} must be {allowed}, got {value!r}")
+        self.name, self.value, self.allowed = name, value, allowed
+
+
+class PromptError(RequestError):
+    """The prompt is empty, or has token ids outside the vocabulary."""
+
+
+class PromptTooLongError(PromptError):
+    """The prompt leaves no room for one new token in the model's context."""
+
+    def __init__(self, num_tokens: int, max_model_len: int):
+        super().__init__(
+            f"This model's maximum context length is {max_model_len} tokens, but the prompt has {num_tokens}; "
+            f"shorten it to at most {max_model_len - 1}, or raise max_model_len if the model allows it"
+        )
+        self.num_tokens, self.max_model_len = num_tokens, max_model_len
+
+
+class ChatTemplateError(PromptError):
+    """The model has no chat template, or the template failed on these messages."""
+
+
+class NumericalError(RequestError):
+    """The model produced NaN logits for this request."""
+
+
+class RequestAbortedError(RequestError):
+    """The request was aborted before it finished."""

@@ -1,0 +1,154 @@
+"""The types that cross layers: a request on its way in, a plan and a result per step, an output on its way out."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.errors import OctavoError
+    from octavo.sampling_params import SamplingParams
+
+
+class Status(enum.Enum):
+    """Where a request stands. It reaches FINISHED once, and stays there."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One line of tokens and its share of the KV cache: a prompt and one sample, or one beam, that continues it."""
+
+    index: int
+    tokens: list[int]  # prompt, then what was generated
+    num_prompt_tokens: int
+    blocks: list[int] = field(default_factory=list)  # block table; the block manager writes it
+    num_computed: int = 0  # leading tokens whose keys and values are in the cache
+    sampler: Any = None  # the native sampler of this sequence: parameters, history, random stream
+    finished: bool = False
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that the model has not seen yet: 1 while decoding, more while prefilling."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def output_tokens(self) -> list[int]:
+        return self.tokens[self.num_prompt_tokens :]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A prompt and what to do with it, as the scheduler sees it."""
+
+    id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    prompt: str | None = None
+    priority: int = 0  # smaller is served first, as in vLLM
+    cache_salt: str = ""  # requests share cached prefixes only with requests of the same salt
+    arrival: float = field(default_factory=time.monotonic)
+    max_sequences: int = 1  # seats it takes while it runs: `n`, or the width of its beam
+    lockstep: bool = False  # all sequences decode in the same step (beam search)
+    needs_prompt_logits: bool = False  # every prompt position's logits are wanted: no cached prefix is used
+    status: Status = Status.WAITING
+    sequences: list[Sequence] = field(default_factory=list)  # the unfinished ones
+    num_cached_tokens: int | None = None  # prompt tokens found in the prefix cache at first admission
+    num_preemptions: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sequences:
+            self.sequences = [Sequence(0, list(self.prompt_token_ids), len(self.prompt_token_ids))]
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One sequence's share of a step: tokens [start, start + count) are computed."""
+
+    request: Request
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the chunk reaches the newest token, so that the next one is sampled."""
+        return self.start + self.count == len(self.sequence.tokens)
+
+
+@dataclass(slots=True)
+class StepPlan:
+    """What one step computes. `copies` are (source, target) blocks to copy before anything is written."""
+
+    chunks: list[Chunk]
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    preempted: list[Request] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(chunk.count for chunk in self.chunks)
+
+
+@dataclass(slots=True)
+class Logprob:
+    """Log-probability of one token, its rank among all tokens (1 is the likeliest) and its text."""
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+LogprobsAtPosition = dict[int, Logprob]
+
+
+@dataclass(slots=True)
+class CompletionOutput:
+    """One completion of a prompt. `finish_reason` is "stop", "length", "abort" or "error", None while it runs.
+
+    `stop_reason` is the stop string or the stop token id that ended it; None for the end-of-sequence token.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: list[LogprobsAtPosition] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+@dataclass(slots=True)
+class RequestMetrics:
+    """Times of a request in seconds of `time.monotonic()`."""
+
+    arrival_time: float
+    first_scheduled_time: float | None = None
+    first_token_time: float | None = None
+    finished_time: float | None = None
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """What a request has produced so far. `error` says why it failed, if it did."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    prompt_logprobs: list[LogprobsAtPosition | None] | None
+    outputs: list[CompletionOutput]
+    finished: bool
+    metrics: RequestMetrics | None = None
+    num_cached_tokens: int | None = None
+    error: OctavoError | None = None
+
+
+TokenIds = SequenceOf[int]
