@@ -1,0 +1,59 @@
+#include "core/cpu.h"
+
+#include <stdexcept>
+
+namespace octavo {
+
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool runs;
+};
+
+std::vector<Candidate> candidates() {
+  std::vector<Candidate> all;
+#ifdef OCTAVO_HAS_avx512bf16
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  all.push_back({&avx512bf16::table, avx512 && __builtin_cpu_supports("avx512bf16")});
+  all.push_back({&avx512::table, avx512});
+  all.push_back({&avx2::table, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+#endif
+  all.push_back({&portable::table, true});
+  return all;
+}
+
+const Kernels*& selected() {
+  static const Kernels* choice = [] {
+    for (const Candidate& c : candidates())
+      if (c.runs) return c.kernels;
+    return &portable::table;
+  }();
+  return choice;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Candidate& c : candidates())
+    if (c.runs) names.push_back(c.kernels->name);
+  return names;
+}
+
+const Kernels& kernels() { return *selected(); }
+
+void select_isa(std::string_view isa) {
+  std::string known;
+  for (const Candidate& c : candidates()) {
+    if (c.runs && isa == c.kernels->name) {
+      selected() = c.kernels;
+      return;
+    }
+    if (c.runs) known += (known.empty() ? "" : ", ") + std::string(c.kernels->name);
+  }
+  throw std::invalid_argument("'" + std::string(isa) + "' can't run on this processor; it has: " + known);
+}
+
+}  // namespace octavo
