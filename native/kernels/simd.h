@@ -6,9 +6,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
+
 namespace octavo {
 
-using bf16 = uint16_t;
 constexpr int kLanes = 16;
 
 }  // namespace octavo

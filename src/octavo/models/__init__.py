@@ -1,0 +1,32 @@
+"""One declaration per architecture, and the table that finds them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from octavo.errors import ModelLoadError, UnknownArchitectureError
+from octavo.models.base import CausalLM, ConfigReader
+from octavo.models.llama import Llama
+
+DECLARATIONS: tuple[type[CausalLM], ...] = (Llama,)
+
+
+def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type[CausalLM]:
+    """The class that declares the architecture that `config` names; `file` is for the error."""
+    names = config.get("architectures")
+    names = names if isinstance(names, list) else [names]
+    for model in DECLARATIONS:
+        if any(name in model.architectures for name in names):
+            return model
+    known = ", ".join(name for model in DECLARATIONS for name in model.architectures)
+    raise UnknownArchitectureError(file, "architectures", f"{names} is not known here; known are {known}")
+
+
+def load_declaration(
+    config: Mapping[str, Any], file: str | os.PathLike[str], max_model_len: int | None = None
+) -> CausalLM:
+    """The model that `config` describes, ready to build its graph."""
+    reader = ConfigReader(config, lambda field, reason: ModelLoadError(file, field, reason))
+    return declaration(config, file)(reader, max_model_len)

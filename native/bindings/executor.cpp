@@ -1,0 +1,219 @@
+#include "ops/executor.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+
+namespace nb = nanobind;
+
+namespace octavo {
+
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Source = std::tuple<std::string, Bytes, int64_t, int64_t, std::optional<Ints>>;
+using Weight = std::shared_ptr<const PackedWeight>;
+
+DType dtype_of(const std::string& name) {
+  if (name == "float32") return DType::kFloat32;
+  if (name == "bfloat16") return DType::kBFloat16;
+  throw nb::value_error(("dtype must be float32 or bfloat16, got " + name).c_str());
+}
+
+Epilogue epilogue_of(const std::string& name) {
+  if (name == "store") return Epilogue::kStore;
+  if (name == "store_float") return Epilogue::kStoreFloat;
+  if (name == "add") return Epilogue::kAdd;
+  if (name == "silu_mul") return Epilogue::kSiluMul;
+  throw nb::value_error(("no such epilogue: " + name).c_str());
+}
+
+// Checks that every source's bytes are all there, so that the loops below need not.
+Weight pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& dtype) {
+  std::vector<StoredRows> rows;
+  if (sources.empty()) throw nb::value_error("nothing to pack");
+  for (const auto& [format_name, data, n, k, order] : sources) {
+    const Format format = format_of(format_name);
+    const FormatInfo& info = format_info(format);
+    if (n < 1 || k < 1 || k % info.block != 0 || data.size() != static_cast<size_t>(n * (k / info.block) * info.bytes))
+      throw nb::value_error("stored rows: the number of bytes does not fit the shape");
+    if (k != std::get<3>(sources[0])) throw nb::value_error("stored rows: columns differ");
+    if (order) {
+      if (order->size() != static_cast<size_t>(n)) throw nb::value_error("stored rows: order has another length");
+      for (size_t i = 0; i < order->size(); ++i)
+        if ((*order)(i) < 0 || (*order)(i) >= n) throw nb::value_error("stored rows: order leads outside");
+    }
+    rows.push_back({format, data.data(), n, k, order ? order->data() : nullptr});
+  }
+  const bool alternating = arrangement == "alternating";
+  if (!alternating && arrangement != "stacked") throw nb::value_error("arrangement: stacked or alternating");
+  const DType to = dtype_of(dtype);
+  nb::gil_scoped_release release;
+  return std::make_shared<PackedWeight>(
+      pack(rows, alternating ? Arrangement::kAlternating : Arrangement::kStacked, to));
+}
+
+std::shared_ptr<const Buffer> padded(const std::optional<Floats>& values) {
+  if (!values) return nullptr;
+  auto buffer = std::make_shared<Buffer>(round_up(values->size(), 16) * sizeof(float));
+  std::memcpy(buffer->as<void>(), values->data(), values->size() * sizeof(float));
+  return buffer;
+}
+
+void add_matmul(Executor& e, int x, Weight weight, const std::optional<Floats>& bias, const std::string& epilogue,
+                int out, bool logit_rows) {
+  if (bias && bias->size() != static_cast<size_t>(weight->n)) throw nb::value_error("matmul: bias has another length");
+  Op op{.kind = OpKind::kMatmul, .in = x, .out = out, .logit_rows = logit_rows};
+  op.weight = std::move(weight);
+  op.vector = padded(bias);
+  op.epilogue = epilogue_of(epilogue);
+  e.add_op(std::move(op));
+}
+
+void add_rms_norm(Executor& e, int x, Floats weight, float eps, int out, bool logit_rows) {
+  Op op{.kind = OpKind::kRmsNorm, .in = x, .out = out, .logit_rows = logit_rows};
+  op.vector = padded(weight);
+  op.eps = eps;
+  op.columns = weight.size();
+  e.add_op(std::move(op));
+}
+
+void add_pointwise(Executor& e, OpKind kind, int a, int b, int64_t columns, int out) {
+  Op op{.kind = kind, .in = a, .in2 = b, .out = out};
+  op.columns = columns;
+  e.add_op(std::move(op));
+}
+
+Step step_of(Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies) {
+  if (starts.size() != counts.size() || tables.shape(0) != starts.size() ||
+      (copies.shape(0) > 0 && copies.shape(1) != 2))
+    throw nb::value_error("step: arrays disagree");
+  Step step;
+  step.num_tokens = static_cast<int>(tokens.size());
+  step.num_sequences = static_cast<int>(starts.size());
+  step.num_logit_rows = static_cast<int>(logit_rows.size());
+  step.num_copies = static_cast<int>(copies.shape(0));
+  step.tokens = tokens.data();
+  step.starts = starts.data();
+  step.counts = counts.data();
+  step.block_tables = tables.data();
+  step.block_table_stride = tables.shape(1);
+  step.logit_rows = logit_rows.data();
+  step.copies = copies.data();
+  return step;
+}
+
+nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(const Executor& e, size_t rows, nb::handle owner) {
+  const size_t shape[2] = {rows, static_cast<size_t>(e.config().vocab_size)};
+  const int64_t strides[2] = {e.logits_stride(), 1};
+  return {e.logits(), 2, shape, owner, strides};
+}
+
+}  // namespace
+
+}  // namespace octavo
+
+void bind_executor(nb::module_& m) {
+  using namespace octavo;
+  nb::class_<PackedWeight>(m, "PackedWeight")
+      .def_ro("n", &PackedWeight::n)
+      .def_ro("k", &PackedWeight::k)
+      .def_prop_ro("nbytes", [](const PackedWeight& w) { return w.memory.bytes(); });
+  m.def("pack", &pack_sources, nb::arg("sources"), nb::arg("arrangement"), nb::arg("dtype"),
+        "Packs rows [(format, bytes, rows, columns, row order or None), ...] into the kernels' layout.");
+
+  nb::class_<Executor>(m, "Executor")
+      .def(
+          "__init__",
+          [](Executor* self, const std::string& dtype, int num_layers, int kv_heads, int head_dim, int page_tokens,
+             int64_t num_pages, int max_tokens, int max_sequences, int max_logit_rows, int vocab_size) {
+            new (self) Executor({dtype_of(dtype), num_layers, kv_heads, head_dim, page_tokens, num_pages, max_tokens,
+                                 max_sequences, max_logit_rows, vocab_size});
+          },
+          nb::kw_only(), nb::arg("dtype"), nb::arg("num_layers"), nb::arg("kv_heads"), nb::arg("head_dim"),
+          nb::arg("page_tokens"), nb::arg("num_pages"), nb::arg("max_tokens"), nb::arg("max_sequences"),
+          nb::arg("max_logit_rows"), nb::arg("vocab_size"))
+      .def(
+          "buffer",
+          [](Executor& e, int64_t columns, bool floats, bool logit_rows) {
+            return e.add_buffer(columns, floats ? DType::kFloat32 : e.config().dtype, logit_rows);
+          },
+          nb::arg("columns"), nb::arg("floats"), nb::arg("logit_rows") = false)
+      .def(
+          "rope_table",
+          [](Executor& e, Floats frequencies, float scale, bool interleaved) {
+            return e.add_rope({frequencies.data(), frequencies.data() + frequencies.size()}, scale, interleaved);
+          },
+          nb::arg("inverse_frequencies"), nb::arg("scale"), nb::arg("interleaved"))
+      .def(
+          "embed",
+          [](Executor& e, Weight weight, int out) {
+            Op op{.kind = OpKind::kEmbed, .out = out};
+            op.weight = std::move(weight);
+            e.add_op(std::move(op));
+          },
+          nb::arg("weight"), nb::arg("out"))
+      .def("rms_norm", &add_rms_norm, nb::arg("x"), nb::arg("weight"), nb::arg("eps"), nb::arg("out"),
+           nb::arg("logit_rows") = false)
+      .def("matmul", &add_matmul, nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("epilogue"),
+           nb::arg("out"), nb::arg("logit_rows") = false)
+      .def(
+          "rope",
+          [](Executor& e, int qkv, int heads, int table, int layer, int out) {
+            Op op{.kind = OpKind::kRope, .in = qkv, .out = out};
+            op.heads = heads;
+            op.rope = table;
+            op.layer = layer;
+            e.add_op(std::move(op));
+          },
+          nb::arg("qkv"), nb::arg("heads"), nb::arg("table"), nb::arg("layer"), nb::arg("out"))
+      .def(
+          "attention",
+          [](Executor& e, int q, int heads, int layer, int window, float scale, int out) {
+            Op op{.kind = OpKind::kAttention, .in = q, .out = out};
+            op.heads = heads;
+            op.layer = layer;
+            op.window = window;
+            op.scale = scale;
+            e.add_op(std::move(op));
+          },
+          nb::arg("q"), nb::arg("heads"), nb::arg("layer"), nb::arg("window"), nb::arg("scale"), nb::arg("out"))
+      .def("add", [](Executor& e, int a, int b, int64_t n, int out) { add_pointwise(e, OpKind::kAdd, a, b, n, out); })
+      .def("silu_mul",
+           [](Executor& e, int a, int b, int64_t n, int out) { add_pointwise(e, OpKind::kSiluMul, a, b, n, out); })
+      .def("narrow", [](Executor& e, int a, int64_t n, int out) { add_pointwise(e, OpKind::kNarrow, a, a, n, out); })
+      .def("set_logits", &Executor::set_logits, nb::arg("buffer"))
+      .def(
+          "run",
+          [](Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies) {
+            const Step step = step_of(tokens, starts, counts, tables, logit_rows, copies);
+            nb::gil_scoped_release release;
+            e.run(step);
+          },
+          nb::arg("tokens"), nb::arg("starts"), nb::arg("counts"), nb::arg("block_tables"), nb::arg("logit_rows"),
+          nb::arg("copies"), "Computes one step; its logits are then in logits(rows).")
+      .def(
+          "logits", [](nb::handle self, size_t rows) { return logits_view(nb::cast<Executor&>(self), rows, self); },
+          nb::arg("rows"), "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
+      .def("read_row", &Executor::read_row, nb::arg("buffer"), nb::arg("row"), nb::arg("columns"))
+      .def("set_profiling", &Executor::set_profiling, nb::arg("on"))
+      .def("profile",
+           [](const Executor& e) {
+             std::vector<std::pair<std::string, double>> rows;
+             for (size_t i = 0; i < e.ops().size(); ++i)
+               rows.emplace_back(name_of(e.ops()[i].kind), e.seconds_of_ops()[i]);
+             return rows;
+           })
+      .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
+      .def_prop_ro("kv_bytes", &Executor::kv_bytes);
+}

@@ -1,0 +1,198 @@
+// Attention over the paged cache: all query heads of one KV head, and some query tokens, share each load of keys and
+// values. Per segment of keys: scores, softmax against the segment's own maximum, sum over values; then a merge.
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/matmul.h"
+#include "kernels/simd.h"
+
+namespace octavo::OCTAVO_ISA {
+
+constexpr float kMinusInfinity = -__builtin_inff();
+
+// A thread's scratch memory for one item. Rows are (query token, head of the group).
+template <class T>
+struct AttentionScratch {
+  typename T::Value* q;  // [rows, head_dim]
+  float* scores;         // [rows, kSegment]
+  typename T::Value* p;  // [rows, kSegment]: exp(score - maximum)
+  float* sums;           // [rows, padded head_dim]: one segment's weighted values
+  float* state;          // [rows, partial_stride]: maximum, sum of p, weighted values, over all segments so far
+
+  AttentionScratch(void* memory, int rows, int head_dim) {
+    auto* at = static_cast<char*>(memory);
+    auto take = [&](int64_t bytes) {
+      auto* p = at;
+      at += round_up(bytes, 64);
+      return p;
+    };
+    q = reinterpret_cast<typename T::Value*>(take(rows * round_up(head_dim, 16) * 4));
+    scores = reinterpret_cast<float*>(take(rows * int64_t{kSegment} * 4));
+    p = reinterpret_cast<typename T::Value*>(take(rows * int64_t{kSegment} * 4));
+    sums = reinterpret_cast<float*>(take(rows * round_up(head_dim, 16) * 4));
+    state = reinterpret_cast<float*>(take(rows * partial_stride(head_dim) * 4));
+  }
+};
+
+// Which keys of a segment the row of query position `position` sees: [begin, end), relative to the segment.
+struct Span {
+  int begin, end;
+};
+
+inline Span visible(int position, int window, int segment_start) {
+  const int first = window > 0 && position - window + 1 > 0 ? position - window + 1 : 0;
+  const int begin = first > segment_start ? first - segment_start : 0;
+  const int end = position + 1 - segment_start;
+  return {begin, end > kSegment ? kSegment : end};
+}
+
+// p = exp(scale * score - maximum) for the keys in `span`, zero for the others up to `padded`; state gets maximum, sum.
+template <class T>
+inline void softmax(float* scores, typename T::Value* p, Span span, int padded, float scale, float* maximum,
+                    float* sum) {
+  static const float kIota[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const F32 iota = load(kIota), hidden = set1(kMinusInfinity);
+  F32 top = hidden;
+  for (int i = 0; i < padded; i += kLanes) {
+    F32 s = load(scores + i) * set1(scale);
+    if (i < span.begin || i + kLanes > span.end) {
+      const F32 index = iota + set1((float)i);
+      s = select_less(index, set1((float)span.begin), hidden, s);
+      s = select_less(index, set1((float)span.end), s, hidden);
+    }
+    top = max(s, top);
+    store(scores + i, s);
+  }
+  *maximum = reduce_max(top);
+  const F32 m = set1(*maximum);
+  F32 total = zero();
+  for (int i = 0; i < padded; i += kLanes) {
+    const F32 e = span.begin < span.end ? exp(load(scores + i) - m) : zero();
+    total = total + e;
+    T::store16(p + i, e);
+  }
+  *sum = reduce_add(total);
+}
+
+// state = state merged with the segment (maximum, sum, values).
+inline void merge_state(float* state, float maximum, float sum, const float* values, int64_t columns) {
+  if (maximum == kMinusInfinity) return;  // the row sees nothing of this segment
+  const float old = state[0], top = old > maximum ? old : maximum;
+  float factor[kLanes] = {old - top, maximum - top};
+  store(factor, exp(load(factor)));
+  state[0] = top;
+  state[1] = state[1] * factor[0] + sum * factor[1];
+  for (int64_t i = 0; i < columns; i += kLanes) {
+    float* v = state + kLanes + i;
+    store(v, fma(load(v), set1(factor[0]), load(values + i) * set1(factor[1])));
+  }
+}
+
+inline void clear_state(float* state, int64_t columns) {
+  state[0] = kMinusInfinity;
+  state[1] = 0;
+  for (int64_t i = 0; i < columns; i += kLanes) store(state + kLanes + i, zero());
+}
+
+template <class T>
+inline void write_output(const Attention& a, const AttentionItem& item, int row, const float* state) {
+  const int group = a.heads / a.kv_heads, d = a.cache.head_dim;
+  const F32 scale = set1(1.0f / state[1]);
+  auto* out = static_cast<typename T::Value*>(a.out) + (item.token + row / group) * a.out_stride +
+              (int64_t)(item.kv_head * group + row % group) * d;
+  for (int i = 0; i < d; i += kLanes) {
+    float lane[kLanes];
+    typename T::Value value[kLanes];
+    store(lane, load(state + kLanes + i) * scale);
+    T::store16(value, load(lane));
+    memcpy(out + i, value, (d - i < kLanes ? d - i : kLanes) * sizeof value[0]);
+  }
+}
+
+// Scores, p and sums of one segment for all rows, merged into the state.
+template <class T>
+inline void attend_segment(const Attention& a, const AttentionItem& item, int segment, int rows,
+                           AttentionScratch<T>& s) {
+  using Value = typename T::Value;
+  const int d = a.cache.head_dim, page_tokens = a.cache.page_tokens;
+  const int start = segment * kSegment, last = item.position + item.count;  // keys [start, last) exist for the last row
+  const int keys = last - start < kSegment ? last - start : kSegment;
+  const int key_blocks = (keys + kLanes - 1) / kLanes, blocks_of_page = page_tokens / kLanes;
+  const int64_t d_steps = (d + T::kPack - 1) / T::kPack, d_blocks = (d + kLanes - 1) / kLanes;
+  const int32_t* table = a.block_tables + item.sequence * a.block_table_stride + start / page_tokens;
+  auto page = [&](int i) {
+    return static_cast<const Value*>(a.cache.pool) + table[i] * a.cache.page_stride + a.cache.layer_offset +
+           item.kv_head * a.cache.head_stride;
+  };
+
+  const Value* block[kSegment / kLanes];
+  for (int i = 0; i < key_blocks; ++i)
+    block[i] = page(i / blocks_of_page) + i % blocks_of_page * d_steps * kLanes * T::kPack;
+  for (int i = 0; i < key_blocks; i += kTileBlocks) {
+    const int now = key_blocks - i < kTileBlocks ? key_blocks - i : kTileBlocks;
+    multiply_any<T>(rows, now, s.q, d_steps * T::kPack, block + i, d_steps, false, s.scores + i * kLanes, kSegment);
+  }
+
+  const int group = a.heads / a.kv_heads;
+  float maximum[kMaxAttentionRows], sum[kMaxAttentionRows];
+  for (int r = 0; r < rows; ++r)
+    softmax<T>(s.scores + r * kSegment, s.p + r * kSegment, visible(item.position + r / group, a.window, start),
+               key_blocks * kLanes, a.scale, &maximum[r], &sum[r]);
+
+  const int64_t columns = d_blocks * kLanes;
+  for (int64_t j = 0; j < d_blocks; j += kTileBlocks) {
+    const int now = d_blocks - j < kTileBlocks ? (int)(d_blocks - j) : kTileBlocks;
+    for (int k = 0; k < keys; k += page_tokens) {
+      const Value* values = page(k / page_tokens) + (int64_t)page_tokens * round_up(d, 2);
+      const Value* b[kTileBlocks];
+      for (int i = 0; i < now; ++i) b[i] = values + (j + i) * page_tokens * kLanes;
+      const int tokens = keys - k < page_tokens ? keys - k : page_tokens;
+      multiply_any<T>(rows, now, s.p + k, kSegment, b, (tokens + T::kPack - 1) / T::kPack, k > 0,
+                      s.sums + j * kLanes, columns);
+    }
+  }
+  for (int r = 0; r < rows; ++r)
+    merge_state(s.state + r * partial_stride(d), maximum[r], sum[r], s.sums + r * columns, columns);
+}
+
+template <class T>
+void attend(const Attention& a, const AttentionItem& item, void* memory) {
+  using Value = typename T::Value;
+  const int group = a.heads / a.kv_heads, d = a.cache.head_dim;
+  const int rows = item.count * group;
+  const int64_t width = round_up(d, T::kPack), columns = round_up(d, kLanes);
+  AttentionScratch<T> s(memory, rows, d);
+  for (int r = 0; r < rows; ++r) {
+    const auto* q = static_cast<const Value*>(a.q) + (item.token + r / group) * a.q_stride +
+                    (int64_t)(item.kv_head * group + r % group) * d;
+    for (int i = 0; i < d; ++i) s.q[r * width + i] = q[i];
+    if (width > d) s.q[r * width + d] = 0;
+    clear_state(s.state + r * partial_stride(d), columns);
+  }
+  for (int segment = item.segment_begin; segment < item.segment_end; ++segment)
+    attend_segment<T>(a, item, segment, rows, s);
+  for (int r = 0; r < rows; ++r) {
+    float* state = s.state + r * partial_stride(d);
+    if (item.partial < 0)
+      write_output<T>(a, item, r, state);
+    else
+      memcpy(a.partials + (item.partial + r) * partial_stride(d), state, partial_stride(d) * sizeof(float));
+  }
+}
+
+// The output of an item that was split by segments: `item.partial` is the first segment's, the others follow it.
+template <class T>
+void merge(const Attention& a, const AttentionItem& item, int num_segments) {
+  const int rows = item.count * (a.heads / a.kv_heads), d = a.cache.head_dim;
+  const int64_t stride = partial_stride(d), columns = round_up(d, kLanes);
+  for (int r = 0; r < rows; ++r) {
+    float* state = a.partials + (item.partial + r) * stride;
+    for (int s = 1; s < num_segments; ++s) {
+      const float* other = state + s * rows * stride;
+      merge_state(state, other[0], other[1], other + kLanes, columns);
+    }
+    write_output<T>(a, item, r, state);
+  }
+}
+
+}  // namespace octavo::OCTAVO_ISA

@@ -1,0 +1,137 @@
+// What a set of kernels offers. Kernels take checked arguments and never validate: ops/ does.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/sampling_table.h"
+
+namespace octavo {
+
+using bf16 = uint16_t;
+
+enum class DType : uint8_t { kFloat32, kBFloat16 };
+
+constexpr int64_t bytes_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+constexpr int64_t pack_of(DType dtype) { return dtype == DType::kFloat32 ? 1 : 2; }
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// What happens to a tile of a matmul's sums before it is stored.
+enum class Epilogue : uint8_t {
+  kStore,       // in the element type of the inputs
+  kStoreFloat,  // in float32
+  kAdd,         // added to the float32 already there: the residual stream
+  kSiluMul,     // weight blocks alternate gate, up: silu(gate) * up
+};
+
+// out[rows, n] = a[rows, k] · wᵀ. Weights are packed [n / 16][k / pack][16][pack]; k and n are padded with zeros.
+// Every output element is the sum over k in rising order, whatever the tile: results do not depend on the batch.
+struct Matmul {
+  const void* a;
+  int64_t a_stride;  // elements between rows, here and below
+  const void* weight;
+  int64_t k;           // padded to pack
+  const float* bias;   // [n], or null
+  Epilogue epilogue;
+  void* out;
+  int64_t out_stride;
+};
+
+constexpr int kMaxMatmulRows = 96;    // of one tile
+constexpr int kMaxMatmulBlocks = 4;   // blocks of 16 columns of one tile
+constexpr int64_t kMatmulScratch = int64_t{kMaxMatmulRows} * kMaxMatmulBlocks * 16;  // floats
+
+// The KV cache is a pool of pages of `page_tokens` positions, for all layers. For one layer and KV head, keys lie as
+// [page_tokens / 16][head_dim / pack][16][pack] and values as [head_dim / 16][page_tokens / pack][16][pack]: both are
+// packed like weights, so that scores and sums over values are matmuls.
+struct KvCache {
+  void* pool;
+  int64_t page_stride;   // elements from page to page
+  int64_t layer_offset;  // elements from a page's start to this layer
+  int64_t head_stride;   // elements from KV head to KV head: keys, then values
+  int page_tokens;
+  int head_dim;
+};
+
+constexpr int64_t kv_head_elements(int page_tokens, int head_dim) {
+  return int64_t{page_tokens} * (round_up(head_dim, 2) + round_up(head_dim, 16));
+}
+
+// Rotates the queries and keys of one token and writes keys and values to the cache.
+struct Rope {
+  const float* qkv;  // the token's row: query heads, key heads, value heads
+  const float* cos;  // [rotary_dim / 2] for the token's position
+  const float* sin;
+  int heads, kv_heads;
+  int rotary_dim;    // 0: no rotation
+  bool interleaved;  // pairs are (2i, 2i + 1), not (i, i + rotary_dim / 2)
+  void* q_out;       // [heads * head_dim]
+  KvCache cache;
+  int page, slot;          // where the token goes
+  bool last_of_sequence;   // no later token of the same sequence is in this step
+};
+
+// Queries of up to some dozens of consecutive tokens of one sequence, all heads of one KV head's group, against
+// segments [segment_begin, segment_end) of its keys.
+struct AttentionItem {
+  int token;      // row of the first query token in the step
+  int count;      // query tokens
+  int position;   // of the first of them
+  int kv_head;
+  int sequence;
+  int segment_begin, segment_end;
+  int partial;    // where the states of a split item go; -1: the item covers all segments, and writes its output
+};
+
+struct Attention {
+  const void* q;  // [tokens, heads * head_dim]
+  int64_t q_stride;
+  void* out;
+  int64_t out_stride;
+  int heads, kv_heads;
+  float scale;
+  int window;  // keys further back than this many positions are not seen; 0: all are
+  KvCache cache;
+  const int32_t* block_tables;  // [sequences, block_table_stride]
+  int64_t block_table_stride;
+  float* partials;  // states of split items, each [rows, partial_stride]: maximum, sum, weighted values
+};
+
+// Attention reduces over keys in segments of this many positions: inside one, scores are complete before the softmax;
+// segments are merged in rising order. That order is the same for a prompt, a chunk and a decode, on one thread or many.
+constexpr int kSegment = 256;
+
+constexpr int64_t partial_stride(int head_dim) { return 16 + round_up(head_dim, 16); }
+constexpr int kMaxAttentionRows = 128;  // of one item, and so the largest group of query heads to a KV head
+constexpr int kGoodAttentionRows = 48;  // what a prompt's items are cut to
+constexpr int64_t attention_scratch_bytes(int rows, int head_dim) {
+  return rows * (int64_t{kSegment} * 8 + round_up(head_dim, 16) * 8 + partial_stride(head_dim) * 4) + 5 * 64;
+}
+
+struct Kernels {
+  const char* name;
+  // Indexed by DType.
+  void (*matmul[2])(const Matmul&, int row_begin, int row_end, int block_begin, int block_end, float* scratch);
+  void (*embed[2])(const void* weight, int64_t k, int64_t id, int64_t columns, float* out);
+  void (*rms_norm[2])(const float* x, const float* weight, float eps, int64_t n, void* out);
+  void (*rope[2])(const Rope&);
+  void (*attend[2])(const Attention&, const AttentionItem&, void* scratch);
+  void (*merge[2])(const Attention&, const AttentionItem&, int num_segments);
+  void (*silu_mul[2])(const float* gate, const float* up, int64_t n, void* out);
+  void (*narrow[2])(const float* x, int64_t n, void* out);
+  SamplingKernels sampling;
+};
+
+namespace portable {
+extern const Kernels table;
+}
+namespace avx2 {
+extern const Kernels table;
+}
+namespace avx512 {
+extern const Kernels table;
+}
+namespace avx512bf16 {
+extern const Kernels table;
+}
+
+}  // namespace octavo

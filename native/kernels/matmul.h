@@ -1,0 +1,135 @@
+// Matrix products over packed weights. One register tile serves decode, prefill, attention scores and attention sums.
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
+namespace octavo::OCTAVO_ISA {
+
+// c[Rows, Blocks * 16] (+)= a[Rows, steps * kPack] · b, where b[j] is the j-th block of 16 columns. Each element is one
+// chain of sums over k; storing a chain to c and taking it up again changes no bit.
+template <class T, int Rows, int Blocks>
+inline void multiply(const typename T::Value* a, int64_t a_stride, const typename T::Value* const* b, int64_t steps,
+                     bool accumulate, float* c, int64_t c_stride) {
+  constexpr int kStep = kLanes * T::kPack;
+  constexpr int kAhead = 24;  // cache lines: what the memory needs to keep up with one row
+  F32 sum[Rows][Blocks];
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < Blocks; ++j) sum[r][j] = accumulate ? load(c + r * c_stride + j * kLanes) : zero();
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 8
+    for (int j = 0; j < Blocks; ++j) {
+      const auto* block = b[j] + s * kStep;
+      if constexpr (Rows == 1) __builtin_prefetch(block + kAhead * kStep);
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) sum[r][j] = T::dot(sum[r][j], a + r * a_stride + s * T::kPack, block);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < Blocks; ++j) store(c + r * c_stride + j * kLanes, sum[r][j]);
+}
+
+template <class T, int Rows>
+inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_stride,
+                            const typename T::Value* const* b, int64_t steps, bool accumulate, float* c,
+                            int64_t c_stride) {
+  constexpr int kBlocks = Rows == 1 ? 4 : kTileBlocks;  // one row needs more chains to hide their latency
+  while (blocks > 0) {
+    int now = blocks < kBlocks ? blocks : kBlocks;
+    if constexpr (kBlocks >= 4) {
+      if (now == 4)
+        multiply<T, Rows, 4>(a, a_stride, b, steps, accumulate, c, c_stride);
+      else if (now == 3)
+        multiply<T, Rows, 3>(a, a_stride, b, steps, accumulate, c, c_stride);
+    }
+    if constexpr (kBlocks >= 2) {
+      if (now == 2) multiply<T, Rows, 2>(a, a_stride, b, steps, accumulate, c, c_stride);
+    }
+    if (now == 1) multiply<T, Rows, 1>(a, a_stride, b, steps, accumulate, c, c_stride);
+    b += now;
+    c += now * kLanes;
+    blocks -= now;
+  }
+}
+
+// The same for any number of rows and blocks: rows are dealt into even groups of at most kTileRows.
+template <class T>
+inline void multiply_any(int rows, int blocks, const typename T::Value* a, int64_t a_stride,
+                         const typename T::Value* const* b, int64_t steps, bool accumulate, float* c,
+                         int64_t c_stride) {
+  int groups = (rows + kTileRows - 1) / kTileRows;
+  while (rows > 0) {
+    const int now = (rows + groups - 1) / groups;
+    switch (now) {
+      case 1: multiply_blocks<T, 1>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+      case 2: multiply_blocks<T, 2>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+#if !defined(OCTAVO_ISA_portable)
+      case 3: multiply_blocks<T, 3>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+#if !defined(OCTAVO_ISA_avx2)
+      case 4: multiply_blocks<T, 4>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+      case 5: multiply_blocks<T, 5>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+      case 6: multiply_blocks<T, 6>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+#endif
+#endif
+    }
+    a += now * a_stride;
+    c += now * c_stride;
+    rows -= now;
+    --groups;
+  }
+}
+
+inline F32 silu(F32 x) { return x / (set1(1.0f) + exp(zero() - x)); }
+
+template <class T>
+inline void finish(const Matmul& m, int row, int block, int blocks, const float* c) {
+  using Value = typename T::Value;
+  if (m.epilogue == Epilogue::kSiluMul) {
+    Value* out = static_cast<Value*>(m.out) + row * m.out_stride + block / 2 * kLanes;
+    for (int j = 0; j + 1 < blocks; j += 2) {
+      F32 gate = load(c + j * kLanes), up = load(c + (j + 1) * kLanes);
+      if (m.bias) {
+        gate = gate + load(m.bias + (block + j) * kLanes);
+        up = up + load(m.bias + (block + j + 1) * kLanes);
+      }
+      T::store16(out + j / 2 * kLanes, silu(gate) * up);
+    }
+    return;
+  }
+  for (int j = 0; j < blocks; ++j) {
+    const int64_t column = (block + j) * kLanes;
+    F32 x = load(c + j * kLanes);
+    if (m.bias) x = x + load(m.bias + column);
+    if (m.epilogue == Epilogue::kStore) {
+      T::store16(static_cast<Value*>(m.out) + row * m.out_stride + column, x);
+    } else {
+      float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
+      if (m.epilogue == Epilogue::kAdd) x = load(out) + x;
+      store(out, x);
+    }
+  }
+}
+
+// At most kMaxMatmulRows rows and kMaxMatmulBlocks blocks; kSiluMul wants block_begin even and both blocks of a pair.
+template <class T>
+void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
+  using Value = typename T::Value;
+  constexpr int64_t kSlice = 2048;  // of k: a panel of weights stays in L2 while all rows pass
+  const int rows = row_end - row_begin, blocks = block_end - block_begin;
+  const int64_t c_stride = blocks * kLanes;
+  const Value* a = static_cast<const Value*>(m.a) + row_begin * m.a_stride;
+  for (int64_t k = 0; k < m.k; k += kSlice) {
+    const int64_t slice = m.k - k < kSlice ? m.k - k : kSlice;
+    const Value* b[kMaxMatmulBlocks];
+    for (int j = 0; j < blocks; ++j)
+      b[j] = static_cast<const Value*>(m.weight) + ((block_begin + j) * m.k + k) * kLanes;
+    multiply_any<T>(rows, blocks, a + k, m.a_stride, b, slice / T::kPack, k > 0, scratch, c_stride);
+  }
+  for (int r = 0; r < rows; ++r) finish<T>(m, row_begin + r, block_begin, blocks, scratch + r * c_stride);
+}
+
+}  // namespace octavo::OCTAVO_ISA

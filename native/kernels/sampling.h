@@ -1,0 +1,4 @@
+#pragma once
+namespace octavo::OCTAVO_ISA {
+constexpr SamplingKernels sampling_kernels{};
+}

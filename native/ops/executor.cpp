@@ -1,0 +1,365 @@
+#include "ops/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "core/cpu.h"
+#include "core/thread_pool.h"
+
+namespace octavo {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
+
+int index_of(DType dtype) { return static_cast<int>(dtype); }
+
+// The share [begin, end) of `count` things that falls to one of `threads` threads.
+struct Share {
+  int64_t begin, end;
+  Share(int64_t count, int thread, int threads)
+      : begin(count * thread / threads), end(count * (thread + 1) / threads) {}
+};
+
+}  // namespace
+
+const char* name_of(OpKind kind) {
+  switch (kind) {
+    case OpKind::kEmbed: return "embed";
+    case OpKind::kRmsNorm: return "rms_norm";
+    case OpKind::kMatmul: return "matmul";
+    case OpKind::kRope: return "rope";
+    case OpKind::kAttention: return "attention";
+    case OpKind::kAdd: return "add";
+    case OpKind::kSiluMul: return "silu_mul";
+    case OpKind::kNarrow: return "narrow";
+  }
+  return "?";
+}
+
+Executor::Executor(const ExecutorConfig& config) : config_(config) {
+  if (kSegment % config.page_tokens != 0 || config.page_tokens % 16 != 0)
+    refuse("block_size must be 16, 32, 64, 128 or 256, got " + std::to_string(config.page_tokens));
+  if (config.head_dim < 2 || config.head_dim % 2 != 0 || config.head_dim > 1024)
+    refuse("head_dim must be even and at most 1024, got " + std::to_string(config.head_dim));
+  kv_ = Buffer(config.num_pages * cache_of(0).page_stride * bytes_of(config.dtype));
+}
+
+KvCache Executor::cache_of(int layer) const {
+  const int64_t head = kv_head_elements(config_.page_tokens, config_.head_dim);
+  const int64_t of_layer = head * config_.kv_heads;
+  return {kv_.as<void>(), of_layer * config_.num_layers, of_layer * layer,
+          head,           config_.page_tokens,           config_.head_dim};
+}
+
+int Executor::add_buffer(int64_t columns, DType dtype, bool logit_rows) {
+  const int64_t stride = round_up(columns, 16), rows = logit_rows ? config_.max_logit_rows : config_.max_tokens;
+  buffers_.push_back({columns, stride, dtype, Buffer(rows * stride * bytes_of(dtype))});
+  return static_cast<int>(buffers_.size()) - 1;
+}
+
+int Executor::add_rope(std::vector<float> inverse_frequencies, float scale, bool interleaved) {
+  const int64_t half = inverse_frequencies.size();
+  if (half * 2 > config_.head_dim) refuse("rope rotates more columns than a head has");
+  const int64_t bytes = config_.max_tokens * half * sizeof(float);
+  ropes_.push_back({std::move(inverse_frequencies), scale, interleaved, Buffer(bytes), Buffer(bytes)});
+  return static_cast<int>(ropes_.size()) - 1;
+}
+
+void Executor::check_op(const Op& op) const {
+  const auto known = [&](int buffer) { return buffer >= 0 && buffer < static_cast<int>(buffers_.size()); };
+  const std::string name = name_of(op.kind);
+  if (op.kind != OpKind::kEmbed && !known(op.in)) refuse(name + ": no such input buffer");
+  if (!known(op.out)) refuse(name + ": no such output buffer");
+  const Activation& out = buffers_[op.out];
+  if (op.kind == OpKind::kMatmul) {
+    const int64_t n = op.epilogue == Epilogue::kSiluMul ? op.weight->n / 2 : op.weight->n;
+    if (op.weight->dtype != config_.dtype || buffers_[op.in].dtype != config_.dtype) refuse(name + ": wrong dtype");
+    if (buffers_[op.in].columns != op.weight->k) refuse(name + ": input and weight disagree");
+    if (round_up(n, 16) > out.stride) refuse(name + ": output is too narrow");
+    const bool floats = op.epilogue == Epilogue::kStoreFloat || op.epilogue == Epilogue::kAdd;
+    if (out.dtype != (floats ? DType::kFloat32 : config_.dtype)) refuse(name + ": wrong output dtype");
+  } else if (op.kind == OpKind::kRope || op.kind == OpKind::kAttention) {
+    if (op.layer < 0 || op.layer >= config_.num_layers) refuse(name + ": no such layer");
+    if (op.heads <= 0 || op.heads % config_.kv_heads != 0) refuse(name + ": heads are no multiple of KV heads");
+    if (op.heads / config_.kv_heads > kMaxAttentionRows) refuse(name + ": too many query heads to a KV head");
+    if (int64_t{op.heads} * config_.head_dim > out.columns) refuse(name + ": output is too narrow");
+    if (op.kind == OpKind::kRope && op.rope >= static_cast<int>(ropes_.size())) refuse(name + ": no such table");
+  }
+}
+
+void Executor::add_op(Op op) {
+  check_op(op);
+  if (op.kind == OpKind::kAttention) group_ = std::max(group_, op.heads / config_.kv_heads);
+  ops_.push_back(std::move(op));
+  next_tile_ = std::make_unique<std::atomic<int64_t>[]>(ops_.size());
+  seconds_.assign(ops_.size(), 0);
+}
+
+void Executor::check(const Step& step) const {
+  if (step.num_tokens <= 0 || step.num_tokens > config_.max_tokens) refuse("step: number of tokens out of range");
+  if (step.num_sequences > config_.max_sequences) refuse("step: too many sequences");
+  if (step.num_logit_rows > config_.max_logit_rows) refuse("step: too many rows of logits");
+  for (int i = 0; i < step.num_tokens; ++i)
+    if (step.tokens[i] < 0 || step.tokens[i] >= config_.vocab_size) refuse("step: token id outside the vocabulary");
+  int64_t total = 0;
+  for (int s = 0; s < step.num_sequences; ++s) {
+    if (step.counts[s] <= 0 || step.starts[s] < 0) refuse("step: empty sequence");
+    total += step.counts[s];
+    const int64_t pages = round_up(step.starts[s] + step.counts[s], config_.page_tokens) / config_.page_tokens;
+    if (pages > step.block_table_stride) refuse("step: block table is too short");
+    for (int64_t i = 0; i < pages; ++i) {
+      const int32_t page = step.block_tables[s * step.block_table_stride + i];
+      if (page < 0 || page >= config_.num_pages) refuse("step: no such block");
+    }
+  }
+  if (total != step.num_tokens) refuse("step: counts do not add up to the tokens");
+  for (int i = 0; i < step.num_logit_rows; ++i)
+    if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.num_tokens) refuse("step: logit row out of range");
+  for (int i = 0; i < 2 * step.num_copies; ++i)
+    if (step.copies[i] < 0 || step.copies[i] >= config_.num_pages) refuse("step: no such block to copy");
+}
+
+void Executor::plan(const Step& step) {
+  places_.resize(step.num_tokens);
+  for (int s = 0, token = 0; s < step.num_sequences; ++s) {
+    for (int i = 0; i < step.counts[s]; ++i, ++token) {
+      const int position = step.starts[s] + i;
+      const int page = step.block_tables[s * step.block_table_stride + position / config_.page_tokens];
+      places_[token] = {position, page, position % config_.page_tokens, i == step.counts[s] - 1};
+    }
+  }
+  plan_attention(step);
+  for (size_t i = 0; i < ops_.size(); ++i)
+    next_tile_[i].store(ThreadPool::instance().size(), std::memory_order_relaxed);
+}
+
+// Items are cut so that their rows fill a tile; where that leaves threads without work, decodes are split by segments.
+void Executor::plan_attention(const Step& step) {
+  const int tile = std::max(1, kGoodAttentionRows / group_), threads = ThreadPool::instance().size();
+  int64_t num_items = 0;
+  for (int s = 0; s < step.num_sequences; ++s)
+    num_items += round_up(step.counts[s], tile) / tile * config_.kv_heads;
+  const bool split = threads > 1 && num_items < 4 * threads;
+  items_.clear();
+  splits_.clear();
+  num_partials_ = 0;
+  for (int s = 0, token = 0; s < step.num_sequences; token += step.counts[s++])
+    plan_sequence(step, s, token, tile, split);
+  const auto cost = [](const AttentionItem& i) {
+    return int64_t{i.count} * (std::min((i.segment_end - i.segment_begin) * kSegment, i.position + i.count));
+  };
+  std::stable_sort(items_.begin(), items_.end(),
+                   [&](const AttentionItem& a, const AttentionItem& b) { return cost(a) > cost(b); });
+  const int64_t bytes = num_partials_ * partial_stride(config_.head_dim) * sizeof(float);
+  if (bytes > partials_.bytes()) partials_ = Buffer(bytes);
+  scratch_.resize(std::max<size_t>(scratch_.size(), threads));
+  const int64_t scratch = std::max<int64_t>(attention_scratch_bytes(std::max(tile * group_, group_), config_.head_dim),
+                                            kMatmulScratch * sizeof(float));
+  for (Buffer& buffer : scratch_)
+    if (buffer.bytes() < scratch) buffer = Buffer(scratch);
+}
+
+void Executor::plan_sequence(const Step& step, int sequence, int first_token, int tile, bool split) {
+  for (int begin = 0; begin < step.counts[sequence]; begin += tile) {
+    AttentionItem item{};
+    item.sequence = sequence;
+    item.token = first_token + begin;
+    item.count = std::min(tile, step.counts[sequence] - begin);
+    item.position = step.starts[sequence] + begin;
+    const int segments = (item.position + item.count + kSegment - 1) / kSegment;
+    for (item.kv_head = 0; item.kv_head < config_.kv_heads; ++item.kv_head) {
+      item.segment_begin = 0;
+      item.segment_end = segments;
+      item.partial = -1;
+      if (!split || segments == 1) {
+        items_.push_back(item);
+        continue;
+      }
+      item.partial = static_cast<int>(num_partials_);
+      splits_.push_back({item, segments});
+      for (int s = 0; s < segments; ++s) {
+        item.segment_begin = s;
+        item.segment_end = s + 1;
+        item.partial = static_cast<int>(num_partials_);
+        items_.push_back(item);
+        num_partials_ += item.count * group_;
+      }
+    }
+  }
+}
+
+void Executor::copy_pages(const Step& step, int thread) {
+  const int64_t bytes = cache_of(0).page_stride * bytes_of(config_.dtype);
+  const Share share(bytes, thread, ThreadPool::instance().size());
+  for (int i = 0; i < step.num_copies; ++i)
+    std::memcpy(kv_.as<char>() + step.copies[2 * i + 1] * bytes + share.begin,
+                kv_.as<char>() + step.copies[2 * i] * bytes + share.begin, share.end - share.begin);
+}
+
+void Executor::fill_ropes(const Step& step, int thread) {
+  const Share share(step.num_tokens, thread, ThreadPool::instance().size());
+  for (const RopeTable& table : ropes_) {
+    const int64_t half = table.inverse_frequencies.size();
+    for (int64_t t = share.begin; t < share.end; ++t) {
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(places_[t].position) * table.inverse_frequencies[i];
+        table.cos.as<float>()[t * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * table.scale;
+        table.sin.as<float>()[t * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * table.scale;
+      }
+    }
+  }
+}
+
+void Executor::run(const Step& step) {
+  check(step);
+  plan(step);
+  ThreadPool& pool = ThreadPool::instance();
+  using Clock = std::chrono::steady_clock;
+  pool.run([&](int thread) {
+    copy_pages(step, thread);
+    fill_ropes(step, thread);
+    pool.barrier();
+    Clock::time_point begin = Clock::now();
+    for (size_t i = 0; i < ops_.size(); ++i) {
+      if (ops_[i].logit_rows && step.num_logit_rows == 0) continue;
+      run_op(ops_[i], step, next_tile_[i], thread);
+      pool.barrier();
+      if (profiling_ && thread == 0) {
+        const Clock::time_point end = Clock::now();
+        seconds_[i] += std::chrono::duration<double>(end - begin).count();
+        begin = end;
+      }
+    }
+  });
+}
+
+void Executor::run_op(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread) {
+  const int rows = op.logit_rows ? step.num_logit_rows : step.num_tokens;
+  if (op.kind == OpKind::kMatmul) return run_matmul(op, rows, next, thread);
+  if (op.kind == OpKind::kAttention) return run_attention(op, step, next, thread);
+  const Kernels& k = kernels();
+  const int dtype = index_of(config_.dtype);
+  const Activation& out = buffers_[op.out];
+  const Share share(rows, thread, ThreadPool::instance().size());
+  for (int64_t i = share.begin; i < share.end; ++i) {
+    const auto in = [&](int buffer) { return static_cast<const float*>(buffers_[buffer].row(i)); };
+    switch (op.kind) {
+      case OpKind::kEmbed:
+        k.embed[dtype](op.weight->memory.as<void>(), op.weight->padded_k(), step.tokens[i], op.weight->k,
+                       static_cast<float*>(out.row(i)));
+        break;
+      case OpKind::kRmsNorm: {
+        const auto* x = static_cast<const float*>(buffers_[op.in].row(op.logit_rows ? step.logit_rows[i] : i));
+        k.rms_norm[dtype](x, op.vector->as<float>(), op.eps, op.columns, out.row(i));
+        break;
+      }
+      case OpKind::kRope: run_rope(op, i); break;
+      case OpKind::kAdd: {
+        auto* sum = static_cast<float*>(out.row(i));
+        for (int64_t c = 0; c < op.columns; ++c) sum[c] = in(op.in)[c] + in(op.in2)[c];
+        break;
+      }
+      case OpKind::kSiluMul: k.silu_mul[dtype](in(op.in), in(op.in2), op.columns, out.row(i)); break;
+      case OpKind::kNarrow: k.narrow[dtype](in(op.in), op.columns, out.row(i)); break;
+      default: break;
+    }
+  }
+}
+
+// Tiles are cut so that each thread gets several; all row blocks of a panel of weights follow each other.
+void Executor::run_matmul(const Op& op, int rows, std::atomic<int64_t>& next, int thread) {
+  const int threads = ThreadPool::instance().size();
+  const int64_t blocks = op.weight->blocks(), row_tiles = (rows + kMaxMatmulRows - 1) / kMaxMatmulRows;
+  const int64_t narrowest = op.epilogue == Epilogue::kSiluMul ? 2 : 1;
+  int64_t width = kMaxMatmulBlocks;
+  while (width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
+  const int64_t panels = (blocks + width - 1) / width;
+  const Activation &in = buffers_[op.in], &out = buffers_[op.out];
+  const Matmul matmul{in.row(0),   in.stride,   op.weight->memory.as<void>(),
+                      op.weight->padded_k(), op.vector ? op.vector->as<float>() : nullptr,
+                      op.epilogue, out.row(0),  out.stride};
+  float* scratch = scratch_[thread].as<float>();
+  const auto kernel = kernels().matmul[index_of(config_.dtype)];
+  for (int64_t tile = thread; tile < panels * row_tiles; tile = next.fetch_add(1, std::memory_order_relaxed)) {
+    const int64_t panel = tile / row_tiles, row = tile % row_tiles;
+    kernel(matmul, row * rows / row_tiles, (row + 1) * rows / row_tiles, panel * width,
+           std::min(blocks, (panel + 1) * width), scratch);
+  }
+}
+
+void Executor::run_rope(const Op& op, int token) {
+  const RopeTable* table = op.rope >= 0 ? &ropes_[op.rope] : nullptr;
+  const int64_t half = table ? table->inverse_frequencies.size() : 0;
+  const TokenPlace& place = places_[token];
+  kernels().rope[index_of(config_.dtype)]({
+      .qkv = static_cast<const float*>(buffers_[op.in].row(token)),
+      .cos = table ? table->cos.as<float>() + token * half : nullptr,
+      .sin = table ? table->sin.as<float>() + token * half : nullptr,
+      .heads = op.heads,
+      .kv_heads = config_.kv_heads,
+      .rotary_dim = static_cast<int>(2 * half),
+      .interleaved = table && table->interleaved,
+      .q_out = buffers_[op.out].row(token),
+      .cache = cache_of(op.layer),
+      .page = place.page,
+      .slot = place.slot,
+      .last_of_sequence = place.last_of_sequence,
+  });
+}
+
+void Executor::run_attention(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread) {
+  const Activation &q = buffers_[op.in], &out = buffers_[op.out];
+  const Attention attention{
+      .q = q.row(0),
+      .q_stride = q.stride,
+      .out = out.row(0),
+      .out_stride = out.stride,
+      .heads = op.heads,
+      .kv_heads = config_.kv_heads,
+      .scale = op.scale,
+      .window = op.window,
+      .cache = cache_of(op.layer),
+      .block_tables = step.block_tables,
+      .block_table_stride = step.block_table_stride,
+      .partials = partials_.as<float>(),
+  };
+  const int dtype = index_of(config_.dtype);
+  for (int64_t i = thread; i < std::ssize(items_); i = next.fetch_add(1, std::memory_order_relaxed)) {
+    AttentionItem item = items_[i];
+    const int hidden = op.window > 0 ? std::max(0, item.position - op.window + 1) / kSegment : 0;
+    if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);
+    kernels().attend[dtype](attention, item, scratch_[thread].as<void>());
+  }
+  if (splits_.empty()) return;
+  ThreadPool::instance().barrier();
+  const Share share(splits_.size(), thread, ThreadPool::instance().size());
+  for (int64_t i = share.begin; i < share.end; ++i)
+    kernels().merge[dtype](attention, splits_[i].item, splits_[i].num_segments);
+}
+
+std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) const {
+  const Activation& b = buffers_.at(buffer);
+  std::vector<float> values(columns);
+  for (int64_t i = 0; i < columns; ++i) {
+    if (b.dtype == DType::kFloat32) {
+      values[i] = static_cast<const float*>(b.row(row))[i];
+    } else {
+      const uint32_t bits = uint32_t{static_cast<const bf16*>(b.row(row))[i]} << 16;
+      std::memcpy(&values[i], &bits, 4);
+    }
+  }
+  return values;
+}
+
+int64_t Executor::workspace_bytes() const {
+  int64_t bytes = 0;
+  for (const Activation& b : buffers_) bytes += b.memory.bytes();
+  for (const RopeTable& r : ropes_) bytes += r.cos.bytes() + r.sin.bytes();
+  return bytes;
+}
+
+}  // namespace octavo

@@ -1,0 +1,172 @@
+"""The native executor: packs the weights, writes the tape into the C++ executor, and feeds it steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from octavo import _native
+from octavo.executor.base import StepResult
+from octavo.executor.native import lowering
+from octavo.executor.native.lowering import PackedWeights, Tape
+from octavo.graph.builder import Graph
+from octavo.graph.nodes import RopeTable, Weight
+from octavo.request import StepPlan
+from octavo.weights.dequantize import dequantize
+from octavo.weights.tensor import StoredTensor
+
+NO_COPIES = np.zeros((0, 2), np.int32)
+
+
+class NativeExecutor:
+    """Runs a graph on the CPU.
+
+    `tensors` has every weight of the graph; `release(name)` is called when a tensor has been read for the last time, so
+    that no second copy stays in memory.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, StoredTensor],
+        *,
+        dtype: str,
+        vocab_size: int,
+        num_blocks: int,
+        block_size: int,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        max_logit_rows: int,
+        release: Callable[[str], None] = lambda name: None,
+        fuse: bool = True,
+    ):
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.max_logit_rows = max_logit_rows
+        self.tape = lowering.lower(graph, fuse=fuse)
+        attention = self.tape.attention
+        self.native = _native.Executor(
+            dtype=dtype,
+            num_layers=1 + max(op.node.layer for op in self.tape.ops if isinstance(op, lowering.AttentionOp)),
+            kv_heads=attention.kv_heads,
+            head_dim=attention.head_dim,
+            page_tokens=block_size,
+            num_pages=num_blocks,
+            max_tokens=max_num_batched_tokens,
+            max_sequences=max_num_seqs,
+            max_logit_rows=max_logit_rows,
+            vocab_size=vocab_size,
+        )
+        _Loader(self.native, self.tape, tensors, dtype, release).load()
+
+    def run(self, plan: StepPlan) -> StepResult:
+        """Computes one step. The plan's block copies come first."""
+        tokens: list[int] = []
+        logit_rows: list[int] = []
+        rows: list[range] = []
+        for chunk in plan.chunks:
+            end = chunk.start + chunk.count
+            tokens += chunk.sequence.tokens[chunk.start : end]
+            first = len(tokens) - (chunk.count if chunk.request.needs_prompt_logits else int(chunk.is_last))
+            rows.append(range(len(logit_rows), len(logit_rows) + len(tokens) - first))
+            logit_rows += range(first, len(tokens))
+        self.native.run(
+            np.array(tokens, np.int32),
+            np.array([chunk.start for chunk in plan.chunks], np.int32),
+            np.array([chunk.count for chunk in plan.chunks], np.int32),
+            self._block_tables(plan),
+            np.array(logit_rows, np.int32),
+            np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
+        )
+        return StepResult(self.native.logits(len(logit_rows)), rows)
+
+    def _block_tables(self, plan: StepPlan) -> np.ndarray[Any, Any]:
+        """Block ids of every chunk's sequence: int32 [chunks, longest table], padded with zeros."""
+        tables = [chunk.sequence.blocks for chunk in plan.chunks]
+        width = max(len(table) for table in tables)
+        return np.array([table + [0] * (width - len(table)) for table in tables], np.int32)
+
+
+class _Loader:
+    """Packs weights in the order of the tape, and writes the tape."""
+
+    def __init__(
+        self,
+        native: Any,
+        tape: Tape,
+        tensors: Mapping[str, StoredTensor],
+        dtype: str,
+        release: Callable[[str], None],
+    ):
+        self.native, self.tape, self.tensors, self.dtype, self.release = native, tape, tensors, dtype, release
+        self.packed: dict[PackedWeights, Any] = {}
+        self.ropes: dict[RopeTable, int] = {}
+        self.numbers = [native.buffer(b.columns, b.floats, b.logit_rows) for b in tape.buffers]
+
+    def load(self) -> None:
+        for op in self.tape.ops:
+            self._write(op)
+        self.native.set_logits(self.numbers[self.tape.logits.number])
+
+    def _write(self, op: lowering.TapeOp) -> None:
+        native, number = self.native, self._number
+        match op:
+            case lowering.EmbedOp():
+                native.embed(self._pack(op.weight), number(op.out))
+            case lowering.NormOp():
+                weight = self._vector(op.weight)
+                native.rms_norm(number(op.x), weight, op.eps, number(op.out), op.out.logit_rows)
+            case lowering.MatmulOp():
+                bias = self._bias(op)
+                rows = op.out.logit_rows
+                native.matmul(number(op.x), self._pack(op.weight), bias, op.epilogue, number(op.out), rows)
+            case lowering.RopeOp():
+                native.rope(number(op.qkv), op.heads, self._rope(op.table), op.layer, number(op.out))
+            case lowering.AttentionOp():
+                node = op.node
+                window = node.window or 0
+                native.attention(number(op.q), node.heads, node.layer, window, node.scale, number(op.out))
+            case lowering.PointwiseOp("narrow"):
+                native.narrow(number(op.x), op.x.columns, number(op.out))
+            case lowering.PointwiseOp("add"):
+                native.add(number(op.x), number(op.y), op.x.columns, number(op.out))
+            case lowering.PointwiseOp("silu_mul"):
+                native.silu_mul(number(op.x), number(op.y), op.x.columns, number(op.out))
+
+    def _number(self, buffer: lowering.Buffer) -> int:
+        return self.numbers[buffer.number]
+
+    def _pack(self, key: PackedWeights) -> Any:
+        if key not in self.packed:
+            sources = [self.tensors[weight.name] for weight in key.weights]
+            self.packed[key] = _native.pack(
+                [(t.format, t.data, t.shape[0], t.shape[1], t.row_order) for t in sources], key.arrangement, self.dtype
+            )
+            for weight in key.weights:
+                self.release(weight.name)
+        return self.packed[key]
+
+    def _vector(self, weight: Weight) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return dequantize(self.tensors[weight.name]).astype(np.float32).reshape(-1)
+
+    def _bias(self, op: lowering.MatmulOp) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+        """The biases of all packed weights, in the order of their rows; zeros for those that have none."""
+        if all(bias is None for bias in op.biases):
+            return None
+        parts = [
+            np.zeros(weight.shape[0], np.float32) if bias is None else self._vector(bias)
+            for weight, bias in zip(op.weight.weights, op.biases, strict=True)
+        ]
+        if op.weight.arrangement == "stacked":
+            return np.concatenate(parts)
+        padded = [np.pad(part, (0, -len(part) % 16)).reshape(-1, 1, 16) for part in parts]
+        return np.concatenate(padded, axis=1).reshape(-1)
+
+    def _rope(self, table: RopeTable | None) -> int:
+        if table is None:
+            return -1
+        if table not in self.ropes:
+            frequencies = np.array(table.inverse_frequencies, np.float32)
+            self.ropes[table] = self.native.rope_table(frequencies, table.scale, table.interleaved)
+        return self.ropes[table]

@@ -1,0 +1,59 @@
+"""What a model declaration is: a class that reads a configuration and builds a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from octavo.graph.builder import Graph
+
+
+class ConfigReader:
+    """Typed access to a checkpoint's config.json. `fail(field, reason)` makes the error for a bad entry."""
+
+    def __init__(self, values: Mapping[str, Any], fail: Callable[[str, str], Exception]):
+        self.values, self._fail = values, fail
+
+    def fail(self, field: str, reason: str) -> Exception:
+        return self._fail(field, reason)
+
+    def integer(self, field: str, default: int | None = None, *, low: int = 1, high: int = 1 << 24) -> int:
+        value = self.values.get(field)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.fail(field, f"must be an integer in {low}..{high}, got {value!r}")
+        return value
+
+    def number(self, field: str, default: float | None = None) -> float:
+        value = self.values.get(field)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+            raise self.fail(field, f"must be a positive number, got {value!r}")
+        return float(value)
+
+    def flag(self, field: str, default: bool = False) -> bool:
+        value = self.values.get(field, default)
+        if not isinstance(value, bool):
+            raise self.fail(field, f"must be true or false, got {value!r}")
+        return value
+
+
+class CausalLM:
+    """A language model that predicts the next token. Subclasses declare one architecture each.
+
+    `architectures` are the names that config.json uses; `ignored` are patterns of tensors that checkpoints may have and
+    that the model does not need.
+    """
+
+    architectures: ClassVar[tuple[str, ...]] = ()
+    ignored: ClassVar[tuple[str, ...]] = (r"\.rotary_emb\.inv_freq$",)
+
+    vocab_size: int
+    max_positions: int  # the longest context that the model was made for
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        raise NotImplementedError
+
+    def build(self) -> Graph:
+        """The model's graph: token ids in, logits out."""
+        raise NotImplementedError
