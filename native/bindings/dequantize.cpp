@@ -1,0 +1,53 @@
+// Python binding of core/dequantize.h: for tests, and for code that wants a tensor's values in numpy.
+
+#include "core/dequantize.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string_view.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace octavo {
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<nb::numpy, float, nb::ndim<1>>;
+
+Floats dequantize(std::string_view name, Bytes data, int64_t count) {
+  const Format format = format_of(name);
+  const FormatInfo& info = format_info(format);
+  if (count < 0 || count % info.block != 0) {
+    throw std::invalid_argument("count " + std::to_string(count) + " is not a multiple of " + info.name +
+                                "'s block of " + std::to_string(info.block));
+  }
+  const int64_t num_blocks = count / info.block;
+  // Compared by dividing, since multiplying could overflow.
+  if (int64_t(data.size()) % info.bytes != 0 || int64_t(data.size()) / info.bytes != num_blocks) {
+    throw std::invalid_argument(std::to_string(data.size()) + " bytes of data are not " +
+                                std::to_string(num_blocks) + " blocks of " + std::to_string(info.bytes));
+  }
+  auto values = std::make_unique_for_overwrite<float[]>(size_t(count));
+  {
+    nb::gil_scoped_release release;
+    dequantize_row(format, data.data(), count, values.get());
+  }
+  float* raw = values.get();
+  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  values.release();
+  return Floats(raw, {size_t(count)}, owner);
+}
+
+}  // namespace
+
+void bind_dequantize(nb::module_& m) {
+  m.def("dequantize", &dequantize, "format"_a, "data"_a.noconvert(), "count"_a,
+        "Decode `count` elements of a stored format (\"Q4_K\", …) from exactly their bytes into float32.");
+}
+
+}  // namespace octavo

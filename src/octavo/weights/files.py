@@ -1,0 +1,107 @@
+"""Reading files that may be hostile: mapping them, and parsing JSON inside a fixed budget of memory."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.errors import ModelLoadError
+
+MEMORY_BUDGET = 64 << 20  # bytes that reading a file may take beyond the file's own size
+_BYTES_PER_MARK = 120  # what a comma, bracket or brace of JSON costs at most once it is Python objects
+
+_LFS_POINTER = b"version https://git-lfs"
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and bare pickles
+
+PICKLE_REFUSED = (
+    "pickled PyTorch weights are refused since loading them runs code; convert to safetensors"
+)
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """The whole file as a read-only array of bytes, shape [size]; see `map_bytes`."""
+    return np.frombuffer(map_bytes(path), np.uint8)
+
+
+def map_bytes(path: Path) -> mmap.mmap:
+    """Map the whole file for reading. Slices of the result are copies.
+
+    Raises ModelLoadError if it can't be read, or is something else than weights: a pickle, a Git LFS pointer.
+    """
+    try:
+        # A FIFO would block for ever, so it is opened without waiting and then refused.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ModelLoadError(path, "file", (error.strerror or "can't be opened").lower()) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelLoadError(path, "file", "not a regular file")
+        if status.st_size == 0:
+            raise ModelLoadError(path, "file", "the file is empty")
+        try:
+            mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise ModelLoadError(path, "file", f"can't be mapped: {error}") from None
+    finally:
+        os.close(descriptor)
+    start = mapping[: len(_LFS_POINTER)]
+    if start == _LFS_POINTER:
+        raise ModelLoadError(path, "file", "this is a Git LFS pointer, not the weights: run git lfs pull")
+    if start.startswith(_PICKLES):
+        raise ModelLoadError(path, "file", PICKLE_REFUSED)
+    return mapping
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ModelLoadError."""
+    return parse_object(map_file(path).tobytes(), path, "file")
+
+
+def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
+    """Parse strict JSON whose outermost value is an object: no duplicate keys, no NaN, no deep nesting.
+
+    Raises ModelLoadError, and refuses what would take more than MEMORY_BUDGET beyond its own size before parsing it.
+    """
+    wide = not data.isascii() or b"\\u" in data  # one emoji makes a Python string four bytes a character
+    marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))
+    if len(data) * (9 if wide else 3) + marks * _BYTES_PER_MARK > len(data) + MEMORY_BUDGET:
+        raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too many to parse")
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
+        )
+    except RecursionError:
+        raise ModelLoadError(file, field, "invalid JSON: nested too deeply") from None
+    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
+        raise ModelLoadError(file, field, f"invalid JSON: {one_line(str(error))}") from None
+    if not isinstance(value, dict):
+        raise ModelLoadError(file, field, f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Text from a file or another program, made fit for an error message."""
+    text = " ".join(text.split())
+    printable = "".join(c if c.isprintable() else "?" for c in text[:limit])
+    return printable + ("…" if len(text) > limit else "")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {one_line(duplicate)!r}")
+    return result
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
