@@ -121,10 +121,7 @@ nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(const Executor& e, 
 
 }  // namespace
 
-}  // namespace octavo
-
 void bind_executor(nb::module_& m) {
-  using namespace octavo;
   nb::class_<PackedWeight>(m, "PackedWeight")
       .def_ro("n", &PackedWeight::n)
       .def_ro("k", &PackedWeight::k)
@@ -217,3 +214,5 @@ void bind_executor(nb::module_& m) {
       .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
       .def_prop_ro("kv_bytes", &Executor::kv_bytes);
 }
+
+}  // namespace octavo

@@ -65,10 +65,7 @@ double matmul_flops(DType dtype) {
 
 }  // namespace
 
-}  // namespace octavo
-
 void bind_machine(nb::module_& m) {
-  using namespace octavo;
   m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads read from memory.");
   m.def(
@@ -76,3 +73,5 @@ void bind_machine(nb::module_& m) {
       [](bool float32) { return matmul_flops(float32 ? DType::kFloat32 : DType::kBFloat16); }, nb::arg("float32"),
       nb::call_guard<nb::gil_scoped_release>(), "FLOP/s of the matmul kernel on data in cache, all threads.");
 }
+
+}  // namespace octavo

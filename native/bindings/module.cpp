@@ -7,10 +7,12 @@
 
 namespace nb = nanobind;
 
+namespace octavo {
 void bind_dequantize(nb::module_& m);
 void bind_executor(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_machine(nb::module_& m);
+}  // namespace octavo
 
 NB_MODULE(_native, m) {
   using namespace octavo;

@@ -1,3 +1,2 @@
 #include <nanobind/nanobind.h>
-void bind_dequantize(nanobind::module_&) {}
-void bind_sampling(nanobind::module_&) {}
+namespace octavo { void bind_sampling(nanobind::module_&) {} }
