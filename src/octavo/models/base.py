@@ -41,18 +41,21 @@ class ConfigReader:
 class CausalLM:
     """A language model that predicts the next token. Subclasses declare one architecture each.
 
-    `architectures` are the names that config.json uses; `ignored` are patterns of tensors that checkpoints may have and
-    that the model does not need.
+    `architectures` are the names that config.json uses.
     """
 
     architectures: ClassVar[tuple[str, ...]] = ()
-    ignored: ClassVar[tuple[str, ...]] = (r"\.rotary_emb\.inv_freq$",)
 
     vocab_size: int
     max_positions: int  # the longest context that the model was made for
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         raise NotImplementedError
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Patterns of tensors that checkpoints may have and that the model does not need."""
+        return ()
 
     def build(self) -> Graph:
         """The model's graph: token ids in, logits out."""

@@ -33,6 +33,11 @@ class Llama(CausalLM):
             raise config.fail("hidden_act", f"only silu is known, got {config.values['hidden_act']!r}")
         self.rope = rope_table(config, self.head_dim, self.max_positions, max_model_len or self.max_positions)
 
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Old checkpoints store rotary frequencies; some store the tied table twice."""
+        return (r"\.rotary_emb\.inv_freq$", r"^lm_head\.weight$") if self.tied else (r"\.rotary_emb\.inv_freq$",)
+
     def build(self) -> Graph:
         g = Graph()
         x = g.embed("model.embed_tokens", self.vocab_size, self.hidden)

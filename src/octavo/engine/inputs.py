@@ -1,0 +1,71 @@
+"""From what a user passes as a prompt to checked token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from octavo.errors import PromptError, PromptTooLongError
+from octavo.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as text, where it came as text, and as token ids."""
+
+    text: str | None
+    token_ids: list[int]
+    cache_salt: str = ""
+
+
+def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:
+    """A string, a list of token ids, {"prompt": …} or {"prompt_token_ids": […]}; raises PromptError for others."""
+    salt = ""
+    if isinstance(prompt, Mapping):
+        salt = str(prompt.get("cache_salt", ""))
+        unknown = set(prompt) - {"prompt", "prompt_token_ids", "cache_salt"}
+        if unknown:
+            raise PromptError(f"prompt: {sorted(unknown)} is not supported; give 'prompt' or 'prompt_token_ids'")
+        if "prompt_token_ids" in prompt:
+            text = prompt.get("prompt")
+            return Prompt(text if isinstance(text, str) else None, _token_ids(prompt["prompt_token_ids"]), salt)
+        prompt = prompt.get("prompt")
+    if isinstance(prompt, str):
+        return Prompt(prompt, tokenizer.encode(prompt), salt)
+    return Prompt(None, _token_ids(prompt), salt)
+
+
+def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int) -> None:
+    """Raises PromptError if the prompt is empty, names tokens that are not there, or leaves no room for an answer."""
+    if not token_ids:
+        raise PromptError("the prompt is empty; it must have at least one token")
+    if len(token_ids) >= max_model_len:
+        raise PromptTooLongError(len(token_ids), max_model_len)
+    if min(token_ids) < 0 or max(token_ids) >= vocab_size:
+        bad = next(token for token in token_ids if not 0 <= token < vocab_size)
+        raise PromptError(f"prompt token id {bad} is outside the vocabulary; ids are 0..{vocab_size - 1}")
+
+
+def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
+    """The single prompts of what `generate` was given, and whether that was just one."""
+    if isinstance(prompts, str | Mapping):
+        return [prompts], True
+    if not isinstance(prompts, Sequence) and hasattr(prompts, "tolist"):
+        prompts = prompts.tolist()
+    if not isinstance(prompts, Sequence):
+        raise PromptError(f"prompts must be a string, token ids, or a list of them, got {type(prompts).__name__}")
+    if prompts and all(type(item) is int for item in prompts):
+        return [prompts], True
+    return list(prompts), False
+
+
+def _token_ids(value: Any) -> list[int]:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise PromptError(f"a prompt must be text or a list of token ids, got {type(value).__name__}")
+    if any(type(item) is not int for item in value):
+        bad = next(item for item in value if type(item) is not int)
+        raise PromptError(f"prompt token ids must be integers, got {bad!r}")
+    return list(value)

@@ -1,0 +1,330 @@
+"""A job is a request as the engine serves it: it turns logits into tokens, and tokens into what the user sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from octavo import _native
+from octavo.engine.beam import BeamSearch
+from octavo.engine.completion import Completion, StopRules
+from octavo.engine.loading import LoadedModel
+from octavo.errors import OctavoError, UnsupportedError
+from octavo.executor.base import Logits
+from octavo.request import (
+    Chunk,
+    Logprob,
+    LogprobsAtPosition,
+    Request,
+    RequestMetrics,
+    RequestOutput,
+    Sequence,
+)
+from octavo.sampling_params import SamplingParams
+from octavo.scheduler.scheduler import Scheduler
+from octavo.text.tokenizer import Tokenizer
+
+SEED_STEP = 0x9E3779B97F4A7C15  # between the random streams of one request's samples
+
+
+class Job:
+    """What all kinds of requests have in common: prompt log-probabilities, metrics, the final output."""
+
+    def __init__(self, request: Request, model: LoadedModel):
+        self.request, self.model = request, model
+        self.metrics = RequestMetrics(request.arrival)
+        self.rules = StopRules.of(request.params, model.eos_token_ids)
+        self.error: OctavoError | None = None
+        self.has_nan = False
+        self.prompt_logprobs: list[LogprobsAtPosition | None] | None = None
+        if request.needs_prompt_logits:
+            self.prompt_logprobs = [None]
+        room = model.max_model_len - len(request.prompt_token_ids)
+        self.max_tokens = room if request.params.max_tokens is None else min(room, request.params.max_tokens)
+
+    @property
+    def finished(self) -> bool:
+        raise NotImplementedError
+
+    def stop(self, reason: str) -> None:
+        """Ends all that is unfinished, with "abort" or "error"."""
+        raise NotImplementedError
+
+    def completions(self) -> list[Completion]:
+        """What the user is to see, in order."""
+        raise NotImplementedError
+
+    def output(self, finished: bool, delta: bool) -> RequestOutput:
+        return RequestOutput(
+            request_id=self.request.id,
+            prompt=self.request.prompt,
+            prompt_token_ids=self.request.prompt_token_ids,
+            prompt_logprobs=self.prompt_logprobs,
+            outputs=[completion.output(delta) for completion in self.completions()],
+            finished=finished,
+            metrics=self.metrics,
+            num_cached_tokens=self.request.num_cached_tokens,
+            error=self.error,
+        )
+
+    def take_prompt_logits(self, chunk: Chunk, logits: Logits) -> None:
+        """Notes the log-probabilities of the prompt tokens that follow the chunk's; `logits` has its rows."""
+        assert self.prompt_logprobs is not None
+        prompt, k = self.request.prompt_token_ids, self.request.params.prompt_logprobs
+        assert k is not None
+        k = self.model.vocab_size if k == -1 else k
+        first = len(self.prompt_logprobs)  # the next prompt position without log-probabilities
+        begin, end = first - 1 - chunk.start, min(len(logits), len(prompt) - 1 - chunk.start)
+        if begin < 0 or begin >= end:  # a preempted request computes them again
+            return
+        targets = prompt[first : chunk.start + end + 1]
+        found = _native.top_logprobs(logits[begin:end], k, targets)
+        ids, logprobs = found.ids.tolist(), found.logprobs.tolist()
+        chosen, ranks = found.chosen.tolist(), found.ranks.tolist()
+        self.has_nan = self.has_nan or bool(np.isnan(found.chosen).any())
+        for i, target in enumerate(targets):
+            self.prompt_logprobs.append(self._entry(target, chosen[i], ranks[i], ids[i], logprobs[i]))
+
+    def _entry(
+        self, token: int, logprob: float, rank: int, ids: list[int], logprobs: list[float]
+    ) -> LogprobsAtPosition:
+        """The chosen token first, then the likeliest ones."""
+        text = self.model.tokenizer.token
+        entry = {token: Logprob(logprob, rank, text(token))}
+        for place, (other, value) in enumerate(zip(ids, logprobs, strict=True), 1):
+            if other >= 0 and other not in entry:
+                entry[other] = Logprob(value, place, text(other))
+        return entry
+
+
+class SamplingJob(Job):
+    """Parallel samples: one prompt, `n` or `best_of` continuations that do not look at each other."""
+
+    def __init__(self, request: Request, model: LoadedModel, seed: int):
+        super().__init__(request, model)
+        self.seed = seed
+        self.samples: list[Completion] = []
+        self.by_sequence: dict[Sequence, Completion] = {}
+        first = request.sequences[0]
+        first.sampler = make_sampler(request, model, self.rules, seed)
+        self._add(first)
+
+    def _add(self, sequence: Sequence) -> None:
+        request = self.request
+        completion = Completion(
+            sequence.index,
+            request.params,
+            self.rules,
+            self.model.tokenizer,
+            request.prompt_token_ids,
+            self.max_tokens,
+        )
+        self.samples.append(completion)
+        self.by_sequence[sequence] = completion
+
+    @property
+    def finished(self) -> bool:
+        return len(self.samples) == self.request.params.num_sequences and all(
+            sample.finish_reason for sample in self.samples
+        )
+
+    def stop(self, reason: str) -> None:
+        for sample in self.samples:
+            sample.stop(reason)
+        for index in range(len(self.samples), self.request.params.num_sequences):
+            self._add(Sequence(index, [], 0))
+            self.samples[-1].stop(reason)
+
+    def completions(self) -> list[Completion]:
+        """All samples; with `best_of`, the `n` likeliest, once all are there."""
+        params = self.request.params
+        if params.num_sequences == params.n or not self.finished:
+            return self.samples[: params.n]
+        best = sorted(self.samples, key=lambda sample: -sample.cumulative_logprob)[: params.n]
+        for index, sample in enumerate(best):
+            sample.index = index
+        return best
+
+    def samplers(self, sequence: Sequence) -> list[Any]:
+        """The samplers that draw from the sequence's logits: at the prompt's end, those of all samples."""
+        missing = self.request.params.num_sequences - len(self.samples)
+        if missing <= 0:
+            return [sequence.sampler]
+        return [sequence.sampler] + [
+            sequence.sampler.fork((self.seed + index * SEED_STEP) & (2**64 - 1)) for index in range(1, missing + 1)
+        ]
+
+    def take(
+        self, scheduler: Scheduler, sequence: Sequence, sampled: Any, places: range, tokens: list[int]
+    ) -> None:
+        """Appends the drawn tokens; at the prompt's end, the other samples begin."""
+        sequences = [sequence]
+        if len(places) > 1:
+            forks = self.samplers(sequence)
+            for index in range(1, len(places)):
+                child = Sequence(index, list(sequence.tokens), sequence.num_prompt_tokens, sampler=forks[index])
+                scheduler.fork(self.request, sequence, child)
+                self._add(child)
+                sequences.append(child)
+        for each, place in zip(sequences, places, strict=True):
+            if tokens[place] < 0:
+                self.has_nan = True
+                return
+            self._append(scheduler, each, tokens[place], sampled, place)
+
+    def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Any, place: int) -> None:
+        completion = self.by_sequence[sequence]
+        sequence.tokens.append(token)
+        sequence.sampler.accept(token)
+        params = self.request.params
+        if completion.logprobs is not None or params.num_sequences > params.n:
+            logprob = float(sampled.logprobs[place])
+            completion.cumulative_logprob += logprob
+            if completion.logprobs is not None:
+                ids, logprobs = (array.tolist() for array in sampled.top(place))
+                rank = int(sampled.ranks[place])
+                completion.logprobs.append(self._entry(token, logprob, rank, ids, logprobs))
+        completion.append(token)
+        if completion.finish_reason is not None:
+            scheduler.finish_sequence(self.request, sequence)
+
+
+class BeamJob(Job):
+    """Beam search: continuations that replace each other. The user sees the best ones at the end."""
+
+    def __init__(self, request: Request, model: LoadedModel, seed: int):
+        super().__init__(request, model)
+        check_beam_params(request.params)
+        params = request.params
+        self.search = BeamSearch(
+            params.num_sequences,
+            self.max_tokens,
+            self.rules.eos_token_id,
+            self.rules.all,
+            params.length_penalty,
+            params.early_stopping,
+        )
+        self.sequences = [request.sequences[0]]  # in the order of the search's beams
+        self.reason: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.reason is not None or not self.search.beams
+
+    def stop(self, reason: str) -> None:
+        self.reason = reason
+
+    def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
+        """Takes the logits of all beams, given by chunk and row, and replaces the beams by the next ones."""
+        row_of = {chunk.sequence: row for chunk, row in entries}
+        rows = [row_of[sequence] for sequence in self.sequences]
+        found = _native.top_logprobs(logits[rows], 2 * self.search.width, [0] * len(rows))
+        if np.isnan(found.chosen).any():
+            self.has_nan = True
+            return
+        ids, logprobs = found.ids.tolist(), found.logprobs.tolist()
+        candidates = [
+            [pair for pair in zip(*beam, strict=True) if pair[0] >= 0] for beam in zip(ids, logprobs, strict=True)
+        ]
+        extensions = self.search.advance(candidates)
+        following: list[Sequence] = []
+        kept: set[Sequence] = set()
+        for extension in extensions:
+            parent = self.sequences[extension.parent]
+            if parent in kept:
+                child = Sequence(len(following), parent.tokens[:-1], parent.num_prompt_tokens)
+                scheduler.fork(self.request, parent, child)
+            else:
+                child = parent
+                kept.add(parent)
+            child.tokens.append(extension.token)
+            following.append(child)
+        for sequence in self.sequences:
+            if sequence not in kept:
+                scheduler.finish_sequence(self.request, sequence)
+        self.sequences = following
+
+    def completions(self) -> list[Completion]:
+        params, model = self.request.params, self.model
+        outputs = []
+        for index, hypothesis in enumerate(self.search.best(params.n) if self.reason is None else []):
+            completion = Completion(
+                index, params, self.rules, model.tokenizer, self.request.prompt_token_ids, len(hypothesis.tokens)
+            )
+            for token in hypothesis.tokens:
+                completion.append(token)
+            completion.finish_reason, completion.stop_reason = hypothesis.finish_reason, hypothesis.stop_reason
+            completion.cumulative_logprob = hypothesis.logprob
+            outputs.append(completion)
+        if self.reason is not None:
+            empty = Completion(0, params, self.rules, model.tokenizer, [], 1)
+            empty.stop(self.reason)
+            outputs.append(empty)
+        return outputs
+
+    def output(self, finished: bool, delta: bool) -> RequestOutput:
+        output = super().output(finished, delta=False)
+        if self.reason is None:
+            for completion, hypothesis in zip(output.outputs, self.search.best(len(output.outputs)), strict=True):
+                completion.cumulative_logprob = hypothesis.logprob
+        return output
+
+
+def check_beam_params(params: SamplingParams) -> None:
+    """Refuses what beam search does not look at."""
+    neutral: dict[str, tuple[Any, ...]] = {
+        "stop": ([], None),
+        "bad_words": ([], None),
+        "min_tokens": (0,),
+        "logprobs": (None,),
+        "logit_bias": (None,),
+        "allowed_token_ids": (None,),
+        "presence_penalty": (0,),
+        "frequency_penalty": (0,),
+        "repetition_penalty": (1,),
+    }
+    for name, values in neutral.items():
+        value = getattr(params, name)
+        if value not in values:
+            raise UnsupportedError(name, value, "not supported together with beam search")
+
+
+def make_sampler(request: Request, model: LoadedModel, rules: StopRules, seed: int) -> Any:
+    """The native sampler for the parameters of a request."""
+    params = request.params
+    num_logprobs = -1 if params.logprobs is None else params.logprobs
+    if params.logprobs == -1:
+        num_logprobs = model.vocab_size
+    elif params.logprobs is None and params.num_sequences > params.n:
+        num_logprobs = 0  # the sum of log-probabilities decides which samples are returned
+    bias = params.logit_bias or {}
+    penalized = params.repetition_penalty != 1.0
+    return _native.SequenceSampler(
+        model.vocab_size,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=max(params.top_k, 0),
+        min_p=params.min_p,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        repetition_penalty=params.repetition_penalty,
+        seed=seed,
+        bias_ids=list(bias),
+        bias_values=list(bias.values()),
+        allowed_ids=params.allowed_token_ids or [],
+        bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
+        min_tokens=params.min_tokens,
+        early_stop_ids=sorted(rules.all) if params.min_tokens else [],
+        prompt_token_ids=request.prompt_token_ids if penalized else [],
+        num_logprobs=num_logprobs,
+    )
+
+
+def bad_word_ids(words: list[str] | str, tokenizer: Tokenizer) -> list[list[int]]:
+    """Each word's token ids, at the start of a text and after a space."""
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        for spelling in (word, f" {word.lstrip()}"):
+            found[tuple(tokenizer.encode(spelling, add_special_tokens=False))] = None
+    return [list(ids) for ids in found if ids]

@@ -1,0 +1,155 @@
+"""From a model reference to something that generates: resolve, plan memory, load, in that order."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octavo import _native
+from octavo.config import EngineConfig, thread_count
+from octavo.engine.memory import MemoryPlan, free_memory, plan_memory
+from octavo.errors import ConfigError, ModelLoadError
+from octavo.executor.base import Executor
+from octavo.executor.native.executor import NativeExecutor
+from octavo.graph.builder import Graph
+from octavo.models import load_declaration
+from octavo.text.chat_template import ChatTemplate
+from octavo.text.tokenizer import Tokenizer
+from octavo.weights import Checkpoint, open_checkpoint, resolve
+from octavo.weights.bind import bind, forget_pages
+from octavo.weights.gguf import GGUFCheckpoint
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run, with everything that came with it."""
+
+    name: str
+    config: EngineConfig
+    graph: Graph
+    plan: MemoryPlan
+    executor: Executor
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    generation_defaults: dict[str, Any]  # of generation_config.json, by the names that it uses
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]  # the tokenizer's first
+
+    @property
+    def max_model_len(self) -> int:
+        return self.plan.max_model_len
+
+
+def load(config: EngineConfig) -> LoadedModel:
+    """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError before much memory is taken."""
+    select_machine()
+    path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
+    checkpoint = open_checkpoint(path)
+    file = path if isinstance(checkpoint, GGUFCheckpoint) else path / "config.json"
+    with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
+        tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
+        model = load_declaration(checkpoint.config, file, config.max_model_len)
+        if config.max_model_len and config.max_model_len > model.max_positions:
+            reason = f"the model was made for at most {model.max_positions} tokens"
+            raise ConfigError("max_model_len", config.max_model_len, reason)
+        graph = model.build()
+        tensors = bind(graph.weights, checkpoint, model.ignored)
+        plan = plan_memory(config, graph, model.max_positions, model.vocab_size, free_memory())
+        executor = NativeExecutor(
+            graph,
+            tensors,
+            dtype=config.compute_dtype,
+            vocab_size=model.vocab_size,
+            num_blocks=plan.num_blocks,
+            block_size=plan.block_size,
+            max_num_batched_tokens=plan.max_num_batched_tokens,
+            max_num_seqs=config.max_num_seqs,
+            max_logit_rows=plan.max_logit_rows,
+            release=lambda name: forget_pages(tensors[name]),
+        )
+        text = tokenizer.result()
+    if len(text) > model.vocab_size:
+        reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
+        raise ModelLoadError(path, "vocab_size", reason)
+    defaults = _generation_config(config, path)
+    return LoadedModel(
+        name=config.model or path.name,
+        config=config,
+        graph=graph,
+        plan=plan,
+        executor=executor,
+        tokenizer=text,
+        chat_template=_chat_template(config, text),
+        generation_defaults=defaults,
+        vocab_size=model.vocab_size,
+        eos_token_ids=_eos_ids(text, checkpoint, defaults),
+    )
+
+
+def select_machine() -> None:
+    """Sets the threads and the instruction set, as the environment says."""
+    _native.set_num_threads(thread_count())
+    if isa := os.environ.get("OCTAVO_CPU_ISA"):
+        try:
+            _native.select_isa(isa)
+        except ValueError as error:
+            raise ConfigError("OCTAVO_CPU_ISA", isa, str(error)) from None
+
+
+def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> Tokenizer:
+    if config.tokenizer is not None:
+        path = resolve(config.tokenizer, cache_dir=config.download_dir)
+        if path.is_dir() and not (path / "config.json").exists():
+            return Tokenizer.from_directory(path)
+        checkpoint = open_checkpoint(path) if path.suffix == ".gguf" else checkpoint
+    if path.suffix == ".gguf" or (isinstance(checkpoint, GGUFCheckpoint) and config.tokenizer is None):
+        assert isinstance(checkpoint, GGUFCheckpoint)
+        return Tokenizer.from_gguf(checkpoint.metadata, checkpoint.path)
+    return Tokenizer.from_directory(path)
+
+
+def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The template that the user gave, as a file or as itself, or the model's."""
+    given = config.chat_template
+    if given is None:
+        source = tokenizer.chat_template
+    elif "{" in given or "\n" in given:
+        source = given
+    else:
+        try:
+            source = Path(given).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("chat_template", given, f"can't be read: {error}") from None
+    return None if source is None else ChatTemplate(source)
+
+
+def _generation_config(config: EngineConfig, path: Path) -> dict[str, Any]:
+    """generation_config.json of the model, or of another directory; nothing where "vllm" is asked for."""
+    if config.generation_config == "vllm":
+        return {}
+    directory = path if config.generation_config == "auto" else Path(config.generation_config).expanduser()
+    file = directory / "generation_config.json"
+    if config.generation_config != "auto" and not file.is_file():
+        raise ConfigError("generation_config", config.generation_config, "has no generation_config.json")
+    if not directory.is_dir() or not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelLoadError(file, "JSON", str(error)) from None
+    if not isinstance(values, dict):
+        raise ModelLoadError(file, "JSON", "must be an object")
+    return values
+
+
+def _eos_ids(tokenizer: Tokenizer, checkpoint: Checkpoint, defaults: dict[str, Any]) -> tuple[int, ...]:
+    """All tokens that end a text: the tokenizer's, config.json's and generation_config.json's."""
+    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for source in (checkpoint.config, defaults):
+        value = source.get("eos_token_id")
+        ids += [i for i in (value if isinstance(value, list) else [value]) if type(i) is int]
+    return tuple(dict.fromkeys(ids))

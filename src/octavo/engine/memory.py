@@ -1,0 +1,142 @@
+"""The plan of memory, made from headers before anything is loaded: what the weights, the workspace and the KV cache
+take, against what the machine and its container leave free."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from octavo.config import EngineConfig
+from octavo.errors import MemoryPlanError
+from octavo.graph.builder import Graph
+from octavo.graph.cost import kv_bytes_per_token, weight_bytes
+from octavo.graph.nodes import Logits
+
+RESERVE = 150 << 20  # Python, its libraries and what a step allocates
+LOGIT_ROWS_BYTES = 64 << 20  # logits of one step
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes of everything, and the sizes that follow from them."""
+
+    free: int  # that may be used
+    weights: int
+    workspace: int
+    kv_bytes_per_block: int
+    num_blocks: int
+    block_size: int
+    max_model_len: int
+    max_num_batched_tokens: int
+    max_logit_rows: int
+
+    @property
+    def kv_cache(self) -> int:
+        return self.num_blocks * self.kv_bytes_per_block
+
+    def __str__(self) -> str:
+        parts = (
+            f"weights {show(self.weights)} + workspace {show(self.workspace)} + KV cache {show(self.kv_cache)} "
+            f"({self.num_blocks * self.block_size} tokens)"
+        )
+        return f"{parts} = {show(self.weights + self.workspace + self.kv_cache)} of {show(self.free)} free"
+
+
+def show(size: int) -> str:
+    """`size` bytes for people."""
+    return f"{size / 2**30:.2f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"
+
+
+def plan_memory(config: EngineConfig, graph: Graph, max_positions: int, vocab_size: int, free: int) -> MemoryPlan:
+    """How large a KV cache is useful and fits into `free` bytes. Raises MemoryPlanError with the arithmetic."""
+    size = 4 if config.compute_dtype == "float32" else 2
+    length = config.max_model_len or max_positions
+    batch = max(config.max_num_batched_tokens, config.max_num_seqs)
+    if not config.enable_chunked_prefill:
+        batch = max(batch, length)
+    plan = MemoryPlan(
+        free=int(free * config.gpu_memory_utilization),
+        weights=weight_bytes(graph, size),
+        workspace=RESERVE + workspace_bytes(graph, batch, size),
+        kv_bytes_per_block=kv_bytes_per_token(graph, size) * config.block_size,
+        num_blocks=0,
+        block_size=config.block_size,
+        max_model_len=length,
+        max_num_batched_tokens=batch,
+        max_logit_rows=max(config.max_num_seqs, min(256, LOGIT_ROWS_BYTES // (4 * vocab_size))),
+    )
+    blocks_of_one = -(-length // config.block_size)
+    affordable = (plan.free - plan.weights - plan.workspace) // plan.kv_bytes_per_block
+    wanted = config.num_gpu_blocks_override or blocks_of_one * config.max_num_seqs
+    enough = blocks_of_one if config.max_model_len else min(blocks_of_one, -(-2048 // config.block_size))
+    if affordable < min(enough, wanted):
+        raise MemoryPlanError(_refusal(plan, enough, affordable))
+    num_blocks = min(wanted, affordable)
+    return replace(plan, num_blocks=num_blocks, max_model_len=min(length, num_blocks * config.block_size))
+
+
+def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:
+    kv = blocks * plan.kv_bytes_per_block
+    total = plan.weights + plan.workspace + kv
+    message = (
+        f"the model does not fit: weights {show(plan.weights)} + workspace {show(plan.workspace)} + KV cache "
+        f"{show(kv)} for one request of {blocks * plan.block_size} tokens = {show(total)}, "
+        f"but {show(max(0, plan.free))} may be used"
+    )
+    fits = affordable * plan.block_size
+    if fits >= 128:
+        return f"{message}; max_model_len={fits} would fit"
+    return f"{message}; a smaller model, or {show(total - plan.free)} more free memory would do"
+
+
+def workspace_bytes(graph: Graph, max_tokens: int, bytes_per_value: int) -> int:
+    """Activations of a step of `max_tokens`: the residual stream, and what the widest op reads and writes."""
+    hidden = graph.nodes[0].columns
+    widest = max(node.columns for node in graph.nodes if not isinstance(node, Logits))
+    return max_tokens * (hidden * (4 + 2 * bytes_per_value) + widest * (8 + 2 * bytes_per_value))
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: the machine's, or its container's if that is less."""
+    with open("/proc/meminfo") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit = _cgroup_free()
+    return free if limit is None else min(free, limit)
+
+
+def _cgroup_free() -> int | None:
+    """What the control group of this process leaves, version 2 or 1; page cache counts as free."""
+    for directory, limit, usage, cache in _cgroup_files():
+        try:
+            with open(os.path.join(directory, limit)) as file:
+                text = file.read().strip()
+            if text == "max" or int(text) >= 1 << 60:
+                continue
+            with open(os.path.join(directory, usage)) as file:
+                used = int(file.read())
+            with open(os.path.join(directory, "memory.stat")) as file:
+                stats = dict(line.split() for line in file)
+            return int(text) - used + int(stats.get(cache, 0))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _cgroup_files() -> list[tuple[str, str, str, str]]:
+    found = []
+    try:
+        with open("/proc/self/cgroup") as file:
+            for line in file:
+                _, controllers, path = line.strip().split(":", 2)
+                if not controllers:
+                    for directory in (f"/sys/fs/cgroup{path}", "/sys/fs/cgroup"):
+                        found.append((directory, "memory.max", "memory.current", "inactive_file"))
+                elif "memory" in controllers.split(","):
+                    for directory in (f"/sys/fs/cgroup/memory{path}", "/sys/fs/cgroup/memory"):
+                        found.append(
+                            (directory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                        )
+    except OSError:
+        pass
+    return found

@@ -1,0 +1,49 @@
+"""Matching what a model declares with what a checkpoint has."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from octavo.errors import ModelLoadError
+from octavo.graph.nodes import Weight
+from octavo.weights.tensor import Checkpoint, StoredTensor
+
+
+def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[str]) -> Mapping[str, StoredTensor]:
+    """The stored tensor of every weight, by name.
+
+    Raises ModelLoadError naming a weight that is missing, misshapen, or left over (unless a pattern of `ignored` is
+    found in its name).
+    """
+    wanted = {weight.name: weight for weight in weights}
+    found: dict[str, StoredTensor] = {}
+    for weight in wanted.values():
+        tensor = checkpoint.tensors.get(weight.name)
+        if tensor is None:
+            raise ModelLoadError(checkpoint.path, weight.name, f"is missing; it should have shape {weight.shape}")
+        if tensor.shape != weight.shape:
+            reason = f"has shape {tensor.shape}, but config.json makes it {weight.shape}"
+            raise ModelLoadError(checkpoint.file_of(weight.name), weight.name, reason)
+        found[weight.name] = tensor
+    patterns = [re.compile(pattern) for pattern in ignored]
+    for name in checkpoint.tensors:
+        if name not in wanted and not any(pattern.search(name) for pattern in patterns):
+            raise ModelLoadError(checkpoint.file_of(name), name, "is left over: no part of the model uses it")
+    return found
+
+
+def forget_pages(tensor: StoredTensor) -> None:
+    """Gives back the memory into which the tensor's part of its file was read; reading it again is still possible."""
+    base = tensor.data
+    while isinstance(base, np.ndarray):
+        base = base.base  # type: ignore[assignment]
+    mapped = base.obj if isinstance(base, memoryview) else base
+    if not isinstance(mapped, mmap.mmap):
+        return
+    start = tensor.data.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_DONTNEED, first, start + tensor.data.size - first)
