@@ -1,4 +1,0 @@
-#pragma once
-namespace octavo::OCTAVO_ISA {
-constexpr SamplingKernels sampling_kernels{};
-}
