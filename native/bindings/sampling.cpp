@@ -33,8 +33,8 @@ LogitRows rows_of(const Logits& logits) {
           logits.stride(0)};
 }
 
-void init_sampler(SequenceSampler* self, int64_t vocab_size, float temperature, float top_p, int64_t top_k,
-                  float min_p, float presence_penalty, float frequency_penalty, float repetition_penalty,
+void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature, double top_p, int64_t top_k,
+                  double min_p, float presence_penalty, float frequency_penalty, float repetition_penalty,
                   uint64_t seed, Ids bias_ids, std::vector<float> bias_values, Ids allowed_ids,
                   std::vector<Ids> bad_words, int64_t min_tokens, Ids early_stop_ids,
                   const Ids& prompt_token_ids, int64_t num_logprobs) {
@@ -65,8 +65,8 @@ void bind_sampling(nb::module_& m) {
 
   nb::class_<SequenceSampler>(m, "SequenceSampler",
                               "Sampling parameters, output history and random stream of one sequence.")
-      .def("__init__", &init_sampler, "vocab_size"_a, nb::kw_only(), "temperature"_a = 1.0f, "top_p"_a = 1.0f,
-           "top_k"_a = 0, "min_p"_a = 0.0f, "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,
+      .def("__init__", &init_sampler, "vocab_size"_a, nb::kw_only(), "temperature"_a = 1.0, "top_p"_a = 1.0,
+           "top_k"_a = 0, "min_p"_a = 0.0, "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,
            "repetition_penalty"_a = 1.0f, "seed"_a = 0, "bias_ids"_a = Ids(),
            "bias_values"_a = std::vector<float>(), "allowed_ids"_a = Ids(),
            "bad_words"_a = std::vector<Ids>(), "min_tokens"_a = 0, "early_stop_ids"_a = Ids(),

@@ -13,8 +13,8 @@ namespace octavo {
 
 namespace {
 
-constexpr float kGreedyBelow = 1e-5f;
-constexpr float kMaxTemperature = 1e30f;  // all the same from here on, and 1 / temperature stays a number
+constexpr double kGreedyBelow = 1e-5;
+constexpr double kMaxTemperature = 1e30;  // all the same from here on, and 1 / temperature stays a number
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Each thread's working space.
@@ -26,6 +26,13 @@ struct Scratch {
 Scratch& scratch() {
   thread_local Scratch instance;
   return instance;
+}
+
+// The smallest logit that is at least x.
+float float_not_below(double x) {
+  if (x <= LogitRow::kLowest) return LogitRow::kLowest;
+  const auto nearest = static_cast<float>(x);
+  return nearest < x ? std::nextafter(nearest, LogitRow::kInfinity) : nearest;
 }
 
 // One of the k likeliest tokens.
@@ -45,13 +52,13 @@ int32_t draw_top_p(LogitRow& row, float scale, float floor, double top_p, double
 
 int32_t draw(LogitRow& row, const SamplingOptions& options, double u) {
   if (options.temperature < kGreedyBelow) return row.argmax();
-  const float temperature = std::min(options.temperature, kMaxTemperature);
-  const float scale = 1 / temperature;
+  const double temperature = std::min(options.temperature, kMaxTemperature);
+  const auto scale = static_cast<float>(1 / temperature);
   const bool has_top_k = options.top_k > 0 && options.top_k < row.size();
   if (!has_top_k && options.top_p >= 1 && options.min_p <= 0)
     return row.find_by_id(scale, u * row.mass(scale));
-  float floor = LogitRow::kLowest;
-  if (options.min_p > 0) floor = std::max(floor, row.max() + temperature * std::log(options.min_p));
+  const float floor = options.min_p > 0 ? float_not_below(row.max() + temperature * std::log(options.min_p))
+                                        : LogitRow::kLowest;
   if (has_top_k) return draw_top_k(row, scale, floor, options.top_k, options.top_p, u);
   return draw_top_p(row, scale, floor, options.top_p, u);
 }

@@ -21,10 +21,10 @@ namespace octavo {
 
 struct SamplingOptions {
   int64_t vocab_size = 0;
-  float temperature = 1;  // below 1e-5: greedy
-  float top_p = 1;
+  double temperature = 1;  // below 1e-5: greedy
+  double top_p = 1;
   int64_t top_k = 0;  // below 1: all
-  float min_p = 0;
+  double min_p = 0;
   float presence_penalty = 0;
   float frequency_penalty = 0;
   float repetition_penalty = 1;

@@ -123,12 +123,14 @@ class ReferenceSampler:
 
     def candidates(self, adjusted: Logits) -> tuple[Ids, Masses]:
         """What a draw may give, in draw order, and the weights: exp((logit - largest) / temperature)."""
-        weights = np.exp((adjusted.astype(np.float64) - adjusted.max()) / self.temperature)
+        below_max = adjusted.astype(np.float64) - adjusted.max()
+        weights = np.exp(below_max / self.temperature)
         has_top_k = 0 < self.top_k < self.vocab_size
         if not has_top_k and self.top_p == 1 and self.min_p == 0:
             return np.arange(self.vocab_size), weights
         ids = falling(adjusted)
-        ids = ids[weights[ids] >= self.min_p]
+        if self.min_p > 0:
+            ids = ids[below_max[ids] >= self.temperature * np.log(self.min_p)]
         if has_top_k:
             ids = ids[: self.top_k]
         if self.top_p < 1:
