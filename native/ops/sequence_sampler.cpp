@@ -1,0 +1,113 @@
+// The state of one sequence, and what it does to a row of logits before a token is drawn.
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "ops/sampling.h"
+
+namespace octavo {
+
+namespace {
+
+constexpr float kBanned = -std::numeric_limits<float>::infinity();
+
+void check_ids(const char* name, const std::vector<int32_t>& ids, int64_t vocab_size) {
+  for (int32_t id : ids)
+    if (id < 0 || id >= vocab_size)
+      throw std::invalid_argument(std::string(name) + " has token " + std::to_string(id) +
+                                  "; the vocabulary has " + std::to_string(vocab_size));
+}
+
+// The finalizer of splitmix64.
+uint64_t mix(uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+}  // namespace
+
+SequenceSampler::SequenceSampler(SamplingOptions options, uint64_t seed,
+                                 const std::vector<int32_t>& prompt_token_ids)
+    : options_(std::move(options)), seed_(seed) {
+  const int64_t vocab_size = options_.vocab_size;
+  if (vocab_size < 1) throw std::invalid_argument("vocab_size must be at least 1");
+  if (options_.bias_ids.size() != options_.bias_values.size())
+    throw std::invalid_argument("logit_bias needs one value for each token id");
+  check_ids("logit_bias", options_.bias_ids, vocab_size);
+  check_ids("allowed_token_ids", options_.allowed_ids, vocab_size);
+  check_ids("early_stop_ids", options_.early_stop_ids, vocab_size);
+  for (const auto& word : options_.bad_words) {
+    if (word.empty()) throw std::invalid_argument("bad_words has an empty list");
+    check_ids("bad_words", word, vocab_size);
+  }
+  if (options_.repetition_penalty != 1) {
+    check_ids("prompt_token_ids", prompt_token_ids, vocab_size);
+    for (int32_t token : prompt_token_ids) see(token, 0);
+  }
+}
+
+void SequenceSampler::accept(int32_t token) {
+  check_ids("the output", {token}, options_.vocab_size);
+  output_.push_back(token);
+  if (counts_tokens()) see(token, 1);
+}
+
+SequenceSampler SequenceSampler::fork(uint64_t seed) const {
+  SequenceSampler copy = *this;
+  copy.seed_ = seed;
+  return copy;
+}
+
+bool SequenceSampler::counts_tokens() const {
+  return options_.repetition_penalty != 1 || options_.presence_penalty != 0 ||
+         options_.frequency_penalty != 0;
+}
+
+void SequenceSampler::see(int32_t token, int32_t count) {
+  const auto [place, is_new] = seen_at_.try_emplace(token, seen_.size());
+  if (is_new) seen_.push_back({token, 0});
+  seen_[place->second].count += count;
+}
+
+bool SequenceSampler::ends_bad_word(const std::vector<int32_t>& word) const {
+  const size_t before = word.size() - 1;
+  return before <= output_.size() && std::equal(word.begin(), word.end() - 1, output_.end() - before);
+}
+
+bool SequenceSampler::adjusts() const {
+  const bool bans_stops = num_output() < options_.min_tokens && !options_.early_stop_ids.empty();
+  return bans_stops || !options_.bias_ids.empty() || !options_.allowed_ids.empty() || !seen_.empty() ||
+         std::any_of(options_.bad_words.begin(), options_.bad_words.end(),
+                     [this](const auto& word) { return ends_bad_word(word); });
+}
+
+void SequenceSampler::adjust(float* logits) const {
+  for (size_t i = 0; i < options_.bias_ids.size(); ++i)
+    logits[options_.bias_ids[i]] += options_.bias_values[i];
+  if (!options_.allowed_ids.empty()) {
+    std::vector<float> kept(options_.allowed_ids.size());
+    for (size_t i = 0; i < kept.size(); ++i) kept[i] = logits[options_.allowed_ids[i]];
+    std::fill_n(logits, options_.vocab_size, kBanned);
+    for (size_t i = 0; i < kept.size(); ++i) logits[options_.allowed_ids[i]] = kept[i];
+  }
+  for (const auto& word : options_.bad_words)
+    if (ends_bad_word(word)) logits[word.back()] = kBanned;
+  if (num_output() < options_.min_tokens)
+    for (int32_t token : options_.early_stop_ids) logits[token] = kBanned;
+  for (const Seen& seen : seen_) {
+    float& logit = logits[seen.token];
+    logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+    if (seen.count == 0) continue;
+    logit -= options_.frequency_penalty * static_cast<float>(seen.count);
+    logit -= options_.presence_penalty;
+  }
+}
+
+double SequenceSampler::uniform() const {
+  constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
+  const uint64_t bits = mix(mix(seed_ + kStep) + kStep * (static_cast<uint64_t>(num_output()) + 1));
+  return static_cast<double>((bits >> 11) + 1) * 0x1p-53;
+}
+
+}  // namespace octavo

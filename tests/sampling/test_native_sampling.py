@@ -1,0 +1,181 @@
+"""The native sampler against the plain reference, over generated logits and parameters.
+
+Both order tokens by the same float32 logits, but sum probabilities in float32 and in float64. So one thing
+may differ: a token may be on the other side of an edge (of top_p, min_p or the draw) within rounding of it.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from octavo import _native
+from octavo.sampling.reference import ReferenceSampler, falling, log_softmax, uniform
+
+MARGIN = 1e-5  # relative error of a mass that is summed in float32
+SIZES = [1, 2, 15, 16, 17, 63, 64, 65, 1000, 1024, 1025, 2500]
+
+each_isa = settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@st.composite
+def rows(draw, sizes=SIZES):
+    """Logits of many kinds: smooth, tied, peaked, huge, and partly impossible."""
+    size = draw(st.sampled_from(sizes))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    spread = draw(st.sampled_from([0.0, 1e-3, 1.0, 3.0, 30.0, 1e4, 1e38]))
+    logits = (random.standard_normal(size).clip(-3, 3) * spread).astype(np.float32)
+    if draw(st.booleans()):  # ties
+        logits = np.round(logits)
+    if draw(st.booleans()):
+        logits[random.integers(0, size, 1 + size // 100)] += np.float32(12)
+    if draw(st.booleans()):
+        logits[random.random(size) < draw(st.sampled_from([0.1, 0.9, 1.0]))] = -np.inf
+    return logits
+
+
+@st.composite
+def options(draw, size):
+    """Keywords of a sampler: each feature is mostly off."""
+    tokens = st.integers(0, size - 1)
+
+    def maybe(off, strategy):
+        return draw(st.one_of(st.just(off), st.just(off), strategy))
+
+    bias = maybe({}, st.dictionaries(tokens, st.floats(-20, 20, width=32), max_size=5))
+    return {
+        "temperature": draw(st.sampled_from([0.0, 1e-6, 0.01, 0.3, 0.8, 1.0, 1.0, 2.0, 100.0, 1e30])),
+        "top_p": maybe(1.0, st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.95, 0.999])),
+        "top_k": maybe(0, st.sampled_from([-1, 1, 2, 5, 50, 1000, 10**6])),
+        "min_p": maybe(0.0, st.sampled_from([1e-6, 0.05, 0.5, 1.0])),
+        "presence_penalty": maybe(0.0, st.floats(-2, 2, width=32)),
+        "frequency_penalty": maybe(0.0, st.floats(-2, 2, width=32)),
+        "repetition_penalty": maybe(1.0, st.sampled_from([0.5, 1.1, 2.0])),
+        "seed": draw(st.integers(0, 2**64 - 1)),
+        "bias_ids": list(bias),
+        "bias_values": list(bias.values()),
+        "allowed_ids": maybe([], st.lists(tokens, min_size=1, max_size=20, unique=True)),
+        "bad_words": maybe([], st.lists(st.lists(tokens, min_size=1, max_size=3), max_size=4)),
+        "min_tokens": maybe(0, st.integers(0, 8)),
+        "early_stop_ids": draw(st.lists(tokens, max_size=3)),
+        "prompt_token_ids": draw(st.lists(tokens, max_size=20)),
+        "num_logprobs": draw(st.sampled_from([0, 1, 5, 20, size])),
+    }
+
+
+def pair(size, keywords, output=()):
+    """The native sampler and the reference, after the same output."""
+    native, reference = _native.SequenceSampler(size, **keywords), ReferenceSampler(size, **keywords)
+    for token in output:
+        native.accept(token)
+        reference.accept(token)
+    return native, reference
+
+
+def assert_close(logprobs, expected):
+    with np.errstate(over="ignore"):  # float32 ends where the sum of two huge logits lies
+        np.testing.assert_allclose(logprobs, np.float32(expected), rtol=1e-5, atol=1e-5)
+
+
+def possible_tokens(reference, logits):
+    """The tokens that a draw may give when every edge is moved by MARGIN either way."""
+    adjusted = reference.adjusted(logits)
+    if reference.temperature < 1e-5:
+        return {reference.draw(adjusted)}
+    u, found = uniform(reference.seed, len(reference.output)), set()
+    exact = reference.top_p, reference.min_p
+    for move in (-MARGIN, 0, MARGIN):
+        reference.top_p = exact[0] if exact[0] == 1 else min(exact[0] * (1 + move), 1 - 1e-9)
+        reference.min_p = exact[1] * (1 + (move if exact[1] < 1 else 0))
+        ids, weights = reference.candidates(adjusted)
+        cumulative = np.cumsum(weights)
+        first, last = np.searchsorted(cumulative, cumulative[-1] * np.clip([u - MARGIN, u + MARGIN], 0, 1))
+        near = slice(first, last + 1)
+        found |= set(ids[near][weights[near] > 0].tolist())
+    reference.top_p, reference.min_p = exact
+    return found
+
+
+@each_isa
+@given(data=st.data())
+def test_a_token_is_the_one_that_the_reference_draws(isa, data):
+    logits = data.draw(rows())
+    keywords = data.draw(options(logits.size))
+    output = data.draw(st.lists(st.integers(0, logits.size - 1), max_size=10))
+    native, reference = pair(logits.size, keywords, output)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = reference.sample(logits)
+    result = _native.sample(logits[None], [0], [native])
+    token = int(result.tokens[0])
+    if expected.token < 0:
+        assert token == -1
+        return
+    assert token == expected.token or token in possible_tokens(reference, logits)
+    logprobs = log_softmax(logits)
+    assert_close(result.logprobs[0], logprobs[token])
+    assert result.ranks[0] == 1 + (logits > logits[token]).sum()
+    ids, top = result.top(0)
+    np.testing.assert_array_equal(ids, expected.top_ids)
+    assert_close(top, expected.top_logprobs)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {},
+        {"top_k": 50, "top_p": 0.95, "temperature": 0.8},
+        {"top_k": 3000},
+        {"top_p": 0.3},
+        {"top_p": 0.95},
+        {"top_p": 0.999, "min_p": 1e-4},
+        {"min_p": 0.05},
+    ],
+)
+def test_a_whole_vocabulary_is_sampled_as_the_reference_does(isa, spread, keywords):
+    size = 49152
+    logits = (np.random.default_rng(0).standard_normal(size) * spread).astype(np.float32)
+    for seed in range(12):
+        native, reference = pair(size, {**keywords, "seed": seed})
+        token = int(_native.sample(logits[None], [0], [native]).tokens[0])
+        assert token == reference.sample(logits).token or token in possible_tokens(reference, logits)
+
+
+def test_equal_logits_are_cut_by_token_id(isa):
+    logits = np.zeros((1, 3000), np.float32)
+    for keywords, kept in [({"top_k": 7}, 7), ({"top_p": 0.01}, 30), ({"temperature": 0.0}, 1)]:
+        samplers = [_native.SequenceSampler(3000, seed=seed, **keywords) for seed in range(300)]
+        tokens = set(_native.sample(logits, [0] * 300, samplers).tokens.tolist())
+        assert tokens == set(range(kept))
+
+
+def test_a_masked_token_is_never_drawn(isa):
+    logits = np.full((1, 5000), -np.inf, np.float32)
+    logits[0, [3, 2047, 4100]] = [1.0, 1.5, 1.0]
+    samplers = [_native.SequenceSampler(5000, seed=seed) for seed in range(500)]
+    assert set(_native.sample(logits, [0] * 500, samplers).tokens.tolist()) == {3, 2047, 4100}
+
+
+@each_isa
+@given(logits=rows(), data=st.data())
+def test_top_logprobs_are_those_of_a_sort(isa, logits, data):
+    k = data.draw(st.integers(0, logits.size + 2))
+    token = data.draw(st.integers(0, logits.size - 1))
+    result = _native.top_logprobs(logits[None], k, [token])
+    assert result.ids.shape == (1, min(k, logits.size))
+    if (logits == -np.inf).all():
+        assert (result.ids == -1).all()
+        assert result.ranks[0] == 0
+        return
+    expected = falling(logits)[:k]
+    count = expected.size
+    np.testing.assert_array_equal(result.ids[0, :count], expected)
+    assert (result.ids[0, count:] == -1).all()
+    logprobs = log_softmax(logits)
+    assert_close(result.logprobs[0, :count], logprobs[expected])
+    assert_close(result.chosen[0], logprobs[token])
+    assert result.ranks[0] == 1 + (logits > logits[token]).sum()

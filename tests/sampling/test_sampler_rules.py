@@ -1,0 +1,224 @@
+"""Rules that hold whatever the logits are: who influences whom, what is refused, what the draws look like."""
+
+import numpy as np
+import pytest
+
+from octavo import _native
+from octavo.errors import ParameterError
+from octavo.sampling.reference import ReferenceSampler, log_softmax, uniform
+from octavo.sampling.sequence import make_sampler, sequence_seed
+from octavo.sampling_params import SamplingParams
+
+SIZE = 2000
+VARIETY = [
+    {"temperature": 0.0},
+    {},
+    {"temperature": 0.8, "top_p": 0.95, "top_k": 50},
+    {"top_p": 0.9},
+    {"min_p": 0.02, "repetition_penalty": 1.2, "prompt_token_ids": [1, 2, 3]},
+    {"temperature": 1.5, "bias_ids": [7], "bias_values": [5.0], "num_logprobs": 4},
+]
+
+
+def logits_of(num_rows, size=SIZE, seed=0):
+    return (np.random.default_rng(seed).standard_normal((num_rows, size)) * 2).astype(np.float32)
+
+
+def variety():
+    return [_native.SequenceSampler(SIZE, seed=i, **keywords) for i, keywords in enumerate(VARIETY * 4)]
+
+
+def draw(logits, *samplers, rows=None):
+    return _native.sample(logits, rows or list(range(len(samplers))), list(samplers)).tokens.tolist()
+
+
+def test_a_draw_does_not_depend_on_the_batch(isa):
+    logits, samplers = logits_of(24), variety()
+    together = draw(logits, *samplers)
+    alone = [draw(logits, sampler, rows=[i])[0] for i, sampler in enumerate(samplers)]
+    backwards = draw(logits, *samplers[::-1], rows=list(range(24))[::-1])
+    assert together == alone == backwards[::-1]
+
+
+def test_a_draw_does_not_depend_on_the_number_of_threads():
+    logits, samplers, before = logits_of(24), variety(), _native.num_threads()
+    tokens = []
+    for threads in (1, 2, 3):
+        _native.set_num_threads(threads)
+        tokens.append(draw(logits, *samplers))
+    _native.set_num_threads(before)
+    assert tokens[0] == tokens[1] == tokens[2]
+
+
+def test_the_logits_are_left_as_they_were(isa):
+    logits = logits_of(24)
+    before = logits.copy()
+    draw(logits, *variety())
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_several_samplers_may_read_one_row():
+    logits = logits_of(1)
+    samplers = variety()
+    assert draw(logits, *samplers, rows=[0] * 24) == [draw(logits, sampler)[0] for sampler in samplers]
+
+
+def test_rows_may_lie_apart():
+    wide = logits_of(3, SIZE + 48)
+    logits = wide[:, :SIZE]
+    samplers = variety()[:3]
+    assert draw(logits, *samplers) == draw(np.ascontiguousarray(logits), *samplers)
+    with pytest.raises(ValueError, match="side by side"):
+        draw(wide[:, ::2][:, :SIZE], _native.SequenceSampler((SIZE + 48) // 2))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 777, SIZE - 1])
+def test_a_row_with_nan_or_infinity_is_flagged_and_others_are_untouched(isa, poison, place):
+    logits, samplers = logits_of(24), variety()
+    expected = draw(logits, *samplers)
+    for row in (1, 4, 5):
+        logits[row, place] = poison
+        expected[row] = -1
+    assert draw(logits, *samplers) == expected
+    scored = _native.top_logprobs(logits, 3, [5] * 24)
+    assert [row for row in range(24) if scored.ids[row, 0] == -1] == [1, 4, 5]
+    assert np.isnan(scored.chosen).nonzero()[0].tolist() == [1, 4, 5]
+
+
+def test_a_row_where_nothing_is_allowed_is_flagged(isa):
+    logits = logits_of(2)
+    logits[0] = -np.inf
+    banned = _native.SequenceSampler(SIZE, allowed_ids=[4], bad_words=[[4]])
+    assert draw(logits, _native.SequenceSampler(SIZE), banned) == [-1, -1]
+
+
+def test_draws_follow_the_distribution():
+    """Chi-square over 20 tokens, of 4,000 draws at the positions of one seed, as in a request."""
+    logits = (np.random.default_rng(3).standard_normal((1, 20)) * 1.5).astype(np.float32)
+    for keywords in ({}, {"temperature": 0.7}, {"top_k": 10}, {"top_p": 0.8}, {"min_p": 0.1}):
+        sampler, reference = (
+            _native.SequenceSampler(20, seed=11, **keywords),
+            ReferenceSampler(20, **keywords),
+        )
+        counts = np.zeros(20)
+        for _ in range(4000):
+            counts[draw(logits, sampler)[0]] += 1
+            sampler.accept(0)
+        ids, weights = reference.candidates(logits[0])
+        expected = 4000 * weights / weights.sum()
+        assert counts[ids].sum() == 4000
+        statistic = ((counts[ids] - expected) ** 2 / expected).sum()
+        freedom = len(ids) - 1
+        assert statistic < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_neighbouring_seeds_and_positions_are_independent_and_uniform():
+    grid = np.array([[uniform(seed, position) for position in range(100)] for seed in range(100)])
+    assert 0 < grid.min() < grid.max() <= 1
+    assert np.unique(grid).size == grid.size
+    assert abs(grid.mean() - 0.5) < 4 * np.sqrt(1 / 12 / grid.size)
+    for a, b in ((grid[1:], grid[:-1]), (grid[:, 1:], grid[:, :-1])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.04
+
+
+def test_a_fork_keeps_the_history_and_has_its_own_stream():
+    logits = np.zeros((1, SIZE), np.float32)
+    parent = _native.SequenceSampler(SIZE, seed=1, bad_words=[[5, 9]], allowed_ids=[9, 10, 11, 12])
+    parent.accept(5)
+    children = [parent.fork(seed) for seed in range(60)]
+    assert all(child.num_output == 1 for child in children)
+    tokens = draw(logits, *children, rows=[0] * 60)
+    assert set(tokens) == {10, 11, 12}
+    children[0].accept(10)
+    assert (parent.num_output, children[0].num_output) == (1, 2)
+    assert draw(logits, parent.fork(1)) == draw(logits, parent)
+
+
+def test_penalties_count_what_was_generated():
+    logits = np.zeros((1, 8), np.float32)
+    logits[0, :3] = [3.0, 2.9, 2.5]
+    greedy = _native.SequenceSampler(8, temperature=0.0, frequency_penalty=0.25)
+    taken = []
+    for _ in range(6):
+        taken += draw(logits, greedy)
+        greedy.accept(taken[-1])
+    assert taken == [0, 1, 0, 1, 0, 2]
+
+
+def test_stop_tokens_are_banned_until_min_tokens():
+    logits = np.zeros((1, 4), np.float32)
+    logits[0, [1, 2]] = [9, 8]
+    sampler = _native.SequenceSampler(4, temperature=0.0, min_tokens=2, early_stop_ids=[1])
+    taken = []
+    for _ in range(3):
+        taken += draw(logits, sampler)
+        sampler.accept(taken[-1])
+    assert taken == [2, 2, 1]
+
+
+def test_logprobs_are_of_the_logits_before_adjustment():
+    logits = logits_of(1)
+    sampler = _native.SequenceSampler(
+        SIZE, temperature=0.3, bias_ids=[7], bias_values=[100.0], num_logprobs=2
+    )
+    result = _native.sample(logits, [0], [sampler])
+    assert result.tokens[0] == 7
+    assert result.logprobs[0] == pytest.approx(log_softmax(logits[0])[7], abs=1e-5)
+    assert result.top(0)[0].tolist() == np.argsort(-logits[0])[:2].tolist()
+
+
+def test_results_outlive_the_call_that_made_them():
+    sampler = _native.SequenceSampler(SIZE, num_logprobs=5)
+    tokens = _native.sample(logits_of(1), [0], [sampler]).tokens
+    ids, _ = _native.sample(logits_of(1), [0], [sampler]).top(0)
+    assert tokens.shape == (1,)
+    assert len(set(ids.tolist())) == 5
+
+
+def test_token_ids_outside_the_vocabulary_are_refused():
+    for keywords in (
+        {"bias_ids": [4], "bias_values": [1.0]},
+        {"bias_ids": [1], "bias_values": []},
+        {"allowed_ids": [-1]},
+        {"bad_words": [[0, 4]]},
+        {"bad_words": [[]]},
+        {"early_stop_ids": [4]},
+        {"prompt_token_ids": [4], "repetition_penalty": 1.1},
+    ):
+        with pytest.raises(ValueError, match=r"vocabulary|one value|empty"):
+            _native.SequenceSampler(4, **keywords)
+    with pytest.raises(ValueError, match="vocabulary"):
+        _native.SequenceSampler(4).accept(4)
+
+
+def test_rows_and_sizes_that_do_not_fit_are_refused():
+    logits, sampler = logits_of(2), _native.SequenceSampler(SIZE)
+    with pytest.raises(ValueError, match="row 2"):
+        draw(logits, sampler, rows=[2])
+    with pytest.raises(ValueError, match="differ in length"):
+        draw(logits, sampler, rows=[0, 1])
+    with pytest.raises(ValueError, match="vocabulary"):
+        draw(logits, _native.SequenceSampler(SIZE - 1))
+    with pytest.raises(ValueError, match="token"):
+        _native.top_logprobs(logits, 1, [0, SIZE])
+
+
+def test_a_request_becomes_samplers_with_streams_of_their_own():
+    params = SamplingParams(seed=5, n=2, logit_bias={3: 1e300}, stop_token_ids=[2], min_tokens=1, logprobs=-1)
+    first, again, second = (
+        make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1], eos_token_ids=[0], index=index)
+        for index in (0, 0, 1)
+    )
+    result = _native.sample(logits_of(1), [0, 0, 0], [first, again, second])
+    assert result.tokens.tolist() == [3, 3, 3]
+    assert result.top(0)[0].size == SIZE
+    assert (sequence_seed(5, 0), sequence_seed(5, 1), sequence_seed(-1, 0)) == (5, 6, 2**64 - 1)
+    assert sequence_seed(None, 0) != sequence_seed(None, 0)
+
+
+@pytest.mark.parametrize("field", ["logit_bias", "allowed_token_ids", "stop_token_ids"])
+def test_a_request_with_token_ids_outside_the_vocabulary_is_refused_by_name(field):
+    params = SamplingParams(**{field: {SIZE: 1.0} if field == "logit_bias" else [SIZE]})
+    with pytest.raises(ParameterError, match=field):
+        make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1])
