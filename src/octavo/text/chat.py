@@ -1,0 +1,191 @@
+"""From a conversation to token ids, so that what users write never becomes a control token."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
+
+from octavo.errors import ChatTemplateError
+from octavo.text.chat_template import ChatTemplate, check_kwargs, check_messages, plain
+from octavo.text.tokenizer import Tokenizer
+
+# Private-use characters around a control token's text in a user's string, while the template works on it.
+_OPEN, _CLOSE = "\ue0c2", "\ue0c3"
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "model")
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A rendered conversation, and its token ids."""
+
+    text: str
+    token_ids: list[int]
+
+
+class ChatEncoder:
+    """Renders and tokenizes conversations. It can be used from several threads.
+
+    Control tokens are the tokenizer's special tokens, and those of its other added tokens that the template
+    writes.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None):
+        """`template` is the tokenizer's own unless another one is given."""
+        self.tokenizer = tokenizer
+        if template is None:
+            template = ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens_map)
+        self.template = template
+        self._lock = threading.Lock()
+
+    def encode(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> ChatPrompt:
+        """The prompt of a conversation. Raises ChatTemplateError, or PromptError if it is not Unicode.
+
+        The ids are those of the rendered text, unless a string of the caller spells a control token: that is
+        encoded as the plain text it is.
+        """
+        source = self.template.source or ""
+        chat = check_messages(messages, has_developer_role="developer" in source)
+        self._check_roles(chat)
+        check_kwargs(template_kwargs or {}, self.template.special_tokens)
+        inputs = {"messages": chat, "tools": tools, "documents": documents, **(template_kwargs or {})}
+        inputs = plain(inputs, "chat template variables")
+
+        def render(inputs: dict[str, Any]) -> str:
+            return self.template.render(
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **inputs,
+            )
+
+        if not any(self._control.search(text) for text in _strings(inputs)):
+            text = render(inputs)
+            ids = self.tokenizer.encode(text, add_special_tokens=False)
+            # More control tokens than the text spells come from its normalization: take the careful way as
+            # well.
+            if sum(i in self._control_ids for i in ids) == sum(1 for _ in self._control.finditer(text)):
+                return ChatPrompt(text, ids)
+        return self._encode_carefully(render(_map_strings(inputs, self._mark)))
+
+    def _mark(self, text: str) -> str:
+        text = text.replace(_OPEN, "").replace(_CLOSE, "")
+        return self._control.sub(rf"{_OPEN}\g<0>{_CLOSE}", text)
+
+    def _encode_carefully(self, marked: str) -> ChatPrompt:
+        """Encodes a text in which the control tokens of users are between markers."""
+        backend, private, original = self._literal_backend()
+        splitter = re.compile(
+            f"{_OPEN}({self._control.pattern}){_CLOSE}|({self._control.pattern})|[{_OPEN}{_CLOSE}]"
+        )
+        protected = splitter.sub(lambda m: m[1] or private.get(m[2], ""), marked)
+        ids = backend.encode(protected, add_special_tokens=False).ids
+        if spelled := self._control_ids.intersection(ids):
+            token = self.tokenizer.token(min(spelled))
+            raise ChatTemplateError(
+                f"a message spells the control token {token!r}, and the tokenizer can't avoid it"
+            )
+        text = marked.replace(_OPEN, "").replace(_CLOSE, "")
+        return ChatPrompt(text, [original.get(i, i) for i in ids])
+
+    @cached_property
+    def _control_texts(self) -> list[str]:
+        """Longest first, so that a token wins over those that are part of it."""
+        source = self.template.source or ""
+        texts = {
+            token.content
+            for token in self.tokenizer.added_tokens.values()
+            if token.special or (token.content in source and not token.content.isspace())
+        }
+        return sorted(texts, key=lambda text: (-len(text), text))
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._control_texts)) or "(?!)")
+
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        texts = set(self._control_texts)
+        return frozenset(i for i, token in self.tokenizer.added_tokens.items() if token.content in texts)
+
+    def _check_roles(self, chat: list[dict[str, Any]]) -> None:
+        """Templates glue roles into control tokens, as in `'<|' + message['role'] + '|>'`."""
+        for i, message in enumerate(chat):
+            role = message["role"]
+            if role not in _ROLES and any(role in text for text in self._control_texts):
+                raise ChatTemplateError(
+                    f"messages[{i}].role must not be {role[:40]!r}, a part of a control token"
+                )
+
+    def _literal_backend(self) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[int, int]]:
+        """(a tokenizer that knows control tokens only by private names, the names by their texts, its ids →
+        the ids).
+
+        It shares the model with the usual one, so a control token's text is plain text to it, and all rules
+        about what happens beside an added token are the same.
+        """
+        with self._lock:
+            return self._literal
+
+    @cached_property
+    def _literal(self) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[int, int]]:
+        usual = self.tokenizer.backend
+        backend = tokenizers.Tokenizer(usual.model)
+        if usual.normalizer is not None:
+            backend.normalizer = usual.normalizer
+        if usual.pre_tokenizer is not None:
+            backend.pre_tokenizer = usual.pre_tokenizer
+        nonce = secrets.token_hex(16)  # nobody can write a private name
+        private: dict[str, str] = {}
+        names: dict[str, int] = {}
+        for token_id, token in sorted(self.tokenizer.added_tokens.items()):
+            name, normalized = token.content, token.normalized
+            if token_id in self._control_ids:
+                name, normalized = f"\ue0c4{nonce}.{token_id}\ue0c5", False
+                private[token.content] = name
+            names[name] = token_id
+            flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "single_word": token.single_word}
+            backend.add_tokens([AddedToken(name, normalized=normalized, special=False, **flags)])
+        return backend, private, {_id(backend, name): token_id for name, token_id in names.items()}
+
+
+def _id(backend: tokenizers.Tokenizer, token: str) -> int:
+    found = backend.token_to_id(token)
+    assert found is not None  # it was added
+    return found
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in a plain value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, dict):
+        return {function(key): _map_strings(item, function) for key, item in value.items()}
+    return [_map_strings(item, function) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,176 @@
+"""How byte-level BPE vocabularies of GGUF files cut text before merging: `tokenizer.ggml.pre`.
+
+The names are llama.cpp's (llama-vocab.cpp). Each is mapped to what the model's own tokenizer.json has, which
+llama.cpp's regular expressions imitate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenizers import Regex
+from tokenizers.normalizers import NFC, Normalizer
+from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Punctuation, Sequence, Split
+
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPACES = r"\s+(?!\S)|\s+"
+_GPT2 = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|{_SPACES}"
+_LINES = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_SPACES}"
+_LLAMA3 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_LINES}"
+_QWEN2 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_LINES}"
+_QWEN35 = (
+    rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_SPACES}"
+)
+_BAILING = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]++[\r\n]*|\s*[\r\n]|{_SPACES}"
+)
+_SEED = (
+    rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|{_SPACES}"
+)
+# Words of upper-case letters, then lower-case ones; scripts without case count as both.
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED_TAIL = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|{_SPACES}"
+_TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}|{_CASED_TAIL}"
+)
+_GPT4O = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}?|\p{{N}}{{1,3}}|{_CASED_TAIL}"
+)
+_DEEPSEEK3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|\s*[\r\n]+|{_SPACES}"
+)
+_CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+_BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
+# DeepSeek LLM's letters: those of scripts with upper and lower case, in an older version of Unicode.
+_CASED_LETTERS = (
+    "A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373"
+    "\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
+    "\u048a-\u052f\u0531-\u0556\u10a0-\u10c5\u13a0-\u13f5\u13f8-\u13fd\u1c90-\u1cba\u1cbd-\u1cbf\u1d00-\u1d2b"
+    "\u1d6b-\u1d77\u1d79-\u1d9a\u1e00-\u1f15\u1f18-\u1f1d\u1f20-\u1f45\u1f48-\u1f4d\u1f50-\u1f57\u1f59\u1f5b"
+    "\u1f5d\u1f5f-\u1f7d\u1f80-\u1fb4\u1fb6-\u1fbc\u1fbe\u1fc2-\u1fc4\u1fc6-\u1fcc\u1fd0-\u1fd3\u1fd6-\u1fdb"
+    "\u1fe0-\u1fec\u1ff2-\u1ff4\u1ff6-\u1ffc\u2102\u2107\u210a-\u2113\u2115\u2119-\u211d\u2124\u2126\u2128"
+    "\u212a-\u212d\u212f-\u2134\u2139\u213c-\u213f\u2145-\u2149\u214e\u2183\u2184\u2c00-\u2c7b\u2c7e-\u2ce4"
+    "\u2ceb-\u2cee\u2cf2\u2cf3\ua640-\ua66d\ua680-\ua69b\ua722-\ua76f\ua771-\ua787\ua78b-\ua78e\uab70-\uabbf"
+    "\ufb00-\ufb06\ufb13-\ufb17\uff21-\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3"
+    "\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df"
+    "\U0001e900-\U0001e943"
+)
+
+
+@dataclass(frozen=True)
+class PreTokenization:
+    """One kind. `ignore_merges` takes a word that is a token as it is; `add_bos` is for files that do not
+    say.
+    """
+
+    pre_tokenizer: PreTokenizer
+    normalizer: Normalizer | None = None
+    ignore_merges: bool = False
+    add_bos: bool = False
+
+
+def _bytes() -> PreTokenizer:
+    return ByteLevel(add_prefix_space=False, use_regex=False)
+
+
+def _splits(*patterns: str) -> PreTokenizer:
+    """Each pattern in turn cuts out its matches; what lies between them is kept as well."""
+    return Sequence([*(Split(Regex(pattern), "isolated") for pattern in patterns), _bytes()])
+
+
+def _digits(individual: bool = True) -> PreTokenizer:
+    return Sequence([Digits(individual_digits=individual), ByteLevel(add_prefix_space=False)])
+
+
+def _falcon() -> PreTokenizer:
+    digits = [Digits(individual_digits=False), Split(Regex("[0-9][0-9][0-9]"), "isolated")]
+    return Sequence([Punctuation("contiguous"), ByteLevel(add_prefix_space=False), *digits])
+
+
+def _deepseek_llm() -> PreTokenizer:
+    punctuation = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"
+    return _splits(r"[\r\n]", rf"\s?[{_CASED_LETTERS}]+", punctuation, r"\s+$", _CJK, r"\p{N}+")
+
+
+def _build(kind: str) -> PreTokenization:
+    match kind:
+        case "default":
+            return PreTokenization(_splits(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
+        case "gpt2":
+            return PreTokenization(ByteLevel(add_prefix_space=False))
+        case "gpt2-nfc":
+            return PreTokenization(ByteLevel(add_prefix_space=False), NFC())
+        case "digits":
+            return PreTokenization(_digits())
+        case "command-r":
+            return PreTokenization(_digits(), NFC())
+        case "llama3":
+            return PreTokenization(_splits(_LLAMA3), ignore_merges=True, add_bos=True)
+        case "llama3-merges":
+            return PreTokenization(_splits(_LLAMA3))
+        case "qwen2":
+            return PreTokenization(_splits(_QWEN2), NFC())
+        case "qwen2-plain":
+            return PreTokenization(_splits(_QWEN2))
+        case "qwen35":
+            return PreTokenization(_splits(_QWEN35), NFC())
+        case "tekken":
+            return PreTokenization(_splits(_TEKKEN), ignore_merges=True, add_bos=True)
+        case "gpt4o":
+            return PreTokenization(_splits(_GPT4O))
+        case "falcon":
+            return PreTokenization(_falcon())
+        case "deepseek-llm":
+            return PreTokenization(_deepseek_llm())
+        case "deepseek-coder":
+            return PreTokenization(_splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}"))
+        case "deepseek3":
+            return PreTokenization(
+                _splits(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3)
+            )
+        case "bloom":
+            return PreTokenization(_splits(_BLOOM))
+        case "viking":
+            return PreTokenization(_splits(_BLOOM, r"\p{N}"))
+        case "bailing":
+            return PreTokenization(_splits(_BAILING))
+        case "seed":
+            return PreTokenization(_splits(_SEED))
+    raise AssertionError(kind)
+
+
+_NAMES = {
+    "default": "default",
+    "gpt2": "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum exaone4 jais trillion "
+    "granite-docling",
+    "gpt2-nfc": "mpt olmo modern-bert",
+    "digits": "smollm starcoder refact codeshell exaone minerva-7b mellum2",
+    "command-r": "command-r",
+    "llama3": "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
+    "llama3-merges": "dbrx smaug-bpe glm4 chatglm-bpe",
+    "qwen2": "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez",
+    "qwen2-plain": "stablelm2 hunyuan solar-open grok-2",
+    "qwen35": "qwen35",
+    "tekken": "tekken",
+    "gpt4o": "gpt-4o llama4 kanana2 talkie minimax-m2",
+    "falcon": "falcon",
+    "deepseek-llm": "deepseek-llm",
+    "deepseek-coder": "deepseek-coder",
+    "deepseek3": "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
+    "bloom": "bloom poro-chat gpt3-finnish",
+    "viking": "viking",
+    "bailing": "bailingmoe bailingmoe2 llada-moe",
+    "seed": "seed-coder",
+}
+KNOWN = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+
+
+def pre_tokenization(name: str) -> PreTokenization:
+    """The pre-tokenization of a `tokenizer.ggml.pre`. Raises KeyError for a name that is not in `KNOWN`."""
+    return _build(KNOWN[name])

@@ -1,0 +1,156 @@
+"""`Tokenizer`: text to token ids and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from octavo.errors import PromptError
+from octavo.text.parts import TokenizerParts, is_rust_panic
+from octavo.text.token_bytes import byte_decoding
+
+
+class Tokenizer:
+    """A model's tokenizer, the Rust library's with the rules that Hugging Face's Python classes put around
+    it.
+
+    It can be used from several threads. Nothing is made per token of the vocabulary before it is needed.
+    """
+
+    def __init__(self, parts: TokenizerParts):
+        self.backend = parts.backend
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.special_tokens_map = dict(parts.named)
+        self.chat_templates = dict(parts.templates)
+        self.added_tokens = self.backend.get_added_tokens_decoder()
+        self.special_ids = frozenset(i for i, token in self.added_tokens.items() if token.special)
+        self.bos_token_id = self._named_id("bos_token")
+        self.eos_token_id = self._named_id("eos_token")
+        self.pad_token_id = self._named_id("pad_token")
+        self.unk_token_id = self._named_id("unk_token")
+        self.vocab_size: int = self.backend.get_vocab_size(with_added_tokens=True)
+        self.byte_decoding = byte_decoding(self.backend)
+        # With explicit flags the ids are put around the text here; a template of the library can't hold every
+        # token.
+        self._use_post_processor = parts.add_bos is None and parts.add_eos is None
+        self._prefix = [self.bos_token_id] if parts.add_bos and self.bos_token_id is not None else []
+        self._suffix = [self.eos_token_id] if parts.add_eos and self.eos_token_id is not None else []
+
+    @classmethod
+    def from_directory(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Reads a checkpoint directory: tokenizer.json or tokenizer.model, their configs, and the chat
+        template.
+
+        Raises ModelLoadError if neither file is there, or one is malformed.
+        """
+        from octavo.text.tokenizer_files import read_directory
+
+        return cls(read_directory(Path(path)))
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], file: str | os.PathLike[str] = "<gguf>") -> Tokenizer:
+        """Builds the tokenizer that GGUF metadata describe. `file` is for error messages. Raises
+        ModelLoadError.
+        """
+        from octavo.text.gguf_tokenizer import read_gguf
+
+        return cls(read_gguf(metadata, file))
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the usual chat template; `chat_templates` has the others by name."""
+        return self.chat_templates.get("default")
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`. Texts of special tokens become those tokens. Raises PromptError if it is not
+        Unicode.
+        """
+        native = add_special_tokens and self._use_post_processor
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=native).ids
+        except BaseException as error:
+            raise _encode_error([text], error) from None
+        return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
+
+    def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
+        """Like `encode` for each text, on several cores."""
+        native = add_special_tokens and self._use_post_processor
+        try:
+            batch = self.backend.encode_batch_fast(list(texts), add_special_tokens=native)
+        except BaseException as error:
+            raise _encode_error(texts, error) from None
+        if not add_special_tokens:
+            return [encoding.ids for encoding in batch]
+        return [[*self._prefix, *encoding.ids, *self._suffix] for encoding in batch]
+
+    def decode(
+        self, ids: Iterable[int], skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True
+    ) -> str:
+        """The text of `ids`; ids outside the vocabulary have no text. Bytes that are not UTF-8 become U+FFFD.
+
+        `spaces_between_special_tokens=False` matters only to decoders that join tokens with spaces
+        (WordPiece); those of language models do not.
+        """
+        ids = [i for i in ids if i not in self.special_ids] if skip_special_tokens else list(ids)
+        if self.byte_decoding is None:
+            return self._decode_by_library(ids, spaces_between_special_tokens)
+        table = self.byte_decoding.table
+        text = b"".join([table[i] for i in ids]).decode(errors=self.byte_decoding.errors)
+        return text.removeprefix(" ") if self.byte_decoding.strip_first_space else text
+
+    def _decode_by_library(self, ids: list[int], spaces_between_special_tokens: bool) -> str:
+        cuts = [0, len(ids)]
+        if not spaces_between_special_tokens:
+            added = self.added_tokens
+            cuts[1:1] = [i for i in range(1, len(ids)) if ids[i] in added and ids[i - 1] in added]
+        parts = [ids[start:end] for start, end in pairwise(cuts)]
+        return "".join([self.backend.decode(part, skip_special_tokens=False) for part in parts])
+
+    def token(self, token_id: int) -> str:
+        """The text of one token, as logprobs show it: with its leading space, U+FFFD for a part of a
+        character.
+        """
+        if self.byte_decoding is None:
+            return str(self.backend.decode([token_id], skip_special_tokens=False))
+        return self.byte_decoding.table[token_id].decode(errors=self.byte_decoding.errors)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token, exact also for a part of a character."""
+        if self.byte_decoding is None:
+            return self.token(token_id).encode()
+        return self.byte_decoding.table[token_id]
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its text in the vocabulary, None if it has none."""
+        found: int | None = self.backend.token_to_id(token)
+        return found
+
+    def _named_id(self, name: str) -> int | None:
+        token = self.special_tokens_map.get(name)
+        return None if token is None else self.token_id(token)
+
+    @cached_property
+    def special_token_texts(self) -> tuple[str, ...]:
+        """The texts of all special tokens, longest first."""
+        texts = {token.content for token in self.added_tokens.values() if token.special}
+        return tuple(sorted(texts, key=lambda text: (-len(text), text)))
+
+
+def _encode_error(texts: Sequence[str], error: BaseException) -> BaseException:
+    """What to raise for an error of the Rust library; whatever is not its own is given back."""
+    if not isinstance(error, Exception) and not is_rust_panic(error):
+        return error
+    for text in texts:
+        if not isinstance(text, str):
+            return PromptError(f"a prompt must be a string, got {type(text).__name__}")
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            return PromptError("the text has lone surrogates, so it is not valid Unicode")
+    return PromptError(f"the tokenizer failed on this text: {' '.join(str(error).split())[:200]}")

@@ -1,0 +1,155 @@
+"""Reads the tokenizer of a Hugging Face checkpoint directory.
+
+The rules follow transformers' `PreTrainedTokenizerFast` (`TokenizersBackend` since version 5).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
+
+from octavo.errors import ModelLoadError
+from octavo.text.parts import TokenizerParts, loading
+
+_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def read_directory(path: Path) -> TokenizerParts:
+    """The tokenizer of a checkpoint. Raises ModelLoadError if there is none, or it is malformed.
+
+    tokenizer.json is parsed once, in Rust: it has most of the start-up time of a small model.
+    """
+    config = _read_json(path / "tokenizer_config.json")
+    named = _named_tokens(path, config)
+    add_bos, add_eos = _explicit_flags(path, config)
+    if (path / "tokenizer.json").is_file():
+        with loading(path / "tokenizer.json", "tokenizer"):
+            backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+    elif (path / "tokenizer.model").is_file():
+        from octavo.text.sentencepiece_backend import build_backend
+        from octavo.text.sentencepiece_model import read_model
+
+        file = path / "tokenizer.model"
+        model = read_model(file)
+        legacy = config.get("legacy") is not False
+        backend = build_backend(model, file, legacy=legacy)
+        named = model.named_tokens() | named
+        # Such a file has no post-processor; Hugging Face's Llama class adds BOS unless told otherwise.
+        add_bos = model.is_bpe if add_bos is None else add_bos
+        add_eos = not model.is_bpe if add_eos is None else add_eos
+    else:
+        raise ModelLoadError(path, "tokenizer", "there is neither a tokenizer.json nor a tokenizer.model")
+    with loading(path / "tokenizer_config.json", "added tokens"):
+        _add_missing_tokens(backend, path / "tokenizer_config.json", config, named)
+    return TokenizerParts(backend, named, add_bos, add_eos, _chat_templates(path, config))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    with loading(file, "JSON"):
+        value = json.loads(file.read_bytes())
+    if not isinstance(value, dict):
+        raise ModelLoadError(file, "JSON", f"must be an object, is a {type(value).__name__}")
+    return value
+
+
+def _token_text(file: Path, name: str, value: Any) -> str:
+    """A token is written as its text, or as an object that has it as `content`."""
+    text = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise ModelLoadError(file, name, f"must be a token, is {str(value)[:80]!r}")
+    return text
+
+
+def _named_tokens(path: Path, config: dict[str, Any]) -> dict[str, str]:
+    named = {}
+    for file, source in (
+        (path / "special_tokens_map.json", _read_json(path / "special_tokens_map.json")),
+        (path / "tokenizer_config.json", config),
+    ):
+        for name in _NAMED:
+            if source.get(name) is not None:
+                named[name] = _token_text(file, name, source[name])
+    return named
+
+
+def _explicit_flags(path: Path, config: dict[str, Any]) -> tuple[bool | None, bool | None]:
+    """(add_bos, add_eos); both None unless the config names one of them, which then replaces the
+    post-processor.
+    """
+    names = ("add_bos_token", "add_eos_token")
+    if not any(name in config for name in names):
+        return None, None
+    for name in names:
+        if not isinstance(config.get(name), bool | None):
+            raise ModelLoadError(path / "tokenizer_config.json", name, "must be true, false or null")
+    return bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
+
+
+def _add_missing_tokens(
+    backend: tokenizers.Tokenizer, file: Path, config: dict[str, Any], named: dict[str, str]
+) -> None:
+    """Adds what only the config knows: added tokens with other flags, and named tokens that are not yet
+    special.
+    """
+    known = {token.content: token.special for token in backend.get_added_tokens_decoder().values()}
+    wanted = list(_config_tokens(file, config))
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    texts = [*named.values(), *(extra.values() if isinstance(extra, dict) else extra)]
+    wanted += [
+        AddedToken(_token_text(file, "special tokens", text), normalized=False, special=True)
+        for text in texts
+    ]
+    for token in wanted:
+        # The model has no embedding for a token that its vocabulary lacks, so the vocabulary does not grow.
+        is_news = token.content not in known or (token.special and not known[token.content])
+        if is_news and backend.token_to_id(token.content) is not None:
+            backend.add_tokens([token])
+            known[token.content] = token.special
+
+
+def _config_tokens(file: Path, config: dict[str, Any]) -> Iterator[AddedToken]:
+    entries = config.get("added_tokens_decoder") or {}
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise ModelLoadError(file, "added_tokens_decoder", "must map ids to tokens")
+    for entry in entries.values():
+        flags = {name: bool(entry[name]) for name in _FLAGS if name in entry}
+        yield AddedToken(_token_text(file, "added_tokens_decoder", entry), **flags)
+
+
+def _chat_templates(path: Path, config: dict[str, Any]) -> dict[str, str]:
+    """Templates by name, in rising priority: in the config, in their own JSON file, in .jinja files."""
+    file = path / "tokenizer_config.json"
+    found = config.get("chat_template")
+    if found is None:
+        file = path / "chat_template.json"
+        found = _read_json(file).get("chat_template")
+    templates: dict[str, str] = {}
+    if isinstance(found, str):
+        templates["default"] = found
+    elif isinstance(found, list):
+        for entry in found:
+            if not isinstance(entry, dict) or not all(
+                isinstance(entry.get(k), str) for k in ("name", "template")
+            ):
+                raise ModelLoadError(
+                    file, "chat_template", "each of a list of templates needs a name and a template"
+                )
+            templates[entry["name"]] = entry["template"]
+    elif found is not None:
+        raise ModelLoadError(
+            file, "chat_template", f"must be a string or a list, is a {type(found).__name__}"
+        )
+    extra = sorted((path / "additional_chat_templates").glob("*.jinja"))
+    for source, name in [*((file, file.stem) for file in extra), (path / "chat_template.jinja", "default")]:
+        if source.is_file():
+            with loading(source, "chat template"):
+                templates[name] = source.read_text(encoding="utf-8")
+    return templates
