@@ -8,7 +8,6 @@
 
 namespace octavo::OCTAVO_ISA {
 
-constexpr float kMinusInfinity = -__builtin_inff();
 
 // A thread's scratch memory for one item. Rows are (query token, head of the group).
 template <class T>

@@ -8,7 +8,6 @@
 namespace octavo::OCTAVO_ISA {
 
 constexpr float kLargest = 3.402823466e38f;
-constexpr float kMinusInfinity = -__builtin_inff();
 
 struct PaddedBlock {
   float x[kSamplingBlock];

@@ -11,6 +11,7 @@
 namespace octavo {
 
 constexpr int kLanes = 16;
+constexpr float kMinusInfinity = -__builtin_inff();
 
 }  // namespace octavo
 

@@ -1,0 +1,61 @@
+"""Octavo runs open language models.
+
+>>> from octavo import LLM, SamplingParams
+>>> llm = LLM()
+>>> llm.generate("The capital of France is", SamplingParams(max_tokens=8))[0].outputs[0].text
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.engine.async_llm import AsyncLLM
+    from octavo.errors import ConfigError, ModelLoadError, OctavoError, RequestError
+    from octavo.llm import LLM
+    from octavo.request import CompletionOutput, Logprob, RequestOutput
+    from octavo.sampling_params import BeamSearchParams, SamplingParams
+
+__version__ = "0.1.0"
+
+# Loaded when they are asked for, so that `import octavo` takes no time.
+_HOMES = {
+    "LLM": "octavo.llm",
+    "AsyncLLM": "octavo.engine.async_llm",
+    "SamplingParams": "octavo.sampling_params",
+    "BeamSearchParams": "octavo.sampling_params",
+    "RequestOutput": "octavo.request",
+    "CompletionOutput": "octavo.request",
+    "Logprob": "octavo.request",
+    "OctavoError": "octavo.errors",
+    "ConfigError": "octavo.errors",
+    "ModelLoadError": "octavo.errors",
+    "RequestError": "octavo.errors",
+}
+
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "BeamSearchParams",
+    "CompletionOutput",
+    "ConfigError",
+    "Logprob",
+    "ModelLoadError",
+    "OctavoError",
+    "RequestError",
+    "RequestOutput",
+    "SamplingParams",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'octavo' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

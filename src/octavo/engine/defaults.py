@@ -1,0 +1,30 @@
+"""Sampling defaults that come with a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.engine.loading import LoadedModel
+from octavo.errors import ModelLoadError, ParameterError
+from octavo.sampling_params import SamplingParams
+
+# generation_config.json's names, and ours.
+NAMES = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+}
+
+
+def default_sampling_params(model: LoadedModel, **given: Any) -> SamplingParams:
+    """What `given` says; else generation_config.json; else the neutral defaults. Raises ParameterError."""
+    defaults = {ours: model.generation_defaults[name] for name, ours in NAMES.items() if name in model.generation_defaults}
+    defaults = {name: value for name, value in defaults.items() if value is not None}
+    try:
+        SamplingParams(**defaults)
+    except ParameterError as error:
+        raise ModelLoadError(model.name, f"generation_config.json: {error.name}", str(error)) from None
+    return SamplingParams(**{**defaults, **given})

