@@ -18,11 +18,10 @@ MEMORY_BUDGET = 64 << 20  # bytes that reading a file may take beyond the file's
 _BYTES_PER_MARK = 120  # what a comma, bracket or brace of JSON costs at most once it is Python objects
 
 _LFS_POINTER = b"version https://git-lfs"
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and bare pickles
+# What torch.save writes: a zip, formerly a bare pickle.
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
-PICKLE_REFUSED = (
-    "pickled PyTorch weights are refused since loading them runs code; convert to safetensors"
-)
+PICKLE_REFUSED = "pickled PyTorch weights are refused since loading them runs code; convert to safetensors"
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
@@ -68,12 +67,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
     """Parse strict JSON whose outermost value is an object: no duplicate keys, no NaN, no deep nesting.
 
-    Raises ModelLoadError, and refuses what would take more than MEMORY_BUDGET beyond its own size before parsing it.
+    Raises ModelLoadError. What would take more than MEMORY_BUDGET beyond its own size is refused unparsed.
     """
     wide = not data.isascii() or b"\\u" in data  # one emoji makes a Python string four bytes a character
     marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))
     if len(data) * (9 if wide else 3) + marks * _BYTES_PER_MARK > len(data) + MEMORY_BUDGET:
-        raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too many to parse")
+        raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too large")
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
