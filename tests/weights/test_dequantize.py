@@ -1,4 +1,4 @@
-"""Decoders of stored formats: the reference against the gguf package, the native one against the reference."""
+"""Decoders: the reference against the gguf package, the native one against the reference."""
 
 from __future__ import annotations
 

@@ -75,11 +75,14 @@ def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
         raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too large")
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_short_int,
         )
     except RecursionError:
         raise ModelLoadError(file, field, "invalid JSON: nested too deeply") from None
-    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
+    except ValueError as error:  # also UnicodeDecodeError
         raise ModelLoadError(file, field, f"invalid JSON: {one_line(str(error))}") from None
     if not isinstance(value, dict):
         raise ModelLoadError(file, field, f"expected a JSON object, found {type(value).__name__}")
@@ -89,6 +92,8 @@ def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
 def one_line(text: str, limit: int = 200) -> str:
     """Text from a file or another program, made fit for an error message."""
     text = " ".join(text.split())
+    if len(text) <= limit and text.isprintable():
+        return text
     printable = "".join(c if c.isprintable() else "?" for c in text[:limit])
     return printable + ("…" if len(text) > limit else "")
 
@@ -104,3 +109,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > 32:  # parsing thousands of digits takes quadratic time
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)

