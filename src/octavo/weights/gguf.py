@@ -43,7 +43,10 @@ _ROPE_FACTORS = "rope_freqs.weight"
 
 
 class GGUFCheckpoint:
-    """A GGUF file, or all files of a split one; see `tensor.Checkpoint`. `metadata` is as the (first) file has it."""
+    """A GGUF file, or all files of a split one; see `tensor.Checkpoint`.
+
+    `metadata` is what the (first) file says, under GGUF's own keys.
+    """
 
     def __init__(self, path: Path):
         """Open and validate. Raises ModelLoadError, UnknownArchitectureError."""
@@ -53,7 +56,9 @@ class GGUFCheckpoint:
         architecture = self.metadata.get("general.architecture")
         if architecture != "llama":
             raise UnknownArchitectureError(
-                path, "general.architecture", f"{architecture!r:.60} is not supported in GGUF files, only 'llama'"
+                path,
+                "general.architecture",
+                f"{architecture!r:.60} is not supported in GGUF files, only 'llama'",
             )
         stored = {name: tensor for file in files for name, tensor in file.tensors.items()}
         self._files = {_rename(file.path, name): file.path for file in files for name in file.tensors}
@@ -100,7 +105,9 @@ def _open_all(path: Path) -> list[GGUFFile]:
         return [first]
     match = _SPLIT_NAME.fullmatch(path.name)
     if match is None or type(count) is not int or int(match[3]) != count or not 1 < count <= 1000:
-        raise ModelLoadError(path, "split.count", f"{count!r:.40} parts, but the name is not NAME-00001-of-0000N.gguf")
+        raise ModelLoadError(
+            path, "split.count", f"{count!r:.40} parts, but the name is not NAME-00001-of-0000N.gguf"
+        )
     if match[2] != "00001":
         raise ModelLoadError(path, "split.no", f"open the first part: {match[1]}-00001-of-{match[3]}.gguf")
     files = [first]
@@ -115,7 +122,9 @@ def _open_all(path: Path) -> list[GGUFFile]:
         files.append(file)
     total = first.metadata.get("split.tensors.count", len(seen))
     if total != len(seen):
-        raise ModelLoadError(path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(seen)}")
+        raise ModelLoadError(
+            path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(seen)}"
+        )
     return files
 
 
@@ -136,7 +145,9 @@ def _rope_factors(path: Path, tensor: StoredTensor | None) -> list[float] | None
     if tensor is None:
         return None
     if tensor.format != "F32" or len(tensor.shape) != 1 or tensor.shape[0] > 4096:
-        raise ModelLoadError(path, _ROPE_FACTORS, f"{tensor.format} of shape {list(tensor.shape)}, not a short F32 row")
+        raise ModelLoadError(
+            path, _ROPE_FACTORS, f"{tensor.format} of shape {list(tensor.shape)}, not a short F32 row"
+        )
     factors: list[float] = np.frombuffer(tensor.data.tobytes(), "<f4").tolist()
     if not all(math.isfinite(factor) and factor > 0 for factor in factors):
         raise ModelLoadError(path, _ROPE_FACTORS, "has factors that are not finite and positive")

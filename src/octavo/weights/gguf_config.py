@@ -16,8 +16,9 @@ _KNOWN_KEYS = {
         "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
         "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
         "attention.layer_norm_rms_epsilon", "attention.sliding_window", "tensor_data_layout",
-        "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type", "rope.scaling.factor",
-        "rope.scaling.original_context_length", "rope.scaling.finetuned", "rope.scaling.attn_factor",
+        "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
+        "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
+        "rope.scaling.attn_factor",
         "expert_count", "expert_used_count",
     )
 }  # fmt: skip
@@ -31,7 +32,7 @@ def llama_config(
 ) -> dict[str, Any]:
     """A Llama config.json from `metadata`. `tensors` have GGUF's names.
 
-    Raises ModelLoadError for what is missing, contradicts itself, or would change the result and is not supported.
+    Raises ModelLoadError for what is missing, contradictory, or not supported but of consequence.
     """
     keys = _Keys(path, metadata)
     embedding = tensors.get("token_embd.weight")
@@ -48,9 +49,13 @@ def llama_config(
     keys.must_equal("attention.value_length", head_dim)
     keys.must_equal("rope.dimension_count", head_dim)
     if head_dim % 2:
-        raise ModelLoadError(path, "llama.attention.key_length", f"rope needs an even head size, not {head_dim}")
+        raise ModelLoadError(
+            path, "llama.attention.key_length", f"rope needs an even head size, not {head_dim}"
+        )
     if rope_factors is not None and len(rope_factors) != head_dim // 2:
-        raise ModelLoadError(path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {head_dim // 2}")
+        raise ModelLoadError(
+            path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {head_dim // 2}"
+        )
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -79,7 +84,7 @@ def llama_config(
 
 
 def _rope_scaling(keys: _Keys, factors: list[float] | None) -> dict[str, Any] | None:
-    """Hugging Face's rope_scaling, or None. "factors" is ours: a divisor for each frequency, as Llama 3.1 has."""
+    """Hugging Face's rope_scaling, or None. "factors" is our own type: a divisor for each frequency."""
     kind = keys.get("rope.scaling.type", "linear" if keys.has("rope.scale_linear") else "none")
     keys.must_equal("rope.scaling.attn_factor", 1.0)
     legacy_factor = keys.positive("rope.scale_linear", 1.0)
@@ -106,7 +111,9 @@ class _Keys:
         self._path, self._metadata = path, metadata
         for key in metadata:
             if key.startswith("llama.") and key not in _KNOWN_KEYS:
-                raise ModelLoadError(path, f"{key[:200]!r}", "this key is not known, and could change the result")
+                raise ModelLoadError(
+                    path, f"{key[:200]!r}", "this key is not known, and could change the result"
+                )
         if self.get("expert_count", 0):
             self.fail("expert_count", "mixtures of experts are not supported")
 
@@ -122,7 +129,9 @@ class _Keys:
     def count(self, key: str, default: int | None = None) -> int:
         value = self.get(key, default)
         if type(value) is not int or not 0 < value < 2**31:
-            self.fail(key, "is missing" if value is None else f"{value!r:.40} is not a positive 31-bit integer")
+            self.fail(
+                key, "is missing" if value is None else f"{value!r:.40} is not a positive 31-bit integer"
+            )
         return int(value)
 
     def positive(self, key: str, default: float | None = None) -> float:
@@ -143,5 +152,7 @@ class _Keys:
         if value is None:
             return None
         if type(value) is not int or not 0 <= value < vocab_size:
-            raise ModelLoadError(self._path, key, f"{value!r:.40} is not a token of a vocabulary of {vocab_size}")
+            raise ModelLoadError(
+                self._path, key, f"{value!r:.40} is not a token of a vocabulary of {vocab_size}"
+            )
         return int(value)
