@@ -196,6 +196,8 @@ def test_rows_and_sizes_that_do_not_fit_are_refused():
     logits, sampler = logits_of(2), _native.SequenceSampler(SIZE)
     with pytest.raises(ValueError, match="row 2"):
         draw(logits, sampler, rows=[2])
+    with pytest.raises(ValueError, match="None"):
+        draw(logits, None)
     with pytest.raises(ValueError, match="differ in length"):
         draw(logits, sampler, rows=[0, 1])
     with pytest.raises(ValueError, match="vocabulary"):
