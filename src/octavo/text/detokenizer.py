@@ -95,8 +95,9 @@ class _WindowStream:
         text = self._decode(self._context + self._held)
         if not final and (text.endswith("\ufffd") or len(text) <= len(before)):
             return ""
-        # Without text of its own a held token still is the new ones' left neighbour.
-        self._context, self._held = (self._held or self._context), []
+        # The new ones' neighbour is the last token that has text.
+        self._context = self._held if len(text) > len(before) else self._context or self._held
+        self._held = []
         return text[len(before) :]
 
     def _decode(self, ids: list[int]) -> str:

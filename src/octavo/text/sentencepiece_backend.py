@@ -14,8 +14,9 @@ from octavo.text.parts import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
 
 _SPACE = "▁"
-# Far below any path through normal pieces: a text that spells a control or byte piece must not become that
-# piece.
+# Far below any path through normal pieces: a text that spells a control or byte piece must not become it. (It
+# still does where the vocabulary lacks one of its characters, since the library puts "unknown" below every
+# score.)
 _UNREACHABLE = -1e6
 _ADDED = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
 
@@ -105,7 +106,7 @@ def _normalizer(model: SentencePieceModel, *, prefix: bool) -> normalizers.Norma
     if model.charsmap:
         steps.append(normalizers.Precompiled(model.charsmap))
     if model.remove_extra_whitespaces:
-        steps += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefix:
         steps.append(normalizers.Prepend(_SPACE))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
