@@ -94,10 +94,13 @@ def _spend_on_tree(value: Any) -> None:
     """Pays for a walk over all that is in `value`: a list that holds itself twice, many times over, is a
     bomb.
     """
-    pending = [value]
+    pending, chars = [value], 0
     while pending:
         item = pending.pop()
-        if isinstance(item, list | tuple | dict):
+        if isinstance(item, str):
+            chars += len(item)
+            _check_size(chars)
+        elif isinstance(item, list | tuple | dict):
             _spend(1 + len(item))
             pending += item.values() if isinstance(item, dict) else item
 
@@ -294,15 +297,15 @@ def _tojson(
     _: Any,
     value: Any,
     ensure_ascii: bool = False,
-    indent: int | None = None,
+    indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     """Jinja's own filter escapes HTML; models were trained on plain JSON."""
-    if (isinstance(indent, str | int) and len(" " * indent if isinstance(indent, int) else indent) > 64) or (
-        separators is not None and sum(map(len, separators)) > 64
-    ):
+    width = len(indent) if isinstance(indent, str) else indent or 0
+    if max(width, *map(len, separators or ("",))) > 64:
         raise LimitError("tojson indents by at most 64")
+    _spend_on_tree(value)
     text = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
