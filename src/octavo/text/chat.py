@@ -30,8 +30,7 @@ class ChatPrompt:
 class ChatEncoder:
     """Renders and tokenizes conversations. It can be used from several threads.
 
-    Control tokens are the tokenizer's special tokens, and those of its other added tokens that the template
-    writes.
+    Control tokens are the tokenizer's special tokens, and its other added tokens that the template writes.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None):
@@ -73,8 +72,7 @@ class ChatEncoder:
         if not any(self._control.search(text) for text in _strings(inputs)):
             text = render(inputs)
             ids = self.tokenizer.encode(text, add_special_tokens=False)
-            # More control tokens than the text spells come from its normalization: take the careful way as
-            # well.
+            # Control tokens that the text does not spell come from its normalization.
             if sum(i in self._control_ids for i in ids) == sum(1 for _ in self._control.finditer(text)):
                 return ChatPrompt(text, ids)
         return self._encode_carefully(render, inputs)
@@ -82,17 +80,13 @@ class ChatEncoder:
     def _encode_carefully(
         self, render: Callable[[dict[str, Any]], str], inputs: dict[str, Any]
     ) -> ChatPrompt:
-        """Renders with a mark on each side of a control token that a user spells, and encodes that one as
-        text.
-        """
-        nonce = secrets.token_hex(
-            8
-        )  # letters and digits stay as they are in JSON and repr; nobody can forge it
+        """Renders with marks around the control tokens that users spell, and encodes those as text."""
+        # Letters and digits stay as they are in JSON and in repr, and nobody can forge the marks.
+        nonce = secrets.token_hex(8)
         before, after = f"a{nonce}", f"z{nonce}"
         marked = render(_map_strings(inputs, lambda text: self._control.sub(rf"{before}\g<0>{after}", text)))
         backend, private, original = self._literal_backend
-        # [text, what is between two marks, text, …]; None stands for a lone mark, whose other one the
-        # template cut off.
+        # [text, what is between two marks, text, …], with None for a mark whose partner the template cut off.
         pieces = re.split(f"{before}((?:(?!{before}).)*?){after}|{before}|{after}", marked, flags=re.S | re.I)
         protected = [
             piece if i % 2 and piece in private else self._control.sub(lambda found: private[found[0]], piece)
@@ -138,8 +132,7 @@ class ChatEncoder:
 
     @cached_property
     def _literal_backend(self) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[int, int]]:
-        """A tokenizer that knows control tokens only by private names, these names by their texts, its ids →
-        the ids.
+        """(a tokenizer that has private names for control tokens, text → private name, its ids → usual ids).
 
         It shares the model with the usual one, so a control token's text is plain text to it, and all rules
         about what happens beside an added token are the same.

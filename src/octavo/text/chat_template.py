@@ -157,9 +157,7 @@ def check_kwargs(kwargs: Mapping[str, Any], special_tokens: Mapping[str, str]) -
 
 
 def plain(value: Any, name: str, depth: int = 0) -> Any:
-    """A copy made of JSON's types only: an object with methods could do in a template what the sandbox can't
-    know.
-    """
+    """A copy made of JSON's types only: the sandbox can't know what the methods of other objects do."""
     if depth > 64:
         raise ChatTemplateError(f"{name} is nested more than 64 deep")
     if value is None or type(value) in (str, int, float, bool):

@@ -13,9 +13,10 @@ _MAX_HELD = 16
 
 
 class IncrementalDetokenizer:
-    """Streams the text of one output. All pieces, with `flush()` at the end, are the output's text as it
-    continues the prompt: `tokenizer.decode(output_ids)`, but its first space is kept where a prompt precedes
-    it.
+    """Streams the text of one output.
+
+    All pieces, with `flush()` at the end, are the output's text as it continues the prompt: that is
+    `tokenizer.decode(output_ids)`, except that its first space is kept where the prompt has text.
 
     No piece ends inside a character: such bytes wait for the rest. U+FFFD appears only for bytes that are not
     UTF-8. The time per token does not depend on the length of the text.

@@ -1,6 +1,4 @@
-"""Builds a Rust tokenizer from a SentencePiece vocabulary, as transformers' converters do
-(convert_slow_tokenizer.py).
-"""
+"""Builds a Rust tokenizer from a SentencePiece vocabulary, as transformers' convert_slow_tokenizer.py does."""
 
 from __future__ import annotations
 
@@ -14,9 +12,8 @@ from octavo.text.parts import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
 
 _SPACE = "▁"
-# Far below any path through normal pieces: a text that spells a control or byte piece must not become it. (It
-# still does where the vocabulary lacks one of its characters, since the library puts "unknown" below every
-# score.)
+# Far below any path through normal pieces: a text that spells a control or byte piece must not become it. Where
+# the vocabulary lacks one of its characters it still does: the library puts "unknown" below every score.
 _UNREACHABLE = -1e6
 _ADDED = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
 
@@ -56,6 +53,8 @@ def _vocabulary(model: SentencePieceModel, file: str | os.PathLike[str]) -> dict
         raise ModelLoadError(
             file, f"tokens[{i}]", f"{model.pieces[i]!r} is also token {vocabulary[model.pieces[i]]}"
         )
+    if "" in vocabulary:
+        raise ModelLoadError(file, f"tokens[{vocabulary['']}]", "is empty")
     if not all(map(math.isfinite, model.scores)):
         raise ModelLoadError(file, "scores", "must be finite")
     return vocabulary

@@ -1,5 +1,4 @@
-"""The Jinja environment of chat templates: what Hugging Face templates expect, and limits on what they can
-do.
+"""The Jinja environment of chat templates: what Hugging Face's expect, and limits on what they can do.
 
 A template comes with a model, or even with a request, so it is hostile. The immutable sandbox keeps it away
 from Python; the limits here keep it from eating time and memory: loop turns and calls are counted, and so are
@@ -26,18 +25,8 @@ from jinja2.visitor import NodeTransformer
 
 MAX_STEPS = 500_000  # a second or two
 MAX_NUMBER = 100_000  # for widths, counts and ranges
-_DEEP_FILTERS = (
-    "string",
-    "pprint",
-    "sort",
-    "unique",
-    "groupby",
-    "dictsort",
-    "min",
-    "max",
-    "urlencode",
-    "xmlattr",
-)
+_DEEP = "string pprint sort unique groupby dictsort min max urlencode xmlattr"
+_DEEP_FILTERS = frozenset(_DEEP.split())  # those that look at all that a value holds
 _WIDE_FORMAT = re.compile(r"[%{:][^a-zA-Z%{}]*(?:\d{5}|\*)")
 
 
@@ -57,9 +46,7 @@ _budget: ContextVar[_Budget] = ContextVar("budget")
 
 @contextmanager
 def limited(max_chars: int) -> Iterator[None]:
-    """Renders inside this may make texts of `max_chars`, and take MAX_STEPS steps. They raise LimitError
-    beyond that.
-    """
+    """Rendering inside this raises LimitError beyond texts of `max_chars` and beyond MAX_STEPS steps."""
     token = _budget.set(_Budget(max_chars))
     try:
         yield
@@ -91,9 +78,7 @@ def _cost(values: Iterable[Any]) -> int:
 
 
 def _spend_on_tree(value: Any) -> None:
-    """Pays for a walk over all that is in `value`: a list that holds itself twice, many times over, is a
-    bomb.
-    """
+    """Pays for a walk over all that is in `value`: lists in lists, doubled many times over, are a bomb."""
     pending, chars = [value], 0
     while pending:
         item = pending.pop()
@@ -143,9 +128,9 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Every call of a template comes here."""
-        _spend(_cost(args))
         method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
         owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        _spend(_cost((owner, *args)))
         for value in (*args, *kwargs.values()):
             _check_number(value)
         if isinstance(owner, str):
