@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+from hypothesis import settings
 from nasty_corpus import NASTY
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from octavo.text.parts import TokenizerParts
 from octavo.text.tokenizer import Tokenizer
+
+settings.register_profile("octavo", deadline=None)  # a busy machine is no failure
+settings.load_profile("octavo")
 
 MODELS = Path(os.environ.get("OCTAVO_TEST_MODELS", Path.home() / ".cache/octavo-bench/models"))
 

@@ -1,4 +1,4 @@
-"""Builds a Rust tokenizer from a SentencePiece vocabulary, as transformers' convert_slow_tokenizer.py does."""
+"""Builds a Rust tokenizer from a SentencePiece vocabulary, like transformers' convert_slow_tokenizer.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from octavo.text.parts import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
 
 _SPACE = "▁"
-# Far below any path through normal pieces: a text that spells a control or byte piece must not become it. Where
-# the vocabulary lacks one of its characters it still does: the library puts "unknown" below every score.
+# Far below any path through normal pieces: a text that spells a control or byte piece must not become it.
+# It still does if the vocabulary lacks one of its characters: the library puts "unknown" below every score.
 _UNREACHABLE = -1e6
 _ADDED = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
 
