@@ -17,35 +17,12 @@ MISSING = (
     "or complete plain text instead, with generate or --no-chat"
 )
 # Names that belong to `render` or to Hugging Face's `apply_chat_template`: a request must not change them.
-RESERVED = frozenset(
-    (
-        "messages",
-        "tools",
-        "documents",
-        "add_generation_prompt",
-        "continue_final_message",
-        "chat_template",
-        "tokenize",
-        "return_dict",
-        "return_tensors",
-        "padding",
-        "truncation",
-        "max_length",
-        "return_assistant_tokens_mask",
-        "tokenizer_kwargs",
-        "conversation",
-        "raise_exception",
-        "strftime_now",
-        "range",
-        "dict",
-        "namespace",
-        "loop",
-        "self",
-        "caller",
-        "varargs",
-        "kwargs",
-    )
-)
+_RESERVED = """
+    messages tools documents add_generation_prompt continue_final_message chat_template tokenize return_dict
+    return_tensors padding truncation max_length return_assistant_tokens_mask tokenizer_kwargs conversation
+    raise_exception strftime_now range dict namespace loop self caller varargs kwargs
+"""
+RESERVED = frozenset(_RESERVED.split())
 # Appended to the message that is to be continued, then found again in the prompt. The space shows whether the
 # template trims its messages.
 _CONTINUE_HERE = "\ue0c0continue\ue0c1 "
@@ -180,9 +157,7 @@ def check_kwargs(kwargs: Mapping[str, Any], special_tokens: Mapping[str, str]) -
 
 
 def plain(value: Any, name: str, depth: int = 0) -> Any:
-    """A copy made of JSON's types only: an object with methods could do in a template what the sandbox can't
-    know.
-    """
+    """A copy made of JSON's types only: the sandbox can't know what the methods of other objects do."""
     if depth > 64:
         raise ChatTemplateError(f"{name} is nested more than 64 deep")
     if value is None or type(value) in (str, int, float, bool):

@@ -1,6 +1,4 @@
-"""Builds a Rust tokenizer from a SentencePiece vocabulary, as transformers' converters do
-(convert_slow_tokenizer.py).
-"""
+"""Builds a Rust tokenizer from a SentencePiece vocabulary, like transformers' convert_slow_tokenizer.py."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ from octavo.text.parts import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
 
 _SPACE = "▁"
-# Far below any path through normal pieces: a text that spells a control or byte piece must not become that
-# piece.
+# Far below any path through normal pieces: a text that spells a control or byte piece must not become it.
+# It still does if the vocabulary lacks one of its characters: the library puts "unknown" below every score.
 _UNREACHABLE = -1e6
 _ADDED = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
 
@@ -55,6 +53,8 @@ def _vocabulary(model: SentencePieceModel, file: str | os.PathLike[str]) -> dict
         raise ModelLoadError(
             file, f"tokens[{i}]", f"{model.pieces[i]!r} is also token {vocabulary[model.pieces[i]]}"
         )
+    if "" in vocabulary:
+        raise ModelLoadError(file, f"tokens[{vocabulary['']}]", "is empty")
     if not all(map(math.isfinite, model.scores)):
         raise ModelLoadError(file, "scores", "must be finite")
     return vocabulary
@@ -105,7 +105,7 @@ def _normalizer(model: SentencePieceModel, *, prefix: bool) -> normalizers.Norma
     if model.charsmap:
         steps.append(normalizers.Precompiled(model.charsmap))
     if model.remove_extra_whitespaces:
-        steps += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefix:
         steps.append(normalizers.Prepend(_SPACE))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])

@@ -17,6 +17,9 @@ from octavo.errors import ModelLoadError
 from octavo.text.parts import TokenizerParts, loading
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# Classes of transformers that put BOS and EOS around a text as their config says; DeepSeek, too, is a
+# "LlamaTokenizer".
+_LLAMA_LIKE = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -31,6 +34,8 @@ def read_directory(path: Path) -> TokenizerParts:
     if (path / "tokenizer.json").is_file():
         with loading(path / "tokenizer.json", "tokenizer"):
             backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+        if backend.post_processor is not None and not _is_llama_like(config):
+            add_bos = add_eos = None  # the post-processor decides
     elif (path / "tokenizer.model").is_file():
         from octavo.text.sentencepiece_backend import build_backend
         from octavo.text.sentencepiece_model import read_model
@@ -81,16 +86,18 @@ def _named_tokens(path: Path, config: dict[str, Any]) -> dict[str, str]:
 
 
 def _explicit_flags(path: Path, config: dict[str, Any]) -> tuple[bool | None, bool | None]:
-    """(add_bos, add_eos); both None unless the config names one of them, which then replaces the
-    post-processor.
-    """
+    """(add_bos, add_eos) of the config; both None if it has neither."""
     names = ("add_bos_token", "add_eos_token")
     if not any(name in config for name in names):
         return None, None
     for name in names:
         if not isinstance(config.get(name), bool | None):
             raise ModelLoadError(path / "tokenizer_config.json", name, "must be true, false or null")
-    return bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
+    return bool(config.get("add_bos_token", _is_llama_like(config))), bool(config.get("add_eos_token"))
+
+
+def _is_llama_like(config: dict[str, Any]) -> bool:
+    return str(config.get("tokenizer_class")).removesuffix("Fast") in _LLAMA_LIKE
 
 
 def _add_missing_tokens(
