@@ -29,7 +29,8 @@ class Sequence:
     tokens: list[int]  # prompt, then what was generated
     num_prompt_tokens: int
     blocks: list[int] = field(default_factory=list)  # block table; the block manager writes it
-    num_computed: int = 0  # leading tokens whose keys and values are in the cache
+    num_computed: int = 0  # leading tokens whose keys and values are in the cache; the block manager counts
+    digests: list[bytes] = field(default_factory=list)  # prefix cache keys of its leading full blocks
     sampler: Any = None  # the native sampler of this sequence: parameters, history, random stream
     finished: bool = False
 

@@ -1,0 +1,157 @@
+"""The KV cache as numbers: which block belongs to whom, and which full blocks can be shared."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import sha256
+from struct import Struct
+
+from octavo.request import Sequence
+
+
+class BlockManager:
+    """Hands out blocks 0 … num_blocks - 1, each with room for the keys and values of `block_size` tokens.
+
+    A block is owned by every sequence that has it in its table. Only a sole owner writes to it, and nobody
+    once it is in the prefix cache. A cached block without owners is idle: it keeps its contents until no
+    other block is free.
+
+    The prefix cache finds a full block by a digest of all tokens up to its end, chained block by block from a
+    root made of `root_key` (whatever else decides the contents: model, adapter) and the request's salt.
+    """
+
+    def __init__(
+        self, num_blocks: int, block_size: int, enable_prefix_caching: bool = True, root_key: bytes = b""
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.enable_prefix_caching = enable_prefix_caching
+        self._num_owners = [0] * num_blocks
+        self._free = list(reversed(range(num_blocks)))  # a stack: memory touched last is used first
+        self._idle: OrderedDict[int, None] = OrderedDict()  # cached blocks without owners, oldest first
+        self._block_of: dict[bytes, int] = {}  # the prefix cache, and its inverse
+        self._digest_of: dict[int, bytes] = {}
+        self._root = sha256(root_key).digest()
+        self._pack = Struct(f"<{block_size}i").pack
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that can be had: the free and the idle ones."""
+        return len(self._free) + len(self._idle)
+
+    @property
+    def usage(self) -> float:
+        """Share of the blocks that have owners, 0 to 1."""
+        return 1 - self.num_free / self.num_blocks
+
+    def blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def fits(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Whether the blocks that a new sequence lacks for its first `num_tokens` tokens are free now."""
+        return self.blocks_for(num_tokens) - len(sequence.blocks) <= self.num_free
+
+    def match_prefix(self, sequence: Sequence, num_tokens: int, salt: str) -> int:
+        """Gives a sequence without blocks the cached ones that it starts with; returns their tokens' number.
+
+        The last of the `num_tokens` tokens is never among them: it is computed, so that there are logits.
+        """
+        if self.enable_prefix_caching:
+            for index in range((num_tokens - 1) // self.block_size):
+                block = self._block_of.get(self._digest(sequence, index, salt))
+                if block is None:
+                    break
+                self._share(block)
+                sequence.blocks.append(block)
+            sequence.num_computed = len(sequence.blocks) * self.block_size
+        return sequence.num_computed
+
+    def reserve(self, sequence: Sequence, num_tokens: int) -> list[tuple[int, int]] | None:
+        """Makes positions `num_computed` … `num_tokens` - 1 writable: adds blocks, replaces read-only ones.
+
+        Returns the (source, target) blocks to copy for that. All copies of a step run in the order in which
+        they were returned and before anything is written, so a source may be handed out again at once.
+        Returns None, and changes nothing, when there are too few free blocks.
+        """
+        table, size = sequence.blocks, self.block_size
+        end = -(-num_tokens // size)
+        replaced = [
+            index
+            for index in range(sequence.num_computed // size, min(end, len(table)))
+            if self._num_owners[table[index]] > 1 or table[index] in self._digest_of
+        ]
+        num_added = max(end - len(table), 0)
+        if len(replaced) + num_added > self.num_free:
+            return None
+        copies = []
+        for index in replaced:
+            source, target = table[index], self._take()
+            table[index] = target
+            copies.append((source, target))
+            self._leave(source)
+        for _ in range(num_added):
+            table.append(self._take())
+        return copies
+
+    def commit(self, sequence: Sequence, count: int, salt: str) -> None:
+        """Notes that `count` more tokens are computed, and puts the blocks they filled into the cache."""
+        first = sequence.num_computed // self.block_size
+        sequence.num_computed += count
+        end = sequence.num_computed // self.block_size
+        if self.enable_prefix_caching:
+            for index in range(first, end):
+                digest = self._digest(sequence, index, salt)
+                if digest not in self._block_of:
+                    self._block_of[digest] = sequence.blocks[index]
+                    self._digest_of[sequence.blocks[index]] = digest
+
+    def fork(self, parent: Sequence, child: Sequence) -> None:
+        """Lets the child share its parent's blocks; their first `parent.num_computed` tokens are equal."""
+        for block in parent.blocks:
+            self._share(block)
+        child.blocks = parent.blocks.copy()
+        child.num_computed = parent.num_computed
+        child.digests = parent.digests[: parent.num_computed // self.block_size]
+
+    def release(self, sequence: Sequence) -> None:
+        """Takes all blocks from the sequence. It can start again, from nothing."""
+        # The end goes first and is evicted first: a cached block is of no use without those before it.
+        for block in reversed(sequence.blocks):
+            self._leave(block)
+        sequence.blocks = []
+        sequence.num_computed = 0
+
+    def _take(self) -> int:
+        if self._free:
+            block = self._free.pop()
+        else:
+            block, _ = self._idle.popitem(last=False)
+            del self._block_of[self._digest_of.pop(block)]
+        self._num_owners[block] = 1
+        return block
+
+    def _share(self, block: int) -> None:
+        if self._num_owners[block] == 0:
+            del self._idle[block]
+        self._num_owners[block] += 1
+
+    def _leave(self, block: int) -> None:
+        self._num_owners[block] -= 1
+        if self._num_owners[block] == 0:
+            if block in self._digest_of:
+                self._idle[block] = None
+            else:
+                self._free.append(block)
+
+    def _digest(self, sequence: Sequence, index: int, salt: str) -> bytes:
+        """The prefix cache's key of a sequence's full block. Each block is hashed once."""
+        digests = sequence.digests
+        while len(digests) <= index:
+            start = len(digests) * self.block_size
+            tokens = self._pack(*sequence.tokens[start : start + self.block_size])
+            digests.append(sha256((digests[-1] if digests else self._salted_root(salt)) + tokens).digest())
+        return digests[index]
+
+    def _salted_root(self, salt: str) -> bytes:
+        # Salts come from JSON, which can hold lone surrogates.
+        return sha256(self._root + salt.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,322 @@
+"""What the next step computes: continuous batching within limits of tokens, seats, KV blocks and logits."""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass, field
+from itertools import count as counter
+
+from octavo.errors import ConfigError, PromptError, PromptTooLongError, RequestError
+from octavo.request import Chunk, Request, Sequence, Status, StepPlan
+from octavo.scheduler.blocks import BlockManager
+
+POLICIES = ("fcfs", "priority")
+
+
+def logits_rows(chunk: Chunk) -> int:
+    """Rows of logits that a chunk may ask for: all if its request wants prompt logits, else the newest."""
+    return chunk.count if chunk.request.needs_prompt_logits else int(chunk.is_last)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan in the making, and what its limits still allow."""
+
+    tokens_left: int
+    rows_left: int
+    plan: StepPlan = field(default_factory=lambda: StepPlan([]))
+    stalled: bool = False  # a running request got no blocks
+
+    def add(self, request: Request, sequence: Sequence, count: int) -> None:
+        chunk = Chunk(request, sequence, sequence.num_computed, count)
+        self.plan.chunks.append(chunk)
+        self.tokens_left -= count
+        self.rows_left -= logits_rows(chunk)
+
+    def drop(self, request: Request) -> None:
+        """Takes a request that still has its blocks out of the plan."""
+        plan = self.plan
+        for chunk in plan.chunks:
+            if chunk.request is request:
+                self.tokens_left += chunk.count
+                self.rows_left += logits_rows(chunk)
+        plan.chunks = [chunk for chunk in plan.chunks if chunk.request is not request]
+        owned = {block for sequence in request.sequences for block in sequence.blocks}
+        plan.copies = [copy for copy in plan.copies if copy[1] not in owned]
+
+
+class Scheduler:
+    """Decides, step by step, which tokens of which requests are computed, and in which blocks they live.
+
+    A step goes `plan()`, run, `commit(plan)`; then one sampled token is appended to each sequence whose chunk
+    was its last. `add`, `abort` and the finishing calls may come at any time from the same thread, even
+    between plan and commit; `fork` comes after commit.
+
+    Requests rank in the order of `add`; with the policy "priority", by priority first. When blocks run out,
+    the running request of lowest rank gives up all of its own and is recomputed later. So the one of highest
+    rank always gets on, because `add` refuses what would not fit on its own.
+    """
+
+    def __init__(
+        self,
+        blocks: BlockManager,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_model_len: int,
+        max_logits_rows: int,
+        policy: str = "fcfs",
+        enable_chunked_prefill: bool = True,
+    ) -> None:
+        if policy not in POLICIES:
+            raise ConfigError("policy", policy, f"must be one of {', '.join(POLICIES)}")
+        if max_num_seqs < 1:
+            raise ConfigError("max_num_seqs", max_num_seqs, "must be at least 1")
+        # Then there is always room for the next token of every running sequence.
+        for name, limit in (
+            ("max_num_batched_tokens", max_num_batched_tokens),
+            ("max_logits_rows", max_logits_rows),
+        ):
+            if limit < max_num_seqs:
+                raise ConfigError(name, limit, f"must be at least max_num_seqs, which is {max_num_seqs}")
+        self.blocks = blocks
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.max_model_len = max_model_len
+        self.max_logits_rows = max_logits_rows
+        self.policy = policy
+        self.enable_chunked_prefill = enable_chunked_prefill
+        self.num_prefix_queries = 0  # prompt tokens of all requests that have been admitted
+        self.num_prefix_hits = 0  # those of them that the prefix cache had
+        self._live: dict[str, Request] = {}
+        self._rank: dict[Request, tuple[int, int]] = {}
+        self._waiting: list[Request] = []  # both by rank
+        self._running: list[Request] = []
+        self._seats_taken = 0
+        self._arrivals = counter()
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._live)
+
+    @property
+    def block_usage(self) -> float:
+        """Share of the KV blocks that running requests own, 0 to 1."""
+        return self.blocks.usage
+
+    def add(self, request: Request) -> None:
+        """Queues a new request. Raises RequestError, and forgets it, if it could never run."""
+        self._check(request)
+        self._live[request.id] = request
+        self._rank[request] = (request.priority if self.policy == "priority" else 0, next(self._arrivals))
+        self._enqueue(request)
+
+    def plan(self) -> StepPlan | None:
+        """The next step: decodes, then prompts that have begun, then new ones. None if there is no work."""
+        draft = _Draft(self.max_num_batched_tokens, self.max_logits_rows)
+        for request, sequence in self._plan_decodes(draft):
+            # A request of higher rank may have taken the blocks of this one.
+            if draft.tokens_left and request.status is Status.RUNNING:
+                self._match(request, sequence)
+                self._plan_chunk(draft, request, sequence)
+        self._admit(draft)
+        return draft.plan if draft.plan.chunks else None
+
+    def commit(self, plan: StepPlan) -> None:
+        """Notes that the step has been run. To be called before sampled tokens are appended."""
+        for chunk in plan.chunks:
+            if not chunk.sequence.finished:
+                self.blocks.commit(chunk.sequence, chunk.count, chunk.request.cache_salt)
+
+    def fork(self, request: Request, parent: Sequence, child: Sequence) -> None:
+        """Adds a sequence that continues what `parent` has computed.
+
+        There may be more than `max_sequences` while beams replace each other, but not in the next plan.
+        """
+        self.blocks.fork(parent, child)
+        request.sequences.append(child)
+
+    def finish_sequence(self, request: Request, sequence: Sequence) -> None:
+        """Ends one sequence. The request goes on, even without any, until it is finished itself."""
+        if not sequence.finished:
+            sequence.finished = True
+            self.blocks.release(sequence)
+            request.sequences.remove(sequence)
+
+    def finish(self, request: Request) -> None:
+        """Ends a request in any state and forgets it; `sequences` keeps those that were unfinished."""
+        if self._live.get(request.id) is not request:
+            return
+        if request.status is Status.RUNNING:
+            self._running.remove(request)
+            self._seats_taken -= request.max_sequences
+        else:
+            self._waiting.remove(request)
+        for sequence in request.sequences:
+            sequence.finished = True
+            self.blocks.release(sequence)
+        request.status = Status.FINISHED
+        del self._live[request.id], self._rank[request]
+
+    def abort(self, request_id: str) -> Request | None:
+        """Finishes the live request of this id and returns it; None if there is none."""
+        request = self._live.get(request_id)
+        if request is not None:
+            self.finish(request)
+        return request
+
+    def _check(self, request: Request) -> None:
+        prompt, sequences, blocks = len(request.prompt_token_ids), request.max_sequences, self.blocks
+        if request.id in self._live:
+            raise RequestError(f"a request with the id {request.id!r} is already running; ids must be unique")
+        if not prompt:
+            raise PromptError("the prompt is empty; it needs at least one token")
+        if prompt >= self.max_model_len:
+            raise PromptTooLongError(prompt, self.max_model_len)
+        if sequences > self.max_num_seqs:
+            raise RequestError(
+                f"the request needs {sequences} sequences at once, but max_num_seqs is {self.max_num_seqs}; "
+                f"ask for at most {self.max_num_seqs}, or raise max_num_seqs"
+            )
+        if not self.enable_chunked_prefill:
+            name, limit = "max_num_batched_tokens", self.max_num_batched_tokens
+            if request.needs_prompt_logits and self.max_logits_rows < limit:
+                name, limit = "max_logits_rows", self.max_logits_rows
+            if prompt > limit:
+                raise PromptError(
+                    f"the prompt has {prompt} tokens, but without chunked prefill it has to fit into one "
+                    f"step, and {name} is {limit}; shorten it, raise {name}, or enable chunked prefill"
+                )
+        length = self.max_model_len
+        if request.params.max_tokens is not None:
+            length = min(length, prompt + request.params.max_tokens)
+        needed = sequences * blocks.blocks_for(length)
+        if needed > blocks.num_blocks:
+            fitting = blocks.num_blocks // sequences * blocks.block_size
+            if fitting > prompt:
+                advice = f"max_tokens of at most {fitting - prompt} would fit"
+            else:
+                advice = f"with this many sequences at most {fitting} tokens would fit"
+            raise RequestError(
+                f"the request may need {needed} KV blocks ({sequences} x {length} tokens in blocks of "
+                f"{blocks.block_size}), but the cache has {blocks.num_blocks}; {advice}"
+            )
+
+    def _plan_decodes(self, draft: _Draft) -> list[tuple[Request, Sequence]]:
+        """Plans the newest token of every sequence that lacks no other one; returns those that are behind.
+
+        Of each request it is only the first: the next finds in the prefix cache what they have in common.
+        """
+        behind = []
+        for request in self._running:  # preemption shortens it, but only beyond this request
+            ready = []
+            laggard = None
+            for sequence in request.sequences:
+                pending = len(sequence.tokens) - sequence.num_computed
+                if pending == 1:
+                    ready.append(sequence)
+                elif pending > 1 and laggard is None:
+                    laggard = sequence
+            if laggard is not None:
+                behind.append((request, laggard))
+                if request.lockstep:
+                    continue
+            reserved = [sequence for sequence in ready if self._reserve(draft, request, sequence, 1)]
+            if len(reserved) == len(ready) or not request.lockstep:
+                for sequence in reserved:
+                    draft.add(request, sequence, 1)
+        return behind
+
+    def _plan_chunk(self, draft: _Draft, request: Request, sequence: Sequence) -> bool:
+        """Plans as much of a sequence as the limits allow; False if that is nothing."""
+        pending = self._goal(request, sequence) - sequence.num_computed
+        count = min(pending, draft.tokens_left)
+        if request.needs_prompt_logits:
+            count = min(count, draft.rows_left)
+        elif sequence.num_computed + count == len(sequence.tokens) and not draft.rows_left:
+            count -= 1
+        is_prompt = len(sequence.tokens) == sequence.num_prompt_tokens
+        if count < pending and is_prompt and not self.enable_chunked_prefill:
+            return False
+        if count == 0 or not self._reserve(draft, request, sequence, count):
+            return False
+        draft.add(request, sequence, count)
+        return True
+
+    def _admit(self, draft: _Draft) -> None:
+        """Starts waiting requests, strictly by rank, while there is room for all of their tokens so far."""
+        while self._waiting and draft.tokens_left and not draft.stalled:
+            request = self._waiting[0]
+            if request in draft.plan.preempted:
+                return
+            while self._seats_taken + request.max_sequences > self.max_num_seqs:
+                if not self._preempt_for(draft, request):
+                    return
+            sequence = request.sequences[0]
+            num_cached = self._match(request, sequence)
+            while not self.blocks.fits(sequence, len(sequence.tokens)):
+                if not self._preempt_for(draft, request):
+                    self.blocks.release(sequence)
+                    return
+            if not self._plan_chunk(draft, request, sequence):
+                self.blocks.release(sequence)
+                return
+            self._waiting.remove(request)
+            insort(self._running, request, key=self._rank.__getitem__)
+            self._seats_taken += request.max_sequences
+            request.status = Status.RUNNING
+            if request.num_cached_tokens is None:
+                request.num_cached_tokens = num_cached
+                self.num_prefix_queries += len(sequence.tokens)
+                self.num_prefix_hits += num_cached
+
+    def _goal(self, request: Request, sequence: Sequence) -> int:
+        """Where a prefill ends: short of the newest token if lockstep siblings wait for each other."""
+        return len(sequence.tokens) - (request.lockstep and len(request.sequences) > 1)
+
+    def _match(self, request: Request, sequence: Sequence) -> int:
+        """Looks a sequence that starts up in the prefix cache; returns the number of tokens found."""
+        if sequence.blocks or request.needs_prompt_logits:
+            return 0
+        return self.blocks.match_prefix(sequence, self._goal(request, sequence), request.cache_salt)
+
+    def _reserve(self, draft: _Draft, request: Request, sequence: Sequence, count: int) -> bool:
+        """Gets blocks for `count` more tokens of a sequence, from requests of lower rank if need be."""
+        while (copies := self.blocks.reserve(sequence, sequence.num_computed + count)) is None:
+            if self._running[-1] is request:
+                # Keeping its own blocks, it waits for those before it to end, or to need them.
+                draft.stalled = True
+                return False
+            self._preempt(draft)
+        draft.plan.copies += copies
+        return True
+
+    def _preempt_for(self, draft: _Draft, request: Request) -> bool:
+        """Preempts a running request if its priority is worse than that of a waiting one."""
+        if not self._running or self._rank[request][0] >= self._rank[self._running[-1]][0]:
+            return False
+        self._preempt(draft)
+        return True
+
+    def _preempt(self, draft: _Draft) -> None:
+        """Sends the running request of lowest rank back to the queue: its tokens stay, its blocks go."""
+        request = self._running.pop()
+        draft.drop(request)
+        draft.plan.preempted.append(request)
+        for sequence in request.sequences:
+            self.blocks.release(sequence)
+        self._seats_taken -= request.max_sequences
+        request.num_preemptions += 1
+        self._enqueue(request)
+
+    def _enqueue(self, request: Request) -> None:
+        request.status = Status.WAITING
+        insort(self._waiting, request, key=self._rank.__getitem__)
