@@ -43,7 +43,9 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     scheduling_policy: str = "fcfs"
-    gpu_memory_utilization: float = 0.9  # share of the free memory that weights, workspace and KV cache may take
+    gpu_memory_utilization: float = (
+        0.9  # share of the free memory that weights, workspace and KV cache may take
+    )
     num_gpu_blocks_override: int | None = None  # KV cache blocks, instead of as many as are useful and fit
     seed: int | None = None  # of requests that bring none
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
@@ -89,7 +91,9 @@ class EngineConfig:
                     logger.warning("%s=%r: %s", name, value, note)
             else:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
-                raise ConfigError(name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}")
+                raise ConfigError(
+                    name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}"
+                )
         if options.get("dtype") in ("half", "float16"):
             logger.warning("dtype=%s: this processor computes 16-bit models in bfloat16", options["dtype"])
         return cls(**used)
@@ -121,7 +125,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 # Options that mean nothing on this executor: name -> (values not worth a word, what is said at start).
 NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "trust_remote_code": ((None, False), "no code of a model is ever run; its architecture must be known here"),
+    "trust_remote_code": (
+        (None, False),
+        "no code of a model is ever run; its architecture must be known here",
+    ),
     "enforce_eager": ((None, False, True), "there are no graphs to capture"),
     "swap_space": ((None, 0, 4), "nothing is swapped: a preempted request is computed again"),
     "cpu_offload_gb": ((None, 0), "the weights are in the CPU's memory already"),
@@ -163,7 +170,10 @@ def thread_count() -> int:
 
 def _cgroup_cpus() -> int | None:
     """The processors that the container's quota amounts to, rounded up; None where there is none."""
-    for path, divide in (("/sys/fs/cgroup/cpu.max", None), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "cpu.cfs_period_us")):
+    for path, divide in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    ):
         try:
             with open(path) as file:
                 values = file.read().split()

@@ -158,7 +158,11 @@ class LLM:
         return [given] * len(prompts)
 
     def _run(
-        self, prompts: Sequence[Any], params: Sequence[SamplingParams], priorities: Sequence[int], use_tqdm: bool
+        self,
+        prompts: Sequence[Any],
+        params: Sequence[SamplingParams],
+        priorities: Sequence[int],
+        use_tqdm: bool,
     ) -> list[RequestOutput]:
         """Submits everything, steps until all is finished, and sorts the outputs. Nothing is left after an error."""
         outputs: dict[str, RequestOutput] = {}
@@ -170,7 +174,9 @@ class LLM:
                 final = param.clone()
                 final.output_kind = RequestOutputKind.FINAL_ONLY
                 try:
-                    checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
+                    checked = (
+                        prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
+                    )
                     self.engine.submit(request_id, checked, final, priority)
                 except RequestError as error:
                     outputs[request_id] = _failed(request_id, prompt, error)

@@ -50,7 +50,9 @@ def load(config: EngineConfig) -> LoadedModel:
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     checkpoint = open_checkpoint(path)
     file = path if isinstance(checkpoint, GGUFCheckpoint) else path / "config.json"
-    with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
+    with ThreadPoolExecutor(
+        1
+    ) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
         model = load_declaration(checkpoint.config, file, config.max_model_len)
         if config.max_model_len and config.max_model_len > model.max_positions:

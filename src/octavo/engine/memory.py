@@ -47,7 +47,9 @@ def show(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"
 
 
-def plan_memory(config: EngineConfig, graph: Graph, max_positions: int, vocab_size: int, free: int) -> MemoryPlan:
+def plan_memory(
+    config: EngineConfig, graph: Graph, max_positions: int, vocab_size: int, free: int
+) -> MemoryPlan:
     """How large a KV cache is useful and fits into `free` bytes. Raises MemoryPlanError with the arithmetic."""
     size = 4 if config.compute_dtype == "float32" else 2
     length = config.max_model_len or max_positions
@@ -135,7 +137,12 @@ def _cgroup_files() -> list[tuple[str, str, str, str]]:
                 elif "memory" in controllers.split(","):
                     for directory in (f"/sys/fs/cgroup/memory{path}", "/sys/fs/cgroup/memory"):
                         found.append(
-                            (directory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                            (
+                                directory,
+                                "memory.limit_in_bytes",
+                                "memory.usage_in_bytes",
+                                "total_inactive_file",
+                            )
                         )
     except OSError:
         pass

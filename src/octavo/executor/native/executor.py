@@ -141,7 +141,9 @@ class _Loader:
         if key not in self.packed:
             sources = [self.tensors[weight.name] for weight in key.weights]
             self.packed[key] = _native.pack(
-                [(t.format, t.data, t.shape[0], t.shape[1], t.row_order) for t in sources], key.arrangement, self.dtype
+                [(t.format, t.data, t.shape[0], t.shape[1], t.row_order) for t in sources],
+                key.arrangement,
+                self.dtype,
             )
             for weight in key.weights:
                 self.release(weight.name)

@@ -146,7 +146,9 @@ class _Lowering:
                         NormOp(x, node.weight, node.eps, self._define(node, floats=False, logit_rows=rows))
                     )
                 case Linear():
-                    self._matmul((node,), "store_float", self._narrow(node.x), lambda n=node: self._define(n, True))
+                    self._matmul(
+                        (node,), "store_float", self._narrow(node.x), lambda n=node: self._define(n, True)
+                    )
                 case Attention():
                     self._attention(node)
                     if attention and (attention.heads, attention.kv_heads) != (node.heads, node.kv_heads):
