@@ -44,8 +44,8 @@ struct Op {
   OpKind kind;
   int in = -1, in2 = -1, out = -1;
   bool logit_rows = false;  // rows are the step's logit rows, not its tokens
-  std::shared_ptr<const PackedWeight> weight;
-  std::shared_ptr<const Buffer> vector;  // norm weight or bias, float32, padded to 16
+  std::shared_ptr<const PackedWeight> weight = nullptr;
+  std::shared_ptr<const Buffer> vector = nullptr;  // norm weight or bias, float32, padded to 16
   Epilogue epilogue = Epilogue::kStore;
   float eps = 0, scale = 0;
   int64_t columns = 0;  // true columns of a norm, an embedding or a pointwise operation

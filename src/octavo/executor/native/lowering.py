@@ -146,9 +146,7 @@ class _Lowering:
                         NormOp(x, node.weight, node.eps, self._define(node, floats=False, logit_rows=rows))
                     )
                 case Linear():
-                    self._matmul(
-                        (node,), "store_float", self._narrow(node.x), lambda n=node: self._define(n, True)
-                    )
+                    self._linear(node)
                 case Attention():
                     self._attention(node)
                     if attention and (attention.heads, attention.kv_heads) != (node.heads, node.kv_heads):
@@ -256,6 +254,9 @@ class _Lowering:
         self._emit(MatmulOp(x, weights, tuple(node.bias for node in nodes), epilogue, out))
         return out
 
+    def _linear(self, node: Linear) -> None:
+        self._matmul((node,), "store_float", self._narrow(node.x), lambda: self._define(node, floats=True))
+
     def _attention(self, node: Attention) -> None:
         projections = self._projections(node)
         x = self._narrow(projections[0].x, uses=3)
@@ -288,7 +289,7 @@ class _Lowering:
 
     def _glu(self, node: Glu) -> None:
         if id(node.gate) in self.inside:
-            assert isinstance(node.gate, Linear)
+            assert isinstance(node.gate, Linear) and isinstance(node.up, Linear)
             x = self._narrow(node.gate.x, uses=2)
             self._matmul(
                 (node.gate, node.up), "silu_mul", x, lambda: self._define(node, floats=False), "alternating"
