@@ -250,16 +250,25 @@ def test_a_request_taken_out_of_the_plan_takes_its_copies_along_and_no_others() 
 
 
 def test_a_preempted_request_does_not_come_back_in_the_same_step() -> None:
-    engine = make(num_blocks=6, caching=True, policy="priority", max_num_seqs=2)
-    low = add(engine, "z", 2, max_tokens=4, priority=1, max_sequences=2)
-    engine.step()
-    high = add(engine, "a", 2, max_tokens=1)
+    engine = make(num_blocks=8)
+    add(engine, "a", 3, max_tokens=5)
+    samples = add(engine, "b", 3, max_tokens=5, max_sequences=2)
+    for _ in range(4):
+        engine.step()
     plan = engine.step()
     assert plan is not None
-    assert plan.preempted == [low]
-    assert work(plan) == [("a", 2)]
-    assert high.status is Status.FINISHED
+    assert plan.preempted == [samples]
+    assert engine.scheduler.blocks.fits(samples.sequences[0], len(samples.sequences[0].tokens))
+    assert work(plan) == [("a", 1)]
     engine.drain()
+
+
+def test_tokens_of_a_request_taken_out_of_the_plan_go_back_to_the_budget() -> None:
+    engine = make(max_num_seqs=4, max_num_batched_tokens=4, policy="priority")
+    add(engine, "z", 2, max_sequences=3, priority=1)
+    engine.step()
+    add(engine, "a", 4, max_sequences=2)
+    assert work(engine.step()) == [("a", 4)]
 
 
 # Priority
