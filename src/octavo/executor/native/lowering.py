@@ -128,6 +128,7 @@ class _Lowering:
         self.values: dict[int, Buffer] = {}  # where a node's value lies
         self.left: dict[int, int] = {}  # uses of it that are still to come
         self.before_logits = {id(node.x) for node in graph.nodes if isinstance(node, Logits)}
+        self._check_attentions([node for node in graph.nodes if isinstance(node, Attention)])
         self.inside = self._absorbed()
 
     def run(self) -> Tape:
@@ -149,8 +150,6 @@ class _Lowering:
                     self._linear(node)
                 case Attention():
                     self._attention(node)
-                    if attention and (attention.heads, attention.kv_heads) != (node.heads, node.kv_heads):
-                        raise LoweringError("attention: layers differ in their heads")
                     attention = node
                 case Add():
                     self._add(node)
@@ -163,6 +162,14 @@ class _Lowering:
         if logits is None or attention is None:
             raise LoweringError("a graph must have attention and end in logits")
         return Tape(self.ops, self.buffers, logits, attention)
+
+    @staticmethod
+    def _check_attentions(nodes: list[Attention]) -> None:
+        if len({(node.heads, node.kv_heads, node.head_dim) for node in nodes}) > 1:
+            raise LoweringError("attention: layers differ in their heads")
+        found = sorted(node.layer for node in nodes)
+        if found != list(range(len(nodes))):
+            raise LoweringError(f"attention: layers must be numbered from 0 on, each once; there are {found}")
 
     def _absorbed(self) -> set[int]:
         """Nodes that become part of another one's record."""
@@ -183,7 +190,9 @@ class _Lowering:
 
     def _gated(self, node: Glu) -> bool:
         gate, up = node.gate, node.up
-        return isinstance(gate, Linear) and isinstance(up, Linear) and gate.x is up.x and self._only_use(gate)
+        if not (isinstance(gate, Linear) and isinstance(up, Linear)):
+            return False
+        return gate.x is up.x and self._only_use(gate) and self._only_use(up)
 
     def _projections(self, node: Attention) -> tuple[Linear, Linear, Linear]:
         q, k = (x.x if isinstance(x, Rope) else x for x in (node.q, node.k))
@@ -192,6 +201,8 @@ class _Lowering:
             raise LoweringError("attention: q, k and v must be linear projections")
         if not q.x is k.x is v.x:
             raise LoweringError("attention: q, k and v must be projections of one input")
+        if any(self.uses[id(x)] != 1 for x in {node.q, node.k, q, k, v}):
+            raise LoweringError("attention: q, k and v must be used for nothing else")
         return q, k, v
 
     def _feeds_logits(self, node: Node) -> bool:
@@ -265,6 +276,8 @@ class _Lowering:
         tables = {p.table if isinstance(p, Rope) else None for p in (node.q, node.k)}
         if len(tables) != 1:
             raise LoweringError("attention: queries and keys must be rotated alike")
+        if any(isinstance(p, Rope) and p.head_dim != node.head_dim for p in (node.q, node.k)):
+            raise LoweringError(f"attention: heads have {node.head_dim} columns, but rope has others")
         q = self._take(node.columns, floats=False)
         self.dying.append(qkv)
         self._emit(RopeOp(qkv, tables.pop(), node.heads, node.layer, q))

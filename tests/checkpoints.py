@@ -1,0 +1,136 @@
+"""Tiny random checkpoints, written and run by transformers."""
+
+import json
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quantize
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+KINDS = {"llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
+SIZES = {
+    "vocab_size": 301,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
+def save_checkpoint(path, kind="llama", seed=0, dtype=torch.float32, shard="1GB", **config):
+    """Saves a random model of `dtype` into `path`; returns it as transformers reads it, in float32."""
+    config_class, model_class = KINDS[kind]
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        model = model_class(config_class(**{**SIZES, **config}))
+        for name, weight in model.named_parameters():
+            weight.normal_()
+            if weight.ndim == 1:
+                weight.mul_(0.2).add_("norm" in name)
+            elif "embed" not in name:
+                weight.div_(weight.shape[1] ** 0.5)
+    model.to(dtype).save_pretrained(path, safe_serialization=True, max_shard_size=shard)
+    return model_class.from_pretrained(path, dtype=torch.float32).eval()
+
+
+def edit_config(path, **changes):
+    """Changes entries of config.json; a callable gets the old entry, None removes it."""
+    file = path / "config.json"
+    config = json.loads(file.read_text())
+    for name, value in changes.items():
+        config[name] = value(config[name]) if callable(value) else value
+    file.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+
+
+def transformers_logits(model, tokens):
+    """The model's logits after every token: float32 [tokens, vocabulary]."""
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0].float().numpy()
+
+
+GGUF_SIZES = {
+    "vocab_size": 301,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+GGUF_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers": "blk",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+# The float16 scales of a block: byte offset and value. Their other bytes may be anything.
+K_QUANTS = {
+    "Q2_K": (84, {80: 4e-3, 82: 6e-3}),
+    "Q3_K": (110, {108: 1e-3}),
+    "Q4_K": (144, {0: 2e-4, 2: 1.5e-3}),
+    "Q5_K": (176, {0: 1e-4, 2: 1.5e-3}),
+    "Q6_K": (210, {208: 4e-5}),
+}
+
+
+def save_gguf(path, kind, seed=0):
+    """Saves a random Llama with all matrices in format `kind`; returns it with the values that the file has."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    config = LlamaConfig(**GGUF_SIZES, rms_norm_eps=1e-5)
+    model = LlamaForCausalLM(config).eval()
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    for name, weight in model.named_parameters():
+        vector = weight.ndim == 1
+        data, values = random_blocks(rng, "F32" if vector else kind, tuple(weight.shape))
+        weight.data = torch.from_numpy(values)
+        if heads := {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2]):
+            data = swap_rows(data, heads)
+        for ours, theirs in GGUF_NAMES.items():
+            name = name.replace(ours, theirs)
+        writer.add_tensor(name, data, raw_dtype=GGMLQuantizationType["F32" if vector else kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model
+
+
+def random_blocks(rng, kind, shape):
+    """Random data of a tensor in a format of GGUF, by rows, and the float32 values that they stand for."""
+    if kind in K_QUANTS:
+        size, scales = K_QUANTS[kind]
+        blocks = rng.integers(0, 256, (shape[0], shape[1] // 256, size), dtype=np.uint8)
+        for offset, scale in scales.items():
+            blocks[..., offset : offset + 2] = np.array([scale], np.float16).view(np.uint8)
+        data = blocks.reshape(shape[0], -1)
+    else:
+        values = rng.standard_normal(shape).astype(np.float32) / 16
+        data = quantize(values + (len(shape) == 1), GGMLQuantizationType[kind])
+    return data, dequantize(data, GGMLQuantizationType[kind]).astype(np.float32).reshape(shape)
+
+
+def swap_rows(data, heads):
+    """The order in which llama.cpp stores the rows of Q and K: those that rotate together are neighbours."""
+    return data.reshape(heads, 2, data.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(data.shape)

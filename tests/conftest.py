@@ -1,0 +1,39 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from octavo import _native
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(params=_native.available_isas())
+def isa(request):
+    """Runs a test with the kernels of every instruction set that this machine has."""
+    before = _native.isa()
+    _native.select_isa(request.param)
+    yield request.param
+    _native.select_isa(before)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads, and puts it back afterwards."""
+    before = _native.num_threads()
+    yield _native.set_num_threads
+    _native.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def real_model():
+    """Where the default model lies; OCTAVO_TEST_MODEL names another copy of it."""
+    from octavo.weights import resolve
+
+    path = os.environ.get("OCTAVO_TEST_MODEL")
+    return Path(path) if path else resolve(None)
+
+
+@pytest.fixture(scope="session")
+def inaugural_text():
+    return (DATA / "jfk-inaugural-1961.txt").read_text(encoding="utf-8")
