@@ -21,19 +21,21 @@ inline void pause() {
 }
 
 using Clock = std::chrono::steady_clock;
-constexpr auto kSpin = std::chrono::microseconds(50);
+// Inside a job somebody is about to arrive. Between jobs, Python needs some 100 µs from one step to the next.
+constexpr auto kSpinInsideJob = std::chrono::microseconds(50);
 constexpr auto kYieldInsideJob = std::chrono::milliseconds(2);
+constexpr auto kSpinBetweenJobs = std::chrono::microseconds(200);
 
-// Waits until `value` is no longer `old`: spinning, then giving its time slices away for `yield`, then asleep.
+// Waits until `value` is no longer `old`: spinning, then giving its time slices away, then asleep.
 void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::atomic<uint32_t>& sleepers,
-                Clock::duration yield) {
+                Clock::duration spin, Clock::duration yield) {
   const Clock::time_point begin = Clock::now();
-  for (Clock::duration waited{0}; waited < kSpin + yield; waited = Clock::now() - begin) {
+  for (Clock::duration waited{0}; waited < spin + yield; waited = Clock::now() - begin) {
     for (int i = 0; i < 64; ++i) {
       if (value.load(std::memory_order_acquire) != old) return;
       pause();
     }
-    if (waited > kSpin) std::this_thread::yield();
+    if (waited > spin) std::this_thread::yield();
   }
   sleepers.fetch_add(1, std::memory_order_seq_cst);
   while (value.load(std::memory_order_seq_cst) == old) value.wait(old, std::memory_order_seq_cst);
@@ -86,7 +88,7 @@ void ThreadPool::stop() {
 
 void ThreadPool::work(int thread, uint32_t seen) {
   for (;;) {
-    wait_while(job_number_, seen, sleepers_, {});
+    wait_while(job_number_, seen, sleepers_, kSpinBetweenJobs, {});
     seen = job_number_.load(std::memory_order_acquire);
     if (stopping_) return;
     job_.call(job_.body, thread);
@@ -117,7 +119,7 @@ void ThreadPool::barrier() {
     phase_.fetch_add(1, std::memory_order_seq_cst);
     wake(phase_, sleepers_);
   } else {
-    wait_while(phase_, phase, sleepers_, kYieldInsideJob);
+    wait_while(phase_, phase, sleepers_, kSpinInsideJob, kYieldInsideJob);
   }
 }
 

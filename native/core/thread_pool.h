@@ -1,6 +1,6 @@
 // One pool of threads per process. A job runs on all of them at once (SPMD): each is told its number, and they meet at
-// barriers. Inside a job a waiting thread spins, then yields, then sleeps; between jobs it spins for some 50 µs, then
-// sleeps, so that an idle engine uses no processor.
+// barriers. Inside a job a waiting thread spins, then yields, then sleeps; between jobs it spins for 200 µs, then sleeps,
+// so that an idle engine uses no processor.
 #pragma once
 
 #include <atomic>
