@@ -43,9 +43,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     scheduling_policy: str = "fcfs"
-    gpu_memory_utilization: float = (
-        0.9  # share of the free memory that weights, workspace and KV cache may take
-    )
+    gpu_memory_utilization: float = 0.9  # share of the free memory that weights, workspace and KV cache may take
     num_gpu_blocks_override: int | None = None  # KV cache blocks, instead of as many as are useful and fit
     seed: int | None = None  # of requests that bring none
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
@@ -91,9 +89,7 @@ class EngineConfig:
                     logger.warning("%s=%r: %s", name, value, note)
             else:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
-                raise ConfigError(
-                    name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}"
-                )
+                raise ConfigError(name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}")
         if options.get("dtype") in ("half", "float16"):
             logger.warning("dtype=%s: this processor computes 16-bit models in bfloat16", options["dtype"])
         return cls(**used)

@@ -117,9 +117,7 @@ class LLM:
             raise outputs[0].error
         return outputs
 
-    def beam_search(
-        self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False
-    ) -> list[RequestOutput]:
+    def beam_search(self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False) -> list[RequestOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
         sampling = SamplingParams(
             n=params.beam_width,
@@ -174,9 +172,7 @@ class LLM:
                 final = param.clone()
                 final.output_kind = RequestOutputKind.FINAL_ONLY
                 try:
-                    checked = (
-                        prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
-                    )
+                    checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
                     self.engine.submit(request_id, checked, final, priority)
                 except RequestError as error:
                     outputs[request_id] = _failed(request_id, prompt, error)

@@ -113,9 +113,7 @@ class _Driver:
             self._next_id += 1
             return f"request-{self._next_id}"
 
-    def submit(
-        self, name: str, prompt: Prompt, params: SamplingParams, priority: int, deliver: Deliver
-    ) -> None:
+    def submit(self, name: str, prompt: Prompt, params: SamplingParams, priority: int, deliver: Deliver) -> None:
         self._post(lambda: self._submit(name, prompt, params, priority, deliver))
 
     def abort(self, name: str) -> None:
@@ -147,18 +145,14 @@ class _Driver:
             try:
                 for output in self._engine.step():
                     self._deliver(output)
-            except (
-                Exception
-            ) as error:  # a step failed as a whole: everyone in it is told, and new requests may come
+            except Exception as error:  # a step failed as a whole: everyone in it is told, and new requests may come
                 logger.exception("a step failed")
                 for name in list(self._engine.jobs):
                     self._end(name, OctavoError(f"the engine failed: {error}"))
         for name in list(self._engine.jobs):
             self._end(name, RequestAbortedError("the engine was closed"))
 
-    def _submit(
-        self, name: str, prompt: Prompt, params: SamplingParams, priority: int, deliver: Deliver
-    ) -> None:
+    def _submit(self, name: str, prompt: Prompt, params: SamplingParams, priority: int, deliver: Deliver) -> None:
         try:
             self._engine.submit(name, prompt, params, priority)
         except OctavoError as error:

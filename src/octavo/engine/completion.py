@@ -67,9 +67,7 @@ class Completion:
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self._shown_text = self._shown_tokens = 0
-        self._stops = (
-            StopStrings(params.stop or (), params.include_stop_str_in_output) if params.stop else None
-        )
+        self._stops = StopStrings(params.stop or (), params.include_stop_str_in_output) if params.stop else None
         self._detokenizer = None
         if params.detokenize:
             self._detokenizer = IncrementalDetokenizer(

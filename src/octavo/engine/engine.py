@@ -60,9 +60,7 @@ class Engine:
             lockstep=params.use_beam_search,
             needs_prompt_logits=params.prompt_logprobs is not None,
         )
-        job = (BeamJob if params.use_beam_search else SamplingJob)(
-            request, model, self._random.next(params.seed)
-        )
+        job = (BeamJob if params.use_beam_search else SamplingJob)(request, model, self._random.next(params.seed))
         self.scheduler.add(request)
         self.jobs[request_id] = job
 

@@ -26,14 +26,10 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:
         salt = str(prompt.get("cache_salt", ""))
         unknown = set(prompt) - {"prompt", "prompt_token_ids", "cache_salt"}
         if unknown:
-            raise PromptError(
-                f"prompt: {sorted(unknown)} is not supported; give 'prompt' or 'prompt_token_ids'"
-            )
+            raise PromptError(f"prompt: {sorted(unknown)} is not supported; give 'prompt' or 'prompt_token_ids'")
         if "prompt_token_ids" in prompt:
             text = prompt.get("prompt")
-            return Prompt(
-                text if isinstance(text, str) else None, _token_ids(prompt["prompt_token_ids"]), salt
-            )
+            return Prompt(text if isinstance(text, str) else None, _token_ids(prompt["prompt_token_ids"]), salt)
         prompt = prompt.get("prompt")
     if isinstance(prompt, str):
         return Prompt(prompt, tokenizer.encode(prompt), salt)
@@ -58,9 +54,7 @@ def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
     if not isinstance(prompts, Sequence) and hasattr(prompts, "tolist"):
         prompts = prompts.tolist()
     if not isinstance(prompts, Sequence):
-        raise PromptError(
-            f"prompts must be a string, token ids, or a list of them, got {type(prompts).__name__}"
-        )
+        raise PromptError(f"prompts must be a string, token ids, or a list of them, got {type(prompts).__name__}")
     if prompts and all(type(item) is int for item in prompts):
         return [prompts], True
     return list(prompts), False

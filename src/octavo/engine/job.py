@@ -158,9 +158,7 @@ class SamplingJob(Job):
         """The samplers that draw from the sequence's logits: at the prompt's end, those of all samples."""
         return [sequence.sampler, *self._siblings]
 
-    def take(
-        self, scheduler: Scheduler, sequence: Sequence, sampled: Any, places: range, tokens: list[int]
-    ) -> None:
+    def take(self, scheduler: Scheduler, sequence: Sequence, sampled: Any, places: range, tokens: list[int]) -> None:
         """Appends the drawn tokens; at the prompt's end, the other samples begin."""
         sequences = [sequence]
         for index, sampler in enumerate(self._siblings, 1):
@@ -227,8 +225,7 @@ class BeamJob(Job):
             return
         ids, logprobs = found.ids.tolist(), found.logprobs.tolist()
         candidates = [
-            [pair for pair in zip(*beam, strict=True) if pair[0] >= 0]
-            for beam in zip(ids, logprobs, strict=True)
+            [pair for pair in zip(*beam, strict=True) if pair[0] >= 0] for beam in zip(ids, logprobs, strict=True)
         ]
         extensions = self.search.advance(candidates)
         following: list[Sequence] = []
@@ -277,9 +274,7 @@ class BeamJob(Job):
     def output(self, finished: bool, delta: bool) -> RequestOutput:
         output = super().output(finished, delta=False)
         if self.reason is None:
-            for completion, hypothesis in zip(
-                output.outputs, self.search.best(len(output.outputs)), strict=True
-            ):
+            for completion, hypothesis in zip(output.outputs, self.search.best(len(output.outputs)), strict=True):
                 completion.cumulative_logprob = hypothesis.logprob
         return output
 

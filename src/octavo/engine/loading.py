@@ -15,6 +15,7 @@ from octavo.engine.memory import MemoryPlan, free_memory, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor
 from octavo.executor.native.executor import NativeExecutor
+from octavo.executor.native.lowering import lower
 from octavo.graph.builder import Graph
 from octavo.models import load_declaration
 from octavo.text.chat_template import ChatTemplate
@@ -50,9 +51,7 @@ def load(config: EngineConfig) -> LoadedModel:
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     checkpoint = open_checkpoint(path)
     file = path if isinstance(checkpoint, GGUFCheckpoint) else path / "config.json"
-    with ThreadPoolExecutor(
-        1
-    ) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
+    with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
         model = load_declaration(checkpoint.config, file, config.max_model_len)
         if config.max_model_len and config.max_model_len > model.max_positions:
@@ -60,7 +59,8 @@ def load(config: EngineConfig) -> LoadedModel:
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph = model.build()
         tensors = bind(graph.weights, checkpoint, model.ignored)
-        plan = plan_memory(config, graph, model.max_positions, model.vocab_size, free_memory())
+        workspace = lower(graph).workspace_bytes
+        plan = plan_memory(config, graph, workspace, model.max_positions, model.vocab_size, free_memory())
         executor = NativeExecutor(
             graph,
             tensors,

@@ -53,9 +53,7 @@ class Graph:
     ) -> Node:
         heads, kv_heads = q.columns // head_dim, k.columns // head_dim
         if q.columns != heads * head_dim or k.columns != kv_heads * head_dim or k.columns != v.columns:
-            raise ShapeError(
-                f"attention: q, k, v have {q.columns}, {k.columns}, {v.columns} columns of {head_dim}"
-            )
+            raise ShapeError(f"attention: q, k, v have {q.columns}, {k.columns}, {v.columns} columns of {head_dim}")
         if not kv_heads or heads % kv_heads:
             raise ShapeError(f"attention: {heads} heads are no multiple of {kv_heads} KV heads")
         return self._append(Attention(q.columns, q, k, v, layer, heads, kv_heads, head_dim, scale, window))
@@ -78,9 +76,7 @@ class Graph:
 
     def _append(self, node: Node) -> Node:
         if missing := [x for x in node.inputs if id(x) not in self._known]:
-            raise ShapeError(
-                f"{type(node).__name__}: an input is of another graph: {type(missing[0]).__name__}"
-            )
+            raise ShapeError(f"{type(node).__name__}: an input is of another graph: {type(missing[0]).__name__}")
         self.nodes.append(node)
         self._known.add(id(node))
         return node

@@ -19,10 +19,7 @@ class StepCost:
 
 def weight_bytes(graph: Graph, bytes_per_value: int) -> int:
     """Bytes of all weights, each held once: a table used by embedding and logits counts once."""
-    return sum(
-        math.prod(weight.shape) * (bytes_per_value if len(weight.shape) > 1 else 4)
-        for weight in graph.weights
-    )
+    return sum(math.prod(weight.shape) * (bytes_per_value if len(weight.shape) > 1 else 4) for weight in graph.weights)
 
 
 def kv_bytes_per_token(graph: Graph, bytes_per_value: int) -> int:
@@ -31,9 +28,7 @@ def kv_bytes_per_token(graph: Graph, bytes_per_value: int) -> int:
     return sum(2 * node.kv_heads * node.head_dim for node in layers) * bytes_per_value
 
 
-def step_cost(
-    graph: Graph, bytes_per_value: int, contexts: list[tuple[int, int]], logit_rows: int
-) -> StepCost:
+def step_cost(graph: Graph, bytes_per_value: int, contexts: list[tuple[int, int]], logit_rows: int) -> StepCost:
     """Cost of a step over `contexts`: for each sequence, (tokens computed, tokens in its cache afterwards)."""
     tokens = sum(count for count, _ in contexts)
     read = flops = 0
@@ -48,9 +43,7 @@ def step_cost(
             read += sum(_seen(node, 1, total) for _, total in contexts) * (
                 2 * node.kv_heads * node.head_dim * bytes_per_value
             )
-            flops += (
-                sum(_seen(node, count, total) for count, total in contexts) * 4 * node.heads * node.head_dim
-            )
+            flops += sum(_seen(node, count, total) for count, total in contexts) * 4 * node.heads * node.head_dim
     return StepCost(read, flops)
 
 

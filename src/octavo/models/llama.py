@@ -39,9 +39,7 @@ class Llama(CausalLM):
     @property
     def ignored(self) -> tuple[str, ...]:
         """Old checkpoints store rotary frequencies; some store the tied table twice."""
-        return (
-            (r"\.rotary_emb\.inv_freq$", r"^lm_head\.weight$") if self.tied else (r"\.rotary_emb\.inv_freq$",)
-        )
+        return (r"\.rotary_emb\.inv_freq$", r"^lm_head\.weight$") if self.tied else (r"\.rotary_emb\.inv_freq$",)
 
     def build(self) -> Graph:
         g = Graph()

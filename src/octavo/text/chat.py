@@ -77,9 +77,7 @@ class ChatEncoder:
                 return ChatPrompt(text, ids)
         return self._encode_carefully(render, inputs)
 
-    def _encode_carefully(
-        self, render: Callable[[dict[str, Any]], str], inputs: dict[str, Any]
-    ) -> ChatPrompt:
+    def _encode_carefully(self, render: Callable[[dict[str, Any]], str], inputs: dict[str, Any]) -> ChatPrompt:
         """Renders with marks around the control tokens that users spell, and encodes those as text."""
         # Letters and digits stay as they are in JSON and in repr, and nobody can forge the marks.
         nonce = secrets.token_hex(8)
@@ -96,9 +94,7 @@ class ChatEncoder:
         ids = backend.encode("".join(protected), add_special_tokens=False).ids
         if spelled := self._control_ids.intersection(ids):
             token = self.tokenizer.token(min(spelled))
-            raise ChatTemplateError(
-                f"a message spells the control token {token!r}, and the tokenizer can't avoid it"
-            )
+            raise ChatTemplateError(f"a message spells the control token {token!r}, and the tokenizer can't avoid it")
         return ChatPrompt("".join(filter(None, pieces)), [original.get(i, i) for i in ids])
 
     @cached_property
@@ -126,9 +122,7 @@ class ChatEncoder:
         for i, message in enumerate(chat):
             role = message["role"]
             if role not in _ROLES and any(role in text for text in self._control_texts):
-                raise ChatTemplateError(
-                    f"messages[{i}].role must not be {role[:40]!r}, a part of a control token"
-                )
+                raise ChatTemplateError(f"messages[{i}].role must not be {role[:40]!r}, a part of a control token")
 
     @cached_property
     def _literal_backend(self) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[int, int]]:

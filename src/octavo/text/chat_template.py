@@ -144,9 +144,7 @@ def _part(part: Any, name: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
         raise ChatTemplateError(f"{name}.text must be a string")
-    raise ChatTemplateError(
-        f"{name} is of type {str(kind)[:40]!r}; this model takes only parts of type 'text'"
-    )
+    raise ChatTemplateError(f"{name} is of type {str(kind)[:40]!r}; this model takes only parts of type 'text'")
 
 
 def check_kwargs(kwargs: Mapping[str, Any], special_tokens: Mapping[str, str]) -> None:
@@ -184,18 +182,14 @@ def _mark_final_message(chat: list[dict[str, Any]], add_generation_prompt: bool)
     if add_generation_prompt:
         raise ChatTemplateError("continue_final_message=True needs add_generation_prompt=False")
     if "content" not in chat[-1]:
-        raise ChatTemplateError(
-            "continue_final_message=True, but the last message has no content to continue"
-        )
+        raise ChatTemplateError("continue_final_message=True, but the last message has no content to continue")
     chat[-1]["content"] += _CONTINUE_HERE
 
 
 def _cut_at_mark(prompt: str) -> str:
     cut = prompt.rfind(_CONTINUE_HERE.strip())
     if cut < 0:
-        raise ChatTemplateError(
-            "continue_final_message=True, but the template changes or drops the last message"
-        )
+        raise ChatTemplateError("continue_final_message=True, but the template changes or drops the last message")
     is_trimmed = not prompt.startswith(_CONTINUE_HERE, cut)
     return prompt[:cut].rstrip() if is_trimmed else prompt[:cut]
 

@@ -18,9 +18,7 @@ _UNREACHABLE = -1e6
 _ADDED = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
 
 
-def build_backend(
-    model: SentencePieceModel, file: str | os.PathLike[str], *, legacy: bool = True
-) -> Tokenizer:
+def build_backend(model: SentencePieceModel, file: str | os.PathLike[str], *, legacy: bool = True) -> Tokenizer:
     """The tokenizer of a SentencePiece model. Raises ModelLoadError if the vocabulary contradicts itself.
 
     `legacy`, as in tokenizer_config.json, puts the dummy prefix before each text between special tokens, as
@@ -50,9 +48,7 @@ def _vocabulary(model: SentencePieceModel, file: str | os.PathLike[str]) -> dict
     vocabulary = {piece: i for i, piece in enumerate(model.pieces)}
     if len(vocabulary) < len(model.pieces):
         i = next(i for i, piece in enumerate(model.pieces) if vocabulary[piece] != i)
-        raise ModelLoadError(
-            file, f"tokens[{i}]", f"{model.pieces[i]!r} is also token {vocabulary[model.pieces[i]]}"
-        )
+        raise ModelLoadError(file, f"tokens[{i}]", f"{model.pieces[i]!r} is also token {vocabulary[model.pieces[i]]}")
     if "" in vocabulary:
         raise ModelLoadError(file, f"tokens[{vocabulary['']}]", "is empty")
     if not all(map(math.isfinite, model.scores)):

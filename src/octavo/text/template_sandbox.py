@@ -150,9 +150,7 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
             _check_format(left, right)
-        elif (
-            operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple)
-        ):
+        elif operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
             _check_size(len(left) + len(right))
         elif operator in ("*", "**"):
             sequence, number = (right, left) if isinstance(left, int) else (left, right)
@@ -291,9 +289,7 @@ def _tojson(
     if max(width, *map(len, separators or ("",))) > 64:
         raise LimitError("tojson indents by at most 64")
     _spend_on_tree(value)
-    text = json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     _check_size(len(text))
     return text
 

@@ -43,9 +43,7 @@ def byte_alphabet() -> dict[str, int]:
 class TokenBytes(dict[int, bytes]):
     """Token id → bytes, filled as tokens are met. Ids outside the vocabulary have none and are not kept."""
 
-    def __init__(
-        self, backend: tokenizers.Tokenizer, replacements: list[tuple[str, str]], byte_fallback: bool
-    ):
+    def __init__(self, backend: tokenizers.Tokenizer, replacements: list[tuple[str, str]], byte_fallback: bool):
         super().__init__()
         self._backend, self._replacements, self._byte_fallback = backend, replacements, byte_fallback
 
@@ -105,9 +103,7 @@ def byte_decoding(backend: tokenizers.Tokenizer) -> ByteDecoding | None:
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return ByteDecoding(_ByteLevelBytes(backend, [], False), "replace", False)
-    if not re.fullmatch(
-        r"(Replace )*(ByteFallback )?(Fuse (Strip )?)?", "".join(f"{kind} " for kind in kinds)
-    ):
+    if not re.fullmatch(r"(Replace )*(ByteFallback )?(Fuse (Strip )?)?", "".join(f"{kind} " for kind in kinds)):
         return None
     replacements = [_literal_replacement(step) for step in steps if step["type"] == "Replace"]
     strip = steps[-1] if steps and kinds[-1] == "Strip" else None

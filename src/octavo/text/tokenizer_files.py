@@ -110,10 +110,7 @@ def _add_missing_tokens(
     wanted = list(_config_tokens(file, config))
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     texts = [*named.values(), *(extra.values() if isinstance(extra, dict) else extra)]
-    wanted += [
-        AddedToken(_token_text(file, "special tokens", text), normalized=False, special=True)
-        for text in texts
-    ]
+    wanted += [AddedToken(_token_text(file, "special tokens", text), normalized=False, special=True) for text in texts]
     for token in wanted:
         # The model has no embedding for a token that its vocabulary lacks, so the vocabulary does not grow.
         is_news = token.content not in known or (token.special and not known[token.content])
@@ -143,17 +140,11 @@ def _chat_templates(path: Path, config: dict[str, Any]) -> dict[str, str]:
         templates["default"] = found
     elif isinstance(found, list):
         for entry in found:
-            if not isinstance(entry, dict) or not all(
-                isinstance(entry.get(k), str) for k in ("name", "template")
-            ):
-                raise ModelLoadError(
-                    file, "chat_template", "each of a list of templates needs a name and a template"
-                )
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("name", "template")):
+                raise ModelLoadError(file, "chat_template", "each of a list of templates needs a name and a template")
             templates[entry["name"]] = entry["template"]
     elif found is not None:
-        raise ModelLoadError(
-            file, "chat_template", f"must be a string or a list, is a {type(found).__name__}"
-        )
+        raise ModelLoadError(file, "chat_template", f"must be a string or a list, is a {type(found).__name__}")
     extra = sorted((path / "additional_chat_templates").glob("*.jinja"))
     for source, name in [*((file, file.stem) for file in extra), (path / "chat_template.jinja", "default")]:
         if source.is_file():

@@ -13,9 +13,7 @@ from octavo.graph.nodes import Weight
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
 
-def bind(
-    weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[str]
-) -> Mapping[str, StoredTensor]:
+def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[str]) -> Mapping[str, StoredTensor]:
     """The stored tensor of every weight, by name.
 
     Raises ModelLoadError naming a weight that is missing, misshapen, or left over (unless a pattern of `ignored` is
@@ -26,9 +24,7 @@ def bind(
     for weight in wanted.values():
         tensor = checkpoint.tensors.get(weight.name)
         if tensor is None:
-            raise ModelLoadError(
-                checkpoint.path, weight.name, f"is missing; it should have shape {weight.shape}"
-            )
+            raise ModelLoadError(checkpoint.path, weight.name, f"is missing; it should have shape {weight.shape}")
         if tensor.shape != weight.shape:
             reason = f"has shape {tensor.shape}, but config.json makes it {weight.shape}"
             raise ModelLoadError(checkpoint.file_of(weight.name), weight.name, reason)

@@ -81,9 +81,7 @@ class GGUFCheckpoint:
             return dataclasses.replace(tensor, name=renamed)
         num_heads, head_dim = self.config[heads], self.config["head_dim"]
         if tensor.shape[0] != num_heads * head_dim:
-            raise ModelLoadError(
-                self.path, name, f"has {tensor.shape[0]} rows, not {num_heads} heads of {head_dim}"
-            )
+            raise ModelLoadError(self.path, name, f"has {tensor.shape[0]} rows, not {num_heads} heads of {head_dim}")
         return dataclasses.replace(tensor, name=renamed, row_order=rope_row_order(num_heads, head_dim))
 
 
@@ -105,9 +103,7 @@ def _open_all(path: Path) -> list[GGUFFile]:
         return [first]
     match = _SPLIT_NAME.fullmatch(path.name)
     if match is None or type(count) is not int or int(match[3]) != count or not 1 < count <= 1000:
-        raise ModelLoadError(
-            path, "split.count", f"{count!r:.40} parts, but the name is not NAME-00001-of-0000N.gguf"
-        )
+        raise ModelLoadError(path, "split.count", f"{count!r:.40} parts, but the name is not NAME-00001-of-0000N.gguf")
     if match[2] != "00001":
         raise ModelLoadError(path, "split.no", f"open the first part: {match[1]}-00001-of-{match[3]}.gguf")
     files = [first]
@@ -122,9 +118,7 @@ def _open_all(path: Path) -> list[GGUFFile]:
         files.append(file)
     total = first.metadata.get("split.tensors.count", len(seen))
     if total != len(seen):
-        raise ModelLoadError(
-            path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(seen)}"
-        )
+        raise ModelLoadError(path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(seen)}")
     return files
 
 
@@ -145,9 +139,7 @@ def _rope_factors(path: Path, tensor: StoredTensor | None) -> list[float] | None
     if tensor is None:
         return None
     if tensor.format != "F32" or len(tensor.shape) != 1 or tensor.shape[0] > 4096:
-        raise ModelLoadError(
-            path, _ROPE_FACTORS, f"{tensor.format} of shape {list(tensor.shape)}, not a short F32 row"
-        )
+        raise ModelLoadError(path, _ROPE_FACTORS, f"{tensor.format} of shape {list(tensor.shape)}, not a short F32 row")
     factors: list[float] = np.frombuffer(tensor.data.tobytes(), "<f4").tolist()
     if not all(math.isfinite(factor) and factor > 0 for factor in factors):
         raise ModelLoadError(path, _ROPE_FACTORS, "has factors that are not finite and positive")

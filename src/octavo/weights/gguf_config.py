@@ -49,13 +49,9 @@ def llama_config(
     keys.must_equal("attention.value_length", head_dim)
     keys.must_equal("rope.dimension_count", head_dim)
     if head_dim % 2:
-        raise ModelLoadError(
-            path, "llama.attention.key_length", f"rope needs an even head size, not {head_dim}"
-        )
+        raise ModelLoadError(path, "llama.attention.key_length", f"rope needs an even head size, not {head_dim}")
     if rope_factors is not None and len(rope_factors) != head_dim // 2:
-        raise ModelLoadError(
-            path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {head_dim // 2}"
-        )
+        raise ModelLoadError(path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {head_dim // 2}")
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -111,9 +107,7 @@ class _Keys:
         self._path, self._metadata = path, metadata
         for key in metadata:
             if key.startswith("llama.") and key not in _KNOWN_KEYS:
-                raise ModelLoadError(
-                    path, f"{key[:200]!r}", "this key is not known, and could change the result"
-                )
+                raise ModelLoadError(path, f"{key[:200]!r}", "this key is not known, and could change the result")
         if self.get("expert_count", 0):
             self.fail("expert_count", "mixtures of experts are not supported")
 
@@ -129,9 +123,7 @@ class _Keys:
     def count(self, key: str, default: int | None = None) -> int:
         value = self.get(key, default)
         if type(value) is not int or not 0 < value < 2**31:
-            self.fail(
-                key, "is missing" if value is None else f"{value!r:.40} is not a positive 31-bit integer"
-            )
+            self.fail(key, "is missing" if value is None else f"{value!r:.40} is not a positive 31-bit integer")
         return int(value)
 
     def positive(self, key: str, default: float | None = None) -> float:
@@ -152,7 +144,5 @@ class _Keys:
         if value is None:
             return None
         if type(value) is not int or not 0 <= value < vocab_size:
-            raise ModelLoadError(
-                self._path, key, f"{value!r:.40} is not a token of a vocabulary of {vocab_size}"
-            )
+            raise ModelLoadError(self._path, key, f"{value!r:.40} is not a token of a vocabulary of {vocab_size}")
         return int(value)

@@ -89,18 +89,12 @@ def _place(reader: _Reader, infos: list[_TensorInfo], start: int, alignment: int
         if info.offset % alignment:
             reader.fail(field, f"offset {info.offset} is not a multiple of the alignment {alignment}")
         if info.offset < previous:
-            reader.fail(
-                field, f"begins at byte {info.offset} of the data and overlaps the one up to {previous}"
-            )
+            reader.fail(field, f"begins at byte {info.offset} of the data and overlaps the one up to {previous}")
         previous = info.offset + length
         if previous > size:
-            reader.fail(
-                field, f"ends at byte {previous} of {max(size, 0)} bytes of data: the file is truncated?"
-            )
+            reader.fail(field, f"ends at byte {previous} of {max(size, 0)} bytes of data: the file is truncated?")
         begin = start + info.offset
-        tensors[info.name] = StoredTensor(
-            info.name, info.format, info.shape, reader.content[begin : begin + length]
-        )
+        tensors[info.name] = StoredTensor(info.name, info.format, info.shape, reader.content[begin : begin + length])
     return tensors
 
 
@@ -157,9 +151,7 @@ class _Reader:
         if num_keys > min(MAX_KEYS, remaining // 13):
             self.fail("key-value count", f"{num_keys} in {remaining} bytes; at most {MAX_KEYS} are accepted")
         if num_tensors > min(MAX_TENSORS, remaining // 32):
-            self.fail(
-                "tensor count", f"{num_tensors} in {remaining} bytes; at most {MAX_TENSORS} are accepted"
-            )
+            self.fail("tensor count", f"{num_tensors} in {remaining} bytes; at most {MAX_TENSORS} are accepted")
         return num_tensors, num_keys
 
     def metadata(self, count: int) -> dict[str, Any]:
@@ -202,15 +194,11 @@ class _Reader:
         self.position += values.nbytes
         if kind != _BOOL:
             return values
-        return (
-            values.view(np.bool_) if values.max(initial=0) <= 1 else self.fail(field, "has booleans above 1")
-        )
+        return values.view(np.bool_) if values.max(initial=0) <= 1 else self.fail(field, "has booleans above 1")
 
     def strings(self, count: int, field: str) -> list[str]:
         if count > min(self.strings_left, (self.size - self.position) // 8):
-            self.fail(
-                field, f"{count} strings in {self.size - self.position} bytes; {MAX_STRINGS} are accepted"
-            )
+            self.fail(field, f"{count} strings in {self.size - self.position} bytes; {MAX_STRINGS} are accepted")
         self.strings_left -= count
         result: list[str] = []
         while len(result) < count:
@@ -231,9 +219,7 @@ class _Reader:
                     self.fail(field, "the file ends inside of the array: it is truncated?")
                 position = begin + length_at(data, position)[0]
                 if position > size:
-                    self.fail(
-                        field, f"a string of {position - begin} bytes in the {size - begin} that remain"
-                    )
+                    self.fail(field, f"a string of {position - begin} bytes in the {size - begin} that remain")
                 if position - begin > 4096:
                     self.charge(field, 4 * (position - begin))
                 append(data[begin:position].decode())

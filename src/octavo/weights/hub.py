@@ -35,9 +35,7 @@ def resolve_hub(
     if file is not None:
         patterns = [file, _SPLIT.sub("-*-of-*", file.removesuffix(".gguf")) + ".gguf"]
     elif quantization is not None:
-        patterns = [
-            f"*{tag}*.gguf" for tag in sorted({quantization, quantization.upper(), quantization.lower()})
-        ]
+        patterns = [f"*{tag}*.gguf" for tag in sorted({quantization, quantization.upper(), quantization.lower()})]
     else:
         patterns = _PATTERNS
     folder = _snapshot(repository, revision, patterns, cache, offline, progress, timeout)
@@ -111,9 +109,7 @@ def _raise_if_final(repository: str, revision: str | None, error: Exception) -> 
     )
 
     if isinstance(error, GatedRepoError):
-        reason = (
-            "asks for its licence to be accepted on its page; then set HF_TOKEN to a token of your account"
-        )
+        reason = "asks for its licence to be accepted on its page; then set HF_TOKEN to a token of your account"
     elif isinstance(error, RepositoryNotFoundError):
         reason = "does not exist on the Hub, or is private: check the name, or set HF_TOKEN"
     elif isinstance(error, RevisionNotFoundError):

