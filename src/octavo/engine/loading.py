@@ -126,7 +126,7 @@ def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate |
             source = Path(given).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("chat_template", given, f"can't be read: {error}") from None
-    return None if source is None else ChatTemplate(source)
+    return None if source is None else ChatTemplate(source, tokenizer.special_tokens_map)
 
 
 def _generation_config(config: EngineConfig, path: Path) -> dict[str, Any]:
