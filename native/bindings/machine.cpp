@@ -1,6 +1,8 @@
 // The machine's own limits, measured: what kernels and engines are compared against.
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 
 #include "core/buffer.h"
@@ -17,26 +19,28 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Bytes per second that all threads together read from memory, over `bytes` that fit no cache.
+// Bytes per second that all threads together read from memory, over `bytes` that fit no cache. Each thread reads four
+// streams at once: one alone does not keep the prefetchers busy.
 double read_bandwidth(int64_t bytes) {
+  constexpr int kStreams = 4, kLine = 8;  // words
   Buffer memory(bytes);
   ThreadPool& pool = ThreadPool::instance();
-  const int64_t words = bytes / 8, slice = words / pool.size();
+  const int64_t lines = bytes / 8 / kLine / kStreams / pool.size(), stream = lines * kLine;
   auto* data = memory.as<uint64_t>();
-  pool.run([&](int t) {
-    for (int64_t i = t * slice; i < (t + 1) * slice; i += 8) data[i] = i;
-  });
+  pool.run([&](int t) { std::fill_n(data + t * stream * kStreams, stream * kStreams, t); });
   double best = 0;
   for (int round = 0; round < 3; ++round) {
     std::atomic<uint64_t> sink{0};
     const auto begin = std::chrono::steady_clock::now();
     pool.run([&](int t) {
-      uint64_t sum[8] = {};
-      for (int64_t i = t * slice; i + 8 <= (t + 1) * slice; i += 8)
-        for (int j = 0; j < 8; ++j) sum[j] += data[i + j];
+      const uint64_t* at = data + t * stream * kStreams;
+      uint64_t sum[kStreams] = {};
+      for (int64_t i = 0; i < stream; i += kLine)
+        for (int s = 0; s < kStreams; ++s)
+          for (int w = 0; w < kLine; ++w) sum[s] += at[s * stream + i + w];
       for (uint64_t s : sum) sink.fetch_add(s);
     });
-    best = std::max(best, static_cast<double>(slice * pool.size() * 8) / seconds_since(begin));
+    best = std::max(best, static_cast<double>(stream * kStreams * pool.size() * 8) / seconds_since(begin));
   }
   return best;
 }

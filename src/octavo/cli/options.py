@@ -85,7 +85,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         ("--seed", int, "same seed, same answer"),
     ):
         group.add_argument(name, type=kind, default=none, help=text)
-    group.add_argument("--max-tokens", type=size, default=none, help="longest answer; by default up to the context")
+    group.add_argument("--max-tokens", type=size, default=none, help="longest answer, 1024 by default")
     group.add_argument("--stop", action="append", default=none, metavar="TEXT", help="end before this text; repeatable")
     group.add_argument("--ignore-eos", action="store_true", default=none)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from octavo.request import RequestOutput
 
 BANDWIDTH_SAMPLE = 128 << 20  # bytes read to measure the machine
+DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # where neither the user nor the model says
 
 
 def parser() -> Parser:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     from octavo.llm import LLM
 
     llm = LLM(model, **engine_options(args))
-    params = default_sampling_params(llm.model, **{"max_tokens": None, **sampling_options(args)})
+    params = default_sampling_params(llm.model, sampling_options(args), DEFAULTS)
     prompt = _prompt(llm, text, args)
     pieces: list[RequestOutput] = []
     for output in llm.stream(prompt, params):
