@@ -95,27 +95,48 @@ class LLM:
         Raises ChatTemplateError if the model has no template and `chat_template` gives none, or if it fails.
         """
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
+        prompts = [
+            self.chat_prompt(
+                conversation,
+                chat_template=chat_template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                tools=tools,
+                chat_template_kwargs=chat_template_kwargs,
+            )
+            for conversation in conversations
+        ]
+        single = len(prompts) == 1
+        outputs = self._run(prompts, self._params_for(prompts, sampling_params), [0] * len(prompts), use_tqdm)
+        if single and outputs[0].error is not None:
+            raise outputs[0].error
+        return outputs
+
+    def chat_prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """A conversation as the prompt that `chat` completes, for `stream`. Raises ChatTemplateError."""
         encoder = self._chat
         if chat_template is not None:
             from octavo.text.chat_template import ChatTemplate
 
             tokenizer = self.model.tokenizer
             encoder = ChatEncoder(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens_map))
-        prompts = []
-        for conversation in conversations:
-            rendered = encoder.encode(
-                conversation,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                tools=tools,
-                template_kwargs=chat_template_kwargs,
-            )
-            prompts.append(Prompt(rendered.text, rendered.token_ids))
-        single = len(prompts) == 1
-        outputs = self._run(prompts, self._params_for(prompts, sampling_params), [0] * len(prompts), use_tqdm)
-        if single and outputs[0].error is not None:
-            raise outputs[0].error
-        return outputs
+        rendered = encoder.encode(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            template_kwargs=chat_template_kwargs,
+        )
+        return Prompt(rendered.text, rendered.token_ids)
 
     def beam_search(
         self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False

@@ -1,0 +1,77 @@
+"""The `octavo` command: finds the subcommand, runs it, and makes one line of what goes wrong.
+
+Start-up counts: a subcommand's module is imported when it is called, and nothing heavy before that.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from octavo.cli.parser import UsageError, unknown
+from octavo.errors import OctavoError
+
+COMMANDS = {
+    "run": "answer a prompt, streamed as it is made",
+    "pull": "fetch a model ahead of time, and print where it is",
+    "bench": "measure latency or throughput on this machine",
+}
+
+USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the latter as a shell reports SIGINT and SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command in `argv`, without the program's name, and returns its exit code."""
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except OctavoError as error:
+        _complain(error)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return BROKEN_PIPE
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv[:1] == ["--version"]:
+        from octavo import __version__
+
+        print(f"octavo {__version__}")
+        return 0
+    name = choose("octavo", COMMANDS, argv)
+    return 0 if name is None else import_module(f"octavo.cli.{name}").main(argv[1:])
+
+
+def choose(prog: str, commands: Mapping[str, str], argv: Sequence[str]) -> str | None:
+    """The command that `argv` begins with; None if help was asked for and given. Raises UsageError."""
+    word = argv[0] if argv else "--help"
+    if word in commands:
+        return word
+    if word not in ("--help", "-h", "help"):
+        raise UsageError(unknown("command" if word[:1] != "-" else "flag", word, [*commands, "--help"], prog))
+    print(f"usage: {prog} COMMAND …\n")
+    for name, summary in commands.items():
+        print(f"  {name:<12}{summary}")
+    print(f"\n{prog} COMMAND --help has the flags of a command.")
+    return None
+
+
+def _complain(error: OctavoError) -> None:
+    message = " ".join(str(error).split())
+    if not isinstance(error, UsageError):
+        from octavo.cli.options import spell_flags
+
+        message = spell_flags(message)
+    print(f"octavo: {message}", file=sys.stderr)
+
+
+def _forget_stdout() -> None:
+    """Nobody reads the output any more; the interpreter's last flush must not complain about that."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,24 @@
+"""`octavo pull MODEL`: fetch a model ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from octavo.cli.options import MODEL_FLAGS, MODEL_HELP, add_flags, report_notes, take_model
+from octavo.cli.parser import Parser
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser("octavo pull", "[flags] [MODEL]", "Fetches a model and prints where it is.")
+    parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
+    add_flags(parser, "model", MODEL_FLAGS, without=("tokenizer", "chat_template", "generation_config"))
+    args = parser.parse(argv)
+    take_model(args, args.given)
+    report_notes()
+
+    from octavo.weights.source import DEFAULT_MODEL, resolve
+
+    reference = getattr(args, "model", DEFAULT_MODEL)
+    revision, directory = getattr(args, "revision", None), getattr(args, "download_dir", None)
+    print(resolve(reference, revision=revision, cache_dir=directory))
+    return 0
