@@ -2,7 +2,8 @@
 
     python benchmarks/kernels.py [MODEL] [--rows 1 4 16 64 1024] [--output-json FILE]
 
-A step of up to 64 rows is one of decoding: so many sequences with `--context` tokens each. A longer one is one prompt.
+A step of up to 64 rows decodes: so many sequences with `--context` tokens each. A longer one is one prompt.
+Times include waiting for the slowest thread: on a machine that does other work, they say little.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ def _parser() -> Parser:
     parser = Parser(
         "octavo run",
         "[flags] [MODEL] PROMPT",
-        "Answers a prompt on stdout as the answer is made, and says on stderr how fast that was. A PROMPT of - "
-        f"is read from stdin. Sampling defaults are the model's own; at most {MAX_TOKENS} tokens are generated "
-        "unless the model or --max-tokens says otherwise.",
+        "Answers a prompt on stdout as the answer is made, and says on stderr how fast that was. A PROMPT of "
+        "- is read from stdin. Sampling defaults are the model's own; an answer has at most "
+        f"{MAX_TOKENS} tokens unless the model or --max-tokens says otherwise.",
     )
     parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
     group = parser.add_argument_group("run")
