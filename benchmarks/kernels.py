@@ -1,90 +1,113 @@
-"""Times every kind of op on a model's tape: python benchmarks/kernels.py [MODEL] [--dtype float32].
+"""Times the native ops of a model's steps, op by op, beside the machine's limits.
 
-Prints, for steps of 1 to 64 decoding sequences and for a prompt, the milliseconds of each op, and GB/s and GFLOP/s of
-the whole step beside what the machine can do.
+    python benchmarks/kernels.py [MODEL] [--rows 1 4 16 64 1024] [--output-json FILE]
+
+A step of up to 64 rows decodes: so many sequences with `--context` tokens each. A longer one is one prompt.
+Times include waiting for the slowest thread: on a machine that does other work, they say little.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import json
+import math
+import sys
 from collections import defaultdict
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+from octavo import LLM, SamplingParams
+from octavo.cli.report import describe, header, measure_limits, shares, show_rates
+from octavo.errors import OctavoError
+from octavo.executor.native.lowering import AttentionOp, MatmulOp, TapeOp
+from octavo.request import Chunk, Request, Sequence, StepPlan
 
-from octavo import LLM
-from octavo.engine.loading import LoadedModel
-from octavo.engine.speed import cost, matmul_flops, memory_bandwidth
-from octavo.executor.native import lowering
-
-CASES = {  # name: (sequences, tokens in the cache, tokens computed)
-    "decode 1": (1, 64, 1),
-    "decode 4": (4, 64, 1),
-    "decode 16": (16, 64, 1),
-    "decode 64": (64, 64, 1),
-    "decode 1 at 1024": (1, 1024, 1),
-    "prompt of 1024": (1, 0, 1024),
-}
+MOST_DECODING = 64
+COLUMNS = "{op:<10} {shape:<16} {rows:>5} {calls:>5} {microseconds:>10.1f} µs {rates}"
 
 
-def label(op: lowering.TapeOp) -> str:
-    if isinstance(op, lowering.MatmulOp):
-        names = " + ".join(weight.name.split(".")[-2] for weight in op.weight.weights)
-        return f"matmul {names} ({op.epilogue})"
-    return type(op).__name__.removesuffix("Op").lower()
-
-
-def steps(model: LoadedModel, sequences: int, context: int, count: int) -> tuple[Any, ...]:
-    """Arguments of a native step."""
-    blocks = -(-(context + count) // model.plan.block_size)
-    tables = np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks)
-    tokens = np.random.default_rng(0).integers(0, model.vocab_size, sequences * count).astype(np.int32)
-    last = np.arange(1, sequences + 1, dtype=np.int32) * count - 1
-    starts, counts = np.full(sequences, context, np.int32), np.full(sequences, count, np.int32)
-    return tokens, starts, counts, tables, last, np.zeros((0, 2), np.int32)
-
-
-def measure(model: LoadedModel, name: str, repeat: int) -> None:
-    sequences, context, count = CASES[name]
-    native: Any = model.executor.native  # type: ignore[attr-defined]
-    arguments = steps(model, sequences, context, count)
-    seconds = []
-    for _ in range(repeat):
-        begin = time.perf_counter()
-        native.run(*arguments)
-        seconds.append(time.perf_counter() - begin)
-    before = native.profile()
-    native.set_profiling(True)
-    for _ in range(repeat):
-        native.run(*arguments)
-    native.set_profiling(False)
-    best = min(seconds)
-    spent = cost(model, [(count, context + count)] * sequences, sequences)
-    bandwidth, flops = spent.read_bytes / best, spent.flops / best
-    print(
-        f"{name}: {1000 * best:.2f} ms, {sequences * count / best:.0f} tok/s, {bandwidth / 1e9:.1f} GB/s "
-        f"({bandwidth / memory_bandwidth(512 << 20):.0%}), {flops / 1e9:.0f} GFLOP/s "
-        f"({flops / matmul_flops(model.config.compute_dtype == 'float32'):.0%})"
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    times: dict[str, float] = defaultdict(float)
-    tape = model.executor.tape  # type: ignore[attr-defined]
-    for op, (_, start), (_, end) in zip(tape.ops, before, native.profile(), strict=True):
-        times[label(op)] += (end - start) / repeat
-    for what, value in times.items():
-        print(f"    {what:56}{1000 * value:9.3f} ms")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--repeat", type=int, default=10)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16, 64, 1024], metavar="N")
+    parser.add_argument("--context", type=int, default=256, metavar="N", help="tokens of a decoding sequence")
+    parser.add_argument("--repeat", type=int, default=10, metavar="N", help="steps that are measured")
+    parser.add_argument("--dtype", default="auto", help="auto, bfloat16 or float32")
+    parser.add_argument("--output-json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    model = LLM(args.model, dtype=args.dtype, max_model_len=2048).model
-    for name in CASES:
-        measure(model, name, args.repeat)
+    longest = max(args.context, *args.rows)
+    sizes = {"max_num_seqs": MOST_DECODING, "max_num_batched_tokens": longest, "max_model_len": longest + 1}
+    try:
+        llm = LLM(args.model, dtype=args.dtype, enable_prefix_caching=False, **sizes)
+    except OctavoError as error:
+        print(f"kernels: {error}", file=sys.stderr)
+        return 2
+    limits = measure_limits(llm.model.config.compute_dtype)
+    results = [row for rows in args.rows for row in measure(llm, rows, args.context, args.repeat, limits)]
+    workload = {"rows": args.rows, "context": args.context, "repeat": args.repeat}
+    document = describe("kernels", llm, limits, workload, results)
+    print(header(document))
+    for row in results:
+        print(COLUMNS.format(**row, microseconds=row["seconds"] * 1e6, rates=show_rates(row)))
+    if args.output_json:
+        args.output_json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> list[dict]:
+    """The ops of a step of `rows` tokens, those of the same shape together."""
+    executor = llm.model.executor
+    plan = step(rows, context, executor.block_size)
+    executor.native.set_profiling(True)
+    executor.run(plan)
+    before = [seconds for _, seconds in executor.native.profile()]
+    for _ in range(repeat):
+        executor.run(plan)
+    spent: dict[tuple[str, str], list[float]] = defaultdict(list)
+    costs: dict[tuple[str, str], tuple[int, int]] = {}
+    value_bytes = 4 if llm.model.config.compute_dtype == "float32" else 2
+    for op, (name, seconds), start in zip(executor.tape.ops, executor.native.profile(), before, strict=True):
+        if (described := cost(op, plan, value_bytes)) is not None:
+            shape, read, flops = described
+            spent[name, shape].append((seconds - start) / repeat)
+            costs[name, shape] = read, flops
+    found = []
+    for key, times in spent.items():
+        seconds, (read, flops) = sum(times) / len(times), costs[key]
+        row = {"op": key[0], "shape": key[1], "rows": rows, "calls": len(times), "seconds": seconds}
+        found.append(row | shares(read / seconds, flops / seconds, limits))
+    return found
+
+
+def step(rows: int, context: int, block_size: int) -> StepPlan:
+    """One token each of `rows` sequences, or the `rows` tokens of one prompt."""
+    number, length, start = (rows, context, context - 1) if rows <= MOST_DECODING else (1, rows, 0)
+    blocks = math.ceil(length / block_size)
+    chunks = []
+    for i in range(number):
+        sequence = Sequence(0, [1] * length, length, blocks=list(range(i * blocks, (i + 1) * blocks)))
+        request = Request(str(i), sequence.tokens, SamplingParams(), sequences=[sequence])
+        chunks.append(Chunk(request, sequence, start, length - start))
+    return StepPlan(chunks)
+
+
+def cost(op: TapeOp, plan: StepPlan, value_bytes: int) -> tuple[str, int, int] | None:
+    """(shape, bytes of weights and KV cache read, FLOPs) of an op; None for the small ones."""
+    if isinstance(op, MatmulOp):
+        rows = len(plan.chunks) if op.out.logit_rows else plan.num_tokens
+        n, k = sum(weight.shape[0] for weight in op.weight.weights), op.weight.weights[0].shape[1]
+        return f"{n}x{k}", n * k * value_bytes, 2 * rows * n * k
+    if isinstance(op, AttentionOp):
+        node = op.node
+        ends = [chunk.start + chunk.count for chunk in plan.chunks]
+        pairs = sum(
+            sum(range(chunk.start + 1, end + 1)) for chunk, end in zip(plan.chunks, ends, strict=True)
+        )
+        read = sum(ends) * 2 * node.kv_heads * node.head_dim * value_bytes
+        return f"{node.heads}/{node.kv_heads} x {node.head_dim}", read, pairs * 4 * node.heads * node.head_dim
+    return None
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

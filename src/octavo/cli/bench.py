@@ -1,185 +1,229 @@
-"""`octavo bench`: what a model does on this machine, beside what the machine can do."""
+"""`octavo bench latency|throughput [MODEL]`: how fast the engine is, beside the machine's measured limits.
+
+Prompts are random token ids, the same for the same seed; outputs have their full length; the prefix cache is
+off unless it is asked for. What `--output-json` writes is described in benchmarks/schema.md.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
-import statistics
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octavo.cli.main import Parser
-from octavo.cli.options import MODEL_HELP, add_engine_options, engine_options, size
+from octavo.cli.main import choose
+from octavo.cli.options import (
+    MODEL_HELP,
+    SAMPLING_FLAGS,
+    add_engine_flags,
+    add_flags,
+    engine_options,
+    options_of,
+    positive,
+    report_notes,
+    take_model,
+)
+from octavo.cli.parser import Parser
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.request import RequestOutput
 
-BANDWIDTH_SAMPLE = 512 << 20  # bytes read to measure the machine
-
-
-def parser() -> Parser:
-    p = Parser(prog="octavo bench", description="Measures the engine with random tokens, without prefix caching.")
-    commands = p.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="{latency,throughput}")
-    latency = commands.add_parser("latency", help="one batch at a time: time to first token, time per token")
-    _add_common(latency, input_len=32)
-    latency.add_argument("--batch-size", type=size, default=1, metavar="N")
-    latency.add_argument("--num-iters", type=size, default=10, metavar="N", help="batches that are measured")
-    latency.add_argument("--num-iters-warmup", type=size, default=2, metavar="N", help="batches before that")
-    throughput = commands.add_parser("throughput", help="many requests at once: tokens per second")
-    _add_common(throughput, input_len=256)
-    throughput.add_argument("--num-prompts", type=size, default=64, metavar="N")
-    throughput.add_argument("--dataset-name", default="random", choices=["random"])
-    return p
-
-
-def _add_common(p: argparse.ArgumentParser, input_len: int) -> None:
-    p.add_argument("words", nargs="?", metavar="MODEL", help=MODEL_HELP)
-    p.add_argument("--model", help="the model, instead of the argument")
-    p.add_argument("--input-len", "--random-input-len", type=size, default=input_len, metavar="N")
-    p.add_argument("--output-len", "--random-output-len", type=size, default=128, metavar="N")
-    p.add_argument("--output-json", metavar="FILE", help="write all figures; benchmarks/README.md has the schema")
-    p.add_argument("--seed", type=int, default=0, help="of the random prompts")
-    add_engine_options(p)
+KINDS = {
+    "latency": "one batch at a time: time to the first token, between tokens, and in all",
+    "throughput": "many requests at once: tokens and requests per second",
+}
+SAMPLING = [flag for flag in SAMPLING_FLAGS if flag.name in ("temperature", "top_p", "top_k", "min_p")]
+Json = dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> int:
-    args = parser().parse_args(argv)
-    from octavo.llm import LLM
+    kind = choose("octavo bench", KINDS, argv)
+    if kind is None:
+        return 0
+    args = _parser(kind).parse(argv[1:])
+    take_model(args, args.given)
+    _check_writable(args.output_json)
+    report_notes()
 
-    options = {"enable_prefix_caching": False, **engine_options(args)}
-    llm = LLM(args.model or args.words, **options)
-    longest = args.input_len + args.output_len
-    if longest > llm.model.max_model_len:
-        reason = f"{args.input_len} + {args.output_len} tokens do not fit max_model_len {llm.model.max_model_len}"
-        raise ConfigError("--input-len", args.input_len, reason)
-    report = (_latency if args.command == "latency" else _throughput)(llm, args)
-    print(_show(report))
-    if args.output_json:
-        Path(args.output_json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    from octavo.cli import report
+
+    llm = _load(kind, args)
+    limits = report.measure_limits(llm.model.config.compute_dtype)
+    bench = {"latency": _latency, "throughput": _throughput}[kind]
+    workload, results = bench(llm, args, limits)
+    document = report.describe(kind, llm, limits, workload, results)
+    print(_table(document))
+    if args.output_json is not None:
+        args.output_json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _latency(llm: LLM, args: argparse.Namespace) -> dict[str, Any]:
-    run = _workload(llm, args, args.batch_size)
-    for _ in range(args.num_iters_warmup):
-        run()
-    begin = time.perf_counter()
-    outputs = [output for _ in range(args.num_iters) for output in run()]
-    seconds = (time.perf_counter() - begin) / args.num_iters
-    return _report(llm, args, outputs, args.batch_size, seconds)
+def _parser(kind: str) -> Parser:
+    parser = Parser(f"octavo bench {kind}", "[flags] [MODEL]", f"Measures the engine: {KINDS[kind]}.")
+    parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
+    group = parser.add_argument_group("workload")
+
+    def number(default: int, help: str, *names: str) -> None:
+        group.add_argument(*names, type=positive, default=default, metavar="N", help=f"{help} ({default})")
+
+    number(32 if kind == "latency" else 256, "tokens of a prompt", "--input-len", "--random-input-len")
+    number(128, "tokens of an output", "--output-len", "--random-output-len")
+    if kind == "latency":
+        number(1, "requests of a batch", "--batch-size")
+        number(10, "batches that are measured", "--num-iters")
+        number(2, "batches before those", "--warmup", "--num-iters-warmup")
+    else:
+        number(64, "requests", "--num-prompts")
+        group.add_argument("--dataset-name", choices=["random"], default="random", help="of the prompts")
+    group.add_argument("--output-json", type=Path, default=None, metavar="FILE", help="where results go")
+    add_flags(parser, "sampling (greedy by default)", SAMPLING)
+    add_engine_flags(parser)
+    return parser
 
 
-def _throughput(llm: LLM, args: argparse.Namespace) -> dict[str, Any]:
-    run = _workload(llm, args, args.num_prompts)
-    begin = time.perf_counter()
-    outputs = run()
-    return _report(llm, args, outputs, args.num_prompts, time.perf_counter() - begin)
+def _check_writable(file: Path | None) -> None:
+    if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
+        raise ConfigError("output_json", str(file), "can't be written there")
 
 
-def _workload(llm: LLM, args: argparse.Namespace, count: int) -> Callable[[], list[RequestOutput]]:
-    """A function that generates `output_len` tokens for each of `count` random prompts, all at once."""
-    from octavo.sampling_params import SamplingParams
+def _load(kind: str, args: argparse.Namespace) -> LLM:
+    from octavo.llm import LLM
 
-    rng = random.Random(args.seed)
-    ids = range(llm.model.vocab_size)
-    prompts = [{"prompt_token_ids": rng.choices(ids, k=args.input_len)} for _ in range(count)]
-    params = SamplingParams(temperature=0, max_tokens=args.output_len, ignore_eos=True, detokenize=False)
-    return lambda: llm.generate(prompts, params, use_tqdm=False)
+    defaults = {"enable_prefix_caching": False, "max_model_len": args.input_len + args.output_len}
+    if kind == "latency":
+        defaults["max_num_seqs"] = args.batch_size
+    return LLM(**{**defaults, **engine_options(args)})
 
 
-def _report(
-    llm: LLM, args: argparse.Namespace, outputs: list[RequestOutput], count: int, seconds: float
-) -> dict[str, Any]:
-    """All figures; `seconds` is the time of one run of `count` requests."""
-    from octavo import __version__, _native
-    from octavo.engine.speed import cost, matmul_flops, memory_bandwidth
+def _latency(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
+    from octavo.cli.report import rates
 
-    model, read, written = llm.model, args.input_len, args.output_len
-    ttft, tpot, total = (list(column) for column in zip(*map(_times, outputs), strict=True))
-    batch = min(count, model.config.max_num_seqs)
-    prefill = cost(model, [(read, read)] * batch, batch)
-    decode = cost(model, [(1, read + written // 2)] * batch, batch)
-    step = statistics.median(tpot) if written > 1 else None
-    first = max(ttft) if count <= model.config.max_num_seqs else None
-    return {
-        "command": args.command,
-        "version": __version__,
-        "model": model.name,
-        "dtype": model.config.compute_dtype,
-        "isa": _native.isa(),
-        "threads": _native.num_threads(),
-        "requests": count,
-        "input_len": read,
-        "output_len": written,
-        "seconds": seconds,
-        "requests_per_second": count / seconds,
-        "tokens_per_second": count * (read + written) / seconds,
-        "output_tokens_per_second": count * written / seconds,
-        "prefill_tokens_per_second": None if first is None else count * read / first,
-        "decode_tokens_per_second": None if step is None else batch / step,
-        "ttft": _spread(ttft),
-        "tpot": _spread(tpot) if written > 1 else None,
-        "end_to_end": _spread(total),
-        "prefill_flops": None if first is None else prefill.flops / first,
-        "decode_flops": None if step is None else decode.flops / step,
-        "decode_bytes_per_second": None if step is None else decode.read_bytes / step,
-        "machine_flops": matmul_flops(model.config.compute_dtype == "float32"),
-        "machine_bytes_per_second": memory_bandwidth(BANDWIDTH_SAMPLE),
+    prompts = random_prompts(llm, args.batch_size, args.input_len, getattr(args, "seed", 0))
+    outputs: list[RequestOutput] = []
+    for i in range(args.warmup + args.num_iters):
+        batch, _ = _run(llm, prompts, args)
+        outputs += batch if i >= args.warmup else []
+    times = _times(outputs)
+    size, length, middle = args.batch_size, args.input_len, args.input_len + args.output_len // 2
+    results = times | {
+        "prefill": rates(llm, [(length, length)] * size, times["ttft_s"], limits),
+        "decode": rates(llm, [(1, middle)] * size, times["tpot_s"], limits),
     }
+    workload = {"batch_size": size, "iterations": args.num_iters, "warmup": args.warmup}
+    return _workload(args, workload), results
 
 
-def _times(output: RequestOutput) -> tuple[float, float, float]:
-    """Seconds to the first token, per further token, and in all."""
-    metrics = output.metrics
-    assert metrics is not None
-    assert metrics.first_token_time is not None
-    assert metrics.finished_time is not None
-    further = max(1, len(output.outputs[0].token_ids) - 1)
-    return (
-        metrics.first_token_time - metrics.arrival_time,
-        (metrics.finished_time - metrics.first_token_time) / further,
-        metrics.finished_time - metrics.arrival_time,
-    )
+def _throughput(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
+    """Bytes are estimated: the weights once per step, and the KV cache of the decoding sequences."""
+    from octavo.cli.report import shares
+    from octavo.cli.speed import model_cost
+
+    prompts = random_prompts(llm, args.num_prompts, args.input_len, getattr(args, "seed", 0))
+    _run(llm, prompts[:1], args)  # first touches of memory
+    begin = time.monotonic()
+    outputs, steps = _run(llm, prompts, args)
+    seconds = time.monotonic() - begin
+    tokens = args.input_len + args.output_len
+    weights = model_cost(llm.model, [(1, 1)], 1).read_bytes
+    per_token = model_cost(llm.model, [(1, args.input_len + args.output_len // 2)], 1).read_bytes - weights
+    whole = model_cost(llm.model, [(tokens - 1, tokens - 1)], args.output_len)
+    read = steps * weights + len(prompts) * (args.output_len - 1) * per_token
+    results = _times(outputs) | {
+        "seconds": seconds,
+        "steps": steps,
+        "requests_per_second": len(prompts) / seconds,
+        "total_tokens_per_second": len(prompts) * tokens / seconds,
+        "output_tokens_per_second": len(prompts) * args.output_len / seconds,
+        "overall": shares(read / seconds, len(prompts) * whole.flops / seconds, limits),
+    }
+    return _workload(args, {"num_prompts": len(prompts)}), results
 
 
-def _spread(seconds: list[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
+def _run(llm: LLM, prompts: list[list[int]], args: argparse.Namespace) -> tuple[list[RequestOutput], int]:
+    """Runs all prompts at once; their outputs, and the number of steps that took."""
+    from octavo.engine.inputs import Prompt
+    from octavo.sampling_params import RequestOutputKind, SamplingParams
 
-    def percentile(p: int) -> float:
-        return ordered[min(len(ordered) - 1, round(p / 100 * (len(ordered) - 1)))]
+    sampling = {"temperature": 0.0, **options_of(args, SAMPLING)}
+    params = SamplingParams(**sampling, max_tokens=args.output_len, ignore_eos=True)
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    names = [f"bench-{i}" for i in range(len(prompts))]
+    outputs, steps = [], 0
+    try:
+        for name, ids in zip(names, prompts, strict=True):
+            llm.engine.submit(name, Prompt(None, ids), params)
+        while llm.engine.has_work:
+            outputs += llm.engine.step()
+            steps += 1
+    finally:
+        for name in names:
+            llm.engine.abort(name)
+    for output in outputs:
+        if output.error is not None:
+            raise output.error
+    return outputs, steps
 
-    return {"mean": statistics.fmean(ordered)} | {f"p{p}": percentile(p) for p in (50, 90, 99)}
+
+def random_prompts(llm: LLM, number: int, length: int, seed: int) -> list[list[int]]:
+    import random
+
+    source = random.Random(seed)
+    return [source.choices(range(llm.model.vocab_size), k=length) for _ in range(number)]
 
 
-def _show(r: dict[str, Any]) -> str:
-    lines = [
-        f"{r['command']}: {r['requests']} x ({r['input_len']} in, {r['output_len']} out), {r['model']}, {r['dtype']}, "
-        f"{r['isa']}, {r['threads']} threads"
-    ]
-    for name, label in (("ttft", "time to first token"), ("tpot", "time per token"), ("end_to_end", "end to end")):
-        if r[name]:
-            values = "  ".join(f"{key} {1000 * value:.2f} ms" for key, value in r[name].items())
-            lines.append(f"  {label:22}{values}")
-    if r["prefill_flops"]:
-        share = r["prefill_flops"] / r["machine_flops"]
+def _workload(args: argparse.Namespace, more: Json) -> Json:
+    lengths = {"input_len": args.input_len, "output_len": args.output_len}
+    return more | lengths | {"temperature": 0.0, **options_of(args, SAMPLING)}
+
+
+def _times(outputs: Sequence[RequestOutput]) -> Json:
+    """TTFT, TPOT and whole time of requests, in seconds: mean and percentiles."""
+    from octavo.cli.speed import first_token_seconds, seconds_per_token
+
+    times: dict[str, list[float]] = {"ttft_s": [], "tpot_s": [], "e2e_s": []}
+    for output in outputs:
+        metrics = output.metrics
+        assert metrics is not None
+        assert metrics.finished_time is not None
+        times["ttft_s"].append(first_token_seconds(metrics))
+        if (per_token := seconds_per_token(metrics, len(output.outputs[0].token_ids))) is not None:
+            times["tpot_s"].append(per_token)
+        times["e2e_s"].append(metrics.finished_time - metrics.arrival_time)
+    return {name: _statistics(values) for name, values in times.items()}
+
+
+def _statistics(values: list[float]) -> Json | None:
+    import numpy as np
+
+    if not values:
+        return None
+    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
+    return {"mean": sum(values) / len(values), "p50": p50, "p90": p90, "p99": p99}
+
+
+def _table(document: Json) -> str:
+    from octavo.cli.report import header, show_rates
+
+    results = document["results"]
+    workload = ", ".join(f"{name} {value}" for name, value in document["workload"].items())
+    lines = [header(document), workload, ""]
+    if "requests_per_second" in results:
         lines.append(
-            f"  {'prefill':22}{r['prefill_tokens_per_second']:.0f} tok/s  {r['prefill_flops'] / 1e9:.0f} GFLOP/s, "
-            f"{share:.0%} of the {r['machine_flops'] / 1e9:.0f} measured"
+            f"{results['requests_per_second']:.2f} requests/s · "
+            f"{results['total_tokens_per_second']:.1f} tok/s in all · "
+            f"{results['output_tokens_per_second']:.1f} tok/s of output · {results['seconds']:.2f} s"
         )
-    if r["decode_flops"]:
-        share = r["decode_bytes_per_second"] / r["machine_bytes_per_second"]
-        lines.append(
-            f"  {'decode':22}{r['decode_tokens_per_second']:.0f} tok/s  {r['decode_bytes_per_second'] / 1e9:.1f} GB/s, "
-            f"{share:.0%} of the {r['machine_bytes_per_second'] / 1e9:.1f} measured; "
-            f"{r['decode_flops'] / 1e9:.0f} GFLOP/s, {r['decode_flops'] / r['machine_flops']:.0%}"
-        )
-    lines.append(
-        f"  {'in all':22}{r['requests_per_second']:.2f} requests/s  {r['tokens_per_second']:.0f} tok/s, "
-        f"{r['output_tokens_per_second']:.0f} of them output"
-    )
+    for part in ("prefill", "decode", "overall"):
+        if results.get(part) is not None:
+            lines.append(f"{part:<9}{show_rates(results[part])}")
+    lines += ["", f"{'ms':<9}" + "".join(f"{name:>10}" for name in ("mean", "p50", "p90", "p99"))]
+    for name, title in {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}.items():
+        if results[name] is not None:
+            values = results[name].values()
+            lines.append(f"{title:<9}" + "".join(f"{1000 * value:>10.1f}" for value in values))
     return "\n".join(lines)
