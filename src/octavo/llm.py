@@ -123,32 +123,6 @@ class LLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        """A conversation as the prompt that `chat` completes, for `stream`. Raises ChatTemplateError."""
-        encoder = self._chat
-        if chat_template is not None:
-            from octavo.text.chat_template import ChatTemplate
-
-            tokenizer = self.model.tokenizer
-            encoder = ChatEncoder(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens_map))
-        rendered = encoder.encode(
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            tools=tools,
-            template_kwargs=chat_template_kwargs,
-        )
-        return Prompt(rendered.text, rendered.token_ids)
-
-    def chat_prompt(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        chat_template: str | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> Prompt:
         """The prompt of one conversation, as text and token ids. Raises ChatTemplateError."""
         encoder = self._chat
         if chat_template is not None:

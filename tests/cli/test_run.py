@@ -111,9 +111,7 @@ def test_a_system_message_comes_first(tiny):
 
 
 def test_the_same_seed_gives_the_same_text(tiny):
-    runs = [
-        octavo("run", tiny, "hi", "--max-tokens", "16", "--seed", seed).stdout for seed in ("1", "1", "2")
-    ]
+    runs = [octavo("run", tiny, "hi", "--max-tokens", "16", "--seed", seed).stdout for seed in ("1", "1", "2")]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 
