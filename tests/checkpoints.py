@@ -4,8 +4,13 @@ import json
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quantize
+import transformers
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quantize
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from octavo.weights import open_checkpoint
+
+transformers.utils.logging.disable_progress_bar()
 
 KINDS = {"llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 SIZES = {
@@ -87,7 +92,7 @@ K_QUANTS = {
 
 
 def save_gguf(path, kind, seed=0):
-    """Saves a random Llama with all matrices in format `kind`; returns it with the values that the file has."""
+    """Saves a random Llama with all matrices in format `kind`; returns it with the values of the file."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     config = LlamaConfig(**GGUF_SIZES, rms_norm_eps=1e-5)
@@ -105,16 +110,40 @@ def save_gguf(path, kind, seed=0):
         vector = weight.ndim == 1
         data, values = random_blocks(rng, "F32" if vector else kind, tuple(weight.shape))
         weight.data = torch.from_numpy(values)
-        if heads := {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2]):
+        if heads := heads_of(name, config):
             data = swap_rows(data, heads)
-        for ours, theirs in GGUF_NAMES.items():
-            name = name.replace(ours, theirs)
-        writer.add_tensor(name, data, raw_dtype=GGMLQuantizationType["F32" if vector else kind])
+        writer.add_tensor(gguf_name(name), data, raw_dtype=GGMLQuantizationType["F32" if vector else kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return model
+
+
+def read_gguf(path):
+    """A Llama in a GGUF file as transformers runs it, in float32; the gguf package reads the weights."""
+    config = LlamaConfig(**open_checkpoint(path).config)
+    model = LlamaForCausalLM(config).eval()
+    stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    for name, weight in model.named_parameters():
+        tensor = stored[gguf_name(name)]
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if heads := heads_of(name, config):
+            values = values.reshape(heads, -1, 2, weight.shape[1]).swapaxes(1, 2)
+        weight.data = torch.from_numpy(values.reshape(weight.shape).copy())
+    return model
+
+
+def gguf_name(name):
+    for ours, theirs in GGUF_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def heads_of(name, config):
+    """How many heads the rows of Q or K are; None for other tensors."""
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    return heads.get(name.split(".")[-2])
 
 
 def random_blocks(rng, kind, shape):

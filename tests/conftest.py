@@ -37,3 +37,19 @@ def real_model():
 @pytest.fixture(scope="session")
 def inaugural_text():
     return (DATA / "jfk-inaugural-1961.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def transformers_model(real_model):
+    """The default model as transformers runs it, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from checkpoints import read_gguf
+
+    path = real_model
+    if path.suffix != ".gguf" and not (path / "config.json").exists():
+        path = next(path.glob("*.gguf"))
+    if path.suffix == ".gguf":
+        return read_gguf(path)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
