@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quantize
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from octavo.weights import open_checkpoint
@@ -163,3 +164,34 @@ def random_blocks(rng, kind, shape):
 def swap_rows(data, heads):
     """The order in which llama.cpp stores the rows of Q and K: those that rotate together are neighbours."""
     return data.reshape(heads, 2, data.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(data.shape)
+
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def save_tokenizer(path, text, vocab_size=480):
+    """Saves a byte-level BPE tokenizer, trained on `text`, with <|end|> as its end of sequence."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|begin|>", "<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(text.splitlines(), trainer)
+    tokenizer.save(str(path / "tokenizer.json"))
+    config = {"bos_token": special[0], "eos_token": special[1], "chat_template": CHAT_TEMPLATE}
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def reference_tokens(model, prompt, choose, count):
+    """`count` tokens after `prompt`, each chosen by `choose` from the model's logits, all of it computed anew."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(choose(transformers_logits(model, tokens)[-1]))
+    return tokens[len(prompt) :]
