@@ -20,16 +20,22 @@ inline void pause() {
 #endif
 }
 
-// Waits until `value` is no longer `old`: `spins` looks, then `yields` time slices, then asleep.
-void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::atomic<uint32_t>& sleepers, int spins,
-                int yields) {
-  for (int i = 0; i < spins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    pause();
-  }
-  for (int i = 0; i < yields; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    std::this_thread::yield();
+using Clock = std::chrono::steady_clock;
+// Inside a job somebody is about to arrive. Between jobs, Python needs some 100 µs from one step to the next.
+constexpr auto kSpinInsideJob = std::chrono::microseconds(50);
+constexpr auto kYieldInsideJob = std::chrono::milliseconds(2);
+constexpr auto kSpinBetweenJobs = std::chrono::microseconds(200);
+
+// Waits until `value` is no longer `old`: spinning, then giving its time slices away, then asleep.
+void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::atomic<uint32_t>& sleepers,
+                Clock::duration spin, Clock::duration yield) {
+  const Clock::time_point begin = Clock::now();
+  for (Clock::duration waited{0}; waited < spin + yield; waited = Clock::now() - begin) {
+    for (int i = 0; i < 64; ++i) {
+      if (value.load(std::memory_order_acquire) != old) return;
+      pause();
+    }
+    if (waited > spin) std::this_thread::yield();
   }
   sleepers.fetch_add(1, std::memory_order_seq_cst);
   while (value.load(std::memory_order_seq_cst) == old) value.wait(old, std::memory_order_seq_cst);
@@ -38,21 +44,6 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::atomic<ui
 
 void wake(std::atomic<uint32_t>& value, std::atomic<uint32_t>& sleepers) {
   if (sleepers.load(std::memory_order_seq_cst) > 0) value.notify_all();
-}
-
-int pauses_in(std::chrono::microseconds span) {
-  const auto begin = std::chrono::steady_clock::now();
-  constexpr int kProbe = 1000;
-  for (int i = 0; i < kProbe; ++i) pause();
-  const auto ns = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
-  return static_cast<int>(span.count() * 1000.0 * kProbe / (ns > 1 ? ns : 1));
-}
-
-constexpr int kYieldsInsideJob = 200;
-
-int spins_between_jobs() {
-  static const int spins = pauses_in(std::chrono::microseconds(50));
-  return spins;
 }
 
 }  // namespace
@@ -97,7 +88,7 @@ void ThreadPool::stop() {
 
 void ThreadPool::work(int thread, uint32_t seen) {
   for (;;) {
-    wait_while(job_number_, seen, sleepers_, spins_between_jobs(), 0);
+    wait_while(job_number_, seen, sleepers_, kSpinBetweenJobs, {});
     seen = job_number_.load(std::memory_order_acquire);
     if (stopping_) return;
     job_.call(job_.body, thread);
@@ -128,8 +119,7 @@ void ThreadPool::barrier() {
     phase_.fetch_add(1, std::memory_order_seq_cst);
     wake(phase_, sleepers_);
   } else {
-    static const int spins = pauses_in(std::chrono::microseconds(50));
-    wait_while(phase_, phase, sleepers_, spins, kYieldsInsideJob);
+    wait_while(phase_, phase, sleepers_, kSpinInsideJob, kYieldInsideJob);
   }
 }
 

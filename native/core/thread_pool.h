@@ -1,6 +1,6 @@
 // One pool of threads per process. A job runs on all of them at once (SPMD): each is told its number, and they meet at
-// barriers. Inside a job a waiting thread spins, then yields, then sleeps; between jobs it spins for some 50 µs, then
-// sleeps, so that an idle engine uses no processor.
+// barriers. Inside a job a waiting thread spins, then yields, then sleeps; between jobs it spins for 200 µs, then sleeps,
+// so that an idle engine uses no processor.
 #pragma once
 
 #include <atomic>
@@ -31,9 +31,11 @@ class ThreadPool {
     run_job({call, &body});
   }
 
-  // Runs body(i) for i in [0, count): each thread's first is static, the rest go to whoever is free.
+  // Runs body(i) for i in [0, count): each thread's first is static, the rest go to whoever is free. For a single one
+  // nobody is woken.
   template <class F>
   void parallel_for(int64_t count, F&& body) {
+    if (count == 1) return body(int64_t{0});
     std::atomic<int64_t> next{num_threads_};
     run([&](int thread) {
       for (int64_t i = thread; i < count; i = next.fetch_add(1, std::memory_order_relaxed)) body(i);

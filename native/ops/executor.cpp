@@ -95,7 +95,7 @@ void Executor::add_op(Op op) {
   check_op(op);
   if (op.kind == OpKind::kAttention) group_ = std::max(group_, op.heads / config_.kv_heads);
   ops_.push_back(std::move(op));
-  next_tile_ = std::make_unique<std::atomic<int64_t>[]>(ops_.size());
+  tiles_.resize(ops_.size());
   seconds_.assign(ops_.size(), 0);
 }
 
@@ -133,8 +133,7 @@ void Executor::plan(const Step& step) {
     }
   }
   plan_attention(step);
-  for (size_t i = 0; i < ops_.size(); ++i)
-    next_tile_[i].store(ThreadPool::instance().size(), std::memory_order_relaxed);
+  for (size_t i = 0; i < ops_.size(); ++i) tiles_[i].deal(tiles_of(ops_[i], step), ThreadPool::instance().size());
 }
 
 // Items are cut so that their rows fill a tile; where that leaves threads without work, decodes are split by segments.
@@ -226,7 +225,7 @@ void Executor::run(const Step& step) {
     Clock::time_point begin = Clock::now();
     for (size_t i = 0; i < ops_.size(); ++i) {
       if (ops_[i].logit_rows && step.num_logit_rows == 0) continue;
-      run_op(ops_[i], step, next_tile_[i], thread);
+      run_op(ops_[i], step, tiles_[i], thread);
       pool.barrier();
       if (profiling_ && thread == 0) {
         const Clock::time_point end = Clock::now();
@@ -237,10 +236,10 @@ void Executor::run(const Step& step) {
   });
 }
 
-void Executor::run_op(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread) {
+void Executor::run_op(const Op& op, const Step& step, Tiles& tiles, int thread) {
   const int rows = op.logit_rows ? step.num_logit_rows : step.num_tokens;
-  if (op.kind == OpKind::kMatmul) return run_matmul(op, rows, next, thread);
-  if (op.kind == OpKind::kAttention) return run_attention(op, step, next, thread);
+  if (op.kind == OpKind::kMatmul) return run_matmul(op, rows, tiles, thread);
+  if (op.kind == OpKind::kAttention) return run_attention(op, step, tiles, thread);
   const Kernels& k = kernels();
   const int dtype = index_of(config_.dtype);
   const Activation& out = buffers_[op.out];
@@ -270,24 +269,39 @@ void Executor::run_op(const Op& op, const Step& step, std::atomic<int64_t>& next
   }
 }
 
-// Tiles are cut so that each thread gets several; all row blocks of a panel of weights follow each other.
-void Executor::run_matmul(const Op& op, int rows, std::atomic<int64_t>& next, int thread) {
-  const int threads = ThreadPool::instance().size();
-  const int64_t blocks = op.weight->blocks(), row_tiles = (rows + kMaxMatmulRows - 1) / kMaxMatmulRows;
-  const int64_t narrowest = op.epilogue == Epilogue::kSiluMul ? 2 : 1;
-  int64_t width = kMaxMatmulBlocks;
-  while (width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
-  const int64_t panels = (blocks + width - 1) / width;
+// How a matmul is cut: all row tiles of a panel of weights follow each other.
+struct Executor::Cut {
+  int64_t panels, width, row_tiles;
+
+  // Panels are narrow where wide ones would be too few for all threads.
+  Cut(const Op& op, int rows) : row_tiles((rows + kMaxMatmulRows - 1) / kMaxMatmulRows) {
+    const int64_t blocks = op.weight->blocks(), narrowest = op.epilogue == Epilogue::kSiluMul ? 2 : 1;
+    width = kMaxMatmulBlocks;
+    while (width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * ThreadPool::instance().size())
+      width /= 2;
+    panels = (blocks + width - 1) / width;
+  }
+};
+
+int64_t Executor::tiles_of(const Op& op, const Step& step) const {
+  if (op.kind == OpKind::kAttention) return std::ssize(items_);
+  if (op.kind != OpKind::kMatmul) return 0;
+  const Cut cut(op, op.logit_rows ? step.num_logit_rows : step.num_tokens);
+  return cut.panels * cut.row_tiles;
+}
+
+void Executor::run_matmul(const Op& op, int rows, Tiles& tiles, int thread) {
+  const Cut cut(op, rows);
   const Activation &in = buffers_[op.in], &out = buffers_[op.out];
   const Matmul matmul{in.row(0),   in.stride,   op.weight->memory.as<void>(),
                       op.weight->padded_k(), op.vector ? op.vector->as<float>() : nullptr,
                       op.epilogue, out.row(0),  out.stride};
   float* scratch = scratch_[thread].as<float>();
   const auto kernel = kernels().matmul[index_of(config_.dtype)];
-  for (int64_t tile = thread; tile < panels * row_tiles; tile = next.fetch_add(1, std::memory_order_relaxed)) {
-    const int64_t panel = tile / row_tiles, row = tile % row_tiles;
-    kernel(matmul, row * rows / row_tiles, (row + 1) * rows / row_tiles, panel * width,
-           std::min(blocks, (panel + 1) * width), scratch);
+  for (int64_t tile; (tile = tiles.take(thread)) >= 0;) {
+    const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
+    kernel(matmul, row * rows / cut.row_tiles, (row + 1) * rows / cut.row_tiles, panel * cut.width,
+           std::min(op.weight->blocks(), (panel + 1) * cut.width), scratch);
   }
 }
 
@@ -311,7 +325,7 @@ void Executor::run_rope(const Op& op, int token) {
   });
 }
 
-void Executor::run_attention(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread) {
+void Executor::run_attention(const Op& op, const Step& step, Tiles& tiles, int thread) {
   const Activation &q = buffers_[op.in], &out = buffers_[op.out];
   const Attention attention{
       .q = q.row(0),
@@ -328,7 +342,7 @@ void Executor::run_attention(const Op& op, const Step& step, std::atomic<int64_t
       .partials = partials_.as<float>(),
   };
   const int dtype = index_of(config_.dtype);
-  for (int64_t i = thread; i < std::ssize(items_); i = next.fetch_add(1, std::memory_order_relaxed)) {
+  for (int64_t i; (i = tiles.take(thread)) >= 0;) {
     AttentionItem item = items_[i];
     const int hidden = op.window > 0 ? std::max(0, item.position - op.window + 1) / kSegment : 0;
     if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);

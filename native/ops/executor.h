@@ -1,13 +1,13 @@
 // The native executor: a tape of operations, made once from a model's graph, and a step that runs it on all threads.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/tiles.h"
 #include "kernels/kernels.h"
 #include "ops/weight.h"
 
@@ -44,8 +44,8 @@ struct Op {
   OpKind kind;
   int in = -1, in2 = -1, out = -1;
   bool logit_rows = false;  // rows are the step's logit rows, not its tokens
-  std::shared_ptr<const PackedWeight> weight;
-  std::shared_ptr<const Buffer> vector;  // norm weight or bias, float32, padded to 16
+  std::shared_ptr<const PackedWeight> weight = nullptr;
+  std::shared_ptr<const Buffer> vector = nullptr;  // norm weight or bias, float32, padded to 16
   Epilogue epilogue = Epilogue::kStore;
   float eps = 0, scale = 0;
   int64_t columns = 0;  // true columns of a norm, an embedding or a pointwise operation
@@ -93,6 +93,7 @@ class Executor {
     int position, page, slot;
     bool last_of_sequence;
   };
+  struct Cut;
   struct Split {
     AttentionItem item;
     int num_segments;
@@ -105,9 +106,10 @@ class Executor {
   void plan_sequence(const Step& step, int sequence, int first_token, int tile, bool split);
   void copy_pages(const Step& step, int thread);
   void fill_ropes(const Step& step, int thread);
-  void run_op(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread);
-  void run_matmul(const Op& op, int rows, std::atomic<int64_t>& next, int thread);
-  void run_attention(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread);
+  int64_t tiles_of(const Op& op, const Step& step) const;
+  void run_op(const Op& op, const Step& step, Tiles& tiles, int thread);
+  void run_matmul(const Op& op, int rows, Tiles& tiles, int thread);
+  void run_attention(const Op& op, const Step& step, Tiles& tiles, int thread);
   void run_rope(const Op& op, int token);
   KvCache cache_of(int layer) const;
 
@@ -116,7 +118,7 @@ class Executor {
   std::vector<Activation> buffers_;
   std::vector<RopeTable> ropes_;
   std::vector<Op> ops_;
-  std::unique_ptr<std::atomic<int64_t>[]> next_tile_;  // one per op and step
+  std::vector<Tiles> tiles_;  // one per op
   int logits_ = -1;
   int group_ = 1;  // most query heads to a KV head
 

@@ -15,6 +15,7 @@ from octavo.errors import ConfigError, PromptError, RequestError
 from octavo.request import CompletionOutput, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
+from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 
 
@@ -95,31 +96,48 @@ class LLM:
         Raises ChatTemplateError if the model has no template and `chat_template` gives none, or if it fails.
         """
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
-        encoder = self._chat
-        if chat_template is not None:
-            from octavo.text.chat_template import ChatTemplate
-
-            tokenizer = self.model.tokenizer
-            encoder = ChatEncoder(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens_map))
-        prompts = []
-        for conversation in conversations:
-            rendered = encoder.encode(
+        prompts = [
+            self.chat_prompt(
                 conversation,
+                chat_template=chat_template,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 tools=tools,
-                template_kwargs=chat_template_kwargs,
+                chat_template_kwargs=chat_template_kwargs,
             )
-            prompts.append(Prompt(rendered.text, rendered.token_ids))
+            for conversation in conversations
+        ]
         single = len(prompts) == 1
         outputs = self._run(prompts, self._params_for(prompts, sampling_params), [0] * len(prompts), use_tqdm)
         if single and outputs[0].error is not None:
             raise outputs[0].error
         return outputs
 
-    def beam_search(
-        self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False
-    ) -> list[RequestOutput]:
+    def chat_prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """The prompt of one conversation, as text and token ids. Raises ChatTemplateError."""
+        encoder = self._chat
+        if chat_template is not None:
+            tokenizer = self.model.tokenizer
+            encoder = ChatEncoder(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens_map))
+        rendered = encoder.encode(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            template_kwargs=chat_template_kwargs,
+        )
+        return Prompt(rendered.text, rendered.token_ids)
+
+    def beam_search(self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False) -> list[RequestOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
         sampling = SamplingParams(
             n=params.beam_width,
@@ -158,7 +176,11 @@ class LLM:
         return [given] * len(prompts)
 
     def _run(
-        self, prompts: Sequence[Any], params: Sequence[SamplingParams], priorities: Sequence[int], use_tqdm: bool
+        self,
+        prompts: Sequence[Any],
+        params: Sequence[SamplingParams],
+        priorities: Sequence[int],
+        use_tqdm: bool,
     ) -> list[RequestOutput]:
         """Submits everything, steps until all is finished, and sorts the outputs. Nothing is left after an error."""
         outputs: dict[str, RequestOutput] = {}

@@ -21,7 +21,9 @@ NAMES = {
 
 def default_sampling_params(model: LoadedModel, **given: Any) -> SamplingParams:
     """What `given` says; else generation_config.json; else the neutral defaults. Raises ParameterError."""
-    defaults = {ours: model.generation_defaults[name] for name, ours in NAMES.items() if name in model.generation_defaults}
+    defaults = {
+        ours: model.generation_defaults[name] for name, ours in NAMES.items() if name in model.generation_defaults
+    }
     defaults = {name: value for name, value in defaults.items() if value is not None}
     try:
         SamplingParams(**defaults)

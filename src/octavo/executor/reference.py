@@ -79,8 +79,7 @@ def attention(q: Floats, k: Floats, v: Floats, node: Attention) -> Floats:
     tokens, group = len(q), node.heads // node.kv_heads
     queries = q.reshape(tokens, node.heads, node.head_dim).swapaxes(0, 1)
     keys, values = (
-        np.repeat(x.reshape(tokens, node.kv_heads, node.head_dim).swapaxes(0, 1), group, axis=0)
-        for x in (k, v)
+        np.repeat(x.reshape(tokens, node.kv_heads, node.head_dim).swapaxes(0, 1), group, axis=0) for x in (k, v)
     )
     back = np.arange(tokens)[:, None] - np.arange(tokens)[None, :]  # how far a key is behind a query
     hidden = (back < 0) | (back >= (node.window or tokens))

@@ -111,6 +111,16 @@ class Tape:
     logits: Buffer
     attention: Attention  # any one: all have the same heads
 
+    def workspace_bytes(self, bytes_per_value: int, max_tokens: int, max_logit_rows: int) -> int:
+        """Bytes of all buffers for steps of up to so many tokens and rows of logits."""
+        return sum(
+            -(-buffer.columns // 16)
+            * 16  # rows are padded to whole SIMD registers
+            * (4 if buffer.floats else bytes_per_value)
+            * (max_logit_rows if buffer.logit_rows else max_tokens)
+            for buffer in self.buffers
+        )
+
 
 def lower(graph: Graph, *, fuse: bool = True) -> Tape:
     """The tape of `graph`. Without `fuse`, only what must be fused is; tests compare the two."""
@@ -143,11 +153,9 @@ class _Lowering:
                 case RMSNorm():
                     x = self._read(node.x, floats=True)
                     rows = self._feeds_logits(node)
-                    self._emit(
-                        NormOp(x, node.weight, node.eps, self._define(node, floats=False, logit_rows=rows))
-                    )
+                    self._emit(NormOp(x, node.weight, node.eps, self._define(node, floats=False, logit_rows=rows)))
                 case Linear():
-                    self._matmul((node,), "store_float", self._narrow(node.x), lambda n=node: self._define(n, True))
+                    self._linear(node)
                 case Attention():
                     self._attention(node)
                     attention = node
@@ -265,6 +273,9 @@ class _Lowering:
         self._emit(MatmulOp(x, weights, tuple(node.bias for node in nodes), epilogue, out))
         return out
 
+    def _linear(self, node: Linear) -> None:
+        self._matmul((node,), "store_float", self._narrow(node.x), lambda: self._define(node, floats=True))
+
     def _attention(self, node: Attention) -> None:
         projections = self._projections(node)
         x = self._narrow(projections[0].x, uses=3)
@@ -300,10 +311,9 @@ class _Lowering:
     def _glu(self, node: Glu) -> None:
         if id(node.gate) in self.inside:
             assert isinstance(node.gate, Linear)
+            assert isinstance(node.up, Linear)
             x = self._narrow(node.gate.x, uses=2)
-            self._matmul(
-                (node.gate, node.up), "silu_mul", x, lambda: self._define(node, floats=False), "alternating"
-            )
+            self._matmul((node.gate, node.up), "silu_mul", x, lambda: self._define(node, floats=False), "alternating")
             return
         gate, up = self._read(node.gate, floats=True), self._read(node.up, floats=True)
         self._emit(PointwiseOp("silu_mul", gate, up, self._define(node, floats=False)))
