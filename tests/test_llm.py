@@ -79,9 +79,7 @@ def test_an_output_has_all_fields(llm):
     assert (completion.index, completion.finish_reason, completion.stop_reason) == (0, "length", None)
     assert completion.finished()
     assert completion.text == llm.get_tokenizer().decode(completion.token_ids)
-    logprobs = [
-        entry[token].logprob for entry, token in zip(completion.logprobs, completion.token_ids, strict=True)
-    ]
+    logprobs = [entry[token].logprob for entry, token in zip(completion.logprobs, completion.token_ids, strict=True)]
     assert completion.cumulative_logprob == pytest.approx(sum(logprobs))
 
 
@@ -150,9 +148,7 @@ def test_the_engine_s_template_may_be_text_or_a_file(make_llm, tmp_path):
     file = tmp_path / "template.jinja"
     file.write_text(template)
     for given in (template, str(file)):
-        (output,) = make_llm(chat_template=given).chat(
-            [{"role": "user", "content": "Hi"}], GREEDY, use_tqdm=False
-        )
+        (output,) = make_llm(chat_template=given).chat([{"role": "user", "content": "Hi"}], GREEDY, use_tqdm=False)
         assert output.prompt == "(Hi)"
     with pytest.raises(ConfigError, match=r"chat_template.*can't be read"):
         make_llm(chat_template=str(tmp_path / "missing.jinja"))
@@ -206,6 +202,8 @@ def test_what_concerns_all_prompts_raises(llm):
         generate(llm, [TEXT, TEXT], priority=[1])
     with pytest.raises(UnsupportedError, match="lora_request"):
         generate(llm, TEXT, lora_request=object())
+    with pytest.raises(UnsupportedError, match="lora_request"):
+        llm.chat([{"role": "user", "content": "Hi"}], GREEDY, lora_request=object())
 
 
 @pytest.mark.parametrize(
@@ -213,9 +211,9 @@ def test_what_concerns_all_prompts_raises(llm):
     [
         ({"logprobs": 21}, "logprobs must be at most 20"),
         ({"prompt_logprobs": -1}, "prompt_logprobs must be at most 20"),
-        ({"logit_bias": {500: 1}}, r"logit_bias: token id must be in 0\.\.499.*got 500"),
-        ({"allowed_token_ids": [3, 777]}, "allowed_token_ids: token id .*got 777"),
-        ({"stop_token_ids": [500]}, "stop_token_ids: token id .*got 500"),
+        ({"logit_bias": {500: 1}}, "logit_bias must be token ids below 500, .* got 500"),
+        ({"allowed_token_ids": [3, 777]}, "allowed_token_ids must be .*, got 777"),
+        ({"stop_token_ids": [500]}, "stop_token_ids must be .*, got 500"),
     ],
 )
 def test_parameters_that_do_not_fit_the_model_are_refused(llm, params, message):
@@ -224,9 +222,7 @@ def test_parameters_that_do_not_fit_the_model_are_refused(llm, params, message):
 
 
 def test_max_logprobs_lifts_the_limit(make_llm):
-    (output,) = generate(
-        make_llm(max_logprobs=-1), TEXT, SamplingParams(temperature=0, max_tokens=1, logprobs=-1)
-    )
+    (output,) = generate(make_llm(max_logprobs=-1), TEXT, SamplingParams(temperature=0, max_tokens=1, logprobs=-1))
     (entry,) = output.outputs[0].logprobs
     assert len(entry) == 500
     assert sum(math.exp(e.logprob) for e in entry.values()) == pytest.approx(1)
@@ -379,9 +375,7 @@ def test_options_without_a_meaning_here_are_noted_once(tiny, caplog):
 
 def test_the_engine_s_seed_makes_unseeded_requests_repeatable(make_llm):
     params = SamplingParams(max_tokens=12)
-    first, second, third = (
-        tokens_of(generate(make_llm(seed=seed), [TEXT, TEXT], params)) for seed in (5, 5, 6)
-    )
+    first, second, third = (tokens_of(generate(make_llm(seed=seed), [TEXT, TEXT], params)) for seed in (5, 5, 6))
     assert first == second != third
     assert first[0] != first[1]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from harness import (
     TOLERANCE,
     Line,
@@ -13,7 +14,6 @@ from harness import (
     random_tokens,
     run,
 )
-
 from octavo.executor.native.lowering import lower
 from octavo.executor.reference import reference_logits
 from octavo.graph.builder import Graph
@@ -95,9 +95,7 @@ def test_fusion_changes_no_bit(isa, dtype, shape):
     graph = decoder(**SHAPES[shape])
     tensors = random_tensors(graph, dtype)
     tokens = random_tokens(97)
-    fused, plain = (
-        logits_of(make_executor(graph, tensors, dtype, fuse=fuse), tokens) for fuse in (True, False)
-    )
+    fused, plain = (logits_of(make_executor(graph, tensors, dtype, fuse=fuse), tokens) for fuse in (True, False))
     assert len(lower(graph).ops) < len(lower(graph, fuse=False).ops)
     np.testing.assert_array_equal(fused, plain)
 
@@ -126,9 +124,7 @@ def assert_batch_is_alone(executor, tokens, alone):
         line = Line(tokens[:length], [next(blocks) for _ in range(-(-length // executor.block_size))])
         run(executor, [line.chunk(length - 5 if length % 2 else length - 1)])
         lines.append(line)
-    logits = run(
-        executor, [line.chunk(len(line.sequence.tokens) - line.sequence.num_computed) for line in lines]
-    )
+    logits = run(executor, [line.chunk(len(line.sequence.tokens) - line.sequence.num_computed) for line in lines])
     for length, found in zip(lengths, logits, strict=True):
         np.testing.assert_array_equal(found, alone[length - len(found) : length])
 
@@ -180,6 +176,4 @@ def test_values_with_several_uses_stay_until_the_last(isa, dtype, fuse):
     graph = branched_graph()
     tensors = random_tensors(graph, dtype)
     tokens = random_tokens(30)
-    assert_close(
-        logits_of(make_executor(graph, tensors, dtype, fuse=fuse), tokens), graph, tensors, tokens, dtype
-    )
+    assert_close(logits_of(make_executor(graph, tensors, dtype, fuse=fuse), tokens), graph, tensors, tokens, dtype)

@@ -43,9 +43,7 @@ BAD = {
 
 
 def run(executor, **step):
-    return executor.native.run(
-        **{name: np.array(values, np.int32) for name, values in {**GOOD, **step}.items()}
-    )
+    return executor.native.run(**{name: np.array(values, np.int32) for name, values in {**GOOD, **step}.items()})
 
 
 def prefilled():
@@ -65,9 +63,7 @@ def test_a_malformed_step_is_refused_and_changes_nothing(change):
     np.testing.assert_array_equal(executor.native.logits(1), untouched.native.logits(1))
 
 
-@pytest.mark.parametrize(
-    "config", [{"page_tokens": 24}, {"page_tokens": 512}, {"head_dim": 7}, {"head_dim": 2048}]
-)
+@pytest.mark.parametrize("config", [{"page_tokens": 24}, {"page_tokens": 512}, {"head_dim": 7}, {"head_dim": 2048}])
 def test_sizes_that_kernels_can_t_handle_are_refused(config):
     sizes = {
         "num_layers": 1,

@@ -35,9 +35,7 @@ def test_a_missing_weight_is_named_with_its_shape(tmp_path):
 
 def test_a_left_over_weight_is_named(tmp_path):
     save_checkpoint(tmp_path)
-    edit_weights(
-        tmp_path, lambda tensors: tensors.update({"model.layers.1.extra.weight": np.zeros(3, np.float32)})
-    )
+    edit_weights(tmp_path, lambda tensors: tensors.update({"model.layers.1.extra.weight": np.zeros(3, np.float32)}))
     with pytest.raises(ModelLoadError, match=r"model.layers.1.extra.weight: is left over"):
         load(tmp_path)
 

@@ -24,9 +24,7 @@ LONGROPE = {
 VARIANTS = {
     "Llama 2": {"num_key_value_heads": 6, "rms_norm_eps": 1e-5},
     "Llama 3": {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
-    "Llama 3.1": {
-        "rope_parameters": {**LLAMA3, "rope_theta": 500000.0, "original_max_position_embeddings": 32}
-    },
+    "Llama 3.1": {"rope_parameters": {**LLAMA3, "rope_theta": 500000.0, "original_max_position_embeddings": 32}},
     "TinyLlama": {"num_attention_heads": 8, "num_key_value_heads": 1},
     "SmolLM2": {
         "tie_word_embeddings": True,
