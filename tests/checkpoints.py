@@ -4,8 +4,14 @@ import json
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quantize
+import transformers
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quantize
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from octavo.weights import open_checkpoint
+
+transformers.utils.logging.disable_progress_bar()
 
 KINDS = {"llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 SIZES = {
@@ -87,7 +93,7 @@ K_QUANTS = {
 
 
 def save_gguf(path, kind, seed=0):
-    """Saves a random Llama with all matrices in format `kind`; returns it with the values that the file has."""
+    """Saves a random Llama with all matrices in format `kind`; returns it with the values of the file."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     config = LlamaConfig(**GGUF_SIZES, rms_norm_eps=1e-5)
@@ -105,16 +111,40 @@ def save_gguf(path, kind, seed=0):
         vector = weight.ndim == 1
         data, values = random_blocks(rng, "F32" if vector else kind, tuple(weight.shape))
         weight.data = torch.from_numpy(values)
-        if heads := {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2]):
+        if heads := heads_of(name, config):
             data = swap_rows(data, heads)
-        for ours, theirs in GGUF_NAMES.items():
-            name = name.replace(ours, theirs)
-        writer.add_tensor(name, data, raw_dtype=GGMLQuantizationType["F32" if vector else kind])
+        writer.add_tensor(gguf_name(name), data, raw_dtype=GGMLQuantizationType["F32" if vector else kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return model
+
+
+def read_gguf(path):
+    """A Llama in a GGUF file as transformers runs it, in float32; the gguf package reads the weights."""
+    config = LlamaConfig(**open_checkpoint(path).config)
+    model = LlamaForCausalLM(config).eval()
+    stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    for name, weight in model.named_parameters():
+        tensor = stored[gguf_name(name)]
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if heads := heads_of(name, config):
+            values = values.reshape(heads, -1, 2, weight.shape[1]).swapaxes(1, 2)
+        weight.data = torch.from_numpy(values.reshape(weight.shape).copy())
+    return model
+
+
+def gguf_name(name):
+    for ours, theirs in GGUF_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def heads_of(name, config):
+    """How many heads the rows of Q or K are; None for other tensors."""
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    return heads.get(name.split(".")[-2])
 
 
 def random_blocks(rng, kind, shape):
@@ -134,3 +164,34 @@ def random_blocks(rng, kind, shape):
 def swap_rows(data, heads):
     """The order in which llama.cpp stores the rows of Q and K: those that rotate together are neighbours."""
     return data.reshape(heads, 2, data.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(data.shape)
+
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def save_tokenizer(path, text, vocab_size=480):
+    """Saves a byte-level BPE tokenizer, trained on `text`, with <|end|> as its end of sequence."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|begin|>", "<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(text.splitlines(), trainer)
+    tokenizer.save(str(path / "tokenizer.json"))
+    config = {"bos_token": special[0], "eos_token": special[1], "chat_template": CHAT_TEMPLATE}
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def reference_tokens(model, prompt, choose, count):
+    """`count` tokens after `prompt`, each chosen by `choose` from the model's logits, all of it computed anew."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(choose(transformers_logits(model, tokens)[-1]))
+    return tokens[len(prompt) :]

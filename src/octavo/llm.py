@@ -11,7 +11,7 @@ from octavo.engine.defaults import default_sampling_params
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt, read_prompt, split_prompts
 from octavo.engine.loading import load
-from octavo.errors import ConfigError, PromptError, RequestError
+from octavo.errors import PromptError, RequestError, UnsupportedError
 from octavo.request import CompletionOutput, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
@@ -62,8 +62,7 @@ class LLM:
         Raises ParameterError or PromptError for bad arguments. Of a list, only the requests that can't be carried out
         fail: their outputs have `error` set and the finish reason "error". A single prompt raises that error.
         """
-        if lora_request is not None:
-            raise ConfigError("lora_request", lora_request, "LoRA adapters are not supported yet")
+        _refuse_lora(lora_request)
         if prompts is None:
             prompts = prompt_token_ids
         elif prompt_token_ids is not None:
@@ -95,6 +94,7 @@ class LLM:
 
         Raises ChatTemplateError if the model has no template and `chat_template` gives none, or if it fails.
         """
+        _refuse_lora(lora_request)
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
         prompts = [
             self.chat_prompt(
@@ -206,6 +206,11 @@ class LLM:
             for request_id in order:
                 self.engine.abort(request_id)
         return [outputs[request_id] for request_id in order]
+
+
+def _refuse_lora(lora_request: None) -> None:
+    if lora_request is not None:
+        raise UnsupportedError("lora_request", lora_request, "LoRA adapters are not supported yet")
 
 
 def _failed(request_id: str, prompt: Any, error: RequestError) -> RequestOutput:

@@ -3,8 +3,8 @@
 from collections import Counter
 
 import pytest
-from harness import decoder, plain_rope
 
+from harness import decoder, plain_rope
 from octavo.executor.native.lowering import AttentionOp, LoweringError, MatmulOp, PointwiseOp, lower
 from octavo.graph.builder import Graph
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from harness import (
     TOLERANCE,
     Line,
@@ -13,7 +14,6 @@ from harness import (
     random_tokens,
     run,
 )
-
 from octavo.executor.native.lowering import lower
 from octavo.executor.reference import reference_logits
 from octavo.graph.builder import Graph
