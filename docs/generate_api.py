@@ -119,8 +119,8 @@ def _options() -> str:
     return "\n".join(
         [
             "## Options of `LLM` and `AsyncLLM`\n",
-            "They keep vLLM's names; `octavo run` and `octavo bench` take the same ones as flags. An unknown one raises "
-            "ConfigError with the nearest known name.\n",
+            "They keep vLLM's names; `octavo run` and `octavo bench` take the same ones as flags.\n"
+            "An unknown one raises ConfigError with the nearest known name.\n",
             _table(("option", "type", "default", ""), [_row(*field) for field in fields]),
             "Known and refused with UnsupportedError, unless the value asks for nothing:\n",
             _table(("option", "values that are taken", "reason"), refused),

@@ -1,0 +1,96 @@
+"""What the documentation says about the code is true."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from checkpoints import KINDS, save_checkpoint, transformers_logits
+from harness import error, logits_of, make_executor, random_tokens
+from octavo import models
+from octavo.weights import open_checkpoint
+from octavo.weights.bind import bind
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("benchmarks/*.md"))]
+SOURCES = [path for folder in ("src", "native", "tests") for path in (ROOT / folder).rglob("*")]
+READ = re.compile(r"(?:\benviron(?:\.get\(|\[)|\bgetenv\()\s*[\"']([A-Z0-9_]+)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|pyi|cpp|h|md|txt))`")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def variables_read():
+    files = [path for path in SOURCES if path.suffix in (".py", ".cpp", ".h")]
+    return {name for path in files for name in READ.findall(path.read_text(encoding="utf-8"))}
+
+
+def test_every_environment_variable_is_on_its_page_and_no_other():
+    page = (DOCS / "environment.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    assert "OCTAVO_NUM_THREADS" in variables_read()
+    assert variables_read() <= listed
+    assert {name for name in listed if name.startswith("OCTAVO_")} <= variables_read()
+
+
+def anchors(page):
+    """What a heading is called in links: lower case, spaces as dashes, punctuation dropped."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_every_relative_link_leads_somewhere(page):
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+@each_page
+def test_every_file_that_is_named_exists(page):
+    """Paths of the repository, or of the package."""
+    for name in PATH.findall(page.read_text(encoding="utf-8")):
+        assert "/" not in name or any((ROOT / folder / name).exists() for folder in ("", "src/octavo")), name
+
+
+def test_the_page_of_the_api_is_current():
+    spec = importlib.util.spec_from_file_location("generate_api", DOCS / "generate_api.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert generator.PAGE.read_text(encoding="utf-8") == generator.render(), "run: python docs/generate_api.py"
+
+
+def test_the_readme_s_commands_and_example_name_what_exists():
+    import octavo
+    from octavo.cli.main import COMMANDS
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {name.split()[0] for name in re.findall(r"^\| `octavo ([a-z ]+)", readme, re.MULTILINE)} == set(COMMANDS)
+    imported = re.search(r"from octavo import (.+)", readme)[1].split(", ")
+    assert set(imported) <= set(octavo.__all__)
+    architectures = {name for model in models.DECLARATIONS for name in model.architectures}
+    assert set(re.findall(r"`(\w+ForCausalLM)`", readme)) == architectures
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch, tied):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    block = re.search(r"```python\n(.*?)```", (DOCS / "add_a_model.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = {"__name__": "walk_through"}
+    exec(block[1], names)
+    monkeypatch.setattr(models, "DECLARATIONS", (*models.DECLARATIONS, names["Qwen2"]))
+    monkeypatch.setitem(KINDS, "qwen2", (Qwen2Config, Qwen2ForCausalLM))
+    reference = save_checkpoint(tmp_path, "qwen2", tie_word_embeddings=tied)
+    checkpoint = open_checkpoint(tmp_path)
+    model = models.load_declaration(checkpoint.config, tmp_path / "config.json")
+    graph = model.build()
+    executor = make_executor(graph, bind(graph.weights, checkpoint, model.ignored))
+    tokens = random_tokens(50, vocab=301)
+    assert error(logits_of(executor, tokens), transformers_logits(reference, tokens)) < 1e-4
