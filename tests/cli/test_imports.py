@@ -4,8 +4,7 @@ import subprocess
 import sys
 
 import pytest
-
-from .conftest import ENVIRONMENT
+from processes import ENVIRONMENT
 
 HEAVY = {"numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "jinja2", "tqdm", "safetensors"}
 
