@@ -26,9 +26,7 @@ COLUMNS = "{op:<10} {shape:<16} {rows:>5} {calls:>5} {microseconds:>10.1f} µs {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16, 64, 1024], metavar="N")
     parser.add_argument("--context", type=int, default=256, metavar="N", help="tokens of a decoding sequence")
@@ -101,9 +99,7 @@ def cost(op: TapeOp, plan: StepPlan, value_bytes: int) -> tuple[str, int, int] |
     if isinstance(op, AttentionOp):
         node = op.node
         ends = [chunk.start + chunk.count for chunk in plan.chunks]
-        pairs = sum(
-            sum(range(chunk.start + 1, end + 1)) for chunk, end in zip(plan.chunks, ends, strict=True)
-        )
+        pairs = sum(sum(range(chunk.start + 1, end + 1)) for chunk, end in zip(plan.chunks, ends, strict=True))
         read = sum(ends) * 2 * node.kv_heads * node.head_dim * value_bytes
         return f"{node.heads}/{node.kv_heads} x {node.head_dim}", read, pairs * 4 * node.heads * node.head_dim
     return None

@@ -1,5 +1,4 @@
-// Sampling in Python: a SequenceSampler per sequence, sample() per step, top_logprobs() for prompts and
-// beams.
+// A SequenceSampler per sequence, sample() per step, top_logprobs() for prompts and beams.
 #include "ops/sampling.h"
 
 #include <nanobind/nanobind.h>
@@ -92,9 +91,7 @@ void bind_sampling(nb::module_& m) {
             const TopTokens& top = nb::cast<SampleResult&>(self).top.at(i);
             return std::pair(view(top.ids, self), view(top.logprobs, self));
           },
-          "i"_a,
-          "The num_logprobs likeliest tokens at sampler i, likeliest first: ids int32 [k], logprobs float32 "
-          "[k]");
+          "i"_a, "The likeliest tokens for sampler i, likeliest first: ids int32 [k], logprobs float32 [k]");
 
   m.def(
       "sample",
@@ -114,8 +111,8 @@ void bind_sampling(nb::module_& m) {
             auto& top = nb::cast<TopLogprobs&>(self);
             return view(top.ids, self, {top.chosen.size(), static_cast<size_t>(top.k)});
           },
-          "int32 [rows, k], likeliest first; -1 where the row has NaN or infinity, or no more possible "
-          "tokens")
+          "int32 [rows, k], likeliest first; -1 where the row has NaN or infinity, or nothing more is "
+          "possible")
       .def_prop_ro(
           "logprobs",
           [](handle self) {

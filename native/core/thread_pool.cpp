@@ -2,58 +2,14 @@
 
 #include <unistd.h>
 
-#include <chrono>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "core/wait.h"
 
 namespace octavo {
 
 namespace {
 
-inline void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
-
-// Waits until `value` is no longer `old`: `spins` looks, then `yields` time slices, then asleep.
-void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::atomic<uint32_t>& sleepers, int spins,
-                int yields) {
-  for (int i = 0; i < spins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    pause();
-  }
-  for (int i = 0; i < yields; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    std::this_thread::yield();
-  }
-  sleepers.fetch_add(1, std::memory_order_seq_cst);
-  while (value.load(std::memory_order_seq_cst) == old) value.wait(old, std::memory_order_seq_cst);
-  sleepers.fetch_sub(1, std::memory_order_seq_cst);
-}
-
-void wake(std::atomic<uint32_t>& value, std::atomic<uint32_t>& sleepers) {
-  if (sleepers.load(std::memory_order_seq_cst) > 0) value.notify_all();
-}
-
-int pauses_in(std::chrono::microseconds span) {
-  const auto begin = std::chrono::steady_clock::now();
-  constexpr int kProbe = 1000;
-  for (int i = 0; i < kProbe; ++i) pause();
-  const auto ns = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
-  return static_cast<int>(span.count() * 1000.0 * kProbe / (ns > 1 ? ns : 1));
-}
-
-constexpr int kYieldsInsideJob = 200;
-
-int spins_between_jobs() {
-  static const int spins = pauses_in(std::chrono::microseconds(50));
-  return spins;
-}
+// Python needs some 100 µs from one step to the next.
+constexpr auto kSpinBetweenJobs = std::chrono::microseconds(200);
 
 }  // namespace
 
@@ -77,15 +33,15 @@ void ThreadPool::start(int num_threads) {
   num_threads_ = num_threads;
   owner_ = getpid();
   stopping_ = false;
-  for (int thread = 1; thread < num_threads; ++thread)
-    workers_.emplace_back([this, thread, seen = job_number_.load()] { work(thread, seen); });
+  for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
 }
 
 void ThreadPool::stop() {
   if (owner_ != getpid()) {  // forked: the handles name threads of the parent
     for (auto& worker : workers_) new std::thread(std::move(worker));
     workers_.clear();
-    arrived_ = sleepers_ = 0;
+    inside_ = kClosed;
+    sleepers_ = 0;
     return;
   }
   stopping_ = true;
@@ -95,13 +51,28 @@ void ThreadPool::stop() {
   workers_.clear();
 }
 
-void ThreadPool::work(int thread, uint32_t seen) {
+bool ThreadPool::enter() {
+  uint32_t inside = inside_.load(std::memory_order_acquire);
+  while (!(inside & kClosed))
+    if (inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) return true;
+  return false;
+}
+
+void ThreadPool::work(int thread) {
+  uint32_t seen = 0;
   for (;;) {
-    wait_while(job_number_, seen, sleepers_, spins_between_jobs(), 0);
+    if (!spin_until([&] { return job_number_.load(std::memory_order_acquire) != seen; }, kSpinBetweenJobs)) {
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      job_number_.wait(seen, std::memory_order_seq_cst);
+      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+      continue;
+    }
     seen = job_number_.load(std::memory_order_acquire);
     if (stopping_) return;
+    if (!enter()) continue;
+    seen = job_number_.load(std::memory_order_acquire);  // it may be a later job than the one that woke us
     job_.call(job_.body, thread);
-    barrier();
+    inside_.fetch_sub(1, std::memory_order_release);
   }
 }
 
@@ -111,26 +82,14 @@ void ThreadPool::run_job(Job job) {
     stop();
     start(num_threads_);
   }
+  if (num_threads_ == 1) return job.call(job.body, 0);
   job_ = job;
-  if (num_threads_ > 1) {
-    job_number_.fetch_add(1, std::memory_order_seq_cst);
-    wake(job_number_, sleepers_);
-  }
+  inside_.store(0, std::memory_order_release);
+  job_number_.fetch_add(1, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) > 0) job_number_.notify_all();
   job.call(job.body, 0);
-  barrier();
-}
-
-void ThreadPool::barrier() {
-  if (num_threads_ == 1) return;
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(num_threads_)) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.fetch_add(1, std::memory_order_seq_cst);
-    wake(phase_, sleepers_);
-  } else {
-    static const int spins = pauses_in(std::chrono::microseconds(50));
-    wait_while(phase_, phase, sleepers_, spins, kYieldsInsideJob);
-  }
+  inside_.fetch_or(kClosed, std::memory_order_acq_rel);
+  wait_until([&] { return inside_.load(std::memory_order_acquire) == kClosed; });
 }
 
 }  // namespace octavo

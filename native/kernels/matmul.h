@@ -12,7 +12,6 @@ template <class T, int Rows, int Blocks>
 inline void multiply(const typename T::Value* a, int64_t a_stride, const typename T::Value* const* b, int64_t steps,
                      bool accumulate, float* c, int64_t c_stride) {
   constexpr int kStep = kLanes * T::kPack;
-  constexpr int kAhead = 24;  // cache lines: what the memory needs to keep up with one row
   F32 sum[Rows][Blocks];
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r)
@@ -22,7 +21,6 @@ inline void multiply(const typename T::Value* a, int64_t a_stride, const typenam
 #pragma GCC unroll 8
     for (int j = 0; j < Blocks; ++j) {
       const auto* block = b[j] + s * kStep;
-      if constexpr (Rows == 1) __builtin_prefetch(block + kAhead * kStep);
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) sum[r][j] = T::dot(sum[r][j], a + r * a_stride + s * T::kPack, block);
     }
@@ -118,7 +116,7 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
 template <class T>
 void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
   using Value = typename T::Value;
-  constexpr int64_t kSlice = 2048;  // of k: a panel of weights stays in L2 while all rows pass
+  constexpr int64_t kSlice = 288;  // of k: a panel of weights stays in L2 while all rows pass
   const int rows = row_end - row_begin, blocks = block_end - block_begin;
   const int64_t c_stride = blocks * kLanes;
   const Value* a = static_cast<const Value*>(m.a) + row_begin * m.a_stride;

@@ -51,7 +51,8 @@ inline F32 round(F32 a) {
 }
 inline F32 scale_by_power_of_two(F32 a, F32 n) {
   return each_lane([&](int i) {
-    const uint32_t bits = (uint32_t)((int32_t)n.v[i] + 127) << 23;
+    const float power = n.v[i] > -127 ? n.v[i] : -127;  // also for -inf and NaN, which no integer holds
+    const uint32_t bits = (uint32_t)((int32_t)power + 127) << 23;
     float scale;
     memcpy(&scale, &bits, 4);
     return a.v[i] * scale;

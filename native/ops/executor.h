@@ -1,13 +1,13 @@
 // The native executor: a tape of operations, made once from a model's graph, and a step that runs it on all threads.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/tiles.h"
 #include "kernels/kernels.h"
 #include "ops/weight.h"
 
@@ -44,8 +44,8 @@ struct Op {
   OpKind kind;
   int in = -1, in2 = -1, out = -1;
   bool logit_rows = false;  // rows are the step's logit rows, not its tokens
-  std::shared_ptr<const PackedWeight> weight;
-  std::shared_ptr<const Buffer> vector;  // norm weight or bias, float32, padded to 16
+  std::shared_ptr<const PackedWeight> weight = nullptr;
+  std::shared_ptr<const Buffer> vector = nullptr;  // norm weight or bias, float32, padded to 16
   Epilogue epilogue = Epilogue::kStore;
   float eps = 0, scale = 0;
   int64_t columns = 0;  // true columns of a norm, an embedding or a pointwise operation
@@ -93,9 +93,17 @@ class Executor {
     int position, page, slot;
     bool last_of_sequence;
   };
+  struct Cut;
   struct Split {
     AttentionItem item;
     int num_segments;
+  };
+
+  // A part of a step whose tiles may be computed in any order, once all phases before are over.
+  struct Phase {
+    enum Kind { kCopyPages, kRopeTables, kRows, kMatmul, kAttend, kMerge } kind;
+    int op;  // -1: none
+    int64_t num_tiles;
   };
 
   void check(const Step& step) const;
@@ -103,12 +111,17 @@ class Executor {
   void plan(const Step& step);
   void plan_attention(const Step& step);
   void plan_sequence(const Step& step, int sequence, int first_token, int tile, bool split);
-  void copy_pages(const Step& step, int thread);
-  void fill_ropes(const Step& step, int thread);
-  void run_op(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread);
-  void run_matmul(const Op& op, int rows, std::atomic<int64_t>& next, int thread);
-  void run_attention(const Op& op, const Step& step, std::atomic<int64_t>& next, int thread);
+  void plan_phases(const Step& step);
+  int64_t row_tiles(int64_t rows) const;
+  void run_phase(const Phase& phase, Tiles& tiles, const Step& step, int thread);
+  void copy_page(const Step& step, int64_t i);
+  void fill_ropes(int64_t token);
+  void run_row(const Op& op, const Step& step, int64_t i);
   void run_rope(const Op& op, int token);
+  void run_matmul(const Op& op, int rows, int64_t tile, int thread);
+  void run_attention(const Op& op, const Step& step, int64_t i, int thread);
+  void run_merge(const Op& op, const Step& step, int64_t i);
+  Attention attention_of(const Op& op, const Step& step) const;
   KvCache cache_of(int layer) const;
 
   ExecutorConfig config_;
@@ -116,7 +129,6 @@ class Executor {
   std::vector<Activation> buffers_;
   std::vector<RopeTable> ropes_;
   std::vector<Op> ops_;
-  std::unique_ptr<std::atomic<int64_t>[]> next_tile_;  // one per op and step
   int logits_ = -1;
   int group_ = 1;  // most query heads to a KV head
 
@@ -124,6 +136,8 @@ class Executor {
   std::vector<TokenPlace> places_;
   std::vector<AttentionItem> items_;
   std::vector<Split> splits_;
+  std::vector<Phase> phases_;
+  std::vector<Tiles> tiles_;  // one per phase
   int64_t num_partials_ = 0;
   Buffer partials_;
   std::vector<Buffer> scratch_;  // one per thread

@@ -105,6 +105,7 @@ SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
   if (rows.size() != count) throw std::invalid_argument("rows and samplers differ in length");
   for (size_t i = 0; i < count; ++i) {
     check_index("row", rows[i], logits.num_rows);
+    if (!samplers[i]) throw std::invalid_argument("a sampler is None");
     if (samplers[i]->options().vocab_size != logits.vocab_size)
       throw std::invalid_argument("a sampler's vocabulary is not that of the logits");
   }

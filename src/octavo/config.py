@@ -121,7 +121,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 # Options that mean nothing on this executor: name -> (values not worth a word, what is said at start).
 NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "trust_remote_code": ((None, False), "no code of a model is ever run; its architecture must be known here"),
+    "trust_remote_code": (
+        (None, False),
+        "no code of a model is ever run; its architecture must be known here",
+    ),
     "enforce_eager": ((None, False, True), "there are no graphs to capture"),
     "swap_space": ((None, 0, 4), "nothing is swapped: a preempted request is computed again"),
     "cpu_offload_gb": ((None, 0), "the weights are in the CPU's memory already"),
@@ -163,7 +166,10 @@ def thread_count() -> int:
 
 def _cgroup_cpus() -> int | None:
     """The processors that the container's quota amounts to, rounded up; None where there is none."""
-    for path, divide in (("/sys/fs/cgroup/cpu.max", None), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "cpu.cfs_period_us")):
+    for path, divide in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    ):
         try:
             with open(path) as file:
                 values = file.read().split()

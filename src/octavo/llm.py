@@ -11,10 +11,11 @@ from octavo.engine.defaults import default_sampling_params
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt, read_prompt, split_prompts
 from octavo.engine.loading import load
-from octavo.errors import ConfigError, PromptError, RequestError
+from octavo.errors import PromptError, RequestError, UnsupportedError
 from octavo.request import CompletionOutput, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
+from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 
 
@@ -61,8 +62,7 @@ class LLM:
         Raises ParameterError or PromptError for bad arguments. Of a list, only the requests that can't be carried out
         fail: their outputs have `error` set and the finish reason "error". A single prompt raises that error.
         """
-        if lora_request is not None:
-            raise ConfigError("lora_request", lora_request, "LoRA adapters are not supported yet")
+        _refuse_lora(lora_request)
         if prompts is None:
             prompts = prompt_token_ids
         elif prompt_token_ids is not None:
@@ -94,6 +94,7 @@ class LLM:
 
         Raises ChatTemplateError if the model has no template and `chat_template` gives none, or if it fails.
         """
+        _refuse_lora(lora_request)
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
         prompts = [
             self.chat_prompt(
@@ -122,11 +123,9 @@ class LLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        """A conversation as the prompt that `chat` completes, for `stream`. Raises ChatTemplateError."""
+        """The prompt of one conversation, as text and token ids. Raises ChatTemplateError."""
         encoder = self._chat
         if chat_template is not None:
-            from octavo.text.chat_template import ChatTemplate
-
             tokenizer = self.model.tokenizer
             encoder = ChatEncoder(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens_map))
         rendered = encoder.encode(
@@ -138,9 +137,7 @@ class LLM:
         )
         return Prompt(rendered.text, rendered.token_ids)
 
-    def beam_search(
-        self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False
-    ) -> list[RequestOutput]:
+    def beam_search(self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False) -> list[RequestOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
         sampling = SamplingParams(
             n=params.beam_width,
@@ -179,7 +176,11 @@ class LLM:
         return [given] * len(prompts)
 
     def _run(
-        self, prompts: Sequence[Any], params: Sequence[SamplingParams], priorities: Sequence[int], use_tqdm: bool
+        self,
+        prompts: Sequence[Any],
+        params: Sequence[SamplingParams],
+        priorities: Sequence[int],
+        use_tqdm: bool,
     ) -> list[RequestOutput]:
         """Submits everything, steps until all is finished, and sorts the outputs. Nothing is left after an error."""
         outputs: dict[str, RequestOutput] = {}
@@ -205,6 +206,11 @@ class LLM:
             for request_id in order:
                 self.engine.abort(request_id)
         return [outputs[request_id] for request_id in order]
+
+
+def _refuse_lora(lora_request: None) -> None:
+    if lora_request is not None:
+        raise UnsupportedError("lora_request", lora_request, "LoRA adapters are not supported yet")
 
 
 def _failed(request_id: str, prompt: Any, error: RequestError) -> RequestOutput:

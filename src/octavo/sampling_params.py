@@ -57,9 +57,7 @@ class SamplingParams:
     ignore_eos: bool = False
     max_tokens: int | None = 16  # None: up to the end of the context
     min_tokens: int = 0  # no end-of-sequence or stop token before so many
-    logprobs: int | None = (
-        None  # likeliest tokens to report per position; 0 is the chosen one only, -1 is all
-    )
+    logprobs: int | None = None  # likeliest tokens to report per position; 0 is the chosen one only, -1 is all
     prompt_logprobs: int | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
@@ -111,9 +109,7 @@ class SamplingParams:
         bias = fields.get("logit_bias")
         if isinstance(bias, Mapping):
             fields["logit_bias"] = dict(_parsed_bias(token, value) for token, value in bias.items())
-        return cls(
-            **{name: value for name, value in fields.items() if value is not None or name == "max_tokens"}
-        )
+        return cls(**{name: value for name, value in fields.items() if value is not None or name == "max_tokens"})
 
     def _check_collections(self) -> None:
         if isinstance(self.stop, str):
@@ -134,9 +130,7 @@ class SamplingParams:
         if self.best_of is not None and self.best_of < self.n:
             raise ParameterError("best_of", self.best_of, f"at least n={self.n}")
         if self.stop and not self.detokenize:
-            raise ParameterError(
-                "stop", self.stop, "empty where detokenize=False: there is no text to search"
-            )
+            raise ParameterError("stop", self.stop, "empty where detokenize=False: there is no text to search")
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise ParameterError("early_stopping", self.early_stopping, 'True, False or "never"')
         if self.use_beam_search:
@@ -147,9 +141,7 @@ class SamplingParams:
     def _check_sampling(self) -> None:
         if self.is_greedy and self.num_sequences > 1:
             name = "n" if self.n > 1 else "best_of"
-            raise ParameterError(
-                name, self.num_sequences, "1 for greedy sampling (temperature=0): all would be equal"
-            )
+            raise ParameterError(name, self.num_sequences, "1 for greedy sampling (temperature=0): all would be equal")
         if self.early_stopping is not False:
             raise ParameterError("early_stopping", self.early_stopping, "False without use_beam_search")
         if self.length_penalty != 1.0:
@@ -157,9 +149,7 @@ class SamplingParams:
 
     def _check_beam_search(self) -> None:
         if self.num_sequences < 2:
-            raise ParameterError(
-                "best_of", self.best_of, "at least 2 with use_beam_search: it is the beam's width"
-            )
+            raise ParameterError("best_of", self.best_of, "at least 2 with use_beam_search: it is the beam's width")
         neutral = {
             "temperature": self.is_greedy,
             "top_p": self.top_p == 1,
@@ -284,9 +274,7 @@ def _texts(name: str, value: Any, longest: int) -> list[str]:
         if not isinstance(text, str) or not text:
             raise ParameterError(name, text, "texts of at least one character")
         if len(text) > MAX_TEXT_LENGTH:
-            raise ParameterError(
-                name, f"{len(text)} characters", f"texts of at most {MAX_TEXT_LENGTH} characters"
-            )
+            raise ParameterError(name, f"{len(text)} characters", f"texts of at most {MAX_TEXT_LENGTH} characters")
     return list(dict.fromkeys(texts))
 
 

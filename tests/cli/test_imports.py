@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from processes import ENVIRONMENT
+
+from .processes import ENVIRONMENT
 
 HEAVY = {"numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "jinja2", "tqdm", "safetensors"}
 

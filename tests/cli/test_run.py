@@ -6,9 +6,10 @@ import signal
 import subprocess
 
 import pytest
-from processes import COMMAND, ENVIRONMENT, octavo
 
 from octavo import LLM, SamplingParams
+
+from .processes import COMMAND, ENVIRONMENT, octavo
 
 GREEDY = ["--temperature", "0", "--max-tokens", "24", "--ignore-eos"]
 SUMMARY = re.compile(
@@ -110,9 +111,7 @@ def test_a_system_message_comes_first(tiny):
 
 
 def test_the_same_seed_gives_the_same_text(tiny):
-    runs = [
-        octavo("run", tiny, "hi", "--max-tokens", "16", "--seed", seed).stdout for seed in ("1", "1", "2")
-    ]
+    runs = [octavo("run", tiny, "hi", "--max-tokens", "16", "--seed", seed).stdout for seed in ("1", "1", "2")]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 

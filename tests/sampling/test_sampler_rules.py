@@ -159,9 +159,7 @@ def test_stop_tokens_are_banned_until_min_tokens():
 
 def test_logprobs_are_of_the_logits_before_adjustment():
     logits = logits_of(1)
-    sampler = _native.SequenceSampler(
-        SIZE, temperature=0.3, bias_ids=[7], bias_values=[100.0], num_logprobs=2
-    )
+    sampler = _native.SequenceSampler(SIZE, temperature=0.3, bias_ids=[7], bias_values=[100.0], num_logprobs=2)
     result = _native.sample(logits, [0], [sampler])
     assert result.tokens[0] == 7
     assert result.logprobs[0] == pytest.approx(log_softmax(logits[0])[7], abs=1e-5)
@@ -196,6 +194,8 @@ def test_rows_and_sizes_that_do_not_fit_are_refused():
     logits, sampler = logits_of(2), _native.SequenceSampler(SIZE)
     with pytest.raises(ValueError, match="row 2"):
         draw(logits, sampler, rows=[2])
+    with pytest.raises(ValueError, match="None"):
+        draw(logits, None)
     with pytest.raises(ValueError, match="differ in length"):
         draw(logits, sampler, rows=[0, 1])
     with pytest.raises(ValueError, match="vocabulary"):
@@ -206,19 +206,16 @@ def test_rows_and_sizes_that_do_not_fit_are_refused():
 
 def test_a_request_becomes_samplers_with_streams_of_their_own():
     params = SamplingParams(seed=5, n=2, logit_bias={3: 1e300}, stop_token_ids=[2], min_tokens=1, logprobs=-1)
-    first, again, second = (
-        make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1], eos_token_ids=[0], index=index)
-        for index in (0, 0, 1)
-    )
+    first = make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1], seed=5, end_ids=[0, 2])
+    again, second = (first.fork(sequence_seed(5, index)) for index in (0, 1))
     result = _native.sample(logits_of(1), [0, 0, 0], [first, again, second])
     assert result.tokens.tolist() == [3, 3, 3]
     assert result.top(0)[0].size == SIZE
     assert (sequence_seed(5, 0), sequence_seed(5, 1), sequence_seed(-1, 0)) == (5, 6, 2**64 - 1)
-    assert sequence_seed(None, 0) != sequence_seed(None, 0)
 
 
 @pytest.mark.parametrize("field", ["logit_bias", "allowed_token_ids", "stop_token_ids"])
 def test_a_request_with_token_ids_outside_the_vocabulary_is_refused_by_name(field):
     params = SamplingParams(**{field: {SIZE: 1.0} if field == "logit_bias" else [SIZE]})
     with pytest.raises(ParameterError, match=field):
-        make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1])
+        make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1], seed=0)

@@ -150,9 +150,7 @@ _TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS)
 _NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, "logprobs"})
 _RARE = "|".join(name for name in _NAMES if "_" in name)
 # An option's name: at the beginning, as errors and notes have it, or anywhere if it can't be a common word.
-_MENTION = re.compile(
-    rf"^({'|'.join(_NAMES)})(?:=True(?=:)|=| (?=must ))|(?<![\w/.'-])({_RARE})(?![\w/.'-])=?"
-)
+_MENTION = re.compile(rf"^({'|'.join(_NAMES)})(?:=True(?=:)|=| (?=must ))|(?<![\w/.'-])({_RARE})(?![\w/.'-])=?")
 
 
 def spell_flags(message: str) -> str:

@@ -13,6 +13,7 @@ from octavo.cli.options import (
     SAMPLING_FLAGS,
     add_engine_flags,
     add_flags,
+    as_flag,
     engine_options,
     options_of,
     report_notes,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from octavo.request import CompletionOutput, RequestMetrics, RequestOutput
     from octavo.sampling_params import SamplingParams
 
-MAX_TOKENS = 1024  # unless the user or generation_config.json says otherwise
+DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # where neither user nor model says otherwise
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,8 +55,9 @@ def _parser() -> Parser:
         "octavo run",
         "[flags] [MODEL] PROMPT",
         "Answers a prompt on stdout as the answer is made, and says on stderr how fast that was. A PROMPT of "
-        "- is read from stdin. Sampling defaults are the model's own; an answer has at most "
-        f"{MAX_TOKENS} tokens unless the model or --max-tokens says otherwise.",
+        "- is read from stdin. Sampling defaults are the model's own; where it has none, "
+        + ", ".join(f"{as_flag(name)} {value}" for name, value in DEFAULTS.items())
+        + ".",
     )
     parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
     group = parser.add_argument_group("run")
@@ -64,9 +66,7 @@ def _parser() -> Parser:
     group.add_argument("--chat", action=toggle, default=None, help=chat)
     group.add_argument("--system", metavar="TEXT", default=None, help="the system message of a conversation")
     group.add_argument("--json", action="store_true", default=False, help="one JSON object, no streaming")
-    group.add_argument(
-        "--logprobs", type=int, metavar="N", help="with --json: N likeliest tokens per position"
-    )
+    group.add_argument("--logprobs", type=int, metavar="N", help="with --json: N likeliest tokens per position")
     group.add_argument("--n", type=int, default=1, help=argparse.SUPPRESS)
     add_flags(parser, "sampling", SAMPLING_FLAGS)
     add_engine_flags(parser)
@@ -117,14 +117,11 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
 def _params(llm: LLM, given: dict[str, Any]) -> SamplingParams:
     from octavo.engine.defaults import default_sampling_params
 
-    if "max_new_tokens" not in llm.model.generation_defaults:
-        given = {"max_tokens": max(MAX_TOKENS, given.get("min_tokens", 0)), **given}
-    return default_sampling_params(llm.model, **given)
+    neutral = {**DEFAULTS, "max_tokens": max(DEFAULTS["max_tokens"], given.get("min_tokens", 0))}
+    return default_sampling_params(llm.model, given, neutral)
 
 
-def _generate(
-    llm: LLM, prompt: Any, params: SamplingParams, echo: bool
-) -> tuple[RequestOutput, CompletionOutput]:
+def _generate(llm: LLM, prompt: Any, params: SamplingParams, echo: bool) -> tuple[RequestOutput, CompletionOutput]:
     """The last output of the request, and the whole answer; with `echo`, it goes to stdout as it is made."""
     from octavo.request import CompletionOutput
 

@@ -48,7 +48,7 @@ class Engine:
         model = self.model
         check_prompt(prompt.token_ids, model.vocab_size, model.max_model_len)
         params = params.clone()
-        self._check_against_model(params)
+        self._check_logprobs(params)
         request = Request(
             request_id,
             prompt.token_ids,
@@ -145,23 +145,13 @@ class Engine:
             return None
         return job.output(finished, delta=kind is RequestOutputKind.DELTA)
 
-    def _check_against_model(self, params: SamplingParams) -> None:
-        """What only the model can tell: whether token ids exist, and how many log-probabilities it gives out."""
+    def _check_logprobs(self, params: SamplingParams) -> None:
         vocab, limit = self.model.vocab_size, self.model.config.max_logprobs
         for name in ("logprobs", "prompt_logprobs"):
             count = getattr(params, name)
             asked = vocab if count == -1 else count or 0
             if asked > (vocab if limit == -1 else limit):
                 raise ParameterError(name, count, f"at most {limit} (the engine's max_logprobs)")
-        ids = {
-            "logit_bias": params.logit_bias,
-            "allowed_token_ids": params.allowed_token_ids,
-            "stop_token_ids": params.stop_token_ids,
-        }
-        for name, tokens in ids.items():
-            for token in tokens or ():
-                if not 0 <= token < vocab:
-                    raise ParameterError(f"{name}: token id", token, f"in 0..{vocab - 1}, the model's vocabulary")
 
 
 class _SeedSource:

@@ -21,11 +21,10 @@ from octavo.request import (
     RequestOutput,
     Sequence,
 )
+from octavo.sampling.sequence import make_sampler, sequence_seed
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
-
-SEED_STEP = 0x9E3779B97F4A7C15  # between the random streams of one request's samples
 
 
 class Job:
@@ -103,11 +102,20 @@ class SamplingJob(Job):
 
     def __init__(self, request: Request, model: LoadedModel, seed: int):
         super().__init__(request, model)
-        self.seed = seed
         self.samples: list[Completion] = []
         self.by_sequence: dict[Sequence, Completion] = {}
-        first = request.sequences[0]
-        first.sampler = make_sampler(request, model, self.rules, seed)
+        params, first = request.params, request.sequences[0]
+        first.sampler = make_sampler(
+            params,
+            vocab_size=model.vocab_size,
+            prompt_token_ids=request.prompt_token_ids,
+            seed=seed,
+            end_ids=self.rules.all,
+            bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
+        )
+        self._siblings = [  # they begin where the prompt ends
+            first.sampler.fork(sequence_seed(seed, index)) for index in range(1, params.num_sequences)
+        ]
         self._add(first)
 
     def _add(self, sequence: Sequence) -> None:
@@ -148,25 +156,17 @@ class SamplingJob(Job):
 
     def samplers(self, sequence: Sequence) -> list[Any]:
         """The samplers that draw from the sequence's logits: at the prompt's end, those of all samples."""
-        missing = self.request.params.num_sequences - len(self.samples)
-        if missing <= 0:
-            return [sequence.sampler]
-        return [sequence.sampler] + [
-            sequence.sampler.fork((self.seed + index * SEED_STEP) & (2**64 - 1)) for index in range(1, missing + 1)
-        ]
+        return [sequence.sampler, *self._siblings]
 
-    def take(
-        self, scheduler: Scheduler, sequence: Sequence, sampled: Any, places: range, tokens: list[int]
-    ) -> None:
+    def take(self, scheduler: Scheduler, sequence: Sequence, sampled: Any, places: range, tokens: list[int]) -> None:
         """Appends the drawn tokens; at the prompt's end, the other samples begin."""
         sequences = [sequence]
-        if len(places) > 1:
-            forks = self.samplers(sequence)
-            for index in range(1, len(places)):
-                child = Sequence(index, list(sequence.tokens), sequence.num_prompt_tokens, sampler=forks[index])
-                scheduler.fork(self.request, sequence, child)
-                self._add(child)
-                sequences.append(child)
+        for index, sampler in enumerate(self._siblings, 1):
+            child = Sequence(index, list(sequence.tokens), sequence.num_prompt_tokens, sampler=sampler)
+            scheduler.fork(self.request, sequence, child)
+            self._add(child)
+            sequences.append(child)
+        self._siblings = []
         for each, place in zip(sequences, places, strict=True):
             if tokens[place] < 0:
                 self.has_nan = True
@@ -250,11 +250,19 @@ class BeamJob(Job):
         outputs = []
         for index, hypothesis in enumerate(self.search.best(params.n) if self.reason is None else []):
             completion = Completion(
-                index, params, self.rules, model.tokenizer, self.request.prompt_token_ids, len(hypothesis.tokens)
+                index,
+                params,
+                self.rules,
+                model.tokenizer,
+                self.request.prompt_token_ids,
+                len(hypothesis.tokens),
             )
             for token in hypothesis.tokens:
                 completion.append(token)
-            completion.finish_reason, completion.stop_reason = hypothesis.finish_reason, hypothesis.stop_reason
+            completion.finish_reason, completion.stop_reason = (
+                hypothesis.finish_reason,
+                hypothesis.stop_reason,
+            )
             completion.cumulative_logprob = hypothesis.logprob
             outputs.append(completion)
         if self.reason is not None:
@@ -290,38 +298,7 @@ def check_beam_params(params: SamplingParams) -> None:
             raise UnsupportedError(name, value, "not supported together with beam search")
 
 
-def make_sampler(request: Request, model: LoadedModel, rules: StopRules, seed: int) -> Any:
-    """The native sampler for the parameters of a request."""
-    params = request.params
-    num_logprobs = -1 if params.logprobs is None else params.logprobs
-    if params.logprobs == -1:
-        num_logprobs = model.vocab_size
-    elif params.logprobs is None and params.num_sequences > params.n:
-        num_logprobs = 0  # the sum of log-probabilities decides which samples are returned
-    bias = params.logit_bias or {}
-    penalized = params.repetition_penalty != 1.0
-    return _native.SequenceSampler(
-        model.vocab_size,
-        temperature=params.temperature,
-        top_p=params.top_p,
-        top_k=max(params.top_k, 0),
-        min_p=params.min_p,
-        presence_penalty=params.presence_penalty,
-        frequency_penalty=params.frequency_penalty,
-        repetition_penalty=params.repetition_penalty,
-        seed=seed,
-        bias_ids=list(bias),
-        bias_values=list(bias.values()),
-        allowed_ids=params.allowed_token_ids or [],
-        bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
-        min_tokens=params.min_tokens,
-        early_stop_ids=sorted(rules.all) if params.min_tokens else [],
-        prompt_token_ids=request.prompt_token_ids if penalized else [],
-        num_logprobs=num_logprobs,
-    )
-
-
-def bad_word_ids(words: list[str] | str, tokenizer: Tokenizer) -> list[list[int]]:
+def bad_word_ids(words: list[str], tokenizer: Tokenizer) -> list[list[int]]:
     """Each word's token ids, at the start of a text and after a space."""
     found: dict[tuple[int, ...], None] = {}
     for word in words:

@@ -15,6 +15,7 @@ from octavo.engine.memory import MemoryPlan, free_memory, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor
 from octavo.executor.native.executor import NativeExecutor
+from octavo.executor.native.lowering import lower
 from octavo.graph.builder import Graph
 from octavo.models import load_declaration
 from octavo.text.chat_template import ChatTemplate
@@ -58,7 +59,8 @@ def load(config: EngineConfig) -> LoadedModel:
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph = model.build()
         tensors = bind(graph.weights, checkpoint, model.ignored)
-        plan = plan_memory(config, graph, model.max_positions, model.vocab_size, free_memory())
+        workspace = lower(graph).workspace_bytes
+        plan = plan_memory(config, graph, workspace, model.max_positions, model.vocab_size, free_memory())
         executor = NativeExecutor(
             graph,
             tensors,
@@ -124,7 +126,7 @@ def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate |
             source = Path(given).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("chat_template", given, f"can't be read: {error}") from None
-    return None if source is None else ChatTemplate(source)
+    return None if source is None else ChatTemplate(source, tokenizer.special_tokens_map)
 
 
 def _generation_config(config: EngineConfig, path: Path) -> dict[str, Any]:

@@ -4,16 +4,16 @@ take, against what the machine and its container leave free."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from octavo.config import EngineConfig
 from octavo.errors import MemoryPlanError
 from octavo.graph.builder import Graph
 from octavo.graph.cost import kv_bytes_per_token, weight_bytes
-from octavo.graph.nodes import Logits
 
-RESERVE = 150 << 20  # Python, its libraries and what a step allocates
-LOGIT_ROWS_BYTES = 64 << 20  # logits of one step
+RESERVE = 100 << 20  # Python, its libraries, and the tokenizer
+LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,34 @@ def show(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"
 
 
-def plan_memory(config: EngineConfig, graph: Graph, max_positions: int, vocab_size: int, free: int) -> MemoryPlan:
-    """How large a KV cache is useful and fits into `free` bytes. Raises MemoryPlanError with the arithmetic."""
+def plan_memory(
+    config: EngineConfig,
+    graph: Graph,
+    workspace: Callable[[int, int, int], int],
+    max_positions: int,
+    vocab_size: int,
+    free: int,
+) -> MemoryPlan:
+    """How large a KV cache is useful and fits into `free` bytes. Raises MemoryPlanError with the arithmetic.
+
+    `workspace(bytes_per_value, max_tokens, max_logit_rows)` tells what the executor needs for a step.
+    """
     size = 4 if config.compute_dtype == "float32" else 2
     length = config.max_model_len or max_positions
     batch = max(config.max_num_batched_tokens, config.max_num_seqs)
     if not config.enable_chunked_prefill:
         batch = max(batch, length)
+    logit_rows = max(config.max_num_seqs, min(256, LOGIT_ROWS_BYTES // (4 * vocab_size)))
     plan = MemoryPlan(
         free=int(free * config.gpu_memory_utilization),
         weights=weight_bytes(graph, size),
-        workspace=RESERVE + workspace_bytes(graph, batch, size),
+        workspace=RESERVE + workspace(size, batch, logit_rows),
         kv_bytes_per_block=kv_bytes_per_token(graph, size) * config.block_size,
         num_blocks=0,
         block_size=config.block_size,
         max_model_len=length,
         max_num_batched_tokens=batch,
-        max_logit_rows=max(config.max_num_seqs, min(256, LOGIT_ROWS_BYTES // (4 * vocab_size))),
+        max_logit_rows=logit_rows,
     )
     blocks_of_one = -(-length // config.block_size)
     affordable = (plan.free - plan.weights - plan.workspace) // plan.kv_bytes_per_block
@@ -87,13 +98,6 @@ def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:
     if fits >= 128:
         return f"{message}; max_model_len={fits} would fit"
     return f"{message}; a smaller model, or {show(total - plan.free)} more free memory would do"
-
-
-def workspace_bytes(graph: Graph, max_tokens: int, bytes_per_value: int) -> int:
-    """Activations of a step of `max_tokens`: the residual stream, and what the widest op reads and writes."""
-    hidden = graph.nodes[0].columns
-    widest = max(node.columns for node in graph.nodes if not isinstance(node, Logits))
-    return max_tokens * (hidden * (4 + 2 * bytes_per_value) + widest * (8 + 2 * bytes_per_value))
 
 
 def free_memory() -> int:
@@ -135,7 +139,12 @@ def _cgroup_files() -> list[tuple[str, str, str, str]]:
                 elif "memory" in controllers.split(","):
                     for directory in (f"/sys/fs/cgroup/memory{path}", "/sys/fs/cgroup/memory"):
                         found.append(
-                            (directory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                            (
+                                directory,
+                                "memory.limit_in_bytes",
+                                "memory.usage_in_bytes",
+                                "total_inactive_file",
+                            )
                         )
     except OSError:
         pass

@@ -15,11 +15,14 @@ class Llama(CausalLM):
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         self.hidden = config.integer("hidden_size")
-        self.layers = config.integer("num_hidden_layers")
+        self.layers = config.integer("num_hidden_layers", high=4096)
         self.intermediate = config.integer("intermediate_size")
         self.heads = config.integer("num_attention_heads")
         self.kv_heads = config.integer("num_key_value_heads", self.heads)
-        self.head_dim = config.integer("head_dim", self.hidden // self.heads)
+        if self.heads % self.kv_heads:
+            reason = f"must divide num_attention_heads, which is {self.heads}, got {self.kv_heads}"
+            raise config.fail("num_key_value_heads", reason)
+        self.head_dim = config.integer("head_dim", self.hidden // self.heads, high=1024)
         self.vocab_size = config.integer("vocab_size")
         self.max_positions = config.integer("max_position_embeddings", 2048, high=1 << 28)
         self.eps = config.number("rms_norm_eps", 1e-6)

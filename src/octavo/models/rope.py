@@ -40,7 +40,7 @@ def rope_table(config: ConfigReader, head_dim: int, max_positions: int, max_mode
 
 def _plain(theta: float, head_dim: int) -> Frequencies:
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    return (1.0 / np.power(np.float32(theta), exponents)).astype(np.float32)
+    return np.asarray(1.0 / np.power(np.float32(theta), exponents), np.float32)
 
 
 Result = tuple[Frequencies, float]
@@ -126,8 +126,8 @@ def _given(rope: ConfigReader, theta: float, head_dim: int, positions: int, leng
 
 def _factors(rope: ConfigReader, field: str, head_dim: int) -> Frequencies:
     factors = rope.values.get(field)
-    good = isinstance(factors, list | tuple) and len(factors) == head_dim // 2
-    if not good or not all(isinstance(f, int | float) and 0 < f < 1e30 for f in factors):
+    is_list = isinstance(factors, list | tuple) and len(factors) == head_dim // 2
+    if not is_list or not all(isinstance(f, int | float) and 0 < f < 1e30 for f in factors):  # type: ignore[union-attr]
         raise rope.fail(field, f"must be {head_dim // 2} positive numbers")
     return np.asarray(factors, np.float32)
 

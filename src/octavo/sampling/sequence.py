@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,13 +17,13 @@ def make_sampler(
     *,
     vocab_size: int,
     prompt_token_ids: list[int],
-    eos_token_ids: Iterable[int] = (),
+    seed: int,
+    end_ids: Iterable[int] = (),
     bad_words: list[list[int]] | None = None,
-    index: int = 0,
 ) -> Any:
-    """The `_native.SequenceSampler` of sequence `index` of a request.
+    """The `_native.SequenceSampler` of a request's first sequence; others are forked from it.
 
-    `eos_token_ids` and `params.stop_token_ids` are banned before `min_tokens`; `bad_words` are the tokens of
+    `end_ids` are the tokens that end the text, banned before `min_tokens`; `bad_words` are the tokens of
     `params.bad_words`. Raises `ParameterError` for a token id outside the vocabulary.
     """
     bias = params.logit_bias or {}
@@ -35,6 +34,8 @@ def make_sampler(
             if token >= vocab_size:
                 raise ParameterError(name, token, f"token ids below {vocab_size}, the size of the vocabulary")
     num_logprobs = -1 if params.logprobs is None else params.logprobs
+    if params.num_sequences > params.n:
+        num_logprobs = max(num_logprobs, 0)  # the sum of log-probabilities decides which samples are returned
     return _native.SequenceSampler(
         vocab_size,
         temperature=min(params.temperature, _MAX_BIAS),
@@ -44,18 +45,18 @@ def make_sampler(
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         repetition_penalty=params.repetition_penalty,
-        seed=sequence_seed(params.seed, index),
+        seed=sequence_seed(seed, 0),
         bias_ids=list(bias),
         bias_values=[max(-_MAX_BIAS, min(value, _MAX_BIAS)) for value in bias.values()],
         allowed_ids=allowed,
         bad_words=bad_words or [],
         min_tokens=params.min_tokens,
-        early_stop_ids=sorted({*eos_token_ids, *stops}),
+        early_stop_ids=sorted(end_ids) if params.min_tokens else [],
         prompt_token_ids=prompt_token_ids if params.repetition_penalty != 1 else [],
         num_logprobs=vocab_size if params.logprobs == -1 else num_logprobs,
     )
 
 
-def sequence_seed(seed: int | None, index: int) -> int:
-    """The seed, in [0, 2**64), of sequence `index` of a request; fresh entropy where the request has none."""
-    return secrets.randbits(64) if seed is None else (seed + index) % 2**64
+def sequence_seed(seed: int, index: int) -> int:
+    """The seed, in [0, 2**64), of sequence `index` of a request with this seed."""
+    return (seed + index) % 2**64

@@ -242,7 +242,7 @@ class Scheduler:
         if request.needs_prompt_logits:
             count = min(count, draft.rows_left)
         elif sequence.num_computed + count == len(sequence.tokens) and not draft.rows_left:
-            pass
+            count -= 1
         is_prompt = len(sequence.tokens) == sequence.num_prompt_tokens
         if count < pending and is_prompt and not self.enable_chunked_prefill:
             return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +16,6 @@ from octavo.errors import ChatTemplateError
 from octavo.text.chat_template import ChatTemplate, check_kwargs, check_messages, plain
 from octavo.text.tokenizer import Tokenizer
 
-# Private-use characters around a control token's text in a user's string, while the template works on it.
-_OPEN, _CLOSE = "\ue0c2", "\ue0c3"
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "model")
 
 
@@ -33,8 +30,7 @@ class ChatPrompt:
 class ChatEncoder:
     """Renders and tokenizes conversations. It can be used from several threads.
 
-    Control tokens are the tokenizer's special tokens, and those of its other added tokens that the template
-    writes.
+    Control tokens are the tokenizer's special tokens, and its other added tokens that the template writes.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None):
@@ -43,7 +39,6 @@ class ChatEncoder:
         if template is None:
             template = ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens_map)
         self.template = template
-        self._lock = threading.Lock()
 
     def encode(
         self,
@@ -77,31 +72,30 @@ class ChatEncoder:
         if not any(self._control.search(text) for text in _strings(inputs)):
             text = render(inputs)
             ids = self.tokenizer.encode(text, add_special_tokens=False)
-            # More control tokens than the text spells come from its normalization: take the careful way as
-            # well.
+            # Control tokens that the text does not spell come from its normalization.
             if sum(i in self._control_ids for i in ids) == sum(1 for _ in self._control.finditer(text)):
                 return ChatPrompt(text, ids)
-        return self._encode_carefully(render(_map_strings(inputs, self._mark)))
+        return self._encode_carefully(render, inputs)
 
-    def _mark(self, text: str) -> str:
-        text = text.replace(_OPEN, "").replace(_CLOSE, "")
-        return self._control.sub(rf"{_OPEN}\g<0>{_CLOSE}", text)
-
-    def _encode_carefully(self, marked: str) -> ChatPrompt:
-        """Encodes a text in which the control tokens of users are between markers."""
-        backend, private, original = self._literal_backend()
-        splitter = re.compile(
-            f"{_OPEN}({self._control.pattern}){_CLOSE}|({self._control.pattern})|[{_OPEN}{_CLOSE}]"
-        )
-        protected = splitter.sub(lambda m: m[1] or private.get(m[2], ""), marked)
-        ids = backend.encode(protected, add_special_tokens=False).ids
+    def _encode_carefully(self, render: Callable[[dict[str, Any]], str], inputs: dict[str, Any]) -> ChatPrompt:
+        """Renders with marks around the control tokens that users spell, and encodes those as text."""
+        # Letters and digits stay as they are in JSON and in repr, and nobody can forge the marks.
+        nonce = secrets.token_hex(8)
+        before, after = f"a{nonce}", f"z{nonce}"
+        marked = render(_map_strings(inputs, lambda text: self._control.sub(rf"{before}\g<0>{after}", text)))
+        backend, private, original = self._literal_backend
+        # [text, what is between two marks, text, …], with None for a mark whose partner the template cut off.
+        pieces = re.split(f"{before}((?:(?!{before}).)*?){after}|{before}|{after}", marked, flags=re.S | re.I)
+        protected = [
+            piece if i % 2 and piece in private else self._control.sub(lambda found: private[found[0]], piece)
+            for i, piece in enumerate(pieces)
+            if piece
+        ]
+        ids = backend.encode("".join(protected), add_special_tokens=False).ids
         if spelled := self._control_ids.intersection(ids):
             token = self.tokenizer.token(min(spelled))
-            raise ChatTemplateError(
-                f"a message spells the control token {token!r}, and the tokenizer can't avoid it"
-            )
-        text = marked.replace(_OPEN, "").replace(_CLOSE, "")
-        return ChatPrompt(text, [original.get(i, i) for i in ids])
+            raise ChatTemplateError(f"a message spells the control token {token!r}, and the tokenizer can't avoid it")
+        return ChatPrompt("".join(filter(None, pieces)), [original.get(i, i) for i in ids])
 
     @cached_property
     def _control_texts(self) -> list[str]:
@@ -128,22 +122,15 @@ class ChatEncoder:
         for i, message in enumerate(chat):
             role = message["role"]
             if role not in _ROLES and any(role in text for text in self._control_texts):
-                raise ChatTemplateError(
-                    f"messages[{i}].role must not be {role[:40]!r}, a part of a control token"
-                )
+                raise ChatTemplateError(f"messages[{i}].role must not be {role[:40]!r}, a part of a control token")
 
+    @cached_property
     def _literal_backend(self) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[int, int]]:
-        """(a tokenizer that knows control tokens only by private names, the names by their texts, its ids →
-        the ids).
+        """(a tokenizer that has private names for control tokens, text → private name, its ids → usual ids).
 
         It shares the model with the usual one, so a control token's text is plain text to it, and all rules
         about what happens beside an added token are the same.
         """
-        with self._lock:
-            return self._literal
-
-    @cached_property
-    def _literal(self) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[int, int]]:
         usual = self.tokenizer.backend
         backend = tokenizers.Tokenizer(usual.model)
         if usual.normalizer is not None:

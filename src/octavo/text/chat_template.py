@@ -17,35 +17,12 @@ MISSING = (
     "or complete plain text instead, with generate or --no-chat"
 )
 # Names that belong to `render` or to Hugging Face's `apply_chat_template`: a request must not change them.
-RESERVED = frozenset(
-    (
-        "messages",
-        "tools",
-        "documents",
-        "add_generation_prompt",
-        "continue_final_message",
-        "chat_template",
-        "tokenize",
-        "return_dict",
-        "return_tensors",
-        "padding",
-        "truncation",
-        "max_length",
-        "return_assistant_tokens_mask",
-        "tokenizer_kwargs",
-        "conversation",
-        "raise_exception",
-        "strftime_now",
-        "range",
-        "dict",
-        "namespace",
-        "loop",
-        "self",
-        "caller",
-        "varargs",
-        "kwargs",
-    )
-)
+_RESERVED = """
+    messages tools documents add_generation_prompt continue_final_message chat_template tokenize return_dict
+    return_tensors padding truncation max_length return_assistant_tokens_mask tokenizer_kwargs conversation
+    raise_exception strftime_now range dict namespace loop self caller varargs kwargs
+"""
+RESERVED = frozenset(_RESERVED.split())
 # Appended to the message that is to be continued, then found again in the prompt. The space shows whether the
 # template trims its messages.
 _CONTINUE_HERE = "\ue0c0continue\ue0c1 "
@@ -167,9 +144,7 @@ def _part(part: Any, name: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
         raise ChatTemplateError(f"{name}.text must be a string")
-    raise ChatTemplateError(
-        f"{name} is of type {str(kind)[:40]!r}; this model takes only parts of type 'text'"
-    )
+    raise ChatTemplateError(f"{name} is of type {str(kind)[:40]!r}; this model takes only parts of type 'text'")
 
 
 def check_kwargs(kwargs: Mapping[str, Any], special_tokens: Mapping[str, str]) -> None:
@@ -180,9 +155,7 @@ def check_kwargs(kwargs: Mapping[str, Any], special_tokens: Mapping[str, str]) -
 
 
 def plain(value: Any, name: str, depth: int = 0) -> Any:
-    """A copy made of JSON's types only: an object with methods could do in a template what the sandbox can't
-    know.
-    """
+    """A copy made of JSON's types only: the sandbox can't know what the methods of other objects do."""
     if depth > 64:
         raise ChatTemplateError(f"{name} is nested more than 64 deep")
     if value is None or type(value) in (str, int, float, bool):
@@ -209,18 +182,14 @@ def _mark_final_message(chat: list[dict[str, Any]], add_generation_prompt: bool)
     if add_generation_prompt:
         raise ChatTemplateError("continue_final_message=True needs add_generation_prompt=False")
     if "content" not in chat[-1]:
-        raise ChatTemplateError(
-            "continue_final_message=True, but the last message has no content to continue"
-        )
+        raise ChatTemplateError("continue_final_message=True, but the last message has no content to continue")
     chat[-1]["content"] += _CONTINUE_HERE
 
 
 def _cut_at_mark(prompt: str) -> str:
     cut = prompt.rfind(_CONTINUE_HERE.strip())
     if cut < 0:
-        raise ChatTemplateError(
-            "continue_final_message=True, but the template changes or drops the last message"
-        )
+        raise ChatTemplateError("continue_final_message=True, but the template changes or drops the last message")
     is_trimmed = not prompt.startswith(_CONTINUE_HERE, cut)
     return prompt[:cut].rstrip() if is_trimmed else prompt[:cut]
 

@@ -13,9 +13,10 @@ _MAX_HELD = 16
 
 
 class IncrementalDetokenizer:
-    """Streams the text of one output. All pieces, with `flush()` at the end, are the output's text as it
-    continues the prompt: `tokenizer.decode(output_ids)`, but its first space is kept where a prompt precedes
-    it.
+    """Streams the text of one output.
+
+    All pieces, with `flush()` at the end, are the output's text as it continues the prompt: that is
+    `tokenizer.decode(output_ids)`, except that its first space is kept where the prompt has text.
 
     No piece ends inside a character: such bytes wait for the rest. U+FFFD appears only for bytes that are not
     UTF-8. The time per token does not depend on the length of the text.
@@ -95,8 +96,9 @@ class _WindowStream:
         text = self._decode(self._context + self._held)
         if not final and (text.endswith("\ufffd") or len(text) <= len(before)):
             return ""
-        # Without text of its own a held token still is the new ones' left neighbour.
-        self._context, self._held = (self._held or self._context), []
+        # The new ones' neighbour is the last token that has text.
+        self._context = self._held if len(text) > len(before) else self._context or self._held
+        self._held = []
         return text[len(before) :]
 
     def _decode(self, ids: list[int]) -> str:

@@ -38,9 +38,7 @@ def read_gguf(metadata: Mapping[str, Any], file: str | os.PathLike[str]) -> Toke
             backend = _sentencepiece(reader, kind, tokens, types, ids)
             add_bos, add_eos = kind == "llama", kind == "t5"
         case other:
-            raise ModelLoadError(
-                file, "tokenizer.ggml.model", f"{other!r} is not one of {', '.join(_MODELS)}"
-            )
+            raise ModelLoadError(file, "tokenizer.ggml.model", f"{other!r} is not one of {', '.join(_MODELS)}")
     return TokenizerParts(
         backend,
         {name: tokens[i] for name, i in ids.items() if i is not None},
@@ -56,9 +54,7 @@ def _byte_level(
     """(tokenizer, whether BOS is added unless the file says otherwise)."""
     pre = reader.optional(str, "pre", "default")
     if pre not in KNOWN:
-        raise ModelLoadError(
-            reader.file, "tokenizer.ggml.pre", f"{pre!r} is not one of {', '.join(sorted(KNOWN))}"
-        )
+        raise ModelLoadError(reader.file, "tokenizer.ggml.pre", f"{pre!r} is not one of {', '.join(sorted(KNOWN))}")
     kind = pre_tokenization(pre)
     vocabulary = reader.vocabulary(tokens)
     merges = reader.merges(vocabulary)

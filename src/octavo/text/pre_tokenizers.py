@@ -131,9 +131,7 @@ def _build(kind: str) -> PreTokenization:
         case "deepseek-coder":
             return PreTokenization(_splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}"))
         case "deepseek3":
-            return PreTokenization(
-                _splits(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3)
-            )
+            return PreTokenization(_splits(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3))
         case "bloom":
             return PreTokenization(_splits(_BLOOM))
         case "viking":

@@ -1,6 +1,4 @@
-"""Builds a Rust tokenizer from a SentencePiece vocabulary, as transformers' converters do
-(convert_slow_tokenizer.py).
-"""
+"""Builds a Rust tokenizer from a SentencePiece vocabulary, like transformers' convert_slow_tokenizer.py."""
 
 from __future__ import annotations
 
@@ -14,15 +12,13 @@ from octavo.text.parts import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
 
 _SPACE = "▁"
-# Far below any path through normal pieces: a text that spells a control or byte piece must not become that
-# piece.
+# Far below any path through normal pieces: a text that spells a control or byte piece must not become it.
+# It still does if the vocabulary lacks one of its characters: the library puts "unknown" below every score.
 _UNREACHABLE = -1e6
 _ADDED = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
 
 
-def build_backend(
-    model: SentencePieceModel, file: str | os.PathLike[str], *, legacy: bool = True
-) -> Tokenizer:
+def build_backend(model: SentencePieceModel, file: str | os.PathLike[str], *, legacy: bool = True) -> Tokenizer:
     """The tokenizer of a SentencePiece model. Raises ModelLoadError if the vocabulary contradicts itself.
 
     `legacy`, as in tokenizer_config.json, puts the dummy prefix before each text between special tokens, as
@@ -52,9 +48,9 @@ def _vocabulary(model: SentencePieceModel, file: str | os.PathLike[str]) -> dict
     vocabulary = {piece: i for i, piece in enumerate(model.pieces)}
     if len(vocabulary) < len(model.pieces):
         i = next(i for i, piece in enumerate(model.pieces) if vocabulary[piece] != i)
-        raise ModelLoadError(
-            file, f"tokens[{i}]", f"{model.pieces[i]!r} is also token {vocabulary[model.pieces[i]]}"
-        )
+        raise ModelLoadError(file, f"tokens[{i}]", f"{model.pieces[i]!r} is also token {vocabulary[model.pieces[i]]}")
+    if "" in vocabulary:
+        raise ModelLoadError(file, f"tokens[{vocabulary['']}]", "is empty")
     if not all(map(math.isfinite, model.scores)):
         raise ModelLoadError(file, "scores", "must be finite")
     return vocabulary
@@ -105,7 +101,7 @@ def _normalizer(model: SentencePieceModel, *, prefix: bool) -> normalizers.Norma
     if model.charsmap:
         steps.append(normalizers.Precompiled(model.charsmap))
     if model.remove_extra_whitespaces:
-        steps += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefix:
         steps.append(normalizers.Prepend(_SPACE))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])

@@ -14,6 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from octavo.errors import ModelLoadError
+from octavo.text.parts import loading
 
 _UNIGRAM, _BPE = 1, 2
 
@@ -31,9 +32,7 @@ class PieceType(IntEnum):
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """Vocabulary and settings of a SentencePiece tokenizer. `pieces`, `scores` and `types` are indexed by
-    token id.
-    """
+    """Vocabulary and settings of a SentencePiece tokenizer; the lists are indexed by token id."""
 
     pieces: list[str]
     scores: list[float]
@@ -55,13 +54,13 @@ class SentencePieceModel:
 
 
 def read_model(file: Path) -> SentencePieceModel:
-    """Parses a tokenizer.model. Raises ModelLoadError if it is malformed, or of a kind that is not BPE or
-    Unigram.
-    """
+    """Parses a tokenizer.model. Raises ModelLoadError if it is malformed, or neither BPE nor Unigram."""
     pieces: list[tuple[str, float, int]] = []
     trainer: dict[int, int | bytes] = {}
     normalizer: dict[int, int | bytes] = {}
-    for number, value in _fields(file.read_bytes(), file):
+    with loading(file, "file"):
+        data = file.read_bytes()
+    for number, value in _fields(data, file):
         if number not in (1, 2, 3):
             continue
         if not isinstance(value, bytes):

@@ -1,5 +1,4 @@
-"""The Jinja environment of chat templates: what Hugging Face templates expect, and limits on what they can
-do.
+"""The Jinja environment of chat templates: what Hugging Face's expect, and limits on what they can do.
 
 A template comes with a model, or even with a request, so it is hostile. The immutable sandbox keeps it away
 from Python; the limits here keep it from eating time and memory: loop turns and calls are counted, and so are
@@ -24,8 +23,10 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_STEPS = 1_000_000
+MAX_STEPS = 500_000  # a second or two
 MAX_NUMBER = 100_000  # for widths, counts and ranges
+_DEEP = "string pprint sort unique groupby dictsort min max urlencode xmlattr"
+_DEEP_FILTERS = frozenset(_DEEP.split())  # those that look at all that a value holds
 _WIDE_FORMAT = re.compile(r"[%{:][^a-zA-Z%{}]*(?:\d{5}|\*)")
 
 
@@ -45,9 +46,7 @@ _budget: ContextVar[_Budget] = ContextVar("budget")
 
 @contextmanager
 def limited(max_chars: int) -> Iterator[None]:
-    """Renders inside this may make texts of `max_chars`, and take MAX_STEPS steps. They raise LimitError
-    beyond that.
-    """
+    """Rendering inside this raises LimitError beyond texts of `max_chars` and beyond MAX_STEPS steps."""
     token = _budget.set(_Budget(max_chars))
     try:
         yield
@@ -73,10 +72,29 @@ def _check_number(value: Any, limit: int = MAX_NUMBER) -> None:
 
 
 def _cost(values: Iterable[Any]) -> int:
-    """Steps for one pass over the values, about a microsecond each."""
-    return 1 + sum(
-        len(value) >> (10 if isinstance(value, str) else 3) for value in values if hasattr(value, "__len__")
-    )
+    """Steps for one pass over the values, a few microseconds each."""
+    sized = [value for value in values if isinstance(value, str | list | tuple | dict | range)]
+    return 1 + sum(len(value) >> (10 if isinstance(value, str) else 3) for value in sized)
+
+
+def _spend_on_tree(value: Any) -> None:
+    """Pays for a walk over all that is in `value`: lists in lists, doubled many times over, are a bomb."""
+    pending, chars = [value], 0
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            chars += len(item)
+            _check_size(chars)
+        elif isinstance(item, list | tuple | dict):
+            _spend(1 + len(item))
+            pending += item.values() if isinstance(item, dict) else item
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    _spend_on_tree(value)
+    return str(value)
 
 
 class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
@@ -87,10 +105,17 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         extensions = [_GenerationTag, jinja2.ext.loopcontrols]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-        self.filters = {name: _bounded_filter(function) for name, function in self.filters.items()}
+        self.filters = {
+            name: _bounded_filter(function, name in _DEEP_FILTERS) for name, function in self.filters.items()
+        }
         del self.filters["urlize"], self.globals["lipsum"]
         self.filters |= {"tojson": _tojson, "join": _join, "replace": _replace, "format": _format}
-        self.filters |= {"octavo_turns": _turns, "octavo_concat": _concat, "octavo_output": _output}
+        self.filters |= {
+            "octavo_compared": _compared,
+            "octavo_turns": _turns,
+            "octavo_concat": _concat,
+            "octavo_output": _output,
+        }
         self.globals |= {
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
@@ -103,8 +128,9 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Every call of a template comes here."""
-        _spend(_cost(args))
-        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        _spend(_cost((owner, *args)))
         for value in (*args, *kwargs.values()):
             _check_number(value)
         if isinstance(owner, str):
@@ -115,7 +141,7 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
             elif name == "join" and args:
                 args = (_checked_list(args[0], owner), *args[1:])
             elif name in ("format", "format_map"):
-                _check_format(owner, sum(len(str(value)) for value in (*args, *kwargs.values())))
+                _check_format(owner, (*args, *kwargs.values()))
         result = super().call(context, function, *args, **kwargs)
         if isinstance(result, str | list | tuple | dict):
             _check_size(len(result))
@@ -123,10 +149,8 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
-            _check_format(left, len(str(right)))
-        elif (
-            operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple)
-        ):
+            _check_format(left, right)
+        elif operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
             _check_size(len(left) + len(right))
         elif operator in ("*", "**"):
             sequence, number = (right, left) if isinstance(left, int) else (left, right)
@@ -139,16 +163,21 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Metered(NodeTransformer):
-    """Sends what loops run over, `~`, and all output through filters that count."""
+    """Sends what is looped over, compared, joined by `~` or put out through filters that count."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         self.generic_visit(node)
         node.iter = _filter(node.iter, "octavo_turns")
         return node
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _filter(node.expr, "octavo_compared")
+        return node
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
-        return _filter(nodes.List(node.nodes, "load", lineno=node.lineno), "octavo_concat")
+        return _filter(nodes.List(node.nodes, lineno=node.lineno), "octavo_concat")
 
     def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802
         self.generic_visit(node)
@@ -196,9 +225,15 @@ def _paid(iterable: Iterable[Any]) -> Iterator[Any]:
 
 
 @jinja2.pass_context
+def _compared(_: Any, value: Any) -> Any:
+    _spend_on_tree(value)
+    return value
+
+
+@jinja2.pass_context
 def _output(_: Any, value: Any) -> Any:
     """Macros and `set` blocks collect output, so it is counted piece by piece."""
-    text = value if isinstance(value, str) else str(value)
+    text = _text(value)
     budget = _budget.get()
     budget.chars += len(text)
     # What a template captures it may put out again, hence a few times the size of one text.
@@ -214,7 +249,7 @@ def _concat(_: Any, values: list[Any]) -> str:
 def _checked_list(values: Iterable[Any], separator: str) -> list[str]:
     texts, size = [], 0
     for value in values:
-        texts.append(value if isinstance(value, str) else str(value))
+        texts.append(_text(value))
         size += len(texts[-1]) + len(separator)
         _check_size(size)
     return texts
@@ -236,7 +271,7 @@ def _replace(_: Any, s: Any, old: Any, new: Any, count: int | None = None) -> st
 
 @jinja2.pass_context
 def _format(_: Any, value: Any, *args: Any, **kwargs: Any) -> str:
-    _check_format(str(value), sum(len(str(arg)) for arg in (*args, *kwargs.values())))
+    _check_format(str(value), (*args, *kwargs.values()))
     return str(str(value) % (kwargs or args))
 
 
@@ -245,29 +280,29 @@ def _tojson(
     _: Any,
     value: Any,
     ensure_ascii: bool = False,
-    indent: int | None = None,
+    indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     """Jinja's own filter escapes HTML; models were trained on plain JSON."""
-    if (isinstance(indent, str | int) and len(" " * indent if isinstance(indent, int) else indent) > 64) or (
-        separators is not None and sum(map(len, separators)) > 64
-    ):
+    width = len(indent) if isinstance(indent, str) else indent or 0
+    if max(width, *map(len, separators or ("",))) > 64:
         raise LimitError("tojson indents by at most 64")
-    text = json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    _spend_on_tree(value)
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     _check_size(len(text))
     return text
 
 
-def _bounded_filter(function: Callable[..., Any]) -> Callable[..., Any]:
+def _bounded_filter(function: Callable[..., Any], is_deep: bool) -> Callable[..., Any]:
     """Refuses huge numbers (`center`, `batch`, `indent` …) and texts that would multiply."""
 
     @functools.wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
         values = (*args, *kwargs.values())
-        _spend(_cost(value for value in values if isinstance(value, str | list | tuple | dict | range)))
+        _spend(_cost(values))
+        if is_deep:
+            _spend_on_tree(values)
         for value in values:
             _check_number(value)
         lengths = [len(value) for value in values if isinstance(value, str)]
@@ -283,8 +318,9 @@ def _check_replace(text: str, old: Any, new: Any) -> None:
         _check_size(len(text) + text.count(old) * len(new))
 
 
-def _check_format(pattern: str, size: int) -> None:
-    _check_size(len(pattern) + (pattern.count("%") + pattern.count("{")) * size)
+def _check_format(pattern: str, values: Any) -> None:
+    """Each value may be written at each place."""
+    _check_size(len(pattern) + (pattern.count("%") + pattern.count("{")) * len(_text(values)))
     if _WIDE_FORMAT.search(pattern):
         raise LimitError("a format is wider than 9999")
 

@@ -25,9 +25,7 @@ _PER_BYTE = "octavo.replace_each_byte"
 
 
 def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
-    """One U+FFFD for each undecodable byte, as SentencePiece does, where "replace" gives one for each bad
-    sequence.
-    """
+    """One U+FFFD for each bad byte, as in SentencePiece; "replace" gives one for each bad sequence."""
     assert isinstance(error, UnicodeDecodeError)
     return "\ufffd" * (error.end - error.start), error.end
 
@@ -43,13 +41,9 @@ def byte_alphabet() -> dict[str, int]:
 
 
 class TokenBytes(dict[int, bytes]):
-    """Token id → bytes, filled as tokens are met. Ids outside the vocabulary have none, and are not
-    remembered.
-    """
+    """Token id → bytes, filled as tokens are met. Ids outside the vocabulary have none and are not kept."""
 
-    def __init__(
-        self, backend: tokenizers.Tokenizer, replacements: list[tuple[str, str]], byte_fallback: bool
-    ):
+    def __init__(self, backend: tokenizers.Tokenizer, replacements: list[tuple[str, str]], byte_fallback: bool):
         super().__init__()
         self._backend, self._replacements, self._byte_fallback = backend, replacements, byte_fallback
 
@@ -72,9 +66,7 @@ class TokenBytes(dict[int, bytes]):
 
 
 class _ByteLevelBytes(TokenBytes):
-    """A token that has a character outside the alphabet (an added one, mostly) is taken literally, as by the
-    library.
-    """
+    """A token with a character outside the alphabet, mostly an added one, is literal, as in the library."""
 
     _ALPHABET = byte_alphabet()
 
@@ -87,8 +79,9 @@ class _ByteLevelBytes(TokenBytes):
 
 @dataclass(frozen=True)
 class ByteDecoding:
-    """A decoder as bytes per token. `errors` is how bad UTF-8 is replaced, `strip_first_space` belongs to a
-    whole text.
+    """A decoder as bytes per token. `errors` is how bad UTF-8 is replaced.
+
+    `strip_first_space` drops one space at the start of a whole text.
     """
 
     table: TokenBytes
@@ -110,9 +103,7 @@ def byte_decoding(backend: tokenizers.Tokenizer) -> ByteDecoding | None:
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return ByteDecoding(_ByteLevelBytes(backend, [], False), "replace", False)
-    if not re.fullmatch(
-        r"(Replace )*(ByteFallback )?(Fuse (Strip )?)?", "".join(f"{kind} " for kind in kinds)
-    ):
+    if not re.fullmatch(r"(Replace )*(ByteFallback )?(Fuse (Strip )?)?", "".join(f"{kind} " for kind in kinds)):
         return None
     replacements = [_literal_replacement(step) for step in steps if step["type"] == "Replace"]
     strip = steps[-1] if steps and kinds[-1] == "Strip" else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from octavo.text.token_bytes import byte_decoding
 
 
 class Tokenizer:
-    """A model's tokenizer, the Rust library's with the rules that Hugging Face's Python classes put around
-    it.
+    """A model's tokenizer: the Rust library's, with the rules that Hugging Face's Python classes add.
 
     It can be used from several threads. Nothing is made per token of the vocabulary before it is needed.
     """
@@ -35,16 +33,14 @@ class Tokenizer:
         self.unk_token_id = self._named_id("unk_token")
         self.vocab_size: int = self.backend.get_vocab_size(with_added_tokens=True)
         self.byte_decoding = byte_decoding(self.backend)
-        # With explicit flags the ids are put around the text here; a template of the library can't hold every
-        # token.
+        # With explicit flags the ids are put around the text here: library templates can't hold every token.
         self._use_post_processor = parts.add_bos is None and parts.add_eos is None
         self._prefix = [self.bos_token_id] if parts.add_bos and self.bos_token_id is not None else []
         self._suffix = [self.eos_token_id] if parts.add_eos and self.eos_token_id is not None else []
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Reads a checkpoint directory: tokenizer.json or tokenizer.model, their configs, and the chat
-        template.
+        """Reads a checkpoint: tokenizer.json or tokenizer.model, their configs, and the chat template.
 
         Raises ModelLoadError if neither file is there, or one is malformed.
         """
@@ -54,9 +50,7 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], file: str | os.PathLike[str] = "<gguf>") -> Tokenizer:
-        """Builds the tokenizer that GGUF metadata describe. `file` is for error messages. Raises
-        ModelLoadError.
-        """
+        """The tokenizer that GGUF metadata describe. `file` is for error messages. Raises ModelLoadError."""
         from octavo.text.gguf_tokenizer import read_gguf
 
         return cls(read_gguf(metadata, file))
@@ -70,8 +64,9 @@ class Tokenizer:
         return self.chat_templates.get("default")
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`. Texts of special tokens become those tokens. Raises PromptError if it is not
-        Unicode.
+        """Token ids of `text`. Texts of special tokens become those tokens.
+
+        Raises PromptError if it is not Unicode.
         """
         native = add_special_tokens and self._use_post_processor
         try:
@@ -115,9 +110,7 @@ class Tokenizer:
         return "".join([self.backend.decode(part, skip_special_tokens=False) for part in parts])
 
     def token(self, token_id: int) -> str:
-        """The text of one token, as logprobs show it: with its leading space, U+FFFD for a part of a
-        character.
-        """
+        """The text of one token, as logprobs show it: with its space, parts of characters as U+FFFD."""
         if self.byte_decoding is None:
             return str(self.backend.decode([token_id], skip_special_tokens=False))
         return self.byte_decoding.table[token_id].decode(errors=self.byte_decoding.errors)
@@ -136,12 +129,6 @@ class Tokenizer:
     def _named_id(self, name: str) -> int | None:
         token = self.special_tokens_map.get(name)
         return None if token is None else self.token_id(token)
-
-    @cached_property
-    def special_token_texts(self) -> tuple[str, ...]:
-        """The texts of all special tokens, longest first."""
-        texts = {token.content for token in self.added_tokens.values() if token.special}
-        return tuple(sorted(texts, key=lambda text: (-len(text), text)))
 
 
 def _encode_error(texts: Sequence[str], error: BaseException) -> BaseException:

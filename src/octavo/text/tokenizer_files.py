@@ -17,6 +17,9 @@ from octavo.errors import ModelLoadError
 from octavo.text.parts import TokenizerParts, loading
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# Classes of transformers that put BOS and EOS around a text as their config says; DeepSeek, too, is a
+# "LlamaTokenizer".
+_LLAMA_LIKE = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -31,6 +34,8 @@ def read_directory(path: Path) -> TokenizerParts:
     if (path / "tokenizer.json").is_file():
         with loading(path / "tokenizer.json", "tokenizer"):
             backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+        if backend.post_processor is not None and not _is_llama_like(config):
+            add_bos = add_eos = None  # the post-processor decides
     elif (path / "tokenizer.model").is_file():
         from octavo.text.sentencepiece_backend import build_backend
         from octavo.text.sentencepiece_model import read_model
@@ -81,16 +86,18 @@ def _named_tokens(path: Path, config: dict[str, Any]) -> dict[str, str]:
 
 
 def _explicit_flags(path: Path, config: dict[str, Any]) -> tuple[bool | None, bool | None]:
-    """(add_bos, add_eos); both None unless the config names one of them, which then replaces the
-    post-processor.
-    """
+    """(add_bos, add_eos) of the config; both None if it has neither."""
     names = ("add_bos_token", "add_eos_token")
     if not any(name in config for name in names):
         return None, None
     for name in names:
         if not isinstance(config.get(name), bool | None):
             raise ModelLoadError(path / "tokenizer_config.json", name, "must be true, false or null")
-    return bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
+    return bool(config.get("add_bos_token", _is_llama_like(config))), bool(config.get("add_eos_token"))
+
+
+def _is_llama_like(config: dict[str, Any]) -> bool:
+    return str(config.get("tokenizer_class")).removesuffix("Fast") in _LLAMA_LIKE
 
 
 def _add_missing_tokens(
@@ -103,10 +110,7 @@ def _add_missing_tokens(
     wanted = list(_config_tokens(file, config))
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     texts = [*named.values(), *(extra.values() if isinstance(extra, dict) else extra)]
-    wanted += [
-        AddedToken(_token_text(file, "special tokens", text), normalized=False, special=True)
-        for text in texts
-    ]
+    wanted += [AddedToken(_token_text(file, "special tokens", text), normalized=False, special=True) for text in texts]
     for token in wanted:
         # The model has no embedding for a token that its vocabulary lacks, so the vocabulary does not grow.
         is_news = token.content not in known or (token.special and not known[token.content])
@@ -136,17 +140,11 @@ def _chat_templates(path: Path, config: dict[str, Any]) -> dict[str, str]:
         templates["default"] = found
     elif isinstance(found, list):
         for entry in found:
-            if not isinstance(entry, dict) or not all(
-                isinstance(entry.get(k), str) for k in ("name", "template")
-            ):
-                raise ModelLoadError(
-                    file, "chat_template", "each of a list of templates needs a name and a template"
-                )
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("name", "template")):
+                raise ModelLoadError(file, "chat_template", "each of a list of templates needs a name and a template")
             templates[entry["name"]] = entry["template"]
     elif found is not None:
-        raise ModelLoadError(
-            file, "chat_template", f"must be a string or a list, is a {type(found).__name__}"
-        )
+        raise ModelLoadError(file, "chat_template", f"must be a string or a list, is a {type(found).__name__}")
     extra = sorted((path / "additional_chat_templates").glob("*.jinja"))
     for source, name in [*((file, file.stem) for file in extra), (path / "chat_template.jinja", "default")]:
         if source.is_file():

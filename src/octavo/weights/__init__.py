@@ -22,7 +22,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise ModelLoadError(path, "path", "does not exist")
     if not path.is_dir():
         return GGUFCheckpoint(path)
-    if not (path / "config.json").exists() and (files := sorted(path.glob("*.gguf"))):
+    if not any(path.glob("*.safetensors*")) and (files := sorted(path.glob("*.gguf"))):
         if len(files) > 1 and "-00001-of-" not in files[0].name:
             names = ", ".join(file.name for file in files[:8])
             raise ModelLoadError(path, "directory", f"has several GGUF files, give the path of one: {names}")

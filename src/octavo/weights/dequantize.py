@@ -1,6 +1,6 @@
 """A plain numpy decoder of every stored format: the reference that native code is tested against.
 
-Source: the block structures of ggml (ggml-common.h) and its reference dequantization (ggml-quants.c). Products and
+Source: the block structures of ggml (ggml-common.h) and its reference decoders (ggml-quants.c). Products and
 sums are rounded to float32 one by one, in the reference's order, so that all decoders agree bit for bit.
 """
 
@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 
 def dequantize(tensor: StoredTensor) -> Floats:
     """The values of a tensor as float32, in its own shape, rows in their own order."""
+    if not tensor.data.size:
+        return np.empty(tensor.shape, np.float32)
     _, size = FORMATS[tensor.format]
     values = _DECODERS[tensor.format](tensor.data.reshape(-1, size)).reshape(tensor.shape)
     return values if tensor.row_order is None else values[tensor.row_order]
@@ -68,8 +70,10 @@ def _q8_0(blocks: Bytes) -> Floats:
 
 
 def _fields(packed: Bytes, width: int, bits: int) -> Bytes:
-    """Numbers of 1, 2 or 4 bits as K-quants pack them: in groups of `width` bytes, first all lowest fields of a
-    group, then all next ones; [blocks, n] -> [blocks, n / width, 8 / bits, width]."""
+    """Numbers of 1, 2 or 4 bits as K-quants pack them: [blocks, n] -> [blocks, n / width, 8 / bits, width].
+
+    They come in groups of `width` bytes: first the lowest field of every byte, then the next of every byte.
+    """
     groups = packed.reshape(len(packed), -1, 1, width)
     shifts = np.arange(0, 8, bits, dtype=np.uint8).reshape(1, 1, -1, 1)
     return (groups >> shifts) & np.uint8((1 << bits) - 1)
@@ -93,11 +97,12 @@ def _q3_k(blocks: Bytes) -> Floats:
 
 
 def _scales_and_minima(blocks: Bytes) -> tuple[Floats, Floats]:
-    """The eight scales and minima of a Q4_K or Q5_K block, each 6 bits of its bytes 4 to 15; shape [blocks, 8, 1]."""
+    """The scales and minima of Q4_K and Q5_K, 6 bits each in bytes 4 to 15; both [blocks, 8, 1]."""
     first, second, rest = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     scales = np.concatenate([first & 63, rest & 0xF | first >> 6 << 4], axis=1)
     minima = np.concatenate([second & 63, rest >> 4 | second >> 6 << 4], axis=1)
-    scale, minimum = _half(blocks, 0) * scales.astype(np.float32), _half(blocks, 2) * minima.astype(np.float32)
+    scale = _half(blocks, 0) * scales.astype(np.float32)
+    minimum = _half(blocks, 2) * minima.astype(np.float32)
     return scale[:, :, None], minimum[:, :, None]
 
 

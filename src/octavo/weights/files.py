@@ -18,11 +18,10 @@ MEMORY_BUDGET = 64 << 20  # bytes that reading a file may take beyond the file's
 _BYTES_PER_MARK = 120  # what a comma, bracket or brace of JSON costs at most once it is Python objects
 
 _LFS_POINTER = b"version https://git-lfs"
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and bare pickles
+# What torch.save writes: a zip, formerly a bare pickle.
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
-PICKLE_REFUSED = (
-    "pickled PyTorch weights are refused since loading them runs code; convert to safetensors"
-)
+PICKLE_REFUSED = "pickled PyTorch weights are refused since loading them runs code; convert to safetensors"
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
@@ -68,19 +67,22 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
     """Parse strict JSON whose outermost value is an object: no duplicate keys, no NaN, no deep nesting.
 
-    Raises ModelLoadError, and refuses what would take more than MEMORY_BUDGET beyond its own size before parsing it.
+    Raises ModelLoadError. What would take more than MEMORY_BUDGET beyond its own size is refused unparsed.
     """
     wide = not data.isascii() or b"\\u" in data  # one emoji makes a Python string four bytes a character
     marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))
     if len(data) * (9 if wide else 3) + marks * _BYTES_PER_MARK > len(data) + MEMORY_BUDGET:
-        raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too many to parse")
+        raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too large")
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_short_int,
         )
     except RecursionError:
         raise ModelLoadError(file, field, "invalid JSON: nested too deeply") from None
-    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
+    except ValueError as error:  # also UnicodeDecodeError
         raise ModelLoadError(file, field, f"invalid JSON: {one_line(str(error))}") from None
     if not isinstance(value, dict):
         raise ModelLoadError(file, field, f"expected a JSON object, found {type(value).__name__}")
@@ -90,6 +92,8 @@ def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
 def one_line(text: str, limit: int = 200) -> str:
     """Text from a file or another program, made fit for an error message."""
     text = " ".join(text.split())
+    if len(text) <= limit and text.isprintable():
+        return text
     printable = "".join(c if c.isprintable() else "?" for c in text[:limit])
     return printable + ("…" if len(text) > limit else "")
 
@@ -105,3 +109,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > 32:  # parsing thousands of digits takes quadratic time
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)

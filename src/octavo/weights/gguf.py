@@ -43,7 +43,10 @@ _ROPE_FACTORS = "rope_freqs.weight"
 
 
 class GGUFCheckpoint:
-    """A GGUF file, or all files of a split one; see `tensor.Checkpoint`. `metadata` is as the (first) file has it."""
+    """A GGUF file, or all files of a split one; see `tensor.Checkpoint`.
+
+    `metadata` is what the (first) file says, under GGUF's own keys.
+    """
 
     def __init__(self, path: Path):
         """Open and validate. Raises ModelLoadError, UnknownArchitectureError."""
@@ -53,7 +56,9 @@ class GGUFCheckpoint:
         architecture = self.metadata.get("general.architecture")
         if architecture != "llama":
             raise UnknownArchitectureError(
-                path, "general.architecture", f"{architecture!r:.60} is not supported in GGUF files, only 'llama'"
+                path,
+                "general.architecture",
+                f"{architecture!r:.60} is not supported in GGUF files, only 'llama'",
             )
         stored = {name: tensor for file in files for name, tensor in file.tensors.items()}
         self._files = {_rename(file.path, name): file.path for file in files for name in file.tensors}
@@ -76,9 +81,7 @@ class GGUFCheckpoint:
             return dataclasses.replace(tensor, name=renamed)
         num_heads, head_dim = self.config[heads], self.config["head_dim"]
         if tensor.shape[0] != num_heads * head_dim:
-            raise ModelLoadError(
-                self.path, name, f"has {tensor.shape[0]} rows, not {num_heads} heads of {head_dim}"
-            )
+            raise ModelLoadError(self.path, name, f"has {tensor.shape[0]} rows, not {num_heads} heads of {head_dim}")
         return dataclasses.replace(tensor, name=renamed, row_order=rope_row_order(num_heads, head_dim))
 
 

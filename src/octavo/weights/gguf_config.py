@@ -16,8 +16,9 @@ _KNOWN_KEYS = {
         "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
         "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
         "attention.layer_norm_rms_epsilon", "attention.sliding_window", "tensor_data_layout",
-        "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type", "rope.scaling.factor",
-        "rope.scaling.original_context_length", "rope.scaling.finetuned", "rope.scaling.attn_factor",
+        "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
+        "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
+        "rope.scaling.attn_factor",
         "expert_count", "expert_used_count",
     )
 }  # fmt: skip
@@ -31,7 +32,7 @@ def llama_config(
 ) -> dict[str, Any]:
     """A Llama config.json from `metadata`. `tensors` have GGUF's names.
 
-    Raises ModelLoadError for what is missing, contradicts itself, or would change the result and is not supported.
+    Raises ModelLoadError for what is missing, contradictory, or not supported but of consequence.
     """
     keys = _Keys(path, metadata)
     embedding = tensors.get("token_embd.weight")
@@ -79,7 +80,7 @@ def llama_config(
 
 
 def _rope_scaling(keys: _Keys, factors: list[float] | None) -> dict[str, Any] | None:
-    """Hugging Face's rope_scaling, or None. "factors" is ours: a divisor for each frequency, as Llama 3.1 has."""
+    """Hugging Face's rope_scaling, or None. "factors" is our own type: a divisor for each frequency."""
     kind = keys.get("rope.scaling.type", "linear" if keys.has("rope.scale_linear") else "none")
     keys.must_equal("rope.scaling.attn_factor", 1.0)
     legacy_factor = keys.positive("rope.scale_linear", 1.0)

@@ -1,7 +1,8 @@
 """Parsing a GGUF file: metadata, and where its tensors lie.
 
 Layout: "GGUF", u32 version, u64 tensors, u64 key-values; the key-values; the tensor infos; padding up to
-`general.alignment`; the tensors' data. Source: the GGUF specification (ggml's docs/gguf.md), versions 2 and 3.
+`general.alignment`; the tensors' data.
+Source: the GGUF specification (ggml's docs/gguf.md), versions 2 and 3.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ MAX_STRING_BYTES = 4 << 20
 MAX_RANK = 4
 
 _STRING, _ARRAY, _BOOL = 8, 9, 7
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "<B", 10: "<Q", 11: "<q", 12: "<d"}
-_DTYPES = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "u1", 10: "<u8", 11: "<i8", 12: "<f8"}  # fmt: skip # noqa: E501
+# Number types of metadata, as struct and numpy write them.
+_NUMBERS = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "<B", 10: "<Q", 11: "<q", 12: "<d",
+}  # fmt: skip
 # Source: enum ggml_type.
 _FORMATS = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
@@ -91,9 +94,7 @@ def _place(reader: _Reader, infos: list[_TensorInfo], start: int, alignment: int
         if previous > size:
             reader.fail(field, f"ends at byte {previous} of {max(size, 0)} bytes of data: the file is truncated?")
         begin = start + info.offset
-        tensors[info.name] = StoredTensor(
-            info.name, info.format, info.shape, reader.content[begin : begin + length]
-        )
+        tensors[info.name] = StoredTensor(info.name, info.format, info.shape, reader.content[begin : begin + length])
     return tensors
 
 
@@ -170,9 +171,9 @@ class _Reader:
             return text
         if kind == _ARRAY:
             return self.array(field)
-        if kind not in _SCALARS:
+        if kind not in _NUMBERS:
             self.fail(field, f"unknown value type {kind}")
-        value = self.number(_SCALARS[kind], field)
+        value = self.number(_NUMBERS[kind], field)
         if kind != _BOOL:
             return value
         return bool(value) if value <= 1 else self.fail(field, f"a boolean of value {value}")
@@ -184,12 +185,12 @@ class _Reader:
             return self.strings(count, field)
         if kind == _ARRAY:
             self.fail(field, "arrays of arrays are not supported")
-        if kind not in _DTYPES:
+        if kind not in _NUMBERS:
             self.fail(field, f"unknown array type {kind}")
-        dtype = np.dtype(_DTYPES[kind])
-        if count > (self.size - self.position) // dtype.itemsize:
+        itemsize = struct.calcsize(_NUMBERS[kind])
+        if count > (self.size - self.position) // itemsize:
             self.fail(field, f"{count} elements in the {self.size - self.position} bytes that remain")
-        values = np.frombuffer(self.bytes, dtype, count, self.position)
+        values = np.frombuffer(self.bytes, np.dtype(_NUMBERS[kind]), count, self.position)
         self.position += values.nbytes
         if kind != _BOOL:
             return values
@@ -207,7 +208,7 @@ class _Reader:
         return result
 
     def some_strings(self, count: int, field: str) -> list[str]:
-        """The next `count` strings of an array. Vocabularies have 100,000s of them: this loop is kept tight."""
+        """The next `count` strings of an array. Vocabularies have 100,000s: this loop is kept tight."""
         result: list[str] = []
         append, length_at = result.append, struct.Struct("<Q").unpack_from
         data, size, position = self.bytes, self.size, self.position

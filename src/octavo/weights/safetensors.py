@@ -1,4 +1,4 @@
-"""Checkpoints in safetensors files: a JSON header with names, types and offsets, then the bytes of the tensors.
+"""Checkpoints in safetensors files: a JSON header with names, types and offsets, then the tensors' bytes.
 
 Layout of a file: u64 length of the header, the header, the data; offsets count from the start of the data.
 Source: the format's own description in the safetensors repository. Everything is little endian.
@@ -88,7 +88,9 @@ def read_tensors(file: Path) -> dict[str, StoredTensor]:
         raise ModelLoadError(file, "header length", f"{length} is more than the {MAX_HEADER_BYTES} allowed")
     if length > content.size - 8:
         raise ModelLoadError(
-            file, "header length", f"says {length} bytes, the file has {content.size - 8} more: it is truncated?"
+            file,
+            "header length",
+            f"says {length} bytes, the file has {content.size - 8} more: it is truncated?",
         )
     header = parse_object(content[8 : 8 + length].tobytes(), file, "header")
     _check_metadata(file, header.pop("__metadata__", {}))

@@ -47,8 +47,8 @@ class StoredTensor:
     """A tensor as it lies in its file: nothing is decoded, nothing is copied.
 
     `shape` is row-major, outermost first. `data` is a read-only view of the mapped file, exactly
-    `nbytes(format, shape)` long. `row_order`, where it is not None, has shape [shape[0]]: row i of the tensor is
-    stored as row `row_order[i]` (rows are independent of each other in every format).
+    `nbytes(format, shape)` long. `row_order`, where it is not None, has shape [shape[0]]: row i of the tensor
+    is stored as row `row_order[i]` (rows are independent of each other in every format).
     """
 
     name: str

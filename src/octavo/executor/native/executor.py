@@ -93,16 +93,16 @@ class _Loader:
 
     def __init__(
         self,
-        native: Any,
+        native: _native.Executor,
         tape: Tape,
         tensors: Mapping[str, StoredTensor],
         dtype: str,
         release: Callable[[str], None],
     ):
         self.native, self.tape, self.tensors, self.dtype, self.release = native, tape, tensors, dtype, release
-        self.packed: dict[PackedWeights, Any] = {}
+        self.packed: dict[PackedWeights, _native.PackedWeight] = {}
         self.ropes: dict[RopeTable, int] = {}
-        self.numbers = [native.buffer(b.columns, b.floats, b.logit_rows) for b in tape.buffers]
+        self.numbers: list[int] = [native.buffer(b.columns, b.floats, b.logit_rows) for b in tape.buffers]
 
     def load(self) -> None:
         for op in self.tape.ops:
@@ -137,11 +137,13 @@ class _Loader:
     def _number(self, buffer: lowering.Buffer) -> int:
         return self.numbers[buffer.number]
 
-    def _pack(self, key: PackedWeights) -> Any:
+    def _pack(self, key: PackedWeights) -> _native.PackedWeight:
         if key not in self.packed:
             sources = [self.tensors[weight.name] for weight in key.weights]
             self.packed[key] = _native.pack(
-                [(t.format, t.data, t.shape[0], t.shape[1], t.row_order) for t in sources], key.arrangement, self.dtype
+                [(t.format, t.data, t.shape[0], t.shape[1], t.row_order) for t in sources],
+                key.arrangement,
+                self.dtype,
             )
             for weight in key.weights:
                 self.release(weight.name)

@@ -111,6 +111,16 @@ class Tape:
     logits: Buffer
     attention: Attention  # any one: all have the same heads
 
+    def workspace_bytes(self, bytes_per_value: int, max_tokens: int, max_logit_rows: int) -> int:
+        """Bytes of all buffers for steps of up to so many tokens and rows of logits."""
+        return sum(
+            -(-buffer.columns // 16)
+            * 16  # rows are padded to whole SIMD registers
+            * (4 if buffer.floats else bytes_per_value)
+            * (max_logit_rows if buffer.logit_rows else max_tokens)
+            for buffer in self.buffers
+        )
+
 
 def lower(graph: Graph, *, fuse: bool = True) -> Tape:
     """The tape of `graph`. Without `fuse`, only what must be fused is; tests compare the two."""
@@ -128,6 +138,7 @@ class _Lowering:
         self.values: dict[int, Buffer] = {}  # where a node's value lies
         self.left: dict[int, int] = {}  # uses of it that are still to come
         self.before_logits = {id(node.x) for node in graph.nodes if isinstance(node, Logits)}
+        self._check_attentions([node for node in graph.nodes if isinstance(node, Attention)])
         self.inside = self._absorbed()
 
     def run(self) -> Tape:
@@ -142,15 +153,11 @@ class _Lowering:
                 case RMSNorm():
                     x = self._read(node.x, floats=True)
                     rows = self._feeds_logits(node)
-                    self._emit(
-                        NormOp(x, node.weight, node.eps, self._define(node, floats=False, logit_rows=rows))
-                    )
+                    self._emit(NormOp(x, node.weight, node.eps, self._define(node, floats=False, logit_rows=rows)))
                 case Linear():
-                    self._matmul((node,), "store_float", self._narrow(node.x), lambda n=node: self._define(n, True))
+                    self._linear(node)
                 case Attention():
                     self._attention(node)
-                    if attention and (attention.heads, attention.kv_heads) != (node.heads, node.kv_heads):
-                        raise LoweringError("attention: layers differ in their heads")
                     attention = node
                 case Add():
                     self._add(node)
@@ -163,6 +170,14 @@ class _Lowering:
         if logits is None or attention is None:
             raise LoweringError("a graph must have attention and end in logits")
         return Tape(self.ops, self.buffers, logits, attention)
+
+    @staticmethod
+    def _check_attentions(nodes: list[Attention]) -> None:
+        if len({(node.heads, node.kv_heads, node.head_dim) for node in nodes}) > 1:
+            raise LoweringError("attention: layers differ in their heads")
+        found = sorted(node.layer for node in nodes)
+        if found != list(range(len(nodes))):
+            raise LoweringError(f"attention: layers must be numbered from 0 on, each once; there are {found}")
 
     def _absorbed(self) -> set[int]:
         """Nodes that become part of another one's record."""
@@ -183,7 +198,9 @@ class _Lowering:
 
     def _gated(self, node: Glu) -> bool:
         gate, up = node.gate, node.up
-        return isinstance(gate, Linear) and isinstance(up, Linear) and gate.x is up.x and self._only_use(gate)
+        if not (isinstance(gate, Linear) and isinstance(up, Linear)):
+            return False
+        return gate.x is up.x and self._only_use(gate) and self._only_use(up)
 
     def _projections(self, node: Attention) -> tuple[Linear, Linear, Linear]:
         q, k = (x.x if isinstance(x, Rope) else x for x in (node.q, node.k))
@@ -192,6 +209,8 @@ class _Lowering:
             raise LoweringError("attention: q, k and v must be linear projections")
         if not q.x is k.x is v.x:
             raise LoweringError("attention: q, k and v must be projections of one input")
+        if any(self.uses[id(x)] != 1 for x in {node.q, node.k, q, k, v}):
+            raise LoweringError("attention: q, k and v must be used for nothing else")
         return q, k, v
 
     def _feeds_logits(self, node: Node) -> bool:
@@ -254,6 +273,9 @@ class _Lowering:
         self._emit(MatmulOp(x, weights, tuple(node.bias for node in nodes), epilogue, out))
         return out
 
+    def _linear(self, node: Linear) -> None:
+        self._matmul((node,), "store_float", self._narrow(node.x), lambda: self._define(node, floats=True))
+
     def _attention(self, node: Attention) -> None:
         projections = self._projections(node)
         x = self._narrow(projections[0].x, uses=3)
@@ -262,6 +284,8 @@ class _Lowering:
         tables = {p.table if isinstance(p, Rope) else None for p in (node.q, node.k)}
         if len(tables) != 1:
             raise LoweringError("attention: queries and keys must be rotated alike")
+        if any(isinstance(p, Rope) and p.head_dim != node.head_dim for p in (node.q, node.k)):
+            raise LoweringError(f"attention: heads have {node.head_dim} columns, but rope has others")
         q = self._take(node.columns, floats=False)
         self.dying.append(qkv)
         self._emit(RopeOp(qkv, tables.pop(), node.heads, node.layer, q))
@@ -287,10 +311,9 @@ class _Lowering:
     def _glu(self, node: Glu) -> None:
         if id(node.gate) in self.inside:
             assert isinstance(node.gate, Linear)
+            assert isinstance(node.up, Linear)
             x = self._narrow(node.gate.x, uses=2)
-            self._matmul(
-                (node.gate, node.up), "silu_mul", x, lambda: self._define(node, floats=False), "alternating"
-            )
+            self._matmul((node.gate, node.up), "silu_mul", x, lambda: self._define(node, floats=False), "alternating")
             return
         gate, up = self._read(node.gate, floats=True), self._read(node.up, floats=True)
         self._emit(PointwiseOp("silu_mul", gate, up, self._define(node, floats=False)))

@@ -1,0 +1,162 @@
+"""
+The native executor: weights, tape, sampling. Everything here releases the GIL while it computes.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+
+def available_isas() -> list[str]:
+    """Instruction sets with kernels that run here, best first."""
+
+def select_isa(isa: str) -> None: ...
+
+def isa() -> str:
+    """The instruction set in use."""
+
+def num_threads() -> int: ...
+
+def set_num_threads(num_threads: int) -> None: ...
+
+def dequantize(format: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], count: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]:
+    """
+    Decode `count` elements of a stored format ("Q4_K", …) from exactly their bytes into float32.
+    """
+
+class PackedWeight:
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+def pack(sources: Sequence[tuple[str, Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], int, int, Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None]], arrangement: str, dtype: str) -> PackedWeight:
+    """
+    Packs rows [(format, bytes, rows, columns, row order or None), ...] into the kernels' layout.
+    """
+
+class Executor:
+    def __init__(self, *, dtype: str, num_layers: int, kv_heads: int, head_dim: int, page_tokens: int, num_pages: int, max_tokens: int, max_sequences: int, max_logit_rows: int, vocab_size: int) -> None: ...
+
+    def buffer(self, columns: int, floats: bool, logit_rows: bool = False) -> int: ...
+
+    def rope_table(self, inverse_frequencies: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], scale: float, interleaved: bool) -> int: ...
+
+    def embed(self, weight: PackedWeight, out: int) -> None: ...
+
+    def rms_norm(self, x: int, weight: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], eps: float, out: int, logit_rows: bool = False) -> None: ...
+
+    def matmul(self, x: int, weight: PackedWeight, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, epilogue: str, out: int, logit_rows: bool = False) -> None: ...
+
+    def rope(self, qkv: int, heads: int, table: int, layer: int, out: int) -> None: ...
+
+    def attention(self, q: int, heads: int, layer: int, window: int, scale: float, out: int) -> None: ...
+
+    def add(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
+
+    def silu_mul(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
+
+    def narrow(self, arg0: int, arg1: int, arg2: int, /) -> None: ...
+
+    def set_logits(self, buffer: int) -> None: ...
+
+    def run(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logit_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], copies: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
+        """Computes one step; its logits are then in logits(rows)."""
+
+    def logits(self, rows: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
+        """
+        The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.
+        """
+
+    def read_row(self, buffer: int, row: int, columns: int) -> list[float]: ...
+
+    def set_profiling(self, on: bool) -> None: ...
+
+    def profile(self) -> list[tuple[str, float]]: ...
+
+    @property
+    def workspace_bytes(self) -> int: ...
+
+    @property
+    def kv_bytes(self) -> int: ...
+
+class SequenceSampler:
+    """Sampling parameters, output history and random stream of one sequence."""
+
+    def __init__(self, vocab_size: int, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0, bias_ids: Sequence[int] = [], bias_values: Sequence[float] = [], allowed_ids: Sequence[int] = [], bad_words: Sequence[Sequence[int]] = [], min_tokens: int = 0, early_stop_ids: Sequence[int] = [], prompt_token_ids: Sequence[int] = [], num_logprobs: int = -1) -> None: ...
+
+    def accept(self, token: int) -> None:
+        """Appends a token to the output."""
+
+    def fork(self, seed: int) -> SequenceSampler:
+        """A copy with the same history and another random stream."""
+
+    @property
+    def num_output(self) -> int: ...
+
+class SampleResult:
+    """One entry per sampler; arrays are views into this object."""
+
+    @property
+    def tokens(self) -> Annotated[NDArray[numpy.int32], dict(writable=False)]:
+        """
+        int32 [n]; -1 where the row has NaN or infinity, or every token is banned
+        """
+
+    @property
+    def logprobs(self) -> Annotated[NDArray[numpy.float32], dict(writable=False)]:
+        """
+        float32 [n], of the raw logits; NaN where the sampler has num_logprobs=-1
+        """
+
+    @property
+    def ranks(self) -> Annotated[NDArray[numpy.int32], dict(writable=False)]:
+        """int32 [n]; 1 is the likeliest, 0 where the sampler has num_logprobs=-1"""
+
+    def top(self, i: int) -> tuple[Annotated[NDArray[numpy.int32], dict(writable=False)], Annotated[NDArray[numpy.float32], dict(writable=False)]]:
+        """
+        The likeliest tokens for sampler i, likeliest first: ids int32 [k], logprobs float32 [k]
+        """
+
+def sample(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), device='cpu', writable=False)], rows: Sequence[int], samplers: Sequence[SequenceSampler]) -> SampleResult:
+    """
+    Draws a token for each sampler from the row of logits [rows, vocab] named for it.
+    """
+
+class TopLogprobs:
+    """One entry per row; arrays are views into this object."""
+
+    @property
+    def ids(self) -> Annotated[NDArray[numpy.int32], dict(writable=False)]:
+        """
+        int32 [rows, k], likeliest first; -1 where the row has NaN or infinity, or nothing more is possible
+        """
+
+    @property
+    def logprobs(self) -> Annotated[NDArray[numpy.float32], dict(writable=False)]:
+        """float32 [rows, k]; NaN where ids is -1"""
+
+    @property
+    def chosen(self) -> Annotated[NDArray[numpy.float32], dict(writable=False)]:
+        """float32 [rows], logprob of the row's token"""
+
+    @property
+    def ranks(self) -> Annotated[NDArray[numpy.int32], dict(writable=False)]:
+        """int32 [rows], rank of the row's token, 1 is the likeliest"""
+
+def top_logprobs(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), device='cpu', writable=False)], k: int, token_ids: Sequence[int]) -> TopLogprobs:
+    """
+    The k likeliest tokens of each row, and how likely the row's token in token_ids is.
+    """
+
+def read_bandwidth(bytes: int) -> float:
+    """Bytes per second that all threads read from memory."""
+
+def matmul_flops(float32: bool) -> float:
+    """FLOP/s of the matmul kernel on data in cache, all threads."""

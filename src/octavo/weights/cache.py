@@ -1,0 +1,77 @@
+"""Octavo's own cache folder: complete entries only, safe when several processes fill it at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from octavo.errors import ModelNotFoundError
+
+
+def cache_folder() -> Path:
+    """OCTAVO_CACHE, or octavo under XDG_CACHE_HOME, or ~/.cache/octavo."""
+    if own := os.environ.get("OCTAVO_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "octavo"
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock `name` of a cache folder; waits while another process holds it.
+
+    Raises ModelNotFoundError if the folder can't be written.
+    """
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn an OSError (read-only, full) into an error that names the folder and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"the cache folder {folder} can't be written ({error.strerror or error}); "
+            "set OCTAVO_CACHE to another folder, or give the path of a model"
+        ) from None
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A new folder inside `folder`, removed at the end with whatever was not published."""
+    with writable(folder):
+        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Give a finished file or folder its name, so that it is seen whole or not at all, even after a crash."""
+    for path in sorted(source.rglob("*"), reverse=True) if source.is_dir() else []:
+        _sync(path)
+    _sync(source)
+    os.replace(source, target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

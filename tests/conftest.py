@@ -1,0 +1,82 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from octavo import _native
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(params=_native.available_isas())
+def isa(request):
+    """Runs a test with the kernels of every instruction set that this machine has."""
+    before = _native.isa()
+    _native.select_isa(request.param)
+    yield request.param
+    _native.select_isa(before)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads, and puts it back afterwards."""
+    before = _native.num_threads()
+    yield _native.set_num_threads
+    _native.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def real_model():
+    """Where the default model lies; OCTAVO_TEST_MODEL names another copy of it."""
+    from octavo.weights import resolve
+
+    path = os.environ.get("OCTAVO_TEST_MODEL")
+    return Path(path) if path else resolve(None)
+
+
+@pytest.fixture(scope="session")
+def inaugural_text():
+    return (DATA / "jfk-inaugural-1961.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def transformers_model(real_model):
+    """The default model as transformers runs it, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from checkpoints import read_gguf
+
+    path = real_model
+    if path.suffix != ".gguf" and not (path / "config.json").exists():
+        path = next(path.glob("*.gguf"))
+    if path.suffix == ".gguf":
+        return read_gguf(path)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, inaugural_text):
+    """A tiny random Llama with a tokenizer: its directory, and the model as transformers runs it."""
+    from checkpoints import save_checkpoint, save_tokenizer
+
+    path = tmp_path_factory.mktemp("tiny")
+    model = save_checkpoint(path, vocab_size=500, max_position_embeddings=256)
+    save_tokenizer(path, inaugural_text)
+    return path, model
+
+
+@pytest.fixture
+def make_llm(tiny):
+    """An LLM of the tiny model, in float32; options may change that."""
+    from octavo import LLM
+
+    def make(**options):
+        return LLM(str(tiny[0]), **{"dtype": "float32", "block_size": 16, "max_num_seqs": 16, **options})
+
+    return make
+
+
+@pytest.fixture
+def llm(make_llm):
+    return make_llm()

@@ -1,0 +1,71 @@
+"""Costs against counts by hand. SmolLM2-135M has 134,515,008 parameters."""
+
+import pytest
+
+from octavo.graph.builder import Graph
+from octavo.graph.cost import kv_bytes_per_token, step_cost, weight_bytes
+from octavo.models import load_declaration
+
+SMOLLM2 = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+NORMS = 61 * 576  # values of norms, which stay float32
+
+
+def attention_only(window=None):
+    """Hidden size 8, two heads of 4 over one KV head, a vocabulary of 10."""
+    g = Graph()
+    x = g.embed("embed", 10, 8)
+    q, k, v = g.linear(x, "q", 8), g.linear(x, "k", 4), g.linear(x, "v", 4)
+    h = g.linear(g.attention(q, k, v, layer=0, head_dim=4, scale=1, window=window), "o", 8)
+    g.logits(g.rms_norm(h, "norm", 1e-5), "head", 10)
+    return g
+
+
+def pairs(cost_of, base):
+    """Pairs of query and key that attention's FLOPs stand for: each is 4 FLOPs for each of 8 columns."""
+    return (cost_of.flops - base) / (4 * 8)
+
+
+def test_smollm2_has_the_published_number_of_parameters():
+    graph = load_declaration(SMOLLM2, "config.json").build()
+    assert weight_bytes(graph, 2) == 2 * (134_515_008 - NORMS) + 4 * NORMS
+    assert weight_bytes(graph, 4) == 4 * 134_515_008
+    assert kv_bytes_per_token(graph, 2) == 30 * 2 * 3 * 64 * 2
+
+
+def test_a_decode_step_reads_every_weight_once_and_every_key_and_value():
+    linears, head, norm = 8 * (8 + 4 + 4 + 8), 80, 8
+    cost = step_cost(attention_only(), 2, [(1, 7), (1, 3)], 2)
+    assert cost.read_bytes == 2 * (2 * 8 + linears + head + norm) + (7 + 3) * 2 * 4 * 2
+    assert cost.flops == 2 * 2 * linears + 2 * 2 * head + 4 * 8 * (7 + 3)
+
+
+def test_rows_without_logits_cost_none():
+    with_logits, without = (step_cost(attention_only(), 2, [(5, 5)], rows) for rows in (5, 0))
+    assert with_logits.flops - without.flops == 2 * 5 * 80
+
+
+@pytest.mark.parametrize(
+    ("window", "count", "total", "expected"),
+    [
+        (None, 4, 4, 1 + 2 + 3 + 4),
+        (None, 2, 5, 4 + 5),
+        (3, 5, 5, 1 + 2 + 3 + 3 + 3),
+        (3, 2, 9, 3 + 3),
+        (3, 1, 2, 2),
+        (3, 3, 3, 1 + 2 + 3),
+        (3, 2, 4, 3 + 3),
+        (100, 2, 4, 3 + 4),
+    ],
+)
+def test_a_query_meets_the_keys_up_to_itself_or_its_window(window, count, total, expected):
+    linears = 2 * count * 8 * (8 + 4 + 4 + 8)
+    assert pairs(step_cost(attention_only(window), 2, [(count, total)], 0), linears) == expected

@@ -1,0 +1,132 @@
+"""Small graphs, random weights, and a native executor that is driven without an engine."""
+
+import numpy as np
+
+from octavo.executor.native.executor import NativeExecutor
+from octavo.graph.builder import Graph
+from octavo.graph.nodes import RopeTable
+from octavo.request import Chunk, Request, Sequence, StepPlan
+from octavo.sampling_params import SamplingParams
+from octavo.weights.tensor import StoredTensor
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}  # of logits, relative to the largest
+FORMAT = {"float32": "F32", "bfloat16": "BF16"}
+
+
+def plain_rope(head_dim, theta=10000.0, **options):
+    exponents = np.arange(0, head_dim, 2) / head_dim
+    return RopeTable(tuple((theta**-exponents).tolist()), **options)
+
+
+def decoder(
+    hidden=40,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    vocab=131,
+    inner=56,
+    layers=2,
+    window=None,
+    bias=False,
+    rope="half",
+):
+    """A graph of the Llama kind; `rope` is half, interleaved, partial, or None."""
+    g = Graph()
+    tables = {
+        "half": plain_rope(head_dim),
+        "interleaved": plain_rope(head_dim, interleaved=True),
+        "partial": plain_rope(head_dim // 4 * 2, scale=1.25),
+    }
+    x = g.embed("embed", vocab, hidden)
+    for i in range(layers):
+        h = g.rms_norm(x, f"{i}.norm1", 1e-5)
+        q = g.linear(h, f"{i}.q", heads * head_dim, bias)
+        k = g.linear(h, f"{i}.k", kv_heads * head_dim, False)
+        v = g.linear(h, f"{i}.v", kv_heads * head_dim, bias)
+        if rope:
+            q, k = g.rope(q, head_dim, tables[rope]), g.rope(k, head_dim, tables[rope])
+        h = g.attention(q, k, v, layer=i, head_dim=head_dim, scale=head_dim**-0.5, window=window)
+        x = g.add(x, g.linear(h, f"{i}.o", hidden, bias))
+        h = g.rms_norm(x, f"{i}.norm2", 1e-5)
+        h = g.glu(g.linear(h, f"{i}.gate", inner, bias), g.linear(h, f"{i}.up", inner, False))
+        x = g.add(x, g.linear(h, f"{i}.down", hidden, bias))
+    g.logits(g.rms_norm(x, "norm", 1e-5), "head", vocab)
+    return g
+
+
+def stored(name, values, format="F32"):
+    """`values` as a checkpoint would hold them, in F32 or BF16 (truncated)."""
+    bits = np.ascontiguousarray(values, np.float32)
+    if format == "BF16":
+        bits = (bits.view(np.uint32) >> 16).astype(np.uint16)
+    return StoredTensor(name, format, bits.shape, bits.view(np.uint8).reshape(-1))
+
+
+def random_tensors(graph, dtype="float32", seed=0):
+    """Random values for all weights, of the size that keeps activations near one."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for weight in graph.weights:
+        values = rng.standard_normal(weight.shape)
+        if len(weight.shape) == 1:
+            values = 0.2 * values + ("norm" in weight.name)
+        elif weight.name != "embed.weight":
+            values = values / np.sqrt(weight.shape[1])
+        tensors[weight.name] = stored(weight.name, values, FORMAT[dtype])
+    return tensors
+
+
+def make_executor(graph, tensors, dtype="float32", block_size=16, num_blocks=64, max_tokens=256, fuse=True):
+    return NativeExecutor(
+        graph,
+        tensors,
+        dtype=dtype,
+        vocab_size=graph.nodes[-1].columns,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_num_batched_tokens=max_tokens,
+        max_num_seqs=40,
+        max_logit_rows=max_tokens,
+        fuse=fuse,
+    )
+
+
+class Line:
+    """A sequence with its blocks, all of whose logits are wanted."""
+
+    def __init__(self, tokens, blocks, start=0):
+        params = SamplingParams(prompt_logprobs=0)
+        self.request = Request("line", list(tokens), params, needs_prompt_logits=True)
+        self.sequence = Sequence(0, list(tokens), len(tokens), blocks=list(blocks), num_computed=start)
+
+    def chunk(self, count):
+        """The next `count` tokens."""
+        start = self.sequence.num_computed
+        self.sequence.num_computed += count
+        return Chunk(self.request, self.sequence, start, count)
+
+
+def run(executor, chunks):
+    """Logits of a step, one array for each chunk."""
+    result = executor.run(StepPlan(chunks))
+    return [result.logits[rows.start : rows.stop].copy() for rows in result.rows]
+
+
+def logits_of(executor, tokens, sizes=(), blocks=None):
+    """Logits after every token, computed in chunks of the given sizes, the last of them again and again."""
+    line = Line(tokens, range(executor.num_blocks) if blocks is None else blocks)
+    sizes, done, parts = list(sizes) or [len(tokens)], 0, []
+    while done < len(tokens):
+        size = min(sizes.pop(0) if len(sizes) > 1 else sizes[0], len(tokens) - done)
+        parts += run(executor, [line.chunk(size)])
+        done += size
+    return np.concatenate(parts)
+
+
+def random_tokens(count, vocab=131, seed=0):
+    return np.random.default_rng(seed).integers(0, vocab, count).tolist()
+
+
+def error(found, expected):
+    """The largest difference, relative to the largest expected value."""
+    return np.abs(found - expected).max() / np.abs(expected).max()

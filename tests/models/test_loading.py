@@ -1,0 +1,142 @@
+"""What is said of checkpoints that do not fit their configuration, or that nobody here knows."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from checkpoints import SIZES, edit_config, save_checkpoint
+from octavo.errors import ModelLoadError, UnknownArchitectureError
+from octavo.models import load_declaration
+from octavo.weights import open_checkpoint
+from octavo.weights.bind import bind
+
+CONFIG = {**SIZES, "architectures": ["LlamaForCausalLM"]}
+Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
+
+
+def load(path):
+    checkpoint = open_checkpoint(path)
+    model = load_declaration(checkpoint.config, path / "config.json")
+    return bind(model.build().weights, checkpoint, model.ignored)
+
+
+def edit_weights(path, edit):
+    tensors = load_file(path / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, path / "model.safetensors")
+
+
+def test_a_missing_weight_is_named_with_its_shape(tmp_path):
+    save_checkpoint(tmp_path)
+    edit_weights(tmp_path, lambda tensors: tensors.pop(Q_PROJ))
+    with pytest.raises(ModelLoadError, match=rf"{Q_PROJ}: is missing; it should have shape \(48, 48\)"):
+        load(tmp_path)
+
+
+def test_a_left_over_weight_is_named(tmp_path):
+    save_checkpoint(tmp_path)
+    edit_weights(tmp_path, lambda tensors: tensors.update({"model.layers.1.extra.weight": np.zeros(3, np.float32)}))
+    with pytest.raises(ModelLoadError, match=r"model.layers.1.extra.weight: is left over"):
+        load(tmp_path)
+
+
+def test_a_misshapen_weight_is_named_with_both_shapes(tmp_path):
+    save_checkpoint(tmp_path)
+    edit_weights(tmp_path, lambda tensors: tensors.update({Q_PROJ: np.zeros((48, 40), np.float32)}))
+    with pytest.raises(ModelLoadError, match=rf"{Q_PROJ}: has shape \(48, 40\), .* \(48, 48\)"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 1}, "model.layers.1."),
+        ({"vocab_size": 300}, "model.embed_tokens.weight"),
+        ({"tie_word_embeddings": True, "vocab_size": 300}, "model.embed_tokens.weight"),
+        ({"attention_bias": True}, "model.layers.0.self_attn.q_proj.bias"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_weights_is_refused(tmp_path, change, name):
+    save_checkpoint(tmp_path)
+    edit_config(tmp_path, **change)
+    with pytest.raises(ModelLoadError, match=name):
+        load(tmp_path)
+
+
+def test_what_old_checkpoints_store_needlessly_is_ignored(tmp_path):
+    save_checkpoint(tmp_path, tie_word_embeddings=True)
+    shapes = {"model.layers.0.self_attn.rotary_emb.inv_freq": 4, "lm_head.weight": (301, 48)}
+    extra = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    edit_weights(tmp_path, lambda tensors: tensors.update(extra))
+    assert "lm_head.weight" not in load(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["GPT2LMHeadModel"], "GPT2LMHeadModel", None, [], [1]])
+def test_an_unknown_architecture_is_refused_with_the_known_ones(names):
+    with pytest.raises(UnknownArchitectureError) as caught:
+        load_declaration({**CONFIG, "architectures": names}, "config.json")
+    for known in ("LlamaForCausalLM", "MistralForCausalLM", "YiForCausalLM"):
+        assert known in str(caught.value)
+
+
+ROPE_BAD = {
+    "not an object": ("rope_scaling", 3, "must be an object, got int"),
+    "an unknown type": ("rope_type", {"rope_type": "ntk"}, "'ntk' is not known; known are .*yarn"),
+    "no factor": ("factor", {"rope_type": "linear"}, "must be a positive number, got None"),
+    "a negative factor": ("factor", {"rope_type": "yarn", "factor": -2}, "positive number, got -2"),
+    "a list for a number": ("rope_theta", {"rope_theta": [1]}, "positive number"),
+    "bounds in the wrong order": (
+        "low_freq_factor",
+        {"rope_type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 1},
+        "less than high_freq_factor",
+    ),
+    "too few factors": (
+        "short_factor",
+        {"rope_type": "longrope", "short_factor": [1.0], "original_max_position_embeddings": 128},
+        "must be 4 positive numbers",
+    ),
+    "a factor that is no number": (
+        "short_factor",
+        {"rope_type": "longrope", "short_factor": [1, 2, 3, "4"], "original_max_position_embeddings": 128},
+        "must be 4 positive numbers",
+    ),
+    "a truncation that is no flag": (
+        "truncate",
+        {"rope_type": "yarn", "factor": 2, "truncate": "no"},
+        "true or false",
+    ),
+}
+
+
+@pytest.mark.parametrize(("field", "entry", "reason"), ROPE_BAD.values(), ids=ROPE_BAD)
+def test_bad_rope_parameters_are_named(field, entry, reason):
+    with pytest.raises(ModelLoadError, match=rf"rope_scaling.*{reason}") as caught:
+        load_declaration({**CONFIG, "rope_scaling": entry}, "config.json")
+    assert field in caught.value.field
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("hidden_size", None, "must be an integer"),
+        ("hidden_size", 0, "must be an integer in 1"),
+        ("hidden_size", 48.0, "got 48.0"),
+        ("num_hidden_layers", True, "got True"),
+        ("num_attention_heads", -1, "got -1"),
+        ("vocab_size", 1 << 40, "must be an integer in"),
+        ("rms_norm_eps", "small", "must be a positive number, got 'small'"),
+        ("rms_norm_eps", 0, "must be a positive number"),
+        ("tie_word_embeddings", "yes", "must be true or false, got 'yes'"),
+        ("hidden_act", "gelu", "only silu is known, got 'gelu'"),
+        ("sliding_window", 0, "must be an integer in 1"),
+        ("head_dim", 7, "even head_dim, got 7"),
+        ("head_dim", 2048, "in 1..1024, got 2048"),
+        ("num_key_value_heads", 4, "must divide num_attention_heads, which is 6, got 4"),
+        ("num_hidden_layers", 1 << 20, "in 1..4096"),
+    ],
+)
+def test_a_bad_entry_of_the_configuration_is_named(field, value, reason):
+    with pytest.raises(ModelLoadError, match=reason) as caught:
+        load_declaration({**CONFIG, field: value}, "config.json").build()
+    assert caught.value.field == field

@@ -1,0 +1,99 @@
+"""The default model beside transformers, on the same weights."""
+
+import numpy as np
+import pytest
+
+from checkpoints import transformers_logits
+from harness import logits_of
+from octavo import LLM, SamplingParams
+
+NEAR_TIE = 1e-3  # reference logits that are closer than this may change places
+QUESTIONS = [
+    "Hello",
+    "The capital of France is",
+    "Why is the sky blue?",
+    "def fibonacci(n):",
+    "Once upon a time, in a village by the sea,",
+    "2 + 2 = 4, 3 + 3 = 6, 4 + 4 =",
+    "Q: How many legs does a spider have?\nA:",
+    "Der Himmel ist blau, weil",
+    "<|im_start|>user\nWrite a haiku about rain.<|im_end|>\n<|im_start|>assistant\n",
+    "1, 1, 2, 3, 5, 8, 13,",
+]
+SPANS = [
+    (0, 30),
+    (200, 440),
+    (30, 33),
+    (500, 700),
+    (0, 900),
+    (64, 129),
+    (100, 356),
+    (700, 1213),
+    (0, 257),
+    (900, 910),
+]
+
+
+@pytest.fixture(scope="module")
+def text_tokens(real_model, inaugural_text):
+    llm = LLM(str(real_model), max_model_len=64, max_num_seqs=1)
+    return llm.get_tokenizer().encode(inaugural_text)
+
+
+@pytest.fixture(scope="module")
+def prompts(real_model, text_tokens):
+    llm = LLM(str(real_model), max_model_len=64, max_num_seqs=1)
+    questions = [llm.get_tokenizer().encode(question) for question in QUESTIONS]
+    return questions + [text_tokens[begin:end] for begin, end in SPANS]
+
+
+def first_difference(reference, num_prompt, tokens):
+    """The first token that the reference would not have chosen, and by how much, before any near tie."""
+    for place, token in enumerate(tokens):
+        logits = reference[num_prompt - 1 + place]
+        second, first = np.sort(logits)[-2:]
+        behind = first - logits[token]
+        if behind >= NEAR_TIE:
+            return place, float(behind)
+        if first - second < NEAR_TIE:
+            return None
+    return None
+
+
+def test_64_greedy_tokens_of_20_prompts_are_transformers_s(real_model, transformers_model, prompts):
+    assert len(prompts) == 20
+    llm = LLM(str(real_model), dtype="float32", max_model_len=1024, max_num_seqs=20)
+    params = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
+    outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False)
+    differences = {}
+    for number, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+        tokens = output.outputs[0].token_ids
+        assert len(tokens) == 64
+        reference = transformers_logits(transformers_model, prompt + tokens)
+        if (difference := first_difference(reference, len(prompt), tokens)) is not None:
+            differences[number] = difference
+    assert differences == {}
+
+
+def log_softmax(logits):
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def perplexity(logprobs, tokens):
+    return float(np.exp(-logprobs[np.arange(len(tokens) - 1), tokens[1:]].mean()))
+
+
+def test_bfloat16_is_as_good_as_the_reference(real_model, transformers_model, text_tokens):
+    tokens = text_tokens[:1024]
+    llm = LLM(str(real_model), dtype="bfloat16", max_model_len=1024, max_num_seqs=1)
+    found = log_softmax(logits_of(llm.model.executor, tokens, [64]))
+    expected = log_softmax(transformers_logits(transformers_model, tokens))
+    divergence = (np.exp(expected) * (expected - found)).sum(axis=-1).mean()
+    agreement = (found.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
+    ours, theirs = perplexity(found, tokens), perplexity(expected, tokens)
+    print(f"\nKL {divergence:.2e}, same argmax {agreement:.2%}, perplexity {ours:.3f} (reference {theirs:.3f})")
+    assert divergence <= 1e-3
+    assert agreement >= 0.97
+    assert abs(ours / theirs - 1) <= 0.002
+    assert abs(theirs / 35.14 - 1) <= 0.002
