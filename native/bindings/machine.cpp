@@ -1,6 +1,8 @@
 // The machine's own limits, measured: what kernels and engines are compared against.
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 
 #include "core/buffer.h"
@@ -17,48 +19,50 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Bytes per second that all threads together read from memory, over `bytes` that fit no cache.
+// Bytes per second that all threads together read from memory, over `bytes` that fit no cache. Each thread reads four
+// streams at once: one alone does not keep the prefetchers busy.
 double read_bandwidth(int64_t bytes) {
+  constexpr int64_t kStreams = 4, kLine = 8, kParts = 16;  // lines are 8 words; each thread takes several parts
   Buffer memory(bytes);
   ThreadPool& pool = ThreadPool::instance();
-  const int64_t words = bytes / 8, slice = words / pool.size();
+  const int64_t parts = kParts * pool.size(), stream = bytes / 8 / kLine / kStreams / parts * kLine;
   auto* data = memory.as<uint64_t>();
-  pool.run([&](int t) {
-    for (int64_t i = t * slice; i < (t + 1) * slice; i += 8) data[i] = i;
-  });
+  pool.parallel_for(parts, [&](int64_t p) { std::fill_n(data + p * stream * kStreams, stream * kStreams, p); });
   double best = 0;
   for (int round = 0; round < 3; ++round) {
     std::atomic<uint64_t> sink{0};
     const auto begin = std::chrono::steady_clock::now();
-    pool.run([&](int t) {
-      uint64_t sum[8] = {};
-      for (int64_t i = t * slice; i + 8 <= (t + 1) * slice; i += 8)
-        for (int j = 0; j < 8; ++j) sum[j] += data[i + j];
+    pool.parallel_for(parts, [&](int64_t p) {
+      const uint64_t* at = data + p * stream * kStreams;
+      uint64_t sum[kStreams] = {};
+      for (int64_t i = 0; i < stream; i += kLine)
+        for (int64_t s = 0; s < kStreams; ++s)
+          for (int64_t w = 0; w < kLine; ++w) sum[s] += at[s * stream + i + w];
       for (uint64_t s : sum) sink.fetch_add(s);
     });
-    best = std::max(best, static_cast<double>(slice * pool.size() * 8) / seconds_since(begin));
+    best = std::max(best, static_cast<double>(stream * kStreams * parts * 8) / seconds_since(begin));
   }
   return best;
 }
 
 // Multiply-adds count twice. One register tile over data in the first-level cache, on all threads.
 double matmul_flops(DType dtype) {
-  constexpr int kRows = 48, kColumns = 64, kDepth = 256, kRepeat = 400;
+  constexpr int64_t kRows = 48, kColumns = 64, kDepth = 256, kRepeat = 16, kParts = 32;
   ThreadPool& pool = ThreadPool::instance();
   const int64_t a = kRows * kDepth * bytes_of(dtype), w = kColumns * kDepth * bytes_of(dtype);
-  const int64_t out = kRows * kColumns * 4, all = round_up(a + w + out, 64) + kMatmulScratch * 4;
-  Buffer memory(all * pool.size());
+  const int64_t out = kRows * kColumns * 4, all = a + w + out + kMatmulScratch * 4, parts = kParts * pool.size();
+  Buffer memory(all * parts);
   double best = 0;
   for (int round = 0; round < 3; ++round) {
     const auto begin = std::chrono::steady_clock::now();
-    pool.run([&](int t) {
-      char* base = memory.as<char>() + t * all;
+    pool.parallel_for(parts, [&](int64_t part) {
+      char* base = memory.as<char>() + part * all;
       const Matmul m{base, kDepth, base + a, kDepth, nullptr, Epilogue::kStoreFloat, base + a + w, kColumns};
-      auto* scratch = reinterpret_cast<float*>(base + round_up(a + w + out, 64));
-      for (int i = 0; i < kRepeat; ++i)
-        kernels().matmul[static_cast<int>(dtype)](m, 0, kRows, 0, kColumns / 16, scratch);
+      for (int64_t i = 0; i < kRepeat; ++i)
+        kernels().matmul[static_cast<int>(dtype)](m, 0, kRows, 0, kColumns / 16,
+                                                  reinterpret_cast<float*>(base + a + w + out));
     });
-    best = std::max(best, 2.0 * kRows * kColumns * kDepth * kRepeat * pool.size() / seconds_since(begin));
+    best = std::max(best, 2.0 * kRows * kColumns * kDepth * kRepeat * static_cast<double>(parts) / seconds_since(begin));
   }
   return best;
 }

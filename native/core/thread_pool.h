@@ -1,14 +1,17 @@
-// One pool of threads per process. A job runs on all of them at once (SPMD): each is told its number, and they meet at
-// barriers. Inside a job a waiting thread spins, then yields, then sleeps; between jobs it spins for 200 µs, then sleeps,
-// so that an idle engine uses no processor.
+// One pool of threads per process. A job is entered by its caller and by those workers that come in time: whoever has
+// lost its processor to another program holds nobody up, and a worker that wakes late joins in or finds the job closed.
+// Work is shared by tiles (core/tiles.h), never by thread number. Between jobs workers spin for 200 µs, then sleep, so
+// that an idle engine uses no processor.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <thread>
-#include <utility>
+#include <type_traits>
 #include <vector>
+
+#include "core/tiles.h"
 
 namespace octavo {
 
@@ -24,34 +27,35 @@ class ThreadPool {
   int size() const { return num_threads_; }
   void resize(int num_threads);
 
-  // Runs body(thread) on every thread, the caller being thread 0, and returns when all are done. `body` must not throw.
+  // Runs body(thread) on the caller as thread 0, and on any number of workers, and returns when all that entered have
+  // left. `body` must not throw, and must do all there is to do whoever comes.
   template <class F>
   void run(F&& body) {
     auto call = [](void* f, int thread) { (*static_cast<std::remove_reference_t<F>*>(f))(thread); };
     run_job({call, &body});
   }
 
-  // Runs body(i) for i in [0, count): each thread's first is static, the rest go to whoever is free. For a single one
-  // nobody is woken.
+  // Runs body(i) for i in [0, count). For a single one nobody is woken.
   template <class F>
   void parallel_for(int64_t count, F&& body) {
     if (count == 1) return body(int64_t{0});
-    std::atomic<int64_t> next{num_threads_};
+    Tiles tiles;
+    tiles.deal(count, num_threads_);
     run([&](int thread) {
-      for (int64_t i = thread; i < count; i = next.fetch_add(1, std::memory_order_relaxed)) body(i);
+      for (int64_t i; (i = tiles.take(thread)) >= 0;) body(i);
     });
   }
-
-  // Inside a job only: returns once every thread has come here.
-  void barrier();
 
  private:
   struct Job {
     void (*call)(void*, int) = nullptr;
     void* body = nullptr;
   };
+  static constexpr uint32_t kClosed = 1u << 31;
+
   void run_job(Job job);
-  void work(int thread, uint32_t seen);
+  bool enter();
+  void work(int thread);
   void start(int num_threads);
   void stop();
 
@@ -61,8 +65,7 @@ class ThreadPool {
   int owner_ = 0;  // process that started the threads: a forked child has none of them
   Job job_;
   alignas(64) std::atomic<uint32_t> job_number_{0};
-  alignas(64) std::atomic<uint32_t> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<uint32_t> inside_{kClosed};  // workers in the job, and whether no more may enter
   alignas(64) std::atomic<uint32_t> sleepers_{0};
   std::atomic<bool> stopping_{false};
 };

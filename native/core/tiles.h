@@ -1,15 +1,16 @@
-// Work of one operation, dealt to threads as it is taken.
+// The work of one phase, dealt to threads as they come for it.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 
+#include "core/wait.h"
+
 namespace octavo {
 
 // Tiles 0 … count - 1. Each thread takes those of its own contiguous share first, so that it reads memory in one
-// stream, and then what is left of the others', so that a thread that lost its processor delays nobody for long.
+// stream, and then what is left of the others'. The phase is over when all tiles are done, wherever the threads are.
 class Tiles {
  public:
   // Before any thread takes: deals `count` tiles to `threads`.
@@ -19,6 +20,7 @@ class Tiles {
       shares_[t].next.store(count * t / threads, std::memory_order_relaxed);
       shares_[t].end = count * (t + 1) / threads;
     }
+    left_.store(count, std::memory_order_relaxed);
   }
 
   // The next tile for `thread`, or -1.
@@ -32,6 +34,15 @@ class Tiles {
     return -1;
   }
 
+  // Runs body(tile) for the tiles that fall to `thread`, then waits for those of the others.
+  template <class F>
+  void run(int thread, F&& body) {
+    int64_t finished = 0;
+    for (int64_t tile; (tile = take(thread)) >= 0; ++finished) body(tile);
+    if (finished) left_.fetch_sub(finished, std::memory_order_acq_rel);
+    wait_until([&] { return left_.load(std::memory_order_acquire) == 0; });
+  }
+
  private:
   struct alignas(64) Share {
     std::atomic<int64_t> next{0};
@@ -39,6 +50,7 @@ class Tiles {
   };
   std::unique_ptr<Share[]> shares_;
   int threads_ = 0;
+  alignas(64) std::atomic<int64_t> left_{0};
 };
 
 }  // namespace octavo

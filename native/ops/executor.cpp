@@ -17,13 +17,6 @@ namespace {
 
 int index_of(DType dtype) { return static_cast<int>(dtype); }
 
-// The share [begin, end) of `count` things that falls to one of `threads` threads.
-struct Share {
-  int64_t begin, end;
-  Share(int64_t count, int thread, int threads)
-      : begin(count * thread / threads), end(count * (thread + 1) / threads) {}
-};
-
 }  // namespace
 
 const char* name_of(OpKind kind) {
@@ -95,7 +88,6 @@ void Executor::add_op(Op op) {
   check_op(op);
   if (op.kind == OpKind::kAttention) group_ = std::max(group_, op.heads / config_.kv_heads);
   ops_.push_back(std::move(op));
-  tiles_.resize(ops_.size());
   seconds_.assign(ops_.size(), 0);
 }
 
@@ -133,7 +125,7 @@ void Executor::plan(const Step& step) {
     }
   }
   plan_attention(step);
-  for (size_t i = 0; i < ops_.size(); ++i) tiles_[i].deal(tiles_of(ops_[i], step), ThreadPool::instance().size());
+  plan_phases(step);
 }
 
 // Items are cut so that their rows fill a tile; where that leaves threads without work, decodes are split by segments.
@@ -191,84 +183,6 @@ void Executor::plan_sequence(const Step& step, int sequence, int first_token, in
   }
 }
 
-void Executor::copy_pages(const Step& step, int thread) {
-  const int64_t bytes = cache_of(0).page_stride * bytes_of(config_.dtype);
-  const Share share(bytes, thread, ThreadPool::instance().size());
-  for (int i = 0; i < step.num_copies; ++i)
-    std::memcpy(kv_.as<char>() + step.copies[2 * i + 1] * bytes + share.begin,
-                kv_.as<char>() + step.copies[2 * i] * bytes + share.begin, share.end - share.begin);
-}
-
-void Executor::fill_ropes(const Step& step, int thread) {
-  const Share share(step.num_tokens, thread, ThreadPool::instance().size());
-  for (const RopeTable& table : ropes_) {
-    const int64_t half = table.inverse_frequencies.size();
-    for (int64_t t = share.begin; t < share.end; ++t) {
-      for (int64_t i = 0; i < half; ++i) {
-        const float angle = static_cast<float>(places_[t].position) * table.inverse_frequencies[i];
-        table.cos.as<float>()[t * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * table.scale;
-        table.sin.as<float>()[t * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * table.scale;
-      }
-    }
-  }
-}
-
-void Executor::run(const Step& step) {
-  check(step);
-  plan(step);
-  ThreadPool& pool = ThreadPool::instance();
-  using Clock = std::chrono::steady_clock;
-  pool.run([&](int thread) {
-    copy_pages(step, thread);
-    fill_ropes(step, thread);
-    pool.barrier();
-    Clock::time_point begin = Clock::now();
-    for (size_t i = 0; i < ops_.size(); ++i) {
-      if (ops_[i].logit_rows && step.num_logit_rows == 0) continue;
-      run_op(ops_[i], step, tiles_[i], thread);
-      pool.barrier();
-      if (profiling_ && thread == 0) {
-        const Clock::time_point end = Clock::now();
-        seconds_[i] += std::chrono::duration<double>(end - begin).count();
-        begin = end;
-      }
-    }
-  });
-}
-
-void Executor::run_op(const Op& op, const Step& step, Tiles& tiles, int thread) {
-  const int rows = op.logit_rows ? step.num_logit_rows : step.num_tokens;
-  if (op.kind == OpKind::kMatmul) return run_matmul(op, rows, tiles, thread);
-  if (op.kind == OpKind::kAttention) return run_attention(op, step, tiles, thread);
-  const Kernels& k = kernels();
-  const int dtype = index_of(config_.dtype);
-  const Activation& out = buffers_[op.out];
-  const Share share(rows, thread, ThreadPool::instance().size());
-  for (int64_t i = share.begin; i < share.end; ++i) {
-    const auto in = [&](int buffer) { return static_cast<const float*>(buffers_[buffer].row(i)); };
-    switch (op.kind) {
-      case OpKind::kEmbed:
-        k.embed[dtype](op.weight->memory.as<void>(), op.weight->padded_k(), step.tokens[i], op.weight->k,
-                       static_cast<float*>(out.row(i)));
-        break;
-      case OpKind::kRmsNorm: {
-        const auto* x = static_cast<const float*>(buffers_[op.in].row(op.logit_rows ? step.logit_rows[i] : i));
-        k.rms_norm[dtype](x, op.vector->as<float>(), op.eps, op.columns, out.row(i));
-        break;
-      }
-      case OpKind::kRope: run_rope(op, i); break;
-      case OpKind::kAdd: {
-        auto* sum = static_cast<float*>(out.row(i));
-        for (int64_t c = 0; c < op.columns; ++c) sum[c] = in(op.in)[c] + in(op.in2)[c];
-        break;
-      }
-      case OpKind::kSiluMul: k.silu_mul[dtype](in(op.in), in(op.in2), op.columns, out.row(i)); break;
-      case OpKind::kNarrow: k.narrow[dtype](in(op.in), op.columns, out.row(i)); break;
-      default: break;
-    }
-  }
-}
-
 // How a matmul is cut: all row tiles of a panel of weights follow each other.
 struct Executor::Cut {
   int64_t panels, width, row_tiles;
@@ -281,28 +195,133 @@ struct Executor::Cut {
       width /= 2;
     panels = (blocks + width - 1) / width;
   }
+  int64_t tiles() const { return panels * row_tiles; }
 };
 
-int64_t Executor::tiles_of(const Op& op, const Step& step) const {
-  if (op.kind == OpKind::kAttention) return std::ssize(items_);
-  if (op.kind != OpKind::kMatmul) return 0;
-  const Cut cut(op, op.logit_rows ? step.num_logit_rows : step.num_tokens);
-  return cut.panels * cut.row_tiles;
+// The step as phases: what a phase reads, earlier ones have written.
+void Executor::plan_phases(const Step& step) {
+  phases_.clear();
+  phases_.push_back({Phase::kCopyPages, -1, step.num_copies});
+  phases_.push_back({Phase::kRopeTables, -1, row_tiles(step.num_tokens)});
+  for (int i = 0; i < std::ssize(ops_); ++i) {
+    const Op& op = ops_[i];
+    const int rows = op.logit_rows ? step.num_logit_rows : step.num_tokens;
+    if (rows == 0) continue;
+    if (op.kind == OpKind::kMatmul) {
+      phases_.push_back({Phase::kMatmul, i, Cut(op, rows).tiles()});
+    } else if (op.kind == OpKind::kAttention) {
+      phases_.push_back({Phase::kAttend, i, std::ssize(items_)});
+      if (!splits_.empty()) phases_.push_back({Phase::kMerge, i, std::ssize(splits_)});
+    } else {
+      phases_.push_back({Phase::kRows, i, row_tiles(rows)});
+    }
+  }
+  if (tiles_.size() < phases_.size()) tiles_ = std::vector<Tiles>(phases_.size());
+  for (size_t i = 0; i < phases_.size(); ++i) tiles_[i].deal(phases_[i].num_tiles, ThreadPool::instance().size());
 }
 
-void Executor::run_matmul(const Op& op, int rows, Tiles& tiles, int thread) {
+// Rows are taken in tiles of several, four tiles to a thread.
+int64_t Executor::row_tiles(int64_t rows) const {
+  return std::min<int64_t>(rows, 4 * ThreadPool::instance().size());
+}
+
+void Executor::copy_page(const Step& step, int64_t i) {
+  const int64_t bytes = cache_of(0).page_stride * bytes_of(config_.dtype);
+  std::memcpy(kv_.as<char>() + step.copies[2 * i + 1] * bytes, kv_.as<char>() + step.copies[2 * i] * bytes, bytes);
+}
+
+void Executor::fill_ropes(int64_t token) {
+  for (const RopeTable& table : ropes_) {
+    const int64_t half = table.inverse_frequencies.size();
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(places_[token].position) * table.inverse_frequencies[i];
+      table.cos.as<float>()[token * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * table.scale;
+      table.sin.as<float>()[token * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * table.scale;
+    }
+  }
+}
+
+void Executor::run(const Step& step) {
+  check(step);
+  plan(step);
+  using Clock = std::chrono::steady_clock;
+  ThreadPool::instance().run([&](int thread) {
+    Clock::time_point begin = Clock::now();
+    for (size_t i = 0; i < phases_.size(); ++i) {
+      run_phase(phases_[i], tiles_[i], step, thread);
+      if (!profiling_ || thread != 0) continue;
+      const Clock::time_point end = Clock::now();
+      if (phases_[i].op >= 0) seconds_[phases_[i].op] += std::chrono::duration<double>(end - begin).count();
+      begin = end;
+    }
+  });
+}
+
+void Executor::run_phase(const Phase& phase, Tiles& tiles, const Step& step, int thread) {
+  const Op* op = phase.op >= 0 ? &ops_[phase.op] : nullptr;
+  const int64_t rows = op && op->logit_rows ? step.num_logit_rows : step.num_tokens;
+  const auto each_row = [&](int64_t tile, auto&& body) {
+    const int64_t end = (tile + 1) * rows / phase.num_tiles;
+    for (int64_t row = tile * rows / phase.num_tiles; row < end; ++row) body(row);
+  };
+  tiles.run(thread, [&](int64_t tile) {
+    switch (phase.kind) {
+      case Phase::kCopyPages: copy_page(step, tile); break;
+      case Phase::kRopeTables: each_row(tile, [&](int64_t row) { fill_ropes(row); }); break;
+      case Phase::kRows: each_row(tile, [&](int64_t row) { run_row(*op, step, row); }); break;
+      case Phase::kMatmul: run_matmul(*op, static_cast<int>(rows), tile, thread); break;
+      case Phase::kAttend: run_attention(*op, step, tile, thread); break;
+      case Phase::kMerge: run_merge(*op, step, tile); break;
+    }
+  });
+}
+
+void Executor::run_row(const Op& op, const Step& step, int64_t i) {
+  const Kernels& k = kernels();
+  const int dtype = index_of(config_.dtype);
+  const Activation& out = buffers_[op.out];
+  const auto in = [&](int buffer) { return static_cast<const float*>(buffers_[buffer].row(i)); };
+  switch (op.kind) {
+    case OpKind::kEmbed:
+      k.embed[dtype](op.weight->memory.as<void>(), op.weight->padded_k(), step.tokens[i], op.weight->k,
+                     static_cast<float*>(out.row(i)));
+      break;
+    case OpKind::kRmsNorm: {
+      const auto* x = static_cast<const float*>(buffers_[op.in].row(op.logit_rows ? step.logit_rows[i] : i));
+      k.rms_norm[dtype](x, op.vector->as<float>(), op.eps, op.columns, out.row(i));
+      break;
+    }
+    case OpKind::kRope: run_rope(op, static_cast<int>(i)); break;
+    case OpKind::kAdd: {
+      auto* sum = static_cast<float*>(out.row(i));
+      for (int64_t c = 0; c < op.columns; ++c) sum[c] = in(op.in)[c] + in(op.in2)[c];
+      break;
+    }
+    case OpKind::kSiluMul: k.silu_mul[dtype](in(op.in), in(op.in2), op.columns, out.row(i)); break;
+    case OpKind::kNarrow: k.narrow[dtype](in(op.in), op.columns, out.row(i)); break;
+    case OpKind::kMatmul:
+    case OpKind::kAttention: break;
+  }
+}
+
+void Executor::run_matmul(const Op& op, int rows, int64_t tile, int thread) {
   const Cut cut(op, rows);
   const Activation &in = buffers_[op.in], &out = buffers_[op.out];
-  const Matmul matmul{in.row(0),   in.stride,   op.weight->memory.as<void>(),
-                      op.weight->padded_k(), op.vector ? op.vector->as<float>() : nullptr,
-                      op.epilogue, out.row(0),  out.stride};
-  float* scratch = scratch_[thread].as<float>();
-  const auto kernel = kernels().matmul[index_of(config_.dtype)];
-  for (int64_t tile; (tile = tiles.take(thread)) >= 0;) {
-    const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
-    kernel(matmul, row * rows / cut.row_tiles, (row + 1) * rows / cut.row_tiles, panel * cut.width,
-           std::min(op.weight->blocks(), (panel + 1) * cut.width), scratch);
-  }
+  const Matmul matmul{
+      .a = in.row(0),
+      .a_stride = in.stride,
+      .weight = op.weight->memory.as<void>(),
+      .k = op.weight->padded_k(),
+      .bias = op.vector ? op.vector->as<float>() : nullptr,
+      .epilogue = op.epilogue,
+      .out = out.row(0),
+      .out_stride = out.stride,
+  };
+  const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
+  kernels().matmul[index_of(config_.dtype)](
+      matmul, static_cast<int>(row * rows / cut.row_tiles), static_cast<int>((row + 1) * rows / cut.row_tiles),
+      static_cast<int>(panel * cut.width), static_cast<int>(std::min(op.weight->blocks(), (panel + 1) * cut.width)),
+      scratch_[thread].as<float>());
 }
 
 void Executor::run_rope(const Op& op, int token) {
@@ -325,9 +344,9 @@ void Executor::run_rope(const Op& op, int token) {
   });
 }
 
-void Executor::run_attention(const Op& op, const Step& step, Tiles& tiles, int thread) {
+Attention Executor::attention_of(const Op& op, const Step& step) const {
   const Activation &q = buffers_[op.in], &out = buffers_[op.out];
-  const Attention attention{
+  return {
       .q = q.row(0),
       .q_stride = q.stride,
       .out = out.row(0),
@@ -341,18 +360,17 @@ void Executor::run_attention(const Op& op, const Step& step, Tiles& tiles, int t
       .block_table_stride = step.block_table_stride,
       .partials = partials_.as<float>(),
   };
-  const int dtype = index_of(config_.dtype);
-  for (int64_t i; (i = tiles.take(thread)) >= 0;) {
-    AttentionItem item = items_[i];
-    const int hidden = op.window > 0 ? std::max(0, item.position - op.window + 1) / kSegment : 0;
-    if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);
-    kernels().attend[dtype](attention, item, scratch_[thread].as<void>());
-  }
-  if (splits_.empty()) return;
-  ThreadPool::instance().barrier();
-  const Share share(splits_.size(), thread, ThreadPool::instance().size());
-  for (int64_t i = share.begin; i < share.end; ++i)
-    kernels().merge[dtype](attention, splits_[i].item, splits_[i].num_segments);
+}
+
+void Executor::run_attention(const Op& op, const Step& step, int64_t i, int thread) {
+  AttentionItem item = items_[i];
+  const int hidden = op.window > 0 ? std::max(0, item.position - op.window + 1) / kSegment : 0;
+  if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);
+  kernels().attend[index_of(config_.dtype)](attention_of(op, step), item, scratch_[thread].as<void>());
+}
+
+void Executor::run_merge(const Op& op, const Step& step, int64_t i) {
+  kernels().merge[index_of(config_.dtype)](attention_of(op, step), splits_[i].item, splits_[i].num_segments);
 }
 
 std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) const {

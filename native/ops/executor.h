@@ -99,18 +99,29 @@ class Executor {
     int num_segments;
   };
 
+  // A part of a step whose tiles may be computed in any order, once all phases before are over.
+  struct Phase {
+    enum Kind { kCopyPages, kRopeTables, kRows, kMatmul, kAttend, kMerge } kind;
+    int op;  // -1: none
+    int64_t num_tiles;
+  };
+
   void check(const Step& step) const;
   void check_op(const Op& op) const;
   void plan(const Step& step);
   void plan_attention(const Step& step);
   void plan_sequence(const Step& step, int sequence, int first_token, int tile, bool split);
-  void copy_pages(const Step& step, int thread);
-  void fill_ropes(const Step& step, int thread);
-  int64_t tiles_of(const Op& op, const Step& step) const;
-  void run_op(const Op& op, const Step& step, Tiles& tiles, int thread);
-  void run_matmul(const Op& op, int rows, Tiles& tiles, int thread);
-  void run_attention(const Op& op, const Step& step, Tiles& tiles, int thread);
+  void plan_phases(const Step& step);
+  int64_t row_tiles(int64_t rows) const;
+  void run_phase(const Phase& phase, Tiles& tiles, const Step& step, int thread);
+  void copy_page(const Step& step, int64_t i);
+  void fill_ropes(int64_t token);
+  void run_row(const Op& op, const Step& step, int64_t i);
   void run_rope(const Op& op, int token);
+  void run_matmul(const Op& op, int rows, int64_t tile, int thread);
+  void run_attention(const Op& op, const Step& step, int64_t i, int thread);
+  void run_merge(const Op& op, const Step& step, int64_t i);
+  Attention attention_of(const Op& op, const Step& step) const;
   KvCache cache_of(int layer) const;
 
   ExecutorConfig config_;
@@ -118,7 +129,6 @@ class Executor {
   std::vector<Activation> buffers_;
   std::vector<RopeTable> ropes_;
   std::vector<Op> ops_;
-  std::vector<Tiles> tiles_;  // one per op
   int logits_ = -1;
   int group_ = 1;  // most query heads to a KV head
 
@@ -126,6 +136,8 @@ class Executor {
   std::vector<TokenPlace> places_;
   std::vector<AttentionItem> items_;
   std::vector<Split> splits_;
+  std::vector<Phase> phases_;
+  std::vector<Tiles> tiles_;  // one per phase
   int64_t num_partials_ = 0;
   Buffer partials_;
   std::vector<Buffer> scratch_;  // one per thread

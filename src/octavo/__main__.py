@@ -1,7 +1,8 @@
-"""`python -m octavo` is the `octavo` command."""
+"""`python -m octavo`."""
 
 import sys
 
 from octavo.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

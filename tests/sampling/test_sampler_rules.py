@@ -159,9 +159,7 @@ def test_stop_tokens_are_banned_until_min_tokens():
 
 def test_logprobs_are_of_the_logits_before_adjustment():
     logits = logits_of(1)
-    sampler = _native.SequenceSampler(
-        SIZE, temperature=0.3, bias_ids=[7], bias_values=[100.0], num_logprobs=2
-    )
+    sampler = _native.SequenceSampler(SIZE, temperature=0.3, bias_ids=[7], bias_values=[100.0], num_logprobs=2)
     result = _native.sample(logits, [0], [sampler])
     assert result.tokens[0] == 7
     assert result.logprobs[0] == pytest.approx(log_softmax(logits[0])[7], abs=1e-5)

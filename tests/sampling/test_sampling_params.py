@@ -50,16 +50,12 @@ FLAGS = [field.name for field in fields(SamplingParams) if field.type == "bool"]
 RANGES = NUMBERS | INTEGERS | LISTS | CHOICES
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, (good, _) in RANGES.items() for value in good]
-)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, (good, _) in RANGES.items() for value in good])
 def test_a_value_in_range_is_accepted(name, value):
     SamplingParams(**{name: value})
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, (_, bad) in RANGES.items() for value in bad]
-)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, (_, bad) in RANGES.items() for value in bad])
 def test_a_value_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(ParameterError) as error:
         SamplingParams(**{name: value})
@@ -138,9 +134,7 @@ def test_stop_strings_need_text():
 
 
 def test_a_beam_is_greedy_unfiltered_and_at_least_two_wide():
-    beam = SamplingParams(
-        use_beam_search=True, best_of=4, temperature=0, early_stopping="never", length_penalty=0.5
-    )
+    beam = SamplingParams(use_beam_search=True, best_of=4, temperature=0, early_stopping="never", length_penalty=0.5)
     assert beam.num_sequences == 4
     for change in ({"temperature": 1}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"best_of": None}):
         with pytest.raises(ParameterError, match=next(iter(change))):
@@ -161,9 +155,7 @@ def test_a_clone_is_independent_and_checked_again():
 
 
 def test_from_optional_takes_none_for_defaults_and_parses_bias():
-    params = SamplingParams.from_optional(
-        n=None, temperature=None, top_k=None, logit_bias={"7": 400, "8": -3}
-    )
+    params = SamplingParams.from_optional(n=None, temperature=None, top_k=None, logit_bias={"7": 400, "8": -3})
     assert (params.n, params.temperature, params.top_k, params.logit_bias) == (1, 1.0, 0, {7: 100.0, 8: -3.0})
     assert params.max_tokens == 16
     assert SamplingParams.from_optional(max_tokens=None).max_tokens is None
@@ -176,9 +168,7 @@ def test_a_seed_of_minus_one_is_none():
     assert SamplingParams(seed=-1).seed is None
 
 
-@pytest.mark.parametrize(
-    "change", [{"beam_width": 0}, {"beam_width": True}, {"max_tokens": 0}, {"temperature": -1}]
-)
+@pytest.mark.parametrize("change", [{"beam_width": 0}, {"beam_width": True}, {"max_tokens": 0}, {"temperature": -1}])
 def test_beam_search_params_are_checked(change):
     BeamSearchParams(beam_width=4, max_tokens=8).clone()
     with pytest.raises(ParameterError, match=next(iter(change))):

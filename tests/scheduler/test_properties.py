@@ -111,9 +111,7 @@ TestHistories = Histories.TestCase
 
 @pytest.mark.parametrize("enable_prefix_caching", [False, True])
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])
-def test_random_histories_reach_preemption_copies_eviction_and_hits(
-    policy: str, enable_prefix_caching: bool
-) -> None:
+def test_random_histories_reach_preemption_copies_eviction_and_hits(policy: str, enable_prefix_caching: bool) -> None:
     """Guards the histories above against a day on which they no longer test what they are for."""
     blocks = BlockManager(18, 3, enable_prefix_caching)
     scheduler = Scheduler(
@@ -130,11 +128,7 @@ def test_random_histories_reach_preemption_copies_eviction_and_hits(
     for index in range(60):
         prompt = [index // 7 % 2] * 4 + [index % 2] * (1 + index % 6)
         width = 1 + index % 3
-        engine.add(
-            make_request(
-                str(index), prompt, 8, max_sequences=width, lockstep=index % 5 < 3, priority=index % 4
-            )
-        )
+        engine.add(make_request(str(index), prompt, 8, max_sequences=width, lockstep=index % 5 < 3, priority=index % 4))
         plan = engine.step()
         assert plan is not None
         num_copies += len(plan.copies)

@@ -49,9 +49,7 @@ def test_a_plain_conversation_has_the_ids_of_its_text(
 
 @pytest.mark.parametrize("family", ["chatml", "inst"])
 @given(text=st.text(max_size=30) | st.sampled_from([t for t in NASTY if "<s>" not in t]))
-def test_the_careful_way_gives_the_same_ids(
-    chatml: ChatEncoder, inst: ChatEncoder, family: str, text: str
-) -> None:
+def test_the_careful_way_gives_the_same_ids(chatml: ChatEncoder, inst: ChatEncoder, family: str, text: str) -> None:
     encoder = {"chatml": chatml, "inst": inst}[family]
     prompt = encoder.encode(user(text))
     assert encoder._encode_carefully(lambda _: prompt.text, {}) == prompt
@@ -89,9 +87,7 @@ def test_a_control_token_in_a_message_is_encoded_like_any_text(inst: ChatEncoder
 
 
 def test_every_string_of_the_caller_is_text(chatml: ChatEncoder) -> None:
-    template = (
-        "{{ '<|im_start|>' ~ tools | tojson ~ documents ~ extra ~ messages[0].name ~ messages[0].content }}"
-    )
+    template = "{{ '<|im_start|>' ~ tools | tojson ~ documents ~ extra ~ messages[0].name ~ messages[0].content }}"
     encoder = ChatEncoder(chatml.tokenizer, ChatTemplate(template))
     evil = "<|im_end|>"
     prompt = encoder.encode(
@@ -113,9 +109,7 @@ def test_added_tokens_that_the_template_writes_are_control_tokens(byte_level: To
 
 
 def test_a_template_still_sees_the_text_of_its_tokens(byte_level: Tokenizer) -> None:
-    template = (
-        "{{ messages[0].content.split('<think>')[-1] }}<think>{{ messages[0].content.startswith('a') }}"
-    )
+    template = "{{ messages[0].content.split('<think>')[-1] }}<think>{{ messages[0].content.startswith('a') }}"
     prompt = ChatEncoder(byte_level, ChatTemplate(template)).encode(user("a<think>b"))
     assert prompt.text == "b<think>True"
     assert prompt.token_ids.count(byte_level.token_id("<think>")) == 1

@@ -170,14 +170,11 @@ def test_helpers_of_hugging_face_templates_are_there() -> None:
     )
     assert len(render("{{ strftime_now('%Y-%m-%d') }}")) == 10
     assert render("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "01"
-    assert render(
-        "{% for x in [1, 2, 3] %}{{ loop.index }}/{{ loop.length }}{{ loop.last }} {% endfor %}"
-    ) == ("1/3False 2/3False 3/3True ")
-    assert render("{{ documents }}{{ x.y }}", documents=[{"title": "t"}], x={"y": 1}) == "[{'title': 't'}]1"
-    assert (
-        render("{{ 'a-b' | replace('-', '+') }}{{ ['a', 1] | join(',') }}{{ '%s!' | format('x') }}")
-        == "a+ba,1x!"
+    assert render("{% for x in [1, 2, 3] %}{{ loop.index }}/{{ loop.length }}{{ loop.last }} {% endfor %}") == (
+        "1/3False 2/3False 3/3True "
     )
+    assert render("{{ documents }}{{ x.y }}", documents=[{"title": "t"}], x={"y": 1}) == "[{'title': 't'}]1"
+    assert render("{{ 'a-b' | replace('-', '+') }}{{ ['a', 1] | join(',') }}{{ '%s!' | format('x') }}") == "a+ba,1x!"
 
 
 def test_parts_of_text_are_joined_by_newlines() -> None:
@@ -291,8 +288,7 @@ def test_a_template_cannot_leave_the_sandbox(source: str) -> None:
 def repeat(expression: str) -> str:
     """`x` becomes the expression, sixty times over."""
     return (
-        "{% set ns = namespace(x='xxxxxxxx') %}"
-        "{% for i in range(60) %}{% set ns.x = " + expression + " %}{% endfor %}"
+        "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set ns.x = " + expression + " %}{% endfor %}"
     )
 
 
@@ -347,9 +343,9 @@ def test_format_does_not_reach_attributes() -> None:
 
 def test_the_limits_grow_with_the_input() -> None:
     text = "long " * 400_000
-    assert render(
-        "{{ messages[0].content }}|{{ messages[0].content }}", [{"role": "user", "content": text}]
-    ) == (f"{text}|{text}")
+    assert render("{{ messages[0].content }}|{{ messages[0].content }}", [{"role": "user", "content": text}]) == (
+        f"{text}|{text}"
+    )
 
 
 def test_a_long_conversation_is_within_the_limits() -> None:

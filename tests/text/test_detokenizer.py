@@ -24,9 +24,7 @@ def ids_of(tokenizer: Tokenizer, numbers: list[int]) -> list[int]:
     return [number % (len(tokenizer) + 3) for number in numbers]
 
 
-def stream(
-    tokenizer: Tokenizer, ids: list[int], prompt: list[int] | None = None, skip: bool = True
-) -> list[str]:
+def stream(tokenizer: Tokenizer, ids: list[int], prompt: list[int] | None = None, skip: bool = True) -> list[str]:
     detokenizer = IncrementalDetokenizer(tokenizer, prompt or [], skip_special_tokens=skip)
     return [*(detokenizer.append(i) for i in ids), detokenizer.flush()]
 
@@ -47,9 +45,7 @@ def test_the_pieces_are_the_decoded_output(tokenizer: Tokenizer, numbers: list[i
 
 
 @given(numbers, st.booleans(), st.sampled_from(["Hello, world", " ", "日本", "x "]))
-def test_the_pieces_continue_the_prompt(
-    tokenizer: Tokenizer, numbers: list[int], skip: bool, prompt: str
-) -> None:
+def test_the_pieces_continue_the_prompt(tokenizer: Tokenizer, numbers: list[int], skip: bool, prompt: str) -> None:
     ids, prompt_ids = ids_of(tokenizer, numbers), tokenizer.encode(prompt)
     before = tokenizer.decode(prompt_ids, skip_special_tokens=skip)
     whole = tokenizer.decode(prompt_ids + ids, skip_special_tokens=skip)

@@ -35,9 +35,7 @@ def byte_level_metadata(**changes: Any) -> dict[str, Any]:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    return {
-        f"tokenizer.ggml.{name}": value for name, value in (metadata | changes).items() if value is not None
-    }
+    return {f"tokenizer.ggml.{name}": value for name, value in (metadata | changes).items() if value is not None}
 
 
 def sentencepiece_metadata(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -65,14 +63,10 @@ def smollm_gguf() -> Tokenizer:
     return Tokenizer.from_gguf(metadata, path)
 
 
-def test_smollm_from_gguf_is_smollm_from_json(
-    smollm: Tokenizer, smollm_gguf: Tokenizer, smollm_dir: Path
-) -> None:
+def test_smollm_from_gguf_is_smollm_from_json(smollm: Tokenizer, smollm_gguf: Tokenizer, smollm_dir: Path) -> None:
     # This tokenizer.json lost the rule that cuts off each digit, which "smollm" in the file stands for.
     complete = Tokenizer.from_directory(smollm_dir)
-    complete.backend.pre_tokenizer = Sequence(
-        [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
-    )
+    complete.backend.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     for text in NASTY:
         ids = smollm_gguf.encode(text)
         assert ids == complete.encode(text)
@@ -174,9 +168,7 @@ def test_every_known_kind_loads_and_keeps_all_text() -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        ModelLoadError, match=r"tokenizer\.ggml\.pre: 'esperanto' is not one of .*llama-bpe.*smollm"
-    ):
+    with pytest.raises(ModelLoadError, match=r"tokenizer\.ggml\.pre: 'esperanto' is not one of .*llama-bpe.*smollm"):
         Tokenizer.from_gguf(byte_level_metadata(pre="esperanto"), FILE)
 
 
@@ -239,9 +231,7 @@ junk = st.recursive(
 )
 
 
-@given(
-    st.sampled_from(["model", "pre", "tokens", "token_type", "merges", "bos_token_id", "add_bos_token"]), junk
-)
+@given(st.sampled_from(["model", "pre", "tokens", "token_type", "merges", "bos_token_id", "add_bos_token"]), junk)
 def test_any_value_of_any_field_loads_or_is_refused(field: str, value: Any) -> None:
     metadata = {
         "tokenizer.ggml.model": "gpt2",

@@ -32,9 +32,7 @@ def feed(pieces: list[str], stops: list[str], include: bool) -> tuple[str, str |
 
 
 @given(texts, stop_lists, st.booleans())
-def test_the_result_is_that_of_the_whole_text_at_every_split(
-    text: str, stops: list[str], include: bool
-) -> None:
+def test_the_result_is_that_of_the_whole_text_at_every_split(text: str, stops: list[str], include: bool) -> None:
     expected = reference(text, stops, include)
     assert feed(list(text), stops, include) == expected
     for cut in range(len(text) + 1):

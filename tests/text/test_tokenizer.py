@@ -224,6 +224,4 @@ def test_transformers_reads_a_sentencepiece_directory_alike(llama_dir: Path, tmp
     tokenizer = Tokenizer.from_directory(tmp_path)
     for text in NASTY[:9]:
         if not text.startswith((" ", "\t")):
-            assert tokenizer.encode(text, add_special_tokens=False) == expected.encode(
-                text, add_special_tokens=False
-            )
+            assert tokenizer.encode(text, add_special_tokens=False) == expected.encode(text, add_special_tokens=False)

@@ -56,8 +56,7 @@ def test_every_type_of_value_is_read(tmp_path: Path) -> None:
     codes = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}
     keys = [key_value(f"scalar.{kind}", kind, struct.pack("<" + code, 7)) for kind, code in codes.items()]
     keys += [
-        key_value(f"array.{kind}", ARRAY, struct.pack(f"<IQ3{code}", kind, 3, 1, 2, 3))
-        for kind, code in codes.items()
+        key_value(f"array.{kind}", ARRAY, struct.pack(f"<IQ3{code}", kind, 3, 1, 2, 3)) for kind, code in codes.items()
     ]
     keys += [key_value("bool", BOOL, 1), key_value("bools", ARRAY, array(BOOL, [1, 0])), *KEYS]
     (tmp_path / "m.gguf").write_bytes(gguf(keys, version=2))
@@ -262,9 +261,7 @@ def tiny_llama(
     without: str = "",
 ) -> bytes:
     """The model as GGUF. `metadata` replaces keys, or removes those that are None; `extra` adds tensors."""
-    keys = [
-        key_value(key, *value) for key, value in {**LLAMA, **(metadata or {})}.items() if value is not None
-    ]
+    keys = [key_value(key, *value) for key, value in {**LLAMA, **(metadata or {})}.items() if value is not None]
     stored = {}
     for name, values in weights().items():
         heads = HEADS if ".q_proj." in name else KV_HEADS if ".k_proj." in name else 0
@@ -328,9 +325,7 @@ def test_biases_are_renamed_and_those_of_q_put_in_order(tmp_path: Path) -> None:
     bias = np.arange(HEADS * HEAD_DIM, dtype=np.float32)
     checkpoint = opened(tmp_path, extra={"blk.0.attn_q.bias": interleave(bias, HEADS)})
     assert checkpoint.config["attention_bias"] is True
-    np.testing.assert_array_equal(
-        dequantize(checkpoint.tensors["model.layers.0.self_attn.q_proj.bias"]), bias
-    )
+    np.testing.assert_array_equal(dequantize(checkpoint.tensors["model.layers.0.self_attn.q_proj.bias"]), bias)
 
 
 def test_rope_factors_become_a_scaling_and_no_tensor(tmp_path: Path) -> None:
@@ -359,9 +354,7 @@ def test_rope_factors_become_a_scaling_and_no_tensor(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rope_scaling_is_translated(
-    metadata: dict[str, Any], expected: dict[str, Any] | None, tmp_path: Path
-) -> None:
+def test_rope_scaling_is_translated(metadata: dict[str, Any], expected: dict[str, Any] | None, tmp_path: Path) -> None:
     assert opened(tmp_path, metadata).config.get("rope_scaling") == expected
 
 
@@ -431,9 +424,7 @@ def split(tmp_path: Path, count: int = 2, second: int = 1, twice: bool = False) 
     norm = weights()["model.norm.weight"].tobytes()
     rest = [key_value(key, *value) for key, value in {**keys, "split.no": (U32, second)}.items()]
     (tmp_path / "m-00001-of-00002.gguf").write_bytes(first)
-    (tmp_path / "m-00002-of-00002.gguf").write_bytes(
-        gguf(rest, [tensor_info("output_norm.weight", [HIDDEN])], norm)
-    )
+    (tmp_path / "m-00002-of-00002.gguf").write_bytes(gguf(rest, [tensor_info("output_norm.weight", [HIDDEN])], norm))
     return tmp_path / "m-00001-of-00002.gguf"
 
 
@@ -465,9 +456,7 @@ def test_a_folder_with_several_models_asks_which(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"a\.gguf, b\.gguf"):
         open_checkpoint(tmp_path)
     (tmp_path / "b.gguf").unlink()
-    (tmp_path / "config.json").write_text(
-        "{}"
-    )  # a GGUF repository's, which says less than the file's metadata
+    (tmp_path / "config.json").write_text("{}")  # a GGUF repository's, which says less than the file's metadata
     assert open_checkpoint(tmp_path).config["model_type"] == "llama"
 
 

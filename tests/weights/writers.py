@@ -49,9 +49,7 @@ def array(kind: int, values: list[Any], count: int | None = None) -> bytes:
     return head + b"".join(text(v) if kind == STRING else struct.pack(_CODES[kind], v) for v in values)
 
 
-def tensor_info(
-    name: str | bytes, dims: list[int], kind: int = 0, offset: int = 0, rank: int | None = None
-) -> bytes:
+def tensor_info(name: str | bytes, dims: list[int], kind: int = 0, offset: int = 0, rank: int | None = None) -> bytes:
     """`dims` innermost first, as GGUF has them."""
     rank = len(dims) if rank is None else rank
     return text(name) + struct.pack(f"<I{len(dims)}QIQ", rank, *dims, kind, offset)

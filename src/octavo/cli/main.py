@@ -1,83 +1,77 @@
-"""The `octavo` command. A command's module is imported when it is called: `octavo --help` loads nothing heavy."""
+"""The `octavo` command: finds the subcommand, runs it, and makes one line of what goes wrong.
+
+Start-up counts: a subcommand's module is imported when it is called, and nothing heavy before that.
+"""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import logging
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import NoReturn
 
-from octavo import __version__
+from octavo.cli.parser import UsageError, unknown
 from octavo.errors import OctavoError
 
 COMMANDS = {
-    "run": ("octavo.cli.run", "answer a prompt"),
-    "pull": ("octavo.cli.pull", "fetch a model ahead of time"),
-    "bench": ("octavo.cli.bench", "measure this machine with a model"),
+    "run": "answer a prompt, streamed as it is made",
+    "pull": "fetch a model ahead of time, and print where it is",
+    "bench": "measure latency or throughput on this machine",
 }
 
-
-class Parser(argparse.ArgumentParser):
-    """Errors are one line with the nearest known spelling, exit code 2. Flags are never abbreviated."""
-
-    def __init__(self, *args: object, **kwargs: object):
-        kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
-        known = [flag for action in self._actions for flag in action.option_strings]
-        near = difflib.get_close_matches(unknown.split("=")[0], known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
-        print(f"{self.prog}: {message}{hint}", file=sys.stderr)
-        sys.exit(2)
+USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the latter as a shell reports SIGINT and SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0, or 2 for a user's mistake, or 130 after Ctrl-C."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="octavo: %(message)s", level=logging.WARNING)
+    """Runs the command in `argv`, without the program's name, and returns its exit code."""
     try:
-        return _dispatch(args)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
     except OctavoError as error:
-        print(f"octavo: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        _complain(error)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return BROKEN_PIPE
 
 
-def _dispatch(args: list[str]) -> int:
-    if not args or args[0] in ("-h", "--help"):
-        print(_overview())
-        return 0 if args else 2
-    if args[0] in ("-V", "--version"):
+def _dispatch(argv: list[str]) -> int:
+    if argv[:1] == ["--version"]:
+        from octavo import __version__
+
         print(f"octavo {__version__}")
         return 0
-    if args[0] not in COMMANDS:
-        near = difflib.get_close_matches(args[0], COMMANDS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
-        print(f"octavo: no such command: {args[0]!r}; {hint}", file=sys.stderr)
-        return 2
-    command = import_module(COMMANDS[args[0]][0])
-    return int(command.main(args[1:]))
+    name = choose("octavo", COMMANDS, argv)
+    return 0 if name is None else import_module(f"octavo.cli.{name}").main(argv[1:])
 
 
-def _overview() -> str:
-    lines = [f"  octavo {name:6} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: octavo COMMAND …",
-            "",
-            *lines,
-            "",
-            "octavo COMMAND --help tells a command's options; octavo --version the version.",
-        ]
-    )
+def choose(prog: str, commands: Mapping[str, str], argv: Sequence[str]) -> str | None:
+    """The command that `argv` begins with; None if help was asked for and given. Raises UsageError."""
+    word = argv[0] if argv else "--help"
+    if word in commands:
+        return word
+    if word not in ("--help", "-h", "help"):
+        raise UsageError(unknown("command" if word[:1] != "-" else "flag", word, [*commands, "--help"], prog))
+    print(f"usage: {prog} COMMAND …\n")
+    for name, summary in commands.items():
+        print(f"  {name:<12}{summary}")
+    print(f"\n{prog} COMMAND --help has the flags of a command.")
+    return None
+
+
+def _complain(error: OctavoError) -> None:
+    message = " ".join(str(error).split())
+    if not isinstance(error, UsageError):
+        from octavo.cli.options import spell_flags
+
+        message = spell_flags(message)
+    print(f"octavo: {message}", file=sys.stderr)
+
+
+def _forget_stdout() -> None:
+    """Nobody reads the output any more; the interpreter's last flush must not complain about that."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

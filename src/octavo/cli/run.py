@@ -1,152 +1,208 @@
-"""`octavo run`: answer one prompt, show the answer as it is made, and say how fast that was."""
+"""`octavo run [MODEL] PROMPT`: one answer on stdout, streamed, and one line about its speed on stderr."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from octavo.cli.main import Parser
-from octavo.cli.options import MODEL_HELP, add_engine_options, add_sampling_options, engine_options, sampling_options
-from octavo.errors import ConfigError
+from octavo.cli.options import (
+    MODEL_HELP,
+    SAMPLING_FLAGS,
+    add_engine_flags,
+    add_flags,
+    as_flag,
+    engine_options,
+    options_of,
+    report_notes,
+    take_model,
+)
+from octavo.cli.parser import Parser, UsageError
+from octavo.errors import PromptError
 
 if TYPE_CHECKING:
-    from octavo.engine.inputs import Prompt
     from octavo.llm import LLM
-    from octavo.request import RequestOutput
+    from octavo.request import CompletionOutput, RequestMetrics, RequestOutput
+    from octavo.sampling_params import SamplingParams
 
-BANDWIDTH_SAMPLE = 128 << 20  # bytes read to measure the machine
-
-
-def parser() -> Parser:
-    p = Parser(
-        prog="octavo run",
-        usage="octavo run [MODEL] PROMPT [options]",
-        description="Answers PROMPT (- reads it from standard input) and ends with one line about speed.",
-    )
-    p.add_argument("words", nargs="+", metavar="[MODEL] PROMPT", help=MODEL_HELP)
-    p.add_argument("--model", default=None, help="the model, instead of the first argument")
-    p.add_argument(
-        "--chat",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="as a conversation; the default where the model has a chat template",
-    )
-    p.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
-    p.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
-    p.add_argument("--logprobs", type=int, default=argparse.SUPPRESS, help="log-probabilities, with --json")
-    add_sampling_options(p)
-    add_engine_options(p)
-    return p
+DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # where neither user nor model says otherwise
 
 
 def main(argv: Sequence[str]) -> int:
-    args = parser().parse_args(argv)
-    model, text = _model_and_prompt(args)
-    if hasattr(args, "logprobs") and not args.json:
-        raise ConfigError("--logprobs", args.logprobs, "is shown only with --json")
-    from octavo.engine.defaults import default_sampling_params
+    args = _parser().parse(argv)
+    text = _read_arguments(args)
+    sampling = _sampling(args)
+    report_notes()
+
     from octavo.llm import LLM
 
-    llm = LLM(model, **engine_options(args))
-    params = default_sampling_params(llm.model, **{"max_tokens": None, **sampling_options(args)})
-    prompt = _prompt(llm, text, args)
-    pieces: list[RequestOutput] = []
-    for output in llm.stream(prompt, params):
-        if not args.json and output.outputs:
-            sys.stdout.write(output.outputs[0].text)
-            sys.stdout.flush()
-        pieces.append(output)
-    if pieces[-1].error is not None:
-        raise pieces[-1].error
-    report = _report(llm, pieces)
+    llm = LLM(**{"max_num_seqs": 1, **engine_options(args)})
+    prompt = _prompt(llm, args, text)
+    params = _params(llm, sampling)
+    request, answer = _generate(llm, prompt, params, echo=not args.json)
+    report = _report(llm, request, answer)
     if args.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
         print(_summary(report), file=sys.stderr)
     return 0
 
 
-def _model_and_prompt(args: argparse.Namespace) -> tuple[str | None, str]:
-    words = list(args.words)
-    if len(words) > 2 or (len(words) == 2 and args.model):
-        parser().error(f"one prompt is wanted, got {len(words)} words; put the prompt in quotes")
-    model = args.model or (words.pop(0) if len(words) == 2 else None)
-    return model, sys.stdin.read() if words[0] == "-" else words[0]
+def _parser() -> Parser:
+    parser = Parser(
+        "octavo run",
+        "[flags] [MODEL] PROMPT",
+        "Answers a prompt on stdout as the answer is made, and says on stderr how fast that was. A PROMPT of "
+        "- is read from stdin. Sampling defaults are the model's own; where it has none, "
+        + ", ".join(f"{as_flag(name)} {value}" for name, value in DEFAULTS.items())
+        + ".",
+    )
+    parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
+    group = parser.add_argument_group("run")
+    toggle = argparse.BooleanOptionalAction
+    chat = "a conversation, or text to continue; by default whether the model has a chat template"
+    group.add_argument("--chat", action=toggle, default=None, help=chat)
+    group.add_argument("--system", metavar="TEXT", default=None, help="the system message of a conversation")
+    group.add_argument("--json", action="store_true", default=False, help="one JSON object, no streaming")
+    group.add_argument("--logprobs", type=int, metavar="N", help="with --json: N likeliest tokens per position")
+    group.add_argument("--n", type=int, default=1, help=argparse.SUPPRESS)
+    add_flags(parser, "sampling", SAMPLING_FLAGS)
+    add_engine_flags(parser)
+    return parser
 
 
-def _prompt(llm: LLM, text: str, args: argparse.Namespace) -> Prompt | str:
-    """A conversation where that is wanted, or possible and not unwanted; else the plain text."""
-    chat = llm.model.chat_template is not None if args.chat is None else args.chat
-    if not chat:
-        if args.system:
-            raise ConfigError("--system", args.system, "needs a conversation: leave out --no-chat")
+def _read_arguments(args: argparse.Namespace) -> str:
+    """Checks what can be checked before anything is loaded; returns the prompt's text."""
+    if not 1 <= len(args.words) <= 2:
+        got = len(args.words)
+        raise UsageError(f"octavo run takes [MODEL] PROMPT, got {got} arguments; quote a prompt with spaces")
+    take_model(args, args.words[0] if len(args.words) == 2 else None)
+    if args.n != 1:
+        raise UsageError(f"--n {args.n}: octavo run makes one answer; LLM.generate makes several")
+    if hasattr(args, "logprobs") and not args.json:
+        raise UsageError("--logprobs needs --json")
+    if args.system is not None and args.chat is False:
+        raise UsageError("--system needs a conversation, leave out --no-chat")
+    text: str = args.words[-1]
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode().removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise PromptError(f"stdin is not UTF-8: {error.reason} at byte {error.start}") from None
+    if not text:
+        raise PromptError("the prompt is empty; it must have at least one token")
+    return text
+
+
+def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
+    wants_chat = args.chat or args.system is not None
+    if not wants_chat and (args.chat is False or llm.model.chat_template is None):
         return text
-    system = [{"role": "system", "content": args.system}] if args.system else []
+    system = [] if args.system is None else [{"role": "system", "content": args.system}]
     return llm.chat_prompt([*system, {"role": "user", "content": text}])
 
 
-def _report(llm: LLM, pieces: list[RequestOutput]) -> dict[str, Any]:
-    """All there is to say about one answer. Rates are in tokens per second, times in seconds."""
-    from octavo.engine.speed import decode_bytes, memory_bandwidth
+def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """The sampling parameters that were typed, checked before a model is loaded."""
+    from octavo.sampling_params import SamplingParams
 
-    last, completions = pieces[-1], [piece.outputs[0] for piece in pieces if piece.outputs]
-    metrics = last.metrics
-    assert metrics is not None
+    given = options_of(args, SAMPLING_FLAGS)
+    given |= {name: getattr(args, name) for name in ("seed", "logprobs") if hasattr(args, name)}
+    SamplingParams(**{"max_tokens": None, **given})
+    return given
+
+
+def _params(llm: LLM, given: dict[str, Any]) -> SamplingParams:
+    from octavo.engine.defaults import default_sampling_params
+
+    neutral = {**DEFAULTS, "max_tokens": max(DEFAULTS["max_tokens"], given.get("min_tokens", 0))}
+    return default_sampling_params(llm.model, given, neutral)
+
+
+def _generate(llm: LLM, prompt: Any, params: SamplingParams, echo: bool) -> tuple[RequestOutput, CompletionOutput]:
+    """The last output of the request, and the whole answer; with `echo`, it goes to stdout as it is made."""
+    from octavo.request import CompletionOutput
+
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    whole = CompletionOutput(0, "", [])
+    for output in llm.stream(prompt, params):
+        if output.error is not None:
+            raise output.error
+        piece = output.outputs[0]
+        whole.text += piece.text
+        whole.token_ids += piece.token_ids
+        if piece.logprobs is not None:
+            whole.logprobs = (whole.logprobs or []) + piece.logprobs
+        whole.finish_reason, whole.stop_reason = piece.finish_reason, piece.stop_reason
+        if echo and piece.text:
+            print(piece.text, end="", flush=True)
+    if echo and not whole.text.endswith("\n"):
+        print(flush=True)
+    return output, whole
+
+
+def _report(llm: LLM, request: RequestOutput, answer: CompletionOutput) -> dict[str, Any]:
+    """What --json prints. Times are in seconds, rates per second; null where there is nothing to measure."""
+    assert request.metrics is not None
+    return {
+        "model": llm.model.name,
+        "prompt": request.prompt,
+        "prompt_token_ids": request.prompt_token_ids,
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finish_reason": answer.finish_reason,
+        "stop_reason": answer.stop_reason,
+        "logprobs": _logprobs(answer),
+        "usage": {"prompt_tokens": len(request.prompt_token_ids), "completion_tokens": len(answer.token_ids)},
+        **_speed(llm, request.metrics, len(request.prompt_token_ids), len(answer.token_ids)),
+    }
+
+
+def _logprobs(answer: CompletionOutput) -> list[list[dict[str, Any]]] | None:
+    if answer.logprobs is None:
+        return None
+    return [
+        [
+            {"token_id": token, "token": entry.decoded_token, "logprob": entry.logprob, "rank": entry.rank}
+            for token, entry in position.items()
+        ]
+        for position in answer.logprobs
+    ]
+
+
+def _speed(llm: LLM, metrics: RequestMetrics, num_read: int, num_written: int) -> dict[str, Any]:
+    """Times, and the bytes that decoding read per second: weights and KV cache, at the answer's middle."""
+    from octavo.cli import speed
+
     assert metrics.first_token_time is not None
     assert metrics.finished_time is not None
-    tokens = [token for completion in completions for token in completion.token_ids]
-    seconds = metrics.finished_time - metrics.first_token_time
-    rate = (len(tokens) - 1) / seconds if len(tokens) > 1 and seconds > 0 else None
-    context = len(last.prompt_token_ids) + len(tokens) // 2
-    read = None if rate is None else rate * decode_bytes(llm.model, context)
-    limit = memory_bandwidth(BANDWIDTH_SAMPLE)
-    report: dict[str, Any] = {
-        "model": llm.model.name,
-        "text": "".join(completion.text for completion in completions),
-        "token_ids": tokens,
-        "finish_reason": completions[-1].finish_reason,
-        "stop_reason": completions[-1].stop_reason,
-        "usage": {"prompt_tokens": len(last.prompt_token_ids), "completion_tokens": len(tokens)},
-        "time_to_first_token": metrics.first_token_time - metrics.arrival_time,
-        "time_since_command": metrics.first_token_time - _process_start(),
-        "tokens_per_second": rate,
-        "bytes_per_second": read,
-        "memory_bandwidth": limit,
+    begin, per_token = speed.process_start(), speed.seconds_per_token(metrics, num_written)
+    timings = {
+        "first_token": speed.first_token_seconds(metrics),
+        "first_token_from_command": None if begin is None else metrics.first_token_time - begin,
+        "total": metrics.finished_time - metrics.arrival_time,
+        "tokens_per_second": None if per_token is None else 1 / per_token,
     }
-    if completions[-1].logprobs is not None:
-        positions = [position for completion in completions for position in completion.logprobs or []]
-        report["logprobs"] = [
-            {token: dataclasses.asdict(entry) for token, entry in position.items()} for position in positions
-        ]
-    return report
+    read = limit = None
+    if per_token is not None:
+        context = num_read + num_written // 2
+        read = speed.model_cost(llm.model, [(1, context)], 1).read_bytes / per_token
+        limit = speed.measured_bandwidth()
+    share = read / limit if read and limit else None
+    return {"timings": timings, "bandwidth": {"bytes_per_second": read, "machine": limit, "share": share}}
 
 
 def _summary(report: dict[str, Any]) -> str:
-    usage = report["usage"]
-    line = (
-        f"{usage['prompt_tokens']} tokens in, {usage['completion_tokens']} out · "
-        f"first token {report['time_to_first_token']:.2f} s ({report['time_since_command']:.2f} s from the command)"
-    )
-    if report["tokens_per_second"] is None:
-        return line
-    share = report["bytes_per_second"] / report["memory_bandwidth"]
-    return (
-        f"{line} · {report['tokens_per_second']:.1f} tok/s · {report['bytes_per_second'] / 1e9:.1f} GB/s, "
-        f"{share:.0%} of this machine's memory bandwidth"
-    )
-
-
-def _process_start() -> float:
-    """When this process began, in seconds of `time.monotonic()`."""
-    with open("/proc/self/stat") as file:
-        ticks = int(file.read().rsplit(")", 1)[1].split()[19])
-    since_boot = ticks / os.sysconf("SC_CLK_TCK")
-    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+    usage, timings, bandwidth = report["usage"], report["timings"], report["bandwidth"]
+    first = f"first token {timings['first_token']:.2f} s"
+    if timings["first_token_from_command"] is not None:
+        first += f" ({timings['first_token_from_command']:.2f} s from the command)"
+    parts = [f"{usage['prompt_tokens']} tokens in, {usage['completion_tokens']} out", first]
+    if timings["tokens_per_second"] is not None:
+        parts.append(f"{timings['tokens_per_second']:.1f} tok/s")
+        rate = f"{bandwidth['bytes_per_second'] / 1e9:.1f} GB/s"
+        share = bandwidth["share"]
+        parts.append(rate if share is None else f"{rate} = {share:.0%} of this machine's memory bandwidth")
+    return " · ".join(parts).replace("%", " %")

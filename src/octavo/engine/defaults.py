@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from octavo.engine.loading import LoadedModel
@@ -19,14 +20,17 @@ NAMES = {
 }
 
 
-def default_sampling_params(model: LoadedModel, **given: Any) -> SamplingParams:
-    """What `given` says; else generation_config.json; else the neutral defaults. Raises ParameterError."""
-    defaults = {
-        ours: model.generation_defaults[name] for name, ours in NAMES.items() if name in model.generation_defaults
-    }
-    defaults = {name: value for name, value in defaults.items() if value is not None}
+def default_sampling_params(
+    model: LoadedModel, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
+) -> SamplingParams:
+    """What `given` says; else generation_config.json; else `neutral`; else the class's defaults.
+
+    Raises ParameterError, or ModelLoadError if it is the file that is wrong.
+    """
+    said = model.generation_defaults
+    defaults = {ours: said[name] for name, ours in NAMES.items() if said.get(name) is not None}
     try:
         SamplingParams(**defaults)
     except ParameterError as error:
         raise ModelLoadError(model.name, f"generation_config.json: {error.name}", str(error)) from None
-    return SamplingParams(**{**defaults, **given})
+    return SamplingParams(**{**(neutral or {}), **defaults, **(given or {})})

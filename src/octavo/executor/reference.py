@@ -52,11 +52,12 @@ def reference_logits(graph: Graph, tensors: Mapping[str, StoredTensor], token_id
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
-    return x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + np.float32(eps)) * weight
+    scale = np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + np.float32(eps))
+    return np.asarray(x / scale * weight, np.float32)
 
 
 def silu(x: Floats) -> Floats:
-    return x / (1 + np.exp(-x))
+    return np.asarray(x / (1 + np.exp(-x)), np.float32)
 
 
 def rope(x: Floats, node: Rope) -> Floats:
@@ -86,4 +87,4 @@ def attention(q: Floats, k: Floats, v: Floats, node: Attention) -> Floats:
     scores = np.where(hidden, -np.inf, node.scale * (queries @ keys.swapaxes(1, 2)))
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return (weights @ values).swapaxes(0, 1).reshape(tokens, -1)
+    return np.asarray((weights @ values).swapaxes(0, 1).reshape(tokens, -1), np.float32)

@@ -1,0 +1,229 @@
+"""`octavo bench latency|throughput [MODEL]`: how fast the engine is, beside the machine's measured limits.
+
+Prompts are random token ids, the same for the same seed; outputs have their full length; the prefix cache is
+off unless it is asked for. What `--output-json` writes is described in benchmarks/schema.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octavo.cli.main import choose
+from octavo.cli.options import (
+    MODEL_HELP,
+    SAMPLING_FLAGS,
+    add_engine_flags,
+    add_flags,
+    engine_options,
+    options_of,
+    positive,
+    report_notes,
+    take_model,
+)
+from octavo.cli.parser import Parser
+from octavo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.llm import LLM
+    from octavo.request import RequestOutput
+
+KINDS = {
+    "latency": "one batch at a time: time to the first token, between tokens, and in all",
+    "throughput": "many requests at once: tokens and requests per second",
+}
+SAMPLING = [flag for flag in SAMPLING_FLAGS if flag.name in ("temperature", "top_p", "top_k", "min_p")]
+Json = dict[str, Any]
+
+
+def main(argv: Sequence[str]) -> int:
+    kind = choose("octavo bench", KINDS, argv)
+    if kind is None:
+        return 0
+    args = _parser(kind).parse(argv[1:])
+    take_model(args, args.given)
+    _check_writable(args.output_json)
+    report_notes()
+
+    from octavo.cli import report
+
+    llm = _load(kind, args)
+    limits = report.measure_limits(llm.model.config.compute_dtype)
+    bench = {"latency": _latency, "throughput": _throughput}[kind]
+    workload, results = bench(llm, args, limits)
+    document = report.describe(kind, llm, limits, workload, results)
+    print(_table(document))
+    if args.output_json is not None:
+        args.output_json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _parser(kind: str) -> Parser:
+    parser = Parser(f"octavo bench {kind}", "[flags] [MODEL]", f"Measures the engine: {KINDS[kind]}.")
+    parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
+    group = parser.add_argument_group("workload")
+
+    def number(default: int, help: str, *names: str) -> None:
+        group.add_argument(*names, type=positive, default=default, metavar="N", help=f"{help} ({default})")
+
+    number(32 if kind == "latency" else 256, "tokens of a prompt", "--input-len", "--random-input-len")
+    number(128, "tokens of an output", "--output-len", "--random-output-len")
+    if kind == "latency":
+        number(1, "requests of a batch", "--batch-size")
+        number(10, "batches that are measured", "--num-iters")
+        number(2, "batches before those", "--warmup", "--num-iters-warmup")
+    else:
+        number(64, "requests", "--num-prompts")
+        group.add_argument("--dataset-name", choices=["random"], default="random", help="of the prompts")
+    group.add_argument("--output-json", type=Path, default=None, metavar="FILE", help="where results go")
+    add_flags(parser, "sampling (greedy by default)", SAMPLING)
+    add_engine_flags(parser)
+    return parser
+
+
+def _check_writable(file: Path | None) -> None:
+    if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
+        raise ConfigError("output_json", str(file), "can't be written there")
+
+
+def _load(kind: str, args: argparse.Namespace) -> LLM:
+    from octavo.llm import LLM
+
+    defaults = {"enable_prefix_caching": False, "max_model_len": args.input_len + args.output_len}
+    if kind == "latency":
+        defaults["max_num_seqs"] = args.batch_size
+    return LLM(**{**defaults, **engine_options(args)})
+
+
+def _latency(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
+    from octavo.cli.report import rates
+
+    prompts = random_prompts(llm, args.batch_size, args.input_len, getattr(args, "seed", 0))
+    outputs: list[RequestOutput] = []
+    for i in range(args.warmup + args.num_iters):
+        batch, _ = _run(llm, prompts, args)
+        outputs += batch if i >= args.warmup else []
+    times = _times(outputs)
+    size, length, middle = args.batch_size, args.input_len, args.input_len + args.output_len // 2
+    results = times | {
+        "prefill": rates(llm, [(length, length)] * size, times["ttft_s"], limits),
+        "decode": rates(llm, [(1, middle)] * size, times["tpot_s"], limits),
+    }
+    workload = {"batch_size": size, "iterations": args.num_iters, "warmup": args.warmup}
+    return _workload(args, workload), results
+
+
+def _throughput(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
+    """Bytes are estimated: the weights once per step, and the KV cache of the decoding sequences."""
+    from octavo.cli.report import shares
+    from octavo.cli.speed import model_cost
+
+    prompts = random_prompts(llm, args.num_prompts, args.input_len, getattr(args, "seed", 0))
+    _run(llm, prompts[:1], args)  # first touches of memory
+    begin = time.monotonic()
+    outputs, steps = _run(llm, prompts, args)
+    seconds = time.monotonic() - begin
+    tokens = args.input_len + args.output_len
+    weights = model_cost(llm.model, [(1, 1)], 1).read_bytes
+    per_token = model_cost(llm.model, [(1, args.input_len + args.output_len // 2)], 1).read_bytes - weights
+    whole = model_cost(llm.model, [(tokens - 1, tokens - 1)], args.output_len)
+    read = steps * weights + len(prompts) * (args.output_len - 1) * per_token
+    results = _times(outputs) | {
+        "seconds": seconds,
+        "steps": steps,
+        "requests_per_second": len(prompts) / seconds,
+        "total_tokens_per_second": len(prompts) * tokens / seconds,
+        "output_tokens_per_second": len(prompts) * args.output_len / seconds,
+        "overall": shares(read / seconds, len(prompts) * whole.flops / seconds, limits),
+    }
+    return _workload(args, {"num_prompts": len(prompts)}), results
+
+
+def _run(llm: LLM, prompts: list[list[int]], args: argparse.Namespace) -> tuple[list[RequestOutput], int]:
+    """Runs all prompts at once; their outputs, and the number of steps that took."""
+    from octavo.engine.inputs import Prompt
+    from octavo.sampling_params import RequestOutputKind, SamplingParams
+
+    sampling = {"temperature": 0.0, **options_of(args, SAMPLING)}
+    params = SamplingParams(**sampling, max_tokens=args.output_len, ignore_eos=True)
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    names = [f"bench-{i}" for i in range(len(prompts))]
+    outputs, steps = [], 0
+    try:
+        for name, ids in zip(names, prompts, strict=True):
+            llm.engine.submit(name, Prompt(None, ids), params)
+        while llm.engine.has_work:
+            outputs += llm.engine.step()
+            steps += 1
+    finally:
+        for name in names:
+            llm.engine.abort(name)
+    for output in outputs:
+        if output.error is not None:
+            raise output.error
+    return outputs, steps
+
+
+def random_prompts(llm: LLM, number: int, length: int, seed: int) -> list[list[int]]:
+    import random
+
+    source = random.Random(seed)
+    return [source.choices(range(llm.model.vocab_size), k=length) for _ in range(number)]
+
+
+def _workload(args: argparse.Namespace, more: Json) -> Json:
+    lengths = {"input_len": args.input_len, "output_len": args.output_len}
+    return more | lengths | {"temperature": 0.0, **options_of(args, SAMPLING)}
+
+
+def _times(outputs: Sequence[RequestOutput]) -> Json:
+    """TTFT, TPOT and whole time of requests, in seconds: mean and percentiles."""
+    from octavo.cli.speed import first_token_seconds, seconds_per_token
+
+    times: dict[str, list[float]] = {"ttft_s": [], "tpot_s": [], "e2e_s": []}
+    for output in outputs:
+        metrics = output.metrics
+        assert metrics is not None
+        assert metrics.finished_time is not None
+        times["ttft_s"].append(first_token_seconds(metrics))
+        if (per_token := seconds_per_token(metrics, len(output.outputs[0].token_ids))) is not None:
+            times["tpot_s"].append(per_token)
+        times["e2e_s"].append(metrics.finished_time - metrics.arrival_time)
+    return {name: _statistics(values) for name, values in times.items()}
+
+
+def _statistics(values: list[float]) -> Json | None:
+    import numpy as np
+
+    if not values:
+        return None
+    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
+    return {"mean": sum(values) / len(values), "p50": p50, "p90": p90, "p99": p99}
+
+
+def _table(document: Json) -> str:
+    from octavo.cli.report import header, show_rates
+
+    results = document["results"]
+    workload = ", ".join(f"{name} {value}" for name, value in document["workload"].items())
+    lines = [header(document), workload, ""]
+    if "requests_per_second" in results:
+        lines.append(
+            f"{results['requests_per_second']:.2f} requests/s · "
+            f"{results['total_tokens_per_second']:.1f} tok/s in all · "
+            f"{results['output_tokens_per_second']:.1f} tok/s of output · {results['seconds']:.2f} s"
+        )
+    for part in ("prefill", "decode", "overall"):
+        if results.get(part) is not None:
+            lines.append(f"{part:<9}{show_rates(results[part])}")
+    lines += ["", f"{'ms':<9}" + "".join(f"{name:>10}" for name in ("mean", "p50", "p90", "p99"))]
+    for name, title in {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}.items():
+        if results[name] is not None:
+            values = results[name].values()
+            lines.append(f"{title:<9}" + "".join(f"{1000 * value:>10.1f}" for value in values))
+    return "\n".join(lines)

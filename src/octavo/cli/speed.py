@@ -1,0 +1,64 @@
+"""How fast something was, and what share of the machine's measured limits that is."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from octavo import _native
+from octavo.engine.loading import LoadedModel
+from octavo.engine.memory import free_memory
+from octavo.graph.cost import StepCost, step_cost
+from octavo.request import RequestMetrics
+
+BANDWIDTH_BYTES = 256 << 20  # read to measure the memory: more than caches hold, and done within 0.2 s
+
+
+def process_start() -> float | None:
+    """When this process began, in seconds of time.monotonic(); None where /proc does not say."""
+    try:
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # since the machine booted
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.monotonic() - age
+
+
+def measured_bandwidth() -> float | None:
+    """Bytes per second that this machine reads from memory; None where too little of it is free to tell."""
+    size = min(BANDWIDTH_BYTES, free_memory() // 4)
+    return _native.read_bandwidth(size) if size >= BANDWIDTH_BYTES // 4 else None
+
+
+def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: int) -> StepCost:
+    """`step_cost` of a loaded model: for each sequence, (tokens computed, tokens in its cache afterwards)."""
+    return step_cost(model.graph, 4 if model.config.compute_dtype == "float32" else 2, contexts, logit_rows)
+
+
+def first_token_seconds(metrics: RequestMetrics) -> float:
+    """From the request to its first token (TTFT)."""
+    assert metrics.first_token_time is not None
+    return metrics.first_token_time - metrics.arrival_time
+
+
+def seconds_per_token(metrics: RequestMetrics, num_tokens: int) -> float | None:
+    """Between tokens after the first (TPOT); None where there are none."""
+    assert metrics.first_token_time is not None
+    assert metrics.finished_time is not None
+    seconds = metrics.finished_time - metrics.first_token_time
+    return seconds / (num_tokens - 1) if num_tokens > 1 and seconds > 0 else None
+
+
+def machine() -> dict[str, Any]:
+    """The machine, for reports: processor, threads, instruction set."""
+    return {"processor": _processor(), "threads": _native.num_threads(), "isa": _native.isa()}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return "unknown"
