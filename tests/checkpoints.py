@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from octavo.weights import open_checkpoint
 
 transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(1)  # its threads spin, which costs more than they do for models of this size
 
 KINDS = {"llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 SIZES = {

@@ -17,6 +17,14 @@ def isa(request):
     _native.select_isa(before)
 
 
+@pytest.fixture(autouse=True)
+def one_thread_for_tiny_models(request, monkeypatch):
+    """More threads make them slower, above all where other programs want the processor too."""
+    if "real_model" not in request.fixturenames:
+        monkeypatch.setenv("OCTAVO_NUM_THREADS", "1")
+        _native.set_num_threads(1)
+
+
 @pytest.fixture
 def threads():
     """Sets the number of threads, and puts it back afterwards."""

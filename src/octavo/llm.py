@@ -139,14 +139,16 @@ class LLM:
 
     def beam_search(self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False) -> list[RequestOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
+        if params.temperature != 0:
+            raise UnsupportedError("temperature", params.temperature, "beams are not sampled; leave it 0")
+        several = params.beam_width > 1  # one beam is greedy decoding
         sampling = SamplingParams(
             n=params.beam_width,
-            best_of=max(2, params.beam_width),
             temperature=0,
-            use_beam_search=True,
+            use_beam_search=several,
             max_tokens=params.max_tokens,
             ignore_eos=params.ignore_eos,
-            length_penalty=params.length_penalty,
+            length_penalty=params.length_penalty if several else 1.0,
             include_stop_str_in_output=params.include_stop_str_in_output,
         )
         return self.generate(prompts, sampling, use_tqdm=use_tqdm)

@@ -1,5 +1,7 @@
 """Every sampling parameter through the whole engine, on a tiny random model, beside transformers' logits."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 

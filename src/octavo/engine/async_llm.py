@@ -149,6 +149,8 @@ class _Driver:
                 logger.exception("a step failed")
                 for name in list(self._engine.jobs):
                     self._end(name, OctavoError(f"the engine failed: {error}"))
+        while self._messages:  # those that came last are told like the others
+            self._messages.popleft()()
         for name in list(self._engine.jobs):
             self._end(name, RequestAbortedError("the engine was closed"))
 

@@ -50,6 +50,11 @@ class BeamSearch:
     beams: list[Beam] = field(default_factory=lambda: [Beam()])
     finished: list[Hypothesis] = field(default_factory=list)
 
+    @property
+    def num_candidates(self) -> int:
+        """How many of the likeliest tokens of a beam are looked at: enough to go on even if every end is among them."""
+        return max(2, 1 + len(self.ends)) * self.width
+
     def advance(self, candidates: list[list[tuple[int, float]]]) -> list[Extension]:
         """Takes each beam's likeliest (token, logprob) pairs; returns the beams of the next step, none at the end."""
         ranked = sorted(
@@ -62,7 +67,7 @@ class BeamSearch:
         )
         extensions: list[Extension] = []
         following: list[Beam] = []
-        for rank, (logprob, minus_parent, token) in enumerate(ranked[: 2 * self.width]):
+        for rank, (logprob, minus_parent, token) in enumerate(ranked[: self.num_candidates]):
             parent = -minus_parent
             tokens = [*self.beams[parent].tokens, token]
             if token in self.ends:

@@ -219,7 +219,8 @@ class BeamJob(Job):
         """Takes the logits of all beams, given by chunk and row, and replaces the beams by the next ones."""
         row_of = {chunk.sequence: row for chunk, row in entries}
         rows = [row_of[sequence] for sequence in self.sequences]
-        found = _native.top_logprobs(logits[rows], 2 * self.search.width, [0] * len(rows))
+        num_candidates = min(self.search.num_candidates, self.model.vocab_size)
+        found = _native.top_logprobs(logits[rows], num_candidates, [0] * len(rows))
         if np.isnan(found.chosen).any():
             self.has_nan = True
             return
