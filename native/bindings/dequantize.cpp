@@ -29,8 +29,8 @@ Floats dequantize(std::string_view name, Bytes data, int64_t count) {
   const int64_t num_blocks = count / info.block;
   // Compared by dividing, since multiplying could overflow.
   if (int64_t(data.size()) % info.bytes != 0 || int64_t(data.size()) / info.bytes != num_blocks) {
-    throw std::invalid_argument(std::to_string(data.size()) + " bytes of data are not " +
-                                std::to_string(num_blocks) + " blocks of " + std::to_string(info.bytes));
+    throw std::invalid_argument(std::to_string(data.size()) + " bytes of data are not " + std::to_string(num_blocks) +
+                                " blocks of " + std::to_string(info.bytes));
   }
   auto values = std::make_unique_for_overwrite<float[]>(size_t(count));
   {

@@ -62,7 +62,8 @@ double matmul_flops(DType dtype) {
         kernels().matmul[static_cast<int>(dtype)](m, 0, kRows, 0, kColumns / 16,
                                                   reinterpret_cast<float*>(base + a + w + out));
     });
-    best = std::max(best, 2.0 * kRows * kColumns * kDepth * kRepeat * static_cast<double>(parts) / seconds_since(begin));
+    best =
+        std::max(best, 2.0 * kRows * kColumns * kDepth * kRepeat * static_cast<double>(parts) / seconds_since(begin));
   }
   return best;
 }
@@ -73,9 +74,9 @@ void bind_machine(nb::module_& m) {
   m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads read from memory.");
   m.def(
-      "matmul_flops",
-      [](bool float32) { return matmul_flops(float32 ? DType::kFloat32 : DType::kBFloat16); }, nb::arg("float32"),
-      nb::call_guard<nb::gil_scoped_release>(), "FLOP/s of the matmul kernel on data in cache, all threads.");
+      "matmul_flops", [](bool float32) { return matmul_flops(float32 ? DType::kFloat32 : DType::kBFloat16); },
+      nb::arg("float32"), nb::call_guard<nb::gil_scoped_release>(),
+      "FLOP/s of the matmul kernel on data in cache, all threads.");
 }
 
 }  // namespace octavo

@@ -35,8 +35,8 @@ LogitRows rows_of(const Logits& logits) {
 void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature, double top_p, int64_t top_k,
                   double min_p, float presence_penalty, float frequency_penalty, float repetition_penalty,
                   uint64_t seed, Ids bias_ids, std::vector<float> bias_values, Ids allowed_ids,
-                  std::vector<Ids> bad_words, int64_t min_tokens, Ids early_stop_ids,
-                  const Ids& prompt_token_ids, int64_t num_logprobs) {
+                  std::vector<Ids> bad_words, int64_t min_tokens, Ids early_stop_ids, const Ids& prompt_token_ids,
+                  int64_t num_logprobs) {
   SamplingOptions options{
       .vocab_size = vocab_size,
       .temperature = temperature,
@@ -66,13 +66,11 @@ void bind_sampling(nb::module_& m) {
                               "Sampling parameters, output history and random stream of one sequence.")
       .def("__init__", &init_sampler, "vocab_size"_a, nb::kw_only(), "temperature"_a = 1.0, "top_p"_a = 1.0,
            "top_k"_a = 0, "min_p"_a = 0.0, "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,
-           "repetition_penalty"_a = 1.0f, "seed"_a = 0, "bias_ids"_a = Ids(),
-           "bias_values"_a = std::vector<float>(), "allowed_ids"_a = Ids(),
-           "bad_words"_a = std::vector<Ids>(), "min_tokens"_a = 0, "early_stop_ids"_a = Ids(),
+           "repetition_penalty"_a = 1.0f, "seed"_a = 0, "bias_ids"_a = Ids(), "bias_values"_a = std::vector<float>(),
+           "allowed_ids"_a = Ids(), "bad_words"_a = std::vector<Ids>(), "min_tokens"_a = 0, "early_stop_ids"_a = Ids(),
            "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1)
       .def("accept", &SequenceSampler::accept, "token"_a, "Appends a token to the output.")
-      .def("fork", &SequenceSampler::fork, "seed"_a,
-           "A copy with the same history and another random stream.")
+      .def("fork", &SequenceSampler::fork, "seed"_a, "A copy with the same history and another random stream.")
       .def_prop_ro("num_output", &SequenceSampler::num_output);
 
   nb::class_<SampleResult>(m, "SampleResult", "One entry per sampler; arrays are views into this object.")
@@ -95,8 +93,7 @@ void bind_sampling(nb::module_& m) {
 
   m.def(
       "sample",
-      [](const Logits& logits, const std::vector<int64_t>& rows,
-         const std::vector<const SequenceSampler*>& samplers) {
+      [](const Logits& logits, const std::vector<int64_t>& rows, const std::vector<const SequenceSampler*>& samplers) {
         const LogitRows view = rows_of(logits);
         nb::gil_scoped_release release;
         return sample(view, rows, samplers);

@@ -38,9 +38,7 @@ float half_to_float(uint16_t h) {
 
 float half_at(const uint8_t* p) { return half_to_float(load_u16(p)); }
 
-void f32(const uint8_t* src, int64_t count, float* dst) {
-  std::memcpy(dst, src, size_t(count) * sizeof(float));
-}
+void f32(const uint8_t* src, int64_t count, float* dst) { std::memcpy(dst, src, size_t(count) * sizeof(float)); }
 
 void f16(const uint8_t* src, int64_t count, float* dst) {
   for (int64_t i = 0; i < count; ++i) dst[i] = half_at(src + 2 * i);

@@ -8,7 +8,6 @@
 
 namespace octavo::OCTAVO_ISA {
 
-
 // A thread's scratch memory for one item. Rows are (query token, head of the group).
 template <class T>
 struct AttentionScratch {
@@ -146,8 +145,8 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
       const Value* b[kTileBlocks];
       for (int i = 0; i < now; ++i) b[i] = values + (j + i) * page_tokens * kLanes;
       const int tokens = keys - k < page_tokens ? keys - k : page_tokens;
-      multiply_any<T>(rows, now, s.p + k, kSegment, b, (tokens + T::kPack - 1) / T::kPack, k > 0,
-                      s.sums + j * kLanes, columns);
+      multiply_any<T>(rows, now, s.p + k, kSegment, b, (tokens + T::kPack - 1) / T::kPack, k > 0, s.sums + j * kLanes,
+                      columns);
     }
   }
   for (int r = 0; r < rows; ++r)

@@ -1,12 +1,11 @@
 // Compiled once per instruction set: see CMakeLists.txt.
 #include "kernels/kernels.h"
 
-#include "kernels/simd.h"
-
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
 #include "kernels/pointwise.h"
 #include "kernels/sampling.h"
+#include "kernels/simd.h"
 
 namespace octavo::OCTAVO_ISA {
 

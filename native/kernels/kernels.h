@@ -29,15 +29,15 @@ struct Matmul {
   const void* a;
   int64_t a_stride;  // elements between rows, here and below
   const void* weight;
-  int64_t k;           // padded to pack
-  const float* bias;   // [n], or null
+  int64_t k;          // padded to pack
+  const float* bias;  // [n], or null
   Epilogue epilogue;
   void* out;
   int64_t out_stride;
 };
 
-constexpr int kMaxMatmulRows = 96;    // of one tile
-constexpr int kMaxMatmulBlocks = 4;   // blocks of 16 columns of one tile
+constexpr int kMaxMatmulRows = 96;                                                   // of one tile
+constexpr int kMaxMatmulBlocks = 4;                                                  // blocks of 16 columns of one tile
 constexpr int64_t kMatmulScratch = int64_t{kMaxMatmulRows} * kMaxMatmulBlocks * 16;  // floats
 
 // The KV cache is a pool of pages of `page_tokens` positions, for all layers. For one layer and KV head, keys lie as
@@ -66,20 +66,20 @@ struct Rope {
   bool interleaved;  // pairs are (2i, 2i + 1), not (i, i + rotary_dim / 2)
   void* q_out;       // [heads * head_dim]
   KvCache cache;
-  int page, slot;          // where the token goes
-  bool last_of_sequence;   // no later token of the same sequence is in this step
+  int page, slot;         // where the token goes
+  bool last_of_sequence;  // no later token of the same sequence is in this step
 };
 
 // Queries of up to some dozens of consecutive tokens of one sequence, all heads of one KV head's group, against
 // segments [segment_begin, segment_end) of its keys.
 struct AttentionItem {
-  int token;      // row of the first query token in the step
-  int count;      // query tokens
-  int position;   // of the first of them
+  int token;     // row of the first query token in the step
+  int count;     // query tokens
+  int position;  // of the first of them
   int kv_head;
   int sequence;
   int segment_begin, segment_end;
-  int partial;    // where the states of a split item go; -1: the item covers all segments, and writes its output
+  int partial;  // where the states of a split item go; -1: the item covers all segments, and writes its output
 };
 
 struct Attention {
@@ -97,7 +97,8 @@ struct Attention {
 };
 
 // Attention reduces over keys in segments of this many positions: inside one, scores are complete before the softmax;
-// segments are merged in rising order. That order is the same for a prompt, a chunk and a decode, on one thread or many.
+// segments are merged in rising order. That order is the same for a prompt, a chunk and a decode, on one thread or
+// many.
 constexpr int kSegment = 256;
 
 constexpr int64_t partial_stride(int head_dim) { return 16 + round_up(head_dim, 16); }

@@ -32,9 +32,8 @@ inline void multiply(const typename T::Value* a, int64_t a_stride, const typenam
 }
 
 template <class T, int Rows>
-inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_stride,
-                            const typename T::Value* const* b, int64_t steps, bool accumulate, float* c,
-                            int64_t c_stride) {
+inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_stride, const typename T::Value* const* b,
+                            int64_t steps, bool accumulate, float* c, int64_t c_stride) {
   constexpr int kBlocks = Rows == 1 ? 4 : kTileBlocks;  // one row needs more chains to hide their latency
   while (blocks > 0) {
     int now = blocks < kBlocks ? blocks : kBlocks;
@@ -63,14 +62,26 @@ inline void multiply_any(int rows, int blocks, const typename T::Value* a, int64
   while (rows > 0) {
     const int now = (rows + groups - 1) / groups;
     switch (now) {
-      case 1: multiply_blocks<T, 1>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
-      case 2: multiply_blocks<T, 2>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+      case 1:
+        multiply_blocks<T, 1>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        break;
+      case 2:
+        multiply_blocks<T, 2>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        break;
 #if !defined(OCTAVO_ISA_portable)
-      case 3: multiply_blocks<T, 3>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+      case 3:
+        multiply_blocks<T, 3>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        break;
 #if !defined(OCTAVO_ISA_avx2)
-      case 4: multiply_blocks<T, 4>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
-      case 5: multiply_blocks<T, 5>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
-      case 6: multiply_blocks<T, 6>(blocks, a, a_stride, b, steps, accumulate, c, c_stride); break;
+      case 4:
+        multiply_blocks<T, 4>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        break;
+      case 5:
+        multiply_blocks<T, 5>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        break;
+      case 6:
+        multiply_blocks<T, 6>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        break;
 #endif
 #endif
     }

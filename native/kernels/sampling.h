@@ -68,8 +68,7 @@ inline int64_t collect(const float* x, int64_t n, const float* maxima, float thr
     for (int i = 0; i < kSamplingBlock; i += kLanes) {
       uint32_t hits = mask_not_less(load(p + i), set1(threshold));
       if (count < i + kLanes) hits &= count > i ? (1u << (count - i)) - 1 : 0;
-      for (; hits; hits &= hits - 1)
-        ids[found++] = (int32_t)(block * kSamplingBlock + i + __builtin_ctz(hits));
+      for (; hits; hits &= hits - 1) ids[found++] = (int32_t)(block * kSamplingBlock + i + __builtin_ctz(hits));
     }
   };
   const int64_t blocks = num_blocks(n);

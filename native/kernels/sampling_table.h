@@ -29,8 +29,7 @@ struct SamplingKernels {
   void (*weights)(const float* x, int64_t n, float max, float scale, float* out);
 
   // Per segment, the sum of the weights of the x that are at least `threshold`.
-  void (*masses)(const float* x, int64_t n, const float* maxima, float threshold, float max, float scale,
-                 double* sums);
+  void (*masses)(const float* x, int64_t n, const float* maxima, float threshold, float max, float scale, double* sums);
 };
 
 }  // namespace octavo

@@ -21,14 +21,22 @@ int index_of(DType dtype) { return static_cast<int>(dtype); }
 
 const char* name_of(OpKind kind) {
   switch (kind) {
-    case OpKind::kEmbed: return "embed";
-    case OpKind::kRmsNorm: return "rms_norm";
-    case OpKind::kMatmul: return "matmul";
-    case OpKind::kRope: return "rope";
-    case OpKind::kAttention: return "attention";
-    case OpKind::kAdd: return "add";
-    case OpKind::kSiluMul: return "silu_mul";
-    case OpKind::kNarrow: return "narrow";
+    case OpKind::kEmbed:
+      return "embed";
+    case OpKind::kRmsNorm:
+      return "rms_norm";
+    case OpKind::kMatmul:
+      return "matmul";
+    case OpKind::kRope:
+      return "rope";
+    case OpKind::kAttention:
+      return "attention";
+    case OpKind::kAdd:
+      return "add";
+    case OpKind::kSiluMul:
+      return "silu_mul";
+    case OpKind::kNarrow:
+      return "narrow";
   }
   return "?";
 }
@@ -44,8 +52,7 @@ Executor::Executor(const ExecutorConfig& config) : config_(config) {
 KvCache Executor::cache_of(int layer) const {
   const int64_t head = kv_head_elements(config_.page_tokens, config_.head_dim);
   const int64_t of_layer = head * config_.kv_heads;
-  return {kv_.as<void>(), of_layer * config_.num_layers, of_layer * layer,
-          head,           config_.page_tokens,           config_.head_dim};
+  return {kv_.as<void>(), of_layer * config_.num_layers, of_layer * layer, head, config_.page_tokens, config_.head_dim};
 }
 
 int Executor::add_buffer(int64_t columns, DType dtype, bool logit_rows) {
@@ -132,8 +139,7 @@ void Executor::plan(const Step& step) {
 void Executor::plan_attention(const Step& step) {
   const int tile = std::max(1, kGoodAttentionRows / group_), threads = ThreadPool::instance().size();
   int64_t num_items = 0;
-  for (int s = 0; s < step.num_sequences; ++s)
-    num_items += round_up(step.counts[s], tile) / tile * config_.kv_heads;
+  for (int s = 0; s < step.num_sequences; ++s) num_items += round_up(step.counts[s], tile) / tile * config_.kv_heads;
   const bool split = threads > 1 && num_items < 4 * threads;
   items_.clear();
   splits_.clear();
@@ -221,9 +227,7 @@ void Executor::plan_phases(const Step& step) {
 }
 
 // Rows are taken in tiles of several, four tiles to a thread.
-int64_t Executor::row_tiles(int64_t rows) const {
-  return std::min<int64_t>(rows, 4 * ThreadPool::instance().size());
-}
+int64_t Executor::row_tiles(int64_t rows) const { return std::min<int64_t>(rows, 4 * ThreadPool::instance().size()); }
 
 void Executor::copy_page(const Step& step, int64_t i) {
   const int64_t bytes = cache_of(0).page_stride * bytes_of(config_.dtype);
@@ -266,12 +270,24 @@ void Executor::run_phase(const Phase& phase, Tiles& tiles, const Step& step, int
   };
   tiles.run(thread, [&](int64_t tile) {
     switch (phase.kind) {
-      case Phase::kCopyPages: copy_page(step, tile); break;
-      case Phase::kRopeTables: each_row(tile, [&](int64_t row) { fill_ropes(row); }); break;
-      case Phase::kRows: each_row(tile, [&](int64_t row) { run_row(*op, step, row); }); break;
-      case Phase::kMatmul: run_matmul(*op, static_cast<int>(rows), tile, thread); break;
-      case Phase::kAttend: run_attention(*op, step, tile, thread); break;
-      case Phase::kMerge: run_merge(*op, step, tile); break;
+      case Phase::kCopyPages:
+        copy_page(step, tile);
+        break;
+      case Phase::kRopeTables:
+        each_row(tile, [&](int64_t row) { fill_ropes(row); });
+        break;
+      case Phase::kRows:
+        each_row(tile, [&](int64_t row) { run_row(*op, step, row); });
+        break;
+      case Phase::kMatmul:
+        run_matmul(*op, static_cast<int>(rows), tile, thread);
+        break;
+      case Phase::kAttend:
+        run_attention(*op, step, tile, thread);
+        break;
+      case Phase::kMerge:
+        run_merge(*op, step, tile);
+        break;
     }
   });
 }
@@ -291,16 +307,23 @@ void Executor::run_row(const Op& op, const Step& step, int64_t i) {
       k.rms_norm[dtype](x, op.vector->as<float>(), op.eps, op.columns, out.row(i));
       break;
     }
-    case OpKind::kRope: run_rope(op, static_cast<int>(i)); break;
+    case OpKind::kRope:
+      run_rope(op, static_cast<int>(i));
+      break;
     case OpKind::kAdd: {
       auto* sum = static_cast<float*>(out.row(i));
       for (int64_t c = 0; c < op.columns; ++c) sum[c] = in(op.in)[c] + in(op.in2)[c];
       break;
     }
-    case OpKind::kSiluMul: k.silu_mul[dtype](in(op.in), in(op.in2), op.columns, out.row(i)); break;
-    case OpKind::kNarrow: k.narrow[dtype](in(op.in), op.columns, out.row(i)); break;
+    case OpKind::kSiluMul:
+      k.silu_mul[dtype](in(op.in), in(op.in2), op.columns, out.row(i));
+      break;
+    case OpKind::kNarrow:
+      k.narrow[dtype](in(op.in), op.columns, out.row(i));
+      break;
     case OpKind::kMatmul:
-    case OpKind::kAttention: break;
+    case OpKind::kAttention:
+      break;
   }
 }
 

@@ -145,8 +145,7 @@ Prefix LogitRow::find_by_logit(float scale, float floor, double target) {
 
 const std::vector<int32_t>& LogitRow::top(int64_t k, float floor) {
   const auto blocks = static_cast<int64_t>(maxima_.size());
-  const bool few =
-      2 * k <= blocks;  // the k-th largest maximum is at most the k-th largest logit, and near it
+  const bool few = 2 * k <= blocks;  // the k-th largest maximum is at most the k-th largest logit, and near it
   const float low = few ? threshold_for(k, maxima_.data(), blocks) : threshold_for(k, x_, n_);
   return sorted(std::max(low, floor), kInfinity, k);
 }
@@ -164,8 +163,7 @@ const std::vector<int32_t>& LogitRow::sorted(float low, float high, int64_t limi
   }
   std::sort(keys_.begin(), keys_.end());
   ids_.resize(keys_.size());
-  std::transform(keys_.begin(), keys_.end(), ids_.begin(),
-                 [](uint64_t key) { return static_cast<int32_t>(key); });
+  std::transform(keys_.begin(), keys_.end(), ids_.begin(), [](uint64_t key) { return static_cast<int32_t>(key); });
   return ids_;
 }
 

@@ -55,10 +55,9 @@ int32_t draw(LogitRow& row, const SamplingOptions& options, double u) {
   const double temperature = std::min(options.temperature, kMaxTemperature);
   const auto scale = static_cast<float>(1 / temperature);
   const bool has_top_k = options.top_k > 0 && options.top_k < row.size();
-  if (!has_top_k && options.top_p >= 1 && options.min_p <= 0)
-    return row.find_by_id(scale, u * row.mass(scale));
-  const float floor = options.min_p > 0 ? float_not_below(row.max() + temperature * std::log(options.min_p))
-                                        : LogitRow::kLowest;
+  if (!has_top_k && options.top_p >= 1 && options.min_p <= 0) return row.find_by_id(scale, u * row.mass(scale));
+  const float floor =
+      options.min_p > 0 ? float_not_below(row.max() + temperature * std::log(options.min_p)) : LogitRow::kLowest;
   if (has_top_k) return draw_top_k(row, scale, floor, options.top_k, options.top_p, u);
   return draw_top_p(row, scale, floor, options.top_p, u);
 }
@@ -109,11 +108,10 @@ SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
     if (samplers[i]->options().vocab_size != logits.vocab_size)
       throw std::invalid_argument("a sampler's vocabulary is not that of the logits");
   }
-  SampleResult result{std::vector<int32_t>(count, -1), std::vector<float>(count, kNaN),
-                      std::vector<int32_t>(count, 0), std::vector<TopTokens>(count)};
-  ThreadPool::instance().parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
-    sample_row(logits.row(rows[i]), *samplers[i], i, result);
-  });
+  SampleResult result{std::vector<int32_t>(count, -1), std::vector<float>(count, kNaN), std::vector<int32_t>(count, 0),
+                      std::vector<TopTokens>(count)};
+  ThreadPool::instance().parallel_for(static_cast<int64_t>(count),
+                                      [&](int64_t i) { sample_row(logits.row(rows[i]), *samplers[i], i, result); });
   return result;
 }
 

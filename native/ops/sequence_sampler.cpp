@@ -14,8 +14,8 @@ constexpr float kBanned = -std::numeric_limits<float>::infinity();
 void check_ids(const char* name, const std::vector<int32_t>& ids, int64_t vocab_size) {
   for (int32_t id : ids)
     if (id < 0 || id >= vocab_size)
-      throw std::invalid_argument(std::string(name) + " has token " + std::to_string(id) +
-                                  "; the vocabulary has " + std::to_string(vocab_size));
+      throw std::invalid_argument(std::string(name) + " has token " + std::to_string(id) + "; the vocabulary has " +
+                                  std::to_string(vocab_size));
 }
 
 // The finalizer of splitmix64.
@@ -27,8 +27,7 @@ uint64_t mix(uint64_t z) {
 
 }  // namespace
 
-SequenceSampler::SequenceSampler(SamplingOptions options, uint64_t seed,
-                                 const std::vector<int32_t>& prompt_token_ids)
+SequenceSampler::SequenceSampler(SamplingOptions options, uint64_t seed, const std::vector<int32_t>& prompt_token_ids)
     : options_(std::move(options)), seed_(seed) {
   const int64_t vocab_size = options_.vocab_size;
   if (vocab_size < 1) throw std::invalid_argument("vocab_size must be at least 1");
@@ -60,8 +59,7 @@ SequenceSampler SequenceSampler::fork(uint64_t seed) const {
 }
 
 bool SequenceSampler::counts_tokens() const {
-  return options_.repetition_penalty != 1 || options_.presence_penalty != 0 ||
-         options_.frequency_penalty != 0;
+  return options_.repetition_penalty != 1 || options_.presence_penalty != 0 || options_.frequency_penalty != 0;
 }
 
 void SequenceSampler::see(int32_t token, int32_t count) {
@@ -83,8 +81,7 @@ bool SequenceSampler::adjusts() const {
 }
 
 void SequenceSampler::adjust(float* logits) const {
-  for (size_t i = 0; i < options_.bias_ids.size(); ++i)
-    logits[options_.bias_ids[i]] += options_.bias_values[i];
+  for (size_t i = 0; i < options_.bias_ids.size(); ++i) logits[options_.bias_ids[i]] += options_.bias_values[i];
   if (!options_.allowed_ids.empty()) {
     std::vector<float> kept(options_.allowed_ids.size());
     for (size_t i = 0; i < kept.size(); ++i) kept[i] = logits[options_.allowed_ids[i]];

@@ -52,18 +52,22 @@ void pack_bf16_rows(const RowAt* rows, int64_t k, uint16_t* out) {
   }
 }
 
-void pack_float_rows(const RowAt* rows, int64_t k, DType dtype, void* out, std::vector<float>& row) {
-  const int64_t pack = pack_of(dtype);
-  row.resize(k);
-  for (int r = 0; r < 16; ++r) {
-    if (!rows[r].source) continue;
-    dequantize_row(rows[r].source->format, bytes_of_row(rows[r]), k, row.data());
-    for (int64_t i = 0; i < k; ++i) {
-      const int64_t at = i / pack * 16 * pack + r * pack + i % pack;
-      if (dtype == DType::kFloat32)
-        static_cast<float*>(out)[at] = row[i];
-      else
-        static_cast<uint16_t*>(out)[at] = narrow(row[i]);
+// Any format: 16 rows are decoded, then written side by side.
+void pack_float_rows(const RowAt* rows, int64_t k, DType dtype, void* out, std::vector<float>& decoded) {
+  decoded.assign(16 * k, 0);
+  for (int r = 0; r < 16; ++r)
+    if (rows[r].source) dequantize_row(rows[r].source->format, bytes_of_row(rows[r]), k, &decoded[r * k]);
+  if (dtype == DType::kFloat32) {
+    auto* to = static_cast<float*>(out);
+    for (int64_t i = 0; i < k; ++i)
+      for (int r = 0; r < 16; ++r) *to++ = decoded[r * k + i];
+    return;
+  }
+  auto* to = static_cast<uint16_t*>(out);
+  for (int64_t i = 0; i < k; i += 2) {
+    for (int r = 0; r < 16; ++r) {
+      *to++ = narrow(decoded[r * k + i]);
+      *to++ = i + 1 < k ? narrow(decoded[r * k + i + 1]) : 0;
     }
   }
 }
@@ -78,7 +82,7 @@ PackedWeight pack(const std::vector<StoredRows>& sources, Arrangement arrangemen
   const int64_t k = weight.k, block_bytes = weight.padded_k() * 16 * bytes_of(dtype);
   weight.memory = Buffer(weight.blocks() * block_bytes);
   ThreadPool::instance().parallel_for(weight.blocks(), [&](int64_t block) {
-    thread_local std::vector<float> row;
+    thread_local std::vector<float> decoded;
     RowAt rows[16];
     bool all_bf16 = dtype == DType::kBFloat16;
     for (int r = 0; r < 16; ++r) {
@@ -89,7 +93,7 @@ PackedWeight pack(const std::vector<StoredRows>& sources, Arrangement arrangemen
     if (all_bf16)
       pack_bf16_rows(rows, k, reinterpret_cast<uint16_t*>(out));
     else
-      pack_float_rows(rows, k, dtype, out, row);
+      pack_float_rows(rows, k, dtype, out, decoded);
   });
   return weight;
 }

@@ -1,10 +1,7 @@
-"""A tiny Llama checkpoint with random weights, and ways to call the command on it."""
+"""A tiny Llama checkpoint with random weights."""
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +28,15 @@ CONFIG = {
 
 
 def make_tiny_llama(path: Path, *, chat_template: str | None = CHAT_TEMPLATE, **config_overrides) -> Path:
-    """A Llama checkpoint of normal weights and a tokenizer of bytes; `config_overrides` change config.json."""
+    """A Llama checkpoint of random weights and a tokenizer of bytes; overrides are for config.json."""
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_tokenizer()
     tokenizer.save(str(path / "tokenizer.json"))
     named = {"bos_token": "<|begin|>", "eos_token": "<|end|>"}
     template = {} if chat_template is None else {"chat_template": chat_template}
     (path / "tokenizer_config.json").write_text(json.dumps(named | template))
-    ends = {"bos_token_id": 0, "eos_token_id": 1}
-    config = CONFIG | ends | {"vocab_size": tokenizer.get_vocab_size()} | config_overrides
+    ids = {"bos_token_id": 0, "eos_token_id": 1}
+    config = CONFIG | ids | {"vocab_size": tokenizer.get_vocab_size()} | config_overrides
     (path / "config.json").write_text(json.dumps(config))
     write_safetensors(path / "model.safetensors", random_weights(config))
     return path
@@ -103,12 +100,6 @@ def tiny_without_template(tmp_path_factory) -> str:
     return str(make_tiny_llama(tmp_path_factory.mktemp("models") / "base", chat_template=None))
 
 
-COMMAND = [sys.executable, "-m", "octavo"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
-
-
-def octavo(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """What the command does in a process of its own."""
-    return subprocess.run(
-        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=60, env=ENVIRONMENT
-    )
+@pytest.fixture(scope="session")
+def tiny_with_long_context(tmp_path_factory) -> str:
+    return str(make_tiny_llama(tmp_path_factory.mktemp("models") / "long", max_position_embeddings=1 << 16))

@@ -31,7 +31,7 @@ MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "run {model} hi --temperature nan": "--temperature must be a finite number",
     "run {model} hi --max-tokens 0": "--max-tokens must be an integer from 1",
     "run {model} hi --max-model-len 4x": "--max-model-len: must be a number",
-    "run {model} hi --max-model-len 100k": "--max-model-len 100000: the model was made for at most 512 tokens",
+    "run {model} hi --max-model-len 100k": "--max-model-len 100000: the model was made for at most 512",
     "run {model} hi --block-size 33": "--block-size 33: must be one of 16, 32",
     "run {model} hi --dtype int3": "--dtype 'int3': must be one of",
     "run {model} hi --device cuda": "--device 'cuda': only the CPU is supported",
@@ -50,9 +50,9 @@ MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "pull --revsion x {model}": "no such flag: --revsion; did you mean --revision?",
     "bench latncy": "no such command: latncy; did you mean latency?",
     "bench throughput --num-prompts 0 {model}": "--num-prompts: must be an integer of at least 1, got '0'",
-    "bench latency {model} --input-len 500": "--max-model-len 628: the model was made for at most 512 tokens",
+    "bench latency {model} --input-len 500": "--max-model-len 628: the model was made for at most 512",
     "bench latency {model} --output-json /nowhere/x.json": "--output-json '/nowhere/x.json': can't be written",
-    "bench throughput {model} --dataset-name sharegpt": "--dataset-name: invalid choice: 'sharegpt'",
+    "bench throughput {model} --dataset-name sonnet": "--dataset-name: invalid choice: 'sonnet'",
 }
 
 

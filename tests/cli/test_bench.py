@@ -1,4 +1,4 @@
-"""`octavo bench`: the document that it writes has the documented shape, and its numbers agree with each other."""
+"""`octavo bench`: what it writes has the documented shape, and the numbers agree with each other."""
 
 import json
 from pathlib import Path

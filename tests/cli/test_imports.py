@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from .conftest import ENVIRONMENT
+from .processes import ENVIRONMENT
 
 HEAVY = {"numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "jinja2", "tqdm", "safetensors"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from octavo import LLM, SamplingParams
 
-from .conftest import COMMAND, ENVIRONMENT, octavo
+from .processes import COMMAND, ENVIRONMENT, octavo
 
 GREEDY = ["--temperature", "0", "--max-tokens", "24", "--ignore-eos"]
 SUMMARY = re.compile(
@@ -123,25 +123,25 @@ def test_the_answer_ends_before_a_stop_string(tiny, answer):
     assert result["stop_reason"] == stop
 
 
-def start(tiny: str) -> subprocess.Popen[bytes]:
+def start(model: str) -> subprocess.Popen[bytes]:
     """An answer that goes on for long, of which the first bytes have arrived."""
-    command = [*COMMAND, "run", tiny, "--no-chat", "hi", "--max-tokens", "500", "--ignore-eos"]
+    command = [*COMMAND, "run", model, "--no-chat", "hi", "--max-tokens", "60000", "--ignore-eos"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None
     assert process.stdout.read(1)
     return process
 
 
-def test_ctrl_c_ends_it_with_130_and_no_word(tiny):
-    process = start(tiny)
+def test_ctrl_c_ends_it_with_130_and_no_word(tiny_with_long_context):
+    process = start(tiny_with_long_context)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == b""
 
 
-def test_a_closed_pipe_ends_it_with_no_word(tiny):
-    process = start(tiny)
+def test_a_closed_pipe_ends_it_with_no_word(tiny_with_long_context):
+    process = start(tiny_with_long_context)
     process.stdout.close()
     err = process.stderr.read()
     assert process.wait(timeout=60) == 141

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MODELS, train_byte_level
 from hypothesis import given
 from hypothesis import strategies as st
 from nasty_corpus import NASTY
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
+from conftest import MODELS, train_byte_level
 from octavo.errors import ModelLoadError
 from octavo.text.pre_tokenizers import KNOWN, pre_tokenization
 from octavo.text.sentencepiece_model import read_model

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import tokenizers
-from conftest import train_byte_level
 from nasty_corpus import NASTY
 from tokenizers import models, pre_tokenizers, processors
 
+from conftest import train_byte_level
 from octavo.errors import ModelLoadError, PromptError
 from octavo.text.parts import TokenizerParts
 from octavo.text.tokenizer import Tokenizer

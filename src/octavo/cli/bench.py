@@ -26,8 +26,7 @@ from octavo.cli.options import (
     report_notes,
     take_model,
 )
-from octavo.cli.parser import Parser
-from octavo.errors import ConfigError
+from octavo.cli.parser import Parser, UsageError
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
@@ -88,7 +87,7 @@ def _parser(kind: str) -> Parser:
 
 def _check_writable(file: Path | None) -> None:
     if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
-        raise ConfigError("output_json", str(file), "can't be written there")
+        raise UsageError(f"--output-json {str(file)!r}: can't be written there")
 
 
 def _load(kind: str, args: argparse.Namespace) -> LLM:

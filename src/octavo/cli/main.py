@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error)
         return USER_ERROR
     except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            print()  # the shell's prompt gets a line of its own
         return INTERRUPTED
     except BrokenPipeError:
         _forget_stdout()

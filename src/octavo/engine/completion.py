@@ -78,7 +78,7 @@ class Completion:
         """Takes the next token, and decides whether the text ends with it."""
         self.token_ids.append(token)
         enough = len(self.token_ids) > self._params.min_tokens
-        if token == self._rules.eos_token_id and len(self.token_ids) > self._params.min_tokens:
+        if token == self._rules.eos_token_id and enough:
             self._end("stop", None, token)
         elif token in self._rules.stop_token_ids and enough:
             self._end("stop", token, token)
