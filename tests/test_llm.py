@@ -123,6 +123,19 @@ def test_a_stream_that_is_left_leaves_nothing_behind(llm):
     assert llm.engine.scheduler.block_usage == 0
 
 
+def test_streams_may_take_turns_with_each_other_and_with_generate(llm):
+    params = SamplingParams(temperature=0, max_tokens=10)
+    prompts = [TEXT, f"{TEXT}!"]
+    expected = tokens_of(generate(llm, prompts, params))
+    found = [[], []]
+    for outputs in zip(*(llm.stream(prompt, params) for prompt in prompts), strict=True):
+        for tokens, output in zip(found, outputs, strict=True):
+            tokens += output.outputs[0].token_ids
+        assert tokens_of(generate(llm, TEXT, params)) == expected[:1]
+    assert found == expected
+    assert not llm.engine.has_work
+
+
 # Chat
 
 

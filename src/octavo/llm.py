@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class LLM:
         self.engine = Engine(self.model)
         self._chat = ChatEncoder(self.model.tokenizer, self.model.chat_template)
         self._ids = itertools.count()
+        self._streams: dict[str, deque[RequestOutput]] = {}
 
     def get_tokenizer(self) -> Tokenizer:
         return self.model.tokenizer
@@ -160,11 +162,29 @@ class LLM:
         request_id = str(next(self._ids))
         checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
         self.engine.submit(request_id, checked, params)
+        inbox = self._streams[request_id] = deque()
+        finished = False
         try:
-            while self.engine.has_work:
-                yield from self.engine.step()
+            while not finished and (inbox or self.engine.has_work):
+                if not inbox:
+                    self._step()
+                    continue
+                output = inbox.popleft()
+                finished = output.finished
+                yield output
         finally:
             self.engine.abort(request_id)
+            del self._streams[request_id]
+
+    def _step(self) -> list[RequestOutput]:
+        """Computes one step. Outputs of open streams wait for those; the others are returned."""
+        others = []
+        for output in self.engine.step():
+            if (inbox := self._streams.get(output.request_id)) is None:
+                others.append(output)
+            else:
+                inbox.append(output)
+        return others
 
     def _params_for(
         self, prompts: Sequence[Any], given: SamplingParams | Sequence[SamplingParams] | None
@@ -200,7 +220,7 @@ class LLM:
                     outputs[request_id] = _failed(request_id, prompt, error)
             progress = _Progress(len(prompts), use_tqdm)
             while len(outputs) < len(order):
-                for output in self.engine.step():
+                for output in self._step():
                     outputs[output.request_id] = output
                     progress.update(output)
             progress.close()
