@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -123,27 +125,36 @@ def test_the_answer_ends_before_a_stop_string(tiny, answer):
     assert result["stop_reason"] == stop
 
 
-def start(model: str) -> subprocess.Popen[bytes]:
+def hear_interrupts() -> None:
+    """A shell's background jobs, and what they start, are deaf to Ctrl-C; the command must not be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def started(model: str) -> Iterator[subprocess.Popen[bytes]]:
     """An answer that goes on for long, of which the first bytes have arrived."""
     command = [*COMMAND, "run", model, "--no-chat", "hi", "--max-tokens", "60000", "--ignore-eos"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
-    assert process.stdout is not None
-    assert process.stdout.read(1)
-    return process
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=ENVIRONMENT, preexec_fn=hear_interrupts) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.read(1)
+            yield process
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_ends_it_with_130_and_no_word(tiny_with_long_context):
-    process = start(tiny_with_long_context)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    with started(tiny_with_long_context) as process:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == b""
 
 
 def test_a_closed_pipe_ends_it_with_no_word(tiny_with_long_context):
-    process = start(tiny_with_long_context)
-    process.stdout.close()
-    err = process.stderr.read()
-    assert process.wait(timeout=60) == 141
+    with started(tiny_with_long_context) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == 141
     assert err == b""
-    process.stderr.close()
