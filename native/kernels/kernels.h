@@ -30,6 +30,7 @@ struct Matmul {
   int64_t a_stride;  // elements between rows, here and below
   const void* weight;
   int64_t k;          // padded to pack
+  int64_t blocks;     // of 16 columns
   const float* bias;  // [n], or null
   Epilogue epilogue;
   void* out;

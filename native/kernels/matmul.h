@@ -6,18 +6,30 @@
 
 namespace octavo::OCTAVO_ISA {
 
+// Two streams of weights that will be wanted soon: each step of a multiplication fetches a cache line of both.
+template <class T>
+struct Ahead {
+  const typename T::Value* stream[2];
+};
+
 // c[Rows, Blocks * 16] (+)= a[Rows, steps * kPack] · b, where b[j] is the j-th block of 16 columns. Each element is one
 // chain of sums over k; storing a chain to c and taking it up again changes no bit.
 template <class T, int Rows, int Blocks>
 inline void multiply(const typename T::Value* a, int64_t a_stride, const typename T::Value* const* b, int64_t steps,
-                     bool accumulate, float* c, int64_t c_stride) {
+                     bool accumulate, float* c, int64_t c_stride, const Ahead<T>* ahead = nullptr) {
   constexpr int kStep = kLanes * T::kPack;
   F32 sum[Rows][Blocks];
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
     for (int j = 0; j < Blocks; ++j) sum[r][j] = accumulate ? load(c + r * c_stride + j * kLanes) : zero();
+  const auto* soon0 = ahead ? ahead->stream[0] : b[0];
+  const auto* soon1 = ahead ? ahead->stream[1] : b[0];
   for (int64_t s = 0; s < steps; ++s) {
+    if constexpr (Rows > 1) {
+      __builtin_prefetch(soon0 + s * kStep, 0, 2);
+      __builtin_prefetch(soon1 + s * kStep, 0, 2);
+    }
 #pragma GCC unroll 8
     for (int j = 0; j < Blocks; ++j) {
       const auto* block = b[j] + s * kStep;
@@ -33,54 +45,56 @@ inline void multiply(const typename T::Value* a, int64_t a_stride, const typenam
 
 template <class T, int Rows>
 inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_stride, const typename T::Value* const* b,
-                            int64_t steps, bool accumulate, float* c, int64_t c_stride) {
+                            int64_t steps, bool accumulate, float* c, int64_t c_stride, const Ahead<T>* ahead) {
   constexpr int kBlocks = Rows == 1 ? 4 : kTileBlocks;  // one row needs more chains to hide their latency
   while (blocks > 0) {
     int now = blocks < kBlocks ? blocks : kBlocks;
     if constexpr (kBlocks >= 4) {
       if (now == 4)
-        multiply<T, Rows, 4>(a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply<T, Rows, 4>(a, a_stride, b, steps, accumulate, c, c_stride, ahead);
       else if (now == 3)
-        multiply<T, Rows, 3>(a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply<T, Rows, 3>(a, a_stride, b, steps, accumulate, c, c_stride, ahead);
     }
     if constexpr (kBlocks >= 2) {
-      if (now == 2) multiply<T, Rows, 2>(a, a_stride, b, steps, accumulate, c, c_stride);
+      if (now == 2) multiply<T, Rows, 2>(a, a_stride, b, steps, accumulate, c, c_stride, ahead);
     }
-    if (now == 1) multiply<T, Rows, 1>(a, a_stride, b, steps, accumulate, c, c_stride);
+    if (now == 1) multiply<T, Rows, 1>(a, a_stride, b, steps, accumulate, c, c_stride, ahead);
     b += now;
     c += now * kLanes;
     blocks -= now;
   }
 }
 
-// The same for any number of rows and blocks: rows are dealt into even groups of at most kTileRows.
+// The same for any number of rows and blocks: rows are dealt into even groups of at most kTileRows. Group i fetches the
+// streams of ahead[i], if i < num_ahead.
 template <class T>
 inline void multiply_any(int rows, int blocks, const typename T::Value* a, int64_t a_stride,
                          const typename T::Value* const* b, int64_t steps, bool accumulate, float* c,
-                         int64_t c_stride) {
+                         int64_t c_stride, const Ahead<T>* all_ahead = nullptr, int num_ahead = 0) {
   int groups = (rows + kTileRows - 1) / kTileRows;
-  while (rows > 0) {
+  for (int group = 0; rows > 0; ++group) {
+    const Ahead<T>* ahead = group < num_ahead ? &all_ahead[group] : nullptr;
     const int now = (rows + groups - 1) / groups;
     switch (now) {
       case 1:
-        multiply_blocks<T, 1>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply_blocks<T, 1>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
         break;
       case 2:
-        multiply_blocks<T, 2>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply_blocks<T, 2>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
         break;
 #if !defined(OCTAVO_ISA_portable)
       case 3:
-        multiply_blocks<T, 3>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply_blocks<T, 3>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
         break;
 #if !defined(OCTAVO_ISA_avx2)
       case 4:
-        multiply_blocks<T, 4>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply_blocks<T, 4>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
         break;
       case 5:
-        multiply_blocks<T, 5>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply_blocks<T, 5>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
         break;
       case 6:
-        multiply_blocks<T, 6>(blocks, a, a_stride, b, steps, accumulate, c, c_stride);
+        multiply_blocks<T, 6>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
         break;
 #endif
 #endif
@@ -131,12 +145,23 @@ void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int bl
   const int rows = row_end - row_begin, blocks = block_end - block_begin;
   const int64_t c_stride = blocks * kLanes;
   const Value* a = static_cast<const Value*>(m.a) + row_begin * m.a_stride;
+  const auto block_at = [&](int block, int64_t k) {
+    return static_cast<const Value*>(m.weight) + (block * m.k + k) * kLanes;
+  };
   for (int64_t k = 0; k < m.k; k += kSlice) {
     const int64_t slice = m.k - k < kSlice ? m.k - k : kSlice;
     const Value* b[kMaxMatmulBlocks];
-    for (int j = 0; j < blocks; ++j)
-      b[j] = static_cast<const Value*>(m.weight) + ((block_begin + j) * m.k + k) * kLanes;
-    multiply_any<T>(rows, blocks, a + k, m.a_stride, b, slice / T::kPack, k > 0, scratch, c_stride);
+    for (int j = 0; j < blocks; ++j) b[j] = block_at(block_begin + j, k);
+    // What comes next is the panel's next slice, or the next panel's first: memory works while we compute.
+    Ahead<T> ahead[kMaxMatmulBlocks / 2];
+    const bool same_panel = k + kSlice < m.k;
+    int num_ahead = 0;
+    for (int j = same_panel ? block_begin : block_end; num_ahead < blocks / 2 && row_begin == 0; ++num_ahead, j += 2) {
+      if (!same_panel && j + 1 >= m.blocks) break;
+      const int64_t next = same_panel ? k + kSlice : 0;
+      ahead[num_ahead] = {{block_at(j, next), block_at(j + 1, next)}};
+    }
+    multiply_any<T>(rows, blocks, a + k, m.a_stride, b, slice / T::kPack, k > 0, scratch, c_stride, ahead, num_ahead);
   }
   for (int r = 0; r < rows; ++r) finish<T>(m, row_begin + r, block_begin, blocks, scratch + r * c_stride);
 }

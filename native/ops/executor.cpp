@@ -108,7 +108,8 @@ void Executor::check(const Step& step) const {
   for (int s = 0; s < step.num_sequences; ++s) {
     if (step.counts[s] <= 0 || step.starts[s] < 0) refuse("step: empty sequence");
     total += step.counts[s];
-    const int64_t pages = round_up(step.starts[s] + step.counts[s], config_.page_tokens) / config_.page_tokens;
+    const int64_t end = int64_t{step.starts[s]} + step.counts[s];
+    const int64_t pages = round_up(end, config_.page_tokens) / config_.page_tokens;
     if (pages > step.block_table_stride) refuse("step: block table is too short");
     for (int64_t i = 0; i < pages; ++i) {
       const int32_t page = step.block_tables[s * step.block_table_stride + i];
@@ -335,6 +336,7 @@ void Executor::run_matmul(const Op& op, int rows, int64_t tile, int thread) {
       .a_stride = in.stride,
       .weight = op.weight->memory.as<void>(),
       .k = op.weight->padded_k(),
+      .blocks = op.weight->blocks(),
       .bias = op.vector ? op.vector->as<float>() : nullptr,
       .epilogue = op.epilogue,
       .out = out.row(0),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from checkpoints import SIZES
+from checkpoints import SIZES, save_checkpoint, save_tokenizer
 from octavo import LLM
 from octavo.config import EngineConfig
 from octavo.engine import loading, memory
@@ -30,7 +30,7 @@ def plan(free, **options):
     model = load_declaration(CONFIG, "config.json", options.get("max_model_len"))
     graph = model.build()
     config = EngineConfig(gpu_memory_utilization=1.0, **options)
-    return memory.plan_memory(config, graph, lower(graph).workspace_bytes, model.max_positions, model.vocab_size, free)
+    return memory.plan_memory(config, graph, lower(graph), model.max_positions, model.vocab_size, free)
 
 
 def test_with_plenty_of_memory_all_sequences_can_be_as_long_as_the_model_allows():
@@ -89,21 +89,14 @@ def test_llm_refuses_before_anything_is_loaded(tiny, monkeypatch):
         LLM(str(tiny[0]))
 
 
-def test_the_executor_takes_what_the_plan_says(tiny_with_wide_heads):
-    model = LLM(str(tiny_with_wide_heads), max_num_seqs=4).model
+@pytest.mark.parametrize("head_dim", [8, 24, 64])
+def test_the_executor_takes_what_the_plan_says(head_dim, tmp_path, inaugural_text):
+    save_checkpoint(tmp_path, vocab_size=500, head_dim=head_dim)
+    save_tokenizer(tmp_path, inaugural_text)
+    model = LLM(str(tmp_path), max_num_seqs=4).model
     native = model.executor.native
     assert native.kv_bytes == model.plan.kv_cache
     assert native.workspace_bytes <= model.plan.workspace
-
-
-@pytest.fixture(scope="module")
-def tiny_with_wide_heads(tmp_path_factory, inaugural_text):
-    from checkpoints import save_checkpoint, save_tokenizer
-
-    path = tmp_path_factory.mktemp("wide")
-    save_checkpoint(path, vocab_size=500, head_dim=64)
-    save_tokenizer(path, inaugural_text)
-    return path
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ BAD = {
     "a negative count": {"starts": [16, 16], "counts": [5, -1], "block_tables": [[3, 5], [6, 7]]},
     "a negative start": {"starts": [-1]},
     "a start beyond the block table": {"starts": [29]},
+    "a start near the largest integer": {"starts": [2**31 - 2]},
     "counts that do not add up": {"counts": [3]},
     "a block that is not there": {"block_tables": [[3, 64]]},
     "a negative block": {"block_tables": [[-1, 5]]},

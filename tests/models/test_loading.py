@@ -140,3 +140,18 @@ def test_a_bad_entry_of_the_configuration_is_named(field, value, reason):
     with pytest.raises(ModelLoadError, match=reason) as caught:
         load_declaration({**CONFIG, field: value}, "config.json").build()
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("scaling", "longest"),
+    [
+        (None, 512),
+        ({"rope_type": "linear", "factor": 4.0}, 2048),
+        ({"rope_type": "dynamic", "factor": 2.0}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512),
+    ],
+)
+def test_interpolated_positions_reach_further_than_the_model_s_own(scaling, longest):
+    model = load_declaration({**CONFIG, "max_position_embeddings": 512, "rope_scaling": scaling}, "config.json")
+    assert (model.max_positions, model.longest_positions) == (512, longest)

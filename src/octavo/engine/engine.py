@@ -128,7 +128,7 @@ class Engine:
             beam_job.advance(self.scheduler, entries, result.logits)
         for job in touched:
             if job.has_nan:
-                job.error = NumericalError("the model gave NaN or infinite logits for this request")
+                job.error = NumericalError("no token is possible: the model gave NaN or infinite logits, or the request bans every token")
                 job.stop("error")
         return list(touched)
 

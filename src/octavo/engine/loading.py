@@ -54,13 +54,12 @@ def load(config: EngineConfig) -> LoadedModel:
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
         model = load_declaration(checkpoint.config, file, config.max_model_len)
-        if config.max_model_len and config.max_model_len > model.max_positions:
-            reason = f"the model was made for at most {model.max_positions} tokens"
+        if config.max_model_len and config.max_model_len > model.longest_positions:
+            reason = f"the model was made for at most {model.longest_positions} tokens"
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph = model.build()
         tensors = bind(graph.weights, checkpoint, model.ignored)
-        workspace = lower(graph).workspace_bytes
-        plan = plan_memory(config, graph, workspace, model.max_positions, model.vocab_size, free_memory())
+        plan = plan_memory(config, graph, lower(graph), model.max_positions, model.vocab_size, free_memory())
         executor = NativeExecutor(
             graph,
             tensors,

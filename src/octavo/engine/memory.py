@@ -4,13 +4,13 @@ take, against what the machine and its container leave free."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from octavo.config import EngineConfig
 from octavo.errors import MemoryPlanError
+from octavo.executor.base import Footprint
 from octavo.graph.builder import Graph
-from octavo.graph.cost import kv_bytes_per_token, weight_bytes
+from octavo.graph.cost import weight_bytes
 
 RESERVE = 100 << 20  # Python, its libraries, and the tokenizer
 LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run at once
@@ -50,14 +50,14 @@ def show(size: int) -> str:
 def plan_memory(
     config: EngineConfig,
     graph: Graph,
-    workspace: Callable[[int, int, int], int],
+    footprint: Footprint,
     max_positions: int,
     vocab_size: int,
     free: int,
 ) -> MemoryPlan:
     """How large a KV cache is useful and fits into `free` bytes. Raises MemoryPlanError with the arithmetic.
 
-    `workspace(bytes_per_value, max_tokens, max_logit_rows)` tells what the executor needs for a step.
+    `footprint` tells what the executor makes of the graph.
     """
     size = 4 if config.compute_dtype == "float32" else 2
     length = config.max_model_len or max_positions
@@ -68,8 +68,8 @@ def plan_memory(
     plan = MemoryPlan(
         free=int(free * config.gpu_memory_utilization),
         weights=weight_bytes(graph, size),
-        workspace=RESERVE + workspace(size, batch, logit_rows),
-        kv_bytes_per_block=kv_bytes_per_token(graph, size) * config.block_size,
+        workspace=RESERVE + footprint.workspace_bytes(size, batch, logit_rows),
+        kv_bytes_per_block=footprint.kv_bytes_per_token(size) * config.block_size,
         num_blocks=0,
         block_size=config.block_size,
         max_model_len=length,

@@ -24,6 +24,14 @@ class StepResult:
     rows: list[range]
 
 
+class Footprint(Protocol):
+    """What an executor takes for a graph besides its weights."""
+
+    def workspace_bytes(self, bytes_per_value: int, max_tokens: int, max_logit_rows: int) -> int: ...
+
+    def kv_bytes_per_token(self, bytes_per_value: int) -> int: ...
+
+
 class Executor(Protocol):
     """Runs steps of one model. It owns the weights and the KV cache."""
 

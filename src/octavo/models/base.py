@@ -47,7 +47,8 @@ class CausalLM:
     architectures: ClassVar[tuple[str, ...]] = ()
 
     vocab_size: int
-    max_positions: int  # the longest context that the model was made for
+    max_positions: int  # the context that the model was trained on
+    longest_positions: int  # the longest that its rotary embedding can be stretched to
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         raise NotImplementedError

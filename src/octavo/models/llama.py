@@ -5,7 +5,7 @@ from __future__ import annotations
 from octavo.graph.builder import Graph
 from octavo.graph.nodes import Node
 from octavo.models.base import CausalLM, ConfigReader
-from octavo.models.rope import rope_table
+from octavo.models.rope import longest_positions, rope_table
 
 
 class Llama(CausalLM):
@@ -34,6 +34,7 @@ class Llama(CausalLM):
             self.window = config.integer("sliding_window", high=1 << 28)
         if config.values.get("hidden_act", "silu") not in ("silu", "swish"):
             raise config.fail("hidden_act", f"only silu is known, got {config.values['hidden_act']!r}")
+        self.longest_positions = longest_positions(config, self.max_positions)
         self.rope = rope_table(config, self.head_dim, self.max_positions, max_model_len or self.max_positions)
 
     @property

@@ -20,6 +20,27 @@ Frequencies = np.ndarray[Any, np.dtype[np.float32]]
 
 def rope_table(config: ConfigReader, head_dim: int, max_positions: int, max_model_len: int) -> RopeTable:
     """Reads `rope_theta`, `rope_scaling` or, as newer files have it, `rope_parameters`."""
+    rope, kind = _scaling(config)
+    if head_dim % 2:
+        raise config.fail("head_dim", f"rotary positions need an even head_dim, got {head_dim}")
+    theta = rope.number("rope_theta", 10000.0)
+    frequencies, scale = SCALINGS[kind](rope, theta, head_dim, max_positions, max_model_len)
+    return RopeTable(tuple(float(f) for f in frequencies), scale)
+
+
+def longest_positions(config: ConfigReader, max_positions: int) -> int:
+    """The longest context that may be asked for: interpolating types reach `factor` times as far as the model."""
+    rope, kind = _scaling(config)
+    if kind in ("linear", "dynamic"):
+        return int(max_positions * rope.number("factor"))
+    if kind == "yarn" and rope.values.get("original_max_position_embeddings") is not None:
+        original = rope.integer("original_max_position_embeddings", high=1 << 28)
+        return max(max_positions, int(original * rope.number("factor", max_positions / original)))
+    return max_positions
+
+
+def _scaling(config: ConfigReader) -> tuple[ConfigReader, str]:
+    """The entries that describe rotary positions, wherever they are, and the type that they name."""
     values: dict[str, Any] = {}
     for field in ("rope_scaling", "rope_parameters"):
         entry = config.values.get(field)
@@ -31,11 +52,7 @@ def rope_table(config: ConfigReader, head_dim: int, max_positions: int, max_mode
     kind = str(values.get("rope_type", values.get("type", "default")))
     if kind not in SCALINGS:
         raise rope.fail("rope_type", f"{kind!r} is not known; known are {', '.join(sorted(SCALINGS))}")
-    if head_dim % 2:
-        raise config.fail("head_dim", f"rotary positions need an even head_dim, got {head_dim}")
-    theta = rope.number("rope_theta", 10000.0)
-    frequencies, scale = SCALINGS[kind](rope, theta, head_dim, max_positions, max_model_len)
-    return RopeTable(tuple(float(f) for f in frequencies), scale)
+    return rope, kind
 
 
 def _plain(theta: float, head_dim: int) -> Frequencies:

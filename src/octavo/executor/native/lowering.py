@@ -111,6 +111,13 @@ class Tape:
     logits: Buffer
     attention: Attention  # any one: all have the same heads
 
+    def kv_bytes_per_token(self, bytes_per_value: int) -> int:
+        """Bytes of keys and values that one token takes in the cache, over all layers, with the padding of pages."""
+        node = self.attention
+        layers = 1 + max(op.node.layer for op in self.ops if isinstance(op, AttentionOp))
+        columns = -(-node.head_dim // 2) * 2 + -(-node.head_dim // 16) * 16  # of a key, of a value
+        return layers * node.kv_heads * columns * bytes_per_value
+
     def workspace_bytes(self, bytes_per_value: int, max_tokens: int, max_logit_rows: int) -> int:
         """Bytes of all buffers for steps of up to so many tokens and rows of logits."""
         return sum(
