@@ -27,11 +27,15 @@ def test_the_package_has_these_names():
         "CompletionOutput",
         "ConfigError",
         "Logprob",
+        "MemoryPlanError",
         "ModelLoadError",
+        "ModelNotFoundError",
         "OctavoError",
         "RequestError",
         "RequestOutput",
+        "RequestOutputKind",
         "SamplingParams",
+        "UnsupportedError",
         "__version__",
     ]
     for name in octavo.__all__:

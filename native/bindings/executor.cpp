@@ -31,7 +31,6 @@ DType dtype_of(const std::string& name) {
 }
 
 Epilogue epilogue_of(const std::string& name) {
-  if (name == "store") return Epilogue::kStore;
   if (name == "store_float") return Epilogue::kStoreFloat;
   if (name == "add") return Epilogue::kAdd;
   if (name == "silu_mul") return Epilogue::kSiluMul;

@@ -57,8 +57,8 @@ double matmul_flops(DType dtype) {
     const auto begin = std::chrono::steady_clock::now();
     pool.parallel_for(parts, [&](int64_t part) {
       char* base = memory.as<char>() + part * all;
-      const Matmul m{base,    kDepth,  base + a, kDepth, kColumns / 16,
-                     nullptr, Epilogue::kStoreFloat, base + a + w, kColumns};
+      const Matmul m{base,         kDepth,  base + a, kDepth, kColumns / 16, nullptr, Epilogue::kStoreFloat,
+                     base + a + w, kColumns};
       for (int64_t i = 0; i < kRepeat; ++i)
         kernels().matmul[static_cast<int>(dtype)](m, 0, kRows, 0, kColumns / 16,
                                                   reinterpret_cast<float*>(base + a + w + out));

@@ -13,12 +13,13 @@ struct Candidate {
 
 std::vector<Candidate> candidates() {
   std::vector<Candidate> all;
-#ifdef OCTAVO_HAS_avx512bf16
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+#ifdef OCTAVO_HAS_avx2
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   all.push_back({&avx512bf16::table, avx512 && __builtin_cpu_supports("avx512bf16")});
   all.push_back({&avx512::table, avx512});
-  all.push_back({&avx2::table, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+  all.push_back({&avx2::table, avx2});
 #endif
   all.push_back({&portable::table, true});
   return all;

@@ -3,11 +3,10 @@
 
 #include <cstdint>
 
+#include "core/bf16.h"
 #include "kernels/sampling_table.h"
 
 namespace octavo {
-
-using bf16 = uint16_t;
 
 enum class DType : uint8_t { kFloat32, kBFloat16 };
 
@@ -17,7 +16,6 @@ constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * t
 
 // What happens to a tile of a matmul's sums before it is stored.
 enum class Epilogue : uint8_t {
-  kStore,       // in the element type of the inputs
   kStoreFloat,  // in float32
   kAdd,         // added to the float32 already there: the residual stream
   kSiluMul,     // weight blocks alternate gate, up: silu(gate) * up

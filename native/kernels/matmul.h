@@ -69,8 +69,8 @@ inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_st
 // streams of ahead[i], if i < num_ahead.
 template <class T>
 inline void multiply_any(int rows, int blocks, const typename T::Value* a, int64_t a_stride,
-                         const typename T::Value* const* b, int64_t steps, bool accumulate, float* c,
-                         int64_t c_stride, const Ahead<T>* all_ahead = nullptr, int num_ahead = 0) {
+                         const typename T::Value* const* b, int64_t steps, bool accumulate, float* c, int64_t c_stride,
+                         const Ahead<T>* all_ahead = nullptr, int num_ahead = 0) {
   int groups = (rows + kTileRows - 1) / kTileRows;
   for (int group = 0; rows > 0; ++group) {
     const Ahead<T>* ahead = group < num_ahead ? &all_ahead[group] : nullptr;
@@ -127,13 +127,8 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
     const int64_t column = (block + j) * kLanes;
     F32 x = load(c + j * kLanes);
     if (m.bias) x = x + load(m.bias + column);
-    if (m.epilogue == Epilogue::kStore) {
-      T::store16(static_cast<Value*>(m.out) + row * m.out_stride + column, x);
-    } else {
-      float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
-      if (m.epilogue == Epilogue::kAdd) x = load(out) + x;
-      store(out, x);
-    }
+    float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
+    store(out, m.epilogue == Epilogue::kAdd ? load(out) + x : x);
   }
 }
 

@@ -2,17 +2,12 @@
 #pragma once
 
 #include "kernels/kernels.h"
+#include "kernels/matmul.h"
 #include "kernels/simd.h"
 
 namespace octavo::OCTAVO_ISA {
 
 inline float to_float(float x) { return x; }
-inline float to_float(bf16 x) {
-  const uint32_t bits = (uint32_t)x << 16;
-  float r;
-  memcpy(&r, &bits, 4);
-  return r;
-}
 
 // Row `id` of a packed weight: the table is kept once, in the layout that the output projection reads.
 template <class T>
@@ -35,8 +30,7 @@ template <class T>
 void silu_mul(const float* gate, const float* up, int64_t n, void* out) {
   auto* y = static_cast<typename T::Value*>(out);
   for (int64_t i = 0; i < n; i += kLanes) {
-    const F32 g = load(gate + i);
-    T::store16(y + i, g / (set1(1.0f) + exp(zero() - g)) * load(up + i));
+    T::store16(y + i, silu(load(gate + i)) * load(up + i));
   }
 }
 

@@ -30,10 +30,6 @@ inline F32 select_less(F32 a, F32 b, F32 yes, F32 no) {
 // Bit i tells whether a[i] >= b[i].
 inline uint32_t mask_not_less(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
 
-inline F32 load_bf16(const bf16* p) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
-}
-
 #ifdef OCTAVO_ISA_avx512bf16
 
 inline void store_bf16(bf16* p, F32 x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x.v)); }

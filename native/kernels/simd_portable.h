@@ -67,27 +67,12 @@ inline uint32_t mask_not_less(F32 a, F32 b) {
   return mask;
 }
 
-inline float widen(bf16 x) {
-  const uint32_t bits = (uint32_t)x << 16;
-  float r;
-  memcpy(&r, &bits, 4);
-  return r;
-}
-inline bf16 narrow(float x) {  // round to nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  if (x != x) return (bf16)((bits | 0x400000) >> 16);
-  return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-inline F32 load_bf16(const bf16* p) {
-  return each_lane([&](int i) { return widen(p[i]); });
-}
 inline void store_bf16(bf16* p, F32 x) {
-  for (int i = 0; i < kLanes; ++i) p[i] = narrow(x.v[i]);
+  for (int i = 0; i < kLanes; ++i) p[i] = to_bf16(x.v[i]);
 }
 inline F32 dot_bf16(F32 sum, const bf16* a, const bf16* b) {
-  const float a0 = widen(a[0]), a1 = widen(a[1]);
-  return each_lane([&](int i) { return sum.v[i] + a0 * widen(b[2 * i]) + a1 * widen(b[2 * i + 1]); });
+  const float a0 = to_float(a[0]), a1 = to_float(a[1]);
+  return each_lane([&](int i) { return sum.v[i] + a0 * to_float(b[2 * i]) + a1 * to_float(b[2 * i + 1]); });
 }
 
 constexpr int kTileRows = 2;

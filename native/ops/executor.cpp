@@ -80,8 +80,8 @@ void Executor::check_op(const Op& op) const {
     if (op.weight->dtype != config_.dtype || buffers_[op.in].dtype != config_.dtype) refuse(name + ": wrong dtype");
     if (buffers_[op.in].columns != op.weight->k) refuse(name + ": input and weight disagree");
     if (round_up(n, 16) > out.stride) refuse(name + ": output is too narrow");
-    const bool floats = op.epilogue == Epilogue::kStoreFloat || op.epilogue == Epilogue::kAdd;
-    if (out.dtype != (floats ? DType::kFloat32 : config_.dtype)) refuse(name + ": wrong output dtype");
+    if (out.dtype != (op.epilogue == Epilogue::kSiluMul ? config_.dtype : DType::kFloat32))
+      refuse(name + ": wrong output dtype");
   } else if (op.kind == OpKind::kRope || op.kind == OpKind::kAttention) {
     if (op.layer < 0 || op.layer >= config_.num_layers) refuse(name + ": no such layer");
     if (op.heads <= 0 || op.heads % config_.kv_heads != 0) refuse(name + ": heads are no multiple of KV heads");
@@ -124,6 +124,7 @@ void Executor::check(const Step& step) const {
 }
 
 void Executor::plan(const Step& step) {
+  threads_ = ThreadPool::instance().size();
   places_.resize(step.num_tokens);
   for (int s = 0, token = 0; s < step.num_sequences; ++s) {
     for (int i = 0; i < step.counts[s]; ++i, ++token) {
@@ -138,7 +139,7 @@ void Executor::plan(const Step& step) {
 
 // Items are cut so that their rows fill a tile; where that leaves threads without work, decodes are split by segments.
 void Executor::plan_attention(const Step& step) {
-  const int tile = std::max(1, kGoodAttentionRows / group_), threads = ThreadPool::instance().size();
+  const int tile = std::max(1, kGoodAttentionRows / group_), threads = threads_;
   int64_t num_items = 0;
   for (int s = 0; s < step.num_sequences; ++s) num_items += round_up(step.counts[s], tile) / tile * config_.kv_heads;
   const bool split = threads > 1 && num_items < 4 * threads;
@@ -195,11 +196,10 @@ struct Executor::Cut {
   int64_t panels, width, row_tiles;
 
   // Panels are narrow where wide ones would be too few for all threads.
-  Cut(const Op& op, int rows) : row_tiles((rows + kMaxMatmulRows - 1) / kMaxMatmulRows) {
+  Cut(const Op& op, int rows, int threads) : row_tiles((rows + kMaxMatmulRows - 1) / kMaxMatmulRows) {
     const int64_t blocks = op.weight->blocks(), narrowest = op.epilogue == Epilogue::kSiluMul ? 2 : 1;
     width = kMaxMatmulBlocks;
-    while (width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * ThreadPool::instance().size())
-      width /= 2;
+    while (width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
     panels = (blocks + width - 1) / width;
   }
   int64_t tiles() const { return panels * row_tiles; }
@@ -215,7 +215,7 @@ void Executor::plan_phases(const Step& step) {
     const int rows = op.logit_rows ? step.num_logit_rows : step.num_tokens;
     if (rows == 0) continue;
     if (op.kind == OpKind::kMatmul) {
-      phases_.push_back({Phase::kMatmul, i, Cut(op, rows).tiles()});
+      phases_.push_back({Phase::kMatmul, i, Cut(op, rows, threads_).tiles()});
     } else if (op.kind == OpKind::kAttention) {
       phases_.push_back({Phase::kAttend, i, std::ssize(items_)});
       if (!splits_.empty()) phases_.push_back({Phase::kMerge, i, std::ssize(splits_)});
@@ -224,11 +224,11 @@ void Executor::plan_phases(const Step& step) {
     }
   }
   if (tiles_.size() < phases_.size()) tiles_ = std::vector<Tiles>(phases_.size());
-  for (size_t i = 0; i < phases_.size(); ++i) tiles_[i].deal(phases_[i].num_tiles, ThreadPool::instance().size());
+  for (size_t i = 0; i < phases_.size(); ++i) tiles_[i].deal(phases_[i].num_tiles, threads_);
 }
 
 // Rows are taken in tiles of several, four tiles to a thread.
-int64_t Executor::row_tiles(int64_t rows) const { return std::min<int64_t>(rows, 4 * ThreadPool::instance().size()); }
+int64_t Executor::row_tiles(int64_t rows) const { return std::min<int64_t>(rows, 4 * threads_); }
 
 void Executor::copy_page(const Step& step, int64_t i) {
   const int64_t bytes = cache_of(0).page_stride * bytes_of(config_.dtype);
@@ -251,6 +251,7 @@ void Executor::run(const Step& step) {
   plan(step);
   using Clock = std::chrono::steady_clock;
   ThreadPool::instance().run([&](int thread) {
+    if (thread >= threads_) return;  // the pool has grown since the step was planned
     Clock::time_point begin = Clock::now();
     for (size_t i = 0; i < phases_.size(); ++i) {
       run_phase(phases_[i], tiles_[i], step, thread);
@@ -329,7 +330,7 @@ void Executor::run_row(const Op& op, const Step& step, int64_t i) {
 }
 
 void Executor::run_matmul(const Op& op, int rows, int64_t tile, int thread) {
-  const Cut cut(op, rows);
+  const Cut cut(op, rows, threads_);
   const Activation &in = buffers_[op.in], &out = buffers_[op.out];
   const Matmul matmul{
       .a = in.row(0),
@@ -402,12 +403,8 @@ std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) 
   const Activation& b = buffers_.at(buffer);
   std::vector<float> values(columns);
   for (int64_t i = 0; i < columns; ++i) {
-    if (b.dtype == DType::kFloat32) {
-      values[i] = static_cast<const float*>(b.row(row))[i];
-    } else {
-      const uint32_t bits = uint32_t{static_cast<const bf16*>(b.row(row))[i]} << 16;
-      std::memcpy(&values[i], &bits, 4);
-    }
+    values[i] = b.dtype == DType::kFloat32 ? static_cast<const float*>(b.row(row))[i]
+                                           : to_float(static_cast<const bf16*>(b.row(row))[i]);
   }
   return values;
 }

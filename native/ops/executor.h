@@ -46,7 +46,7 @@ struct Op {
   bool logit_rows = false;  // rows are the step's logit rows, not its tokens
   std::shared_ptr<const PackedWeight> weight = nullptr;
   std::shared_ptr<const Buffer> vector = nullptr;  // norm weight or bias, float32, padded to 16
-  Epilogue epilogue = Epilogue::kStore;
+  Epilogue epilogue = Epilogue::kStoreFloat;
   float eps = 0, scale = 0;
   int64_t columns = 0;  // true columns of a norm, an embedding or a pointwise operation
   int layer = 0, heads = 0, window = 0, rope = -1;
@@ -133,6 +133,7 @@ class Executor {
   int group_ = 1;  // most query heads to a KV head
 
   // Made anew for each step, shared by its layers.
+  int threads_ = 1;  // that it was planned for
   std::vector<TokenPlace> places_;
   std::vector<AttentionItem> items_;
   std::vector<Split> splits_;

@@ -8,13 +8,6 @@ namespace octavo {
 
 namespace {
 
-uint16_t narrow(float x) {  // round to nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  if (x != x) return static_cast<uint16_t>((bits | 0x400000) >> 16);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 struct RowAt {
   const StoredRows* source = nullptr;
   int64_t row = 0;
@@ -66,8 +59,8 @@ void pack_float_rows(const RowAt* rows, int64_t k, DType dtype, void* out, std::
   auto* to = static_cast<uint16_t*>(out);
   for (int64_t i = 0; i < k; i += 2) {
     for (int r = 0; r < 16; ++r) {
-      *to++ = narrow(decoded[r * k + i]);
-      *to++ = i + 1 < k ? narrow(decoded[r * k + i + 1]) : 0;
+      *to++ = to_bf16(decoded[r * k + i]);
+      *to++ = i + 1 < k ? to_bf16(decoded[r * k + i + 1]) : 0;
     }
   }
 }

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from octavo.engine.async_llm import AsyncLLM
-    from octavo.errors import ConfigError, ModelLoadError, OctavoError, RequestError
+    from octavo.errors import (
+        ConfigError,
+        MemoryPlanError,
+        ModelLoadError,
+        ModelNotFoundError,
+        OctavoError,
+        RequestError,
+        UnsupportedError,
+    )
     from octavo.llm import LLM
     from octavo.request import CompletionOutput, Logprob, RequestOutput
-    from octavo.sampling_params import BeamSearchParams, SamplingParams
+    from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
 __version__ = "0.1.0"
 
@@ -31,6 +39,10 @@ _HOMES = {
     "ConfigError": "octavo.errors",
     "ModelLoadError": "octavo.errors",
     "RequestError": "octavo.errors",
+    "MemoryPlanError": "octavo.errors",
+    "ModelNotFoundError": "octavo.errors",
+    "UnsupportedError": "octavo.errors",
+    "RequestOutputKind": "octavo.sampling_params",
 }
 
 __all__ = [
@@ -40,11 +52,15 @@ __all__ = [
     "CompletionOutput",
     "ConfigError",
     "Logprob",
+    "MemoryPlanError",
     "ModelLoadError",
+    "ModelNotFoundError",
     "OctavoError",
     "RequestError",
     "RequestOutput",
+    "RequestOutputKind",
     "SamplingParams",
+    "UnsupportedError",
     "__version__",
 ]
 

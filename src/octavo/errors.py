@@ -2,8 +2,8 @@
 
 OctavoError
 ├── ConfigError              an argument, flag or environment variable has a bad value (also a ValueError)
-│   ├── UnsupportedError     it is known, but not supported here
-│   └── MemoryPlanError      the model and its KV cache do not fit; the message has the arithmetic
+│   └── UnsupportedError     it is known, but not supported here
+├── MemoryPlanError          the model and its KV cache do not fit; the message has the arithmetic
 ├── ModelLoadError           a file of the model is missing, corrupt, truncated or lies
 │   └── UnknownArchitectureError
 ├── ModelNotFoundError       a model reference leads nowhere

@@ -5,15 +5,16 @@ import os
 import subprocess
 import sys
 
-SCRIPT = """
-import json, resource, sys
+SCRIPT = r"""
+import json, re, sys
 from octavo import LLM, SamplingParams
 
 llm = LLM(sys.argv[1], max_model_len=1024, max_num_seqs=16)
 prompts = [{"prompt_token_ids": [i + 1] * 500} for i in range(16)]
 llm.generate(prompts, SamplingParams(temperature=0, max_tokens=4, ignore_eos=True), use_tqdm=False)
 plan = llm.model.plan
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+with open("/proc/self/status") as file:  # getrusage would count what the parent had when it forked
+    peak = int(re.search(r"VmHWM:\s+(\d+)", file.read())[1]) * 1024
 print(json.dumps({"peak": peak, "weights": plan.weights, "kv_cache": plan.kv_cache}))
 """
 

@@ -1,4 +1,4 @@
-"""The engine: requests in, steps, outputs out. `step()` is the architecture: plan, run, sample, commit.
+"""The engine: requests in, steps, outputs out. `step()` is the architecture: plan, run, commit, sample.
 
 It is not thread-safe: one thread owns it. `LLM` drives it from the caller's thread, `AsyncLLM` from one of its own.
 """
@@ -128,13 +128,16 @@ class Engine:
             beam_job.advance(self.scheduler, entries, result.logits)
         for job in touched:
             if job.has_nan:
-                job.error = NumericalError("no token is possible: the model gave NaN or infinite logits, or the request bans every token")
+                job.error = NumericalError(
+                    "no token is possible: the model gave NaN or infinite logits, or the request bans every token"
+                )
                 job.stop("error")
         return list(touched)
 
     def _report(self, job: Job, final: bool = False) -> RequestOutput | None:
         now = time.monotonic()
-        job.metrics.first_token_time = job.metrics.first_token_time or now
+        if job.has_tokens:
+            job.metrics.first_token_time = job.metrics.first_token_time or now
         finished = final or job.finished
         if finished:
             self.scheduler.finish(job.request)

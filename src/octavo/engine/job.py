@@ -46,6 +46,11 @@ class Job:
     def finished(self) -> bool:
         raise NotImplementedError
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether anything has been generated."""
+        raise NotImplementedError
+
     def stop(self, reason: str) -> None:
         """Ends all that is unfinished, with "abort" or "error"."""
         raise NotImplementedError
@@ -137,6 +142,10 @@ class SamplingJob(Job):
             sample.finish_reason for sample in self.samples
         )
 
+    @property
+    def has_tokens(self) -> bool:
+        return bool(self.samples[0].token_ids)
+
     def stop(self, reason: str) -> None:
         for sample in self.samples:
             sample.stop(reason)
@@ -211,6 +220,10 @@ class BeamJob(Job):
     @property
     def finished(self) -> bool:
         return self.reason is not None or not self.search.beams
+
+    @property
+    def has_tokens(self) -> bool:
+        return bool(self.search.finished) or any(beam.tokens for beam in self.search.beams)
 
     def stop(self, reason: str) -> None:
         self.reason = reason

@@ -46,7 +46,10 @@ class LoadedModel:
 
 
 def load(config: EngineConfig) -> LoadedModel:
-    """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError before much memory is taken."""
+    """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError.
+
+    That the weights fit, and that they are those of the model, is known before any of them is read.
+    """
     select_machine()
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     checkpoint = open_checkpoint(path)
@@ -102,13 +105,13 @@ def select_machine() -> None:
 
 
 def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> Tokenizer:
+    """The model's tokenizer, or that of another model, which may be no more than its tokenizer's files."""
     if config.tokenizer is not None:
         path = resolve(config.tokenizer, cache_dir=config.download_dir)
-        if path.is_dir() and not (path / "config.json").exists():
+        if path.is_dir() and not list(path.glob("*.gguf")):
             return Tokenizer.from_directory(path)
-        checkpoint = open_checkpoint(path) if path.suffix == ".gguf" else checkpoint
-    if path.suffix == ".gguf" or (isinstance(checkpoint, GGUFCheckpoint) and config.tokenizer is None):
-        assert isinstance(checkpoint, GGUFCheckpoint)
+        checkpoint = open_checkpoint(path)
+    if isinstance(checkpoint, GGUFCheckpoint):
         return Tokenizer.from_gguf(checkpoint.metadata, checkpoint.path)
     return Tokenizer.from_directory(path)
 

@@ -52,7 +52,7 @@ class Sampled:
 
 @dataclass
 class ReferenceSampler:
-    """Same parameters and methods as `octavo._native.SequenceSampler`."""
+    """The parameters of `octavo._native.SequenceSampler`, and what it does, in the plainest way."""
 
     vocab_size: int
     temperature: float = 1.0

@@ -23,8 +23,8 @@ NO_COPIES = np.zeros((0, 2), np.int32)
 class NativeExecutor:
     """Runs a graph on the CPU.
 
-    `tensors` has every weight of the graph; `release(name)` is called when a tensor has been read for the last time, so
-    that no second copy stays in memory.
+    `tensors` has every weight of the graph; `release(name)` is called when a matrix has been packed, so that no second
+    copy of it stays in memory.
     """
 
     def __init__(

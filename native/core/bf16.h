@@ -1,0 +1,25 @@
+// bfloat16 as bits. Static on purpose: kernels are compiled per instruction set, and must not share a copy.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+namespace octavo {
+
+using bf16 = uint16_t;
+
+static inline float to_float(bf16 x) {
+  const uint32_t bits = (uint32_t)x << 16;
+  float r;
+  memcpy(&r, &bits, 4);
+  return r;
+}
+
+static inline bf16 to_bf16(float x) {  // round to nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if (x != x) return (bf16)((bits | 0x400000) >> 16);
+  return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+}  // namespace octavo
