@@ -8,6 +8,8 @@ namespace octavo {
 
 using bf16 = uint16_t;
 
+static inline float to_float(float x) { return x; }
+
 static inline float to_float(bf16 x) {
   const uint32_t bits = (uint32_t)x << 16;
   float r;

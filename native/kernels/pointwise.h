@@ -7,8 +7,6 @@
 
 namespace octavo::OCTAVO_ISA {
 
-inline float to_float(float x) { return x; }
-
 // Row `id` of a packed weight: the table is kept once, in the layout that the output projection reads.
 template <class T>
 void embed(const void* weight, int64_t k, int64_t id, int64_t columns, float* out) {
