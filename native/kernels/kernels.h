@@ -35,8 +35,9 @@ struct Matmul {
   int64_t out_stride;
 };
 
-constexpr int kMaxMatmulRows = 96;                                                   // of one tile
-constexpr int kMaxMatmulBlocks = 4;                                                  // blocks of 16 columns of one tile
+constexpr int kMaxMatmulRows = 96;   // of one tile
+constexpr int kMaxMatmulBlocks = 4;  // blocks of 16 columns of one tile …
+constexpr int kWideBlocks = 8;       // … or so many for a single row, which is as fast as it reads: more streams
 constexpr int64_t kMatmulScratch = int64_t{kMaxMatmulRows} * kMaxMatmulBlocks * 16;  // floats
 
 // The KV cache is a pool of pages of `page_tokens` positions, for all layers. For one layer and KV head, keys lie as

@@ -46,9 +46,17 @@ inline void multiply(const typename T::Value* a, int64_t a_stride, const typenam
 template <class T, int Rows>
 inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_stride, const typename T::Value* const* b,
                             int64_t steps, bool accumulate, float* c, int64_t c_stride, const Ahead<T>* ahead) {
-  constexpr int kBlocks = Rows == 1 ? 4 : kTileBlocks;  // one row needs more chains to hide their latency
+  constexpr int kBlocks = Rows == 1 ? kWideBlocks : kTileBlocks;
   while (blocks > 0) {
     int now = blocks < kBlocks ? blocks : kBlocks;
+    if constexpr (kBlocks == 8) {
+      if (now == 8)
+        multiply<T, Rows, 8>(a, a_stride, b, steps, accumulate, c, c_stride, ahead);
+      else if (now >= 6)
+        multiply<T, Rows, 6>(a, a_stride, b, steps, accumulate, c, c_stride, ahead), now = 6;
+      else if (now == 5)
+        now = 4;
+    }
     if constexpr (kBlocks >= 4) {
       if (now == 4)
         multiply<T, Rows, 4>(a, a_stride, b, steps, accumulate, c, c_stride, ahead);
@@ -132,7 +140,8 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
   }
 }
 
-// At most kMaxMatmulRows rows and kMaxMatmulBlocks blocks; kSiluMul wants block_begin even and both blocks of a pair.
+// At most kMaxMatmulRows rows and kMaxMatmulBlocks blocks, or one row and kWideBlocks; kSiluMul wants block_begin even
+// and both blocks of a pair.
 template <class T>
 void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
   using Value = typename T::Value;
@@ -145,10 +154,10 @@ void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int bl
   };
   for (int64_t k = 0; k < m.k; k += kSlice) {
     const int64_t slice = m.k - k < kSlice ? m.k - k : kSlice;
-    const Value* b[kMaxMatmulBlocks];
+    const Value* b[kWideBlocks];
     for (int j = 0; j < blocks; ++j) b[j] = block_at(block_begin + j, k);
     // What comes next is the panel's next slice, or the next panel's first: memory works while we compute.
-    Ahead<T> ahead[kMaxMatmulBlocks / 2];
+    Ahead<T> ahead[kWideBlocks / 2];
     const bool same_panel = k + kSlice < m.k;
     int num_ahead = 0;
     for (int j = same_panel ? block_begin : block_end; num_ahead < blocks / 2 && row_begin == 0; ++num_ahead, j += 2) {

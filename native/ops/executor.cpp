@@ -199,7 +199,11 @@ struct Executor::Cut {
   Cut(const Op& op, int rows, int threads) : row_tiles((rows + kMaxMatmulRows - 1) / kMaxMatmulRows) {
     const int64_t blocks = op.weight->blocks(), narrowest = op.epilogue == Epilogue::kSiluMul ? 2 : 1;
     width = kMaxMatmulBlocks;
-    while (width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
+    if (rows == 1) {  // as wide as can be, with as many for each thread
+      const int64_t each = (blocks + kWideBlocks * threads - 1) / (kWideBlocks * threads);
+      width = round_up((blocks + each * threads - 1) / (each * threads), narrowest);
+    }
+    while (rows > 1 && width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
     panels = (blocks + width - 1) / width;
   }
   int64_t tiles() const { return panels * row_tiles; }
