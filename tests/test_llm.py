@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from octavo.errors import (
     RequestError,
     UnsupportedError,
 )
-from octavo.executor.base import StepResult
 
 TEXT = "Ask not what your country"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
@@ -250,13 +250,13 @@ def spoil(llm, monkeypatch, value, when=lambda chunk: True):
     """Makes the executor give `value` among the logits of the chunks that `when` picks."""
     run = llm.model.executor.run
 
-    def spoiled(plan):
-        result = run(plan)
+    def spoiled(plan, draws):
+        result = run(plan, draws)
         logits = result.logits.copy()
         for chunk, rows in zip(plan.chunks, result.rows, strict=True):
             if when(chunk) and rows:
                 logits[rows.stop - 1, 77] = value
-        return StepResult(logits, result.rows)
+        return replace(result, logits=logits)
 
     monkeypatch.setattr(llm.model.executor, "run", spoiled)
 
@@ -287,11 +287,11 @@ def test_an_interrupt_leaves_the_engine_clean(llm, monkeypatch):
     expected = tokens_of(generate(llm, [TEXT] * 3))
     run, calls = llm.model.executor.run, []
 
-    def interrupted(plan):
+    def interrupted(plan, draws):
         calls.append(plan)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return run(plan)
+        return run(plan, draws)
 
     monkeypatch.setattr(llm.model.executor, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from octavo.sampling_params import SamplingParams
 
 
+UNKNOWN_TOKEN = -1  # stands for a token that has been drawn, but has not been read yet
+
+
 class Status(enum.Enum):
     """Where a request stands. It reaches FINISHED once, and stays there."""
 
@@ -31,7 +34,7 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)  # block table; the block manager writes it
     num_computed: int = 0  # leading tokens whose keys and values are in the cache; the block manager counts
     digests: list[bytes] = field(default_factory=list)  # prefix cache keys of its leading full blocks
-    sampler: Any = None  # the native sampler of this sequence: parameters, history, random stream
+    sampler: Any = None  # the executor's: parameters, history, random stream
     finished: bool = False
 
     @property
@@ -42,6 +45,13 @@ class Sequence:
     @property
     def output_tokens(self) -> list[int]:
         return self.tokens[self.num_prompt_tokens :]
+
+    def append(self, token: int) -> None:
+        """Adds the next token, or says which it is where UNKNOWN_TOKEN stands for it."""
+        if self.tokens[-1] == UNKNOWN_TOKEN:
+            self.tokens[-1] = token
+        else:
+            self.tokens.append(token)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,17 +80,19 @@ class Request:
 
 @dataclass(slots=True)
 class Chunk:
-    """One sequence's share of a step: tokens [start, start + count) are computed."""
+    """One sequence's share of a step: tokens [start, start + count) are computed.
+
+    `is_last` says whether the chunk reaches the newest token, so that the next one is drawn.
+    """
 
     request: Request
     sequence: Sequence
     start: int
     count: int
+    is_last: bool = field(init=False)
 
-    @property
-    def is_last(self) -> bool:
-        """Whether the chunk reaches the newest token, so that the next one is sampled."""
-        return self.start + self.count == len(self.sequence.tokens)
+    def __post_init__(self) -> None:
+        self.is_last = self.start + self.count == len(self.sequence.tokens)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,6 @@ from octavo.errors import (
     RequestAbortedError,
     RequestError,
 )
-from octavo.executor.base import StepResult
 from octavo.sampling_params import RequestOutputKind
 
 TEXT = "Ask not what your country"
@@ -61,11 +61,11 @@ class Gate:
         self._run, self._left, self._open = llm.model.executor.run, steps, threading.Event()
         monkeypatch.setattr(llm.model.executor, "run", self)
 
-    def __call__(self, plan):
+    def __call__(self, plan, draws):
         self._left -= 1
         if self._left < 0:
             assert self._open.wait(60)
-        return self._run(plan)
+        return self._run(plan, draws)
 
     def open(self):
         self._open.set()
@@ -216,13 +216,13 @@ def test_a_second_request_of_the_same_id_is_refused_and_the_first_goes_on(allm, 
 def test_nan_logits_fail_that_request_alone(allm, monkeypatch):
     run = allm.model.executor.run
 
-    def spoiled(plan):
-        result = run(plan)
+    def spoiled(plan, draws):
+        result = run(plan, draws)
         logits = result.logits.copy()
         for chunk, rows in zip(plan.chunks, result.rows, strict=True):
             if chunk.request.id == "bad" and rows:
                 logits[rows.start : rows.stop] = float("nan")
-        return StepResult(logits, result.rows)
+        return replace(result, logits=logits)
 
     async def main():
         good = asyncio.create_task(collect(allm, TEXT, LONG))
@@ -238,7 +238,7 @@ def test_nan_logits_fail_that_request_alone(allm, monkeypatch):
 def test_a_step_that_fails_tells_everyone_and_the_engine_goes_on(allm, monkeypatch, caplog):
     run = allm.model.executor.run
 
-    def broken(plan):
+    def broken(plan, draws):
         raise RuntimeError("a wire came loose")
 
     async def main():
@@ -273,13 +273,13 @@ def test_requests_that_were_submitted_just_before_the_end_are_told(allm, monkeyp
     """The engine is in a step while a request arrives and the engine is closed: nobody may wait for ever."""
     run, told = allm.model.executor.run, []
 
-    def slow(plan):
+    def slow(plan, draws):
         if not told:
             driver = allm._driver
             told.append("not yet")
             driver.submit("late", late_prompt, LONG, 0, told.append)
             driver._closing = True
-        return run(plan)
+        return run(plan, draws)
 
     late_prompt = read_prompt(TEXT, allm.model.tokenizer)
     monkeypatch.setattr(allm.model.executor, "run", slow)

@@ -1,12 +1,14 @@
 """Rules that hold whatever the logits are: who influences whom, what is refused, what the draws look like."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from octavo import _native
 from octavo.errors import ParameterError
+from octavo.sampling.options import sampler_options, sequence_seed
 from octavo.sampling.reference import ReferenceSampler, log_softmax, uniform
-from octavo.sampling.sequence import make_sampler, sequence_seed
 from octavo.sampling_params import SamplingParams
 
 SIZE = 2000
@@ -206,7 +208,8 @@ def test_rows_and_sizes_that_do_not_fit_are_refused():
 
 def test_a_request_becomes_samplers_with_streams_of_their_own():
     params = SamplingParams(seed=5, n=2, logit_bias={3: 1e300}, stop_token_ids=[2], min_tokens=1, logprobs=-1)
-    first = make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1], seed=5, end_ids=[0, 2])
+    options = sampler_options(params, vocab_size=SIZE, prompt_token_ids=[1], end_ids=[0, 2])
+    first = _native.SequenceSampler(**asdict(options), seed=sequence_seed(5, 0))
     again, second = (first.fork(sequence_seed(5, index)) for index in (0, 1))
     result = _native.sample(logits_of(1), [0, 0, 0], [first, again, second])
     assert result.tokens.tolist() == [3, 3, 3]
@@ -218,4 +221,4 @@ def test_a_request_becomes_samplers_with_streams_of_their_own():
 def test_a_request_with_token_ids_outside_the_vocabulary_is_refused_by_name(field):
     params = SamplingParams(**{field: {SIZE: 1.0} if field == "logit_bias" else [SIZE]})
     with pytest.raises(ParameterError, match=field):
-        make_sampler(params, vocab_size=SIZE, prompt_token_ids=[1], seed=0)
+        sampler_options(params, vocab_size=SIZE, prompt_token_ids=[1])

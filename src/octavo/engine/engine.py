@@ -1,4 +1,8 @@
-"""The engine: requests in, steps, outputs out. `step()` is the architecture: plan, run, commit, sample.
+"""The engine: requests in, steps, outputs out. `step()` is the architecture: begin a step, land the one before it.
+
+A step begins with a plan that the executor runs, draws included. It lands when its tokens are read and given to their
+requests. An executor that runs ahead computes one step while the host deals with the tokens of the last, and so plans
+with UNKNOWN_TOKEN in the place of tokens that it has not seen.
 
 It is not thread-safe: one thread owns it. `LLM` drives it from the caller's thread, `AsyncLLM` from one of its own.
 """
@@ -7,17 +11,35 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import dataclass, field
 
-from octavo import _native
 from octavo.engine.inputs import Prompt, check_prompt
 from octavo.engine.job import BeamJob, Job, SamplingJob
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NumericalError, OctavoError, ParameterError
-from octavo.executor.base import StepResult
-from octavo.request import Chunk, Request, RequestOutput, StepPlan
+from octavo.executor.base import Draw, StepResult
+from octavo.request import UNKNOWN_TOKEN, Chunk, Request, RequestOutput, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A step that has begun: who gets what of it."""
+
+    plan: StepPlan
+    draws: list[Draw] = field(default_factory=list)
+    drawn: list[tuple[SamplingJob, Chunk, range]] = field(default_factory=list)  # the range is of draws
+    beams: dict[BeamJob, list[tuple[Chunk, int]]] = field(default_factory=dict)  # chunks with their numbers
+    wants_prompt_logits: bool = False
+    result: StepResult | None = None
+
+    @property
+    def can_be_overtaken(self) -> bool:
+        """Whether the next plan depends on this step by nothing but the values of one new token per sequence."""
+        forks = any(len(places) > 1 for _, _, places in self.drawn)
+        return not (forks or self.beams or self.wants_prompt_logits)
 
 
 class Engine:
@@ -37,6 +59,7 @@ class Engine:
             enable_chunked_prefill=config.enable_chunked_prefill,
         )
         self.jobs: dict[str, Job] = {}
+        self._flight: _Flight | None = None  # the step that has begun and has not landed
         self._random = _SeedSource(config.seed)
 
     @property
@@ -65,18 +88,20 @@ class Engine:
         self.jobs[request_id] = job
 
     def step(self) -> list[RequestOutput]:
-        """Computes one step and returns what is new for whoever is to be told."""
-        plan = self.scheduler.plan()
-        if plan is None:
-            return []
-        now = time.monotonic()
-        for chunk in plan.chunks:
-            metrics = self.jobs[chunk.request.id].metrics
-            metrics.first_scheduled_time = metrics.first_scheduled_time or now
-        result = self.model.executor.run(plan)
-        self.scheduler.commit(plan)
-        touched = self._sample(plan, result)
-        return [output for job in touched if (output := self._report(job)) is not None]
+        """Begins a step, lands the one before it, and returns what is new for whoever is to be told."""
+        before, self._flight = self._flight, None
+        flight = self._begin()
+        outputs = self._land(before) if before else []
+        if flight is None:
+            return outputs
+        self.scheduler.commit(flight.plan)
+        if not (self.model.executor.runs_ahead and flight.can_be_overtaken):
+            return outputs + self._land(flight)
+        for _, chunk, _ in flight.drawn:
+            if not chunk.sequence.finished:
+                chunk.sequence.tokens.append(UNKNOWN_TOKEN)
+        self._flight = flight
+        return outputs
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Ends a request, in whatever state; its last output, or None if there is no such request."""
@@ -96,43 +121,51 @@ class Engine:
         job.stop("error")
         return self._report(job)
 
-    def _sample(self, plan: StepPlan, result: StepResult) -> list[Job]:
-        """Draws the next tokens of all sequences that reached their end, and gives them to their jobs."""
-        samplers: list[_native.SequenceSampler] = []
-        rows: list[int] = []
-        drawn: list[tuple[SamplingJob, Chunk, range]] = []
-        beams: dict[BeamJob, list[tuple[Chunk, int]]] = {}
-        touched: dict[Job, None] = {}
-        for chunk, chunk_rows in zip(plan.chunks, result.rows, strict=True):
+    def _begin(self) -> _Flight | None:
+        """Plans the next step and has it run, draws included."""
+        plan = self.scheduler.plan()
+        if plan is None:
+            return None
+        flight, now = _Flight(plan), time.monotonic()
+        for number, chunk in enumerate(plan.chunks):
             job = self.jobs[chunk.request.id]
-            if chunk.request.needs_prompt_logits and chunk_rows:
-                job.take_prompt_logits(chunk, result.logits[chunk_rows.start : chunk_rows.stop])
+            job.metrics.first_scheduled_time = job.metrics.first_scheduled_time or now
+            flight.wants_prompt_logits |= chunk.request.needs_prompt_logits
             if not chunk.is_last:
                 continue
-            touched[job] = None
-            last = chunk_rows[-1]
             if isinstance(job, BeamJob):
-                beams.setdefault(job, []).append((chunk, last))
+                flight.beams.setdefault(job, []).append((chunk, number))
             else:
                 assert isinstance(job, SamplingJob)
-                mine = job.samplers(chunk.sequence)
-                drawn.append((job, chunk, range(len(samplers), len(samplers) + len(mine))))
-                samplers += mine
-                rows += [last] * len(mine)
-        if samplers:
-            sampled = _native.sample(result.logits, rows, samplers)
-            tokens = sampled.tokens.tolist()
-            for job, chunk, places in drawn:
-                job.take(self.scheduler, chunk.sequence, sampled, places, tokens)
-        for beam_job, entries in beams.items():
-            beam_job.advance(self.scheduler, entries, result.logits)
+                first = len(flight.draws)
+                flight.draws += [Draw(number, sampler) for sampler in job.samplers(chunk.sequence)]
+                flight.drawn.append((job, chunk, range(first, len(flight.draws))))
+        flight.result = self.model.executor.run(plan, flight.draws)
+        return flight
+
+    def _land(self, flight: _Flight) -> list[RequestOutput]:
+        """Gives the step's tokens and logits to their jobs, unless they have ended since it began."""
+        result, touched = flight.result, dict[Job, None]()
+        assert result is not None
+        for chunk, rows in zip(flight.plan.chunks, result.rows, strict=True) if flight.wants_prompt_logits else ():
+            if chunk.request.needs_prompt_logits and rows:
+                self.jobs[chunk.request.id].take_prompt_logits(chunk, result.logits[rows.start : rows.stop])
+        tokens = result.sampled.tokens.tolist() if flight.draws else []
+        for sampling_job, chunk, places in flight.drawn:
+            if not chunk.sequence.finished:
+                touched[sampling_job] = None
+                sampling_job.take(self.scheduler, chunk.sequence, result.sampled, places, tokens)
+        for beam_job, entries in flight.beams.items():
+            touched[beam_job] = None
+            last_rows = [(chunk, result.rows[number][-1]) for chunk, number in entries]
+            beam_job.advance(self.scheduler, last_rows, result.logits)
         for job in touched:
             if job.has_nan:
                 job.error = NumericalError(
                     "no token is possible: the model gave NaN or infinite logits, or the request bans every token"
                 )
                 job.stop("error")
-        return list(touched)
+        return [output for job in touched if (output := self._report(job)) is not None]
 
     def _report(self, job: Job, final: bool = False) -> RequestOutput | None:
         now = time.monotonic()

@@ -11,7 +11,7 @@ from octavo.engine.beam import BeamSearch
 from octavo.engine.completion import Completion, StopRules
 from octavo.engine.loading import LoadedModel
 from octavo.errors import OctavoError, UnsupportedError
-from octavo.executor.base import Logits
+from octavo.executor.base import Logits, Sampled, Sampler
 from octavo.request import (
     Chunk,
     Logprob,
@@ -21,7 +21,7 @@ from octavo.request import (
     RequestOutput,
     Sequence,
 )
-from octavo.sampling.sequence import make_sampler, sequence_seed
+from octavo.sampling.options import sampler_options, sequence_seed
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
@@ -110,16 +110,16 @@ class SamplingJob(Job):
         self.samples: list[Completion] = []
         self.by_sequence: dict[Sequence, Completion] = {}
         params, first = request.params, request.sequences[0]
-        first.sampler = make_sampler(
+        options = sampler_options(
             params,
             vocab_size=model.vocab_size,
             prompt_token_ids=request.prompt_token_ids,
-            seed=seed,
             end_ids=self.rules.all,
             bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
         )
-        self._siblings = [  # they begin where the prompt ends
-            first.sampler.fork(sequence_seed(seed, index)) for index in range(1, params.num_sequences)
+        sampler = first.sampler = model.executor.sampler(options, sequence_seed(seed, 0))
+        self._siblings: list[Sampler] = [  # they begin where the prompt ends
+            sampler.fork(sequence_seed(seed, index)) for index in range(1, params.num_sequences)
         ]
         self._add(first)
 
@@ -163,11 +163,13 @@ class SamplingJob(Job):
             sample.index = index
         return best
 
-    def samplers(self, sequence: Sequence) -> list[Any]:
+    def samplers(self, sequence: Sequence) -> list[Sampler]:
         """The samplers that draw from the sequence's logits: at the prompt's end, those of all samples."""
         return [sequence.sampler, *self._siblings]
 
-    def take(self, scheduler: Scheduler, sequence: Sequence, sampled: Any, places: range, tokens: list[int]) -> None:
+    def take(
+        self, scheduler: Scheduler, sequence: Sequence, sampled: Sampled, places: range, tokens: list[int]
+    ) -> None:
         """Appends the drawn tokens; at the prompt's end, the other samples begin."""
         sequences = [sequence]
         for index, sampler in enumerate(self._siblings, 1):
@@ -182,9 +184,9 @@ class SamplingJob(Job):
                 return
             self._append(scheduler, each, tokens[place], sampled, place)
 
-    def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Any, place: int) -> None:
+    def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
         completion = self.by_sequence[sequence]
-        sequence.tokens.append(token)
+        sequence.append(token)
         sequence.sampler.accept(token)
         params = self.request.params
         if completion.logprobs is not None or params.num_sequences > params.n:

@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from octavo.request import StepPlan
+from octavo.sampling.options import SamplerOptions
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
+Ids = np.ndarray[Any, np.dtype[np.int32]]
 
 
-@dataclass(slots=True)
-class StepResult:
-    """Logits of a step: float32 [rows, vocabulary], valid until the next step.
+class Sampler(Protocol):
+    """How one sequence's tokens are drawn: its parameters, its history, its random stream."""
+
+    def accept(self, token: int) -> None:
+        """Notes that `token` has become the sequence's next one."""
+
+    def fork(self, seed: int) -> Sampler:
+        """A copy with the same history and another random stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A token to be drawn by `sampler`, from the logits after the last token of the plan's chunk number `chunk`."""
+
+    chunk: int
+    sampler: Sampler
+
+
+class Sampled(Protocol):
+    """Tokens and what is reported with them, one entry per draw; see `octavo._native.SampleResult`."""
+
+    @property
+    def tokens(self) -> Ids: ...
+
+    @property
+    def logprobs(self) -> Logits: ...
+
+    @property
+    def ranks(self) -> Ids: ...
+
+    def top(self, i: int) -> tuple[Ids, Logits]: ...
+
+
+class StepResult(Protocol):
+    """What a step gives. The step may still be running: to read tokens or logits is to wait for them.
 
     `rows[i]` is the range of rows of the plan's i-th chunk: its last token's if the chunk reaches the newest token, all
     its tokens' if the request wants prompt logits, none otherwise.
     """
 
-    logits: Logits
-    rows: list[range]
+    @property
+    def rows(self) -> list[range]: ...
+
+    @property
+    def logits(self) -> Logits:
+        """float32 [rows, vocabulary], valid until the next step is begun."""
+
+    @property
+    def sampled(self) -> Sampled: ...
 
 
 class Footprint(Protocol):
@@ -44,4 +86,11 @@ class Executor(Protocol):
     @property
     def max_logit_rows(self) -> int: ...
 
-    def run(self, plan: StepPlan) -> StepResult: ...
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step may be begun while the tokens of the one before it are still unknown to the host."""
+
+    def sampler(self, options: SamplerOptions, seed: int) -> Sampler: ...
+
+    def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> StepResult:
+        """Begins a step: the plan's block copies, its chunks, then the draws."""

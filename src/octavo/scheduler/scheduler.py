@@ -49,7 +49,8 @@ class Scheduler:
     """Decides, step by step, which tokens of which requests are computed, and in which blocks they live.
 
     A step goes `plan()`, run, `commit(plan)`; then one sampled token is appended to each sequence whose chunk
-    was its last. `add`, `abort` and the finishing calls may come at any time from the same thread, even
+    was its last, or UNKNOWN_TOKEN until it has been read: a plan needs to know how many tokens there are, `commit`
+    which they are. `add`, `abort` and the finishing calls may come at any time from the same thread, even
     between plan and commit; `fork` comes after commit.
 
     Requests rank in the order of `add`; with the policy "priority", by priority first. When blocks run out,
@@ -195,9 +196,7 @@ class Scheduler:
                     f"the prompt has {prompt} tokens, but without chunked prefill it has to fit into one "
                     f"step, and {name} is {limit}; shorten it, raise {name}, or enable chunked prefill"
                 )
-        length = self.max_model_len
-        if request.params.max_tokens is not None:
-            length = min(length, prompt + request.params.max_tokens)
+        length = self._longest(request)
         needed = sequences * blocks.blocks_for(length)
         if needed > blocks.num_blocks:
             fitting = blocks.num_blocks // sequences * blocks.block_size
@@ -210,18 +209,26 @@ class Scheduler:
                 f"{blocks.block_size}), but the cache has {blocks.num_blocks}; {advice}"
             )
 
+    def _longest(self, request: Request) -> int:
+        """Tokens that a sequence of the request has at most, its prompt's included."""
+        if request.params.max_tokens is None:
+            return self.max_model_len
+        return min(self.max_model_len, len(request.prompt_token_ids) + request.params.max_tokens)
+
     def _plan_decodes(self, draft: _Draft) -> list[tuple[Request, Sequence]]:
         """Plans the newest token of every sequence that lacks no other one; returns those that are behind.
 
         Of each request it is only the first: the next finds in the prefix cache what they have in common.
+        A sequence that is known to end with its newest token, whichever that is, needs no more.
         """
         behind = []
         for request in self._running:  # preemption shortens it, but only beyond this request
             ready = []
             laggard = None
+            longest = self._longest(request)
             for sequence in request.sequences:
                 pending = len(sequence.tokens) - sequence.num_computed
-                if pending == 1:
+                if pending == 1 and len(sequence.tokens) < longest:
                     ready.append(sequence)
                 elif pending > 1 and laggard is None:
                     laggard = sequence

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from octavo import _native
-from octavo.executor.base import StepResult
+from octavo.executor.base import Draw, Logits
 from octavo.executor.native import lowering
 from octavo.executor.native.lowering import PackedWeights, Tape
 from octavo.graph.builder import Graph
 from octavo.graph.nodes import RopeTable, Weight
 from octavo.request import StepPlan
+from octavo.sampling.options import SamplerOptions
 from octavo.weights.dequantize import dequantize
 from octavo.weights.tensor import StoredTensor
 
 NO_COPIES = np.zeros((0, 2), np.int32)
+
+
+@dataclass
+class NativeStepResult:
+    """A step that is done. Tokens are drawn from its logits when they are asked for."""
+
+    logits: Logits
+    rows: list[range]
+    draws: Sequence[Draw]
+
+    @cached_property
+    def sampled(self) -> _native.SampleResult:
+        last_rows = [self.rows[draw.chunk][-1] for draw in self.draws]
+        return _native.sample(self.logits, last_rows, [draw.sampler for draw in self.draws])  # type: ignore[misc]
 
 
 class NativeExecutor:
@@ -44,6 +61,7 @@ class NativeExecutor:
     ):
         self.num_blocks, self.block_size = num_blocks, block_size
         self.max_logit_rows = max_logit_rows
+        self.runs_ahead = False  # host and device are one: there is nothing to overlap
         self.tape = lowering.lower(graph, fuse=fuse)
         attention = self.tape.attention
         self.native = _native.Executor(
@@ -60,7 +78,10 @@ class NativeExecutor:
         )
         _Loader(self.native, self.tape, tensors, dtype, release).load()
 
-    def run(self, plan: StepPlan) -> StepResult:
+    def sampler(self, options: SamplerOptions, seed: int) -> _native.SequenceSampler:
+        return _native.SequenceSampler(**asdict(options), seed=seed)
+
+    def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> NativeStepResult:
         """Computes one step. The plan's block copies come first."""
         tokens: list[int] = []
         logit_rows: list[int] = []
@@ -79,7 +100,7 @@ class NativeExecutor:
             np.array(logit_rows, np.int32),
             np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
         )
-        return StepResult(self.native.logits(len(logit_rows)), rows)
+        return NativeStepResult(self.native.logits(len(logit_rows)), rows, draws)
 
     def _block_tables(self, plan: StepPlan) -> np.ndarray[Any, Any]:
         """Block ids of every chunk's sequence: int32 [chunks, longest table], padded with zeros."""

@@ -1,27 +1,50 @@
-"""From the parameters of a request to the native samplers of its sequences."""
+"""From the parameters of a request to what a sampler looks at, whichever executor draws."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass, field
 
-from octavo import _native
 from octavo.errors import ParameterError
 from octavo.sampling_params import SamplingParams
 
 _MAX_BIAS = 1e30  # more would overflow float32, and mean the same
 
 
-def make_sampler(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerOptions:
+    """Everything that decides how a sequence's tokens are drawn, but its seed. Neutral values ask for nothing.
+
+    `num_logprobs` is how many of the likeliest tokens are reported; with -1 the chosen one isn't either.
+    """
+
+    vocab_size: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    bias_ids: list[int] = field(default_factory=list)
+    bias_values: list[float] = field(default_factory=list)
+    allowed_ids: list[int] = field(default_factory=list)  # none: all
+    bad_words: list[list[int]] = field(default_factory=list)
+    min_tokens: int = 0
+    early_stop_ids: list[int] = field(default_factory=list)  # banned while there are fewer than `min_tokens`
+    prompt_token_ids: list[int] = field(default_factory=list)
+    num_logprobs: int = -1
+
+
+def sampler_options(
     params: SamplingParams,
     *,
     vocab_size: int,
     prompt_token_ids: list[int],
-    seed: int,
     end_ids: Iterable[int] = (),
     bad_words: list[list[int]] | None = None,
-) -> Any:
-    """The `_native.SequenceSampler` of a request's first sequence; others are forked from it.
+) -> SamplerOptions:
+    """The options of a request's sequences.
 
     `end_ids` are the tokens that end the text, banned before `min_tokens`; `bad_words` are the tokens of
     `params.bad_words`. Raises `ParameterError` for a token id outside the vocabulary.
@@ -36,8 +59,8 @@ def make_sampler(
     num_logprobs = -1 if params.logprobs is None else params.logprobs
     if params.num_sequences > params.n:
         num_logprobs = max(num_logprobs, 0)  # the sum of log-probabilities decides which samples are returned
-    return _native.SequenceSampler(
-        vocab_size,
+    return SamplerOptions(
+        vocab_size=vocab_size,
         temperature=min(params.temperature, _MAX_BIAS),
         top_p=params.top_p,
         top_k=params.top_k,
@@ -45,10 +68,9 @@ def make_sampler(
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         repetition_penalty=params.repetition_penalty,
-        seed=sequence_seed(seed, 0),
         bias_ids=list(bias),
         bias_values=[max(-_MAX_BIAS, min(value, _MAX_BIAS)) for value in bias.values()],
-        allowed_ids=allowed,
+        allowed_ids=list(allowed),
         bad_words=bad_words or [],
         min_tokens=params.min_tokens,
         early_stop_ids=sorted(end_ids) if params.min_tokens else [],
