@@ -1,0 +1,111 @@
+"""The torch executor's ops in plain PyTorch: they run on the CPU, and the Triton kernels must agree with them.
+
+The keys of a layer are in pages [blocks, kv_heads, block_size, head_dim], its values likewise. A token's slot is
+block * block_size + its place in the block; a negative one belongs to padding, which is neither stored nor attended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """cos and sin of every position and pair, times the table's scale: float32 [positions, pairs]."""
+
+    cos: Tensor
+    sin: Tensor
+    interleaved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Sequences whose newest tokens are a step's rows: int32, on the device.
+
+    Sequence i has `starts[i]` tokens in the cache from earlier steps; its `counts[i]` new ones, 0 for padding, are in
+    the step's rows from `rows[i]` on; `block_tables[i]` has the blocks of all of them, at least.
+    """
+
+    block_tables: Tensor  # [sequences, width]
+    starts: Tensor  # [sequences]
+    counts: Tensor
+    rows: Tensor
+    max_count: int  # the largest of `counts`
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """x / sqrt(mean(x²) + eps) * weight, computed in float32; `weight` is float32 [columns]."""
+    x = x.float()
+    return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight).to(dtype)
+
+
+def add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x + y in float32, and its norm in `dtype`."""
+    total = x.float() + y.float()
+    return total, rms_norm(total, weight, eps, dtype)
+
+
+def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, computed in float32, contiguous; the inputs [rows, columns] may be parts of wider rows."""
+    return (F.silu(gate.float()) * up.float()).to(gate.dtype)
+
+
+def rotate(x: Tensor, rotation: Rotation, positions: Tensor) -> None:
+    """Rotates the heads of x [tokens, heads, head_dim] in place."""
+    cos, sin = (table[positions][:, None, :] for table in (rotation.cos, rotation.sin))
+    pairs = cos.shape[-1]
+    if rotation.interleaved:
+        a, b = x[..., 0 : 2 * pairs : 2], x[..., 1 : 2 * pairs : 2]
+    else:
+        a, b = x[..., :pairs], x[..., pairs : 2 * pairs]
+    first, second = a.float(), b.float()
+    a.copy_(first * cos - second * sin)
+    b.copy_(second * cos + first * sin)
+
+
+def rotate_and_store(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotation: Rotation | None,
+    positions: Tensor,
+    slots: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+) -> None:
+    """Rotates q [tokens, heads, head_dim] and k [tokens, kv_heads, head_dim] in place; writes k and v to their slots.
+
+    q, k and v may be parts of wider rows. `positions` and `slots` are int64 [tokens].
+    """
+    if rotation is not None:
+        rotate(q, rotation, positions)
+        rotate(k, rotation, positions)
+    real = slots >= 0
+    block_size = k_pages.shape[2]
+    blocks, places = slots[real] // block_size, slots[real] % block_size
+    k_pages[blocks, :, places] = k[real]
+    v_pages[blocks, :, places] = v[real]
+
+
+def paged_attention(
+    q: Tensor, k_pages: Tensor, v_pages: Tensor, ragged: Ragged, scale: float, window: int | None, out: Tensor
+) -> None:
+    """Causal attention of every new token over its sequence's tokens so far; writes their rows of `out`.
+
+    q and `out` are [tokens, heads, head_dim]. With `window`, a token sees itself and the window - 1 tokens before it.
+    """
+    tables = ragged.block_tables.tolist()
+    sizes = zip(ragged.starts.tolist(), ragged.counts.tolist(), ragged.rows.tolist(), strict=True)
+    for table, (start, count, row) in zip(tables, sizes, strict=True):
+        total = start + count
+        blocks = table[: -(-total // k_pages.shape[2])]
+        k, v = (pages[blocks].transpose(0, 1).flatten(1, 2)[:, :total] for pages in (k_pages, v_pages))
+        back = torch.arange(start, total)[:, None] - torch.arange(total)[None, :]  # how far a key is behind a query
+        seen = (back >= 0) & (back < (window or total))
+        queries = q[row : row + count].transpose(0, 1)
+        found = F.scaled_dot_product_attention(queries, k, v, attn_mask=seen, scale=scale, enable_gqa=True)
+        out[row : row + count] = found.transpose(0, 1)
