@@ -62,9 +62,9 @@ def rotate(x: Tensor, rotation: Rotation, positions: Tensor) -> None:
         a, b = x[..., 0 : 2 * pairs : 2], x[..., 1 : 2 * pairs : 2]
     else:
         a, b = x[..., :pairs], x[..., pairs : 2 * pairs]
-    first, second = a.float(), b.float()
-    a.copy_(first * cos - second * sin)
-    b.copy_(second * cos + first * sin)
+    rotated = a.float() * cos - b.float() * sin, b.float() * cos + a.float() * sin
+    a.copy_(rotated[0])
+    b.copy_(rotated[1])
 
 
 def rotate_and_store(
