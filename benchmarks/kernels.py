@@ -37,11 +37,11 @@ def main() -> int:
     longest = max(args.context, *args.rows)
     sizes = {"max_num_seqs": MOST_DECODING, "max_num_batched_tokens": longest, "max_model_len": longest + 1}
     try:
-        llm = LLM(args.model, dtype=args.dtype, enable_prefix_caching=False, **sizes)
+        llm = LLM(args.model, dtype=args.dtype, executor="native", enable_prefix_caching=False, **sizes)
     except OctavoError as error:
         print(f"kernels: {error}", file=sys.stderr)
         return 2
-    limits = measure_limits(llm.model.config.compute_dtype)
+    limits = measure_limits(llm.model.config)
     results = [row for rows in args.rows for row in measure(llm, rows, args.context, args.repeat, limits)]
     workload = {"rows": args.rows, "context": args.context, "repeat": args.repeat}
     document = describe("kernels", llm, limits, workload, results)
@@ -56,7 +56,7 @@ def main() -> int:
 def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> list[dict]:
     """The ops of a step of `rows` tokens, those of the same shape together."""
     executor = llm.model.executor
-    plan = step(rows, context, executor.block_size)
+    plan = step(rows, context, executor.sizes.block_size)
     executor.native.set_profiling(True)
     executor.run(plan)
     before = [seconds for _, seconds in executor.native.profile()]
@@ -64,7 +64,7 @@ def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> lis
         executor.run(plan)
     spent: dict[tuple[str, str], list[float]] = defaultdict(list)
     costs: dict[tuple[str, str], tuple[int, int]] = {}
-    value_bytes = 4 if llm.model.config.compute_dtype == "float32" else 2
+    value_bytes = 4 if llm.model.config == "float32" else 2
     for op, (name, seconds), start in zip(executor.tape.ops, executor.native.profile(), before, strict=True):
         if (described := cost(op, plan, value_bytes)) is not None:
             shape, read, flops = described

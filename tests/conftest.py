@@ -17,6 +17,26 @@ def isa(request):
     _native.select_isa(before)
 
 
+@pytest.fixture(params=[*_native.available_isas(), "torch"])
+def make_executor(request):
+    """Makes torch executors, and native ones with the kernels of every instruction set."""
+    import harness
+
+    before = _native.isa()
+    if request.param == "torch":
+        yield harness.make_torch
+    else:
+        _native.select_isa(request.param)
+        yield harness.make_native
+    _native.select_isa(before)
+
+
+@pytest.fixture(params=["native", "torch"])
+def executor(request):
+    """Runs a test on both executors."""
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 def one_thread_for_tiny_models(request, monkeypatch):
     """More threads make them slower, above all where other programs want the processor too."""
@@ -75,12 +95,14 @@ def tiny(tmp_path_factory, inaugural_text):
 
 
 @pytest.fixture
-def make_llm(tiny):
-    """An LLM of the tiny model, in float32; options may change that."""
+def make_llm(tiny, executor):
+    """An LLM of the tiny model, in float32, on both executors; options may change that."""
     from octavo import LLM
 
     def make(**options):
-        return LLM(str(tiny[0]), **{"dtype": "float32", "block_size": 16, "max_num_seqs": 16, **options})
+        return LLM(
+            str(tiny[0]), **{"executor": executor, "dtype": "float32", "block_size": 16, "max_num_seqs": 16, **options}
+        )
 
     return make
 

@@ -1,7 +1,10 @@
 """Small graphs, random weights, and a native executor that is driven without an engine."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
 from octavo.graph.builder import Graph
 from octavo.graph.nodes import RopeTable
@@ -76,18 +79,26 @@ def random_tensors(graph, dtype="float32", seed=0):
     return tensors
 
 
-def make_executor(graph, tensors, dtype="float32", block_size=16, num_blocks=64, max_tokens=256, fuse=True):
-    return NativeExecutor(
-        graph,
-        tensors,
-        dtype=dtype,
+def make_native(graph, tensors, dtype="float32", block_size=16, num_blocks=64, max_tokens=256, fuse=True):
+    return NativeExecutor(graph, tensors, _sizes(graph, block_size, num_blocks, max_tokens), dtype=dtype, fuse=fuse)
+
+
+def make_torch(graph, tensors, dtype="float32", block_size=16, num_blocks=64, max_tokens=256, fuse=True, **options):
+    """Torch executors always fuse."""
+    from octavo.executor.torch.executor import TorchExecutor
+
+    return TorchExecutor(graph, tensors, _sizes(graph, block_size, num_blocks, max_tokens), dtype=dtype, **options)
+
+
+def _sizes(graph, block_size, num_blocks, max_tokens):
+    return Sizes(
         vocab_size=graph.nodes[-1].columns,
         num_blocks=num_blocks,
         block_size=block_size,
         max_num_batched_tokens=max_tokens,
         max_num_seqs=40,
         max_logit_rows=max_tokens,
-        fuse=fuse,
+        max_model_len=num_blocks * block_size,
     )
 
 
@@ -114,7 +125,7 @@ def run(executor, chunks):
 
 def logits_of(executor, tokens, sizes=(), blocks=None):
     """Logits after every token, computed in chunks of the given sizes, the last of them again and again."""
-    line = Line(tokens, range(executor.num_blocks) if blocks is None else blocks)
+    line = Line(tokens, range(executor.sizes.num_blocks) if blocks is None else blocks)
     sizes, done, parts = list(sizes) or [len(tokens)], 0, []
     while done < len(tokens):
         size = min(sizes.pop(0) if len(sizes) > 1 else sizes[0], len(tokens) - done)
@@ -130,3 +141,26 @@ def random_tokens(count, vocab=131, seed=0):
 def error(found, expected):
     """The largest difference, relative to the largest expected value."""
     return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+def spoil(executor, monkeypatch, value, when=lambda chunk: True):
+    """Makes the executor give `value` among the logits of the chunks that `when` picks."""
+    run, rows = executor.run, []
+
+    def spoil_rows(logits):
+        logits[rows, 77] = value
+        return logits
+
+    def run_native(plan, draws):
+        result = run(plan, draws)
+        return replace(result, logits=spoil_rows(result.logits.copy()))
+
+    def spoiled(plan, draws):
+        ranges = plan.logit_rows()[1]
+        rows[:] = [found[-1] for chunk, found in zip(plan.chunks, ranges, strict=True) if found and when(chunk)]
+        return run(plan, draws) if executor.runs_ahead else run_native(plan, draws)
+
+    if executor.runs_ahead:  # it draws before it returns
+        compute = executor.interpreter.logits
+        monkeypatch.setattr(executor.interpreter, "logits", lambda hidden: spoil_rows(compute(hidden)))
+    monkeypatch.setattr(executor, "run", spoiled)

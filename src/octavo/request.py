@@ -107,6 +107,21 @@ class StepPlan:
     def num_tokens(self) -> int:
         return sum(chunk.count for chunk in self.chunks)
 
+    def logit_rows(self) -> tuple[list[int], list[range]]:
+        """The step's rows (a token each, chunk by chunk) whose logits are wanted, and each chunk's range among these.
+
+        Of a chunk that is the newest token's; all its tokens' if the request wants prompt logits; or none.
+        """
+        wanted: list[int] = []
+        ranges = []
+        end = 0
+        for chunk in self.chunks:
+            end += chunk.count
+            count = chunk.count if chunk.request.needs_prompt_logits else int(chunk.is_last)
+            ranges.append(range(len(wanted), len(wanted) + count))
+            wanted += range(end - count, end)
+        return wanted, ranges
+
 
 @dataclass(slots=True)
 class Logprob:

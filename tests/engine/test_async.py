@@ -3,10 +3,10 @@
 import asyncio
 import gc
 import threading
-from dataclasses import replace
 
 import pytest
 
+from harness import spoil
 from octavo import AsyncLLM, SamplingParams
 from octavo.engine.inputs import read_prompt
 from octavo.errors import (
@@ -24,11 +24,16 @@ LONG = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
 
 
 @pytest.fixture
-def make_async(tiny):
+def make_async(tiny, executor):
     made = []
 
     def make(**options):
-        made.append(AsyncLLM(str(tiny[0]), **{"dtype": "float32", "block_size": 16, "max_num_seqs": 16, **options}))
+        made.append(
+            AsyncLLM(
+                str(tiny[0]),
+                **{"executor": executor, "dtype": "float32", "block_size": 16, "max_num_seqs": 16, **options},
+            )
+        )
         return made[-1]
 
     yield make
@@ -214,16 +219,6 @@ def test_a_second_request_of_the_same_id_is_refused_and_the_first_goes_on(allm, 
 
 
 def test_nan_logits_fail_that_request_alone(allm, monkeypatch):
-    run = allm.model.executor.run
-
-    def spoiled(plan, draws):
-        result = run(plan, draws)
-        logits = result.logits.copy()
-        for chunk, rows in zip(plan.chunks, result.rows, strict=True):
-            if chunk.request.id == "bad" and rows:
-                logits[rows.start : rows.stop] = float("nan")
-        return replace(result, logits=logits)
-
     async def main():
         good = asyncio.create_task(collect(allm, TEXT, LONG))
         with pytest.raises(NumericalError):
@@ -231,7 +226,7 @@ def test_nan_logits_fail_that_request_alone(allm, monkeypatch):
         assert (await good)[-1].finished
         await settle(allm)
 
-    monkeypatch.setattr(allm.model.executor, "run", spoiled)
+    spoil(allm.model.executor, monkeypatch, float("nan"), lambda chunk: chunk.request.id == "bad")
     asyncio.run(main())
 
 

@@ -79,11 +79,14 @@ def test_a_beam_s_score_is_the_sum_of_its_tokens_logprobs(llm, tiny):
         assert beam.cumulative_logprob == pytest.approx(total, abs=1e-4)
 
 
-def test_beams_under_pressure_are_the_same(make_llm):
-    expected = octavo_beams(make_llm(), PROMPTS, 4, ENDS)
+def test_beams_under_pressure_are_the_same(make_llm, executor):
+    def seen(outputs):
+        close = pytest.approx if executor == "torch" else float  # only the native executor is the same to the last bit
+        return [[(o.token_ids, o.text, close(o.cumulative_logprob)) for o in output.outputs] for output in outputs]
+
+    expected = seen(octavo_beams(make_llm(), PROMPTS, 4, ENDS))
     for options in ({"num_gpu_blocks_override": 13}, {"max_num_seqs": 4}, {"max_num_batched_tokens": 16}):
-        found = octavo_beams(make_llm(**options), PROMPTS, 4, ENDS)
-        assert [output.outputs for output in found] == [output.outputs for output in expected]
+        assert seen(octavo_beams(make_llm(**options), PROMPTS, 4, ENDS)) == expected
 
 
 def test_beam_search_by_its_own_method_gives_the_same(llm):

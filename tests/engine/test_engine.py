@@ -100,7 +100,8 @@ def test_what_an_aborted_request_had_is_returned(engine):
     for _ in range(3):
         engine.step()
     output = engine.abort("a")
-    assert (len(output.outputs[0].token_ids), output.outputs[0].finish_reason) == (3, "abort")
+    known = 2 if engine.model.executor.runs_ahead else 3
+    assert (len(output.outputs[0].token_ids), output.outputs[0].finish_reason) == (known, "abort")
 
 
 def test_an_id_can_be_used_again_only_once_it_is_free(engine):

@@ -7,7 +7,7 @@ import pytest
 from checkpoints import SIZES, save_checkpoint, save_tokenizer
 from octavo import LLM
 from octavo.config import EngineConfig
-from octavo.engine import loading, memory
+from octavo.engine import backend, memory
 from octavo.errors import MemoryPlanError
 from octavo.executor.native.lowering import lower
 from octavo.models import load_declaration
@@ -29,8 +29,8 @@ CONFIG = {
 def plan(free, **options):
     model = load_declaration(CONFIG, "config.json", options.get("max_model_len"))
     graph = model.build()
-    config = EngineConfig(gpu_memory_utilization=1.0, **options)
-    return memory.plan_memory(config, graph, lower(graph), model.max_positions, model.vocab_size, free)
+    config = EngineConfig(**options)
+    return memory.plan_memory(config, graph, lower(graph), model.max_positions, model.vocab_size, free, 100 * MIB)
 
 
 def test_with_plenty_of_memory_all_sequences_can_be_as_long_as_the_model_allows():
@@ -83,8 +83,8 @@ def test_a_model_that_is_too_large_says_how_much_is_missing():
 
 
 def test_llm_refuses_before_anything_is_loaded(tiny, monkeypatch):
-    monkeypatch.setattr(loading, "free_memory", lambda: 20 * MIB)
-    monkeypatch.setattr(loading, "NativeExecutor", None)
+    monkeypatch.setattr(backend, "free_memory", lambda: 20 * MIB)
+    monkeypatch.setattr("octavo.executor.native.executor.NativeExecutor", None)
     with pytest.raises(MemoryPlanError, match=r"does not fit: weights .* but 18 MiB may be used"):
         LLM(str(tiny[0]))
 

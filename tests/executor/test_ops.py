@@ -1,4 +1,4 @@
-"""The native executor against the plain interpreter of the graph, for every kind of node and every shape."""
+"""Both executors against the plain interpreter of the graph, for every kind of node and every shape."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from harness import (
     decoder,
     error,
     logits_of,
-    make_executor,
+    make_native,
     random_tensors,
     random_tokens,
     run,
@@ -49,7 +49,7 @@ def assert_close(found, graph, tensors, tokens, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_logits_are_the_reference_s(isa, shape, dtype):
+def test_logits_are_the_reference_s(make_executor, shape, dtype):
     graph = decoder(**shape)
     tensors = random_tensors(graph, dtype)
     tokens = random_tokens(97)
@@ -57,7 +57,7 @@ def test_logits_are_the_reference_s(isa, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_number_of_rows_gives_the_reference_s_logits(isa, dtype):
+def test_any_number_of_rows_gives_the_reference_s_logits(make_executor, dtype):
     graph = decoder(vocab=1003)
     tensors = random_tensors(graph, dtype)
     executor = make_executor(graph, tensors, dtype)
@@ -69,7 +69,7 @@ def test_any_number_of_rows_gives_the_reference_s_logits(isa, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("block_size", [16, 32, 64, 128, 256])
-def test_blocks_of_any_size_in_any_order_give_the_reference_s_logits(isa, block_size, dtype):
+def test_blocks_of_any_size_in_any_order_give_the_reference_s_logits(make_executor, block_size, dtype):
     graph = decoder()
     tensors = random_tensors(graph, dtype)
     executor = make_executor(graph, tensors, dtype, block_size, num_blocks=40)
@@ -80,7 +80,7 @@ def test_blocks_of_any_size_in_any_order_give_the_reference_s_logits(isa, block_
 
 @pytest.mark.parametrize("window", [None, 100, 300])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_contexts_of_several_segments_give_the_reference_s_logits(isa, threads, dtype, window):
+def test_contexts_of_several_segments_give_the_reference_s_logits(make_executor, threads, dtype, window):
     threads(2)
     graph = decoder(window=window, layers=1)
     tensors = random_tensors(graph, dtype)
@@ -95,7 +95,7 @@ def test_fusion_changes_no_bit(isa, dtype, shape):
     graph = decoder(**SHAPES[shape])
     tensors = random_tensors(graph, dtype)
     tokens = random_tokens(97)
-    fused, plain = (logits_of(make_executor(graph, tensors, dtype, fuse=fuse), tokens) for fuse in (True, False))
+    fused, plain = (logits_of(make_native(graph, tensors, dtype, fuse=fuse), tokens) for fuse in (True, False))
     assert len(lower(graph).ops) < len(lower(graph, fuse=False).ops)
     np.testing.assert_array_equal(fused, plain)
 
@@ -105,7 +105,7 @@ def test_fusion_changes_no_bit(isa, dtype, shape):
 def test_chunks_batches_and_threads_change_no_bit(isa, threads, dtype, window):
     """Contexts beyond 256 and 512 tokens are reduced in segments, which threads may share."""
     graph = decoder(hidden=39, inner=57, window=window)
-    executor = make_executor(graph, random_tensors(graph, dtype), dtype, num_blocks=192, max_tokens=600)
+    executor = make_native(graph, random_tensors(graph, dtype), dtype, num_blocks=192, max_tokens=600)
     tokens = random_tokens(600)
     threads(1)
     alone = logits_of(executor, tokens)
@@ -119,9 +119,9 @@ def test_chunks_batches_and_threads_change_no_bit(isa, threads, dtype, window):
 def assert_batch_is_alone(executor, tokens, alone):
     """Prefixes of `tokens`, of many lengths, end in one step together: by one token, or by five."""
     lengths = [6, 17, 33, 257, 300, 513, 600, 100]
-    lines, blocks = [], iter(range(executor.num_blocks))
+    lines, blocks = [], iter(range(executor.sizes.num_blocks))
     for length in lengths:
-        line = Line(tokens[:length], [next(blocks) for _ in range(-(-length // executor.block_size))])
+        line = Line(tokens[:length], [next(blocks) for _ in range(-(-length // executor.sizes.block_size))])
         run(executor, [line.chunk(length - 5 if length % 2 else length - 1)])
         lines.append(line)
     logits = run(executor, [line.chunk(len(line.sequence.tokens) - line.sequence.num_computed) for line in lines])
@@ -134,8 +134,8 @@ def test_what_a_block_held_before_does_not_matter(dtype):
     graph = decoder()
     tensors = random_tensors(graph, dtype)
     tokens = random_tokens(37)
-    fresh = logits_of(make_executor(graph, tensors, dtype), tokens, [1])
-    executor = make_executor(graph, tensors, dtype)
+    fresh = logits_of(make_native(graph, tensors, dtype), tokens, [1])
+    executor = make_native(graph, tensors, dtype)
     logits_of(executor, random_tokens(200, seed=5))
     np.testing.assert_array_equal(logits_of(executor, tokens, [1]), fresh)
 
@@ -143,7 +143,7 @@ def test_what_a_block_held_before_does_not_matter(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_copied_block_has_the_source_s_contents(dtype):
     graph = decoder()
-    executor = make_executor(graph, random_tensors(graph, dtype), dtype)
+    executor = make_native(graph, random_tensors(graph, dtype), dtype)
     tokens = random_tokens(20)
     alone = logits_of(executor, tokens)
     line = Line(tokens, [0, 1])
@@ -172,7 +172,7 @@ def branched_graph():
 
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_values_with_several_uses_stay_until_the_last(isa, dtype, fuse):
+def test_values_with_several_uses_stay_until_the_last(make_executor, dtype, fuse):
     graph = branched_graph()
     tensors = random_tensors(graph, dtype)
     tokens = random_tokens(30)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness import decoder, make_executor, random_tensors, random_tokens
+from harness import decoder, make_native, random_tensors, random_tokens
 from octavo import _native
 
 TOKENS = random_tokens(20)
@@ -49,7 +49,7 @@ def run(executor, **step):
 
 def prefilled():
     graph = decoder()
-    executor = make_executor(graph, random_tensors(graph))
+    executor = make_native(graph, random_tensors(graph))
     run(executor, tokens=TOKENS[:16], starts=[0], counts=[16], logit_rows=[])
     return executor
 
@@ -81,7 +81,7 @@ def test_sizes_that_kernels_can_t_handle_are_refused(config):
 
 def test_a_type_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="float32 or bfloat16, got int7"):
-        make_executor(decoder(), {}, dtype="int7")
+        make_native(decoder(), {}, dtype="int7")
 
 
 def test_weights_must_have_as_many_bytes_as_their_shape_says():

@@ -60,9 +60,9 @@ def first_difference(reference, num_prompt, tokens):
     return None
 
 
-def test_64_greedy_tokens_of_20_prompts_are_transformers_s(real_model, transformers_model, prompts):
+def test_64_greedy_tokens_of_20_prompts_are_transformers_s(executor, real_model, transformers_model, prompts):
     assert len(prompts) == 20
-    llm = LLM(str(real_model), dtype="float32", max_model_len=1024, max_num_seqs=20)
+    llm = LLM(str(real_model), executor=executor, dtype="float32", max_model_len=1024, max_num_seqs=20)
     params = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
     outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False)
     differences = {}
@@ -84,9 +84,9 @@ def perplexity(logprobs, tokens):
     return float(np.exp(-logprobs[np.arange(len(tokens) - 1), tokens[1:]].mean()))
 
 
-def test_bfloat16_is_as_good_as_the_reference(real_model, transformers_model, text_tokens):
+def test_bfloat16_is_as_good_as_the_reference(executor, real_model, transformers_model, text_tokens):
     tokens = text_tokens[:1024]
-    llm = LLM(str(real_model), dtype="bfloat16", max_model_len=1024, max_num_seqs=1)
+    llm = LLM(str(real_model), executor=executor, dtype="bfloat16", max_model_len=1024, max_num_seqs=1)
     found = log_softmax(logits_of(llm.model.executor, tokens, [64]))
     expected = log_softmax(transformers_logits(transformers_model, tokens))
     divergence = (np.exp(expected) * (expected - found)).sum(axis=-1).mean()

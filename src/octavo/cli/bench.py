@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     from octavo.cli import report
 
     llm = _load(kind, args)
-    limits = report.measure_limits(llm.model.config.compute_dtype)
+    limits = report.measure_limits(llm.model.config)
     bench = {"latency": _latency, "throughput": _throughput}[kind]
     workload, results = bench(llm, args, limits)
     document = report.describe(kind, llm, limits, workload, results)

@@ -64,12 +64,20 @@ MODEL_FLAGS = (
     ),
 )
 ENGINE_FLAGS = (
-    Flag("dtype", str, "TYPE", "auto, bfloat16 or float32"),
+    Flag("device", str, "DEVICE", "auto, cpu or cuda; auto takes a GPU where PyTorch and Triton are there for it"),
+    Flag("executor", str, "NAME", "auto, native (on the CPU) or torch"),
+    Flag("dtype", str, "TYPE", "auto, bfloat16, half (float16; on the native executor bfloat16) or float32"),
     Flag("max_model_len", count, "N", "tokens of prompt and output together; 4k is 4000, 4K is 4096"),
     Flag("max_num_seqs", int, "N", "requests that run at once"),
     Flag("max_num_batched_tokens", count, "N", "tokens computed in one step"),
     Flag("block_size", int, "N", "tokens of a KV cache block"),
-    Flag("gpu_memory_utilization", float, "SHARE", "share of the free memory to use, also on a CPU"),
+    Flag(
+        "gpu_memory_utilization",
+        float,
+        "SHARE",
+        "share of a GPU's memory to use, or of a CPU's free memory",
+    ),
+    Flag("enforce_eager", None, None, "on a GPU, capture no CUDA graphs"),
     Flag("num_gpu_blocks_override", int, "N", "KV cache blocks, instead of as many as are useful and fit"),
     Flag("enable_prefix_caching", None, None, "keep the KV cache of prompts' beginnings"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),

@@ -9,6 +9,7 @@ from octavo import __version__, _native
 from octavo.cli.speed import machine, measured_bandwidth, model_cost
 
 if TYPE_CHECKING:
+    from octavo.config import EngineConfig
     from octavo.llm import LLM
 
 Json = dict[str, Any]
@@ -37,10 +38,15 @@ def shares(read: float, flops: float, limits: Json) -> Json:
     }
 
 
-def measure_limits(dtype: str) -> Json:
-    """What this machine does at most, measured: reading memory, and multiplying in the model's type."""
-    flops = _native.matmul_flops(dtype == "float32")
-    return {"bytes_per_second": measured_bandwidth(), "flops_per_second": flops}
+def measure_limits(config: EngineConfig) -> Json:
+    """What the model's device does at most, measured: reading memory, and multiplying in the model's type."""
+    if config.device == "cpu":
+        flops = _native.matmul_flops(config.dtype == "float32")
+        return {"bytes_per_second": measured_bandwidth(), "flops_per_second": flops}
+    from octavo.executor.torch import limits
+
+    flops = limits.matmul_flops(config.dtype)
+    return {"bytes_per_second": limits.memory_bandwidth(), "flops_per_second": flops}
 
 
 def describe(kind: str, llm: LLM, limits: Json, workload: Json, results: Any) -> Json:
@@ -50,8 +56,8 @@ def describe(kind: str, llm: LLM, limits: Json, workload: Json, results: Any) ->
         "kind": kind,
         "octavo": __version__,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine() | {"limits": limits},
-        "model": {"name": llm.model.name, "dtype": llm.model.config.compute_dtype},
+        "machine": machine(llm.model.config) | {"limits": limits},
+        "model": {"name": llm.model.name, "dtype": llm.model.config.dtype},
         "workload": workload,
         "results": results,
     }
@@ -63,10 +69,10 @@ def header(document: Json) -> str:
     limits = machine["limits"]
     bandwidth = limits["bytes_per_second"]
     memory = "unknown" if bandwidth is None else f"{bandwidth / 1e9:.1f} GB/s"
+    cpu = f"{machine['processor']}, {machine['threads']} threads, {machine['isa']}"
     return (
         f"octavo {document['octavo']}: {model['name']}, {model['dtype']}\n"
-        f"{machine['processor']}, {machine['threads']} threads, {machine['isa']}; limits: memory {memory}, "
-        f"matmul {limits['flops_per_second'] / 1e9:.0f} GFLOP/s"
+        f"{machine.get('gpu', cpu)}; limits: memory {memory}, matmul {limits['flops_per_second'] / 1e9:.0f} GFLOP/s"
     )
 
 

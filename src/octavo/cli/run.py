@@ -189,7 +189,7 @@ def _speed(llm: LLM, metrics: RequestMetrics, num_read: int, num_written: int) -
     if per_token is not None:
         context = num_read + num_written // 2
         read = speed.model_cost(llm.model, [(1, context)], 1).read_bytes / per_token
-        limit = speed.measured_bandwidth()
+        limit = speed.measured_bandwidth() if llm.model.config.device == "cpu" else None
     share = read / limit if read and limit else None
     return {"timings": timings, "bandwidth": {"bytes_per_second": read, "machine": limit, "share": share}}
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from octavo import _native
+from octavo.config import EngineConfig
 from octavo.engine.loading import LoadedModel
 from octavo.engine.memory import free_memory
 from octavo.graph.cost import StepCost, step_cost
@@ -34,7 +35,7 @@ def measured_bandwidth() -> float | None:
 
 def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: int) -> StepCost:
     """`step_cost` of a loaded model: for each sequence, (tokens computed, tokens in its cache afterwards)."""
-    return step_cost(model.graph, 4 if model.config.compute_dtype == "float32" else 2, contexts, logit_rows)
+    return step_cost(model.graph, 4 if model.config.dtype == "float32" else 2, contexts, logit_rows)
 
 
 def first_token_seconds(metrics: RequestMetrics) -> float:
@@ -51,9 +52,14 @@ def seconds_per_token(metrics: RequestMetrics, num_tokens: int) -> float | None:
     return seconds / (num_tokens - 1) if num_tokens > 1 and seconds > 0 else None
 
 
-def machine() -> dict[str, Any]:
-    """The machine, for reports: processor, threads, instruction set."""
-    return {"processor": _processor(), "threads": _native.num_threads(), "isa": _native.isa()}
+def machine(config: EngineConfig) -> dict[str, Any]:
+    """The machine, for reports: processor, threads, instruction set, and the GPU if the model runs on it."""
+    found = {"processor": _processor(), "threads": _native.num_threads(), "isa": _native.isa()}
+    if config.device == "cuda":
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def _processor() -> str:

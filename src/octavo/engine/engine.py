@@ -48,7 +48,7 @@ class Engine:
     def __init__(self, model: LoadedModel):
         config, plan = model.config, model.plan
         self.model = model
-        root = f"{model.name}\0{config.compute_dtype}".encode()
+        root = f"{model.name}\0{config.dtype}".encode()
         self.scheduler = Scheduler(
             BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching, root),
             max_num_seqs=config.max_num_seqs,

@@ -11,11 +11,10 @@ from typing import Any
 
 from octavo import _native
 from octavo.config import EngineConfig, thread_count
-from octavo.engine.memory import MemoryPlan, free_memory, plan_memory
+from octavo.engine.backend import backend_of
+from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
-from octavo.executor.base import Executor
-from octavo.executor.native.executor import NativeExecutor
-from octavo.executor.native.lowering import lower
+from octavo.executor.base import Executor, Sizes
 from octavo.graph.builder import Graph
 from octavo.models import load_declaration
 from octavo.text.chat_template import ChatTemplate
@@ -62,19 +61,21 @@ def load(config: EngineConfig) -> LoadedModel:
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph = model.build()
         tensors = bind(graph.weights, checkpoint, model.ignored)
-        plan = plan_memory(config, graph, lower(graph), model.max_positions, model.vocab_size, free_memory())
-        executor = NativeExecutor(
-            graph,
-            tensors,
-            dtype=config.compute_dtype,
+        backend = backend_of(config)
+        usable = backend.usable_memory(config.gpu_memory_utilization)
+        plan = plan_memory(
+            config, graph, backend.footprint(graph), model.max_positions, model.vocab_size, usable, backend.reserve
+        )
+        sizes = Sizes(
             vocab_size=model.vocab_size,
             num_blocks=plan.num_blocks,
             block_size=plan.block_size,
             max_num_batched_tokens=plan.max_num_batched_tokens,
             max_num_seqs=config.max_num_seqs,
             max_logit_rows=plan.max_logit_rows,
-            release=lambda name: forget_pages(tensors[name]),
+            max_model_len=plan.max_model_len,
         )
+        executor = backend.executor(graph, tensors, sizes, config, lambda name: forget_pages(tensors[name]))
         text = tokenizer.result()
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 from octavo.config import EngineConfig
 from octavo.errors import MemoryPlanError
-from octavo.executor.base import Footprint
+from octavo.executor.base import Footprint, Sizes
 from octavo.graph.builder import Graph
 from octavo.graph.cost import weight_bytes
 
-RESERVE = 100 << 20  # Python, its libraries, and the tokenizer
 LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run at once
 
 
@@ -20,7 +19,7 @@ LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run 
 class MemoryPlan:
     """Bytes of everything, and the sizes that follow from them."""
 
-    free: int  # that may be used
+    usable: int
     weights: int
     workspace: int
     kv_bytes_per_block: int
@@ -39,7 +38,7 @@ class MemoryPlan:
             f"weights {show(self.weights)} + workspace {show(self.workspace)} + KV cache {show(self.kv_cache)} "
             f"({self.num_blocks * self.block_size} tokens)"
         )
-        return f"{parts} = {show(self.weights + self.workspace + self.kv_cache)} of {show(self.free)} free"
+        return f"{parts} = {show(self.weights + self.workspace + self.kv_cache)} of {show(self.usable)}"
 
 
 def show(size: int) -> str:
@@ -53,22 +52,32 @@ def plan_memory(
     footprint: Footprint,
     max_positions: int,
     vocab_size: int,
-    free: int,
+    usable: int,
+    reserve: int,
 ) -> MemoryPlan:
-    """How large a KV cache is useful and fits into `free` bytes. Raises MemoryPlanError with the arithmetic.
+    """How large a KV cache is useful and fits into `usable` bytes. Raises MemoryPlanError with the arithmetic.
 
-    `footprint` tells what the executor makes of the graph.
+    `footprint` tells what the executor makes of the graph; `reserve` are bytes to leave for everything else.
     """
-    size = 4 if config.compute_dtype == "float32" else 2
+    size = 4 if config.dtype == "float32" else 2
     length = config.max_model_len or max_positions
     batch = max(config.max_num_batched_tokens, config.max_num_seqs)
     if not config.enable_chunked_prefill:
         batch = max(batch, length)
     logit_rows = max(config.max_num_seqs, min(256, LOGIT_ROWS_BYTES // (4 * vocab_size)))
+    largest = Sizes(
+        vocab_size=vocab_size,
+        num_blocks=0,
+        block_size=config.block_size,
+        max_num_batched_tokens=batch,
+        max_num_seqs=config.max_num_seqs,
+        max_logit_rows=logit_rows,
+        max_model_len=length,
+    )
     plan = MemoryPlan(
-        free=int(free * config.gpu_memory_utilization),
+        usable=usable,
         weights=weight_bytes(graph, size),
-        workspace=RESERVE + footprint.workspace_bytes(size, batch, logit_rows),
+        workspace=reserve + footprint.workspace_bytes(size, largest),
         kv_bytes_per_block=footprint.kv_bytes_per_token(size) * config.block_size,
         num_blocks=0,
         block_size=config.block_size,
@@ -77,7 +86,7 @@ def plan_memory(
         max_logit_rows=logit_rows,
     )
     blocks_of_one = -(-length // config.block_size)
-    affordable = (plan.free - plan.weights - plan.workspace) // plan.kv_bytes_per_block
+    affordable = (plan.usable - plan.weights - plan.workspace) // plan.kv_bytes_per_block
     wanted = config.num_gpu_blocks_override or blocks_of_one * config.max_num_seqs
     enough = blocks_of_one if config.max_model_len else min(blocks_of_one, -(-2048 // config.block_size))
     if affordable < min(enough, wanted):
@@ -92,12 +101,12 @@ def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:
     message = (
         f"the model does not fit: weights {show(plan.weights)} + workspace {show(plan.workspace)} + KV cache "
         f"{show(kv)} for one request of {blocks * plan.block_size} tokens = {show(total)}, "
-        f"but {show(max(0, plan.free))} may be used"
+        f"but {show(max(0, plan.usable))} may be used"
     )
     fits = affordable * plan.block_size
     if fits >= 128:
         return f"{message}; max_model_len={fits} would fit"
-    return f"{message}; a smaller model, or {show(total - plan.free)} more free memory would do"
+    return f"{message}; a smaller model, or {show(total - plan.usable)} more free memory would do"
 
 
 def free_memory() -> int:

@@ -51,8 +51,7 @@ class Sampled(Protocol):
 class StepResult(Protocol):
     """What a step gives. The step may still be running: to read tokens or logits is to wait for them.
 
-    `rows[i]` is the range of rows of the plan's i-th chunk: its last token's if the chunk reaches the newest token, all
-    its tokens' if the request wants prompt logits, none otherwise.
+    `rows[i]` is the range of rows of the plan's i-th chunk, see `StepPlan.logit_rows`.
     """
 
     @property
@@ -66,10 +65,23 @@ class StepResult(Protocol):
     def sampled(self) -> Sampled: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What an executor must have room for: KV blocks, the limits of a step, and the longest sequence."""
+
+    vocab_size: int
+    num_blocks: int
+    block_size: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    max_logit_rows: int
+    max_model_len: int
+
+
 class Footprint(Protocol):
     """What an executor takes for a graph besides its weights."""
 
-    def workspace_bytes(self, bytes_per_value: int, max_tokens: int, max_logit_rows: int) -> int: ...
+    def workspace_bytes(self, bytes_per_value: int, sizes: Sizes) -> int: ...
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int: ...
 
@@ -78,13 +90,7 @@ class Executor(Protocol):
     """Runs steps of one model. It owns the weights and the KV cache."""
 
     @property
-    def num_blocks(self) -> int: ...
-
-    @property
-    def block_size(self) -> int: ...
-
-    @property
-    def max_logit_rows(self) -> int: ...
+    def sizes(self) -> Sizes: ...
 
     @property
     def runs_ahead(self) -> bool:

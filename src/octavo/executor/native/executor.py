@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from octavo import _native
-from octavo.executor.base import Draw, Logits
+from octavo.executor.base import Draw, Logits, Sizes
 from octavo.executor.native import lowering
 from octavo.executor.native.lowering import PackedWeights, Tape
 from octavo.graph.builder import Graph
@@ -48,19 +48,13 @@ class NativeExecutor:
         self,
         graph: Graph,
         tensors: Mapping[str, StoredTensor],
+        sizes: Sizes,
         *,
         dtype: str,
-        vocab_size: int,
-        num_blocks: int,
-        block_size: int,
-        max_num_batched_tokens: int,
-        max_num_seqs: int,
-        max_logit_rows: int,
         release: Callable[[str], None] = lambda name: None,
         fuse: bool = True,
     ):
-        self.num_blocks, self.block_size = num_blocks, block_size
-        self.max_logit_rows = max_logit_rows
+        self.sizes = sizes
         self.runs_ahead = False  # host and device are one: there is nothing to overlap
         self.tape = lowering.lower(graph, fuse=fuse)
         attention = self.tape.attention
@@ -69,12 +63,12 @@ class NativeExecutor:
             num_layers=1 + max(op.node.layer for op in self.tape.ops if isinstance(op, lowering.AttentionOp)),
             kv_heads=attention.kv_heads,
             head_dim=attention.head_dim,
-            page_tokens=block_size,
-            num_pages=num_blocks,
-            max_tokens=max_num_batched_tokens,
-            max_sequences=max_num_seqs,
-            max_logit_rows=max_logit_rows,
-            vocab_size=vocab_size,
+            page_tokens=sizes.block_size,
+            num_pages=sizes.num_blocks,
+            max_tokens=sizes.max_num_batched_tokens,
+            max_sequences=sizes.max_num_seqs,
+            max_logit_rows=sizes.max_logit_rows,
+            vocab_size=sizes.vocab_size,
         )
         _Loader(self.native, self.tape, tensors, dtype, release).load()
 
@@ -84,14 +78,9 @@ class NativeExecutor:
     def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> NativeStepResult:
         """Computes one step. The plan's block copies come first."""
         tokens: list[int] = []
-        logit_rows: list[int] = []
-        rows: list[range] = []
         for chunk in plan.chunks:
-            end = chunk.start + chunk.count
-            tokens += chunk.sequence.tokens[chunk.start : end]
-            first = len(tokens) - (chunk.count if chunk.request.needs_prompt_logits else int(chunk.is_last))
-            rows.append(range(len(logit_rows), len(logit_rows) + len(tokens) - first))
-            logit_rows += range(first, len(tokens))
+            tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+        logit_rows, rows = plan.logit_rows()
         self.native.run(
             np.array(tokens, np.int32),
             np.array([chunk.start for chunk in plan.chunks], np.int32),

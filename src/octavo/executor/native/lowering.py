@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from octavo.executor.base import Sizes
 from octavo.graph.builder import Graph
 from octavo.graph.nodes import (
     Add,
@@ -118,13 +119,13 @@ class Tape:
         columns = -(-node.head_dim // 2) * 2 + -(-node.head_dim // 16) * 16  # of a key, of a value
         return layers * node.kv_heads * columns * bytes_per_value
 
-    def workspace_bytes(self, bytes_per_value: int, max_tokens: int, max_logit_rows: int) -> int:
-        """Bytes of all buffers for steps of up to so many tokens and rows of logits."""
+    def workspace_bytes(self, bytes_per_value: int, sizes: Sizes) -> int:
+        """Bytes of all buffers for the largest steps."""
         return sum(
             -(-buffer.columns // 16)
             * 16  # rows are padded to whole SIMD registers
             * (4 if buffer.floats else bytes_per_value)
-            * (max_logit_rows if buffer.logit_rows else max_tokens)
+            * (sizes.max_logit_rows if buffer.logit_rows else sizes.max_num_batched_tokens)
             for buffer in self.buffers
         )
 

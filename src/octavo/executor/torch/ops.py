@@ -6,11 +6,14 @@ block * block_size + its place in the block; a negative one belongs to padding, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from octavo.sampling.reference import GREEDY_BELOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +112,55 @@ def paged_attention(
         queries = q[row : row + count].transpose(0, 1)
         found = F.scaled_dot_product_attention(queries, k, v, attn_mask=seen, scale=scale, enable_gqa=True)
         out[row : row + count] = found.transpose(0, 1)
+
+
+def draw(logits: Tensor, numbers: Tensor, top_k: Tensor) -> Tensor:
+    """A token for each row of `logits`, float32 [draws, vocabulary]: int64 [draws]; any where none is possible.
+
+    `numbers` has temperature, top_p, min_p and a random number in (0, 1] of each: float64 [4, draws]. Temperatures
+    below GREEDY_BELOW take the likeliest token. `top_k` is int32 [draws]; 0 keeps all.
+    """
+    parameters = zip(*numbers.tolist(), top_k.tolist(), strict=True)
+    return torch.tensor([_draw(row.double(), *one) for row, one in zip(logits, parameters, strict=True)])
+
+
+def _draw(row: Tensor, temperature: float, top_p: float, min_p: float, uniform: float, top_k: int) -> int:
+    if temperature < GREEDY_BELOW:
+        return int(row.argmax())
+    below_peak = row - row.max()
+    weights = torch.exp(below_peak / temperature)
+    ids = torch.arange(len(row))
+    if 0 < top_k < len(row) or top_p < 1 or min_p > 0:
+        ids = row.argsort(descending=True, stable=True)
+        ids = ids[row[ids] > -torch.inf]
+        if min_p > 0:
+            ids = ids[below_peak[ids] >= temperature * math.log(min_p)]
+        if 0 < top_k < len(row):
+            ids = ids[:top_k]
+        if top_p < 1:
+            cumulative = weights[ids].cumsum(0)
+            ids = ids[: 1 + int(torch.searchsorted(cumulative, top_p * cumulative[-1]))]
+    cumulative = weights[ids].cumsum(0)
+    if not cumulative[-1:].isfinite().all():
+        return 0
+    return int(ids[torch.searchsorted(cumulative, uniform * cumulative[-1])])
+
+
+def penalise(logits: Tensor, history: Tensor, places: Tensor, penalties: Tensor) -> None:
+    """Applies penalties to logits [rows, vocabulary] in place.
+
+    `places` has each sequence's row of `history`, its prompt's length and its whole length, int64 [3, rows];
+    `penalties` repetition, frequency and presence, float32 [3, rows].
+    """
+    table_rows, num_prompt, num_tokens = places[:, :, None]
+    tokens = history[table_rows[:, 0]].long()
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    exists = position < num_tokens
+    seen, count = torch.zeros_like(logits), torch.zeros_like(logits)
+    seen.scatter_add_(1, tokens, exists.float())
+    count.scatter_add_(1, tokens, (exists & (position >= num_prompt)).float())
+    repetition, frequency, presence = penalties[:, :, None]
+    repeated = torch.where(logits > 0, logits / repetition, logits * repetition)
+    logits.copy_(torch.where(seen > 0, repeated, logits))
+    logits -= frequency * count
+    logits -= presence * (count > 0)

@@ -1,0 +1,91 @@
+"""The executors as loading sees them: what a graph will take of their memory, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from octavo.config import EngineConfig
+from octavo.engine.memory import free_memory
+from octavo.executor.base import Executor, Footprint, Sizes
+from octavo.graph.builder import Graph
+from octavo.weights.tensor import StoredTensor
+
+Release = Callable[[str], None]
+
+
+class Backend(Protocol):
+    """`reserve` is what a process takes besides its model: bytes of the memory in question."""
+
+    reserve: int
+
+    def usable_memory(self, share: float) -> int:
+        """Bytes that an engine may take, if `share` is its part of the memory."""
+
+    def footprint(self, graph: Graph) -> Footprint: ...
+
+    def executor(
+        self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, config: EngineConfig, release: Release
+    ) -> Executor:
+        """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `release`."""
+
+
+class NativeBackend:
+    """The share is one of the memory that is free now."""
+
+    reserve = 100 << 20  # Python, its libraries, and the tokenizer
+
+    def usable_memory(self, share: float) -> int:
+        return int(free_memory() * share)
+
+    def footprint(self, graph: Graph) -> Footprint:
+        from octavo.executor.native.lowering import lower
+
+        return lower(graph)
+
+    def executor(
+        self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, config: EngineConfig, release: Release
+    ) -> Executor:
+        from octavo.executor.native.executor import NativeExecutor
+
+        return NativeExecutor(graph, tensors, sizes, dtype=config.dtype, release=release)
+
+
+class TorchBackend:
+    """On CUDA the share is one of all the device's memory, others' part included, as vLLM has it."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.reserve = 500 << 20 if device == "cpu" else 1 << 30  # PyTorch; on CUDA the workspaces of its libraries
+
+    def usable_memory(self, share: float) -> int:
+        if self.device == "cpu":
+            return int(free_memory() * share)
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        return max(0, int(total * share) - (total - free))
+
+    def footprint(self, graph: Graph) -> Footprint:
+        from octavo.executor.torch.program import compile_graph
+
+        return compile_graph(graph)
+
+    def executor(
+        self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, config: EngineConfig, release: Release
+    ) -> Executor:
+        from octavo.executor.torch.executor import TorchExecutor
+
+        return TorchExecutor(
+            graph,
+            tensors,
+            sizes,
+            dtype=config.dtype,
+            device=self.device,
+            release=release,
+            enforce_eager=config.enforce_eager,
+        )
+
+
+def backend_of(config: EngineConfig) -> Backend:
+    return NativeBackend() if config.executor == "native" else TorchBackend(config.device)

@@ -1,0 +1,105 @@
+"""What a request's parameters do to logits before a token is drawn, in the reference's order, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from octavo.executor.torch.step import to_device
+from octavo.sampling.options import SamplerOptions
+
+if TYPE_CHECKING:
+    from octavo.executor.torch.sampling import DrawRow
+
+
+def adjusts(one: DrawRow) -> bool:
+    """Whether the parameters change any logit."""
+    o = one.options
+    return bool(o.bias_ids or o.allowed_ids or o.bad_words) or one.num_output < o.min_tokens or _penalises(o)
+
+
+def _penalises(o: SamplerOptions) -> bool:
+    return o.repetition_penalty != 1 or o.frequency_penalty != 0 or o.presence_penalty != 0
+
+
+def adjust(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: ModuleType) -> None:
+    """Changes row i of `logits` in place as the i-th draw wants it."""
+    added: list[tuple[int, int, float]] = []
+    banned: list[tuple[int, int, float]] = []
+    for i, one in enumerate(asked):
+        o = one.options
+        added += [(i, token, bias) for token, bias in zip(o.bias_ids, o.bias_values, strict=True)]
+        if one.num_output < o.min_tokens:
+            banned += [(i, token, -torch.inf) for token in o.early_stop_ids]
+    _add(logits, added)
+    _allow_only(logits, asked)
+    _ban_words(logits, asked, history)
+    _add(logits, banned)
+    _penalise(logits, asked, history, kernels)
+
+
+def _add(logits: Tensor, entries: list[tuple[int, int, float]]) -> None:
+    """Adds to single logits: (row, token, value)."""
+    if entries:
+        rows, tokens, values = zip(*entries, strict=True)
+        at = to_device([list(rows), list(tokens)], torch.int64, logits.device)
+        logits.index_put_((at[0], at[1]), to_device(list(values), torch.float32, logits.device), accumulate=True)
+
+
+def _allow_only(logits: Tensor, asked: Sequence[DrawRow]) -> None:
+    limited = [(i, one.options.allowed_ids) for i, one in enumerate(asked) if one.options.allowed_ids]
+    if limited:
+        entries = [[place, token] for place, (_, allowed) in enumerate(limited) for token in allowed]
+        at = to_device(entries, torch.int64, logits.device).t()
+        rows = to_device([i for i, _ in limited], torch.int64, logits.device)
+        is_banned = torch.ones(len(limited), logits.shape[1], dtype=torch.bool, device=logits.device)
+        is_banned[at[0], at[1]] = False
+        logits[rows] = logits[rows].masked_fill(is_banned, -torch.inf)
+
+
+def _ban_words(logits: Tensor, asked: Sequence[DrawRow], history: Tensor) -> None:
+    """Bans a word's last token where the output ends with those before it."""
+    words = [
+        (i, one, before, last)
+        for i, one in enumerate(asked)
+        for *before, last in one.options.bad_words
+        if len(before) <= one.num_output
+    ]
+    if not words:
+        return
+    width = max(1, *(len(before) for _, _, before, _ in words))
+    rows, tokens, places, expected = [], [], [], []
+    for i, one, before, last in words:
+        rows.append(i)
+        tokens.append(last)
+        first = one.table_row * history.shape[1] + one.num_tokens - len(before)
+        places.append([first + j for j in range(len(before))] + [0] * (width - len(before)))
+        expected.append(before + [-1] * (width - len(before)))
+    at = to_device([rows, tokens], torch.int64, logits.device)
+    compared = to_device([places, expected], torch.int64, logits.device)
+    matches = (history.view(-1)[compared[0]] == compared[1]) | (compared[1] < 0)
+    penalty = torch.where(matches.all(1), -torch.inf, 0.0)
+    logits.index_put_((at[0], at[1]), penalty, accumulate=True)
+
+
+def _penalise(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: ModuleType) -> None:
+    fined = [(i, one) for i, one in enumerate(asked) if _penalises(one.options)]
+    if not fined:
+        return
+    rows = to_device([i for i, _ in fined], torch.int64, logits.device)
+    places = [[one.table_row, one.num_prompt, one.num_tokens] for _, one in fined]
+    penalties = [
+        [o.repetition_penalty, o.frequency_penalty, o.presence_penalty] for o in (one.options for _, one in fined)
+    ]
+    changed = logits[rows]
+    kernels.penalise(
+        changed,
+        history[:, : max(one.num_tokens for _, one in fined)],
+        to_device(places, torch.int64, logits.device).t().contiguous(),
+        to_device(penalties, torch.float32, logits.device).t().contiguous(),
+    )
+    logits[rows] = changed

@@ -1,0 +1,73 @@
+"""Decode steps captured as CUDA graphs: one launch instead of hundreds, for batches of a few fixed sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.executor.torch.ops import Ragged
+from octavo.executor.torch.step import Layout, Step, to_device
+
+SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
+
+
+@dataclass(slots=True)
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    rows: Tensor  # int64 [3, size]: places, positions, slots
+    sequences: Tensor  # int32 [3, size]: starts, counts, rows
+    tables: Tensor  # int32 [size, width]
+    hidden: Tensor  # what a replay leaves
+
+
+class DecodeGraphs:
+    """Graphs of `run` for decode steps of up to `largest` sequences; a step runs in the smallest that holds it.
+
+    They share one pool of memory, so that all of them take little more than the largest.
+    """
+
+    def __init__(self, run: Callable[[Step], Tensor], max_num_seqs: int, width: int, device: torch.device):
+        self._sizes = [size for size in SIZES if size < max_num_seqs] + [min(max_num_seqs, SIZES[-1])]
+        self.largest = self._sizes[-1]
+        self._device, self._captured = device, dict[int, _Captured]()
+        pool = torch.cuda.graph_pool_handle()
+        for size in reversed(self._sizes):
+            self._captured[size] = self._capture(run, size, width, pool)
+
+    def replay(self, layout: Layout) -> Tensor:
+        """Runs a decode step: [sequences, columns], valid until the next one."""
+        count = layout.rows.shape[1]
+        captured = self._captured[next(size for size in self._sizes if size >= count)]
+        size = len(captured.tables)
+        rows = np.zeros((3, size), np.int64)
+        rows[2] = -1  # padding is not stored
+        rows[:, :count] = layout.rows
+        sequences = np.zeros((3, size), np.int32)  # nor attended: its counts are 0
+        (numbers, tables), *_ = layout.groups
+        sequences[:, :count] = numbers
+        captured.rows.copy_(to_device(rows, torch.int64, self._device))
+        captured.sequences.copy_(to_device(sequences, torch.int32, self._device))
+        captured.tables[:count, : tables.shape[1]] = to_device(tables, torch.int32, self._device)
+        captured.graph.replay()
+        return captured.hidden[:count]
+
+    def _capture(self, run: Callable[[Step], Tensor], size: int, width: int, pool: Any) -> _Captured:
+        rows = torch.zeros(3, size, dtype=torch.int64, device=self._device)
+        rows[2] = -1
+        sequences = torch.zeros(3, size, dtype=torch.int32, device=self._device)
+        tables = torch.zeros(size, width, dtype=torch.int32, device=self._device)
+        starts, counts, first_rows = sequences
+        ragged = Ragged(tables, starts, counts, first_rows, max_count=1)
+        places, positions, slots = rows
+        step = Step(places, positions, slots, (ragged,), fresh=[])
+        run(step)  # compiles the kernels, which can't be done while capturing
+        torch.cuda.synchronize(self._device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            hidden = run(step)
+        return _Captured(graph, rows, sequences, tables, hidden)

@@ -1,0 +1,156 @@
+"""The torch executor: runs a graph through PyTorch on a CUDA device, or, for tests and comparison, on the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from octavo.executor.base import Draw, Logits, Sizes
+from octavo.executor.torch import ops
+from octavo.executor.torch.cuda_graphs import DecodeGraphs
+from octavo.executor.torch.interpreter import Interpreter
+from octavo.executor.torch.program import compile_graph
+from octavo.executor.torch.sampling import Drawn, DrawRow, TorchSampler, draw
+from octavo.executor.torch.step import TokenTable, lay_out, make_step, to_device
+from octavo.executor.torch.weights import DTYPES, Weights
+from octavo.graph.builder import Graph
+from octavo.request import Chunk, StepPlan
+from octavo.sampling.options import SamplerOptions
+from octavo.weights.tensor import StoredTensor
+
+
+@dataclass
+class TorchStepResult:
+    """A step that has been given to the device. Reading its logits or tokens waits for it."""
+
+    rows: list[range]
+    device_logits: Tensor  # float32 [rows, vocabulary]
+    drawn: Drawn | None
+
+    @cached_property
+    def logits(self) -> Logits:
+        found: Logits = self.device_logits.cpu().numpy()
+        return found
+
+    @property
+    def sampled(self) -> Drawn:
+        assert self.drawn is not None, "the step had no draws"
+        return self.drawn
+
+
+class TorchExecutor:
+    """Takes what NativeExecutor takes, and a device; `kernels` replaces the functions of `ops` that suit it.
+
+    With `enforce_eager`, decode steps are not captured as CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, StoredTensor],
+        sizes: Sizes,
+        *,
+        dtype: str,
+        device: str = "cpu",
+        release: Callable[[str], None] = lambda name: None,
+        enforce_eager: bool = False,
+        kernels: ModuleType | None = None,
+    ):
+        self.sizes, self.runs_ahead = sizes, True
+        self.device = torch.device(device)
+        program = compile_graph(graph)
+        windows = [node.window for node in program.attentions if node.window is not None]
+        self._longest_fresh = min(windows, default=sizes.max_model_len)
+        self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)
+        self.pages = [
+            torch.zeros(
+                (2, sizes.num_blocks, node.kv_heads, sizes.block_size, node.head_dim),
+                dtype=DTYPES[dtype],
+                device=self.device,
+            )
+            for node in program.attentions
+        ]
+        self.interpreter = Interpreter(
+            program,
+            Weights(tensors, self.device, DTYPES[dtype], release),
+            kernels or _kernels_of(self.device),
+            [(pages[0], pages[1]) for pages in self.pages],
+            self.table.tokens,
+            sizes.max_model_len,
+        )
+        self.load_seconds: dict[str, float] = {}  # how long each part of getting ready took
+        with torch.inference_mode():
+            begin = time.monotonic()
+            self.interpreter.load()
+            self.load_seconds["weights"] = time.monotonic() - begin
+            self.graphs: DecodeGraphs | None = None
+            if self.device.type == "cuda" and not enforce_eager:
+                begin = time.monotonic()
+                width = -(-sizes.max_model_len // sizes.block_size)
+                self.graphs = DecodeGraphs(self.interpreter.hidden, sizes.max_num_seqs, width, self.device)
+                self.load_seconds["CUDA graphs"] = time.monotonic() - begin
+
+    def sampler(self, options: SamplerOptions, seed: int) -> TorchSampler:
+        return TorchSampler(options, seed)
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> TorchStepResult:
+        """Gives a step to the device, and does not wait for it."""
+        for source, target in plan.copies:
+            for pages in self.pages:
+                pages[:, target] = pages[:, source]
+        self._upload_tokens(plan.chunks)
+        layout = lay_out(plan, self.table, self.sizes.block_size, self._longest_fresh)
+        wanted, rows = plan.logit_rows()
+        if self.graphs is not None and layout.is_decode and len(plan.chunks) <= self.graphs.largest:
+            hidden = self.graphs.replay(layout)
+        else:
+            hidden = self.interpreter.hidden(make_step(layout, self.device))
+        if len(wanted) < len(hidden):
+            hidden = hidden[to_device(wanted, torch.int64, self.device)]
+        logits = self.interpreter.logits(hidden)
+        return TorchStepResult(rows, logits, self._draw(plan, rows, draws, logits))
+
+    def _upload_tokens(self, chunks: list[Chunk]) -> None:
+        places: list[int] = []
+        tokens: list[int] = []
+        for chunk in chunks:
+            first, lacking = self.table.lacking(chunk)
+            places += range(first, first + len(lacking))
+            tokens += lacking
+        if places:
+            both = to_device([places, tokens], torch.int64, self.device)
+            self.table.tokens.view(-1)[both[0]] = both[1].int()
+
+    def _draw(self, plan: StepPlan, rows: list[range], draws: Sequence[Draw], logits: Tensor) -> Drawn | None:
+        """Draws, and writes what the sequences of the step go on with into the token table."""
+        if not draws:
+            return None
+        asked: list[DrawRow] = []
+        places: dict[int, tuple[int, int]] = {}  # chunk -> where its sequence's next token goes, which draw it is
+        for number, one in enumerate(draws):
+            chunk = plan.chunks[one.chunk]
+            assert isinstance(one.sampler, TorchSampler)
+            row, prompt = self.table.row_of(chunk.sequence), chunk.sequence.num_prompt_tokens
+            asked.append(DrawRow(one.sampler, rows[one.chunk][-1], row, prompt, chunk.start + chunk.count))
+            if one.chunk not in places:
+                places[one.chunk] = (self.table.place_of_next(chunk), number)
+        drawn = draw(logits, asked, self.table.tokens, self.interpreter.kernels)
+        where, which = to_device([list(pair) for pair in zip(*places.values(), strict=True)], torch.int64, self.device)
+        # Where no token was possible the request fails; until the host knows, any token will do.
+        self.table.tokens.view(-1)[where] = drawn.device_tokens[which].clamp(min=0).int()
+        return drawn
+
+
+def _kernels_of(device: torch.device) -> ModuleType:
+    if device.type == "cpu":
+        return ops
+    from octavo.executor.torch import kernels
+
+    return kernels

@@ -1,0 +1,9 @@
+"""The torch executor's ops as Triton kernels: the functions of `octavo.executor.torch.ops`, for CUDA devices."""
+
+from octavo.executor.torch.kernels.attention import paged_attention
+from octavo.executor.torch.kernels.glu import silu_mul
+from octavo.executor.torch.kernels.norm import add_rms_norm, rms_norm
+from octavo.executor.torch.kernels.rope import rotate_and_store
+from octavo.executor.torch.kernels.sampling import draw, penalise
+
+__all__ = ["add_rms_norm", "draw", "paged_attention", "penalise", "rms_norm", "rotate_and_store", "silu_mul"]

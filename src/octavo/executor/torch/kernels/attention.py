@@ -1,0 +1,179 @@
+"""Causal attention over the paged KV cache: decode steps, chunks of prompts, and prompts too short for PyTorch's.
+
+A program attends from a Q-block, the query heads that share a KV head for a few tokens of one sequence, to a split of
+that sequence's keys, with a running softmax (Dao et al. 2022; split keys as in flash-decoding). Where there are several
+splits, a second kernel merges them. Grids depend on nothing that only the device knows, so CUDA graphs can hold them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from octavo.executor.torch.ops import Ragged
+
+LOG2_E = 1.4426950408889634
+MOST_SPLITS = 32
+LEAST_KEYS_OF_SPLIT = 256
+
+
+def paged_attention(
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    ragged: Ragged,
+    scale: float,
+    window: int | None,
+    out: Tensor,
+    splits: int | None = None,
+) -> None:
+    """See `ops.paged_attention`. `splits` is for tests; by default the device decides."""
+    _, heads, head_dim = q.shape
+    kv_heads, block_size = k_pages.shape[1:3]
+    group, sequences, longest = heads // kv_heads, len(ragged.starts), ragged.max_count
+    # 64 queries are the least that Hopper's matrix instructions take. More, or more keys at once, spill registers.
+    is_wide = q.dtype == torch.float32 or head_dim > 128
+    tokens = 1 if longest == 1 else max(1, (16 if q.dtype == torch.float32 else 64) // group)
+    rows = max(16, triton.next_power_of_2(tokens * group))
+    blocks = triton.cdiv(longest, tokens)
+    if splits is None:
+        splits = _splits(sequences * blocks * kv_heads, ragged.block_tables.shape[1] * block_size, q.device)
+    partial, peaks, sums = _partials(sequences * longest * heads, splits, head_dim, out)
+    kernel: Any
+    merge: Any
+    kernel, merge = attend, merge_splits
+    kernel[sequences, blocks, kv_heads * splits](
+        q, k_pages, v_pages, out, partial, peaks, sums,
+        ragged.block_tables, ragged.starts, ragged.counts, ragged.rows,
+        scale * LOG2_E, window or 0, longest, ragged.block_tables.stride(0), q.stride(0),
+        KV_HEADS=kv_heads, GROUP=group, HEAD_DIM=head_dim, BLOCK_SIZE=block_size, TOKENS=tokens, SPLITS=splits,
+        HAS_WINDOW=window is not None, ROWS=rows, TILE=32 if is_wide else 64,
+        DIM_TILE=max(16, triton.next_power_of_2(head_dim)),
+        PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+        num_warps=4, num_stages=2 if is_wide else 3,
+    )  # fmt: skip
+    if splits > 1:
+        merge[sequences, longest, heads](
+            partial, peaks, sums, out, ragged.counts, ragged.rows, longest,
+            HEADS=heads, HEAD_DIM=head_dim, SPLITS=splits, SPLIT_TILE=triton.next_power_of_2(splits),
+            DIM_TILE=triton.next_power_of_2(head_dim), num_warps=2,
+        )  # fmt: skip
+
+
+def _splits(programs: int, keys: int, device: torch.device) -> int:
+    """Into how many parts keys are split, so that a few sequences still fill the device twice."""
+    useful = min(MOST_SPLITS, triton.cdiv(keys, LEAST_KEYS_OF_SPLIT))
+    return max(1, int(min(useful, 2 * _multiprocessors(device) // programs)))
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type == "cpu":
+        return 1  # Triton's interpreter
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _partials(rows: int, splits: int, head_dim: int, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for what splits leave to be merged; none is needed for one."""
+    if splits == 1:
+        return out, out, out
+    shape = (rows, splits)
+    partial = torch.empty((*shape, head_dim), dtype=torch.float32, device=out.device)
+    peaks, sums = (torch.empty(shape, dtype=torch.float32, device=out.device) for _ in range(2))
+    return partial, peaks, sums
+
+
+@triton.jit
+def attend(
+    q, k_pages, v_pages, out, partial, peaks, sums, block_tables, starts, counts, rows,
+    scale, window, longest, table_stride, q_stride,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    TOKENS: tl.constexpr, SPLITS: tl.constexpr, HAS_WINDOW: tl.constexpr,
+    ROWS: tl.constexpr, TILE: tl.constexpr, DIM_TILE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Program (sequence, Q-block, split and KV head). Scores are in units of log 2, for exp2."""
+    sequence = tl.program_id(0)
+    first = tl.program_id(1) * TOKENS
+    kv_head, split = tl.program_id(2) % KV_HEADS, tl.program_id(2) // KV_HEADS
+    count = tl.load(counts + sequence)
+    if first >= count:
+        return
+    start = tl.load(starts + sequence)
+    row = tl.arange(0, ROWS)
+    token, head = first + row // GROUP, kv_head * GROUP + row % GROUP
+    real = (row < TOKENS * GROUP) & (token < count)
+    position = start + token
+    column = tl.arange(0, DIM_TILE)
+    in_head = column < HEAD_DIM
+    step_row = (tl.load(rows + sequence) + token).to(tl.int64)
+    query_at = step_row * q_stride + head * HEAD_DIM
+    query = tl.load(q + query_at[:, None] + column[None, :], mask=real[:, None] & in_head[None, :], other=0.0)
+
+    # The keys that the block's tokens see, and the part of them that this split takes: whole tiles.
+    end = start + tl.minimum(first + TOKENS, count)
+    begin = 0
+    if HAS_WINDOW:
+        begin = tl.maximum(start + first - window + 1, 0) // TILE * TILE
+    keys_of_split = tl.cdiv(tl.cdiv(end - begin, TILE), SPLITS) * TILE
+    begin += split * keys_of_split
+    end = tl.minimum(end, begin + keys_of_split)
+
+    peak = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    weighted = tl.zeros([ROWS, DIM_TILE], tl.float32)
+    for tile in range(begin, end, TILE):
+        key = tile + tl.arange(0, TILE)
+        exists = key < end
+        block = tl.load(block_tables + sequence * table_stride + key // BLOCK_SIZE, mask=exists, other=0).to(tl.int64)
+        at = ((block * KV_HEADS + kv_head) * BLOCK_SIZE + key % BLOCK_SIZE) * HEAD_DIM
+        k = tl.load(k_pages + at[None, :] + column[:, None], mask=exists[None, :] & in_head[:, None], other=0.0)
+        scores = tl.dot(query, k, input_precision=PRECISION) * scale
+        seen = exists[None, :] & (key[None, :] <= position[:, None])
+        if HAS_WINDOW:
+            seen &= key[None, :] > position[:, None] - window
+        scores = tl.where(seen, scores, float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(scores, 1))
+        finite = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # of a row that has seen nothing yet
+        weight = tl.exp2(scores - finite[:, None])
+        shrink = tl.exp2(peak - finite)
+        v = tl.load(v_pages + at[:, None] + column[None, :], mask=exists[:, None] & in_head[None, :], other=0.0)
+        weighted = tl.dot(weight.to(v.dtype), v, weighted * shrink[:, None], input_precision=PRECISION)
+        total = total * shrink + tl.sum(weight, 1)
+        peak = new_peak
+
+    inside = real[:, None] & in_head[None, :]
+    if SPLITS == 1:
+        result = (weighted / total[:, None]).to(out.dtype.element_ty)
+        out_at = step_row * (KV_HEADS * GROUP * HEAD_DIM) + head * HEAD_DIM
+        tl.store(out + out_at[:, None] + column[None, :], result, mask=inside)
+    else:
+        place = ((sequence * longest + token).to(tl.int64) * (KV_HEADS * GROUP) + head) * SPLITS + split
+        tl.store(partial + place[:, None] * HEAD_DIM + column[None, :], weighted, mask=inside)
+        tl.store(peaks + place, peak, mask=real)
+        tl.store(sums + place, total, mask=real)
+
+
+@triton.jit
+def merge_splits(
+    partial, peaks, sums, out, counts, rows, longest,
+    HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, SPLIT_TILE: tl.constexpr, DIM_TILE: tl.constexpr,
+):  # fmt: skip
+    """Program (sequence, token, head): the splits' sums, each scaled to the largest score of all."""
+    sequence, token, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if token >= tl.load(counts + sequence):
+        return
+    split, column = tl.arange(0, SPLIT_TILE), tl.arange(0, DIM_TILE)
+    place = ((sequence * longest + token).to(tl.int64) * HEADS + head) * SPLITS + split
+    peak = tl.load(peaks + place, mask=split < SPLITS, other=float("-inf"))
+    share = tl.exp2(peak - tl.max(peak, 0))
+    total = tl.sum(share * tl.load(sums + place, mask=split < SPLITS, other=0.0), 0)
+    inside = (split < SPLITS)[:, None] & (column < HEAD_DIM)[None, :]
+    weighted = tl.load(partial + place[:, None] * HEAD_DIM + column[None, :], mask=inside, other=0.0)
+    result = tl.sum(weighted * share[:, None], 0) / total
+    row = (tl.load(rows + sequence) + token).to(tl.int64)
+    tl.store(out + (row * HEADS + head) * HEAD_DIM + column, result.to(out.dtype.element_ty), mask=column < HEAD_DIM)

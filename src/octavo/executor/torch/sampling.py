@@ -1,0 +1,187 @@
+"""Draws tokens on the device, by the rules of `octavo.sampling.reference`, and waits for nothing.
+
+Whatever depends on a sequence's tokens is computed from the token table, whose newest token the host may not know yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.executor.base import Ids, Logits
+from octavo.executor.torch.adjust import adjust, adjusts
+from octavo.executor.torch.step import to_device
+from octavo.sampling.options import SamplerOptions
+from octavo.sampling.reference import GREEDY_BELOW
+
+
+@dataclass(frozen=True, slots=True)
+class TorchSampler:
+    """A sequence's parameters and the seed of its random stream; its history is in the token table."""
+
+    options: SamplerOptions
+    seed: int
+
+    def accept(self, token: int) -> None:
+        """The device knows already."""
+
+    def fork(self, seed: int) -> TorchSampler:
+        return TorchSampler(self.options, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRow:
+    """A draw from row `row` of the logits, for the sequence in row `table_row` of the token table."""
+
+    sampler: TorchSampler
+    row: int
+    table_row: int
+    num_prompt: int
+    num_tokens: int  # of prompt and output so far
+
+    @property
+    def options(self) -> SamplerOptions:
+        return self.sampler.options
+
+    @property
+    def num_output(self) -> int:
+        return self.num_tokens - self.num_prompt
+
+
+class Drawn:
+    """Tokens drawn, on the device and on their way to the host: see `octavo.executor.base.Sampled`."""
+
+    def __init__(self, tokens: Tensor, report: _Report | None):
+        self.device_tokens = tokens  # int64 [draws], -1 where none was possible
+        self._tokens = _Fetch(tokens)
+        self._report = report
+
+    @cached_property
+    def tokens(self) -> Ids:
+        (tokens,) = self._tokens.arrays()
+        return tokens.astype(np.int32)
+
+    @cached_property
+    def logprobs(self) -> Logits:
+        logprobs: Logits = self._spread(np.nan, np.float32, 0)
+        return logprobs
+
+    @cached_property
+    def ranks(self) -> Ids:
+        ranks: Ids = self._spread(0, np.int32, 1)
+        return ranks
+
+    def top(self, i: int) -> tuple[Ids, Logits]:
+        assert self._report is not None
+        place = self._report.place_of[i]
+        _, _, ids, logprobs = self._report.fetch.arrays()
+        count = self._report.counts[place] if self.tokens[i] >= 0 else 0
+        possible = logprobs[place, :count] > -np.inf
+        return ids[place, :count][possible].astype(np.int32), logprobs[place, :count][possible]
+
+    def _spread(self, missing: float, dtype: Any, which: int) -> Any:
+        """One of the reported columns for all draws, `missing` where there is nothing to report."""
+        spread = np.full(len(self.tokens), missing, dtype)
+        if self._report is not None:
+            spread[list(self._report.place_of)] = self._report.fetch.arrays()[which]
+        spread[self.tokens < 0] = missing
+        return spread
+
+
+class _Fetch:
+    """Tensors on their way to the host."""
+
+    def __init__(self, *tensors: Tensor):
+        self._host = tensors
+        self._done: Any = None
+        if tensors[0].is_cuda:
+            self._host = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors)
+            for host, tensor in zip(self._host, tensors, strict=True):
+                host.copy_(tensor, non_blocking=True)
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record()
+
+    def arrays(self) -> list[np.ndarray[Any, Any]]:
+        """Waits for them."""
+        if self._done is not None:
+            self._done.synchronize()
+        return [host.numpy() for host in self._host]
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Log-probabilities and ranks of drawn tokens, and the likeliest tokens: of those draws that want them."""
+
+    place_of: dict[int, int]  # draw -> its place in the columns
+    counts: list[int]  # how many of the likeliest
+    fetch: _Fetch  # logprobs [places], ranks [places], ids [places, k], logprobs [places, k]
+
+
+def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: ModuleType) -> Drawn:
+    """Draws a token for each of `asked`. `logits` are float32 [rows, vocabulary], and stay as they are.
+
+    `kernels` has `draw` and `penalise` for the device.
+    """
+    device = logits.device
+    chosen = [one.row for one in asked]
+    rows = to_device(chosen, torch.int64, device)
+    source = logits if chosen == list(range(len(logits))) else logits[rows]
+    raw_peaks: Tensor | None = None
+    if any(adjusts(one) for one in asked):
+        raw_peaks = source.amax(1)
+        source = source.clone() if source is logits else source
+        adjust(source, asked, history, kernels)
+    if all(one.options.temperature < GREEDY_BELOW for one in asked):
+        peaks, tokens = source.max(1)
+    else:
+        peaks = source.amax(1)
+        tokens = kernels.draw(source, *_parameters(asked, device))
+    possible = peaks.isfinite() if raw_peaks is None else peaks.isfinite() & (raw_peaks < torch.inf)  # NaN is not
+    tokens = torch.where(possible, tokens, -1)
+    return Drawn(tokens, _report(logits, rows, asked, tokens))
+
+
+def _parameters(asked: Sequence[DrawRow], device: torch.device) -> tuple[Tensor, Tensor]:
+    """temperature, top_p, min_p and the random number, float64 [4, draws]; and top_k, int32 [draws]."""
+    options = [one.options for one in asked]
+    numbers = np.array([(o.temperature, o.top_p, o.min_p, 0.0) for o in options]).T
+    seeds = np.array([one.sampler.seed for one in asked], np.uint64)
+    numbers[3] = uniforms(seeds, np.array([one.num_output for one in asked], np.uint64))
+    top_k = [min(o.top_k, 2**31 - 1) for o in options]
+    return to_device(numbers, torch.float64, device), to_device(top_k, torch.int32, device)
+
+
+def uniforms(seeds: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """`octavo.sampling.reference.uniform` of many at once; both are uint64."""
+    step = np.uint64(0x9E3779B97F4A7C15)
+    bits = _mix(_mix(seeds + step) + step * (positions + np.uint64(1)))
+    numbers: np.ndarray[Any, Any] = ((bits >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
+    return numbers
+
+
+def _mix(z: Any) -> Any:
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return z ^ z >> np.uint64(31)
+
+
+def _report(logits: Tensor, rows: Tensor, asked: Sequence[DrawRow], tokens: Tensor) -> _Report | None:
+    wanted = [i for i, one in enumerate(asked) if one.options.num_logprobs >= 0]
+    if not wanted:
+        return None
+    which = to_device(wanted, torch.int64, logits.device)
+    raw = logits[rows[which]]
+    normaliser = raw.logsumexp(1, keepdim=True)
+    picked = raw.gather(1, tokens[which].clamp(min=0)[:, None])
+    ranks = 1 + (raw > picked).sum(1)
+    counts = [asked[i].options.num_logprobs for i in wanted]
+    values, ids = raw.topk(max(counts), dim=1)
+    columns = ((picked - normaliser)[:, 0], ranks, ids, values - normaliser)
+    return _Report({draw: place for place, draw in enumerate(wanted)}, counts, _Fetch(*columns))

@@ -1,0 +1,125 @@
+"""What a step is on the device: which tokens, where their keys go, who attends to what."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.executor.torch.ops import Ragged
+from octavo.request import UNKNOWN_TOKEN, Chunk, Sequence, StepPlan
+
+SDPA_TOKENS = 128  # a shorter prompt is cheaper in the paged kernel, which takes many sequences at once
+
+Ints = np.ndarray[Any, np.dtype[np.integer[Any]]]
+
+
+class TokenTable:
+    """The tokens of sequences on the device: int32 [rows, longest sequence].
+
+    A drawn token is written here by the device, so that the next step can begin before the host knows it. Rows are a
+    cache: a sequence that no step needed for a while loses its row, and gets its tokens from the host again. Those of
+    the last two steps, at most `max_sequences` each, always keep theirs.
+    """
+
+    def __init__(self, max_sequences: int, max_model_len: int, device: torch.device):
+        self.width = max_model_len + 1
+        self.tokens = torch.zeros(2 * max_sequences, self.width, dtype=torch.int32, device=device)
+        self._row_of: OrderedDict[Sequence, int] = OrderedDict()  # least recently used first
+        self._present: dict[Sequence, int] = {}  # leading tokens that are there
+
+    def row_of(self, sequence: Sequence) -> int:
+        """The sequence's row, from now on if it has none."""
+        if sequence in self._row_of:
+            self._row_of.move_to_end(sequence)
+        elif len(self._row_of) < len(self.tokens):
+            self._row_of[sequence] = len(self._row_of)
+        else:
+            oldest, row = self._row_of.popitem(last=False)
+            del self._present[oldest]
+            self._row_of[sequence] = row
+        self._present.setdefault(sequence, 0)
+        return self._row_of[sequence]
+
+    def lacking(self, chunk: Chunk) -> tuple[int, list[int]]:
+        """Where the tokens begin that the device lacks up to the chunk's end, as an index of the flat table; these."""
+        sequence, end = chunk.sequence, chunk.start + chunk.count
+        row, present = self.row_of(sequence), self._present[sequence]
+        self._present[sequence] = max(present, end)
+        tokens = sequence.tokens[present:end]
+        assert UNKNOWN_TOKEN not in tokens[-1:]
+        return row * self.width + present, tokens
+
+    def place_of_next(self, chunk: Chunk) -> int:
+        """Where the token that is drawn after the chunk is written: an index of the flat table."""
+        end = chunk.start + chunk.count
+        self._present[chunk.sequence] = end + 1
+        return self.row_of(chunk.sequence) * self.width + end
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A step's numbers on the host. `rows` are int64 [3, tokens]: places in the token table, positions, slots."""
+
+    rows: Ints
+    groups: list[tuple[Ints, Ints]]  # for paged attention: (starts, counts, rows) [3, n], and block tables [n, width]
+    fresh: list[tuple[int, int]]  # rows of prompts without history
+    is_decode: bool  # one token for every sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The inputs of a program, on the device: int64 [tokens] each, and the groups of paged attention."""
+
+    places: Tensor  # in the flat token table
+    positions: Tensor
+    slots: Tensor
+    groups: tuple[Ragged, ...]
+    fresh: list[tuple[int, int]]
+
+
+def lay_out(plan: StepPlan, table: TokenTable, block_size: int, longest_fresh: int) -> Layout:
+    """Prompts of more than `longest_fresh` tokens need a window, which only paged attention has."""
+    chunks = plan.chunks
+    starts = np.array([chunk.start for chunk in chunks])
+    counts = np.array([chunk.count for chunk in chunks])
+    first_rows = np.cumsum(counts) - counts
+    of_row = np.repeat(np.arange(len(chunks)), counts)
+    positions = np.arange(len(of_row)) - first_rows[of_row] + starts[of_row]
+    tables = _block_tables(chunks)
+    slots = tables[of_row, positions // block_size] * block_size + positions % block_size
+    table_rows = np.array([table.row_of(chunk.sequence) for chunk in chunks])
+    places = table_rows[of_row] * table.width + positions
+
+    fresh = (starts == 0) & (counts >= SDPA_TOKENS) & (counts <= longest_fresh)
+    decodes = counts == 1
+    sequences = np.stack([starts, counts, first_rows])
+    groups = [(sequences[:, of], tables[of]) for of in (decodes, ~decodes & ~fresh) if of.any()]
+    spans = [(int(row), int(row + count)) for row, count in zip(first_rows[fresh], counts[fresh], strict=True)]
+    return Layout(np.stack([places, positions, slots]), groups, spans, bool(decodes.all()))
+
+
+def _block_tables(chunks: list[Chunk]) -> Ints:
+    tables = [chunk.sequence.blocks for chunk in chunks]
+    width = max(map(len, tables))
+    return np.array([table + [0] * (width - len(table)) for table in tables])
+
+
+def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A copy of an array or of lists, which the host does not wait for."""
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def make_step(layout: Layout, device: torch.device) -> Step:
+    places, positions, slots = to_device(layout.rows, torch.int64, device)
+    groups = []
+    for sequences, tables in layout.groups:
+        starts, counts, rows = to_device(sequences, torch.int32, device)
+        block_tables = to_device(tables, torch.int32, device)
+        groups.append(Ragged(block_tables, starts, counts, rows, int(sequences[1].max())))
+    return Step(places, positions, slots, tuple(groups), layout.fresh)
