@@ -125,7 +125,7 @@ def draw(logits: Tensor, numbers: Tensor, top_k: Tensor) -> Tensor:
 
 
 def _draw(row: Tensor, temperature: float, top_p: float, min_p: float, uniform: float, top_k: int) -> int:
-    if temperature < GREEDY_BELOW:
+    if temperature < GREEDY_BELOW or not row.max().isfinite():
         return int(row.argmax())
     below_peak = row - row.max()
     weights = torch.exp(below_peak / temperature)
@@ -141,8 +141,6 @@ def _draw(row: Tensor, temperature: float, top_p: float, min_p: float, uniform: 
             cumulative = weights[ids].cumsum(0)
             ids = ids[: 1 + int(torch.searchsorted(cumulative, top_p * cumulative[-1]))]
     cumulative = weights[ids].cumsum(0)
-    if not cumulative[-1:].isfinite().all():
-        return 0
     return int(ids[torch.searchsorted(cumulative, uniform * cumulative[-1])])
 
 

@@ -110,8 +110,8 @@ def _block_tables(chunks: list[Chunk]) -> Ints:
 
 
 def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A copy of an array or of lists, which the host does not wait for."""
-    tensor = torch.tensor(values, dtype=dtype)
+    """A contiguous copy of an array or of lists, which the host does not wait for."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 

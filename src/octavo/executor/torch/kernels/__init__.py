@@ -1,5 +1,10 @@
 """The torch executor's ops as Triton kernels: the functions of `octavo.executor.torch.ops`, for CUDA devices."""
 
+import os
+
+# Multiplying and adding in one rounding, as Triton always has. Since 3.9 it warns if it isn't told.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
 from octavo.executor.torch.kernels.attention import paged_attention
 from octavo.executor.torch.kernels.glu import silu_mul
 from octavo.executor.torch.kernels.norm import add_rms_norm, rms_norm

@@ -148,7 +148,7 @@ def attend(
 
     inside = real[:, None] & in_head[None, :]
     if SPLITS == 1:
-        result = (weighted / total[:, None]).to(out.dtype.element_ty)
+        result = (weighted / tl.where(real, total, 1.0)[:, None]).to(out.dtype.element_ty)
         out_at = step_row * (KV_HEADS * GROUP * HEAD_DIM) + head * HEAD_DIM
         tl.store(out + out_at[:, None] + column[None, :], result, mask=inside)
     else:

@@ -47,64 +47,58 @@ def rotate_token(
     slot = tl.load(slots + token)
     if slot < 0:  # padding
         return
+    position = tl.load(positions + token)
     if tl.program_id(1) == 0:
         if PAIRS > 0:
-            position = tl.load(positions + token)
-            rotated = rotate_heads(
-                q + token * q_stride, cos, sin, position, HEADS, HEAD_DIM, PAIRS, INTERLEAVED, HEAD_TILE, PAIR_TILE
+            row = q + token * q_stride
+            rotate_heads(
+                row, row, HEAD_DIM, cos, sin, position, HEADS, HEAD_DIM, PAIRS, INTERLEAVED, HEAD_TILE, PAIR_TILE
             )
-            first, second, a, b, inside = rotated
-            tl.store(q + token * q_stride + first, a.to(q.dtype.element_ty), mask=inside)
-            tl.store(q + token * q_stride + second, b.to(q.dtype.element_ty), mask=inside)
     else:
         page = (slot // BLOCK_SIZE) * KV_HEADS * BLOCK_SIZE * HEAD_DIM + (slot % BLOCK_SIZE) * HEAD_DIM
-        head, column = tl.arange(0, KV_HEAD_TILE)[:, None], tl.arange(0, DIM_TILE)[None, :]
-        inside = (head < KV_HEADS) & (column < HEAD_DIM)
-        value = tl.load(v + token * v_stride + head * HEAD_DIM + column, mask=inside, other=0.0)
-        paged = page + head * (BLOCK_SIZE * HEAD_DIM) + column
-        tl.store(v_pages + paged, value.to(v_pages.dtype.element_ty), mask=inside)
-        if 2 * PAIRS < HEAD_DIM:  # the columns that are not rotated
-            rest = inside & (column >= 2 * PAIRS)
-            key = tl.load(k + token * k_stride + head * HEAD_DIM + column, mask=rest, other=0.0)
-            tl.store(k_pages + paged, key.to(k_pages.dtype.element_ty), mask=rest)
+        row = k + token * k_stride
+        copy_heads(v + token * v_stride, v_pages + page, 0, KV_HEADS, HEAD_DIM, BLOCK_SIZE, KV_HEAD_TILE, DIM_TILE)
+        if 2 * PAIRS < HEAD_DIM:
+            copy_heads(row, k_pages + page, 2 * PAIRS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, KV_HEAD_TILE, DIM_TILE)
         if PAIRS > 0:
-            position = tl.load(positions + token)
-            rotated = rotate_heads(
-                k + token * k_stride,
-                cos,
-                sin,
-                position,
-                KV_HEADS,
-                HEAD_DIM,
-                PAIRS,
-                INTERLEAVED,
-                KV_HEAD_TILE,
-                PAIR_TILE,
-            )
-            first, second, a, b, inside = rotated
-            tl.store(k + token * k_stride + first, a.to(k.dtype.element_ty), mask=inside)
-            tl.store(k + token * k_stride + second, b.to(k.dtype.element_ty), mask=inside)
-            spread = page + head * ((BLOCK_SIZE - 1) * HEAD_DIM)  # heads are further apart in a page than in a row
-            tl.store(k_pages + spread + first, a.to(k_pages.dtype.element_ty), mask=inside)
-            tl.store(k_pages + spread + second, b.to(k_pages.dtype.element_ty), mask=inside)
+            rotate_heads(
+                row, k_pages + page, BLOCK_SIZE * HEAD_DIM, cos, sin, position,
+                KV_HEADS, HEAD_DIM, PAIRS, INTERLEAVED, KV_HEAD_TILE, PAIR_TILE,
+            )  # fmt: skip
+
+
+@triton.jit
+def copy_heads(
+    row, page, first, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    HEAD_TILE: tl.constexpr, DIM_TILE: tl.constexpr,
+):  # fmt: skip
+    """Copies the columns from `first` on of all heads to a page."""
+    head, column = tl.arange(0, HEAD_TILE)[:, None], tl.arange(0, DIM_TILE)[None, :]
+    inside = (head < HEADS) & (column >= first) & (column < HEAD_DIM)
+    values = tl.load(row + head * HEAD_DIM + column, mask=inside, other=0.0)
+    tl.store(page + head * (BLOCK_SIZE * HEAD_DIM) + column, values.to(page.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def rotate_heads(
-    row, cos, sin, position, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr,
+    row, other, other_stride, cos, sin, position, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr,
     INTERLEAVED: tl.constexpr, HEAD_TILE: tl.constexpr, PAIR_TILE: tl.constexpr,
 ):  # fmt: skip
-    """Where the pairs of a row's heads are, [HEAD_TILE, PAIR_TILE], their rotated values, and which of them exist."""
+    """Rotates all heads of a row in place, and writes them to `other` too, whose heads are `other_stride` apart."""
     head, pair = tl.arange(0, HEAD_TILE)[:, None], tl.arange(0, PAIR_TILE)[None, :]
     inside = (head < HEADS) & (pair < PAIRS)
     if INTERLEAVED:
-        first = head * HEAD_DIM + 2 * pair
+        first = 2 * pair
         second = first + 1
     else:
-        first = head * HEAD_DIM + pair
-        second = first + PAIRS
+        first = pair
+        second = pair + PAIRS
     c = tl.load(cos + position * PAIRS + pair, mask=pair < PAIRS, other=0.0)
     s = tl.load(sin + position * PAIRS + pair, mask=pair < PAIRS, other=0.0)
-    a = tl.load(row + first, mask=inside, other=0.0).to(tl.float32)
-    b = tl.load(row + second, mask=inside, other=0.0).to(tl.float32)
-    return first, second, a * c - b * s, b * c + a * s, inside
+    a = tl.load(row + head * HEAD_DIM + first, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(row + head * HEAD_DIM + second, mask=inside, other=0.0).to(tl.float32)
+    x, y = (a * c - b * s).to(row.dtype.element_ty), (b * c + a * s).to(row.dtype.element_ty)
+    tl.store(row + head * HEAD_DIM + first, x, mask=inside)
+    tl.store(row + head * HEAD_DIM + second, y, mask=inside)
+    tl.store(other + head * other_stride + first, x.to(other.dtype.element_ty), mask=inside)
+    tl.store(other + head * other_stride + second, y.to(other.dtype.element_ty), mask=inside)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-WIDEST_TILE = 8192
+WIDEST_TILE = 4096
 LOG2_E = tl.constexpr(1.4426950408889634)
 UNIT = tl.constexpr(2.0**40)
 LEAST_KEY = tl.constexpr(-(2**31))
@@ -24,7 +24,7 @@ def draw(logits: Tensor, numbers: Tensor, top_k: Tensor) -> Tensor:
     draws, vocab = logits.shape
     tokens = torch.empty(draws, dtype=torch.int64, device=logits.device)
     tile = min(WIDEST_TILE, triton.next_power_of_2(vocab))
-    warps = max(1, min(16, tile // 512))
+    warps = max(1, tile // 256)
     kernel: Any = draw_token
     kernel[draws,](logits, numbers, top_k, tokens, logits.stride(0), vocab, draws, TILE=tile, num_warps=warps)
     return tokens
@@ -51,10 +51,13 @@ def draw_token(
     min_p, uniform = tl.load(numbers + 2 * draws + i), tl.load(numbers + 3 * draws + i)
     k = tl.load(top_k + i)
     peak = largest(row, vocab, TILE)
+    if (peak == float("inf")) | (peak == float("-inf")):  # nothing can be drawn
+        tl.store(tokens + i, 0)
+        return
     if temperature < 1e-5:
         token = nth_of_key(row, vocab, key_of(peak), 1, TILE)
     else:
-        sharpness = (LOG2_E / temperature).to(tl.float32)
+        sharpness = (1 / temperature * LOG2_E).to(tl.float32)
         has_top_k = (k > 0) & (k < vocab)
         if has_top_k | (top_p < 1) | (min_p > 0):
             floor = float("-inf")
@@ -74,7 +77,7 @@ def draw_falling(row, vocab, peak, sharpness, floor, k, has_top_k, top_p, unifor
     kept, count = mass_from(row, vocab, peak, sharpness, floor, cut, TILE)
     if has_top_k & (k < count):
         cut, above = reaching(row, vocab, peak, sharpness, floor, cut, highest, k.to(tl.int64), True, TILE)
-        heavier, _ = mass_from(row, vocab, peak, sharpness, floor, cut + 1, TILE)
+        heavier, _number = mass_from(row, vocab, peak, sharpness, floor, cut + 1, TILE)
         kept = heavier + (k - above) * mass_of_key(cut, peak, sharpness)
     if top_p < 1:
         target = part_of(top_p, kept)
@@ -90,7 +93,7 @@ def draw_falling(row, vocab, peak, sharpness, floor, k, has_top_k, top_p, unifor
 def draw_in_order(row, vocab, peak, sharpness, uniform, TILE: tl.constexpr):
     """The first token, by id, at which the mass reaches its target."""
     lowest = tl.full([], LEAST_KEY, tl.int64)
-    total, _ = mass_from(row, vocab, peak, sharpness, float("-inf"), lowest, TILE)
+    total, _number = mass_from(row, vocab, peak, sharpness, float("-inf"), lowest, TILE)
     target = part_of(uniform, total)
     before = tl.zeros([], tl.int64)
     token = tl.full([], -1, tl.int64)
@@ -191,8 +194,8 @@ def mass_of_key(key, peak, sharpness):
 
 @triton.jit
 def mass_of(value, peak, sharpness, floor):
-    mass = (tl.exp2((value - peak) * sharpness) * UNIT + 0.5).to(tl.int64)
-    return tl.where(is_eligible(value, peak, floor), mass, 0)
+    share = tl.where(is_eligible(value, peak, floor), tl.exp2((value - peak) * sharpness), 0.0)  # never NaN
+    return (share * UNIT + 0.5).to(tl.int64)
 
 
 @triton.jit

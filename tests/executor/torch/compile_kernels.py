@@ -1,0 +1,84 @@
+"""Compiles the kernels for GPUs that need not be there; prints what each takes, a JSON object by line."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from octavo.executor.torch.kernels import attention, glu, norm, rope, sampling
+
+ATTENTION = {
+    "q": "*bf16", "k_pages": "*bf16", "v_pages": "*bf16", "out": "*bf16", "partial": "*fp32", "peaks": "*fp32",
+    "sums": "*fp32", "block_tables": "*i32", "starts": "*i32", "counts": "*i32", "rows": "*i32", "scale": "fp32",
+    "window": "i32", "longest": "i32", "table_stride": "i32", "q_stride": "i32",
+}  # fmt: skip
+LLAMA = {
+    "KV_HEADS": 8, "GROUP": 4, "HEAD_DIM": 128, "BLOCK_SIZE": 32, "TILE": 64, "DIM_TILE": 128, "PRECISION": "tf32",
+}  # fmt: skip
+DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "HAS_WINDOW": False}
+CHUNK = LLAMA | {"TOKENS": 16, "ROWS": 64, "SPLITS": 1, "HAS_WINDOW": True}
+MERGE = {"HEADS": 32, "HEAD_DIM": 128, "SPLITS": 4, "SPLIT_TILE": 4, "DIM_TILE": 128}
+NORM = {
+    "x": "*fp32", "y": "*bf16", "weight": "*fp32", "total": "*fp32", "out": "*bf16", "eps": "fp32",
+    "x_stride": "i32", "y_stride": "i32", "columns": "i32",
+}  # fmt: skip
+GLU = {"gate": "*bf16", "up": "*bf16", "out": "*bf16", "gate_stride": "i32", "up_stride": "i32", "columns": "i32"}
+ROPE = {
+    "q": "*bf16", "k": "*bf16", "v": "*bf16", "cos": "*fp32", "sin": "*fp32", "positions": "*i64", "slots": "*i64",
+    "k_pages": "*bf16", "v_pages": "*bf16", "q_stride": "i32", "k_stride": "i32", "v_stride": "i32",
+}  # fmt: skip
+ROPE_SIZES = {
+    "HEADS": 32, "KV_HEADS": 8, "HEAD_DIM": 128, "PAIRS": 64, "BLOCK_SIZE": 32, "INTERLEAVED": False,
+    "HEAD_TILE": 32, "KV_HEAD_TILE": 8, "DIM_TILE": 128, "PAIR_TILE": 64,
+}  # fmt: skip
+DRAW = {
+    "logits": "*fp32", "numbers": "*fp64", "top_k": "*i32", "tokens": "*i64", "stride": "i32", "vocab": "i32",
+    "draws": "i32",
+}  # fmt: skip
+COUNT = {"history": "*i32", "places": "*i64", "counts": "*i32", "stride": "i32", "vocab": "i32", "rows": "i32"}
+PENALTIES = {
+    "logits": "*fp32", "counts": "*i32", "penalties": "*fp32", "stride": "i32", "vocab": "i32", "rows": "i32",
+}  # fmt: skip
+KERNELS = {
+    "decode": (attention.attend, ATTENTION, DECODE, {"num_warps": 4, "num_stages": 3}),
+    "chunk": (attention.attend, ATTENTION, CHUNK, {"num_warps": 4, "num_stages": 3}),
+    "merge": (attention.merge_splits, ATTENTION, MERGE, {"num_warps": 2}),
+    "norm": (norm.normalise, NORM, {"HAS_SUM": True, "TILE": 4096}, {"num_warps": 16}),
+    "glu": (glu.multiply, GLU, {"TILE": 1024}, {}),
+    "rope": (rope.rotate_token, ROPE, ROPE_SIZES, {}),
+    "draw": (sampling.draw_token, DRAW, {"TILE": 4096}, {"num_warps": 16}),
+    "count": (sampling.count_tokens, COUNT, {"TILE": 1024}, {}),
+    "penalties": (sampling.apply_penalties, PENALTIES, {"TILE": 1024}, {}),
+}
+
+
+def compile_kernel(name, capability):
+    function, types, sizes, options = KERNELS[name]
+    signature = {name: "constexpr" if name in sizes else types[name] for name in function.arg_names}
+    aligned = [i for i, name in enumerate(function.arg_names) if signature[name][0] == "*" or name.endswith("_stride")]
+    source = ASTSource(
+        fn=function, signature=signature, constexprs=sizes, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
+    )
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(compiled):
+    """Registers and bytes of stack, as the assembler has decided."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
+    found = dict(word.split(":", 1) for word in text.split() if word.startswith(("REG:", "STACK:")))
+    return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
+
+
+if __name__ == "__main__":
+    for name in KERNELS:
+        compiled = compile_kernel(name, int(sys.argv[1]))
+        print(json.dumps({"kernel": name, "shared": compiled.metadata.shared, **resources(compiled)}))

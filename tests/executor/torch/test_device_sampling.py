@@ -1,0 +1,208 @@
+"""Draws on the device beside the reference sampler: by plain PyTorch, and by the Triton kernel."""
+
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octavo.executor.torch import ops
+from octavo.executor.torch.sampling import DrawRow, TorchSampler, draw, uniforms
+from octavo.sampling.options import SamplerOptions
+from octavo.sampling.reference import ReferenceSampler, uniform
+
+MARGIN = 1e-6  # how near to a border of the cumulative distribution a draw may take the neighbour
+PROMPT, OUTPUT = [3, 1, 4, 1], [2, 0, 3, 3, 1]
+
+
+TRITON = pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "interpreted"
+
+
+@pytest.fixture(params=["plain", TRITON])
+def target(request):
+    """The functions that draw, and the device they draw on."""
+    if request.param == "plain":
+        return ops, torch.device("cpu")
+    from octavo.executor.torch import kernels
+
+    return kernels, torch.device("cuda" if request.param == "cuda" else "cpu")
+
+
+def sample(target, logits, samplers, output=OUTPUT, prompt=PROMPT):
+    """Draws from row i of `logits` with sampler i; all sequences have the same tokens."""
+    module, device = target
+    history = torch.zeros(2, 20, dtype=torch.int32)
+    history[1, : len(prompt + output)] = torch.tensor(prompt + output)
+    rows = [DrawRow(sampler, i, 1, len(prompt), len(prompt + output)) for i, sampler in enumerate(samplers)]
+    given = torch.tensor(np.stack(logits), device=device)
+    before = given.clone()
+    drawn = draw(given, rows, history.to(device), module)
+    assert torch.equal(given.nan_to_num(7), before.nan_to_num(7))
+    return drawn
+
+
+def reference(options, seed, output=OUTPUT):
+    return ReferenceSampler(
+        **{**asdict(options), "num_logprobs": max(0, options.num_logprobs)}, seed=seed, output=output
+    )
+
+
+def assert_possible(token, logits, options, seed, output=OUTPUT):
+    """Whether the reference draws `token` for the sequence's random number, or for one within MARGIN of it."""
+    sampler = reference(options, seed, output)
+    adjusted = sampler.adjusted(logits)
+    if not np.isfinite(adjusted).any():
+        assert token == -1
+        return
+    if options.temperature < 1e-5:
+        assert token == adjusted.argmax()
+        return
+    ids, weights = sampler.candidates(adjusted)
+    cumulative = np.cumsum(weights) / weights.sum()
+    assert token in ids
+    place = list(ids).index(token)
+    below = cumulative[place - 1] if place else 0.0
+    number = uniform(seed, len(output))
+    assert below - MARGIN <= number <= cumulative[place] + MARGIN
+
+
+def options_of(vocab, **options):
+    return SamplerOptions(vocab_size=vocab, prompt_token_ids=PROMPT, **options)
+
+
+VARIETY = {
+    "greedy": {"temperature": 0.0},
+    "plain": {},
+    "cold": {"temperature": 0.05},
+    "hot": {"temperature": 30.0},
+    "top_k 1": {"top_k": 1},
+    "top_k": {"top_k": 3, "temperature": 2.0},
+    "top_k of all": {"top_k": 5000, "top_p": 0.9},
+    "top_p": {"top_p": 0.6},
+    "tiny top_p": {"top_p": 1e-9},
+    "min_p": {"min_p": 0.2},
+    "min_p of 1": {"min_p": 1.0},
+    "everything": {"temperature": 1.5, "top_k": 4, "top_p": 0.8, "min_p": 0.01},
+    "penalties": {"repetition_penalty": 1.7, "frequency_penalty": 0.5, "presence_penalty": 0.9},
+    "rewards": {"repetition_penalty": 0.5, "frequency_penalty": -1.5, "presence_penalty": -0.5, "top_p": 0.5},
+    "bias": {"bias_ids": [2, 4], "bias_values": [5.0, -3.0]},
+    "allowed": {"allowed_ids": [0, 4], "top_k": 3},
+    "bad words": {"bad_words": [[3, 1, 0], [3, 3, 1, 2], [1, 4], [4]], "top_p": 0.9},
+    "too early to end": {"min_tokens": 6, "early_stop_ids": [0, 1, 2]},
+    "late enough to end": {"min_tokens": 5, "early_stop_ids": [0, 1, 2]},
+}
+
+
+@pytest.mark.parametrize("vocab", [5, 127, 1000])
+@pytest.mark.parametrize("name", VARIETY)
+def test_draws_are_the_reference_s(target, name, vocab):
+    rng = np.random.default_rng(vocab)
+    logits = [(rng.standard_normal(vocab) * 3).astype(np.float32) for _ in range(6)]
+    logits[1] = np.round(logits[1])  # ties
+    logits[2][rng.random(vocab) < 0.5] = -np.inf
+    logits[2][:1] = logits[2][4:5] = 0.0
+    logits[3][:] = -1.5
+    logits[4][: vocab // 2] += 60
+    options = options_of(vocab, **VARIETY[name])
+    drawn = sample(target, logits, [TorchSampler(options, seed) for seed in range(6)])
+    for seed, token in enumerate(drawn.tokens.tolist()):
+        assert_possible(token, logits[seed], options, seed)
+
+
+def test_a_mixed_batch_gives_each_row_what_it_gets_alone(target):
+    rng = np.random.default_rng(0)
+    logits = [rng.standard_normal(300).astype(np.float32) for _ in VARIETY]
+    samplers = [TorchSampler(options_of(300, **options), 7) for options in VARIETY.values()]
+    together = sample(target, logits, samplers).tokens.tolist()
+    assert together == [sample(target, [row], [one]).tokens[0] for row, one in zip(logits, samplers, strict=True)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_parameters_draw_as_the_reference_does(data):
+    vocab = data.draw(st.sampled_from([5, 64, 301]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    logits = (rng.standard_normal(vocab) * data.draw(st.floats(0.01, 20))).astype(np.float32)
+    ids = st.lists(st.integers(0, vocab - 1), max_size=4, unique=True)
+    options = options_of(
+        vocab,
+        temperature=data.draw(st.floats(0.01, 5)),
+        top_k=data.draw(st.integers(0, vocab + 1)),
+        top_p=data.draw(st.floats(0.01, 1)),
+        min_p=data.draw(st.floats(0, 0.9)),
+        repetition_penalty=data.draw(st.floats(0.5, 2)),
+        frequency_penalty=data.draw(st.floats(-2, 2)),
+        presence_penalty=data.draw(st.floats(-2, 2)),
+        min_tokens=data.draw(st.integers(0, 9)),
+        early_stop_ids=data.draw(ids),
+    )
+    seed = data.draw(st.integers(0, 2**64 - 1))
+    (token,) = sample((ops, torch.device("cpu")), [logits], [TorchSampler(options, seed)]).tokens.tolist()
+    assert_possible(token, logits, options, seed)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {}, {"top_p": 0.5}, {"frequency_penalty": 1.0}], ids=str)
+def test_a_row_without_a_possible_token_fails_and_no_other_does(target, options):
+    good = np.linspace(-1, 1, 40).astype(np.float32)
+    rows = [good.copy() for _ in range(4)]
+    rows[0][7], rows[1][7], rows[2][:] = np.nan, np.inf, -np.inf
+    drawn = sample(target, rows, [TorchSampler(options_of(40, **options, num_logprobs=2), 3)] * 4)
+    assert drawn.tokens[:3].tolist() == [-1, -1, -1]
+    assert_possible(int(drawn.tokens[3]), good, options_of(40, **options), 3)
+    assert drawn.top(0)[0].size == 0
+    assert np.isnan(drawn.logprobs[:3]).all()
+
+
+def test_nan_is_noticed_even_where_a_ban_hides_it(target):
+    logits = np.zeros(40, np.float32)
+    logits[7] = np.nan
+    options = options_of(40, allowed_ids=[1, 2])
+    assert sample(target, [logits], [TorchSampler(options, 1)]).tokens.tolist() == [-1]
+
+
+def test_many_seeds_follow_the_distribution(target):
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    if target[0] is not ops and target[1].type == "cpu":
+        pytest.skip("the interpreter is slow, and the kernel's draws are compared one by one")
+    for options, expected in (({}, [0.5, 0.3, 0.15, 0.05]), ({"top_k": 2}, [0.625, 0.375, 0, 0])):
+        samplers = [TorchSampler(options_of(4, **options), seed) for seed in range(2000)]
+        tokens = sample(target, [logits] * 2000, samplers, [], []).tokens
+        np.testing.assert_allclose(np.bincount(tokens, minlength=4) / 2000, expected, atol=0.035)
+
+
+def test_logprobs_and_ranks_are_of_the_logits_before_adjustment(target):
+    rng = np.random.default_rng(5)
+    logits = [rng.standard_normal(200).astype(np.float32) for _ in range(4)]
+    counts = [3, -1, 0, 200]
+    samplers = [
+        TorchSampler(options_of(200, bias_ids=[9], bias_values=[50.0], num_logprobs=count), 1) for count in counts
+    ]
+    drawn = sample(target, logits, samplers)
+    assert drawn.tokens.tolist() == [9] * 4
+    for i, count in enumerate(counts):
+        expected = reference(samplers[i].options, 1).sample(logits[i])
+        if count < 0:
+            assert math.isnan(drawn.logprobs[i])
+            assert drawn.ranks[i] == 0
+            continue
+        assert (drawn.logprobs[i], drawn.ranks[i]) == (pytest.approx(expected.logprob, abs=1e-5), expected.rank)
+        ids, logprobs = drawn.top(i)
+        assert ids.tolist() == expected.top_ids.tolist()
+        np.testing.assert_allclose(logprobs, expected.top_logprobs, atol=1e-5)
+
+
+def test_a_penalty_counts_a_token_that_only_the_device_knows(target):
+    """The history is read from the table when the draw runs, not from the host's sequence."""
+    logits = np.array([0.0, 1.0, 0.9, 0.0, 0.0], np.float32)
+    options = options_of(5, temperature=0.0, presence_penalty=0.5)
+    assert sample(target, [logits], [TorchSampler(options, 1)], output=[0]).tokens[0] == 1
+    assert sample(target, [logits], [TorchSampler(options, 1)], output=[1]).tokens[0] == 2
+
+
+def test_random_numbers_are_the_reference_s():
+    seeds, positions = [0, 1, 2**64 - 1, 12345], [0, 1, 77, 2**20]
+    found = uniforms(np.array(seeds, np.uint64), np.array(positions, np.uint64))
+    assert found.tolist() == [uniform(*pair) for pair in zip(seeds, positions, strict=True)]

@@ -1,0 +1,165 @@
+"""Triton's kernels beside the same ops in plain PyTorch."""
+
+import pytest
+import torch
+
+from harness import TOLERANCE as TOLERANCES
+from harness import decoder, error, logits_of, make_torch, random_tensors, random_tokens
+from octavo.executor.reference import reference_logits
+from octavo.executor.torch import ops
+from octavo.executor.torch.ops import Ragged, Rotation
+
+# Triton's interpreter multiplies bfloat16 matrices by their bits, so those are left to GPUs.
+DTYPES = [torch.float32, torch.float16]
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3}
+BLOCK_SIZE = 16
+
+
+@pytest.fixture
+def random(device):
+    generator = torch.Generator().manual_seed(0)
+
+    def make(*shape, dtype=torch.float32):
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    return make
+
+
+def assert_same(found, expected, dtype=torch.float32):
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found.float(), expected.float(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
+@pytest.mark.parametrize("columns", [1, 40, 576, 5000])
+def test_norms(kernels, random, columns, dtype):
+    x, y, weight = random(5, columns), random(5, columns, dtype=dtype), random(columns)
+    tolerance = torch.float16 if dtype != torch.float32 else dtype
+    expected = ops.rms_norm(y, weight, 1e-5, dtype)
+    found = kernels.rms_norm(y, weight, 1e-5, dtype)
+    torch.testing.assert_close(found, expected, rtol=2 * TOLERANCE[tolerance], atol=2 * TOLERANCE[tolerance])
+    (total, normed), (found_total, found) = (m.add_rms_norm(x, y, weight, 1e-5, dtype) for m in (ops, kernels))
+    assert_same(found_total, total)
+    torch.testing.assert_close(found, normed, rtol=2 * TOLERANCE[tolerance], atol=2 * TOLERANCE[tolerance])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 40, 1025])
+def test_gates_that_are_parts_of_wider_rows(kernels, random, columns, dtype):
+    wide = random(3, 2 * columns + 7, dtype=dtype)
+    gate, up = wide[:, :columns], wide[:, columns : 2 * columns]
+    assert_same(kernels.silu_mul(gate, up), ops.silu_mul(gate, up), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pairs", [None, 4, 10])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotation_and_the_cache_s_writes(kernels, random, device, pairs, interleaved, dtype):
+    """20 columns a head, of which 2 * pairs are rotated. Padding, slot -1, is neither stored nor looked at."""
+    wide = random(5, (6 + 3 + 3) * 20, dtype=dtype)
+    positions = torch.tensor([3, 0, 9, 30, 0], device=device)
+    slots = torch.tensor([5, 0, 2 * BLOCK_SIZE + 3, 63, -1], device=device)
+    rotation = None if pairs is None else Rotation(random(31, pairs), random(31, pairs), interleaved)
+    results = []
+    for module in (ops, kernels):
+        q, k, v = (part.view(5, -1, 20) for part in torch.split(wide.clone(), [120, 60, 60], dim=1))
+        k_pages, v_pages = (torch.full((4, 3, BLOCK_SIZE, 20), 7.0, dtype=dtype, device=device) for _ in range(2))
+        module.rotate_and_store(q, k, v, rotation, positions, slots, k_pages, v_pages)
+        results.append((q[:4], k[:4], k_pages, v_pages))
+    for expected, found in zip(*results, strict=True):
+        assert_same(found, expected, dtype)
+
+
+class Cache:
+    """Sequences with `starts` tokens in a paged cache and `counts` new ones, in blocks of any order.
+
+    Places that no sequence uses hold NaN.
+    """
+
+    def __init__(self, random, device, starts, counts, kv_heads, head_dim, dtype):
+        totals = [start + count for start, count in zip(starts, counts, strict=True)]
+        numbers = [-(-total // BLOCK_SIZE) for total in totals]
+        blocks = torch.randperm(sum(numbers) + 3, generator=torch.Generator().manual_seed(1)).tolist()
+        self.pages = []
+        tables = torch.zeros(len(totals), max(numbers) + 1, dtype=torch.int32)
+        for i, number in enumerate(numbers):
+            tables[i, :number] = torch.tensor([blocks.pop() for _ in range(number)], dtype=torch.int32)
+        for _ in range(2):
+            pages = torch.full((sum(numbers) + 3, kv_heads, BLOCK_SIZE, head_dim), torch.nan)
+            for table, total in zip(tables, totals, strict=True):
+                values = random(total, kv_heads, head_dim).cpu()
+                for place in range(total):
+                    pages[table[place // BLOCK_SIZE], :, place % BLOCK_SIZE] = values[place]
+            self.pages.append(pages.to(device, dtype))
+        rows = [sum(counts[:i]) for i in range(len(counts))]
+        starts, counts, rows = (torch.tensor(x, dtype=torch.int32, device=device) for x in (starts, counts, rows))
+        self.ragged = Ragged(tables.to(device), starts, counts, rows, int(counts.max()))
+
+    def check(self, kernels, random, heads, window, splits):
+        """Both implementations on the same queries, which are parts of wider rows."""
+        k_pages, v_pages = self.pages
+        head_dim, dtype = k_pages.shape[-1], k_pages.dtype
+        tokens = int(self.ragged.counts.sum())
+        wide = random(tokens + 1, heads * head_dim + 24, dtype=dtype)
+        q = wide[:, : heads * head_dim].view(tokens + 1, heads, head_dim)
+        expected, found = (torch.full(q.shape, 5.0, dtype=dtype, device=q.device) for _ in range(2))
+        scale = head_dim**-0.5
+        reference = [page.nan_to_num().cpu() for page in self.pages]
+        plain = Ragged(*(x.cpu() for x in (self.ragged.block_tables, self.ragged.starts)), self.ragged.counts.cpu(),
+                       self.ragged.rows.cpu(), self.ragged.max_count)  # fmt: skip
+        on_host = expected.cpu()
+        ops.paged_attention(q.cpu(), *reference, plain, scale, window, on_host)
+        kernels.paged_attention(q, k_pages, v_pages, self.ragged, scale, window, found, splits)
+        assert_same(found.cpu(), on_host, dtype)  # and the last row, which is nobody's, is untouched
+
+
+DECODES = [0, BLOCK_SIZE - 2, BLOCK_SIZE - 1, BLOCK_SIZE, 40, 99]
+CHUNKS = {"starts": [0, 13, 31, 64, 3], "counts": [5, 40, 1, 23, 13]}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256])
+@pytest.mark.parametrize("group", [1, 3, 7, 8])
+def test_attention_of_decodes_and_chunks(kernels, random, device, group, head_dim, dtype):
+    for starts, counts in ((DECODES, [1] * len(DECODES)), CHUNKS.values()):
+        Cache(random, device, starts, counts, 1, head_dim, dtype).check(kernels, random, group, None, None)
+
+
+@pytest.mark.parametrize("head_dim", [2, 8, 22])
+def test_attention_of_small_heads(kernels, random, device, head_dim):
+    cache = Cache(random, device, **CHUNKS, kv_heads=1, head_dim=head_dim, dtype=torch.float32)
+    cache.check(kernels, random, 5, None, 2)
+
+
+def test_attention_of_large_groups(kernels, random, device):
+    Cache(random, device, [3, 20], [1, 2], 1, 16, torch.float32).check(kernels, random, 64, None, None)
+
+
+@pytest.mark.parametrize("splits", [1, 2, 5])
+@pytest.mark.parametrize("window", [None, 1, 17, 64])
+@pytest.mark.parametrize("kind", ["decodes", "chunks"])
+def test_attention_of_windows_in_any_number_of_splits(kernels, random, device, kind, window, splits):
+    starts, counts = (DECODES, [1] * len(DECODES)) if kind == "decodes" else CHUNKS.values()
+    cache = Cache(random, device, starts, counts, 2, 16, torch.float32)
+    cache.check(kernels, random, 6, window, splits)
+
+
+def test_padding_attends_to_nothing(kernels, random, device):
+    cache = Cache(random, device, [20, 5], [1, 1], 1, 16, torch.float32)
+    q, out = random(3, 2, 16), torch.full((3, 2, 16), 5.0, device=device)
+    tables = torch.cat([cache.ragged.block_tables, torch.zeros_like(cache.ragged.block_tables[:1])])
+    starts, counts, rows = torch.tensor([[20, 5, 0], [1, 1, 0], [0, 1, 2]], dtype=torch.int32, device=device)
+    for splits in (1, 3):
+        kernels.paged_attention(q, *cache.pages, Ragged(tables, starts, counts, rows, 1), 0.25, None, out, splits)
+    assert (out[2] == 5).all()
+    assert out[:2].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.gpu)])
+def test_a_model_s_logits_are_the_reference_s(kernels, device, dtype):
+    if device.type == "cpu" and dtype == "bfloat16":
+        pytest.skip("Triton's interpreter can't multiply bfloat16 matrices")
+    graph = decoder(heads=6, kv_heads=2, layers=1, window=25, rope="interleaved")
+    tensors, tokens = random_tensors(graph, dtype), random_tokens(40)
+    executor = make_torch(graph, tensors, dtype, kernels=kernels, device=str(device))
+    assert error(logits_of(executor, tokens, [37, 1]), reference_logits(graph, tensors, tokens)) < TOLERANCES[dtype]
