@@ -9,7 +9,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
 ]
-TEXTS = [
+TEXTS = ["Ask not what your country", "Let", "And so, my fellow Americans: ask what you can do for your country. " * 3]
     "Ask not what your country",
     "Let",
     "And so, my fellow Americans: ask not what your country can do for you. " * 3,
