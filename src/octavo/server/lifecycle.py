@@ -39,6 +39,7 @@ def serve(config: ServerConfig, models: ModelRegistry, listener: socket.socket, 
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(Lifecycle(config, models, listener).run(loaded))
+    gc.unfreeze()
     if not loaded.done():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
@@ -82,7 +83,7 @@ class Lifecycle:
         if ready.cancelled() or ready.exception() is not None:
             self._server.should_exit = True
             return
-        gc.freeze()  # what is there now stays; collections need not look at it
+        gc.freeze()  # what is there now stays: collections need not look at it
         where = address(self._config, self._listener)
         names = ", ".join(name for model in self._state.models for name in model.names)
         logger.info("ready: %s serves %s", where, names)

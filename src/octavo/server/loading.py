@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 def start_loading(models: ModelRegistry) -> Future[None]:
     """Returns at once; the result comes, or the error, when all models are there."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop looks after them, nobody waits for anything
+        signal.signal(number, lambda *_: os._exit(0))
     loaded: Future[None] = Future()
 
     def done(error: OctavoError | None) -> None:

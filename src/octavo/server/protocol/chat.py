@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 
 from octavo.engine.loading import LoadedModel
+from octavo.errors import ChatTemplateError
 from octavo.request import LogprobsAtPosition
 from octavo.sampling_params import SamplingParams
 from octavo.server.errors import HttpError
@@ -20,6 +21,7 @@ from octavo.server.protocol.common import (
     RequestModel,
     SamplingFields,
 )
+from octavo.text.chat_template import check_kwargs
 from octavo.text.tokenizer import Tokenizer
 
 MAX_MESSAGES = 4096
@@ -56,6 +58,10 @@ class Message(RequestModel):
         "annotations": ((None, []), NOT_YET),
         "function_call": ((None,), NOT_YET),
     }
+
+    def plain(self) -> dict[str, Any]:
+        """The message as a chat template takes it: most templates read a content in any case."""
+        return {"content": "", **self.model_dump(exclude_none=True)}
 
 
 class ChatRequest(SamplingFields):
@@ -102,6 +108,10 @@ class ChatRequest(SamplingFields):
             raise HttpError(reason, "max_completion_tokens", code="invalid_value")
         if self.top_logprobs is not None and not self.logprobs:
             raise HttpError("top_logprobs: only with logprobs=true", "top_logprobs", code="invalid_value")
+        try:
+            check_kwargs(self.chat_template_kwargs or {}, {})
+        except ChatTemplateError as error:
+            raise HttpError(str(error), "chat_template_kwargs", code="invalid_value") from None
         if self.continue_final_message and self.add_generation_prompt:
             reason = "continue_final_message: not together with add_generation_prompt=true"
             raise HttpError(reason, "continue_final_message", code="invalid_value")
@@ -123,8 +133,7 @@ class ChatRequest(SamplingFields):
         return self.make_params(model, None, more)
 
     def conversation(self) -> list[dict[str, Any]]:
-        """The messages, as a chat template takes them."""
-        return [message.model_dump(exclude_unset=True) for message in self.messages]
+        return [message.plain() for message in self.messages]
 
 
 def logprobs_json(positions: list[LogprobsAtPosition], top: int, tokenizer: Tokenizer) -> dict[str, Any]:

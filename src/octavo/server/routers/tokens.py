@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from octavo.errors import PromptError
 from octavo.server.body import read_body
+from octavo.server.errors import HttpError
 from octavo.server.protocol.answers import Text, Tokens
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.server.schema import endpoint
@@ -28,7 +28,7 @@ async def tokenize(request: Request) -> JSONAnswer:
     else:
         ends = bool(body.continue_final_message)
         prompt = await model.read_chat(
-            [message.model_dump(exclude_unset=True) for message in body.messages or []],
+            [message.plain() for message in body.messages or []],
             add_generation_prompt=not ends if body.add_generation_prompt is None else body.add_generation_prompt,
             continue_final_message=ends,
             template_kwargs=body.chat_template_kwargs,
@@ -45,5 +45,6 @@ async def detokenize(request: Request) -> JSONAnswer:
     body = await read_body(request, DetokenizeRequest, server.config)
     loaded = server.models.find(body.model).engine.model
     if bad := next((token for token in body.tokens if token >= loaded.vocab_size), None):
-        raise PromptError(f"token id {bad} is outside the vocabulary; ids are 0..{loaded.vocab_size - 1}")
+        reason = f"tokens: {bad} is outside the vocabulary; ids are 0..{loaded.vocab_size - 1}"
+        raise HttpError(reason, "tokens", code="invalid_value")
     return JSONAnswer({"prompt": loaded.tokenizer.decode(body.tokens, skip_special_tokens=False)})
