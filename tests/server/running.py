@@ -38,7 +38,7 @@ class Server:
             assert self.process.poll() is None, self.read_log()
             assert time.monotonic() < end, self.read_log()
             time.sleep(0.02)
-        if found := re.search(r"(?:listening on|ready:) (https?://[^\s,]+)", self.read_log()):
+        if found := re.search(r"(?:listening on|ready:) (https?://[\w.:\[\]]+)", self.read_log()):
             self.url = found[1]
             self.host, port = self.url.rpartition("//")[2].rsplit(":", 1)
             self.port = int(port)

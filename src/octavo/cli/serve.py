@@ -40,12 +40,12 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     args = _parser(prog).parse(argv)
     config, specs = read_arguments(args)
 
-    from octavo.server.listener import bind
+    from octavo.server.listener import address, bind
+    from octavo.server.logs import set_up
 
     listener = bind(config)  # before anything slow is imported: from here on clients can connect
-    from octavo.server import logs
-
-    logs.set_up(config.log_level, config.log_format)
+    set_up(config.log_level, config.log_format)
+    logger.info("listening on %s", address(config, listener))
     from octavo.server.models import ModelRegistry
 
     models = ModelRegistry(specs, config)
@@ -97,7 +97,7 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
     elif hasattr(args, "model"):
         raise UsageError(f"models were given as arguments and with --model {args.model}")
     _check_known(args)
-    common = {name: value for name, value in engine_options(args).items() if name != "model"}
+    common = {name: value for name, value in engine_options(args).items() if name not in ("model", *SPELLINGS)}
     if entries:
         if given:
             raise UsageError("models were given on the command line and in --config")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from octavo.server.state import ServerState
+if TYPE_CHECKING:
+    from octavo.server.state import ServerState
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 STATS_SECONDS = 5.0
