@@ -1,9 +1,8 @@
-"""Runs `octavo` with an executor that misbehaves: told by what the newest line of the file BROKEN says.
+"""Runs `octavo` with an executor that misbehaves as the file says that is its first argument.
 
 ok: as ever; fail: every step raises; hang: steps take a minute; slow: steps take 50 ms more.
 """
 
-import os
 import sys
 import time
 
@@ -11,10 +10,11 @@ from octavo.cli.main import main
 from octavo.executor.native.executor import NativeExecutor
 
 run = NativeExecutor.run
+TOLD = sys.argv.pop(1)
 
 
 def broken(self, plan):
-    with open(os.environ["BROKEN"]) as file:
+    with open(TOLD) as file:
         what = file.read().strip()
     if what == "fail":
         raise RuntimeError("a wire came loose in /root/secret at 0x7f00")

@@ -24,6 +24,7 @@ LONG = {"messages": HELLO, "max_tokens": 1500, "ignore_eos": True, "temperature"
 STREAM = post("/v1/chat/completions", json.dumps({**LONG, "stream": True}).encode())
 SHORT = {"messages": HELLO, "max_tokens": 4, "temperature": 0}
 BROKEN = Path(__file__).with_name("broken.py")
+RUN_BROKEN = f"import runpy; runpy.run_path({str(BROKEN)!r}, run_name='__main__')"
 
 
 def data_of(line):
@@ -122,9 +123,7 @@ def breakable(start, tiny_model, tmp_path):
     """(server, tell): a server whose executor does what it is told."""
     told = tmp_path / "told"
     told.write_text("ok")
-    code = f"import runpy; runpy.run_path({str(BROKEN)!r}, run_name='__main__')"
-    server = start("serve", tiny_model, "--max-model-len", 4096, code=code, environment={"BROKEN": str(told)})
-    return server, told.write_text
+    return start(told, "serve", tiny_model, "--max-model-len", 4096, code=RUN_BROKEN), told.write_text
 
 
 def events_of(client, body):
@@ -237,9 +236,7 @@ def test_sigterm_lets_streams_finish_and_takes_no_new_requests(breakable):
 
 def test_streams_that_do_not_finish_in_time_end_in_an_error_event(start, tiny_model, tmp_path):
     (tmp_path / "told").write_text("slow")
-    code = f"import runpy; runpy.run_path({str(BROKEN)!r}, run_name='__main__')"
-    options = ("--shutdown-timeout", 0.5)
-    server = start("serve", tiny_model, *options, code=code, environment={"BROKEN": str(tmp_path / "told")})
+    server = start(tmp_path / "told", "serve", tiny_model, "--shutdown-timeout", 0.5, code=RUN_BROKEN)
     with server.client() as client:
         results = []
         thread = threading.Thread(target=lambda: results.append(events_of(client, LONG)))

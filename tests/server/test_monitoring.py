@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from octavo.cli.server_flags import SERVER_FLAGS
+
 from .running import exchange
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -60,6 +62,12 @@ PINNED = {
     "octavo:requests_refused": "counter",
     "octavo:http_requests": "counter",
 }
+
+
+def test_the_page_of_serving_has_every_flag():
+    page = (DOCS / "serving.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `--([\w-]+)", page, re.MULTILINE))
+    assert listed == {"config", "served-model-name", *(flag.name.replace("_", "-") for flag in SERVER_FLAGS)}
 
 
 def test_metrics_have_these_names_and_types(http):
