@@ -167,6 +167,45 @@ def test_a_bad_field_is_refused_by_name(http, path, name, value):
     assert name in (error["param"] or "") or name in error["message"] or "prompt" in error["message"], error
 
 
+STREAMED = {
+    "stop_token_ids": [999999],
+    "logit_bias": {"999999": 1},
+    "min_tokens": 5,
+    "use_beam_search": True,
+    "best_of": 3,
+    "prompt_logprobs": 1,
+    "priority": 5,
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(("name", "value"), STREAMED.items())
+def test_a_bad_field_of_a_stream_is_an_error_with_a_status(http, path, name, value):
+    answer = http.post(path, json={**BODIES[path], "stream": True, name: value})
+    assert name in check_error(answer, 400)["message"]
+
+
+LARGE = {  # just beyond what is parsed, or just below
+    "values": '{"prompt": [' + ",".join("1" * 262_146) + "]}",
+    "names": "{" + ",".join(f'"{i}": 1' for i in range(32_769)) + "}",
+    "lists": '{"prompt": [' + ",".join(["[1]"] * 32_768) + "]}",
+    "ids": '{"prompt": [' + ",".join("1" * 262_145) + "]}",
+    "bad ids": '{"prompt": [' + ",".join("a" * 262_145) + "]}",
+    "biases": '{"prompt": "a", "logit_bias": {' + ",".join(f'"{i}": 1' for i in range(32_000)) + "}}",
+    "metadata": '{"messages": [], "metadata": {' + ",".join(f'"{i}": "1"' for i in range(32_000)) + "}}",
+    "text": '{"prompt": "' + "a b " * 900_000 + '"}',
+    "spaces": '{"prompt": "' + " " * 600_000 + '"}',
+    "message": '{"messages": [{"role": "user", "content": "' + "a b " * 900_000 + '"}]}',
+    "variables": json.dumps({**CHAT, "chat_template_kwargs": {"x": [1] * 10_000}}),
+}
+
+
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
+def test_a_large_body_is_refused_before_it_costs_much(server, http, body):
+    path = "/v1/chat/completions" if '"messages"' in body[:60] else "/v1/completions"
+    check_error(http.post(path, content=body, headers={"content-type": "application/json"}), 400)
+
+
 @pytest.mark.parametrize(("path", "name"), [(path, name) for path in BODIES for name in BODIES[path]])
 def test_a_repeated_field_is_refused(http, path, name):
     body = json.dumps(BODIES[path])
@@ -231,7 +270,7 @@ def test_another_content_type_is_415(http, path, headers):
 @pytest.mark.parametrize("path", BODIES)
 def test_a_body_that_is_too_large_is_413(http, path):
     headers = {"content-type": "application/json", "connection": "close"}
-    check_error(http.post(path, content=b" " * ((8 << 20) + 1), headers=headers), 413)
+    check_error(http.post(path, content=b" " * ((4 << 20) + 1), headers=headers), 413)
 
     def pieces():
         for _ in range(200):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from octavo.server.options import ServerConfig
 
 INLINE_BYTES = 32 << 10  # longer bodies are parsed on another thread
+MAX_VALUES = 1 << 18  # about, in one body: parsing takes longer for many values than for long ones
+MAX_NAMES = 1 << 15  # of objects' entries, and as many lists
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -23,12 +25,20 @@ async def read_body(request: Request, model: type[T], config: ServerConfig) -> T
     """The body as `model`. Raises HttpError, naming the field that is wrong."""
     _check_headers(request)
     raw = await _read(request, config)
+    request.state.body_bytes = len(raw)
     if len(raw) <= INLINE_BYTES:
         return parse(raw, model)
     return await asyncio.get_running_loop().run_in_executor(None, parse, raw, model)
 
 
 def parse(raw: bytes, model: type[T]) -> T:
+    for separator, limit, what in (
+        (b",", MAX_VALUES, "values"),
+        (b'":', MAX_NAMES, "names"),
+        (b"[", MAX_NAMES, "lists"),
+    ):
+        if raw.count(separator) > limit:
+            raise HttpError(f"the body has more than {limit} {what}", code="too_many_values")
     value = parse_json(raw)
     if not isinstance(value, dict):
         raise HttpError("the body must be a JSON object", code="invalid_json")
@@ -54,8 +64,8 @@ def parse_json(raw: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"{twice[:80]!r} is there twice")
     return found
 
@@ -104,17 +114,19 @@ def _too_large(limit: int) -> HttpError:
 
 def _first(error: ValidationError) -> HttpError:
     """The first of pydantic's complaints, in one line."""
-    found = error.errors(include_url=False, include_context=False)[0]
+    found = error.errors(include_url=False)[0]
     path = []
     for part in found["loc"]:
         if not isinstance(part, int) and (not part.isidentifier() or part in ("str", "int", "float", "bool", "dict")):
             break  # from here on it names members of a union
-        path.append(str(part))
+        if part != "list":
+            path.append(str(part))
+    if "name" in found.get("ctx", {}):
+        path.append(found["ctx"]["name"])
+        return HttpError(f"{'.'.join(path)} {found['ctx']['reason']}", ".".join(path), code=found["type"])
     where = ".".join(path) or None
     reason, code = found["msg"], "invalid_type" if found["type"].endswith("_type") else "invalid_value"
     if found["type"] == "missing":
         reason, code = "this field is required", "missing_field"
-    elif found["type"] == "extra_forbidden":
-        reason, code = "there is no such field; fields that are not supported are refused", "unknown_field"
     reason = reason.removeprefix("Value error, ")
     return HttpError(f"{where}: {reason}" if where else reason, where, code=code)

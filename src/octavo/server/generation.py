@@ -27,7 +27,7 @@ TIMEOUT_HEADER = "x-request-timeout"  # seconds; a request may only shorten what
 def admit(server: ServerState, model: ServedModel, request: Request, num_prompts: int) -> None:
     """Refuses early, before a prompt is tokenized. Raises UnavailableError or RateLimitError."""
     server.check_open()
-    assert model.engine
+    model.check_loaded()
     try:
         model.queue.admit(num_prompts)
         request.state.client.admit()
@@ -43,8 +43,21 @@ class Generation:
     """
 
     def __init__(
-        self, server: ServerState, model: ServedModel, request: Request, prompts: list[Prompt], params: SamplingParams
+        self,
+        server: ServerState,
+        model: ServedModel,
+        request: Request,
+        prompts: list[Prompt],
+        params: SamplingParams,
+        asked_tokens: int | None,
+        priority: int | None,
     ):
+        """`asked_tokens` is the request's own max_tokens. Raises HttpError for what can't be carried out."""
+        for prompt in prompts:
+            check_room(len(prompt.token_ids), asked_tokens, model.engine.model.max_model_len)
+        if priority and model.config.scheduling_policy != "priority":
+            reason = "priority: the server does not run with --scheduling-policy priority"
+            raise HttpError(reason, "priority", code="unsupported_parameter")
         self.model, self.prompts, self.params = model, prompts, params
         self.num_output_tokens = [0] * len(prompts)
         self.num_cached_tokens = 0
@@ -53,6 +66,7 @@ class Generation:
         self._places: dict[str, int] = {}  # of prompts, by the engine's name of the request
         self._waiting: set[int] = set()  # prompts without a token yet
         self._last_token: dict[int, float] = {}
+        self._asked_tokens, self._priority = asked_tokens, priority or 0
         self._timeout = _timeout(request, server.config.request_timeout)
         self._tasks: list[asyncio.Task[None] | asyncio.TimerHandle] = []
 
@@ -60,27 +74,23 @@ class Generation:
     def num_prompt_tokens(self) -> int:
         return sum(len(prompt.token_ids) for prompt in self.prompts)
 
-    def start(self, asked_tokens: int | None, priority: int) -> Generation:
-        """Checks and submits everything. Raises HttpError, and then nothing was submitted."""
-        engine, queue = self.model.engine, self.model.queue
-        for prompt in self.prompts:
-            check_room(len(prompt.token_ids), asked_tokens, engine.model.max_model_len)
+    async def __aenter__(self) -> Generation:
+        """Submits all prompts. Raises UnavailableError if the queue has no room for them."""
         try:
-            queue.enter(len(self.prompts), self.num_prompt_tokens)
+            self.model.queue.enter(len(self.prompts), self.num_prompt_tokens)
         except HttpError as error:
             self.model.metrics.refused[error.code] += 1
             raise
         self._waiting = set(range(len(self.prompts)))
-        self._request.state.client.charge(self.num_prompt_tokens)
-        for place, prompt in enumerate(self.prompts):
-            name = engine.driver.new_id()
-            self._places[name] = place
-            self._stream.submit(name, prompt, self.params, priority)
-        self._note_asked(asked_tokens)
-        return self
-
-    async def __aenter__(self) -> Generation:
         self._server.active.add(self)
+        self._request.state.client.charge(self.num_prompt_tokens)
+        self.model.metrics.observe("asked_n", self.params.n)
+        if self._asked_tokens is not None:
+            self.model.metrics.observe("asked_tokens", self._asked_tokens)
+        for place, prompt in enumerate(self.prompts):
+            name = self.model.engine.driver.new_id()
+            self._places[name] = place
+            self._stream.submit(name, prompt, self.params, self._priority)
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._watch_client()),
@@ -155,11 +165,6 @@ class Generation:
             metrics.observe("between_tokens", mean, num_output // len(output.outputs) - 1)
         for completion in output.outputs:
             metrics.finished[completion.finish_reason or "stop"] += 1
-
-    def _note_asked(self, asked_tokens: int | None) -> None:
-        self.model.metrics.observe("asked_n", self.params.n)
-        if asked_tokens is not None:
-            self.model.metrics.observe("asked_tokens", asked_tokens)
 
     def _leave_queue(self) -> None:
         for place in self._waiting:

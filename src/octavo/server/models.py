@@ -17,20 +17,20 @@ from octavo.engine.async_llm import AsyncLLM
 from octavo.engine.driver import EngineStats
 from octavo.engine.inputs import Prompt, read_prompt
 from octavo.errors import ChatTemplateError, ConfigError, OctavoError
-from octavo.server.errors import NotFoundError, UnavailableError
+from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
 from octavo.server.options import ModelSpec, ServerConfig, served_names
 from octavo.text.chat import ChatEncoder
-from octavo.text.chat_template import MISSING, text_size
+from octavo.text.chat_template import MISSING
+from octavo.text.tokenizer import LONG_TEXT
 from octavo.weights.source import DEFAULT_MODEL
 
 logger = logging.getLogger("octavo.server")
 SHARE = 0.9  # of the free memory, for all models together
 
 
-# Tokenizing a text this long takes a millisecond; longer ones are read on a thread, whose library leaves the GIL.
-INLINE_CHARACTERS = 2000
+INLINE_CHARACTERS = LONG_TEXT - 1  # longer texts are read on another thread, without the GIL
 _readers = ThreadPoolExecutor(2, "octavo-text")
 T = TypeVar("T")
 
@@ -64,9 +64,14 @@ class ServedModel:
     @property
     def engine(self) -> AsyncLLM:
         """Raises UnavailableError until the model is loaded."""
+        self.check_loaded()
+        assert self.llm is not None
+        return self.llm
+
+    def check_loaded(self) -> None:
+        """Raises UnavailableError until the model is loaded."""
         if self.llm is None:
             raise UnavailableError(f"the model {self.id} is not loaded yet: {self.phase}", "model_loading", 1)
-        return self.llm
 
     @property
     def chat(self) -> ChatEncoder:
@@ -85,20 +90,39 @@ class ServedModel:
         self.llm, self.phase = llm, "ready"
         logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
 
-    async def read_chat(self, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
-        """The prompt of a conversation; `options` are those of ChatEncoder.encode. Raises PromptError."""
+    async def read_chat(self, size: int, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
+        """The prompt of a conversation; `options` are those of ChatEncoder.encode, and all is about `size` characters.
+
+        Raises PromptError, or HttpError if it can't fit.
+        """
         encoder = self.chat
-        rendered = await _read(text_size(conversation), lambda: encoder.encode(conversation, **options))
+        self._check_length(sum(len(message["content"]) for message in conversation))
+        rendered = await _read(size, lambda: encoder.encode(conversation, **options))
         return Prompt(rendered.text, rendered.token_ids)
 
     async def read_text(self, text: str, add_special_tokens: bool = True) -> Prompt:
-        """Raises PromptError."""
+        """Raises PromptError, or HttpError if the text can't fit."""
         tokenizer = self.engine.model.tokenizer
+        self._check_length(len(text))
         return Prompt(text, await _read(len(text), lambda: tokenizer.encode(text, add_special_tokens)))
 
     def read_ids(self, token_ids: list[int]) -> Prompt:
         """Raises PromptError."""
         return read_prompt(token_ids, self.engine.model.tokenizer)
+
+    def _check_length(self, num_characters: int) -> None:
+        """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
+        model = self.engine.model
+        room = model.max_model_len
+        if num_characters <= 4 * room:  # nothing to find out for
+            return
+        longest = model.tokenizer.longest_token
+        if num_characters > longest * room:
+            reason = (
+                f"This model's maximum context length is {room} tokens, but the prompt has {num_characters} "
+                f"characters, which are at least {num_characters // longest} tokens"
+            )
+            raise HttpError(reason, code="context_length_exceeded")
 
     def stats(self) -> EngineStats:
         return EngineStats() if self.llm is None else self.llm.driver.stats()

@@ -41,7 +41,7 @@ class ServerConfig:
     tokens_per_minute: int | None = None
     max_queued_requests: int = 256  # that wait for the engine, for each model
     max_queued_tokens: int = 1 << 18  # of their prompts
-    max_body_bytes: int = 8 << 20
+    max_body_bytes: int = 4 << 20
     max_header_bytes: int = 64 << 10
     max_headers: int = 100
     max_prompts: int = 1024  # in one request

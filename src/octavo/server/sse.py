@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from octavo.errors import OctavoError
 from octavo.server.errors import ClientGoneError, encoded, status_of
 
 logger = logging.getLogger("octavo.server")
@@ -34,7 +35,7 @@ class EventStream(Response):
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
-        self._started = self._spoke = False
+        self._started = self._spoke = self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ticker = asyncio.get_running_loop().create_task(self._keep_alive(send))
@@ -59,7 +60,7 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send, piece: bytes, last: bool = False) -> None:
-        self._spoke = True
+        self._spoke, self._ended = True, last
         if not self._started:
             self._started = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -68,13 +69,11 @@ class EventStream(Response):
     async def _keep_alive(self, send: Send) -> None:
         while True:
             await asyncio.sleep(KEEP_ALIVE)
-            if not self._spoke:
+            if not self._spoke and not self._ended:
                 await self._write(send, COMMENT)
             self._spoke = False
 
 
 def _unforeseen(error: Exception) -> Exception | None:
     """The error if its traceback says more than its text."""
-    from octavo.errors import OctavoError
-
     return None if isinstance(error, OctavoError) else error

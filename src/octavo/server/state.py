@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ class ServerState:
         self.http = HttpMetrics()
         self.active: set[Generation] = set()
         self.draining = False
-        self.started = time.time()
 
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from octavo.engine.loading import LoadedModel
 from octavo.errors import ChatTemplateError
@@ -16,6 +16,7 @@ from octavo.server.protocol.common import (
     MAX_INT,
     NOT_YET,
     REFUSED_BY_BOTH,
+    UNUSED,
     Name,
     Neutral,
     RequestModel,
@@ -26,20 +27,28 @@ from octavo.text.tokenizer import Tokenizer
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
+MAX_METADATA = 16
 
 
 class TextPart(RequestModel):
     type: Literal["text"]
     text: str
-    REFUSED: ClassVar[Mapping[str, Neutral]] = {"cache_control": ((None,), NOT_YET)}
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {
+        "cache_control": ((None,), NOT_YET),
+        "image_url": ((), "is not supported: contents are text"),
+        "video_url": ((), "is not supported: contents are text"),
+        "input_audio": ((), "is not supported: contents are text"),
+        "file": ((), "is not supported: contents are text"),
+        "refusal": ((), "is not supported: contents are text"),
+    }
 
 
 def _kind(content: Any) -> str:
-    return "parts" if isinstance(content, list) else "text"
+    return "list" if isinstance(content, list) else "str"
 
 
 Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
-Content = Annotated[Annotated[str, Tag("text")] | Annotated[Parts, Tag("parts")], Discriminator(_kind)]
+Content = Annotated[Annotated[str, Tag("str")] | Annotated[Parts, Tag("list")], Discriminator(_kind)]
 
 
 class Message(RequestModel):
@@ -64,6 +73,12 @@ class Message(RequestModel):
         return {"content": "", **self.model_dump(exclude_none=True)}
 
 
+def _check_few(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_METADATA:
+        raise ValueError(f"at most {MAX_METADATA} entries")
+    return value
+
+
 class ChatRequest(SamplingFields):
     """A conversation to answer."""
 
@@ -76,9 +91,9 @@ class ChatRequest(SamplingFields):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     documents: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
-    metadata: Annotated[dict[str, Name], Field(max_length=16)] | None = Field(None, description="noted, no more")
-    safety_identifier: Name | None = Field(None, description="noted, no more")
-    prompt_cache_key: Name | None = Field(None, description="noted, no more: all prefixes are cached")
+    metadata: Annotated[dict[str, Name], BeforeValidator(_check_few)] | None = Field(None, description=UNUSED)
+    safety_identifier: Name | None = Field(None, description=UNUSED)
+    prompt_cache_key: Name | None = Field(None, description="taken, and not used: all prefixes are cached")
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         **REFUSED_BY_BOTH,
         "tools": ((None, []), NOT_YET),
@@ -108,6 +123,9 @@ class ChatRequest(SamplingFields):
             raise HttpError(reason, "max_completion_tokens", code="invalid_value")
         if self.top_logprobs is not None and not self.logprobs:
             raise HttpError("top_logprobs: only with logprobs=true", "top_logprobs", code="invalid_value")
+        for name, limit in (("chat_template_kwargs", 1024), ("documents", 1 << 14)):
+            if _num_values(getattr(self, name)) > limit:
+                raise HttpError(f"{name}: more than {limit} values", name, code="invalid_value")
         try:
             check_kwargs(self.chat_template_kwargs or {}, {})
         except ChatTemplateError as error:
@@ -134,6 +152,13 @@ class ChatRequest(SamplingFields):
 
     def conversation(self) -> list[dict[str, Any]]:
         return [message.plain() for message in self.messages]
+
+
+def _num_values(value: Any) -> int:
+    """In a JSON value, at any depth."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(_num_values, value)) + 1 if isinstance(value, list) else 1
 
 
 def logprobs_json(positions: list[LogprobsAtPosition], top: int, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from octavo.engine.defaults import default_sampling_params
 from octavo.engine.loading import LoadedModel
@@ -22,9 +23,11 @@ from octavo.sampling_params import (
 from octavo.server.errors import HttpError
 
 MAX_INT = 2**31 - 1
+MAX_BIASES = 4096
 MAX_NAME = 512  # characters of a model's name, a user's, and the like
 Neutral = tuple[tuple[Any, ...], str]  # values that ask for nothing, and what is said about others
 NOT_YET = "is not supported yet; leave it out"
+UNUSED = "taken, and not used: nothing depends on it here"
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_INT)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
@@ -34,14 +37,22 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _check_bias(value: Any) -> Any:
-    """Stops at the first bad entry: there may be a million of them."""
+    """Stops at the first bad entry, instead of telling of each."""
     if isinstance(value, dict):
+        if len(value) > MAX_BIASES:
+            raise ValueError(f"at most {MAX_BIASES} tokens")
         for token, bias in value.items():
             if not (token.isascii() and token.isdigit() and len(token) <= 10):
                 raise ValueError(f"{token[:40]!r} is not a token id")
             if type(bias) not in (int, float) or not math.isfinite(bias):
                 raise ValueError(f"the bias of token {token} must be a number")
     return value
+
+
+def _complaint(code: str, name: str, reason: str) -> PydanticCustomError:
+    """An error about the field `name` of the object that is being read."""
+    name = name[:80].encode(errors="replace").decode()
+    return PydanticCustomError(code, "{name} {reason}", {"name": name, "reason": reason})
 
 
 class RequestModel(BaseModel):
@@ -56,10 +67,14 @@ class RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, value: Any) -> Any:
-        for name in [name for name in value if name in cls.REFUSED] if isinstance(value, dict) else ():
+        if not isinstance(value, dict):
+            return value
+        for name in [name for name in value if name not in cls.model_fields]:
+            if name not in cls.REFUSED:
+                raise _complaint("unknown_parameter", name, "is not known here; no field is ignored")
             neutral, reason = cls.REFUSED[name]
             if not any(value[name] == one and type(value[name]) is type(one) for one in neutral):
-                raise HttpError(f"{name} {reason}", name, code="unsupported_parameter")
+                raise _complaint("unsupported_parameter", name, reason)
             del value[name]
         return value
 
@@ -87,7 +102,7 @@ class SamplingFields(RequestModel):
     logit_bias: Annotated[dict[str, Number], BeforeValidator(_check_bias)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Name | None = Field(None, description="noted, no more")
+    user: Name | None = Field(None, description=UNUSED)
     best_of: Annotated[int, Field(ge=1, le=MAX_SEQUENCES)] | None = None
     use_beam_search: bool | None = None
     length_penalty: Number | None = None
@@ -127,8 +142,14 @@ class SamplingFields(RequestModel):
     def check_streaming(self) -> None:
         if self.stream_options is not None and not self.stream:
             raise HttpError("stream_options: only with stream=true", "stream_options", code="invalid_value")
-        if self.stream and self.prompt_logprobs is not None:
-            raise HttpError("prompt_logprobs: not with stream=true", "prompt_logprobs", code="unsupported_parameter")
+        whole_only = {
+            "prompt_logprobs": self.prompt_logprobs is not None,
+            "use_beam_search": self.use_beam_search,
+            "best_of": self.best_of is not None and self.best_of > (self.n or 1),
+        }
+        for name, is_asked in whole_only.items():
+            if self.stream and is_asked:
+                raise HttpError(f"{name}: not with stream=true", name, code="unsupported_parameter")
 
     def make_params(self, model: LoadedModel, max_tokens: int | None, more: Mapping[str, Any]) -> SamplingParams:
         """The engine's parameters. `max_tokens` is for requests that say none, where the model says none either.

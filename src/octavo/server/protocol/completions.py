@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, PlainValidator
 
 from octavo.engine.loading import LoadedModel
 from octavo.request import LogprobsAtPosition
@@ -19,7 +19,7 @@ Prompts = str | list[str] | TokenIds | list[TokenIds]
 
 def _check_prompt(value: Any) -> Any:
     """Says in one line what is wrong, instead of once for each kind of prompt and each entry."""
-    if isinstance(value, str) or value is None:
+    if isinstance(value, str):
         return value
     wanted = "must be a string, a list of strings, a list of token ids, or a list of those"
     if not isinstance(value, list) or not value:
@@ -40,7 +40,7 @@ def _check_prompt(value: Any) -> Any:
 class CompletionRequest(SamplingFields):
     """Text to continue."""
 
-    prompt: Annotated[Prompts, BeforeValidator(_check_prompt)]
+    prompt: Annotated[Prompts, PlainValidator(_check_prompt, json_schema_input_type=Prompts)]
     echo: bool | None = Field(None, description="put the prompt before its completion")
     logprobs: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
     add_special_tokens: bool | None = None

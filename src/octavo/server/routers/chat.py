@@ -32,6 +32,7 @@ async def create_chat_completion(request: Request) -> Response:
     admit(server, model, request, 1)
     params = body.params(model.engine.model)
     prompt = await model.read_chat(
+        request.state.body_bytes,
         body.conversation(),
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
@@ -39,7 +40,7 @@ async def create_chat_completion(request: Request) -> Response:
         template_kwargs=body.chat_template_kwargs,
     )
     prompt = prompt.salted(body.cache_salt)
-    generation = Generation(server, model, request, [prompt], params).start(body.asked_tokens, body.priority or 0)
+    generation = Generation(server, model, request, [prompt], params, body.asked_tokens, body.priority)
     writer = _Writer(new_id("chatcmpl", request, body.request_id), body, generation, server.config.response_role)
     if body.stream:
         return EventStream(writer.events())

@@ -38,7 +38,7 @@ async def create_completion(request: Request) -> Response:
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
     prompts = await asyncio.gather(*(_read(model, prompt, body) for prompt in body.prompts))
-    generation = Generation(server, model, request, prompts, params).start(body.max_tokens, body.priority or 0)
+    generation = Generation(server, model, request, prompts, params, body.max_tokens, body.priority)
     writer = _Writer(new_id("cmpl", request, body.request_id), body, generation)
     if body.stream:
         return EventStream(writer.events())
