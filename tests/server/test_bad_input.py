@@ -332,6 +332,8 @@ RAW = {
     "a content-length that is too large": (post("/tokenize", b"{}", "Content-Length: 9999999999"), 413),
     "a bad chunk size": (post("/tokenize", b"zz\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), 400),
     "a huge header": (post("/tokenize", b"{}", "X-Big: " + "x" * 70_000), 431),
+    "a header without an end": (post("/tokenize", b"", "X-Big: " + "x" * 1_000_000).rstrip(), 431),
+    "a path without an end": (b"GET /" + b"x" * 1_000_000, 431),
     "many headers": (post("/tokenize", b"{}", *(f"X-{i}: 1" for i in range(200))), 431),
     "a huge path": (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
     "a path that is not ASCII": (b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400),
@@ -368,3 +370,16 @@ def test_after_all_of_that_the_same_good_request_gets_the_same_answer(server, ht
     server.settle()
     assert server.num_files() <= files + 1
     assert "Traceback" not in server.read_log()
+
+
+def flood(connection, head):
+    connection.sendall(head)
+    for _ in range(1000):
+        connection.sendall(b"x" * (1 << 20))
+
+
+def test_a_chunked_body_with_a_trailer_without_end_is_cut(server, http):
+    head = b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with server.connect() as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        flood(connection, head + b"0\r\nX-Trailer: ")
+    assert http.get("/readyz").status_code == 200

@@ -12,6 +12,7 @@ from octavo.server.errors import HttpError, encoded
 from octavo.server.options import ServerConfig
 
 MAX_URL = 8 << 10  # bytes
+CHUNKING = 8  # bytes on the wire for each byte of a body in chunks
 
 
 class Connection(HttpToolsProtocol):
@@ -21,7 +22,9 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._header_bytes = 0
+        self._header_bytes = 0  # of the request that is being read, without the line that is not complete
+        self._raw_bytes = 0  # of all of it
+        self._in_headers = False
         self._header_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
         self._refused = False
@@ -36,12 +39,19 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused:
-            super().data_received(data)
+        """Counts what the parser holds back too: one line without an end, tiny chunks, or what comes after them."""
+        if self._refused:
+            return
+        self._raw_bytes += len(data)
+        super().data_received(data)
+        limits = self.limits
+        if self._raw_bytes > (limits.max_header_bytes if self._in_headers else CHUNKING * limits.max_body_bytes):
+            self._refuse_size()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes = 0
+        self._header_bytes = self._raw_bytes = 0
+        self._in_headers = True
         self._stop(self._header_timer)
         self._header_timer = self.loop.call_later(self.limits.header_timeout, self._too_slow)
 
@@ -55,6 +65,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop(self._header_timer)
+        self._in_headers = False
         if not self._refused:
             super().on_headers_complete()
 
@@ -87,7 +98,11 @@ class Connection(HttpToolsProtocol):
 
     def _count(self, size: int, too_many: bool) -> None:
         self._header_bytes += size
-        if not self._refused and (too_many or self._header_bytes > self.limits.max_header_bytes):
+        if too_many or self._header_bytes > self.limits.max_header_bytes:
+            self._refuse_size()
+
+    def _refuse_size(self) -> None:
+        if not self._refused:
             limit = f"{self.limits.max_headers} headers or {self.limits.max_header_bytes} bytes"
             reason = f"more than {limit} of headers, or a path of more than {MAX_URL} bytes"
             self._refuse(HttpError(reason, status=431, code="headers_too_large"))

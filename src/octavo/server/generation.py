@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +19,6 @@ from octavo.server.models import ServedModel
 from octavo.server.protocol.common import check_room
 from octavo.server.state import ServerState
 
-logger = logging.getLogger("octavo.server")
 TIMEOUT_HEADER = "x-request-timeout"  # seconds; a request may only shorten what the server allows
 
 

@@ -42,11 +42,16 @@ class Queue:
         """So many ended, however they did."""
         self.requests -= num_requests
         self._ended.extend([time.monotonic()] * num_requests)
+        self._forget()
 
     def _drain_seconds(self) -> float:
         """How long until half of what waits is done, at the rate of the last seconds."""
+        self._forget()
+        rate = max(1, len(self._ended)) / MEASURED_SECONDS
+        return max(0, self.requests - self.seats) / rate / 2
+
+    def _forget(self) -> None:
+        """Drops what ended too long ago."""
         since = time.monotonic() - MEASURED_SECONDS
         while self._ended and self._ended[0] < since:
             self._ended.popleft()
-        rate = max(1, len(self._ended)) / MEASURED_SECONDS
-        return max(0, self.requests - self.seats) / rate / 2
