@@ -347,6 +347,7 @@ def test_what_is_hardly_http_gets_an_error_in_our_shape(server, http, data, stat
     assert got == status, body
     check_shape(body)
     assert headers["content-type"] == "application/json"
+    assert headers["x-request-id"]
     assert http.get("/readyz").status_code == 200
 
 

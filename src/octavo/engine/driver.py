@@ -19,7 +19,7 @@ logger = logging.getLogger("octavo")
 
 Deliver = Callable[[RequestOutput | OctavoError], None]
 MAX_FAILURES = 5  # steps that fail one after another before the engine is given up
-FIRST_PAUSE = 0.1  # seconds before the restart; twice as long after each further failure
+FIRST_PAUSE = 0.5  # seconds until the restart; twice as long after each further failure
 STEP_LIMIT = 10.0  # seconds that a step may take before it counts as hung, unless earlier ones took long too
 
 
@@ -57,6 +57,7 @@ class Driver:
         self._longest_step = 0.0
         self.num_restarts = 0
         self._num_failures = 0  # in a row
+        self._restarting = False
         self._thread = threading.Thread(target=self._work, name="octavo-engine", daemon=True)
         self._thread.start()
 
@@ -88,7 +89,7 @@ class Driver:
             return "the engine's thread has ended"
         if self.given_up:
             return f"the engine was given up after {self._num_failures} failed steps"
-        if self._num_failures:
+        if self._restarting:
             return "the engine failed and is being restarted"
         began = self._step_began
         seconds = 0.0 if began is None else time.monotonic() - began
@@ -152,6 +153,7 @@ class Driver:
     def _restart(self, error: Exception) -> None:
         """Tells everyone in the step, and starts over with empty blocks: what they hold may be half written."""
         self._num_failures += 1
+        self._restarting = True
         logger.error("a step failed; restart %d", self.num_restarts + 1, exc_info=error)
         self._past, self._step_began = self.stats(), None
         names = list(self._engine.jobs)
@@ -165,6 +167,7 @@ class Driver:
             with self._wake:
                 pause = FIRST_PAUSE * 2 ** (self._num_failures - 1)
                 self._wake.wait_for(lambda: self._closing, pause)
+            self._restarting = False  # whether it is well again, only the next step can show
 
     def _submit(self, name: str, prompt: Prompt, params: SamplingParams, priority: int, deliver: Deliver) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from asyncio import TimerHandle
 from typing import Any
 
@@ -120,9 +121,10 @@ class Connection(HttpToolsProtocol):
         self._refused = True
         self._stop(self._header_timer)
         body = encoded(error)
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(STATUS_LINE[error.status] + head + body)
+            fields = f"x-request-id: {uuid.uuid4().hex}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = STATUS_LINE[error.status] + b"content-type: application/json\r\n" + fields.encode()
+            self.transport.write(head + body)
         self.transport.close()
 
     @staticmethod
