@@ -55,6 +55,7 @@ class Envelope:
             self._note(scope, status, request_id, time.monotonic() - began)
 
     def _note(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
+        status = status or 499  # nobody was left to answer
         route = scope.get("route")
         path = getattr(route, "path", "other")
         self._server.http.answers[scope["method"], path, status] += 1

@@ -22,7 +22,7 @@ from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
 from octavo.server.options import ModelSpec, ServerConfig, served_names
 from octavo.text.chat import ChatEncoder
-from octavo.text.chat_template import MISSING
+from octavo.text.chat_template import MISSING, text_size
 from octavo.text.tokenizer import LONG_TEXT
 from octavo.weights.source import DEFAULT_MODEL
 
@@ -96,15 +96,17 @@ class ServedModel:
         Raises PromptError, or HttpError if it can't fit.
         """
         encoder = self.chat
-        self._check_length(sum(len(message["content"]) for message in conversation))
+        self._check_length(sum(text_size(message["content"]) for message in conversation))
         rendered = await _read(size, lambda: encoder.encode(conversation, **options))
         return Prompt(rendered.text, rendered.token_ids)
 
-    async def read_text(self, text: str, add_special_tokens: bool = True) -> Prompt:
-        """Raises PromptError, or HttpError if the text can't fit."""
+    async def read_texts(self, texts: list[str], add_special_tokens: bool = True) -> list[Prompt]:
+        """Raises PromptError, or HttpError if a text can't fit."""
         tokenizer = self.engine.model.tokenizer
-        self._check_length(len(text))
-        return Prompt(text, await _read(len(text), lambda: tokenizer.encode(text, add_special_tokens)))
+        self._check_length(max(map(len, texts)))
+        size = sum(map(len, texts))
+        read = await _read(size, lambda: tokenizer.encode_batch(texts, add_special_tokens))
+        return [Prompt(text, ids) for text, ids in zip(texts, read, strict=True)]
 
     def read_ids(self, token_ids: list[int]) -> Prompt:
         """Raises PromptError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -37,7 +36,7 @@ async def create_completion(request: Request) -> Response:
         raise HttpError(reason, "prompt", code="invalid_value")
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
-    prompts = await asyncio.gather(*(_read(model, prompt, body) for prompt in body.prompts))
+    prompts = await _read(model, body)
     generation = Generation(server, model, request, prompts, params, body.max_tokens, body.priority)
     writer = _Writer(new_id("cmpl", request, body.request_id), body, generation)
     if body.stream:
@@ -45,14 +44,16 @@ async def create_completion(request: Request) -> Response:
     return JSONAnswer(await writer.whole())
 
 
-async def _read(model: ServedModel, prompt: str | list[int], body: CompletionRequest) -> Prompt:
-    if isinstance(prompt, str):
-        read = await model.read_text(prompt, body.add_special_tokens is not False)
+async def _read(model: ServedModel, body: CompletionRequest) -> list[Prompt]:
+    """The prompts of a request, which are all texts or all token ids; with `echo`, as texts too."""
+    if isinstance(body.prompts[0], str):
+        read = await model.read_texts(body.prompts, body.add_special_tokens is not False)  # type: ignore[arg-type]
     else:
-        read = model.read_ids(prompt)
+        read = [model.read_ids(ids) for ids in body.prompts]  # type: ignore[arg-type]
         if body.echo:
-            read = Prompt(model.engine.model.tokenizer.decode(read.token_ids), read.token_ids)
-    return read.salted(body.cache_salt)
+            decode = model.engine.model.tokenizer.decode
+            read = [Prompt(decode(prompt.token_ids), prompt.token_ids) for prompt in read]
+    return [prompt.salted(body.cache_salt) for prompt in read]
 
 
 class _Writer:

@@ -24,7 +24,7 @@ async def tokenize(request: Request) -> JSONAnswer:
     model = server.models.find(body.model)
     loaded = model.engine.model
     if body.prompt is not None:
-        ids = (await model.read_text(body.prompt, body.add_special_tokens is not False)).token_ids
+        ids = (await model.read_texts([body.prompt], body.add_special_tokens is not False))[0].token_ids
     else:
         ends = bool(body.continue_final_message)
         prompt = await model.read_chat(
