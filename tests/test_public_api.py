@@ -64,6 +64,7 @@ LLM = {
 ASYNC_LLM = {
     "__init__": "self, model=None, **options",
     "generate": "self, prompt, sampling_params=None, request_id=None, *, priority=0",
+    "open_stream": "self",
     "abort": "self, request_id",
     "close": "self",
     "get_default_sampling_params": "self",

@@ -7,6 +7,7 @@ OctavoError
 ├── ModelLoadError           a file of the model is missing, corrupt, truncated or lies
 │   └── UnknownArchitectureError
 ├── ModelNotFoundError       a model reference leads nowhere
+├── EngineFailedError        a step failed as a whole, and every request in it with it
 └── RequestError             one request can't be carried out; others go on (also a ValueError)
     ├── ParameterError       a sampling parameter is out of range
     ├── PromptError          the prompt is empty, or has token ids outside the vocabulary
@@ -14,6 +15,7 @@ OctavoError
     │   └── ChatTemplateError    there is none, or it failed
     ├── NumericalError       the model gave NaN logits for this request
     └── RequestAbortedError
+        └── SlowReaderError      its outputs were not read
 """
 
 from __future__ import annotations
@@ -61,6 +63,10 @@ class ModelNotFoundError(OctavoError):
     """A model reference leads to no files."""
 
 
+class EngineFailedError(OctavoError):
+    """A step failed as a whole, and every request in it with it. The next ones may do better."""
+
+
 class RequestError(OctavoError, ValueError):
     """One request can't be carried out. Others are not disturbed."""
 
@@ -98,3 +104,7 @@ class NumericalError(RequestError):
 
 class RequestAbortedError(RequestError):
     """The request was aborted before it finished."""
+
+
+class SlowReaderError(RequestAbortedError):
+    """More outputs waited for their reader than may wait."""

@@ -10,8 +10,8 @@ from harness import spoil
 from octavo import AsyncLLM, SamplingParams
 from octavo.engine.inputs import read_prompt
 from octavo.errors import (
+    EngineFailedError,
     NumericalError,
-    OctavoError,
     ParameterError,
     PromptError,
     RequestAbortedError,
@@ -52,11 +52,11 @@ async def collect(llm, prompt, params, request_id=None, **options):
 
 async def settle(llm):
     """Waits until the engine has nothing left to do."""
-    engine = llm._driver._engine
-    while engine.has_work or llm._driver._messages:
+    engine = llm.driver._engine
+    while engine.has_work or llm.driver._messages:
         await asyncio.sleep(0.001)
     assert engine.scheduler.block_usage == 0
-    assert not llm._driver._listeners
+    assert not llm.driver._listeners
 
 
 class Gate:
@@ -137,7 +137,7 @@ def test_a_request_can_be_aborted_before_it_begins(allm, monkeypatch):
     async def main():
         first = asyncio.create_task(collect(allm, TEXT, LONG, "first"))
         second = asyncio.create_task(collect(allm, TEXT, LONG, "second"))
-        while len(allm._driver._messages) + len(allm._driver._listeners) < 2:
+        while len(allm.driver._messages) + len(allm.driver._listeners) < 2:
             await asyncio.sleep(0.001)
         await allm.abort("second")
         gate.open()
@@ -205,10 +205,10 @@ def test_a_second_request_of_the_same_id_is_refused_and_the_first_goes_on(allm, 
 
     async def main():
         first = asyncio.create_task(collect(allm, TEXT, LONG, "same"))
-        while "same" not in allm._driver._listeners:
+        while "same" not in allm.driver._listeners:
             await asyncio.sleep(0.001)
         second = asyncio.create_task(collect(allm, TEXT, LONG, "same"))
-        while not allm._driver._messages:
+        while not allm.driver._messages:
             await asyncio.sleep(0.001)
         gate.open()
         with pytest.raises(RequestError, match="already running"):
@@ -239,7 +239,7 @@ def test_a_step_that_fails_tells_everyone_and_the_engine_goes_on(allm, monkeypat
     async def main():
         monkeypatch.setattr(allm.model.executor, "run", broken)
         results = await asyncio.gather(*(collect(allm, TEXT, LONG) for _ in range(3)), return_exceptions=True)
-        assert all(type(result) is OctavoError and "a wire came loose" in str(result) for result in results)
+        assert all(isinstance(result, EngineFailedError) and "a wire came loose" in str(result) for result in results)
         monkeypatch.setattr(allm.model.executor, "run", run)
         assert (await collect(allm, TEXT, LONG))[-1].finished
         await settle(allm)
@@ -270,7 +270,7 @@ def test_requests_that_were_submitted_just_before_the_end_are_told(allm, monkeyp
 
     def slow(plan, draws):
         if not told:
-            driver = allm._driver
+            driver = allm.driver
             told.append("not yet")
             driver.submit("late", late_prompt, LONG, 0, told.append)
             driver._closing = True

@@ -14,6 +14,7 @@ from octavo.errors import OctavoError
 
 COMMANDS = {
     "run": "answer a prompt, streamed as it is made",
+    "serve": "answer requests over HTTP, with OpenAI's API",
     "pull": "fetch a model ahead of time, and print where it is",
     "bench": "measure latency or throughput on this machine",
 }

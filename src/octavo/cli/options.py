@@ -6,48 +6,22 @@ Only what was typed is passed on, so that every default is in one place: `Engine
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 
+from octavo.cli.flag import Flag, as_flag, count, literal
 from octavo.cli.parser import Parser, UsageError
+from octavo.cli.server_flags import SERVER_FLAGS
 from octavo.config import NOTED, REFUSED
 
 MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
-Convert = Callable[[str], Any]
-
-
-class Flag(NamedTuple):
-    """`name` is the option's; the flag has dashes. A `convert` of None makes --flag and --no-flag."""
-
-    name: str
-    convert: Convert | None
-    metavar: str | None
-    help: str
-    repeat: bool = False
-
-
-def count(text: str) -> int:
-    """A number of tokens: 4096, or 4k (thousands), or 4K (1024s), as vLLM reads them."""
-    match = re.fullmatch(r"(\d+)([kKmM]?)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"must be a number, as 4096, 4k (4000) or 4K (4096), got {text!r}")
-    return int(match[1]) * {"": 1, "k": 1000, "K": 1 << 10, "m": 1_000_000, "M": 1 << 20}[match[2]]
 
 
 def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
-
-
-def literal(text: str) -> Any:
-    """A number or JSON where `text` is that, else `text`: for options that are only compared."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 MODEL_FLAGS = (
@@ -150,11 +124,7 @@ def take_model(args: argparse.Namespace, given: str | None) -> None:
         args.model = given
 
 
-def as_flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-_TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS)
+_TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS, *SERVER_FLAGS)
 _NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, "logprobs"})
 _RARE = "|".join(name for name in _NAMES if "_" in name)
 # An option's name: at the beginning, as errors and notes have it, or anywhere if it can't be a common word.

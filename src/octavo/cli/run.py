@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from octavo.cli.flag import as_flag
 from octavo.cli.options import (
     MODEL_HELP,
     SAMPLING_FLAGS,
     add_engine_flags,
     add_flags,
-    as_flag,
     engine_options,
     options_of,
     report_notes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from octavo.errors import PromptError, PromptTooLongError
@@ -17,6 +17,10 @@ class Prompt:
     text: str | None
     token_ids: list[int]
     cache_salt: str = ""
+
+    def salted(self, salt: str | None) -> Prompt:
+        """The same prompt, sharing cached prefixes only with those of the same salt."""
+        return replace(self, cache_salt=salt) if salt else self
 
 
 def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:

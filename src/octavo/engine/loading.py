@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,15 @@ class LoadedModel:
         return self.plan.max_model_len
 
 
-def load(config: EngineConfig) -> LoadedModel:
-    """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError.
+def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: None) -> LoadedModel:
+    """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError. `report` is told what it does.
 
     That the weights fit, and that they are those of the model, is known before any of them is read.
     """
     select_machine()
+    report("finding the model")
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
+    report("reading headers")
     checkpoint = open_checkpoint(path)
     file = path if isinstance(checkpoint, GGUFCheckpoint) else path / "config.json"
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
@@ -66,6 +69,7 @@ def load(config: EngineConfig) -> LoadedModel:
         plan = plan_memory(
             config, graph, backend.footprint(graph), model.max_positions, model.vocab_size, usable, backend.reserve
         )
+        report("loading weights")
         sizes = Sizes(
             vocab_size=model.vocab_size,
             num_blocks=plan.num_blocks,

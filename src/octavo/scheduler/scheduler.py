@@ -89,6 +89,9 @@ class Scheduler:
         self.enable_chunked_prefill = enable_chunked_prefill
         self.num_prefix_queries = 0  # prompt tokens of all requests that have been admitted
         self.num_prefix_hits = 0  # those of them that the prefix cache had
+        self.num_prompt_tokens = 0  # prompt tokens computed, again after a preemption
+        self.num_output_tokens = 0  # tokens that steps made
+        self.num_preemptions = 0
         self._live: dict[str, Request] = {}
         self._rank: dict[Request, tuple[int, int]] = {}
         self._waiting: list[Request] = []  # both by rank
@@ -136,6 +139,10 @@ class Scheduler:
         for chunk in plan.chunks:
             if not chunk.sequence.finished:
                 self.blocks.commit(chunk.sequence, chunk.count, chunk.request.cache_salt)
+            at_prompt = chunk.start < chunk.sequence.num_prompt_tokens
+            self.num_prompt_tokens += chunk.count if at_prompt else 0
+            if chunk.is_last:
+                self.num_output_tokens += chunk.request.max_sequences if at_prompt else 1
 
     def fork(self, request: Request, parent: Sequence, child: Sequence) -> None:
         """Adds a sequence that continues what `parent` has computed.
@@ -322,6 +329,7 @@ class Scheduler:
             self.blocks.release(sequence)
         self._seats_taken -= request.max_sequences
         request.num_preemptions += 1
+        self.num_preemptions += 1
         self._enqueue(request)
 
     def _enqueue(self, request: Request) -> None:

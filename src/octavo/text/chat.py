@@ -91,7 +91,7 @@ class ChatEncoder:
             for i, piece in enumerate(pieces)
             if piece
         ]
-        ids = backend.encode("".join(protected), add_special_tokens=False).ids
+        ids = backend.encode_batch_fast(["".join(protected)], add_special_tokens=False)[0].ids  # without the GIL
         if spelled := self._control_ids.intersection(ids):
             token = self.tokenizer.token(min(spelled))
             raise ChatTemplateError(f"a message spells the control token {token!r}, and the tokenizer can't avoid it")

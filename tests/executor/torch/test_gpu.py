@@ -10,10 +10,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
 ]
 TEXTS = ["Ask not what your country", "Let", "And so, my fellow Americans: ask what you can do for your country. " * 3]
-    "Ask not what your country",
-    "Let",
-    "And so, my fellow Americans: ask not what your country can do for you. " * 3,
-]
 KINDS = {
     "greedy": {"temperature": 0},
     "sampled": {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "seed": 5},

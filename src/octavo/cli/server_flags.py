@@ -1,0 +1,81 @@
+"""The flags of the server: those that are used, those that mean nothing here, and those that are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.cli.flag import Flag, count, names
+
+SERVER_FLAGS = (
+    Flag("host", str, "HOST", "address to listen on (127.0.0.1); 0.0.0.0 for all"),
+    Flag("port", int, "N", "port to listen on (8000); 0 takes a free one"),
+    Flag("uds", str, "PATH", "a Unix socket instead of host and port"),
+    Flag("root_path", str, "PATH", "what a proxy puts before every path"),
+    Flag("ssl_keyfile", str, "FILE", "TLS: the private key"),
+    Flag("ssl_certfile", str, "FILE", "TLS: the certificate"),
+    Flag("ssl_ca_certs", str, "FILE", "TLS: who may sign clients' certificates"),
+    Flag("ssl_cert_reqs", int, "N", "TLS: clients' certificates are 0 not asked for, 1 optional, 2 required"),
+    Flag("allowed_origins", names, "LIST", "web pages that may call the server; * is any; none by default"),
+    Flag("allowed_methods", names, "LIST", "HTTP methods that they may use (*)"),
+    Flag("allowed_headers", names, "LIST", "headers that they may send (*)"),
+    Flag("allow_credentials", None, None, "whether they may send cookies"),
+    Flag("api_key", str, "KEY", "a key that requests must have; may be repeated", repeat=True),
+    Flag("api_key_file", str, "FILE", "keys with names, in YAML: NAME: KEY"),
+    Flag("requests_per_minute", int, "N", "of each key"),
+    Flag("tokens_per_minute", count, "N", "of each key, read and written"),
+    Flag("max_queued_requests", int, "N", "that wait for each model (256); more are refused with 503"),
+    Flag("max_queued_tokens", count, "N", "of prompts that wait for each model (256K)"),
+    Flag("max_body_bytes", count, "N", "of a request's body (4M)"),
+    Flag("max_header_bytes", count, "N", "of a request's headers (64K)"),
+    Flag("max_headers", int, "N", "of a request (100)"),
+    Flag("max_prompts", int, "N", "in one request (1024)"),
+    Flag("request_timeout", float, "SECONDS", "for a whole answer (600); the header x-request-timeout says less"),
+    Flag("header_timeout", float, "SECONDS", "for a request's headers to arrive (30)"),
+    Flag("body_timeout", float, "SECONDS", "for a request's body to arrive (60)"),
+    Flag("write_timeout", float, "SECONDS", "for a client to read something (30)"),
+    Flag("keep_alive_timeout", float, "SECONDS", "for a connection that is not used (75)"),
+    Flag("shutdown_timeout", float, "SECONDS", "for running requests to finish after SIGTERM (30)"),
+    Flag("response_role", str, "ROLE", "the role of answers (assistant)"),
+    Flag("log_requests", None, None, "a line for each request"),
+    Flag("log_stats", None, None, "a line every few seconds while the engine is busy"),
+    Flag("log_level", str, "LEVEL", "debug, info, warning, error or critical"),
+    Flag("log_format", str, "FORMAT", "text or json"),
+    Flag("enable_docs", None, None, "pages /docs and /openapi.json"),
+)
+# vLLM's spellings of flags above: name -> (its name here, whether it says the opposite).
+SPELLINGS = {
+    "enable_log_requests": ("log_requests", False),
+    "disable_log_requests": ("log_requests", True),
+    "disable_log_stats": ("log_stats", True),
+    "disable_fastapi_docs": ("enable_docs", True),
+    "uvicorn_log_level": ("log_level", False),
+}
+
+# Flags of vLLM's server that ask for what is not there: name -> (values that ask for nothing, what is said).
+SERVER_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "enable_auto_tool_choice": ((None, False), "tools are not supported yet"),
+    "tool_call_parser": ((None,), "tools are not supported yet"),
+    "tool_parser_plugin": ((None, ""), "code of others is never run"),
+    "reasoning_parser": ((None, ""), "reasoning is not taken apart yet"),
+    "enable_reasoning": ((None, False), "reasoning is not taken apart yet"),
+    "middleware": ((None, []), "code of others is never run; put a proxy in front"),
+    "return_tokens_as_token_ids": ((None, False), "not supported yet"),
+    "enable_prompt_adapter": ((None, False), "prompt adapters are not supported"),
+    "enable_ssl_refresh": ((None, False), "certificates are read once; start the server again"),
+    "engine_use_ray": ((None, False), "one machine is supported"),
+    "headless": ((None, False), "there is one process, which answers HTTP"),
+}
+# Flags that mean nothing here: name -> (values not worth a word, what is said at start).
+SERVER_NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "api_server_count": ((None, 1), "one process answers HTTP"),
+    "chat_template_content_format": ((None, "auto", "string"), "templates get contents as text"),
+    "disable_frontend_multiprocessing": ((None, True, False), "there is one process"),
+    "disable_uvicorn_access_log": ((None, True, False), "say --no-log-requests"),
+    "enable_force_include_usage": ((None, False), "ask with stream_options.include_usage"),
+    "enable_prompt_tokens_details": ((None, True, False), "they are always told"),
+    "enable_request_id_headers": ((None, True, False), "every answer has an x-request-id"),
+    "enable_server_load_tracking": ((None, True, False), "/load always tells"),
+    "guided_decoding_backend": ((None, "auto"), "structured output is not supported yet"),
+    "max_log_len": ((None,), "prompts are never logged"),
+    "model_impl": ((None, "auto"), "there is one implementation"),
+}

@@ -1,0 +1,85 @@
+"""The application: endpoints, and what is around them."""
+
+from __future__ import annotations
+
+import difflib
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from octavo.errors import OctavoError
+from octavo.server.docs import docs_page
+from octavo.server.errors import HttpError, NotFoundError, body_of, status_of
+from octavo.server.middleware import Envelope, Guard
+from octavo.server.routers import chat, completions, health, models, tokens
+from octavo.server.schema import describe
+from octavo.server.state import ServerState
+from octavo.server.writing import JSONAnswer
+
+ROUTERS = (chat.router, completions.router, models.router, tokens.router, health.router)
+
+
+def make_app(server: ServerState) -> FastAPI:
+    """The endpoints, and what errors become."""
+    app = FastAPI(title="Octavo", docs_url=None, redoc_url=None, openapi_url=None, root_path=server.config.root_path)
+    app.router.redirect_slashes = False
+    app.state.server = server
+    for router in ROUTERS:
+        app.include_router(router)
+    if server.config.enable_docs:
+        _add_docs(app, server.config.root_path)
+    app.add_exception_handler(OctavoError, _answer)
+    app.add_exception_handler(HTTPException, _answer_routing)
+    return app
+
+
+def wrap(app: FastAPI, server: ServerState) -> ASGIApp:
+    """The application with its layers; CORS is outside of the keys, as preflight requests have none."""
+    wrapped: ASGIApp = Guard(app, server)
+    if server.config.allowed_origins:
+        from starlette.middleware.cors import CORSMiddleware
+
+        wrapped = CORSMiddleware(
+            wrapped,
+            allow_origins=server.config.allowed_origins,
+            allow_methods=server.config.allowed_methods,
+            allow_headers=server.config.allowed_headers,
+            allow_credentials=server.config.allow_credentials,
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return Envelope(wrapped, server)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    headers = error.headers if isinstance(error, HttpError) else None
+    return JSONAnswer(body_of(error), status_of(error), headers)
+
+
+async def _answer_routing(request: Request, error: Exception) -> Response:
+    """No such path, or no such method there."""
+    assert isinstance(error, HTTPException)
+    endpoints = _endpoints()
+    path = request.url.path[:200]
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
+        wrong = HttpError(f"{request.method} {path} is not possible, but {allowed} is", status=405, code="method")
+        return JSONAnswer(body_of(wrong), 405, error.headers)
+    near = difflib.get_close_matches(path, endpoints, 1, 0.5)
+    advice = f" Did you mean {near[0]}?" if near else ""
+    return await _answer(request, NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}"))
+
+
+def _endpoints() -> list[str]:
+    paths = {path for router in ROUTERS for route in router.routes if (path := getattr(route, "path", None))}
+    return sorted(path.replace("{model_id:path}", "{id}") for path in paths)
+
+
+def _add_docs(app: FastAPI, root_path: str) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONAnswer(describe(app, root_path))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(docs_page(describe(app, root_path)), media_type="text/html")

@@ -1,0 +1,132 @@
+"""Reads a request's body: limits, JSON without its oddities, and the model of its endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from octavo.server.errors import ClientGoneError, HttpError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from octavo.server.options import ServerConfig
+
+INLINE_BYTES = 32 << 10  # longer bodies are parsed on another thread
+MAX_VALUES = 1 << 18  # about, in one body: parsing takes longer for many values than for long ones
+MAX_NAMES = 1 << 15  # of objects' entries, and as many lists
+T = TypeVar("T", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[T], config: ServerConfig) -> T:
+    """The body as `model`. Raises HttpError, naming the field that is wrong."""
+    _check_headers(request)
+    raw = await _read(request, config)
+    request.state.body_bytes = len(raw)
+    if len(raw) <= INLINE_BYTES:
+        return parse(raw, model)
+    return await asyncio.get_running_loop().run_in_executor(None, parse, raw, model)
+
+
+def parse(raw: bytes, model: type[T]) -> T:
+    for separator, limit, what in (
+        (b",", MAX_VALUES, "values"),
+        (b'":', MAX_NAMES, "names"),
+        (b"[", MAX_NAMES, "lists"),
+    ):
+        if raw.count(separator) > limit:
+            raise HttpError(f"the body has more than {limit} {what}", code="too_many_values")
+    value = parse_json(raw)
+    if not isinstance(value, dict):
+        raise HttpError("the body must be a JSON object", code="invalid_json")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _first(error) from None
+
+
+def parse_json(raw: bytes) -> Any:
+    """JSON, but for what readers disagree on: repeated names, NaN, and bytes that are not UTF-8."""
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 at byte {error.start}"
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:
+        reason = str(error)[:200]
+    raise HttpError(f"the body is not valid JSON: {reason}", code="invalid_json")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice[:80]!r} is there twice")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_headers(request: Request) -> None:
+    kind, _, rest = request.headers.get("content-type", "").partition(";")
+    charset = rest.partition("charset=")[2].strip().strip('"').lower()
+    if kind.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        raise HttpError("the body must be sent as 'Content-Type: application/json'", status=415, code="media_type")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HttpError("compressed bodies are not supported", status=415, code="media_type")
+
+
+async def _read(request: Request, config: ServerConfig) -> bytes:
+    """The whole body, if it is small enough and comes soon enough."""
+    limit = config.max_body_bytes
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced[:20]) > limit:
+        raise _too_large(limit)
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(config.body_timeout):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError("the client left before its request was complete")
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > limit:
+                    raise _too_large(limit)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+    except TimeoutError:
+        reason = f"the body did not arrive within {config.body_timeout:g} s"
+        raise HttpError(reason, status=408, code="slow_body", headers={"connection": "close"}) from None
+
+
+def _too_large(limit: int) -> HttpError:
+    reason = f"the body is larger than {limit} bytes (--max-body-bytes)"
+    return HttpError(reason, status=413, code="body_too_large", headers={"connection": "close"})
+
+
+def _first(error: ValidationError) -> HttpError:
+    """The first of pydantic's complaints, in one line."""
+    found = error.errors(include_url=False)[0]
+    path = []
+    for part in found["loc"]:
+        if not isinstance(part, int) and (not part.isidentifier() or part in ("str", "int", "float", "bool", "dict")):
+            break  # from here on it names members of a union
+        if part != "list":
+            path.append(str(part))
+    if "name" in found.get("ctx", {}):
+        path.append(found["ctx"]["name"])
+        return HttpError(f"{'.'.join(path)} {found['ctx']['reason']}", ".".join(path), code=found["type"])
+    where = ".".join(path) or None
+    reason, code = found["msg"], "invalid_type" if found["type"].endswith("_type") else "invalid_value"
+    if found["type"] == "missing":
+        reason, code = "this field is required", "missing_field"
+    reason = reason.removeprefix("Value error, ")
+    return HttpError(f"{where}: {reason}" if where else reason, where, code=code)

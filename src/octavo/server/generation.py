@@ -1,0 +1,190 @@
+"""One HTTP request at the engine: admitted, submitted, followed, and ended exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from types import TracebackType
+
+from starlette.requests import Request
+
+from octavo.engine.inputs import Prompt
+from octavo.errors import OctavoError
+from octavo.request import RequestOutput
+from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.server.errors import ClientGoneError, DeadlineError, HttpError, body_of
+from octavo.server.models import ServedModel
+from octavo.server.protocol.common import check_room
+from octavo.server.state import ServerState
+
+TIMEOUT_HEADER = "x-request-timeout"  # seconds; a request may only shorten what the server allows
+
+
+def admit(server: ServerState, model: ServedModel, request: Request, num_prompts: int) -> None:
+    """Refuses early, before a prompt is tokenized. Raises UnavailableError or RateLimitError."""
+    server.check_open()
+    model.check_loaded()
+    try:
+        model.queue.admit(num_prompts)
+        request.state.client.admit()
+    except HttpError as error:
+        model.metrics.refused[error.code] += 1
+        raise
+
+
+class Generation:
+    """The prompts of one HTTP request, as requests of an engine. Used with `async with`.
+
+    Leaving it ends all of them: the client left, the deadline passed, the server ends, or the answer is complete.
+    """
+
+    def __init__(
+        self,
+        server: ServerState,
+        model: ServedModel,
+        request: Request,
+        prompts: list[Prompt],
+        params: SamplingParams,
+        asked_tokens: int | None,
+        priority: int | None,
+    ):
+        """`asked_tokens` is the request's own max_tokens. Raises HttpError for what can't be carried out."""
+        for prompt in prompts:
+            check_room(len(prompt.token_ids), asked_tokens, model.engine.model.max_model_len)
+        if priority and model.config.scheduling_policy != "priority":
+            reason = "priority: the server does not run with --scheduling-policy priority"
+            raise HttpError(reason, "priority", code="unsupported_parameter")
+        self.model, self.prompts, self.params = model, prompts, params
+        self.num_output_tokens = [0] * len(prompts)
+        self.num_cached_tokens = 0
+        self._server, self._request = server, request
+        self._stream = model.engine.open_stream()
+        self._places: dict[str, int] = {}  # of prompts, by the engine's name of the request
+        self._waiting: set[int] = set()  # prompts without a token yet
+        self._last_token: dict[int, float] = {}
+        self._asked_tokens, self._priority = asked_tokens, priority or 0
+        self._timeout = _timeout(request, server.config.request_timeout)
+        self._tasks: list[asyncio.Task[None] | asyncio.TimerHandle] = []
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return sum(len(prompt.token_ids) for prompt in self.prompts)
+
+    async def __aenter__(self) -> Generation:
+        """Submits all prompts. Raises UnavailableError if the queue has no room for them."""
+        try:
+            self.model.queue.enter(len(self.prompts), self.num_prompt_tokens)
+        except HttpError as error:
+            self.model.metrics.refused[error.code] += 1
+            raise
+        self._waiting = set(range(len(self.prompts)))
+        self._server.active.add(self)
+        self._request.state.client.charge(self.num_prompt_tokens)
+        self.model.metrics.observe("asked_n", self.params.n)
+        if self._asked_tokens is not None:
+            self.model.metrics.observe("asked_tokens", self._asked_tokens)
+        for place, prompt in enumerate(self.prompts):
+            name = self.model.engine.driver.new_id()
+            self._places[name] = place
+            self._stream.submit(name, prompt, self.params, self._priority)
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._watch_client()),
+            loop.call_later(self._timeout, self._stream.fail, _too_late(self._timeout)),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.active.discard(self)
+        for task in self._tasks:
+            task.cancel()
+        self._stream.close()
+        self._leave_queue()
+        self._request.state.client.charge(sum(self.num_output_tokens))
+        self._request.state.log = {
+            "client": self._request.state.client.name,
+            "model": self.model.id,
+            "prompt_tokens": self.num_prompt_tokens,
+            "output_tokens": sum(self.num_output_tokens),
+        }
+        if error is not None:
+            code = "cancelled" if not isinstance(error, Exception) else body_of(error)["error"]["code"]
+            self.model.metrics.failed[code] += 1
+            self.model.metrics.finished["abort" if isinstance(error, ClientGoneError) else "error"] += 1
+
+    async def outputs(self) -> AsyncIterator[tuple[int, RequestOutput]]:
+        """Outputs as they come, each with the place of its prompt. Raises what ends the request early."""
+        while not self._stream.ended:
+            output = await self._stream.next()
+            place = self._places[output.request_id]
+            self._note(place, output)
+            yield place, output
+
+    async def finished(self) -> list[RequestOutput]:
+        """The last output of every prompt, in their order."""
+        found = {place: output async for place, output in self.outputs() if output.finished}
+        return [found[place] for place in range(len(self.prompts))]
+
+    def fail(self, error: OctavoError) -> None:
+        """Ends it; the client is told `error`."""
+        self._stream.fail(error)
+
+    async def _watch_client(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._stream.fail(ClientGoneError("the client closed the connection"))
+
+    def _note(self, place: int, output: RequestOutput) -> None:
+        """Counts tokens, and leaves the queue with the first."""
+        metrics, now = self.model.metrics, time.monotonic()
+        count = sum(len(completion.token_ids) for completion in output.outputs)
+        self.num_output_tokens[place] += count
+        if place in self._waiting and (count or output.finished):
+            self._waiting.discard(place)
+            self.model.queue.start(len(self.prompts[place].token_ids))
+            self.num_cached_tokens += output.num_cached_tokens or 0
+        elif place in self._last_token and count:
+            metrics.observe("between_tokens", now - self._last_token[place])
+        self._last_token[place] = now
+        if output.finished:
+            self._note_finished(place, output)
+
+    def _note_finished(self, place: int, output: RequestOutput) -> None:
+        metrics, times = self.model.metrics, output.metrics
+        assert times is not None
+        num_prompt, num_output = len(self.prompts[place].token_ids), self.num_output_tokens[place]
+        mean = metrics.observe_finished(times, num_prompt, num_output, num_output // len(output.outputs))
+        if mean is not None and self.params.output_kind is RequestOutputKind.FINAL_ONLY:
+            # Of an answer in one piece only the mean time between its tokens is known.
+            metrics.observe("between_tokens", mean, num_output // len(output.outputs) - 1)
+        for completion in output.outputs:
+            metrics.finished[completion.finish_reason or "stop"] += 1
+
+    def _leave_queue(self) -> None:
+        for place in self._waiting:
+            self.model.queue.start(len(self.prompts[place].token_ids))
+        self._waiting.clear()
+        self.model.queue.leave(len(self.prompts))
+
+
+def _timeout(request: Request, longest: float) -> float:
+    """Seconds that the request may take. Raises HttpError for a header that is no number."""
+    asked = request.headers.get(TIMEOUT_HEADER)
+    if asked is None:
+        return longest
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        reason = f"{TIMEOUT_HEADER}: must be a number of seconds above 0, got {asked[:40]!r}"
+        raise HttpError(reason, TIMEOUT_HEADER, code="invalid_value")
+    return min(seconds, longest)
+
+
+def _too_late(seconds: float) -> DeadlineError:
+    return DeadlineError(f"the request was not finished within {seconds:g} s")

@@ -1,0 +1,176 @@
+"""A server's life: loading, serving, draining, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+
+import uvicorn
+import uvloop
+
+from octavo.server.app import make_app, wrap
+from octavo.server.connection import bounded
+from octavo.server.errors import UnavailableError
+from octavo.server.listener import BACKLOG, address
+from octavo.server.logs import STATS_SECONDS, StatsLine
+from octavo.server.models import ModelRegistry
+from octavo.server.options import ServerConfig
+from octavo.server.state import ServerState
+
+logger = logging.getLogger("octavo.server")
+SWITCH_INTERVAL = 0.001  # seconds that a Python thread may keep another waiting; steps and HTTP alternate quickly
+LAST_WORDS = 2.0  # seconds to write error events when the time for draining is over
+ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
+
+
+def serve(config: ServerConfig, models: ModelRegistry, listener: socket.socket, loaded: Future[None]) -> int:
+    """Serves until a signal ends it, and returns the exit code. Raises what loading raised."""
+    _allow_many_files()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(Lifecycle(config, models, listener).run(loaded))
+    gc.unfreeze()
+    if not loaded.done():  # a model is being read by a thread that can't be interrupted
+        logging.shutdown()
+        os._exit(code)
+    models.close()
+    return code
+
+
+class Lifecycle:
+    """From the bound socket to the exit code."""
+
+    def __init__(self, config: ServerConfig, models: ModelRegistry, listener: socket.socket):
+        self._config, self._listener = config, listener
+        self._state = ServerState(config, models)
+        self._server = _Server(_uvicorn_config(config, self._state))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._code = 0
+
+    async def run(self, loaded: Future[None]) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        ready = asyncio.ensure_future(asyncio.wrap_future(loaded))
+        ready.add_done_callback(self._on_loaded)
+        self._begin(self._watch())
+        await self._server.serve(sockets=[self._listener])
+        for task in self._tasks:
+            task.cancel()
+        if self._config.uds is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._config.uds)
+        if ready.done():
+            ready.result()
+        return self._code
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_loaded(self, ready: asyncio.Future[None]) -> None:
+        if ready.cancelled() or ready.exception() is not None:
+            self._server.should_exit = True
+            return
+        gc.freeze()  # what is there now stays: collections need not look at it
+        where = address(self._config, self._listener)
+        names = ", ".join(name for model in self._state.models for name in model.names)
+        logger.info("ready: %s serves %s", where, names)
+        logger.info("try it: %s", curl_line(self._state, where))
+
+    def _on_signal(self, number: int) -> None:
+        if self._state.draining:
+            logger.warning("second signal: ending now")
+            logging.shutdown()
+            os._exit(128 + number)
+        self._state.draining = True
+        waiting = len(self._state.active)
+        logger.info("%s: not ready any more; %d requests may finish", signal.Signals(number).name, waiting)
+        self._begin(self._drain())
+
+    async def _drain(self) -> None:
+        """Lets running requests finish, tells those that do not, and ends the server."""
+        await self._wait_for_requests(self._config.shutdown_timeout)
+        for generation in list(self._state.active):
+            generation.fail(UnavailableError("the server was shut down before this was finished", "shutting_down", 5))
+        await self._wait_for_requests(LAST_WORDS)
+        self._server.should_exit = True
+
+    async def _wait_for_requests(self, seconds: float) -> None:
+        end = asyncio.get_running_loop().time() + seconds
+        while self._state.active and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
+
+    async def _watch(self) -> None:
+        """Writes statistics, and ends a server whose engine was given up."""
+        line = StatsLine(self._state)
+        while True:
+            await asyncio.sleep(STATS_SECONDS)
+            if self._config.log_stats:
+                line.write()
+            if any(model.llm is not None and model.llm.driver.given_up for model in self._state.models):
+                logger.critical("an engine was given up: the server ends with code %d", ENGINE_GIVEN_UP)
+                self._code = ENGINE_GIVEN_UP
+                self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, without its handling of signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn_config(config: ServerConfig, state: ServerState) -> uvicorn.Config:
+    return uvicorn.Config(
+        wrap(make_app(state), state),
+        http=bounded(config),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=int(config.keep_alive_timeout),
+        timeout_graceful_shutdown=int(LAST_WORDS),
+        ssl_keyfile=config.ssl_keyfile,
+        ssl_certfile=config.ssl_certfile,
+        ssl_ca_certs=config.ssl_ca_certs,
+        ssl_cert_reqs=config.ssl_cert_reqs,
+    )
+
+
+def curl_line(state: ServerState, where: str) -> str:
+    """A command that gets an answer from this server."""
+    models = list(state.models)
+    model = models[0]
+    body: dict[str, object] = {} if len(models) == 1 else {"model": model.id}
+    path = "/v1/chat/completions"
+    if model.llm is not None and model.llm.model.chat_template is not None:
+        body["messages"] = [{"role": "user", "content": "Hello!"}]
+    else:
+        path, body["prompt"] = "/v1/completions", "Hello"
+    target = f"--unix-socket {where} http://localhost{path}" if state.config.uds else f"{where}{path}"
+    insecure = "-k " if state.config.ssl_certfile else ""
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if state.keys.required else ""
+    return f"curl {insecure}{target}{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+
+
+def _allow_many_files() -> None:
+    """Every connection is a file descriptor: as many as this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard if hard > 0 else soft), hard))

@@ -1,0 +1,72 @@
+"""The listening socket, bound before anything slow is imported."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+from octavo.errors import ConfigError
+from octavo.server.options import ServerConfig
+
+BACKLOG = 2048
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """Listens on what `config` says. Raises ConfigError if the address or the certificate can't be had."""
+    _check_tls(config)
+    if config.uds is not None:
+        return _bind_unix(config.uds)
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((config.host, config.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError("port", config.port, f"can't listen on {config.host}: {error.strerror or error}") from None
+    return listener
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """Only this user may connect. The socket of a server that is gone is replaced, another file never."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError("uds", path, f"can't listen there: {error.strerror or error}") from None
+    return listener
+
+
+def _check_tls(config: ServerConfig) -> None:
+    if config.ssl_certfile is None:
+        return
+    import ssl
+
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
+        if config.ssl_ca_certs is not None:
+            context.load_verify_locations(config.ssl_ca_certs)
+    except (OSError, ValueError) as error:
+        raise ConfigError("ssl_certfile", config.ssl_certfile, f"can't be used: {error}") from None
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def address(config: ServerConfig, listener: socket.socket) -> str:
+    """Where the server is, as a URL; the socket's path for a Unix socket."""
+    if config.uds is not None:
+        return config.uds
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{'https' if config.ssl_certfile else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,210 @@
+"""The models of a server: loaded on a thread of their own, found by any of their names."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from octavo.config import EngineConfig
+from octavo.engine.async_llm import AsyncLLM
+from octavo.engine.driver import EngineStats
+from octavo.engine.inputs import Prompt, read_prompt
+from octavo.errors import ChatTemplateError, ConfigError, OctavoError
+from octavo.server.errors import HttpError, NotFoundError, UnavailableError
+from octavo.server.limits import Queue
+from octavo.server.metrics import ModelMetrics
+from octavo.server.options import ModelSpec, ServerConfig, served_names
+from octavo.text.chat import ChatEncoder
+from octavo.text.chat_template import MISSING, text_size
+from octavo.text.tokenizer import LONG_TEXT
+from octavo.weights.source import DEFAULT_MODEL
+
+logger = logging.getLogger("octavo.server")
+SHARE = 0.9  # of the free memory, for all models together
+
+
+INLINE_CHARACTERS = LONG_TEXT - 1  # longer texts are read on another thread, without the GIL
+_readers = ThreadPoolExecutor(2, "octavo-text")
+T = TypeVar("T")
+
+
+class ServedModel:
+    """One model: its names, its engine once it is loaded, its queue and its metrics."""
+
+    def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig):
+        self.config = config
+        self.names, self.implied_names = served_names(spec, config.model or DEFAULT_MODEL)
+        self.created = int(time.time())
+        self.phase = "waiting"
+        self.llm: AsyncLLM | None = None
+        self.queue = Queue(server.max_queued_requests, server.max_queued_tokens)
+        self.metrics = ModelMetrics()
+        self._encoder: ChatEncoder | None = None
+
+    @property
+    def id(self) -> str:
+        return self.names[0]
+
+    @property
+    def short_name(self) -> str:
+        """The id without its folders, for those who may not know them."""
+        return PurePath(self.id).name
+
+    @property
+    def is_ready(self) -> bool:
+        return self.llm is not None
+
+    @property
+    def engine(self) -> AsyncLLM:
+        """Raises UnavailableError until the model is loaded."""
+        self.check_loaded()
+        assert self.llm is not None
+        return self.llm
+
+    def check_loaded(self) -> None:
+        """Raises UnavailableError until the model is loaded."""
+        if self.llm is None:
+            raise UnavailableError(f"the model {self.id} is not loaded yet: {self.phase}", "model_loading", 1)
+
+    @property
+    def chat(self) -> ChatEncoder:
+        """Raises ChatTemplateError if the model has no template."""
+        if self._encoder is None:
+            raise ChatTemplateError(MISSING)
+        return self._encoder
+
+    def load(self) -> None:
+        """Blocks until the model is there. Raises what loading raises."""
+        begin = time.monotonic()
+        llm = AsyncLLM.from_config(self.config, self._report)
+        if llm.model.chat_template is not None:
+            self._encoder = ChatEncoder(llm.model.tokenizer, llm.model.chat_template)
+        self.queue.seats = self.config.max_num_seqs
+        self.llm, self.phase = llm, "ready"
+        logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
+
+    async def read_chat(self, size: int, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
+        """The prompt of a conversation; `options` are those of ChatEncoder.encode, and all is about `size` characters.
+
+        Raises PromptError, or HttpError if it can't fit.
+        """
+        encoder = self.chat
+        self._check_length(sum(text_size(message["content"]) for message in conversation))
+        rendered = await _read(size, lambda: encoder.encode(conversation, **options))
+        return Prompt(rendered.text, rendered.token_ids)
+
+    async def read_texts(self, texts: list[str], add_special_tokens: bool = True) -> list[Prompt]:
+        """Raises PromptError, or HttpError if a text can't fit."""
+        tokenizer = self.engine.model.tokenizer
+        self._check_length(max(map(len, texts)))
+        size = sum(map(len, texts))
+        read = await _read(size, lambda: tokenizer.encode_batch(texts, add_special_tokens))
+        return [Prompt(text, ids) for text, ids in zip(texts, read, strict=True)]
+
+    def read_ids(self, token_ids: list[int]) -> Prompt:
+        """Raises PromptError."""
+        return read_prompt(token_ids, self.engine.model.tokenizer)
+
+    def _check_length(self, num_characters: int) -> None:
+        """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
+        model = self.engine.model
+        room = model.max_model_len
+        if num_characters <= 4 * room:  # nothing to find out for
+            return
+        longest = model.tokenizer.longest_token
+        if num_characters > longest * room:
+            reason = (
+                f"This model's maximum context length is {room} tokens, but the prompt has {num_characters} "
+                f"characters, which are at least {num_characters // longest} tokens"
+            )
+            raise HttpError(reason, code="context_length_exceeded")
+
+    def stats(self) -> EngineStats:
+        return EngineStats() if self.llm is None else self.llm.driver.stats()
+
+    def _report(self, phase: str) -> None:
+        self.phase = phase
+        logger.info("model %s: %s", self.id, phase)
+
+
+class ModelRegistry:
+    """All models of a server. Raises ConfigError for bad options, or if two models share a name."""
+
+    def __init__(self, specs: Sequence[ModelSpec], server: ServerConfig):
+        share = {"gpu_memory_utilization": SHARE / len(specs)}
+        self._models = [
+            ServedModel(spec, EngineConfig.from_options({**share, **spec.options}), server) for spec in specs
+        ]
+        self._by_name: dict[str, ServedModel] = {}
+        for model in self._models:
+            for name in model.names:
+                if self._by_name.setdefault(name, model) is not model:
+                    raise ConfigError("served_model_name", name, "two models have this name; give one another name")
+        implied = Counter(name for model in self._models for name in model.implied_names)
+        for model in self._models:
+            for name in model.implied_names:
+                if implied[name] == 1:
+                    self._by_name.setdefault(name, model)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models)
+
+    def find(self, name: str | None) -> ServedModel:
+        """The model that a request names. Raises NotFoundError with the names there are."""
+        if not name and len(self._models) == 1:
+            return self._models[0]
+        served = ", ".join(model.id for model in self._models)
+        if not name:
+            reason = f"several models are served: say which in 'model': {served}"
+            raise NotFoundError(reason, "model", status=400, code="missing_field")
+        model = self._by_name.get(name)
+        if model is None:
+            near = difflib.get_close_matches(name[:200], self._by_name, 1, 0.5)
+            advice = f" Did you mean {near[0]!r}?" if near else ""
+            reason = f"The model {name[:100]!r} does not exist.{advice} Served: {served}"
+            raise NotFoundError(reason, "model", code="model_not_found")
+        return model
+
+    def load_all(self, done: Callable[[OctavoError | None], None]) -> None:
+        """Loads one after another; the first error ends it. `done` is called at the end, on the same thread."""
+        try:
+            for model in self._models:
+                model.load()
+        except Exception as error:
+            if not isinstance(error, OctavoError):
+                logger.exception("loading failed")
+                error = OctavoError(f"loading failed: {error}")
+            done(error)
+        else:
+            done(None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all are loaded."""
+        return all(model.is_ready for model in self._models)
+
+    def ailment(self) -> str | None:
+        """What is wrong with the engines right now; None if nothing is."""
+        for model in self._models:
+            if model.llm is not None and (reason := model.llm.driver.ailment()) is not None:
+                return f"{model.short_name}: {reason}"
+        return None
+
+    def close(self) -> None:
+        for model in self._models:
+            if model.llm is not None:
+                model.llm.close()
+
+
+async def _read(num_characters: int, function: Callable[[], T]) -> T:
+    """Calls `function` here if that is quick, else on another thread."""
+    if num_characters <= INLINE_CHARACTERS:
+        return function()
+    return await asyncio.get_running_loop().run_in_executor(_readers, function)

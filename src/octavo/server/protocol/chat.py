@@ -1,0 +1,189 @@
+"""POST /v1/chat/completions: the request, and the JSON of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from octavo.engine.loading import LoadedModel
+from octavo.errors import ChatTemplateError
+from octavo.request import LogprobsAtPosition
+from octavo.sampling_params import SamplingParams
+from octavo.server.errors import HttpError
+from octavo.server.protocol.common import (
+    MAX_INT,
+    NOT_YET,
+    REFUSED_BY_BOTH,
+    UNUSED,
+    Name,
+    Neutral,
+    RequestModel,
+    SamplingFields,
+)
+from octavo.text.chat_template import check_kwargs
+from octavo.text.tokenizer import Tokenizer
+
+MAX_MESSAGES = 4096
+MAX_PARTS = 1024
+MAX_METADATA = 16
+
+
+class TextPart(RequestModel):
+    type: Literal["text"]
+    text: str
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {
+        "cache_control": ((None,), NOT_YET),
+        "image_url": ((), "is not supported: contents are text"),
+        "video_url": ((), "is not supported: contents are text"),
+        "input_audio": ((), "is not supported: contents are text"),
+        "file": ((), "is not supported: contents are text"),
+        "refusal": ((), "is not supported: contents are text"),
+    }
+
+
+def _kind(content: Any) -> str:
+    return "list" if isinstance(content, list) else "str"
+
+
+Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+Content = Annotated[Annotated[str, Tag("str")] | Annotated[Parts, Tag("list")], Discriminator(_kind)]
+
+
+class Message(RequestModel):
+    """One message. Tool calls and reasoning of earlier answers go to the chat template as they are."""
+
+    role: Annotated[str, Field(min_length=1, max_length=64)]
+    content: Content | None = None
+    name: Name | None = None
+    tool_call_id: Name | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {
+        "refusal": ((None,), NOT_YET),
+        "audio": ((None,), NOT_YET),
+        "annotations": ((None, []), NOT_YET),
+        "function_call": ((None,), NOT_YET),
+    }
+
+    def plain(self) -> dict[str, Any]:
+        """The message as a chat template takes it: most templates read a content in any case."""
+        return {"content": "", **self.model_dump(exclude_none=True)}
+
+
+def _check_few(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_METADATA:
+        raise ValueError(f"at most {MAX_METADATA} entries")
+    return value
+
+
+class ChatRequest(SamplingFields):
+    """A conversation to answer."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
+    metadata: Annotated[dict[str, Name], BeforeValidator(_check_few)] | None = Field(None, description=UNUSED)
+    safety_identifier: Name | None = Field(None, description=UNUSED)
+    prompt_cache_key: Name | None = Field(None, description="taken, and not used: all prefixes are cached")
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {
+        **REFUSED_BY_BOTH,
+        "tools": ((None, []), NOT_YET),
+        "tool_choice": ((None, "none", "auto"), NOT_YET),
+        "parallel_tool_calls": ((None, True, False), NOT_YET),
+        "functions": ((None, []), NOT_YET),
+        "function_call": ((None, "none", "auto"), NOT_YET),
+        "modalities": ((None, ["text"]), "may only be ['text']"),
+        "audio": ((None,), NOT_YET),
+        "prediction": ((None,), NOT_YET),
+        "reasoning_effort": ((None, "none"), NOT_YET),
+        "include_reasoning": ((None, True), NOT_YET),
+        "verbosity": ((None, "medium"), NOT_YET),
+        "web_search_options": ((None,), "is not supported: the server fetches nothing"),
+        "echo": ((None, False), "is not supported for conversations"),
+        "add_special_tokens": ((None, False), "is not supported for conversations: the template writes them"),
+        "chat_template": ((None,), "of a request is refused; start the server with --chat-template FILE"),
+        "mm_processor_kwargs": ((None, {}), NOT_YET),
+    }
+
+    def check(self) -> None:
+        """What fields say together. Raises HttpError."""
+        self.check_streaming()
+        both = (self.max_tokens, self.max_completion_tokens)
+        if None not in both and both[0] != both[1]:
+            reason = f"max_completion_tokens={both[1]} contradicts max_tokens={both[0]}; give one of them"
+            raise HttpError(reason, "max_completion_tokens", code="invalid_value")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise HttpError("top_logprobs: only with logprobs=true", "top_logprobs", code="invalid_value")
+        for name, limit in (("chat_template_kwargs", 1024), ("documents", 1 << 14)):
+            if _num_values(getattr(self, name)) > limit:
+                raise HttpError(f"{name}: more than {limit} values", name, code="invalid_value")
+        try:
+            check_kwargs(self.chat_template_kwargs or {}, {})
+        except ChatTemplateError as error:
+            raise HttpError(str(error), "chat_template_kwargs", code="invalid_value") from None
+        if self.continue_final_message and self.add_generation_prompt:
+            reason = "continue_final_message: not together with add_generation_prompt=true"
+            raise HttpError(reason, "continue_final_message", code="invalid_value")
+
+    @property
+    def generation_prompt(self) -> bool:
+        return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
+
+    @property
+    def asked_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def params(self, model: LoadedModel) -> SamplingParams:
+        more: dict[str, Any] = {}
+        if self.asked_tokens is not None:
+            more["max_tokens"] = self.asked_tokens
+        if self.logprobs:
+            more["logprobs"] = self.top_logprobs or 0
+        return self.make_params(model, None, more)
+
+    def conversation(self) -> list[dict[str, Any]]:
+        return [message.plain() for message in self.messages]
+
+
+def _num_values(value: Any) -> int:
+    """In a JSON value, at any depth."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(_num_values, value)) + 1 if isinstance(value, list) else 1
+
+
+def logprobs_json(positions: list[LogprobsAtPosition], top: int, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Of each generated token: its log-probability, its bytes, and the `top` likeliest."""
+    return {
+        "content": [
+            {
+                **_entry(next(iter(position)), position, tokenizer),
+                "top_logprobs": [_entry(token, position, tokenizer) for token in _likeliest(position, top)],
+            }
+            for position in positions
+        ],
+        "refusal": None,
+    }
+
+
+def _likeliest(position: LogprobsAtPosition, top: int) -> list[int]:
+    """The `top` likeliest tokens; the chosen one comes first in `position`, whatever its rank."""
+    return sorted(position, key=lambda token: position[token].rank or 0)[:top]
+
+
+def _entry(token: int, position: LogprobsAtPosition, tokenizer: Tokenizer) -> dict[str, Any]:
+    found = position[token]
+    return {
+        "token": found.decoded_token,
+        "logprob": max(found.logprob, -9999.0),
+        "bytes": list(tokenizer.token_bytes(token)),
+    }

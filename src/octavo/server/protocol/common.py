@@ -1,0 +1,207 @@
+"""What requests of several endpoints have in common, as pydantic models: sampling, streaming, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from octavo.engine.defaults import default_sampling_params
+from octavo.engine.loading import LoadedModel
+from octavo.errors import PromptTooLongError
+from octavo.sampling_params import (
+    MAX_BAD_WORDS,
+    MAX_SEQUENCES,
+    MAX_STOP_STRINGS,
+    MAX_TEXT_LENGTH,
+    RequestOutputKind,
+    SamplingParams,
+)
+from octavo.server.errors import HttpError
+
+MAX_INT = 2**31 - 1
+MAX_BIASES = 4096
+MAX_NAME = 512  # characters of a model's name, a user's, and the like
+Neutral = tuple[tuple[Any, ...], str]  # values that ask for nothing, and what is said about others
+NOT_YET = "is not supported yet; leave it out"
+UNUSED = "taken, and not used: nothing depends on it here"
+
+TokenId = Annotated[int, Field(ge=0, le=MAX_INT)]
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
+ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _check_bias(value: Any) -> Any:
+    """Stops at the first bad entry, instead of telling of each."""
+    if isinstance(value, dict):
+        if len(value) > MAX_BIASES:
+            raise ValueError(f"at most {MAX_BIASES} tokens")
+        for token, bias in value.items():
+            if not (token.isascii() and token.isdigit() and len(token) <= 10):
+                raise ValueError(f"{token[:40]!r} is not a token id")
+            if type(bias) not in (int, float) or not math.isfinite(bias):
+                raise ValueError(f"the bias of token {token} must be a number")
+    return value
+
+
+def _complaint(code: str, name: str, reason: str) -> PydanticCustomError:
+    """An error about the field `name` of the object that is being read."""
+    name = name[:80].encode(errors="replace").decode()
+    return PydanticCustomError(code, "{name} {reason}", {"name": name, "reason": reason})
+
+
+class RequestModel(BaseModel):
+    """JSON of a request: types are exact, and what is not known is refused.
+
+    `REFUSED` has fields that are known but not supported, with their neutral values; those are let through.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for name in [name for name in value if name not in cls.model_fields]:
+            if name not in cls.REFUSED:
+                raise _complaint("unknown_parameter", name, "is not known here; no field is ignored")
+            neutral, reason = cls.REFUSED[name]
+            if not any(value[name] == one and type(value[name]) is type(one) for one in neutral):
+                raise _complaint("unsupported_parameter", name, reason)
+            del value[name]
+        return value
+
+
+class StreamOptions(RequestModel):
+    include_usage: bool | None = Field(None, description="one last chunk with the usage of the request")
+    continuous_usage_stats: bool | None = Field(None, description="the usage so far in every chunk")
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {
+        "include_obfuscation": ((None, False), "is not supported; leave it out or say false")
+    }
+
+
+class SamplingFields(RequestModel):
+    """OpenAI's sampling parameters, and vLLM's on top of them. What is left out is the model's own default."""
+
+    model: Name | None = Field(None, description="may be left out where one model is served")
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_SEQUENCES)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    stop: ShortText | Annotated[list[ShortText], Field(max_length=MAX_STOP_STRINGS, fail_fast=True)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: Annotated[dict[str, Number], BeforeValidator(_check_bias)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Name | None = Field(None, description=UNUSED)
+    best_of: Annotated[int, Field(ge=1, le=MAX_SEQUENCES)] | None = None
+    use_beam_search: bool | None = None
+    length_penalty: Number | None = None
+    early_stopping: bool | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    stop_token_ids: TokenIds | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    bad_words: Annotated[list[ShortText], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None = None
+    allowed_token_ids: TokenIds | None = None
+    prompt_logprobs: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
+    priority: Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
+    cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
+    request_id: Name | None = Field(None, description="the last part of the answer's id")
+
+    # The fields above that are SamplingParams' under the same name.
+    SAMPLING: ClassVar[tuple[str, ...]] = (
+        *("temperature", "top_p", "n", "stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias"),
+        *("best_of", "use_beam_search", "length_penalty", "early_stopping", "top_k", "min_p", "repetition_penalty"),
+        *("stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens", "skip_special_tokens"),
+        *("spaces_between_special_tokens", "bad_words", "allowed_token_ids", "prompt_logprobs"),
+    )
+
+    @property
+    def includes_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        return self.includes_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    def check_streaming(self) -> None:
+        if self.stream_options is not None and not self.stream:
+            raise HttpError("stream_options: only with stream=true", "stream_options", code="invalid_value")
+        whole_only = {
+            "prompt_logprobs": self.prompt_logprobs is not None,
+            "use_beam_search": self.use_beam_search,
+            "best_of": self.best_of is not None and self.best_of > (self.n or 1),
+        }
+        for name, is_asked in whole_only.items():
+            if self.stream and is_asked:
+                raise HttpError(f"{name}: not with stream=true", name, code="unsupported_parameter")
+
+    def make_params(self, model: LoadedModel, max_tokens: int | None, more: Mapping[str, Any]) -> SamplingParams:
+        """The engine's parameters. `max_tokens` is for requests that say none, where the model says none either.
+
+        Raises ParameterError or ConfigError.
+        """
+        given = {name: getattr(self, name) for name in self.SAMPLING if getattr(self, name) is not None}
+        if "logit_bias" in given:
+            given["logit_bias"] = {int(token): min(100.0, max(-100.0, bias)) for token, bias in self._biases}
+        if "stop" in given and not given["stop"]:
+            del given["stop"]
+        params = default_sampling_params(model, {**given, **more}, {"max_tokens": max_tokens})
+        params.output_kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
+        return params
+
+    @property
+    def _biases(self) -> list[tuple[str, float]]:
+        return list((self.logit_bias or {}).items())
+
+
+# Fields of chat and completions that are known, and what they may say.
+REFUSED_BY_BOTH: dict[str, Neutral] = {
+    "response_format": ((None, {"type": "text"}), NOT_YET),
+    "structured_outputs": ((None,), NOT_YET),
+    "guided_json": ((None,), NOT_YET),
+    "guided_regex": ((None,), NOT_YET),
+    "guided_choice": ((None,), NOT_YET),
+    "guided_grammar": ((None,), NOT_YET),
+    "guided_decoding_backend": ((None,), NOT_YET),
+    "guided_whitespace_pattern": ((None,), NOT_YET),
+    "structural_tag": ((None,), NOT_YET),
+    "logits_processors": ((None, []), "is not supported"),
+    "truncate_prompt_tokens": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
+    "return_tokens_as_token_ids": ((None, False), NOT_YET),
+    "return_token_ids": ((None, False), NOT_YET),
+    "kv_transfer_params": ((None,), "is not supported"),
+    "vllm_xargs": ((None, {}), "is not supported"),
+    "extra_body": ((None, {}), "is a parameter of the client library: put its fields into the body itself"),
+    "service_tier": ((None, "auto", "default"), "is not supported; there is one tier"),
+    "store": ((None, False), "is not supported: nothing is stored"),
+}
+
+
+def check_room(num_prompt_tokens: int, max_tokens: int | None, max_model_len: int) -> None:
+    """Raises HttpError if prompt and answer together are longer than the context: answers are not cut short unasked."""
+    if num_prompt_tokens >= max_model_len:
+        raise PromptTooLongError(num_prompt_tokens, max_model_len)
+    if max_tokens is not None and num_prompt_tokens + max_tokens > max_model_len:
+        raise HttpError(
+            f"This model's maximum context length is {max_model_len} tokens. However, you requested "
+            f"{num_prompt_tokens + max_tokens} tokens ({num_prompt_tokens} in the messages, {max_tokens} in the "
+            f"completion). Please reduce the length of the messages or completion.",
+            "max_tokens",
+            code="context_length_exceeded",
+        )

@@ -1,0 +1,41 @@
+"""GET /v1/models and /v1/models/{id}; ids may have slashes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from octavo.server.models import ServedModel
+from octavo.server.protocol.answers import ModelCard, ModelList
+from octavo.server.schema import endpoint
+from octavo.server.state import state_of
+from octavo.server.writing import JSONAnswer
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models", **endpoint(None, ModelList))
+async def list_models(request: Request) -> JSONAnswer:
+    """The models that are served."""
+    return JSONAnswer({"object": "list", "data": [_card(model) for model in state_of(request).models]})
+
+
+@router.get("/v1/models/{model_id:path}", **endpoint(None, ModelCard))
+async def get_model(request: Request, model_id: str) -> JSONAnswer:
+    """One model, by any of its names."""
+    return JSONAnswer(_card(state_of(request).models.find(model_id)))
+
+
+def _card(model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "octavo",
+        "root": model.implied_names[0] if model.implied_names else model.id,
+        "parent": None,
+        "max_model_len": model.llm.model.max_model_len if model.llm else None,
+        "aliases": list(model.names[1:]),
+        "permission": [],
+    }

@@ -1,0 +1,51 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from octavo.server.body import read_body
+from octavo.server.errors import HttpError
+from octavo.server.protocol.answers import Text, Tokens
+from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from octavo.server.schema import endpoint
+from octavo.server.state import state_of
+from octavo.server.writing import JSONAnswer
+
+router = APIRouter(tags=["tokens"])
+
+
+@router.post("/tokenize", **endpoint(TokenizeRequest, Tokens))
+async def tokenize(request: Request) -> JSONAnswer:
+    """The token ids of a text or of a conversation."""
+    server = state_of(request)
+    body = await read_body(request, TokenizeRequest, server.config)
+    body.check()
+    model = server.models.find(body.model)
+    loaded = model.engine.model
+    if body.prompt is not None:
+        ids = (await model.read_texts([body.prompt], body.add_special_tokens is not False))[0].token_ids
+    else:
+        ends = bool(body.continue_final_message)
+        prompt = await model.read_chat(
+            request.state.body_bytes,
+            [message.plain() for message in body.messages or []],
+            add_generation_prompt=not ends if body.add_generation_prompt is None else body.add_generation_prompt,
+            continue_final_message=ends,
+            template_kwargs=body.chat_template_kwargs,
+        )
+        ids = prompt.token_ids
+    texts = [loaded.tokenizer.token(token) for token in ids] if body.return_token_strs else None
+    return JSONAnswer({"count": len(ids), "max_model_len": loaded.max_model_len, "tokens": ids, "token_strs": texts})
+
+
+@router.post("/detokenize", **endpoint(DetokenizeRequest, Text))
+async def detokenize(request: Request) -> JSONAnswer:
+    """The text of token ids."""
+    server = state_of(request)
+    body = await read_body(request, DetokenizeRequest, server.config)
+    loaded = server.models.find(body.model).engine.model
+    if bad := next((token for token in body.tokens if token >= loaded.vocab_size), None):
+        reason = f"tokens: {bad} is outside the vocabulary; ids are 0..{loaded.vocab_size - 1}"
+        raise HttpError(reason, "tokens", code="invalid_value")
+    return JSONAnswer({"prompt": loaded.tokenizer.decode(body.tokens, skip_special_tokens=False)})

@@ -1,0 +1,91 @@
+"""The OpenAPI schema: bodies are read by the server itself, so each endpoint declares what it takes and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from octavo import __version__
+from octavo.server.protocol.answers import ErrorAnswer, Health
+from octavo.server.protocol.chat import ChatRequest, Message, TextPart
+from octavo.server.protocol.common import RequestModel, StreamOptions
+from octavo.server.protocol.completions import CompletionRequest
+from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
+
+REFERENCE = "#/components/schemas/{model}"
+BODIES: tuple[type[RequestModel], ...] = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+NESTED: tuple[type[RequestModel], ...] = (Message, TextPart, StreamOptions)
+_ERRORS = {
+    400: "the request is wrong; `param` names the field",
+    401: "no API key, or a wrong one",
+    404: "no such model or endpoint",
+    408: "the body came too slowly",
+    413: "the body is too large",
+    415: "the body is not application/json",
+    429: "the key's minute is used up; see Retry-After",
+    431: "the headers are too large",
+    500: "the engine or the server failed",
+    503: "loading, shutting down, or the queue is full; see Retry-After",
+    504: "the deadline passed",
+}
+_READING = (400, 401, 404, 431, 500)
+
+
+def endpoint(
+    body: type[BaseModel] | None,
+    answer: type[BaseModel] | None,
+    *,
+    streams: bool = False,
+    probe: bool = False,
+    media_type: str = "application/json",
+) -> dict[str, Any]:
+    """Arguments of a route: what it takes, and everything that it may answer."""
+    statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in statuses
+    }
+    content = {media_type: {"schema": _reference(answer) if answer is not None else {"type": "string"}}}
+    if streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    responses[200] = {"description": "the answer", "content": content}
+    if answer is not None:
+        responses[200]["model"] = answer
+    if probe:
+        responses[503] = {"model": Health, "description": "not now; `reason` says why"}
+    extra: dict[str, Any] = {}
+    if body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(body)}}}
+    return {"responses": responses, "openapi_extra": extra, "response_model": None}
+
+
+def describe(app: FastAPI, root_path: str) -> dict[str, Any]:
+    """The schema of all routes, made once."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title="Octavo", version=__version__, summary="An OpenAI-compatible server", routes=app.routes
+        )
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        _, definitions = models_json_schema([(body, "validation") for body in BODIES], ref_template=REFERENCE)
+        schemas.update(definitions["$defs"])
+        for model in (*BODIES, *NESTED):
+            for name, (neutral, reason) in model.REFUSED.items():
+                refused = {"enum": list(neutral), "description": f"{name} {reason}"}
+                schemas[_name(model)]["properties"].setdefault(name, refused)
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}, {}]
+        if root_path:
+            schema["servers"] = [{"url": root_path}]
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REFERENCE.format(model=_name(model))}
+
+
+def _name(model: type[BaseModel]) -> str:
+    return model.__name__

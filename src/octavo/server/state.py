@@ -1,0 +1,49 @@
+"""What all endpoints of a running server share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from octavo.engine.driver import EngineStats
+from octavo.server.errors import UnavailableError
+from octavo.server.keys import read_keys
+from octavo.server.metrics import HttpMetrics
+from octavo.server.models import ModelRegistry
+from octavo.server.options import ServerConfig
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from octavo.server.generation import Generation
+
+
+class ServerState:
+    """The models, the keys, the metrics, and the requests that are being answered."""
+
+    def __init__(self, config: ServerConfig, models: ModelRegistry):
+        self.config, self.models = config, models
+        self.keys = read_keys(config)
+        self.http = HttpMetrics()
+        self.active: set[Generation] = set()
+        self.draining = False
+
+    def check_open(self) -> None:
+        """Raises UnavailableError once the server is shutting down."""
+        if self.draining:
+            raise UnavailableError("the server is shutting down", "shutting_down", 5)
+
+    def unready(self) -> str | None:
+        """Why requests should not be sent here now; None if they should."""
+        if self.draining:
+            return "shutting down"
+        phases = [f"{model.short_name}: {model.phase}" for model in self.models if not model.is_ready]
+        return "; ".join(phases) or self.models.ailment()
+
+    def stats(self) -> Iterator[EngineStats]:
+        return (model.stats() for model in self.models)
+
+
+def state_of(request: Request) -> ServerState:
+    state: ServerState = request.app.state.server
+    return state

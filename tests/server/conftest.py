@@ -1,0 +1,64 @@
+"""Servers for tests: one of the default model for most of them, and others as they are asked for."""
+
+import openai
+import pytest
+
+from cli.conftest import make_tiny_llama
+
+from .running import Server
+
+MODEL = "tiny-assistant"
+
+
+@pytest.fixture(scope="session")
+def server(real_model, tmp_path_factory):
+    """The default model on one thread, with a context of 2048 tokens."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    running = Server(
+        log,
+        *(real_model, "--served-model-name", MODEL, "assistant", "--max-model-len", "2048", "--max-num-seqs", "16"),
+        environment={"OCTAVO_NUM_THREADS": "1"},
+    )
+    try:
+        yield running.wait()
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def http(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def ai(server):
+    """OpenAI's own client."""
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="EMPTY", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts further servers, which end with the test."""
+    running = []
+
+    def start(*arguments, wait="ready: ", **options):
+        server = Server(tmp_path / f"log-{len(running)}", *arguments, **options)
+        running.append(server)
+        return server.wait(wait) if wait else server
+
+    yield start
+    for server in running:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A random model with a long context, for what needs no sense."""
+    folder = tmp_path_factory.mktemp("models")
+    for path in (folder, folder.parent, folder.parent.parent):
+        path.chmod(0o755)  # other users may read it
+    return make_tiny_llama(folder / "tiny", max_position_embeddings=8192)
