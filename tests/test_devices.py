@@ -11,7 +11,8 @@ from octavo import LLM, devices
 from octavo.cli.main import main
 from octavo.config import EngineConfig
 from octavo.devices import Placement, place
-from octavo.errors import ConfigError
+from octavo.engine.backend import TorchBackend
+from octavo.errors import ConfigError, MemoryPlanError
 
 
 @pytest.fixture
@@ -134,3 +135,17 @@ def test_half_is_float16_on_torch_and_noted_on_native(tiny, caplog):
     assert not caplog.messages
     assert LLM(str(tiny[0]), dtype="half", device="cpu").model.config.dtype == "bfloat16"
     assert "bfloat16" in caplog.text
+
+
+def test_a_gpu_s_memory_is_shared_as_vllm_shares_it(monkeypatch):
+    """0.5 of a device of 80 GiB, 10 GiB of which others have: 30 GiB, and nothing of a device that is full."""
+    for free, expected in ((70 << 30, 30 << 30), (20 << 30, 0)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 80 << 30))
+        assert TorchBackend("cuda").usable_memory(0.5) == expected
+
+
+def test_a_model_that_does_not_fit_a_gpu_is_refused_with_what_would(tiny, gpu, monkeypatch):
+    gpu()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 30, 80 << 30))
+    with pytest.raises(MemoryPlanError, match=r"does not fit: weights .* but 1\.00 GiB may be used; a smaller model"):
+        LLM(str(tiny[0]), gpu_memory_utilization=1.0)

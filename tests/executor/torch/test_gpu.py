@@ -36,3 +36,20 @@ def test_a_model_that_does_not_fit_is_refused_with_the_plan(tiny):
 
     with pytest.raises(MemoryPlanError, match="does not fit: weights"):
         LLM(str(tiny[0]), device="cuda", gpu_memory_utilization=1e-6)
+
+
+def test_a_decode_step_never_waits_for_the_device(tiny):
+    llm = LLM(str(tiny[0]), device="cuda", block_size=16, max_num_seqs=12)
+    params = [SamplingParams(**kind, max_tokens=20, ignore_eos=True) for kind in list(KINDS.values())[:3]]
+    run = llm.model.executor.run
+
+    def watched(plan, draws):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return run(plan, draws)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    llm.generate(TEXTS, params, use_tqdm=False)  # compiles what is not compiled yet
+    llm.model.executor.run = watched
+    assert all(output.finished for output in llm.generate(TEXTS, params, use_tqdm=False))
