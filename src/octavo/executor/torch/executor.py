@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -20,8 +21,9 @@ from octavo.executor.torch.sampling import Drawn, DrawRow, TorchSampler, draw
 from octavo.executor.torch.step import TokenTable, lay_out, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
-from octavo.request import Chunk, StepPlan
+from octavo.request import Chunk, Request, Sequence, StepPlan
 from octavo.sampling.options import SamplerOptions
+from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
 
 
@@ -84,23 +86,19 @@ class TorchExecutor:
             self.table.tokens,
             sizes.max_model_len,
         )
+        self.graphs: DecodeGraphs | None = None
         self.load_seconds: dict[str, float] = {}  # how long each part of getting ready took
         with torch.inference_mode():
-            begin = time.monotonic()
-            self.interpreter.load()
-            self.load_seconds["weights"] = time.monotonic() - begin
-            self.graphs: DecodeGraphs | None = None
+            self._take_time("weights", self.interpreter.load)
+            self._take_time("kernels", self._warm_up)
             if self.device.type == "cuda" and not enforce_eager:
-                begin = time.monotonic()
-                width = -(-sizes.max_model_len // sizes.block_size)
-                self.graphs = DecodeGraphs(self.interpreter.hidden, sizes.max_num_seqs, width, self.device)
-                self.load_seconds["CUDA graphs"] = time.monotonic() - begin
+                self._take_time("CUDA graphs", self._capture)
 
     def sampler(self, options: SamplerOptions, seed: int) -> TorchSampler:
         return TorchSampler(options, seed)
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> TorchStepResult:
+    def run(self, plan: StepPlan, draws: SequenceOf[Draw] = ()) -> TorchStepResult:
         """Gives a step to the device, and does not wait for it."""
         for source, target in plan.copies:
             for pages in self.pages:
@@ -117,6 +115,22 @@ class TorchExecutor:
         logits = self.interpreter.logits(hidden)
         return TorchStepResult(rows, logits, self._draw(plan, rows, draws, logits))
 
+    def _take_time(self, what: str, work: Callable[[], None]) -> None:
+        begin = time.monotonic()
+        work()
+        self.load_seconds[what] = time.monotonic() - begin
+
+    def _warm_up(self) -> None:
+        """Runs a small step, so that no request has to wait for kernels to be compiled."""
+        sequence = Sequence(0, [0, 0], 2, blocks=[0])
+        request = Request("warm-up", [0, 0], SamplingParams(), sequences=[sequence])
+        options = SamplerOptions(vocab_size=self.sizes.vocab_size, top_p=0.5, presence_penalty=0.5)
+        self.run(StepPlan([Chunk(request, sequence, 0, 2)]), [Draw(0, self.sampler(options, seed=0))])
+
+    def _capture(self) -> None:
+        width = -(-self.sizes.max_model_len // self.sizes.block_size)
+        self.graphs = DecodeGraphs(self.interpreter.hidden, self.sizes.max_num_seqs, width, self.device)
+
     def _upload_tokens(self, chunks: list[Chunk]) -> None:
         places: list[int] = []
         tokens: list[int] = []
@@ -128,7 +142,7 @@ class TorchExecutor:
             both = to_device([places, tokens], torch.int64, self.device)
             self.table.tokens.view(-1)[both[0]] = both[1].int()
 
-    def _draw(self, plan: StepPlan, rows: list[range], draws: Sequence[Draw], logits: Tensor) -> Drawn | None:
+    def _draw(self, plan: StepPlan, rows: list[range], draws: SequenceOf[Draw], logits: Tensor) -> Drawn | None:
         """Draws, and writes what the sequences of the step go on with into the token table."""
         if not draws:
             return None

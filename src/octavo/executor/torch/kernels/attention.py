@@ -66,9 +66,12 @@ def paged_attention(
 
 
 def _splits(programs: int, keys: int, device: torch.device) -> int:
-    """Into how many parts keys are split, so that a few sequences still fill the device twice."""
-    useful = min(MOST_SPLITS, triton.cdiv(keys, LEAST_KEYS_OF_SPLIT))
-    return max(1, int(min(useful, 2 * _multiprocessors(device) // programs)))
+    """Into how many parts keys are split, so that a few sequences still fill the device twice.
+
+    A power of two, since every number of splits is a kernel of its own.
+    """
+    useful = min(MOST_SPLITS, triton.cdiv(keys, LEAST_KEYS_OF_SPLIT), 2 * _multiprocessors(device) // programs)
+    return 1 << max(0, int(useful).bit_length() - 1)
 
 
 @cache
@@ -88,7 +91,7 @@ def _partials(rows: int, splits: int, head_dim: int, out: Tensor) -> tuple[Tenso
     return partial, peaks, sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "longest", "table_stride"])  # they change from step to step
 def attend(
     q, k_pages, v_pages, out, partial, peaks, sums, block_tables, starts, counts, rows,
     scale, window, longest, table_stride, q_stride,
@@ -158,7 +161,7 @@ def attend(
         tl.store(sums + place, total, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["longest"])
 def merge_splits(
     partial, peaks, sums, out, counts, rows, longest,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, SPLIT_TILE: tl.constexpr, DIM_TILE: tl.constexpr,

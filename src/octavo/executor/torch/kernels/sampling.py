@@ -41,7 +41,7 @@ def penalise(logits: Tensor, history: Tensor, places: Tensor, penalties: Tensor)
     kernel[rows, triton.cdiv(vocab, 1024)](logits, counts, penalties, logits.stride(0), vocab, rows, TILE=1024)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["draws"])
 def draw_token(
     logits, numbers, top_k, tokens, stride, vocab, draws, TILE: tl.constexpr
 ):  # fmt: skip
@@ -209,7 +209,7 @@ def part_of(share, mass):
     return tl.maximum(tl.ceil(share * mass.to(tl.float64)).to(tl.int64), 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def count_tokens(history, places, counts, stride, vocab, rows, TILE: tl.constexpr):
     """Counts a sequence's output tokens, and marks its prompt's with bit 30."""
     i = tl.program_id(0).to(tl.int64)
@@ -222,7 +222,7 @@ def count_tokens(history, places, counts, stride, vocab, rows, TILE: tl.constexp
     tl.atomic_or(counts + i * vocab + token, 1 << 30, mask=exists & (position < num_prompt))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def apply_penalties(logits, counts, penalties, stride, vocab, rows, TILE: tl.constexpr):
     i = tl.program_id(0).to(tl.int64)
     ids = tl.program_id(1) * TILE + tl.arange(0, TILE)
