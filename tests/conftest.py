@@ -3,7 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from octavo import _native
+from octavo import _native, devices
+
+# Without a GPU, Triton's interpreter runs the kernels. It must be asked for before anything imports Triton.
+if not devices.driver_has_devices():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 DATA = Path(__file__).parent / "data"
 

@@ -20,7 +20,7 @@ def gpu(monkeypatch):
     """A machine with a GPU of some compute capability, as far as PyTorch and the driver tell."""
 
     def make(capability=(9, 0)):
-        monkeypatch.setattr(devices, "_driver_has_devices", lambda: True)
+        monkeypatch.setattr(devices, "driver_has_devices", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Imaginary GPU")
@@ -30,7 +30,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(devices, "_driver_has_devices", lambda: False)
+    monkeypatch.setattr(devices, "driver_has_devices", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 

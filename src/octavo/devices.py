@@ -86,7 +86,7 @@ def _cuda_dtype(dtype: str) -> str:
 
 def _cuda_is_usable() -> bool:
     """Whether there is a CUDA device, and what it takes to use it."""
-    if not _driver_has_devices():
+    if not driver_has_devices():
         return False
     if missing := [name for name in ("torch", "triton") if find_spec(name) is None]:
         logger.warning("there is a CUDA device, but no %s to use it: %s brings them", " and no ".join(missing), INSTALL)
@@ -96,7 +96,7 @@ def _cuda_is_usable() -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= LEAST_CAPABILITY
 
 
-def _driver_has_devices() -> bool:
+def driver_has_devices() -> bool:
     """What the CUDA driver says, asked directly: PyTorch would take seconds to load."""
     count = ctypes.c_int(0)
     try:
