@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +19,7 @@ import pytest
 
 import octavo
 
-from .running import exchange, post
+from .running import SECONDS, exchange, post
 
 HELLO = [{"role": "user", "content": "Write a long story."}]
 LONG = {"messages": HELLO, "max_tokens": 1500, "ignore_eos": True, "temperature": 0}
@@ -305,6 +307,49 @@ def test_it_serves_with_no_home_and_nowhere_to_write(start, tiny_model):
     server = start(tiny_model, environment=variables, cwd="/proc", **options)
     with server.client() as client:
         assert client.post("/v1/chat/completions", json=SHORT).status_code == 200
+
+
+@pytest.fixture
+def movable_clock(tmp_path):
+    """Variables for a process whose wall clock can be moved, and the function that moves it by so many seconds."""
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs a C compiler and LD_PRELOAD")
+    library, offset = tmp_path / "clock.so", tmp_path / "offset"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", source, "-o", library, "-ldl"], check=True)
+    offset.write_bytes(bytes(8))
+
+    def move(seconds):
+        with offset.open("r+b", buffering=0) as file:
+            file.write(struct.pack("l", seconds))
+
+    return {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(offset)}, move
+
+
+@pytest.mark.parametrize("seconds", [86400, -86400])
+def test_a_clock_that_steps_by_a_day_disturbs_nothing(start, tiny_model, movable_clock, seconds):
+    """Neither deadlines, nor per-minute limits, nor running streams depend on the wall clock."""
+    variables, move = movable_clock
+    options = ("--request-timeout", 60, "--requests-per-minute", 60, "--max-num-seqs", 2)
+    server = start(tiny_model, *options, environment={**variables, "OCTAVO_NUM_THREADS": "1"})
+    with server.client() as client:
+        before = client.post("/v1/chat/completions", json=SHORT).json()
+        connection = begin_stream(server)
+        move(seconds)
+        after = client.post("/v1/chat/completions", json=SHORT).json()
+        assert abs(after["created"] - before["created"] - seconds) < SECONDS, "the clock has not stepped"
+        assert after["choices"] == before["choices"]
+        received = b""
+        while piece := connection.recv(1 << 16):
+            received += piece
+            if b"[DONE]" in received:
+                break
+        assert b'"error"' not in received
+        assert b"[DONE]" in received
+        assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+    connection.close()
+    server.settle()
 
 
 def test_a_thousand_idle_connections_keep_nobody_waiting(server, http):
