@@ -20,6 +20,7 @@ namespace {
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatTable = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Source = std::tuple<std::string, Bytes, int64_t, int64_t, std::optional<Ints>>;
 using Weight = std::shared_ptr<const PackedWeight>;
@@ -34,6 +35,8 @@ Epilogue epilogue_of(const std::string& name) {
   if (name == "store_float") return Epilogue::kStoreFloat;
   if (name == "add") return Epilogue::kAdd;
   if (name == "silu_mul") return Epilogue::kSiluMul;
+  if (name == "gelu") return Epilogue::kGelu;
+  if (name == "store") return Epilogue::kStore;
   throw nb::value_error(("no such epilogue: " + name).c_str());
 }
 
@@ -87,6 +90,36 @@ void add_rms_norm(Executor& e, int x, Floats weight, float eps, int out, bool lo
   e.add_op(std::move(op));
 }
 
+void add_layer_norm(Executor& e, int x, Floats weight, Floats bias, float eps, int out, bool logit_rows) {
+  if (weight.size() != bias.size()) throw nb::value_error("layer_norm: weight and bias differ in length");
+  Op op{.kind = OpKind::kLayerNorm, .in = x, .out = out, .logit_rows = logit_rows};
+  op.vector = padded(weight);
+  op.bias = padded(bias);
+  op.eps = eps;
+  op.columns = weight.size();
+  e.add_op(std::move(op));
+}
+
+void add_table(Executor& e, OpKind kind, Weight weight, int out) {
+  Op op{.kind = kind, .out = out};
+  op.weight = std::move(weight);
+  e.add_op(std::move(op));
+}
+
+void add_unfold(Executor& e, int x, int kernel, int stride, int out) {
+  Op op{.kind = OpKind::kUnfold, .in = x, .out = out};
+  op.kernel = kernel;
+  op.stride = stride;
+  e.add_op(std::move(op));
+}
+
+Sight sight_of(const std::string& name) {
+  if (name == "causal") return Sight::kCausal;
+  if (name == "all") return Sight::kAll;
+  if (name == "source") return Sight::kSource;
+  throw nb::value_error(("sight must be causal, all or source, got " + name).c_str());
+}
+
 void add_pointwise(Executor& e, OpKind kind, int a, int b, int64_t columns, int out) {
   Op op{.kind = kind, .in = a, .in2 = b, .out = out};
   op.columns = columns;
@@ -112,6 +145,38 @@ Step step_of(Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_
   return step;
 }
 
+void add_sources(Step& step, const std::optional<IntTable>& tables, const std::optional<Ints>& lengths) {
+  if (tables.has_value() != lengths.has_value()) throw nb::value_error("step: sources need tables and lengths");
+  if (!tables) return;
+  const auto sequences = static_cast<size_t>(step.num_sequences);
+  if (tables->shape(0) != sequences || lengths->size() != sequences)
+    throw nb::value_error("step: sources and sequences disagree");
+  step.source_tables = tables->data();
+  step.source_table_stride = tables->shape(1);
+  step.source_lengths = lengths->data();
+}
+
+// Runs operations [first_op, last_op) of an encoder over a source whose positions lie in `blocks`.
+void encode(Executor& e, FloatTable features, Ints blocks, int positions, int first_op, int last_op) {
+  const int32_t start = 0, count = positions;
+  const auto rows = static_cast<size_t>(int64_t{e.features_rows()} * positions);
+  if (features.shape(0) != rows || features.shape(1) != static_cast<size_t>(e.features_stride()))
+    throw nb::value_error("encode: features have another shape");
+  Step step;
+  step.num_tokens = positions;
+  step.num_sequences = 1;
+  step.starts = &start;
+  step.counts = &count;
+  step.block_tables = blocks.data();
+  step.block_table_stride = static_cast<int64_t>(blocks.size());
+  step.features = features.data();
+  step.features_stride = e.features_stride();
+  step.first_op = first_op;
+  step.last_op = last_op;
+  nb::gil_scoped_release release;
+  e.run(step);
+}
+
 nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(const Executor& e, size_t rows, nb::handle owner) {
   const size_t shape[2] = {rows, static_cast<size_t>(e.config().vocab_size)};
   const int64_t strides[2] = {e.logits_stride(), 1};
@@ -132,19 +197,22 @@ void bind_executor(nb::module_& m) {
       .def(
           "__init__",
           [](Executor* self, const std::string& dtype, int num_layers, int kv_heads, int head_dim, int page_tokens,
-             int64_t num_pages, int max_tokens, int max_sequences, int max_logit_rows, int vocab_size) {
+             int64_t num_pages, int max_tokens, int max_sequences, int max_logit_rows, int vocab_size,
+             const Executor* decoder) {
             new (self) Executor({dtype_of(dtype), num_layers, kv_heads, head_dim, page_tokens, num_pages, max_tokens,
-                                 max_sequences, max_logit_rows, vocab_size});
+                                 max_sequences, max_logit_rows, vocab_size},
+                                decoder);
           },
           nb::kw_only(), nb::arg("dtype"), nb::arg("num_layers"), nb::arg("kv_heads"), nb::arg("head_dim"),
           nb::arg("page_tokens"), nb::arg("num_pages"), nb::arg("max_tokens"), nb::arg("max_sequences"),
-          nb::arg("max_logit_rows"), nb::arg("vocab_size"))
+          nb::arg("max_logit_rows"), nb::arg("vocab_size"), nb::arg("decoder").none() = nb::none(),
+          "With `decoder`, an encoder that leaves keys and values in that executor's cache.")
       .def(
           "buffer",
-          [](Executor& e, int64_t columns, bool floats, bool logit_rows) {
-            return e.add_buffer(columns, floats ? DType::kFloat32 : e.config().dtype, logit_rows);
+          [](Executor& e, int64_t columns, bool floats, bool logit_rows, int rows_per_token) {
+            return e.add_buffer(columns, floats ? DType::kFloat32 : e.config().dtype, logit_rows, rows_per_token);
           },
-          nb::arg("columns"), nb::arg("floats"), nb::arg("logit_rows") = false)
+          nb::arg("columns"), nb::arg("floats"), nb::arg("logit_rows") = false, nb::arg("rows_per_token") = 1)
       .def(
           "rope_table",
           [](Executor& e, Floats frequencies, float scale, bool interleaved) {
@@ -152,13 +220,23 @@ void bind_executor(nb::module_& m) {
           },
           nb::arg("inverse_frequencies"), nb::arg("scale"), nb::arg("interleaved"))
       .def(
-          "embed",
-          [](Executor& e, Weight weight, int out) {
-            Op op{.kind = OpKind::kEmbed, .out = out};
-            op.weight = std::move(weight);
+          "embed", [](Executor& e, Weight weight, int out) { add_table(e, OpKind::kEmbed, std::move(weight), out); },
+          nb::arg("weight"), nb::arg("out"))
+      .def(
+          "positions",
+          [](Executor& e, Weight weight, int out) { add_table(e, OpKind::kPositions, std::move(weight), out); },
+          nb::arg("weight"), nb::arg("out"))
+      .def(
+          "features",
+          [](Executor& e, int64_t columns, int out) {
+            Op op{.kind = OpKind::kFeatures, .out = out};
+            op.columns = columns;
             e.add_op(std::move(op));
           },
-          nb::arg("weight"), nb::arg("out"))
+          nb::arg("columns"), nb::arg("out"))
+      .def("unfold", &add_unfold, nb::arg("x"), nb::arg("kernel"), nb::arg("stride"), nb::arg("out"))
+      .def("layer_norm", &add_layer_norm, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("eps"),
+           nb::arg("out"), nb::arg("logit_rows") = false)
       .def("rms_norm", &add_rms_norm, nb::arg("x"), nb::arg("weight"), nb::arg("eps"), nb::arg("out"),
            nb::arg("logit_rows") = false)
       .def("matmul", &add_matmul, nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("epilogue"),
@@ -175,29 +253,37 @@ void bind_executor(nb::module_& m) {
           nb::arg("qkv"), nb::arg("heads"), nb::arg("table"), nb::arg("layer"), nb::arg("out"))
       .def(
           "attention",
-          [](Executor& e, int q, int heads, int layer, int window, float scale, int out) {
+          [](Executor& e, int q, int heads, int layer, int window, float scale, int out, const std::string& sight) {
             Op op{.kind = OpKind::kAttention, .in = q, .out = out};
+            op.sight = sight_of(sight);
             op.heads = heads;
             op.layer = layer;
             op.window = window;
             op.scale = scale;
             e.add_op(std::move(op));
           },
-          nb::arg("q"), nb::arg("heads"), nb::arg("layer"), nb::arg("window"), nb::arg("scale"), nb::arg("out"))
+          nb::arg("q"), nb::arg("heads"), nb::arg("layer"), nb::arg("window"), nb::arg("scale"), nb::arg("out"),
+          nb::arg("sight") = "causal")
       .def("add", [](Executor& e, int a, int b, int64_t n, int out) { add_pointwise(e, OpKind::kAdd, a, b, n, out); })
       .def("silu_mul",
            [](Executor& e, int a, int b, int64_t n, int out) { add_pointwise(e, OpKind::kSiluMul, a, b, n, out); })
+      .def("gelu", [](Executor& e, int a, int64_t n, int out) { add_pointwise(e, OpKind::kGelu, a, a, n, out); })
       .def("narrow", [](Executor& e, int a, int64_t n, int out) { add_pointwise(e, OpKind::kNarrow, a, a, n, out); })
       .def("set_logits", &Executor::set_logits, nb::arg("buffer"))
       .def(
           "run",
-          [](Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies) {
-            const Step step = step_of(tokens, starts, counts, tables, logit_rows, copies);
+          [](Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
+             std::optional<IntTable> source_tables, std::optional<Ints> source_lengths) {
+            Step step = step_of(tokens, starts, counts, tables, logit_rows, copies);
+            add_sources(step, source_tables, source_lengths);
             nb::gil_scoped_release release;
             e.run(step);
           },
           nb::arg("tokens"), nb::arg("starts"), nb::arg("counts"), nb::arg("block_tables"), nb::arg("logit_rows"),
-          nb::arg("copies"), "Computes one step; its logits are then in logits(rows).")
+          nb::arg("copies"), nb::arg("source_tables") = nb::none(), nb::arg("source_lengths") = nb::none(),
+          "Computes one step; its logits are then in logits(rows).")
+      .def("encode", &encode, nb::arg("features"), nb::arg("blocks"), nb::arg("positions"), nb::arg("first_op"),
+           nb::arg("last_op"), "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
       .def(
           "logits", [](nb::handle self, size_t rows) { return logits_view(nb::cast<Executor&>(self), rows, self); },
           nb::arg("rows"), "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")

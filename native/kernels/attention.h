@@ -32,15 +32,14 @@ struct AttentionScratch {
   }
 };
 
-// Which keys of a segment the row of query position `position` sees: [begin, end), relative to the segment.
+// Which keys of a segment a row sees that sees [first, last) of all of them: [begin, end), relative to the segment.
 struct Span {
   int begin, end;
 };
 
-inline Span visible(int position, int window, int segment_start) {
-  const int first = window > 0 && position - window + 1 > 0 ? position - window + 1 : 0;
+inline Span visible(int first, int last, int segment_start) {
   const int begin = first > segment_start ? first - segment_start : 0;
-  const int end = position + 1 - segment_start;
+  const int end = last - segment_start;
   return {begin, end > kSegment ? kSegment : end};
 }
 
@@ -113,8 +112,8 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
                            AttentionScratch<T>& s) {
   using Value = typename T::Value;
   const int d = a.cache.head_dim, page_tokens = a.cache.page_tokens;
-  const int start = segment * kSegment, last = item.position + item.count;  // keys [start, last) exist for the last row
-  const int keys = last - start < kSegment ? last - start : kSegment;
+  const int start = segment * kSegment;
+  const int keys = item.keys - start < kSegment ? item.keys - start : kSegment;
   const int key_blocks = (keys + kLanes - 1) / kLanes, blocks_of_page = page_tokens / kLanes;
   const int64_t d_steps = (d + T::kPack - 1) / T::kPack, d_blocks = (d + kLanes - 1) / kLanes;
   const int32_t* table = a.block_tables + item.sequence * a.block_table_stride + start / page_tokens;
@@ -133,9 +132,11 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
 
   const int group = a.heads / a.kv_heads;
   float maximum[kMaxAttentionRows], sum[kMaxAttentionRows];
-  for (int r = 0; r < rows; ++r)
-    softmax<T>(s.scores + r * kSegment, s.p + r * kSegment, visible(item.position + r / group, a.window, start),
-               key_blocks * kLanes, a.scale, &maximum[r], &sum[r]);
+  for (int r = 0; r < rows; ++r) {
+    const int end = a.causal ? item.position + r / group + 1 : item.keys;
+    const Span span = visible(a.window > 0 ? end - a.window : 0, end, start);
+    softmax<T>(s.scores + r * kSegment, s.p + r * kSegment, span, key_blocks * kLanes, a.scale, &maximum[r], &sum[r]);
+  }
 
   const int64_t columns = d_blocks * kLanes;
   for (int64_t j = 0; j < d_blocks; j += kTileBlocks) {

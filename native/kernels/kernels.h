@@ -19,6 +19,8 @@ enum class Epilogue : uint8_t {
   kStoreFloat,  // in float32
   kAdd,         // added to the float32 already there: the residual stream
   kSiluMul,     // weight blocks alternate gate, up: silu(gate) * up
+  kGelu,        // gelu(x), in the element type
+  kStore,       // in the element type
 };
 
 // out[rows, n] = a[rows, k] · wᵀ. Weights are packed [n / 16][k / pack][16][pack]; k and n are padded with zeros.
@@ -76,6 +78,7 @@ struct AttentionItem {
   int token;     // row of the first query token in the step
   int count;     // query tokens
   int position;  // of the first of them
+  int keys;      // that the last of them sees; all see as many, unless attention is causal
   int kv_head;
   int sequence;
   int segment_begin, segment_end;
@@ -90,6 +93,7 @@ struct Attention {
   int heads, kv_heads;
   float scale;
   int window;  // keys further back than this many positions are not seen; 0: all are
+  bool causal;
   KvCache cache;
   const int32_t* block_tables;  // [sequences, block_table_stride]
   int64_t block_table_stride;
@@ -114,10 +118,12 @@ struct Kernels {
   void (*matmul[2])(const Matmul&, int row_begin, int row_end, int block_begin, int block_end, float* scratch);
   void (*embed[2])(const void* weight, int64_t k, int64_t id, int64_t columns, float* out);
   void (*rms_norm[2])(const float* x, const float* weight, float eps, int64_t n, void* out);
+  void (*layer_norm[2])(const float* x, const float* weight, const float* bias, float eps, int64_t n, void* out);
   void (*rope[2])(const Rope&);
   void (*attend[2])(const Attention&, const AttentionItem&, void* scratch);
   void (*merge[2])(const Attention&, const AttentionItem&, int num_segments);
   void (*silu_mul[2])(const float* gate, const float* up, int64_t n, void* out);
+  void (*gelu[2])(const float* x, int64_t n, bool floats, void* out);
   void (*narrow[2])(const float* x, int64_t n, void* out);
   SamplingKernels sampling;
 };

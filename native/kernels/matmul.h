@@ -116,6 +116,18 @@ inline void multiply_any(int rows, int blocks, const typename T::Value* a, int64
 
 inline F32 silu(F32 x) { return x / (set1(1.0f) + exp(zero() - x)); }
 
+// x * Φ(x). 1 - erf(z) is exp(-z²) times a polynomial, within 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+inline F32 gelu(F32 x) {
+  const F32 positive = max(x, zero() - x), z = positive * set1(0.70710678118654752f);
+  const F32 t = set1(1.0f) / fma(set1(0.3275911f), z, set1(1.0f));
+  F32 p = fma(set1(1.061405429f), t, set1(-1.453152027f));
+  p = fma(p, t, set1(1.421413741f));
+  p = fma(p, t, set1(-0.284496736f));
+  p = fma(p, t, set1(0.254829592f));
+  const F32 erf = set1(1.0f) - p * t * exp(zero() - z * z);
+  return set1(0.5f) * fma(positive, erf, x);
+}
+
 template <class T>
 inline void finish(const Matmul& m, int row, int block, int blocks, const float* c) {
   using Value = typename T::Value;
@@ -135,6 +147,10 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
     const int64_t column = (block + j) * kLanes;
     F32 x = load(c + j * kLanes);
     if (m.bias) x = x + load(m.bias + column);
+    if (m.epilogue == Epilogue::kGelu || m.epilogue == Epilogue::kStore) {
+      T::store16(static_cast<Value*>(m.out) + row * m.out_stride + column, m.epilogue == Epilogue::kGelu ? gelu(x) : x);
+      continue;
+    }
     float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
     store(out, m.epilogue == Epilogue::kAdd ? load(out) + x : x);
   }

@@ -24,6 +24,36 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t n, void* o
   for (int64_t i = 0; i < n; i += kLanes) T::store16(y + i, load(x + i) * scale * load(weight + i));
 }
 
+// out = (x - mean) / sqrt(variance + eps) * weight + bias. x, weight, bias and out are padded to 16 columns with zeros.
+template <class T>
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, void* out) {
+  F32 sum = zero();
+  for (int64_t i = 0; i < n; i += kLanes) sum = sum + load(x + i);
+  const F32 mean = set1(reduce_add(sum) / (float)n);
+  F32 squares = zero();
+  for (int64_t i = 0; i + kLanes <= n; i += kLanes) {
+    const F32 centred = load(x + i) - mean;
+    squares = fma(centred, centred, squares);
+  }
+  float rest[kLanes] = {};  // columns past the last are no part of the variance
+  for (int64_t i = n / kLanes * kLanes; i < n; ++i) rest[i % kLanes] = x[i] - reduce_add(sum) / (float)n;
+  squares = fma(load(rest), load(rest), squares);
+  const F32 scale = set1(1.0f) / sqrt(set1(reduce_add(squares) / (float)n + eps));
+  auto* y = static_cast<typename T::Value*>(out);
+  for (int64_t i = 0; i < n; i += kLanes)
+    T::store16(y + i, fma((load(x + i) - mean) * scale, load(weight + i), load(bias + i)));
+}
+
+template <class T>
+void gelu_row(const float* x, int64_t n, bool floats, void* out) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    if (floats)
+      store(static_cast<float*>(out) + i, gelu(load(x + i)));
+    else
+      T::store16(static_cast<typename T::Value*>(out) + i, gelu(load(x + i)));
+  }
+}
+
 template <class T>
 void silu_mul(const float* gate, const float* up, int64_t n, void* out) {
   auto* y = static_cast<typename T::Value*>(out);

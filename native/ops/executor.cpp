@@ -23,6 +23,16 @@ const char* name_of(OpKind kind) {
   switch (kind) {
     case OpKind::kEmbed:
       return "embed";
+    case OpKind::kPositions:
+      return "positions";
+    case OpKind::kFeatures:
+      return "features";
+    case OpKind::kUnfold:
+      return "unfold";
+    case OpKind::kLayerNorm:
+      return "layer_norm";
+    case OpKind::kGelu:
+      return "gelu";
     case OpKind::kRmsNorm:
       return "rms_norm";
     case OpKind::kMatmul:
@@ -41,23 +51,30 @@ const char* name_of(OpKind kind) {
   return "?";
 }
 
-Executor::Executor(const ExecutorConfig& config) : config_(config) {
+Executor::Executor(const ExecutorConfig& config, const Executor* other) : config_(config) {
   if (kSegment % config.page_tokens != 0 || config.page_tokens % 16 != 0)
     refuse("block_size must be 16, 32, 64, 128 or 256, got " + std::to_string(config.page_tokens));
   if (config.head_dim < 2 || config.head_dim % 2 != 0 || config.head_dim > 1024)
     refuse("head_dim must be even and at most 1024, got " + std::to_string(config.head_dim));
-  kv_ = Buffer(config.num_pages * cache_of(0).page_stride * bytes_of(config.dtype));
+  const int64_t bytes = config.num_pages * page_elements() * bytes_of(config.dtype);
+  if (other && other->kv_bytes() != bytes) refuse("encoder and decoder disagree on the KV cache");
+  kv_ = other ? other->kv_ : std::make_shared<Buffer>(bytes);
+}
+
+int64_t Executor::page_elements() const {
+  return kv_head_elements(config_.page_tokens, config_.head_dim) * config_.kv_heads * config_.num_layers;
 }
 
 KvCache Executor::cache_of(int layer) const {
   const int64_t head = kv_head_elements(config_.page_tokens, config_.head_dim);
   const int64_t of_layer = head * config_.kv_heads;
-  return {kv_.as<void>(), of_layer * config_.num_layers, of_layer * layer, head, config_.page_tokens, config_.head_dim};
+  return {kv_->as<void>(), page_elements(), of_layer * layer, head, config_.page_tokens, config_.head_dim};
 }
 
-int Executor::add_buffer(int64_t columns, DType dtype, bool logit_rows) {
-  const int64_t stride = round_up(columns, 16), rows = logit_rows ? config_.max_logit_rows : config_.max_tokens;
-  buffers_.push_back({columns, stride, dtype, Buffer(rows * stride * bytes_of(dtype))});
+int Executor::add_buffer(int64_t columns, DType dtype, bool logit_rows, int rows_per_token) {
+  const int64_t stride = round_up(columns, 16);
+  const int64_t rows = logit_rows ? config_.max_logit_rows : int64_t{config_.max_tokens} * rows_per_token;
+  buffers_.push_back({columns, stride, dtype, logit_rows, rows_per_token, Buffer(rows * stride * bytes_of(dtype))});
   return static_cast<int>(buffers_.size()) - 1;
 }
 
@@ -72,28 +89,46 @@ int Executor::add_rope(std::vector<float> inverse_frequencies, float scale, bool
 void Executor::check_op(const Op& op) const {
   const auto known = [&](int buffer) { return buffer >= 0 && buffer < static_cast<int>(buffers_.size()); };
   const std::string name = name_of(op.kind);
-  if (op.kind != OpKind::kEmbed && !known(op.in)) refuse(name + ": no such input buffer");
-  if (!known(op.out)) refuse(name + ": no such output buffer");
-  const Activation& out = buffers_[op.out];
+  const bool has_input = op.kind != OpKind::kEmbed && op.kind != OpKind::kPositions && op.kind != OpKind::kFeatures;
+  if (has_input && !known(op.in)) refuse(name + ": no such input buffer");
+  const bool only_stores = op.kind == OpKind::kRope && op.heads == 0;
+  if (!only_stores && !known(op.out)) refuse(name + ": no such output buffer");
+  const Activation& out = buffers_[only_stores ? op.in : op.out];
   if (op.kind == OpKind::kMatmul) {
     const int64_t n = op.epilogue == Epilogue::kSiluMul ? op.weight->n / 2 : op.weight->n;
     if (op.weight->dtype != config_.dtype || buffers_[op.in].dtype != config_.dtype) refuse(name + ": wrong dtype");
     if (buffers_[op.in].columns != op.weight->k) refuse(name + ": input and weight disagree");
     if (round_up(n, 16) > out.stride) refuse(name + ": output is too narrow");
-    if (out.dtype != (op.epilogue == Epilogue::kSiluMul ? config_.dtype : DType::kFloat32))
-      refuse(name + ": wrong output dtype");
+    const bool wide = op.epilogue == Epilogue::kStoreFloat || op.epilogue == Epilogue::kAdd;
+    if (out.dtype != (wide ? DType::kFloat32 : config_.dtype)) refuse(name + ": wrong output dtype");
   } else if (op.kind == OpKind::kRope || op.kind == OpKind::kAttention) {
     if (op.layer < 0 || op.layer >= config_.num_layers) refuse(name + ": no such layer");
-    if (op.heads <= 0 || op.heads % config_.kv_heads != 0) refuse(name + ": heads are no multiple of KV heads");
+    if ((op.heads <= 0 && !only_stores) || op.heads % config_.kv_heads != 0)
+      refuse(name + ": heads are no multiple of KV heads");
     if (op.heads / config_.kv_heads > kMaxAttentionRows) refuse(name + ": too many query heads to a KV head");
     if (int64_t{op.heads} * config_.head_dim > out.columns) refuse(name + ": output is too narrow");
     if (op.kind == OpKind::kRope && op.rope >= static_cast<int>(ropes_.size())) refuse(name + ": no such table");
+  } else if (op.kind == OpKind::kUnfold) {
+    const Activation& in = buffers_[op.in];
+    if (op.kernel % 2 == 0 || op.stride < 1 || in.rows_per_token != out.rows_per_token * op.stride ||
+        out.columns != op.kernel * in.columns || in.dtype != config_.dtype || out.dtype != config_.dtype)
+      refuse(name + ": input and output disagree");
+  } else if (op.kind == OpKind::kPositions || op.kind == OpKind::kEmbed) {
+    if (op.weight->k != out.columns || op.weight->dtype != config_.dtype) refuse(name + ": weight and output disagree");
   }
 }
 
 void Executor::add_op(Op op) {
   check_op(op);
-  if (op.kind == OpKind::kAttention) group_ = std::max(group_, op.heads / config_.kv_heads);
+  if (op.out >= 0) op.rows_per_token = buffers_[op.out].rows_per_token;
+  if (op.kind == OpKind::kAttention) {
+    group_ = std::max(group_, op.heads / config_.kv_heads);
+    has_sight_[static_cast<int>(op.sight)] = true;
+  }
+  if (op.kind == OpKind::kPositions) num_positions_ = std::min(num_positions_, op.weight->n);
+  if (op.kind == OpKind::kFeatures) features_ = op.out;
+  has_unfold_ = has_unfold_ || op.kind == OpKind::kUnfold;
+  has_embed_ = has_embed_ || op.kind == OpKind::kEmbed;
   ops_.push_back(std::move(op));
   seconds_.assign(ops_.size(), 0);
 }
@@ -102,25 +137,37 @@ void Executor::check(const Step& step) const {
   if (step.num_tokens <= 0 || step.num_tokens > config_.max_tokens) refuse("step: number of tokens out of range");
   if (step.num_sequences > config_.max_sequences) refuse("step: too many sequences");
   if (step.num_logit_rows > config_.max_logit_rows) refuse("step: too many rows of logits");
-  for (int i = 0; i < step.num_tokens; ++i)
+  if (has_unfold_ && step.num_sequences != 1) refuse("step: convolutions are over one sequence");
+  if (has_embed_ != (step.tokens != nullptr)) refuse("step: a graph of text takes tokens, and no other does");
+  if ((features_ >= 0) != (step.features != nullptr))
+    refuse("step: an encoder takes features, and no other graph does");
+  if (sees(Sight::kSource) != (step.source_lengths != nullptr)) refuse("step: only cross attention takes sources");
+  for (int i = 0; i < step.num_tokens && has_embed_; ++i)
     if (step.tokens[i] < 0 || step.tokens[i] >= config_.vocab_size) refuse("step: token id outside the vocabulary");
   int64_t total = 0;
   for (int s = 0; s < step.num_sequences; ++s) {
     if (step.counts[s] <= 0 || step.starts[s] < 0) refuse("step: empty sequence");
     total += step.counts[s];
     const int64_t end = int64_t{step.starts[s]} + step.counts[s];
-    const int64_t pages = round_up(end, config_.page_tokens) / config_.page_tokens;
-    if (pages > step.block_table_stride) refuse("step: block table is too short");
-    for (int64_t i = 0; i < pages; ++i) {
-      const int32_t page = step.block_tables[s * step.block_table_stride + i];
-      if (page < 0 || page >= config_.num_pages) refuse("step: no such block");
-    }
+    if (end > num_positions_) refuse("step: the model has no such position");
+    check_table("block table", step.block_tables + s * step.block_table_stride, step.block_table_stride, end);
+    if (!step.source_lengths) continue;
+    if (step.source_lengths[s] <= 0) refuse("step: empty source");
+    check_table("source table", step.source_tables + s * step.source_table_stride, step.source_table_stride,
+                step.source_lengths[s]);
   }
   if (total != step.num_tokens) refuse("step: counts do not add up to the tokens");
   for (int i = 0; i < step.num_logit_rows; ++i)
     if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.num_tokens) refuse("step: logit row out of range");
   for (int i = 0; i < 2 * step.num_copies; ++i)
     if (step.copies[i] < 0 || step.copies[i] >= config_.num_pages) refuse("step: no such block to copy");
+}
+
+void Executor::check_table(const char* what, const int32_t* table, int64_t stride, int64_t tokens) const {
+  const int64_t pages = round_up(tokens, config_.page_tokens) / config_.page_tokens;
+  if (pages > stride) refuse(std::string("step: ") + what + " is too short");
+  for (int64_t i = 0; i < pages; ++i)
+    if (table[i] < 0 || table[i] >= config_.num_pages) refuse(std::string("step: no such block in a ") + what);
 }
 
 void Executor::plan(const Step& step) {
@@ -137,58 +184,27 @@ void Executor::plan(const Step& step) {
   plan_phases(step);
 }
 
-// Items are cut so that their rows fill a tile; where that leaves threads without work, decodes are split by segments.
 void Executor::plan_attention(const Step& step) {
-  const int tile = std::max(1, kGoodAttentionRows / group_), threads = threads_;
-  int64_t num_items = 0;
-  for (int s = 0; s < step.num_sequences; ++s) num_items += round_up(step.counts[s], tile) / tile * config_.kv_heads;
-  const bool split = threads > 1 && num_items < 4 * threads;
-  items_.clear();
-  splits_.clear();
-  num_partials_ = 0;
-  for (int s = 0, token = 0; s < step.num_sequences; token += step.counts[s++])
-    plan_sequence(step, s, token, tile, split);
-  const auto cost = [](const AttentionItem& i) {
-    return int64_t{i.count} * (std::min((i.segment_end - i.segment_begin) * kSegment, i.position + i.count));
-  };
-  std::stable_sort(items_.begin(), items_.end(),
-                   [&](const AttentionItem& a, const AttentionItem& b) { return cost(a) > cost(b); });
-  const int64_t bytes = num_partials_ * partial_stride(config_.head_dim) * sizeof(float);
+  std::vector<Queries> queries(step.num_sequences);
+  int64_t partials = 0;
+  for (const Sight sight : {Sight::kCausal, Sight::kAll, Sight::kSource}) {
+    if (!sees(sight)) continue;
+    for (int s = 0; s < step.num_sequences; ++s) {
+      const int own = step.starts[s] + step.counts[s];
+      queries[s] = {step.counts[s], step.starts[s], sight == Sight::kSource ? step.source_lengths[s] : own};
+    }
+    AttentionPlan& plan = plans_[static_cast<int>(sight)];
+    plan.make(queries, sight == Sight::kCausal, group_, config_.kv_heads, threads_);
+    partials = std::max(partials, plan.num_partials());
+  }
+  const int64_t bytes = partials * partial_stride(config_.head_dim) * sizeof(float);
   if (bytes > partials_.bytes()) partials_ = Buffer(bytes);
-  scratch_.resize(std::max<size_t>(scratch_.size(), threads));
-  const int64_t scratch = std::max<int64_t>(attention_scratch_bytes(std::max(tile * group_, group_), config_.head_dim),
-                                            kMatmulScratch * sizeof(float));
+  scratch_.resize(std::max<size_t>(scratch_.size(), threads_));
+  const int rows = std::max(AttentionPlan::tile_of(group_) * group_, group_);
+  const int64_t scratch =
+      std::max<int64_t>(attention_scratch_bytes(rows, config_.head_dim), kMatmulScratch * sizeof(float));
   for (Buffer& buffer : scratch_)
     if (buffer.bytes() < scratch) buffer = Buffer(scratch);
-}
-
-void Executor::plan_sequence(const Step& step, int sequence, int first_token, int tile, bool split) {
-  for (int begin = 0; begin < step.counts[sequence]; begin += tile) {
-    AttentionItem item{};
-    item.sequence = sequence;
-    item.token = first_token + begin;
-    item.count = std::min(tile, step.counts[sequence] - begin);
-    item.position = step.starts[sequence] + begin;
-    const int segments = (item.position + item.count + kSegment - 1) / kSegment;
-    for (item.kv_head = 0; item.kv_head < config_.kv_heads; ++item.kv_head) {
-      item.segment_begin = 0;
-      item.segment_end = segments;
-      item.partial = -1;
-      if (!split || segments == 1) {
-        items_.push_back(item);
-        continue;
-      }
-      item.partial = static_cast<int>(num_partials_);
-      splits_.push_back({item, segments});
-      for (int s = 0; s < segments; ++s) {
-        item.segment_begin = s;
-        item.segment_end = s + 1;
-        item.partial = static_cast<int>(num_partials_);
-        items_.push_back(item);
-        num_partials_ += item.count * group_;
-      }
-    }
-  }
 }
 
 // How a matmul is cut: all row tiles of a panel of weights follow each other.
@@ -214,15 +230,16 @@ void Executor::plan_phases(const Step& step) {
   phases_.clear();
   phases_.push_back({Phase::kCopyPages, -1, step.num_copies});
   phases_.push_back({Phase::kRopeTables, -1, row_tiles(step.num_tokens)});
-  for (int i = 0; i < std::ssize(ops_); ++i) {
+  const int last = std::min<int>(step.last_op, std::ssize(ops_));
+  for (int i = step.first_op; i < last; ++i) {
     const Op& op = ops_[i];
-    const int rows = op.logit_rows ? step.num_logit_rows : step.num_tokens;
+    const int64_t rows = rows_of(op, step);
     if (rows == 0) continue;
     if (op.kind == OpKind::kMatmul) {
-      phases_.push_back({Phase::kMatmul, i, Cut(op, rows, threads_).tiles()});
+      phases_.push_back({Phase::kMatmul, i, Cut(op, static_cast<int>(rows), threads_).tiles()});
     } else if (op.kind == OpKind::kAttention) {
-      phases_.push_back({Phase::kAttend, i, std::ssize(items_)});
-      if (!splits_.empty()) phases_.push_back({Phase::kMerge, i, std::ssize(splits_)});
+      phases_.push_back({Phase::kAttend, i, std::ssize(plan_of(op).items())});
+      if (!plan_of(op).splits().empty()) phases_.push_back({Phase::kMerge, i, std::ssize(plan_of(op).splits())});
     } else {
       phases_.push_back({Phase::kRows, i, row_tiles(rows)});
     }
@@ -231,12 +248,16 @@ void Executor::plan_phases(const Step& step) {
   for (size_t i = 0; i < phases_.size(); ++i) tiles_[i].deal(phases_[i].num_tiles, threads_);
 }
 
+int64_t Executor::rows_of(const Op& op, const Step& step) const {
+  return op.logit_rows ? step.num_logit_rows : int64_t{step.num_tokens} * op.rows_per_token;
+}
+
 // Rows are taken in tiles of several, four tiles to a thread.
 int64_t Executor::row_tiles(int64_t rows) const { return std::min<int64_t>(rows, 4 * threads_); }
 
 void Executor::copy_page(const Step& step, int64_t i) {
   const int64_t bytes = cache_of(0).page_stride * bytes_of(config_.dtype);
-  std::memcpy(kv_.as<char>() + step.copies[2 * i + 1] * bytes, kv_.as<char>() + step.copies[2 * i] * bytes, bytes);
+  std::memcpy(kv_->as<char>() + step.copies[2 * i + 1] * bytes, kv_->as<char>() + step.copies[2 * i] * bytes, bytes);
 }
 
 void Executor::fill_ropes(int64_t token) {
@@ -269,7 +290,7 @@ void Executor::run(const Step& step) {
 
 void Executor::run_phase(const Phase& phase, Tiles& tiles, const Step& step, int thread) {
   const Op* op = phase.op >= 0 ? &ops_[phase.op] : nullptr;
-  const int64_t rows = op && op->logit_rows ? step.num_logit_rows : step.num_tokens;
+  const int64_t rows = op ? rows_of(*op, step) : step.num_tokens;
   const auto each_row = [&](int64_t tile, auto&& body) {
     const int64_t end = (tile + 1) * rows / phase.num_tiles;
     for (int64_t row = tile * rows / phase.num_tiles; row < end; ++row) body(row);
@@ -301,18 +322,30 @@ void Executor::run_phase(const Phase& phase, Tiles& tiles, const Step& step, int
 void Executor::run_row(const Op& op, const Step& step, int64_t i) {
   const Kernels& k = kernels();
   const int dtype = index_of(config_.dtype);
-  const Activation& out = buffers_[op.out];
-  const auto in = [&](int buffer) { return static_cast<const float*>(buffers_[buffer].row(i)); };
+  const Activation& out = buffers_[op.out >= 0 ? op.out : op.in];
+  const int64_t from = op.logit_rows ? step.logit_rows[i] : i;
+  const auto in = [&](int buffer) { return static_cast<const float*>(buffers_[buffer].row(from)); };
   switch (op.kind) {
     case OpKind::kEmbed:
       k.embed[dtype](op.weight->memory.as<void>(), op.weight->padded_k(), step.tokens[i], op.weight->k,
                      static_cast<float*>(out.row(i)));
       break;
-    case OpKind::kRmsNorm: {
-      const auto* x = static_cast<const float*>(buffers_[op.in].row(op.logit_rows ? step.logit_rows[i] : i));
-      k.rms_norm[dtype](x, op.vector->as<float>(), op.eps, op.columns, out.row(i));
+    case OpKind::kPositions:
+      k.embed[dtype](op.weight->memory.as<void>(), op.weight->padded_k(), places_[i].position, op.weight->k,
+                     static_cast<float*>(out.row(i)));
       break;
-    }
+    case OpKind::kFeatures:
+      k.narrow[dtype](step.features + i * step.features_stride, op.columns, out.row(i));
+      break;
+    case OpKind::kUnfold:
+      run_unfold(op, step, i);
+      break;
+    case OpKind::kRmsNorm:
+      k.rms_norm[dtype](in(op.in), op.vector->as<float>(), op.eps, op.columns, out.row(i));
+      break;
+    case OpKind::kLayerNorm:
+      k.layer_norm[dtype](in(op.in), op.vector->as<float>(), op.bias->as<float>(), op.eps, op.columns, out.row(i));
+      break;
     case OpKind::kRope:
       run_rope(op, static_cast<int>(i));
       break;
@@ -324,12 +357,28 @@ void Executor::run_row(const Op& op, const Step& step, int64_t i) {
     case OpKind::kSiluMul:
       k.silu_mul[dtype](in(op.in), in(op.in2), op.columns, out.row(i));
       break;
+    case OpKind::kGelu:
+      k.gelu[dtype](in(op.in), op.columns, out.dtype == DType::kFloat32, out.row(i));
+      break;
     case OpKind::kNarrow:
       k.narrow[dtype](in(op.in), op.columns, out.row(i));
       break;
     case OpKind::kMatmul:
     case OpKind::kAttention:
       break;
+  }
+}
+
+// The rows of the input that a row of a convolution is made from, side by side.
+void Executor::run_unfold(const Op& op, const Step& step, int64_t i) {
+  const Activation &in = buffers_[op.in], &out = buffers_[op.out];
+  const int64_t rows = int64_t{step.num_tokens} * in.rows_per_token, bytes = in.columns * bytes_of(in.dtype);
+  auto* to = static_cast<char*>(out.row(i));
+  for (int64_t from = i * op.stride - op.kernel / 2, end = from + op.kernel; from < end; ++from, to += bytes) {
+    if (from < 0 || from >= rows)
+      std::memset(to, 0, bytes);
+    else
+      std::memcpy(to, in.row(from), bytes);
   }
 }
 
@@ -366,7 +415,7 @@ void Executor::run_rope(const Op& op, int token) {
       .kv_heads = config_.kv_heads,
       .rotary_dim = static_cast<int>(2 * half),
       .interleaved = table && table->interleaved,
-      .q_out = buffers_[op.out].row(token),
+      .q_out = op.out >= 0 ? buffers_[op.out].row(token) : nullptr,
       .cache = cache_of(op.layer),
       .page = place.page,
       .slot = place.slot,
@@ -385,22 +434,24 @@ Attention Executor::attention_of(const Op& op, const Step& step) const {
       .kv_heads = config_.kv_heads,
       .scale = op.scale,
       .window = op.window,
+      .causal = op.sight == Sight::kCausal,
       .cache = cache_of(op.layer),
-      .block_tables = step.block_tables,
-      .block_table_stride = step.block_table_stride,
+      .block_tables = op.sight == Sight::kSource ? step.source_tables : step.block_tables,
+      .block_table_stride = op.sight == Sight::kSource ? step.source_table_stride : step.block_table_stride,
       .partials = partials_.as<float>(),
   };
 }
 
 void Executor::run_attention(const Op& op, const Step& step, int64_t i, int thread) {
-  AttentionItem item = items_[i];
+  AttentionItem item = plan_of(op).items()[i];
   const int hidden = op.window > 0 ? std::max(0, item.position - op.window + 1) / kSegment : 0;
   if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);
   kernels().attend[index_of(config_.dtype)](attention_of(op, step), item, scratch_[thread].as<void>());
 }
 
 void Executor::run_merge(const Op& op, const Step& step, int64_t i) {
-  kernels().merge[index_of(config_.dtype)](attention_of(op, step), splits_[i].item, splits_[i].num_segments);
+  const AttentionPlan::Split& split = plan_of(op).splits()[i];
+  kernels().merge[index_of(config_.dtype)](attention_of(op, step), split.item, split.num_segments);
 }
 
 std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) const {

@@ -9,8 +9,9 @@ from typing import Any
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.models.base import CausalLM, ConfigReader
 from octavo.models.llama import Llama
+from octavo.models.whisper import Whisper
 
-DECLARATIONS: tuple[type[CausalLM], ...] = (Llama,)
+DECLARATIONS: tuple[type[CausalLM], ...] = (Llama, Whisper)
 
 
 def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type[CausalLM]:

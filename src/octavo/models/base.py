@@ -49,6 +49,7 @@ class CausalLM:
     vocab_size: int
     max_positions: int  # the context that the model was trained on
     longest_positions: int  # the longest that its rotary embedding can be stretched to
+    source_positions: int = 0  # of what its encoder reads, if it has one
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         raise NotImplementedError
@@ -61,3 +62,7 @@ class CausalLM:
     def build(self) -> Graph:
         """The model's graph: token ids in, logits out."""
         raise NotImplementedError
+
+    def build_encoder(self) -> Graph | None:
+        """The graph of its encoder, if it has one: a source in, keys and values for cross attention stored."""
+        return None
