@@ -79,18 +79,39 @@ def random_tensors(graph, dtype="float32", seed=0):
     return tensors
 
 
-def make_native(graph, tensors, dtype="float32", block_size=16, num_blocks=64, max_tokens=256, fuse=True):
-    return NativeExecutor(graph, tensors, _sizes(graph, block_size, num_blocks, max_tokens), dtype=dtype, fuse=fuse)
+def make_native(
+    graph,
+    tensors,
+    dtype="float32",
+    block_size=16,
+    num_blocks=64,
+    max_tokens=256,
+    source_positions=0,
+    **options,
+):
+    sizes = _sizes(graph, block_size, num_blocks, max_tokens, source_positions)
+    return NativeExecutor(graph, tensors, sizes, dtype=dtype, **options)
 
 
-def make_torch(graph, tensors, dtype="float32", block_size=16, num_blocks=64, max_tokens=256, fuse=True, **options):
+def make_torch(
+    graph,
+    tensors,
+    dtype="float32",
+    block_size=16,
+    num_blocks=64,
+    max_tokens=256,
+    source_positions=0,
+    fuse=True,
+    **options,
+):
     """Torch executors always fuse."""
     from octavo.executor.torch.executor import TorchExecutor
 
-    return TorchExecutor(graph, tensors, _sizes(graph, block_size, num_blocks, max_tokens), dtype=dtype, **options)
+    sizes = _sizes(graph, block_size, num_blocks, max_tokens, source_positions)
+    return TorchExecutor(graph, tensors, sizes, dtype=dtype, **options)
 
 
-def _sizes(graph, block_size, num_blocks, max_tokens):
+def _sizes(graph, block_size, num_blocks, max_tokens, source_positions):
     return Sizes(
         vocab_size=graph.nodes[-1].columns,
         num_blocks=num_blocks,
@@ -99,6 +120,7 @@ def _sizes(graph, block_size, num_blocks, max_tokens):
         max_num_seqs=40,
         max_logit_rows=max_tokens,
         max_model_len=num_blocks * block_size,
+        source_positions=source_positions,
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from octavo.errors import OctavoError
     from octavo.sampling_params import SamplingParams
 
@@ -55,6 +57,23 @@ class Sequence:
 
 
 @dataclass(slots=True, eq=False)
+class Source:
+    """What a request's tokens look at besides each other, such as 30 s of sound. It is encoded before them.
+
+    `place` is its share of the KV cache: it has a table of blocks like a sequence, and as many tokens as positions.
+    """
+
+    features: np.ndarray[Any, np.dtype[np.float32]]  # [rows, columns]: what the encoder reads
+    num_positions: int
+    place: Sequence = field(init=False)
+    num_slices_done: int = 0  # parts of the encoder that have been run over it
+    is_encoded: bool = False
+
+    def __post_init__(self) -> None:
+        self.place = Sequence(0, [], self.num_positions)
+
+
+@dataclass(slots=True, eq=False)
 class Request:
     """A prompt and what to do with it, as the scheduler sees it."""
 
@@ -68,6 +87,7 @@ class Request:
     max_sequences: int = 1  # seats it takes while it runs: `n`, or the width of its beam
     lockstep: bool = False  # all sequences decode in the same step (beam search)
     needs_prompt_logits: bool = False  # every prompt position's logits are wanted: no cached prefix is used
+    source: Source | None = None
     status: Status = Status.WAITING
     sequences: list[Sequence] = field(default_factory=list)  # the unfinished ones
     num_cached_tokens: int | None = None  # prompt tokens found in the prefix cache at first admission
@@ -97,9 +117,13 @@ class Chunk:
 
 @dataclass(slots=True)
 class StepPlan:
-    """What one step computes. `copies` are (source, target) blocks to copy before anything is written."""
+    """What one step computes. `copies` are (source, target) blocks to copy before anything is written.
+
+    `encode` is a request over whose source the next slice of the encoder is run.
+    """
 
     chunks: list[Chunk]
+    encode: Request | None = None
     copies: list[tuple[int, int]] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
 

@@ -12,6 +12,8 @@ from octavo.graph.builder import Graph
 from octavo.weights.tensor import StoredTensor
 
 Release = Callable[[str], None]
+Tensors = Mapping[str, StoredTensor]
+Graphs = tuple[Graph, Graph | None]  # a model's, and its encoder's if it has one
 
 
 class Backend(Protocol):
@@ -25,7 +27,7 @@ class Backend(Protocol):
     def footprint(self, graph: Graph) -> Footprint: ...
 
     def executor(
-        self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, config: EngineConfig, release: Release
+        self, graphs: Graphs, tensors: Tensors, sizes: Sizes, config: EngineConfig, release: Release
     ) -> Executor:
         """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `release`."""
 
@@ -44,11 +46,12 @@ class NativeBackend:
         return lower(graph)
 
     def executor(
-        self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, config: EngineConfig, release: Release
+        self, graphs: Graphs, tensors: Tensors, sizes: Sizes, config: EngineConfig, release: Release
     ) -> Executor:
         from octavo.executor.native.executor import NativeExecutor
 
-        return NativeExecutor(graph, tensors, sizes, dtype=config.dtype, release=release)
+        graph, encoder = graphs
+        return NativeExecutor(graph, tensors, sizes, dtype=config.dtype, encoder=encoder, release=release)
 
 
 class TorchBackend:
@@ -72,16 +75,18 @@ class TorchBackend:
         return compile_graph(graph)
 
     def executor(
-        self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, config: EngineConfig, release: Release
+        self, graphs: Graphs, tensors: Tensors, sizes: Sizes, config: EngineConfig, release: Release
     ) -> Executor:
         from octavo.executor.torch.executor import TorchExecutor
 
+        graph, encoder = graphs
         return TorchExecutor(
             graph,
             tensors,
             sizes,
             dtype=config.dtype,
             device=self.device,
+            encoder=encoder,
             release=release,
             enforce_eager=config.enforce_eager,
         )

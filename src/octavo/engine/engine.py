@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from octavo.engine.inputs import Prompt, check_prompt
 from octavo.engine.job import BeamJob, Job, SamplingJob
 from octavo.engine.loading import LoadedModel
-from octavo.errors import NumericalError, OctavoError, ParameterError
+from octavo.errors import NumericalError, OctavoError, ParameterError, PromptError
 from octavo.executor.base import Draw, StepResult
 from octavo.request import UNKNOWN_TOKEN, Chunk, Request, RequestOutput, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
@@ -57,6 +57,7 @@ class Engine:
             max_logits_rows=plan.max_logit_rows,
             policy=config.scheduling_policy,
             enable_chunked_prefill=config.enable_chunked_prefill,
+            num_encoder_slices=model.executor.num_encoder_slices,
         )
         self.jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None  # the step that has begun and has not landed
@@ -70,6 +71,7 @@ class Engine:
         """Queues a request. Raises RequestError, and keeps nothing of it, if it can't be carried out."""
         model = self.model
         check_prompt(prompt.token_ids, model.vocab_size, model.max_model_len)
+        self._check_source(prompt)
         params = params.clone()
         self._check_logprobs(params)
         request = Request(
@@ -78,10 +80,12 @@ class Engine:
             params,
             prompt=prompt.text,
             priority=priority,
-            cache_salt=prompt.cache_salt,
+            # What tokens mean to a decoder depends on the source: they are shared with no other request.
+            cache_salt=prompt.cache_salt if prompt.source is None else f"{prompt.cache_salt}\0{id(prompt.source)}",
             max_sequences=params.num_sequences,
             lockstep=params.use_beam_search,
             needs_prompt_logits=params.prompt_logprobs is not None,
+            source=prompt.source,
         )
         job = (BeamJob if params.use_beam_search else SamplingJob)(request, model, self._random.next(params.seed))
         self.scheduler.add(request)
@@ -180,6 +184,12 @@ class Engine:
         if kind is RequestOutputKind.FINAL_ONLY and not finished:
             return None
         return job.output(finished, delta=kind is RequestOutputKind.DELTA)
+
+    def _check_source(self, prompt: Prompt) -> None:
+        positions = self.model.source_positions
+        if (prompt.source is None) != (positions == 0):
+            reason = "needs audio with every prompt" if positions else "takes text only, no audio"
+            raise PromptError(f"the model {self.model.name} {reason}")
 
     def _check_logprobs(self, params: SamplingParams) -> None:
         vocab, limit = self.model.vocab_size, self.model.config.max_logprobs

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from octavo.errors import PromptError, PromptTooLongError
+from octavo.request import Source
 from octavo.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as text, where it came as text, and as token ids."""
+    """A prompt as text, where it came as text, and as token ids; and what it is about, for models that encode that."""
 
     text: str | None
     token_ids: list[int]
     cache_salt: str = ""
+    source: Source | None = None
 
     def salted(self, salt: str | None) -> Prompt:
         """The same prompt, sharing cached prefixes only with those of the same salt."""

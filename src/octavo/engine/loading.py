@@ -12,12 +12,14 @@ from typing import Any
 
 from octavo import _native
 from octavo.config import EngineConfig, thread_count
-from octavo.engine.backend import backend_of
-from octavo.engine.memory import MemoryPlan, plan_memory
+from octavo.engine.backend import Backend, backend_of
+from octavo.engine.memory import EncoderNeeds, MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Sizes
 from octavo.graph.builder import Graph
+from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
+from octavo.models.base import CausalLM
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
@@ -32,6 +34,8 @@ class LoadedModel:
     name: str
     config: EngineConfig
     graph: Graph
+    encoder: Graph | None
+    source_positions: int  # that its encoder reads; 0 without one
     plan: MemoryPlan
     executor: Executor
     tokenizer: Tokenizer
@@ -62,12 +66,20 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         if config.max_model_len and config.max_model_len > model.longest_positions:
             reason = f"the model was made for at most {model.longest_positions} tokens"
             raise ConfigError("max_model_len", config.max_model_len, reason)
-        graph = model.build()
-        tensors = bind(graph.weights, checkpoint, model.ignored)
+        graph, encoder = model.build(), model.build_encoder()
+        weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
+        tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
         usable = backend.usable_memory(config.gpu_memory_utilization)
         plan = plan_memory(
-            config, graph, backend.footprint(graph), model.max_positions, model.vocab_size, usable, backend.reserve
+            config,
+            graph,
+            backend.footprint(graph),
+            model.max_positions,
+            model.vocab_size,
+            usable,
+            backend.reserve,
+            _encoder_needs(config, model, encoder, backend),
         )
         report("loading weights")
         sizes = Sizes(
@@ -78,8 +90,9 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
             max_num_seqs=config.max_num_seqs,
             max_logit_rows=plan.max_logit_rows,
             max_model_len=plan.max_model_len,
+            source_positions=model.source_positions,
         )
-        executor = backend.executor(graph, tensors, sizes, config, lambda name: forget_pages(tensors[name]))
+        executor = backend.executor((graph, encoder), tensors, sizes, config, lambda name: forget_pages(tensors[name]))
         text = tokenizer.result()
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
@@ -89,6 +102,8 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         name=config.model or path.name,
         config=config,
         graph=graph,
+        encoder=encoder,
+        source_positions=model.source_positions,
         plan=plan,
         executor=executor,
         tokenizer=text,
@@ -97,6 +112,22 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         vocab_size=model.vocab_size,
         eos_token_ids=_eos_ids(text, checkpoint, defaults),
     )
+
+
+def _encoder_needs(config: EngineConfig, model: CausalLM, encoder: Graph | None, backend: Backend) -> EncoderNeeds:
+    if encoder is None:
+        return EncoderNeeds()
+    size, positions = 4 if config.dtype == "float32" else 2, model.source_positions
+    sizes = Sizes(
+        vocab_size=model.vocab_size,
+        num_blocks=0,
+        block_size=config.block_size,
+        max_num_batched_tokens=positions,
+        max_num_seqs=1,
+        max_logit_rows=0,
+        max_model_len=positions,
+    )
+    return EncoderNeeds(weight_bytes(encoder, size), backend.footprint(encoder).workspace_bytes(size, sizes), positions)
 
 
 def select_machine() -> None:

@@ -16,6 +16,15 @@ LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run 
 
 
 @dataclass(frozen=True, slots=True)
+class EncoderNeeds:
+    """Bytes that an encoder takes, and positions that each of its sources has in the cache."""
+
+    weights: int = 0
+    workspace: int = 0
+    positions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """Bytes of everything, and the sizes that follow from them."""
 
@@ -54,6 +63,7 @@ def plan_memory(
     vocab_size: int,
     usable: int,
     reserve: int,
+    encoder: EncoderNeeds = EncoderNeeds(),
 ) -> MemoryPlan:
     """How large a KV cache is useful and fits into `usable` bytes. Raises MemoryPlanError with the arithmetic.
 
@@ -76,8 +86,8 @@ def plan_memory(
     )
     plan = MemoryPlan(
         usable=usable,
-        weights=weight_bytes(graph, size),
-        workspace=reserve + footprint.workspace_bytes(size, largest),
+        weights=weight_bytes(graph, size) + encoder.weights,
+        workspace=reserve + footprint.workspace_bytes(size, largest) + encoder.workspace,
         kv_bytes_per_block=footprint.kv_bytes_per_token(size) * config.block_size,
         num_blocks=0,
         block_size=config.block_size,
@@ -85,14 +95,18 @@ def plan_memory(
         max_num_batched_tokens=batch,
         max_logit_rows=logit_rows,
     )
-    blocks_of_one = -(-length // config.block_size)
+    blocks_of_source = -(-encoder.positions // config.block_size)
+    blocks_of_one = -(-length // config.block_size) + blocks_of_source
     affordable = (plan.usable - plan.weights - plan.workspace) // plan.kv_bytes_per_block
     wanted = config.num_gpu_blocks_override or blocks_of_one * config.max_num_seqs
-    enough = blocks_of_one if config.max_model_len else min(blocks_of_one, -(-2048 // config.block_size))
+    enough = blocks_of_one
+    if not config.max_model_len:
+        enough = min(blocks_of_one, blocks_of_source + -(-2048 // config.block_size))
     if affordable < min(enough, wanted):
         raise MemoryPlanError(_refusal(plan, enough, affordable))
     num_blocks = min(wanted, affordable)
-    return replace(plan, num_blocks=num_blocks, max_model_len=min(length, num_blocks * config.block_size))
+    longest = (num_blocks - blocks_of_source) * config.block_size
+    return replace(plan, num_blocks=num_blocks, max_model_len=min(length, longest))
 
 
 def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:

@@ -76,6 +76,7 @@ class Sizes:
     max_num_seqs: int
     max_logit_rows: int
     max_model_len: int
+    source_positions: int = 0  # of what an encoder reads
 
 
 class Footprint(Protocol):
@@ -93,10 +94,14 @@ class Executor(Protocol):
     def sizes(self) -> Sizes: ...
 
     @property
+    def num_encoder_slices(self) -> int:
+        """Steps in which a source is encoded: each computes a part of the encoder."""
+
+    @property
     def runs_ahead(self) -> bool:
         """Whether a step may be begun while the tokens of the one before it are still unknown to the host."""
 
     def sampler(self, options: SamplerOptions, seed: int) -> Sampler: ...
 
     def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> StepResult:
-        """Begins a step: the plan's block copies, its chunks, then the draws."""
+        """Begins a step: the plan's block copies, its slice of the encoder, its chunks, then the draws."""

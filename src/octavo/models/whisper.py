@@ -31,8 +31,9 @@ class Whisper(CausalLM):
         self.source_positions = config.integer("max_source_positions", 1500)
         self.vocab_size = config.integer("vocab_size")
         self.max_positions = self.longest_positions = config.integer("max_target_positions", 448)
-        if config.values.get("activation_function", "gelu") != "gelu":
-            raise config.fail("activation_function", f"only gelu is known, got {config.values['activation_function']!r}")
+        activation = config.values.get("activation_function", "gelu")
+        if activation != "gelu":
+            raise config.fail("activation_function", f"only gelu is known, got {activation!r}")
         if config.flag("scale_embedding"):
             raise config.fail("scale_embedding", "scaled embeddings are not known")
 

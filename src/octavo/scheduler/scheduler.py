@@ -41,6 +41,8 @@ class _Draft:
                 self.tokens_left += chunk.count
                 self.rows_left += logits_rows(chunk)
         plan.chunks = [chunk for chunk in plan.chunks if chunk.request is not request]
+        if plan.encode is request:
+            plan.encode = None
         owned = {block for sequence in request.sequences for block in sequence.blocks}
         plan.copies = [copy for copy in plan.copies if copy[1] not in owned]
 
@@ -68,6 +70,7 @@ class Scheduler:
         max_logits_rows: int,
         policy: str = "fcfs",
         enable_chunked_prefill: bool = True,
+        num_encoder_slices: int = 0,
     ) -> None:
         if policy not in POLICIES:
             raise ConfigError("policy", policy, f"must be one of {', '.join(POLICIES)}")
@@ -87,6 +90,7 @@ class Scheduler:
         self.max_logits_rows = max_logits_rows
         self.policy = policy
         self.enable_chunked_prefill = enable_chunked_prefill
+        self.num_encoder_slices = num_encoder_slices
         self.num_prefix_queries = 0  # prompt tokens of all requests that have been admitted
         self.num_prefix_hits = 0  # those of them that the prefix cache had
         self.num_prompt_tokens = 0  # prompt tokens computed, again after a preemption
@@ -129,13 +133,15 @@ class Scheduler:
         for request, sequence in self._plan_decodes(draft):
             # A request of higher rank may have taken the blocks of this one.
             if draft.tokens_left and request.status is Status.RUNNING:
-                self._match(request, sequence)
-                self._plan_chunk(draft, request, sequence)
+                self._plan_prompt(draft, request, sequence)
         self._admit(draft)
-        return draft.plan if draft.plan.chunks else None
+        return draft.plan if draft.plan.chunks or draft.plan.encode else None
 
     def commit(self, plan: StepPlan) -> None:
         """Notes that the step has been run. To be called before sampled tokens are appended."""
+        if plan.encode is not None and (source := plan.encode.source) is not None and source.place.blocks:
+            source.num_slices_done += 1
+            source.is_encoded = source.num_slices_done == self.num_encoder_slices
         for chunk in plan.chunks:
             if not chunk.sequence.finished:
                 self.blocks.commit(chunk.sequence, chunk.count, chunk.request.cache_salt)
@@ -170,7 +176,7 @@ class Scheduler:
             self._waiting.remove(request)
         for sequence in request.sequences:
             sequence.finished = True
-            self.blocks.release(sequence)
+        self._release(request)
         request.status = Status.FINISHED
         del self._live[request.id], self._rank[request]
 
@@ -205,6 +211,8 @@ class Scheduler:
                 )
         length = self._longest(request)
         needed = sequences * blocks.blocks_for(length)
+        if request.source is not None:
+            needed += blocks.blocks_for(request.source.num_positions)
         if needed > blocks.num_blocks:
             fitting = blocks.num_blocks // sequences * blocks.block_size
             if fitting > prompt:
@@ -230,6 +238,9 @@ class Scheduler:
         """
         behind = []
         for request in self._running:  # preemption shortens it, but only beyond this request
+            if request.source is not None and not request.source.is_encoded:
+                behind.append((request, request.sequences[0]))
+                continue
             ready = []
             laggard = None
             longest = self._longest(request)
@@ -248,6 +259,25 @@ class Scheduler:
                 for sequence in reserved:
                     draft.add(request, sequence, 1)
         return behind
+
+    def _plan_prompt(self, draft: _Draft, request: Request, sequence: Sequence) -> bool:
+        """Plans the next part of a request's source, or of its tokens once that is encoded; False if there is nothing.
+
+        One source is encoded at a time, in the order of rank: what an encoder keeps between slices is of that one.
+        """
+        source = request.source
+        if source is None or source.is_encoded:
+            self._match(request, sequence)
+            return self._plan_chunk(draft, request, sequence)
+        if draft.plan.encode is not None:
+            return False
+        while self.blocks.reserve(source.place, source.num_positions) is None:
+            if request.status is not Status.RUNNING or self._running[-1] is request:
+                draft.stalled = request.status is Status.RUNNING
+                return False
+            self._preempt(draft)
+        draft.plan.encode = request
+        return True
 
     def _plan_chunk(self, draft: _Draft, request: Request, sequence: Sequence) -> bool:
         """Plans as much of a sequence as the limits allow; False if that is nothing."""
@@ -276,12 +306,12 @@ class Scheduler:
                     return
             sequence = request.sequences[0]
             num_cached = self._match(request, sequence)
-            while not self.blocks.fits(sequence, len(sequence.tokens)):
+            while not self._fits(request, sequence):
                 if not self._preempt_for(draft, request):
-                    self.blocks.release(sequence)
+                    self._release(request)
                     return
-            if not self._plan_chunk(draft, request, sequence):
-                self.blocks.release(sequence)
+            if not self._plan_prompt(draft, request, sequence):
+                self._release(request)
                 return
             self._waiting.remove(request)
             insort(self._running, request, key=self._rank.__getitem__)
@@ -313,6 +343,22 @@ class Scheduler:
         draft.plan.copies += copies
         return True
 
+    def _fits(self, request: Request, sequence: Sequence) -> bool:
+        """Whether there are blocks for all tokens of a request that starts, and for its source."""
+        tokens = len(sequence.tokens)
+        if request.source is not None:  # in blocks of their own
+            tokens = sum(self.blocks.blocks_for(n) for n in (tokens, request.source.num_positions))
+            tokens *= self.blocks.block_size
+        return self.blocks.fits(sequence, tokens)
+
+    def _release(self, request: Request) -> None:
+        """Gives back all blocks of a request."""
+        for sequence in request.sequences:
+            self.blocks.release(sequence)
+        if request.source is not None:
+            self.blocks.release(request.source.place)
+            request.source.num_slices_done, request.source.is_encoded = 0, False
+
     def _preempt_for(self, draft: _Draft, request: Request) -> bool:
         """Preempts a running request if its priority is worse than that of a waiting one."""
         if not self._running or self._rank[request][0] >= self._rank[self._running[-1]][0]:
@@ -325,8 +371,7 @@ class Scheduler:
         request = self._running.pop()
         draft.drop(request)
         draft.plan.preempted.append(request)
-        for sequence in request.sequences:
-            self.blocks.release(sequence)
+        self._release(request)
         self._seats_taken -= request.max_sequences
         request.num_preemptions += 1
         self.num_preemptions += 1

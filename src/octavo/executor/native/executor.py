@@ -14,12 +14,13 @@ from octavo.executor.base import Draw, Logits, Sizes
 from octavo.executor.native import lowering
 from octavo.executor.native.lowering import PackedWeights, Tape
 from octavo.graph.builder import Graph
-from octavo.graph.nodes import RopeTable, Weight
-from octavo.request import StepPlan
+from octavo.graph.nodes import Attention, RopeTable, Weight
+from octavo.request import Source, StepPlan
 from octavo.sampling.options import SamplerOptions
 from octavo.weights.dequantize import dequantize
 from octavo.weights.tensor import StoredTensor
 
+SLICE_FLOPS = 6e9  # of an encoder, in one step: some hundredths of a second
 NO_COPIES = np.zeros((0, 2), np.int32)
 
 
@@ -51,6 +52,7 @@ class NativeExecutor:
         sizes: Sizes,
         *,
         dtype: str,
+        encoder: Graph | None = None,
         release: Callable[[str], None] = lambda name: None,
         fuse: bool = True,
     ):
@@ -58,25 +60,40 @@ class NativeExecutor:
         self.runs_ahead = False  # host and device are one: there is nothing to overlap
         self.tape = lowering.lower(graph, fuse=fuse)
         attention = self.tape.attention
+        cache: dict[str, Any] = {
+            "dtype": dtype,
+            "num_layers": self.tape.num_layers,
+            "kv_heads": attention.kv_heads,
+            "head_dim": attention.head_dim,
+            "page_tokens": sizes.block_size,
+            "num_pages": sizes.num_blocks,
+        }
         self.native = _native.Executor(
-            dtype=dtype,
-            num_layers=1 + max(op.node.layer for op in self.tape.ops if isinstance(op, lowering.AttentionOp)),
-            kv_heads=attention.kv_heads,
-            head_dim=attention.head_dim,
-            page_tokens=sizes.block_size,
-            num_pages=sizes.num_blocks,
+            **cache,
             max_tokens=sizes.max_num_batched_tokens,
             max_sequences=sizes.max_num_seqs,
             max_logit_rows=sizes.max_logit_rows,
             vocab_size=sizes.vocab_size,
         )
         _Loader(self.native, self.tape, tensors, dtype, release).load()
+        self._encoder: NativeEncoder | None = None
+        if encoder is not None:
+            self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
+
+    @property
+    def num_encoder_slices(self) -> int:
+        return 0 if self._encoder is None else len(self._encoder.slices)
 
     def sampler(self, options: SamplerOptions, seed: int) -> _native.SequenceSampler:
         return _native.SequenceSampler(**asdict(options), seed=seed)
 
     def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> NativeStepResult:
         """Computes one step. The plan's block copies come first."""
+        if plan.encode is not None and plan.encode.source is not None:
+            assert self._encoder is not None
+            self._encoder.run(plan.encode.source)
+        if not plan.chunks:
+            return NativeStepResult(self.native.logits(0), [], draws)
         tokens: list[int] = []
         for chunk in plan.chunks:
             tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
@@ -85,17 +102,62 @@ class NativeExecutor:
             np.array(tokens, np.int32),
             np.array([chunk.start for chunk in plan.chunks], np.int32),
             np.array([chunk.count for chunk in plan.chunks], np.int32),
-            self._block_tables(plan),
+            _block_tables([chunk.sequence.blocks for chunk in plan.chunks]),
             np.array(logit_rows, np.int32),
             np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
+            *self._sources(plan),
         )
         return NativeStepResult(self.native.logits(len(logit_rows)), rows, draws)
 
-    def _block_tables(self, plan: StepPlan) -> np.ndarray[Any, Any]:
-        """Block ids of every chunk's sequence: int32 [chunks, longest table], padded with zeros."""
-        tables = [chunk.sequence.blocks for chunk in plan.chunks]
-        width = max(len(table) for table in tables)
-        return np.array([table + [0] * (width - len(table)) for table in tables], np.int32)
+    def _sources(self, plan: StepPlan) -> tuple[Any, ...]:
+        """The block tables and the lengths of every chunk's source, if there are any."""
+        if self._encoder is None:
+            return ()
+        sources = [chunk.request.source for chunk in plan.chunks]
+        lengths = np.array([source.num_positions for source in sources if source is not None], np.int32)
+        return _block_tables([source.place.blocks for source in sources if source is not None]), lengths
+
+
+class NativeEncoder:
+    """The tape of an encoder, on the cache of its decoder. It is run in slices, so that no step takes long."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, StoredTensor],
+        decoder: _native.Executor,
+        cache: Mapping[str, Any],
+        positions: int,
+        release: Callable[[str], None],
+        fuse: bool,
+    ):
+        tape = lowering.lower(graph, fuse=fuse)
+        self.native = _native.Executor(
+            **cache, max_tokens=positions, max_sequences=1, max_logit_rows=1, vocab_size=1, decoder=decoder
+        )
+        _Loader(self.native, tape, tensors, cache["dtype"], release).load()
+        self.slices = tape.slices(positions, SLICE_FLOPS)
+
+    def run(self, source: Source) -> None:
+        """Computes the next slice. Values of the last one are still in the buffers: one source at a time."""
+        features = source.features
+        first, last = self.slices[source.num_slices_done]
+        columns = -(-features.shape[1] // 16) * 16
+        if columns != features.shape[1]:
+            features = np.pad(features, ((0, 0), (0, columns - features.shape[1])))
+        self.native.encode(
+            np.ascontiguousarray(features, np.float32),
+            np.array(source.place.blocks, np.int32),
+            source.num_positions,
+            first,
+            last,
+        )
+
+
+def _block_tables(tables: Sequence[list[int]]) -> np.ndarray[Any, Any]:
+    """Block ids: int32 [tables, longest table], padded with zeros."""
+    width = max(len(table) for table in tables)
+    return np.array([table + [0] * (width - len(table)) for table in tables], np.int32)
 
 
 class _Loader:
@@ -112,44 +174,57 @@ class _Loader:
         self.native, self.tape, self.tensors, self.dtype, self.release = native, tape, tensors, dtype, release
         self.packed: dict[PackedWeights, _native.PackedWeight] = {}
         self.ropes: dict[RopeTable, int] = {}
-        self.numbers: list[int] = [native.buffer(b.columns, b.floats, b.logit_rows) for b in tape.buffers]
+        self.numbers: list[int] = [native.buffer(*buffer.kind) for buffer in tape.buffers]
 
     def load(self) -> None:
         for op in self.tape.ops:
             self._write(op)
-        self.native.set_logits(self.numbers[self.tape.logits.number])
+        if self.tape.logits is not None:
+            self.native.set_logits(self.numbers[self.tape.logits.number])
 
     def _write(self, op: lowering.TapeOp) -> None:
         native, number = self.native, self._number
         match op:
             case lowering.EmbedOp():
-                native.embed(self._pack(op.weight), number(op.out))
+                add = native.embed if op.kind == "embed" else native.positions
+                add(self._pack(op.weight), number(op.out))
+            case lowering.FeaturesOp():
+                native.features(op.out.columns, number(op.out))
+            case lowering.UnfoldOp():
+                native.unfold(number(op.x), op.kernel, op.stride, number(op.out))
             case lowering.NormOp():
                 weight = self._vector(op.weight)
-                native.rms_norm(number(op.x), weight, op.eps, number(op.out), op.out.logit_rows)
+                if op.bias is None:
+                    native.rms_norm(number(op.x), weight, op.eps, number(op.out), op.out.logit_rows)
+                else:
+                    bias = self._vector(op.bias)
+                    native.layer_norm(number(op.x), weight, bias, op.eps, number(op.out), op.out.logit_rows)
             case lowering.MatmulOp():
                 bias = self._bias(op)
                 rows = op.out.logit_rows
                 native.matmul(number(op.x), self._pack(op.weight), bias, op.epilogue, number(op.out), rows)
             case lowering.RopeOp():
-                native.rope(number(op.qkv), op.heads, self._rope(op.table), op.layer, number(op.out))
+                out = -1 if op.out is None else number(op.out)
+                native.rope(number(op.qkv), op.heads, self._rope(op.table), op.layer, out)
             case lowering.AttentionOp():
                 node = op.node
-                window = node.window or 0
-                native.attention(number(op.q), node.heads, node.layer, window, node.scale, number(op.out))
+                window = (node.window or 0) if isinstance(node, Attention) else 0
+                native.attention(number(op.q), node.heads, node.layer, window, node.scale, number(op.out), op.sight)
             case lowering.PointwiseOp("narrow"):
                 native.narrow(number(op.x), op.x.columns, number(op.out))
             case lowering.PointwiseOp("add"):
                 native.add(number(op.x), number(op.y), op.x.columns, number(op.out))
             case lowering.PointwiseOp("silu_mul"):
                 native.silu_mul(number(op.x), number(op.y), op.x.columns, number(op.out))
+            case lowering.PointwiseOp("gelu"):
+                native.gelu(number(op.x), op.x.columns, number(op.out))
 
     def _number(self, buffer: lowering.Buffer) -> int:
         return self.numbers[buffer.number]
 
     def _pack(self, key: PackedWeights) -> _native.PackedWeight:
         if key not in self.packed:
-            sources = [self.tensors[weight.name] for weight in key.weights]
+            sources = [_as_matrix(self.tensors[weight.name]) for weight in key.weights]
             self.packed[key] = _native.pack(
                 [(t.format, t.data, t.shape[0], t.shape[1], t.row_order) for t in sources],
                 key.arrangement,
@@ -182,3 +257,12 @@ class _Loader:
             frequencies = np.array(table.inverse_frequencies, np.float32)
             self.ropes[table] = self.native.rope_table(frequencies, table.scale, table.interleaved)
         return self.ropes[table]
+
+
+def _as_matrix(tensor: StoredTensor) -> StoredTensor:
+    """A convolution's weight [rows, columns, kernel] as [rows, kernel * columns]: a matrix for unfolded rows."""
+    if len(tensor.shape) != 3:
+        return tensor
+    values = dequantize(tensor).astype(np.float32).transpose(0, 2, 1)
+    matrix = np.ascontiguousarray(values).reshape(tensor.shape[0], -1)
+    return StoredTensor(tensor.name, "F32", matrix.shape, matrix.view(np.uint8).reshape(-1))

@@ -6,10 +6,14 @@ A tape is a list of plain records. Fusions change no bit of a result; they save 
     rope q, rope k, write k and v            one pass over a token's row
     linear gate, up of one input, then glu   one matmul over alternating weights, silu(gate) * up as its epilogue
     linear, then add to the residual stream  one matmul that adds to it in place
+    linear or convolution, then gelu         one matmul with gelu as its epilogue
+
+A convolution is a matmul over rows that lie side by side.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +23,21 @@ from octavo.graph.builder import Graph
 from octavo.graph.nodes import (
     Add,
     Attention,
+    Conv1d,
+    CrossAttention,
     Embed,
+    Features,
+    Gelu,
     Glu,
+    LayerNorm,
     Linear,
     Logits,
     Node,
+    PositionEmbed,
     RMSNorm,
     Rope,
     RopeTable,
+    StoreSource,
     Weight,
 )
 
@@ -37,12 +48,17 @@ class LoweringError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Rows of `columns` values: float32 if `floats`, else in the model's type; one per token, or per logit row."""
+    """Rows of `columns` values: float32 if `floats`, else in the model's type; some per token, or one per logit row."""
 
     number: int
     columns: int
     floats: bool
     logit_rows: bool = False
+    rows_per_token: int = 1
+
+    @property
+    def kind(self) -> tuple[int, bool, bool, int]:
+        return self.columns, self.floats, self.logit_rows, self.rows_per_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +71,21 @@ class PackedWeights:
 
 @dataclass(frozen=True, slots=True)
 class EmbedOp:
+    kind: str  # embed: rows by token, positions: rows by position
     weight: PackedWeights
+    out: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesOp:
+    out: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class UnfoldOp:
+    x: Buffer
+    kernel: int
+    stride: int
     out: Buffer
 
 
@@ -63,6 +93,7 @@ class EmbedOp:
 class NormOp:
     x: Buffer
     weight: Weight
+    bias: Weight | None  # of a layer norm
     eps: float
     out: Buffer
 
@@ -72,52 +103,81 @@ class MatmulOp:
     x: Buffer
     weight: PackedWeights
     biases: tuple[Weight | None, ...]
-    epilogue: str  # store, store_float, add, silu_mul
+    epilogue: str  # store, store_float, add, silu_mul, gelu
     out: Buffer
 
 
 @dataclass(frozen=True, slots=True)
 class RopeOp:
+    """Rotates, and writes keys and values to the cache. Without query heads there is no output."""
+
     qkv: Buffer
     table: RopeTable | None
     heads: int
     layer: int
-    out: Buffer
+    out: Buffer | None
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionOp:
     q: Buffer
-    node: Attention
+    node: Attention | CrossAttention
     out: Buffer
+
+    @property
+    def sight(self) -> str:
+        """Which keys a token sees."""
+        if isinstance(self.node, CrossAttention):
+            return "source"
+        return "causal" if self.node.causal else "all"
 
 
 @dataclass(frozen=True, slots=True)
 class PointwiseOp:
-    kind: str  # add, silu_mul, narrow
+    kind: str  # add, silu_mul, gelu, narrow
     x: Buffer
     y: Buffer
     out: Buffer
 
 
-TapeOp = EmbedOp | NormOp | MatmulOp | RopeOp | AttentionOp | PointwiseOp
+TapeOp = EmbedOp | FeaturesOp | UnfoldOp | NormOp | MatmulOp | RopeOp | AttentionOp | PointwiseOp
 
 
 @dataclass(slots=True)
 class Tape:
-    """The program of a step. `logits` is the buffer in which it ends."""
+    """The program of a step. `logits` is the buffer in which it ends, unless it is an encoder's."""
 
     ops: list[TapeOp]
     buffers: list[Buffer]
-    logits: Buffer
+    logits: Buffer | None
     attention: Attention  # any one: all have the same heads
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the cache that it uses."""
+        return 1 + max(op.layer for op in self.ops if isinstance(op, RopeOp))
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
         """Bytes of keys and values that one token takes in the cache, over all layers, with the padding of pages."""
         node = self.attention
-        layers = 1 + max(op.node.layer for op in self.ops if isinstance(op, AttentionOp))
         columns = -(-node.head_dim // 2) * 2 + -(-node.head_dim // 16) * 16  # of a key, of a value
-        return layers * node.kv_heads * columns * bytes_per_value
+        return self.num_layers * node.kv_heads * columns * bytes_per_value
+
+    def slices(self, tokens: int, flops: float) -> list[tuple[int, int]]:
+        """Parts [first, last) of the tape that take at most so many `flops` for `tokens`, or are a single operation."""
+        found, first, spent = [], 0, 0.0
+        for i, op in enumerate(self.ops):
+            cost = 0.0
+            if isinstance(op, MatmulOp):
+                values = sum(math.prod(weight.shape) for weight in op.weight.weights)
+                cost = 2.0 * values * tokens * op.out.rows_per_token
+            elif isinstance(op, AttentionOp):
+                cost = 4.0 * op.node.heads * op.node.head_dim * tokens * tokens
+            if spent and spent + cost > flops:
+                found.append((first, i))
+                first, spent = i, 0.0
+            spent += cost
+        return [*found, (first, len(self.ops))]
 
     def workspace_bytes(self, bytes_per_value: int, sizes: Sizes) -> int:
         """Bytes of all buffers for the largest steps."""
@@ -125,7 +185,7 @@ class Tape:
             -(-buffer.columns // 16)
             * 16  # rows are padded to whole SIMD registers
             * (4 if buffer.floats else bytes_per_value)
-            * (sizes.max_logit_rows if buffer.logit_rows else sizes.max_num_batched_tokens)
+            * (sizes.max_logit_rows if buffer.logit_rows else sizes.max_num_batched_tokens * buffer.rows_per_token)
             for buffer in self.buffers
         )
 
@@ -146,7 +206,8 @@ class _Lowering:
         self.values: dict[int, Buffer] = {}  # where a node's value lies
         self.left: dict[int, int] = {}  # uses of it that are still to come
         self.before_logits = {id(node.x) for node in graph.nodes if isinstance(node, Logits)}
-        self._check_attentions([node for node in graph.nodes if isinstance(node, Attention)])
+        self.summed = {id(x) for node in graph.nodes if isinstance(node, Add) for x in node.inputs}
+        self._check_attentions([node for node in graph.nodes if isinstance(node, Attention | CrossAttention)])
         self.inside = self._absorbed()
 
     def run(self) -> Tape:
@@ -156,17 +217,27 @@ class _Lowering:
             if id(node) in self.inside:
                 continue
             match node:
-                case Embed():
-                    self._emit(EmbedOp(PackedWeights((node.weight,)), self._define(node, floats=True)))
-                case RMSNorm():
-                    x = self._read(node.x, floats=True)
+                case Embed() | PositionEmbed():
+                    kind = "embed" if isinstance(node, Embed) else "positions"
+                    self._emit(EmbedOp(kind, PackedWeights((node.weight,)), self._define(node, floats=True)))
+                case Features():
+                    self._emit(FeaturesOp(self._define(node, floats=False)))
+                case RMSNorm() | LayerNorm():
+                    x, bias = self._read(node.x, floats=True), node.bias if isinstance(node, LayerNorm) else None
                     rows = self._feeds_logits(node)
-                    self._emit(NormOp(x, node.weight, node.eps, self._define(node, floats=False, logit_rows=rows)))
-                case Linear():
-                    self._linear(node)
+                    out = self._define(node, floats=False, logit_rows=rows)
+                    self._emit(NormOp(x, node.weight, bias, node.eps, out))
+                case Linear() | Conv1d():
+                    self._project(node, node, "store_float")
+                case Gelu():
+                    self._gelu(node)
                 case Attention():
                     self._attention(node)
                     attention = node
+                case CrossAttention():
+                    self._cross_attention(node)
+                case StoreSource():
+                    self._store_source(node)
                 case Add():
                     self._add(node)
                 case Glu():
@@ -175,16 +246,17 @@ class _Lowering:
                     logits = self._logits(node)
                 case _:
                     raise LoweringError(f"{type(node).__name__} stands where it can't be lowered")
-        if logits is None or attention is None:
-            raise LoweringError("a graph must have attention and end in logits")
+        is_encoder = isinstance(self.graph.nodes[-1], StoreSource)
+        if attention is None or is_encoder != (logits is None):
+            raise LoweringError("a graph must have attention, and end in logits or in what an encoder stores")
         return Tape(self.ops, self.buffers, logits, attention)
 
     @staticmethod
-    def _check_attentions(nodes: list[Attention]) -> None:
+    def _check_attentions(nodes: list[Attention | CrossAttention]) -> None:
         if len({(node.heads, node.kv_heads, node.head_dim) for node in nodes}) > 1:
             raise LoweringError("attention: layers differ in their heads")
-        found = sorted(node.layer for node in nodes)
-        if found != list(range(len(nodes))):
+        found = sorted(node.layer for node in nodes if isinstance(node, Attention) and node.causal)
+        if found != list(range(len(found))):
             raise LoweringError(f"attention: layers must be numbered from 0 on, each once; there are {found}")
 
     def _absorbed(self) -> set[int]:
@@ -194,15 +266,26 @@ class _Lowering:
             if isinstance(node, Attention):
                 q, k, v = self._projections(node)
                 inside |= {id(x) for x in (node.q, node.k, q, k, v)}
+            elif isinstance(node, CrossAttention):
+                if not self._only_use(node.q):
+                    raise LoweringError("cross attention: q must be a linear projection, used for nothing else")
+                inside.add(id(node.q))
+            elif isinstance(node, StoreSource):
+                if not (self._only_use(node.k) and self._only_use(node.v)) or node.k.inputs != node.v.inputs:
+                    raise LoweringError("store_source: k and v must be projections of one input, used for nothing else")
+                inside |= {id(node.k), id(node.v)}
+            elif self.fuse and isinstance(node, Gelu):
+                if self._only_use(node.x) and id(node) not in self.summed:
+                    inside.add(id(node.x))
             elif self.fuse and isinstance(node, Add):
-                if self._only_use(node.y):
+                if isinstance(node.y, Linear) and self._only_use(node.y):
                     inside.add(id(node.y))
             elif self.fuse and isinstance(node, Glu) and self._gated(node):
                 inside |= {id(node.gate), id(node.up)}
         return inside
 
     def _only_use(self, node: Node) -> bool:
-        return isinstance(node, Linear) and self.uses[id(node)] == 1
+        return isinstance(node, Linear | Conv1d) and self.uses[id(node)] == 1
 
     def _gated(self, node: Glu) -> bool:
         gate, up = node.gate, node.up
@@ -226,17 +309,17 @@ class _Lowering:
 
     # Buffers: a value's is free again after its last use.
 
-    def _take(self, columns: int, floats: bool, logit_rows: bool = False) -> Buffer:
+    def _take(self, columns: int, floats: bool, logit_rows: bool = False, rows_per_token: int = 1) -> Buffer:
         for buffer in self.free:
-            if (buffer.columns, buffer.floats, buffer.logit_rows) == (columns, floats, logit_rows):
+            if buffer.kind == (columns, floats, logit_rows, rows_per_token):
                 self.free.remove(buffer)
                 return buffer
-        buffer = Buffer(len(self.buffers), columns, floats, logit_rows)
+        buffer = Buffer(len(self.buffers), columns, floats, logit_rows, rows_per_token)
         self.buffers.append(buffer)
         return buffer
 
     def _define(self, node: Node, floats: bool, logit_rows: bool = False) -> Buffer:
-        return self._place(node, self._take(node.columns, floats, logit_rows))
+        return self._place(node, self._take(node.columns, floats, logit_rows, node.rows_per_token))
 
     def _place(self, node: Node, buffer: Buffer) -> Buffer:
         self.values[id(node)] = buffer
@@ -263,14 +346,14 @@ class _Lowering:
         if not self.values[id(node)].floats:
             return self._read(node, uses=uses)
         wide = self._read(node, uses=uses)
-        out = self._take(node.columns, floats=False)
+        out = self._take(node.columns, floats=False, rows_per_token=node.rows_per_token)
         self._emit(PointwiseOp("narrow", wide, wide, out))
         self.dying.append(out)
         return out
 
     def _matmul(
         self,
-        nodes: tuple[Linear, ...],
+        nodes: tuple[Linear | Conv1d, ...],
         epilogue: str,
         x: Buffer,
         make_out: Callable[[], Buffer],
@@ -281,8 +364,39 @@ class _Lowering:
         self._emit(MatmulOp(x, weights, tuple(node.bias for node in nodes), epilogue, out))
         return out
 
-    def _linear(self, node: Linear) -> None:
-        self._matmul((node,), "store_float", self._narrow(node.x), lambda: self._define(node, floats=True))
+    def _project(self, node: Linear | Conv1d, result: Node, epilogue: str) -> None:
+        """The value of `result`, which is what the epilogue makes of `node`."""
+        x = self._narrow(node.x)
+        if isinstance(node, Conv1d):
+            kernel = node.weight.shape[2]
+            rows = self._take(kernel * node.x.columns, floats=False, rows_per_token=node.rows_per_token)
+            self._emit(UnfoldOp(x, kernel, node.stride, rows))
+            self.dying.append(rows)
+            x = rows
+        self._matmul((node,), epilogue, x, lambda: self._define(result, floats=epilogue == "store_float"))
+
+    def _gelu(self, node: Gelu) -> None:
+        if id(node.x) in self.inside:
+            assert isinstance(node.x, Linear | Conv1d)
+            self._project(node.x, node, "gelu")
+            return
+        x = self._read(node.x, floats=True)
+        self._emit(PointwiseOp("gelu", x, x, self._define(node, floats=id(node) in self.summed)))
+
+    def _cross_attention(self, node: CrossAttention) -> None:
+        assert isinstance(node.q, Linear)
+        x = self._narrow(node.q.x)
+        q = self._matmul((node.q,), "store", x, lambda: self._take(node.columns, floats=False))
+        self.dying.append(q)
+        self._emit(AttentionOp(q, node, self._define(node, floats=False)))
+
+    def _store_source(self, node: StoreSource) -> None:
+        assert isinstance(node.k, Linear)
+        assert isinstance(node.v, Linear)
+        x, columns = self._narrow(node.k.x, uses=2), node.k.columns + node.v.columns
+        kv = self._matmul((node.k, node.v), "store_float", x, lambda: self._take(columns, floats=True))
+        self.dying.append(kv)
+        self._emit(RopeOp(kv, None, 0, node.layer, None))
 
     def _attention(self, node: Attention) -> None:
         projections = self._projections(node)

@@ -1,0 +1,167 @@
+"""Tiny random Whisper checkpoints against transformers: encoder, decoder, and what a step may do to them."""
+
+import numpy as np
+import pytest
+import torch
+
+import harness
+from octavo.executor.reference import reference_logits, reference_sources
+from octavo.graph.nodes import StoreSource
+from octavo.models import load_declaration
+from octavo.request import Chunk, Request, Sequence, Source, StepPlan
+from octavo.sampling_params import SamplingParams
+
+POSITIONS, MELS, VOCAB = 50, 20, 99
+VARIANTS = {
+    "plain": {},
+    "deep encoder": {"encoder_layers": 3, "decoder_layers": 1},
+    "odd heads": {"d_model": 72, "encoder_attention_heads": 3, "decoder_attention_heads": 3},
+    "many mels": {"num_mel_bins": 128},
+}
+
+
+def make(**changes):
+    """A random model as transformers has it, and its declaration."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    torch.manual_seed(0)
+    options = {
+        "vocab_size": VOCAB,
+        "num_mel_bins": MELS,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 96,
+        "decoder_ffn_dim": 80,
+        "d_model": 64,
+        "max_source_positions": POSITIONS,
+        "max_target_positions": 40,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 3,
+        "init_std": 0.2,
+        **changes,
+    }
+    model = WhisperForConditionalGeneration(WhisperConfig(**options)).eval()
+    for parameter in model.parameters():  # biases and norms must count too
+        if parameter.dim() == 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    config = model.config.to_dict() | {"architectures": ["WhisperForConditionalGeneration"]}
+    tensors = {name: harness.stored(name, value.numpy()) for name, value in model.state_dict().items()}
+    return model, load_declaration(config, "config.json"), tensors
+
+
+def features_of(declaration, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((2 * POSITIONS, declaration.num_mel_bins)).astype(np.float32)
+
+
+def request_of(features, tokens, source_blocks, blocks):
+    source = Source(features, POSITIONS)
+    source.place.blocks = source_blocks
+    sequence = Sequence(0, list(tokens), len(tokens), blocks=blocks)
+    params = SamplingParams(prompt_logprobs=0)
+    return Request("r", list(tokens), params, needs_prompt_logits=True, sequences=[sequence], source=source)
+
+
+def encode(executor, request):
+    for _ in range(executor.num_encoder_slices):
+        executor.run(StepPlan([], encode=request))
+        request.source.num_slices_done += 1
+
+
+def logits_of(executor, request, chunks=(100,)):
+    """The logits of the request's tokens, computed in chunks."""
+    sequence, found = request.sequences[0], []
+    for count in chunks:
+        count = min(count, sequence.num_pending)
+        if count:
+            result = executor.run(StepPlan([Chunk(request, sequence, sequence.num_computed, count)]))
+            sequence.num_computed += count
+            found.append(result.logits[: len(result.rows[0])].copy())
+    return np.concatenate(found)
+
+
+@pytest.fixture(params=["native", "torch"])
+def make_speech_executor(request):
+    make_it = harness.make_native if request.param == "native" else harness.make_torch
+    return lambda declaration, tensors, **options: make_it(
+        declaration.build(), tensors, encoder=declaration.build_encoder(), source_positions=POSITIONS, **options
+    )
+
+
+TOKENS = [3, 17, 55, 4, 98, 23, 8, 61, 12, 33]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_those_of_transformers(variant, make_speech_executor):
+    model, declaration, tensors = make(**VARIANTS[variant])
+    features = features_of(declaration)
+    with torch.inference_mode():
+        expected = model(
+            input_features=torch.from_numpy(features.T[None].copy()), decoder_input_ids=torch.tensor([TOKENS])
+        ).logits[0]
+    executor = make_speech_executor(declaration, tensors)
+    request = request_of(features, TOKENS, [9, 3, 5, 7], [1])
+    encode(executor, request)
+    found = logits_of(executor, request)
+    assert np.abs(found - expected.numpy()).max() <= 1e-4 * expected.abs().max()
+
+
+def test_the_reference_is_that_of_transformers():
+    model, declaration, tensors = make()
+    features = features_of(declaration)
+    graph, encoder = declaration.build(), declaration.build_encoder()
+    with torch.inference_mode():
+        expected = model(
+            input_features=torch.from_numpy(features.T[None].copy()), decoder_input_ids=torch.tensor([TOKENS])
+        ).logits[0]
+    sources = reference_sources(encoder, tensors, features)
+    assert len(sources) == sum(isinstance(node, StoreSource) for node in encoder.nodes) == 2
+    found = reference_logits(graph, tensors, TOKENS, sources)
+    assert np.abs(found - expected.numpy()).max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_neither_chunks_nor_neighbours_nor_slices_change_a_bit(dtype):
+    """On the native executor."""
+    _, declaration, tensors = make()
+    graph, encoder = declaration.build(), declaration.build_encoder()
+    executor = harness.make_native(graph, tensors, dtype, encoder=encoder, source_positions=POSITIONS)
+    alone = request_of(features_of(declaration), TOKENS, [0, 1, 2, 3], [4])
+    encode(executor, alone)
+    expected = logits_of(executor, alone)
+
+    assert executor.num_encoder_slices == 1
+    executor._encoder.slices = [(i, i + 1) for i in range(executor._encoder.slices[-1][1])]
+    again = request_of(features_of(declaration), TOKENS, [20, 11, 12, 13], [14])
+    encode(executor, again)
+    other = request_of(features_of(declaration, seed=1), TOKENS[:6], [30, 31, 32, 33], [34])
+    encode(executor, other)
+    assert (logits_of(executor, again, chunks=(1, 3, 100)) == expected).all()
+
+    again.sequences[0].num_computed = 9
+    plan = StepPlan(
+        [Chunk(other, other.sequences[0], 0, 6), Chunk(again, again.sequences[0], 9, 1)],
+    )
+    result = executor.run(plan)
+    assert (result.logits[result.rows[1].start] == expected[9]).all()
+
+
+def test_fusing_changes_no_bit():
+    _, declaration, tensors = make()
+    found = []
+    for fuse in (False, True):
+        executor = harness.make_native(
+            declaration.build(),
+            tensors,
+            encoder=declaration.build_encoder(),
+            source_positions=POSITIONS,
+            fuse=fuse,
+        )
+        request = request_of(features_of(declaration), TOKENS, [0, 1, 2, 3], [4])
+        encode(executor, request)
+        found.append(logits_of(executor, request))
+    assert (found[0] == found[1]).all()
