@@ -197,8 +197,8 @@ class _Loader:
                 if op.bias is None:
                     native.rms_norm(number(op.x), weight, op.eps, number(op.out), op.out.logit_rows)
                 else:
-                    bias = self._vector(op.bias)
-                    native.layer_norm(number(op.x), weight, bias, op.eps, number(op.out), op.out.logit_rows)
+                    shift = self._vector(op.bias)
+                    native.layer_norm(number(op.x), weight, shift, op.eps, number(op.out), op.out.logit_rows)
             case lowering.MatmulOp():
                 bias = self._bias(op)
                 rows = op.out.logit_rows

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,10 @@ from octavo.executor.torch.cuda_graphs import DecodeGraphs
 from octavo.executor.torch.interpreter import Interpreter
 from octavo.executor.torch.program import compile_graph
 from octavo.executor.torch.sampling import Drawn, DrawRow, TorchSampler, draw
-from octavo.executor.torch.step import TokenTable, lay_out, make_step, to_device
+from octavo.executor.torch.step import TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
-from octavo.request import Chunk, Request, Sequence, StepPlan
+from octavo.request import Chunk, Request, Sequence, Source, StepPlan
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
@@ -49,7 +50,7 @@ class TorchStepResult:
 class TorchExecutor:
     """Takes what NativeExecutor takes, and a device; `kernels` replaces the functions of `ops` that suit it.
 
-    With `enforce_eager`, decode steps are not captured as CUDA graphs.
+    With `enforce_eager`, decode steps are not captured as CUDA graphs; nor are those of a model with an encoder.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class TorchExecutor:
         *,
         dtype: str,
         device: str = "cpu",
+        encoder: Graph | None = None,
         release: Callable[[str], None] = lambda name: None,
         enforce_eager: bool = False,
         kernels: ModuleType | None = None,
@@ -78,20 +80,22 @@ class TorchExecutor:
             )
             for node in program.attentions
         ]
-        self.interpreter = Interpreter(
-            program,
+        shared = (
             Weights(tensors, self.device, DTYPES[dtype], release),
             kernels or _kernels_of(self.device),
             [(pages[0], pages[1]) for pages in self.pages],
             self.table.tokens,
             sizes.max_model_len,
         )
+        self.interpreter = Interpreter(program, *shared)
+        self._encoder = None if encoder is None else Interpreter(compile_graph(encoder), *shared)
+        self.num_encoder_slices = int(encoder is not None)  # the host does not wait for it
         self.graphs: DecodeGraphs | None = None
         self.load_seconds: dict[str, float] = {}  # how long each part of getting ready took
         with torch.inference_mode():
-            self._take_time("weights", self.interpreter.load)
+            self._take_time("weights", self._load)
             self._take_time("kernels", self._warm_up)
-            if self.device.type == "cuda" and not enforce_eager:
+            if self.device.type == "cuda" and not enforce_eager and encoder is None:
                 self._take_time("CUDA graphs", self._capture)
 
     def sampler(self, options: SamplerOptions, seed: int) -> TorchSampler:
@@ -103,6 +107,11 @@ class TorchExecutor:
         for source, target in plan.copies:
             for pages in self.pages:
                 pages[:, target] = pages[:, source]
+        if plan.encode is not None and plan.encode.source is not None:
+            assert self._encoder is not None
+            self._encoder.encode(make_encoder_step(plan.encode.source, self.sizes.block_size, self.device))
+        if not plan.chunks:
+            return TorchStepResult([], torch.empty(0, self.sizes.vocab_size), None)
         self._upload_tokens(plan.chunks)
         layout = lay_out(plan, self.table, self.sizes.block_size, self._longest_fresh)
         wanted, rows = plan.logit_rows()
@@ -120,10 +129,22 @@ class TorchExecutor:
         work()
         self.load_seconds[what] = time.monotonic() - begin
 
+    def _load(self) -> None:
+        self.interpreter.load()
+        if self._encoder is not None:
+            self._encoder.load()
+
     def _warm_up(self) -> None:
         """Runs a small step, so that no request has to wait for kernels to be compiled."""
         sequence = Sequence(0, [0, 0], 2, blocks=[0])
         request = Request("warm-up", [0, 0], SamplingParams(), sequences=[sequence])
+        if self._encoder is not None:
+            features = self._encoder.program.ops[0].outputs[0]
+            positions = self.sizes.source_positions
+            shape = (positions * features.rows_per_token, features.columns)
+            source = request.source = Source(np.zeros(shape, np.float32), positions)
+            source.place.blocks = list(range(-(-positions // self.sizes.block_size)))
+            self.run(StepPlan([], encode=request))
         options = SamplerOptions(vocab_size=self.sizes.vocab_size, top_p=0.5, presence_penalty=0.5)
         self.run(StepPlan([Chunk(request, sequence, 0, 2)]), [Draw(0, self.sampler(options, seed=0))])
 

@@ -13,7 +13,23 @@ from octavo.executor.torch import ops as plain
 from octavo.executor.torch.program import AddNormOp, AttentionOp, MatmulOp, NodeOp, Op, Program
 from octavo.executor.torch.step import Step
 from octavo.executor.torch.weights import Weights
-from octavo.graph.nodes import Add, Attention, Embed, Glu, Logits, Node, RMSNorm, Rope
+from octavo.graph.nodes import (
+    Add,
+    Attention,
+    Conv1d,
+    CrossAttention,
+    Embed,
+    Features,
+    Gelu,
+    Glu,
+    LayerNorm,
+    Logits,
+    Node,
+    PositionEmbed,
+    RMSNorm,
+    Rope,
+    StoreSource,
+)
 
 # In the order of preference where the chip has them: cuDNN's is the fastest on Hopper, and newer ones.
 BACKENDS = [
@@ -54,8 +70,14 @@ class Interpreter:
                     self.weights.bias(nodes)
                 case AddNormOp(norm=node) | NodeOp(node=RMSNorm() as node):
                     self.weights.vector(node.weight)
-                case NodeOp(node=Embed() | Logits() as node):
+                case NodeOp(node=Embed() | PositionEmbed() | Logits() as node):
                     self.weights.matrix(node.weight)
+                case NodeOp(node=Conv1d() as node):
+                    self.weights.matrix(node.weight)
+                    self.weights.vector(node.bias)
+                case NodeOp(node=LayerNorm() as node):
+                    self.weights.vector(node.weight)
+                    self.weights.vector(node.bias)
                 case AttentionOp(table=table) if table is not None:
                     self.weights.rotation(table, self.positions)
         self.weights.loaded()
@@ -68,6 +90,14 @@ class Interpreter:
             for node in op.dead:
                 del values[node]
         return self._narrow(values[self._logits.x])
+
+    def encode(self, step: Step) -> None:
+        """Runs the program of an encoder: its source's keys and values are stored."""
+        values: dict[Node, Tensor] = {}
+        for op in self.program.ops:
+            self._run(op, values, step)
+            for node in op.dead:
+                values.pop(node, None)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [rows, vocabulary]; in 16 bits, likely tokens would often get the same logit."""
@@ -97,6 +127,9 @@ class Interpreter:
                 values[add], values[norm] = self.kernels.add_rms_norm(x, y, weight, norm.eps, self.dtype)
             case AttentionOp():
                 values[op.node] = self._attend(op, values, step)
+            case NodeOp(node=StoreSource() as node):
+                k, v = (_heads(self._narrow(values[x]), node.head_dim) for x in (node.k, node.v))
+                plain.store(k, v, step.slots, *self.pages[node.layer])
             case NodeOp(node=node):
                 values[node] = self._value(node, values, step)
 
@@ -104,6 +137,22 @@ class Interpreter:
         match node:
             case Embed():
                 return F.embedding(self.tokens[step.places], self.weights.matrix(node.weight)).float()
+            case PositionEmbed():
+                return F.embedding(step.positions, self.weights.matrix(node.weight)).float()
+            case Features():
+                assert step.features is not None
+                return self._narrow(step.features)
+            case Conv1d():
+                weight, bias = self.weights.matrix(node.weight), self.weights.vector(node.bias).to(self.dtype)
+                x = self._narrow(values[node.x]).t()[None]
+                return F.conv1d(x, weight, bias, node.stride, weight.shape[2] // 2)[0].t()
+            case LayerNorm():
+                scale, shift = self.weights.vector(node.weight), self.weights.vector(node.bias)
+                return self._narrow(F.layer_norm(values[node.x].float(), (node.columns,), scale, shift, node.eps))
+            case CrossAttention():
+                return self._attend_source(node, values, step)
+            case Gelu():
+                return self._narrow(F.gelu(values[node.x].float()))
             case RMSNorm():
                 weight = self.weights.vector(node.weight)
                 normed: Tensor = self.kernels.rms_norm(values[node.x], weight, node.eps, self.dtype)
@@ -123,6 +172,8 @@ class Interpreter:
     def _attend(self, op: AttentionOp, values: dict[Node, Tensor], step: Step) -> Tensor:
         node = op.node
         q, k, v = (_heads(self._narrow(values[x]), node.head_dim) for x in (op.q, op.k, node.v))
+        if not node.causal:
+            return self._attend_prompt(node, q, k, v).flatten(1)
         rotation = None if op.table is None else self.weights.rotation(op.table, self.positions)
         k_pages, v_pages = self.pages[node.layer]
         self.kernels.rotate_and_store(q, k, v, rotation, step.positions, step.slots, k_pages, v_pages)
@@ -134,11 +185,18 @@ class Interpreter:
         return out.flatten(1)
 
     def _attend_prompt(self, node: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal attention within a prompt that has no history: [tokens, heads, head_dim]."""
+        """Attention within a prompt that has no history, or within a source: [tokens, heads, head_dim]."""
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
         with sdpa_kernel(self._backends, set_priority=True):
-            found = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=node.scale, enable_gqa=True)
+            found = F.scaled_dot_product_attention(q, k, v, is_causal=node.causal, scale=node.scale, enable_gqa=True)
         return found[0].transpose(0, 1)
+
+    def _attend_source(self, node: CrossAttention, values: dict[Node, Tensor], step: Step) -> Tensor:
+        assert step.sources is not None
+        q = _heads(self._narrow(values[node.q]), node.head_dim).contiguous()
+        out = torch.empty_like(q)
+        self.kernels.paged_attention(q, *self.pages[node.layer], step.sources, node.scale, None, out)
+        return out.flatten(1)
 
     def _narrow(self, x: Tensor) -> Tensor:
         """`x` in the model's type, as matmuls and attention want it."""

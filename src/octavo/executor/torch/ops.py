@@ -88,10 +88,15 @@ def rotate_and_store(
         rotate(q, rotation, positions)
         rotate(k, rotation, positions)
     real = slots >= 0
+    store(k[real], v[real], slots[real], k_pages, v_pages)
+
+
+def store(k: Tensor, v: Tensor, slots: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
+    """Writes k and v [tokens, kv_heads, head_dim] to their slots, int64 [tokens]."""
     block_size = k_pages.shape[2]
-    blocks, places = slots[real] // block_size, slots[real] % block_size
-    k_pages[blocks, :, places] = k[real]
-    v_pages[blocks, :, places] = v[real]
+    blocks, places = slots // block_size, slots % block_size
+    k_pages[blocks, :, places] = k
+    v_pages[blocks, :, places] = v
 
 
 def paged_attention(

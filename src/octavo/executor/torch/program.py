@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 
 from octavo.executor.base import Sizes
 from octavo.graph.builder import Graph
-from octavo.graph.nodes import Add, Attention, Embed, Linear, Logits, Node, RMSNorm, Rope, RopeTable, Weight
+from octavo.graph.nodes import (
+    Add,
+    Attention,
+    Embed,
+    Linear,
+    Logits,
+    Node,
+    PositionEmbed,
+    RMSNorm,
+    Rope,
+    RopeTable,
+    Weight,
+)
 
 
 @dataclass(slots=True)
@@ -88,10 +100,10 @@ class AttentionOp(Op):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a step computes, in this order, down to the logits."""
+    """What a step computes, in this order, down to the logits, or to what an encoder stores."""
 
     ops: list[Op]
-    attentions: list[Attention]  # by layer
+    attentions: list[Attention]  # by layer, if it is a decoder's
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
         """Bytes of keys and values that one token takes in the cache, over all layers."""
@@ -117,7 +129,8 @@ class Program:
 
 def value_bytes(node: Node, bytes_per_value: int) -> int:
     """Bytes that a token's value takes."""
-    return node.columns * (4 if isinstance(node, Embed | Add) else bytes_per_value)
+    is_wide = isinstance(node, Embed | PositionEmbed | Add)
+    return node.columns * node.rows_per_token * (4 if is_wide else bytes_per_value)
 
 
 def compile_graph(graph: Graph) -> Program:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from octavo.executor.torch.ops import Ragged
-from octavo.request import UNKNOWN_TOKEN, Chunk, Sequence, StepPlan
+from octavo.request import UNKNOWN_TOKEN, Chunk, Sequence, Source, StepPlan
 
 SDPA_TOKENS = 128  # a shorter prompt is cheaper in the paged kernel, which takes many sequences at once
 
@@ -69,6 +69,7 @@ class Layout:
     groups: list[tuple[Ints, Ints]]  # for paged attention: (starts, counts, rows) [3, n], and block tables [n, width]
     fresh: list[tuple[int, int]]  # rows of prompts without history
     is_decode: bool  # one token for every sequence
+    sources: tuple[Ints, Ints] | None = None  # of each row: its source's length [tokens], block table [tokens, width]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Step:
     slots: Tensor
     groups: tuple[Ragged, ...]
     fresh: list[tuple[int, int]]
+    sources: Ragged | None = None
+    features: Tensor | None = None  # float32 [rows, columns], of an encoder
 
 
 def lay_out(plan: StepPlan, table: TokenTable, block_size: int, longest_fresh: int) -> Layout:
@@ -90,7 +93,7 @@ def lay_out(plan: StepPlan, table: TokenTable, block_size: int, longest_fresh: i
     first_rows = np.cumsum(counts) - counts
     of_row = np.repeat(np.arange(len(chunks)), counts)
     positions = np.arange(len(of_row)) - first_rows[of_row] + starts[of_row]
-    tables = _block_tables(chunks)
+    tables = _block_tables([chunk.sequence.blocks for chunk in chunks])
     slots = tables[of_row, positions // block_size] * block_size + positions % block_size
     table_rows = np.array([table.row_of(chunk.sequence) for chunk in chunks])
     places = table_rows[of_row] * table.width + positions
@@ -100,11 +103,15 @@ def lay_out(plan: StepPlan, table: TokenTable, block_size: int, longest_fresh: i
     sequences = np.stack([starts, counts, first_rows])
     groups = [(sequences[:, of], tables[of]) for of in (decodes, ~decodes & ~fresh) if of.any()]
     spans = [(int(row), int(row + count)) for row, count in zip(first_rows[fresh], counts[fresh], strict=True)]
-    return Layout(np.stack([places, positions, slots]), groups, spans, bool(decodes.all()))
+    sources = [chunk.request.source for chunk in chunks]
+    seen = None
+    if all(source is not None for source in sources):
+        lengths = np.array([source.num_positions for source in sources if source is not None])
+        seen = lengths[of_row], _block_tables([source.place.blocks for source in sources if source])[of_row]
+    return Layout(np.stack([places, positions, slots]), groups, spans, bool(decodes.all()), seen)
 
 
-def _block_tables(chunks: list[Chunk]) -> Ints:
-    tables = [chunk.sequence.blocks for chunk in chunks]
+def _block_tables(tables: list[list[int]]) -> Ints:
     width = max(map(len, tables))
     return np.array([table + [0] * (width - len(table)) for table in tables])
 
@@ -122,4 +129,23 @@ def make_step(layout: Layout, device: torch.device) -> Step:
         starts, counts, rows = to_device(sequences, torch.int32, device)
         block_tables = to_device(tables, torch.int32, device)
         groups.append(Ragged(block_tables, starts, counts, rows, int(sequences[1].max())))
-    return Step(places, positions, slots, tuple(groups), layout.fresh)
+    return Step(places, positions, slots, tuple(groups), layout.fresh, _sources(layout, device))
+
+
+def _sources(layout: Layout, device: torch.device) -> Ragged | None:
+    """Each row as a sequence of its own, whose newest token is the last position of its source: it sees all of them."""
+    if layout.sources is None:
+        return None
+    lengths, tables = layout.sources
+    numbers = np.stack([lengths - 1, np.ones_like(lengths), np.arange(len(lengths))])
+    starts, counts, rows = to_device(numbers, torch.int32, device)
+    return Ragged(to_device(tables, torch.int32, device), starts, counts, rows, max_count=1)
+
+
+def make_encoder_step(source: Source, block_size: int, device: torch.device) -> Step:
+    """What an encoder's program needs of a source."""
+    positions = np.arange(source.num_positions)
+    slots = np.array(source.place.blocks)[positions // block_size] * block_size + positions % block_size
+    on_device = to_device(np.stack([positions, slots]), torch.int64, device)
+    features = to_device(source.features, torch.float32, device)
+    return Step(on_device[0], on_device[0], on_device[1], (), [], features=features)

@@ -43,10 +43,10 @@ class Weights:
         self._staging = None
 
     def matrix(self, *weights: Weight) -> Tensor:
-        """Matrices stacked into one, in the model's type: [rows, columns]."""
+        """Matrices stacked into one, in the model's type: [rows, columns], of a convolution [rows, columns, kernel]."""
         if weights not in self._made:
             rows = [weight.shape[0] for weight in weights]
-            whole = torch.empty(sum(rows), weights[0].shape[1], dtype=self.dtype, device=self.device)
+            whole = torch.empty(sum(rows), *weights[0].shape[1:], dtype=self.dtype, device=self.device)
             for weight, part in zip(weights, torch.split(whole, rows), strict=True):
                 self._copy(self._tensors[weight.name], part)
                 self._release(weight.name)
