@@ -7,8 +7,9 @@ from pathlib import Path
 from octavo.errors import ModelLoadError
 from octavo.weights.ctranslate2 import CTranslate2Checkpoint
 from octavo.weights.gguf import GGUFCheckpoint
+from octavo.weights.known import DEFAULT_MODEL
 from octavo.weights.safetensors import SafetensorsCheckpoint
-from octavo.weights.source import DEFAULT_MODEL, resolve
+from octavo.weights.source import resolve
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
 __all__ = ["DEFAULT_MODEL", "Checkpoint", "StoredTensor", "open_checkpoint", "resolve"]
