@@ -12,11 +12,13 @@ void bind_dequantize(nb::module_& m);
 void bind_executor(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_machine(nb::module_& m);
+void bind_mel(nb::module_& m);
 }  // namespace octavo
 
 NB_MODULE(_native, m) {
   using namespace octavo;
-  m.doc() = "The native executor: weights, tape, sampling. Everything here releases the GIL while it computes.";
+  m.doc() =
+      "The native executor: weights, tape, sampling, spectrograms. Everything here releases the GIL while it computes.";
   m.def("available_isas", &available_isas, "Instruction sets with kernels that run here, best first.");
   m.def("select_isa", [](const std::string& isa) { select_isa(isa); }, nb::arg("isa"));
   m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
@@ -33,4 +35,5 @@ NB_MODULE(_native, m) {
   bind_executor(m);
   bind_sampling(m);
   bind_machine(m);
+  bind_mel(m);
 }

@@ -1,5 +1,5 @@
 """
-The native executor: weights, tape, sampling. Everything here releases the GIL while it computes.
+The native executor: weights, tape, sampling, spectrograms. Everything here releases the GIL while it computes.
 """
 
 from collections.abc import Sequence
@@ -178,3 +178,11 @@ def read_bandwidth(bytes: int) -> float:
 
 def matmul_flops(float32: bool) -> float:
     """FLOP/s of the matmul kernel on data in cache, all threads."""
+
+def log_mel(samples: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], n_mels: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    Whisper's log-mel spectrogram, float32 [n_mels, samples / 160], of mono audio at 16 kHz: float32 [samples], finite, more than 200 of them. n_mels is 80 or 128.
+    """
+
+def mel_filter_bank(n_mels: int) -> Annotated[NDArray[numpy.float64], dict(shape=(None, None))]:
+    """The filters of log_mel: float64 [n_mels, 201]."""
