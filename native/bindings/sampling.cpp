@@ -3,7 +3,9 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 namespace nb = nanobind;
@@ -15,6 +17,7 @@ namespace {
 
 using Logits = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 using Ids = std::vector<int32_t>;
+using Timestamps = std::tuple<int32_t, int32_t, int32_t>;
 template <class T>
 using Array = nb::ndarray<nb::numpy, const T>;
 
@@ -36,7 +39,7 @@ void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature,
                   double min_p, float presence_penalty, float frequency_penalty, float repetition_penalty,
                   uint64_t seed, Ids bias_ids, std::vector<float> bias_values, Ids allowed_ids,
                   std::vector<Ids> bad_words, int64_t min_tokens, Ids early_stop_ids, const Ids& prompt_token_ids,
-                  int64_t num_logprobs) {
+                  int64_t num_logprobs, const std::optional<Timestamps>& timestamps) {
   SamplingOptions options{
       .vocab_size = vocab_size,
       .temperature = temperature,
@@ -54,6 +57,11 @@ void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature,
       .early_stop_ids = std::move(early_stop_ids),
       .bad_words = std::move(bad_words),
   };
+  if (timestamps) {
+    const auto [begin, end_of_text, max_initial] = *timestamps;
+    if (begin < 0) throw std::invalid_argument("timestamps begin with a token");
+    options.timestamps = {begin, end_of_text, max_initial};
+  }
   new (self) SequenceSampler(std::move(options), seed, prompt_token_ids);
 }
 
@@ -68,7 +76,8 @@ void bind_sampling(nb::module_& m) {
            "top_k"_a = 0, "min_p"_a = 0.0, "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,
            "repetition_penalty"_a = 1.0f, "seed"_a = 0, "bias_ids"_a = Ids(), "bias_values"_a = std::vector<float>(),
            "allowed_ids"_a = Ids(), "bad_words"_a = std::vector<Ids>(), "min_tokens"_a = 0, "early_stop_ids"_a = Ids(),
-           "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1)
+           "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1, "timestamp_begin"_a = -1, "end_of_text"_a = 0,
+           "max_initial_timestamp"_a = 0)
       .def("accept", &SequenceSampler::accept, "token"_a, "Appends a token to the output.")
       .def("fork", &SequenceSampler::fork, "seed"_a, "A copy with the same history and another random stream.")
       .def_prop_ro("num_output", &SequenceSampler::num_output);

@@ -19,6 +19,11 @@
 
 namespace octavo {
 
+// The rules of timestamps in Whisper's output; see octavo/sampling/timestamps.py. A `begin` of -1: there are none.
+struct TimestampRules {
+  int32_t begin = -1, end_of_text = 0, max_initial = 0;
+};
+
 struct SamplingOptions {
   int64_t vocab_size = 0;
   double temperature = 1;  // below 1e-5: greedy
@@ -35,6 +40,7 @@ struct SamplingOptions {
   std::vector<int32_t> allowed_ids;             // empty: all
   std::vector<int32_t> early_stop_ids;          // banned before `min_tokens` tokens
   std::vector<std::vector<int32_t>> bad_words;  // their last token is banned after the others
+  TimestampRules timestamps;
 };
 
 // One sequence: its options, the tokens it has generated, its random stream. Not safe for use by two threads,
@@ -51,7 +57,7 @@ class SequenceSampler {
 
   // Whether adjust() would change anything at this position.
   bool adjusts() const;
-  // Applies bias, allowed tokens, bans and penalties to a row of `vocab_size` logits.
+  // Applies bias, allowed tokens, bans, penalties and the rules of timestamps to a row of `vocab_size` logits.
   void adjust(float* logits) const;
   // This position's random number, above 0 and at most 1.
   double uniform() const;
@@ -63,6 +69,7 @@ class SequenceSampler {
   };
   bool counts_tokens() const;
   void see(int32_t token, int32_t count);
+  void apply_timestamps(float* logits) const;
   bool ends_bad_word(const std::vector<int32_t>& word) const;
 
   SamplingOptions options_;

@@ -1,5 +1,6 @@
 // The state of one sequence, and what it does to a row of logits before a token is drawn.
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -40,6 +41,9 @@ SequenceSampler::SequenceSampler(SamplingOptions options, uint64_t seed, const s
     if (word.empty()) throw std::invalid_argument("bad_words has an empty list");
     check_ids("bad_words", word, vocab_size);
   }
+  const TimestampRules& times = options_.timestamps;
+  if (times.begin >= 0 && (times.begin < 1 || times.begin >= vocab_size || times.end_of_text > times.begin))
+    throw std::invalid_argument("timestamps must be the last tokens of the vocabulary");
   if (options_.repetition_penalty != 1) {
     check_ids("prompt_token_ids", prompt_token_ids, vocab_size);
     for (int32_t token : prompt_token_ids) see(token, 0);
@@ -75,9 +79,10 @@ bool SequenceSampler::ends_bad_word(const std::vector<int32_t>& word) const {
 
 bool SequenceSampler::adjusts() const {
   const bool bans_stops = num_output() < options_.min_tokens && !options_.early_stop_ids.empty();
-  return bans_stops || !options_.bias_ids.empty() || !options_.allowed_ids.empty() || !seen_.empty() ||
-         std::any_of(options_.bad_words.begin(), options_.bad_words.end(),
-                     [this](const auto& word) { return ends_bad_word(word); });
+  return bans_stops || options_.timestamps.begin >= 0 || !options_.bias_ids.empty() || !options_.allowed_ids.empty() ||
+         !seen_.empty() || std::any_of(options_.bad_words.begin(), options_.bad_words.end(), [this](const auto& word) {
+           return ends_bad_word(word);
+         });
 }
 
 void SequenceSampler::adjust(float* logits) const {
@@ -99,6 +104,35 @@ void SequenceSampler::adjust(float* logits) const {
     logit -= options_.frequency_penalty * static_cast<float>(seen.count);
     logit -= options_.presence_penalty;
   }
+  if (options_.timestamps.begin >= 0) apply_timestamps(logits);
+}
+
+void SequenceSampler::apply_timestamps(float* logits) const {
+  const TimestampRules& rules = options_.timestamps;
+  const int64_t size = options_.vocab_size;
+  const auto ban = [&](int64_t from, int64_t to) {
+    if (from < to) std::fill(logits + from, logits + std::min(to, size), kBanned);
+  };
+  const size_t n = output_.size();
+  const bool is_time = n > 0 && output_[n - 1] >= rules.begin;
+  const bool was_time = n < 2 || output_[n - 2] >= rules.begin;
+  if (n == 0) {
+    ban(0, rules.begin);
+    ban(rules.begin + rules.max_initial + 1, size);
+  } else if (is_time) {
+    was_time ? ban(rules.begin, size) : ban(0, rules.end_of_text);
+  }
+  for (size_t i = n; i-- > 0;) {
+    if (output_[i] < rules.begin) continue;
+    ban(rules.begin, int64_t{output_[i]} + (!is_time || was_time));
+    break;
+  }
+  const float text = *std::max_element(logits, logits + rules.begin);
+  const float peak = *std::max_element(logits + rules.begin, logits + size);
+  if (peak == kBanned) return;
+  double mass = 0;
+  for (int64_t i = rules.begin; i < size; ++i) mass += std::exp(static_cast<double>(logits[i]) - peak);
+  if (peak + std::log(mass) > text) ban(0, rules.begin);
 }
 
 double SequenceSampler::uniform() const {

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from octavo import _native
 from octavo.sampling.reference import ReferenceSampler, falling, log_softmax, uniform
+from octavo.sampling.timestamps import TimestampRules
 
 MARGIN = 1e-5  # relative error of a mass that is summed in float32
 SIZES = [1, 2, 15, 16, 17, 63, 64, 65, 1000, 1024, 1025, 2500]
@@ -179,3 +180,58 @@ def test_top_logprobs_are_those_of_a_sort(isa, logits, data):
     assert_close(result.logprobs[0, :count], logprobs[expected])
     assert_close(result.chosen[0], logprobs[token])
     assert result.ranks[0] == 1 + (logits > logits[token]).sum()
+
+
+TIMES = TimestampRules(begin=40, end_of_text=35, max_initial=5)
+HISTORIES = [
+    [],
+    [40],
+    [7],
+    [42, 3],
+    [42, 3, 47],
+    [42, 3, 47, 47],
+    [42, 3, 47, 47, 9, 11],
+    [42, 3, 47, 49, 9],
+    [63],
+    [63, 1, 63],
+]
+
+
+@pytest.mark.parametrize("output", HISTORIES)
+@pytest.mark.parametrize("shift", [-20.0, 0.0, 2.0])
+def test_timestamps_follow_their_rules(isa, output, shift):
+    logits = np.random.default_rng(len(output)).standard_normal(64).astype(np.float32)
+    logits[40:] += shift
+    native = _native.SequenceSampler(64, temperature=0.0, num_logprobs=0, timestamps=TIMES)
+    reference = ReferenceSampler(64, temperature=0.0, timestamps=TIMES)
+    for token in output:
+        native.accept(token)
+        reference.accept(token)
+    banned = reference.adjusted(logits) == -np.inf
+    for _ in range((~banned).sum()):  # all that is possible, likeliest first, until it ends
+        found = _native.sample(logits[None], [0], [native])
+        expected = reference.sample(logits)
+        assert found.tokens[0] == expected.token
+        if expected.token < 0:
+            break
+        logits[expected.token] = -np.inf
+
+
+def test_what_the_rules_of_timestamps_mean():
+    def possible(output, likely=()):
+        logits = np.zeros(64, np.float32)
+        logits[40:] = -20.0
+        logits[list(likely)] = 30.0
+        TIMES.apply(logits, output)
+        return set(np.flatnonzero(logits > -np.inf).tolist())
+
+    text, special, times = set(range(35)), set(range(35, 40)), set(range(40, 64))
+    assert possible([]) == set(range(40, 46)), "a text begins with an early time"
+    assert possible([42]) == text | special, "a segment begins with text"
+    assert possible([42, 3]) == text | special | set(range(43, 64)), "no segment is empty"
+    assert possible([42, 3, 47]) == special | set(range(47, 64)), (
+        "a segment that ended is followed by a time or the end"
+    )
+    assert possible([42, 3, 47, 50]) == text | special
+    assert possible([42, 3], likely=[44]) == set(range(43, 64)), "a likely time keeps text out"
+    assert times >= possible([42, 3], likely=[44])

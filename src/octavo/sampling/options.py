@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from octavo.errors import ParameterError
+from octavo.sampling.timestamps import TimestampRules
 from octavo.sampling_params import SamplingParams
 
 _MAX_BIAS = 1e30  # more would overflow float32, and mean the same
@@ -34,6 +35,16 @@ class SamplerOptions:
     early_stop_ids: list[int] = field(default_factory=list)  # banned while there are fewer than `min_tokens`
     prompt_token_ids: list[int] = field(default_factory=list)
     num_logprobs: int = -1
+    timestamps: TimestampRules | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRules:
+    """What no user asks for, and text of speech needs: tokens that are never drawn, or not first, and timestamps."""
+
+    suppressed_ids: tuple[int, ...] = ()
+    suppressed_first_ids: tuple[int, ...] = ()
+    timestamps: TimestampRules | None = None
 
 
 def sampler_options(
@@ -43,6 +54,7 @@ def sampler_options(
     prompt_token_ids: list[int],
     end_ids: Iterable[int] = (),
     bad_words: list[list[int]] | None = None,
+    rules: SpeechRules = SpeechRules(),
 ) -> SamplerOptions:
     """The options of a request's sequences.
 
@@ -59,6 +71,9 @@ def sampler_options(
     num_logprobs = -1 if params.logprobs is None else params.logprobs
     if params.num_sequences > params.n:
         num_logprobs = max(num_logprobs, 0)  # the sum of log-probabilities decides which samples are returned
+    early_stops, min_tokens = (sorted(end_ids) if params.min_tokens else []), params.min_tokens
+    if rules.suppressed_first_ids and not min_tokens:
+        early_stops, min_tokens = list(rules.suppressed_first_ids), 1
     return SamplerOptions(
         vocab_size=vocab_size,
         temperature=min(params.temperature, _MAX_BIAS),
@@ -68,14 +83,16 @@ def sampler_options(
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         repetition_penalty=params.repetition_penalty,
-        bias_ids=list(bias),
-        bias_values=[max(-_MAX_BIAS, min(value, _MAX_BIAS)) for value in bias.values()],
+        bias_ids=[*bias, *rules.suppressed_ids],
+        bias_values=[max(-_MAX_BIAS, min(value, _MAX_BIAS)) for value in bias.values()]
+        + [-_MAX_BIAS] * len(rules.suppressed_ids),
         allowed_ids=list(allowed),
         bad_words=bad_words or [],
-        min_tokens=params.min_tokens,
-        early_stop_ids=sorted(end_ids) if params.min_tokens else [],
+        min_tokens=min_tokens,
+        early_stop_ids=early_stops,
         prompt_token_ids=prompt_token_ids if params.repetition_penalty != 1 else [],
         num_logprobs=vocab_size if params.logprobs == -1 else num_logprobs,
+        timestamps=rules.timestamps,
     )
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from octavo.sampling.timestamps import TimestampRules
+
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Masses = npt.NDArray[np.float64]
@@ -71,6 +73,7 @@ class ReferenceSampler:
     early_stop_ids: list[int] = field(default_factory=list)
     prompt_token_ids: list[int] = field(default_factory=list)
     num_logprobs: int = 0
+    timestamps: TimestampRules | None = None
     output: list[int] = field(default_factory=list)
 
     def accept(self, token: int) -> None:
@@ -94,7 +97,7 @@ class ReferenceSampler:
         return Sampled(token, float(logprobs[token]), rank, top, logprobs[top])
 
     def adjusted(self, logits: Logits) -> Logits:
-        """The logits after bias, allowed tokens, bans and penalties."""
+        """The logits after bias, allowed tokens, bans, penalties, and the rules of timestamps."""
         x = logits.copy()
         x[self.bias_ids] += np.array(self.bias_values, np.float32)
         if self.allowed_ids:
@@ -111,6 +114,8 @@ class ReferenceSampler:
         for token, count in Counter(self.output).items():
             x[token] -= np.float32(self.frequency_penalty) * np.float32(count)
             x[token] -= np.float32(self.presence_penalty)
+        if self.timestamps is not None:
+            self.timestamps.apply(x, self.output)
         return x
 
     def draw(self, adjusted: Logits) -> int:

@@ -13,6 +13,7 @@ from octavo.executor.torch import ops
 from octavo.executor.torch.sampling import DrawRow, TorchSampler, draw, uniforms
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.reference import ReferenceSampler, uniform
+from octavo.sampling.timestamps import TimestampRules
 
 MARGIN = 1e-6  # how near to a border of the cumulative distribution a draw may take the neighbour
 PROMPT, OUTPUT = [3, 1, 4, 1], [2, 0, 3, 3, 1]
@@ -45,9 +46,8 @@ def sample(target, logits, samplers, output=OUTPUT, prompt=PROMPT):
 
 
 def reference(options, seed, output=OUTPUT):
-    return ReferenceSampler(
-        **{**asdict(options), "num_logprobs": max(0, options.num_logprobs)}, seed=seed, output=output
-    )
+    given = asdict(options) | {"num_logprobs": max(0, options.num_logprobs), "timestamps": options.timestamps}
+    return ReferenceSampler(**given, seed=seed, output=output)
 
 
 def assert_possible(token, logits, options, seed, output=OUTPUT):
@@ -206,3 +206,22 @@ def test_random_numbers_are_the_reference_s():
     seeds, positions = [0, 1, 2**64 - 1, 12345], [0, 1, 77, 2**20]
     found = uniforms(np.array(seeds, np.uint64), np.array(positions, np.uint64))
     assert found.tolist() == [uniform(*pair) for pair in zip(seeds, positions, strict=True)]
+
+
+TIMES = TimestampRules(begin=40, end_of_text=35, max_initial=5)
+
+
+@pytest.mark.parametrize("output", [[], [40], [7], [42, 3], [42, 3, 47], [42, 3, 47, 47], [63, 1, 63]])
+def test_timestamps_follow_their_rules(target, output):
+    """Beside a draw that has none, and with times in the prompt, which do not count."""
+    rng = np.random.default_rng(0)
+    logits = [rng.standard_normal(64).astype(np.float32) for _ in range(4)]
+    logits[1][40:] += 3
+    logits[2][40:] -= 20
+    timed = SamplerOptions(vocab_size=64, temperature=0.0, timestamps=TIMES)
+    plain = SamplerOptions(vocab_size=64, temperature=0.0)
+    options = [timed, timed, timed, plain]
+    prompt = [39, 55, 60]
+    drawn = sample(target, logits, [TorchSampler(one, 0) for one in options], output, prompt)
+    for i, one in enumerate(options):
+        assert drawn.tokens[i] == reference(one, 0, output).draw(reference(one, 0, output).adjusted(logits[i]))

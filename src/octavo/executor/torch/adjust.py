@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def adjusts(one: DrawRow) -> bool:
     """Whether the parameters change any logit."""
     o = one.options
-    return bool(o.bias_ids or o.allowed_ids or o.bad_words) or one.num_output < o.min_tokens or _penalises(o)
+    return (
+        bool(o.bias_ids or o.allowed_ids or o.bad_words or o.timestamps)
+        or one.num_output < o.min_tokens
+        or _penalises(o)
+    )
 
 
 def _penalises(o: SamplerOptions) -> bool:
@@ -40,6 +44,39 @@ def adjust(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: M
     _ban_words(logits, asked, history)
     _add(logits, banned)
     _penalise(logits, asked, history, kernels)
+    _apply_timestamps(logits, asked, history)
+
+
+def _apply_timestamps(logits: Tensor, asked: Sequence[DrawRow], history: Tensor) -> None:
+    """`TimestampRules.apply` of many rows at once."""
+    timed = [(i, one, one.options.timestamps) for i, one in enumerate(asked) if one.options.timestamps is not None]
+    if not timed:
+        return
+    numbers = [
+        (i, one.table_row, one.num_prompt, one.num_tokens, rules.begin, rules.end_of_text, rules.max_initial)
+        for i, one, rules in timed
+    ]
+    at = to_device(numbers, torch.int64, logits.device).t()[:, :, None]
+    rows, table_rows, num_prompt, num_tokens, begin, end_of_text, max_initial = at
+    tokens = history[table_rows[:, 0], : max(one.num_tokens for _, one, _ in timed)].long()
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    is_output = (position >= num_prompt) & (position < num_tokens)
+    times = torch.where(is_output & (tokens >= begin), tokens, -1)
+    count = num_tokens - num_prompt
+
+    def is_time(back: int) -> Tensor:
+        return times.gather(1, (num_tokens - back).clamp(min=0)) >= 0
+
+    last, before = (count > 0) & is_time(1), (count < 2) | is_time(2)
+    token = torch.arange(logits.shape[1], device=logits.device)
+    is_text, latest = token < begin, times.amax(1, keepdim=True)  # time goes on: the latest is the largest
+    banned = (count == 0) & (is_text | (token > begin + max_initial))
+    banned |= last & torch.where(before, ~is_text, token < end_of_text)
+    banned |= (latest >= 0) & ~is_text & (token < latest + (~last | before).long())
+    found = logits[rows[:, 0]].masked_fill(banned, -torch.inf)
+    mass = found.masked_fill(is_text, -torch.inf).double().logsumexp(1, keepdim=True)
+    text = found.masked_fill(~is_text, -torch.inf).amax(1, keepdim=True)
+    logits[rows[:, 0]] = found.masked_fill(is_text & (mass > text), -torch.inf)
 
 
 def _add(logits: Tensor, entries: list[tuple[int, int, float]]) -> None:
