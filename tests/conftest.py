@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from octavo import _native, devices
+from stub_server import StubServer, running
 
 # Without a GPU, Triton's interpreter runs the kernels. It must be asked for before anything imports Triton.
 if not devices.driver_has_devices():
@@ -123,3 +124,15 @@ def make_llm(tiny, executor):
 @pytest.fixture
 def llm(make_llm):
     return make_llm()
+
+
+@pytest.fixture
+def stub():
+    """A server that says what it is told to; `stub_url` starts it."""
+    return StubServer()
+
+
+@pytest.fixture
+def stub_url(stub):
+    with running(stub) as url:
+        yield url

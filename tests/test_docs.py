@@ -71,7 +71,7 @@ def test_the_readme_s_commands_and_example_name_what_exists():
     from octavo.cli.main import COMMANDS
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {name.split()[0] for name in re.findall(r"^\| `octavo ([a-z ]+)", readme, re.MULTILINE)} == set(COMMANDS)
+    assert {name.split()[0] for name in re.findall(r"^\| `octavo ([a-z -]+)", readme, re.MULTILINE)} == set(COMMANDS)
     imported = re.search(r"from octavo import (.+)", readme)[1].split(", ")
     assert set(imported) <= set(octavo.__all__)
     architectures = {name for model in models.DECLARATIONS for name in model.architectures}

@@ -1,8 +1,19 @@
-"""The command in a process of its own."""
+"""The command in a process of its own, with pipes or on a terminal."""
 
+import contextlib
+import fcntl
 import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
+from collections.abc import Callable
+
+import pyte
 
 COMMAND = [sys.executable, "-m", "octavo"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
@@ -13,3 +24,66 @@ def octavo(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=60, env=ENVIRONMENT
     )
+
+
+def hear_interrupts() -> None:
+    """A shell's background jobs, and what they start, are deaf to Ctrl-C; the command must not be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Terminal:
+    """The command on a terminal of `ROWS` times `COLUMNS`, of which `lines` are what a user sees."""
+
+    ROWS, COLUMNS, SECONDS = 40, 80, 30
+
+    def __init__(self, *arguments: str):
+        self._screen = pyte.Screen(self.COLUMNS, self.ROWS)
+        self._stream = pyte.ByteStream(self._screen)
+        self._file, other = pty.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", self.ROWS, self.COLUMNS, 0, 0))
+        environment = {**ENVIRONMENT, "TERM": "xterm-256color"}
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(other)
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._file)
+
+    @property
+    def lines(self) -> list[str]:
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip().split("\n")
+
+    def wait(self, is_there: Callable[[list[str]], bool]) -> list[str]:
+        """Reads until `is_there(lines)`, and returns the lines."""
+        end = time.monotonic() + self.SECONDS
+        while not is_there(self.lines):
+            assert time.monotonic() < end, self.lines
+            if select.select([self._file], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):  # of a terminal that the command has left
+                    self._stream.feed(os.read(self._file, 1 << 16))
+        return self.lines
+
+    def type(self, keys: str) -> None:
+        os.write(self._file, keys.encode())
+
+    def leave(self) -> int:
+        """Types Ctrl-D, and returns the exit code."""
+        self.type("\x04")
+        return self.process.wait(self.SECONDS)
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C becomes SIGINT
+    hear_interrupts()

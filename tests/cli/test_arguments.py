@@ -148,7 +148,10 @@ def test_flags_without_a_meaning_are_noted_in_one_line_each(tiny, capsys):
     assert any(note.startswith("octavo: --trust-remote-code: ") for note in notes)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["pull"], ["bench", "latency"], ["bench", "throughput"]])
+HELPED = ([], ["run"], ["chat"], ["complete"], ["run-batch"], ["pull"], ["bench"])
+
+
+@pytest.mark.parametrize("command", [*HELPED, *(["bench", kind] for kind in ("latency", "throughput", "serve"))])
 def test_help_is_given_on_stdout(command, capsys):
     try:
         code = main([*command, "--help"])

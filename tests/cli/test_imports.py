@@ -7,7 +7,7 @@ import pytest
 
 from .processes import ENVIRONMENT
 
-HEAVY = {"numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "jinja2", "tqdm", "safetensors"}
+HEAVY = {"numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "jinja2", "tqdm", "safetensors", "rich"}
 
 
 def imported(code: str, *arguments: str) -> set[str]:
@@ -47,3 +47,8 @@ def test_running_a_local_model_needs_neither_torch_nor_the_hub(tiny):
 
 def test_running_without_a_conversation_needs_no_template_engine(tiny):
     assert "jinja2" not in imported(MAIN, "run", tiny, "hi", "--max-tokens", "2", "--no-chat")
+
+
+@pytest.mark.parametrize("command", [["complete", "x"], ["bench", "serve", "--num-prompts", "2"]])
+def test_a_client_of_a_server_loads_no_engine(command, stub_url):
+    assert not imported(MAIN, *command, "--url", stub_url) & (HEAVY - {"tqdm"})

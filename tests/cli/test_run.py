@@ -11,7 +11,7 @@ import pytest
 
 from octavo import LLM, SamplingParams
 
-from .processes import COMMAND, ENVIRONMENT, octavo
+from .processes import COMMAND, ENVIRONMENT, hear_interrupts, octavo
 
 GREEDY = ["--temperature", "0", "--max-tokens", "24", "--ignore-eos"]
 SUMMARY = re.compile(
@@ -123,11 +123,6 @@ def test_the_answer_ends_before_a_stop_string(tiny, answer):
     result = json.loads(octavo("run", tiny, "hi", *GREEDY, "--json", "--stop", stop).stdout)
     assert result["text"] == answer["text"][: answer["text"].index(stop)]
     assert result["stop_reason"] == stop
-
-
-def hear_interrupts() -> None:
-    """A shell's background jobs, and what they start, are deaf to Ctrl-C; the command must not be."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

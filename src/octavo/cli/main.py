@@ -15,8 +15,11 @@ from octavo.errors import OctavoError
 COMMANDS = {
     "run": "answer a prompt, streamed as it is made",
     "serve": "answer requests over HTTP, with OpenAI's API",
+    "chat": "talk with a model in the terminal, here or on a server",
+    "complete": "continue a text, here or on a server",
+    "run-batch": "answer the requests of a file in OpenAI's batch format",
     "pull": "fetch a model ahead of time, and print where it is",
-    "bench": "measure latency or throughput on this machine",
+    "bench": "measure latency and throughput, of this machine or of a server",
 }
 
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the latter as a shell reports SIGINT and SIGPIPE
@@ -47,7 +50,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"octavo {__version__}")
         return 0
     name = choose("octavo", COMMANDS, argv)
-    return 0 if name is None else import_module(f"octavo.cli.{name}").main(argv[1:])
+    return 0 if name is None else import_module(f"octavo.cli.{name.replace('-', '_')}").main(argv[1:])
 
 
 def choose(prog: str, commands: Mapping[str, str], argv: Sequence[str]) -> str | None:

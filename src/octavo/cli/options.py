@@ -125,7 +125,7 @@ def take_model(args: argparse.Namespace, given: str | None) -> None:
 
 
 _TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS, *SERVER_FLAGS)
-_NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, "logprobs"})
+_NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, "logprobs", "url"})
 _RARE = "|".join(name for name in _NAMES if "_" in name)
 # An option's name: at the beginning, as errors and notes have it, or anywhere if it can't be a common word.
 _MENTION = re.compile(rf"^({'|'.join(_NAMES)})(?:=True(?=:)|=| (?=must ))|(?<![\w/.'-])({_RARE})(?![\w/.'-])=?")

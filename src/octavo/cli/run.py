@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.flag import as_flag
+from octavo.cli.inputs import checked_sampling, read_prompt
 from octavo.cli.options import (
     MODEL_HELP,
     SAMPLING_FLAGS,
     add_engine_flags,
     add_flags,
     engine_options,
-    options_of,
     report_notes,
     take_model,
 )
 from octavo.cli.parser import Parser, UsageError
-from octavo.errors import PromptError
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
@@ -33,7 +32,7 @@ DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # where neith
 def main(argv: Sequence[str]) -> int:
     args = _parser().parse(argv)
     text = _read_arguments(args)
-    sampling = _sampling(args)
+    sampling = checked_sampling(args, "seed", "logprobs")
     report_notes()
 
     from octavo.llm import LLM
@@ -85,15 +84,7 @@ def _read_arguments(args: argparse.Namespace) -> str:
         raise UsageError("--logprobs needs --json")
     if args.system is not None and args.chat is False:
         raise UsageError("--system needs a conversation, leave out --no-chat")
-    text: str = args.words[-1]
-    if text == "-":
-        try:
-            text = sys.stdin.buffer.read().decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise PromptError(f"stdin is not UTF-8: {error.reason} at byte {error.start}") from None
-    if not text:
-        raise PromptError("the prompt is empty; it must have at least one token")
-    return text
+    return read_prompt(args.words[-1])
 
 
 def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
@@ -102,16 +93,6 @@ def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
         return text
     system = [] if args.system is None else [{"role": "system", "content": args.system}]
     return llm.chat_prompt([*system, {"role": "user", "content": text}])
-
-
-def _sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """The sampling parameters that were typed, checked before a model is loaded."""
-    from octavo.sampling_params import SamplingParams
-
-    given = options_of(args, SAMPLING_FLAGS)
-    given |= {name: getattr(args, name) for name in ("seed", "logprobs") if hasattr(args, name)}
-    SamplingParams(**{"max_tokens": None, **given})
-    return given
 
 
 def _params(llm: LLM, given: dict[str, Any]) -> SamplingParams:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octavo.cli.main import choose
+from octavo.cli.bench import KINDS
 from octavo.cli.options import (
     MODEL_HELP,
     SAMPLING_FLAGS,
@@ -32,18 +32,12 @@ if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.request import RequestOutput
 
-KINDS = {
-    "latency": "one batch at a time: time to the first token, between tokens, and in all",
-    "throughput": "many requests at once: tokens and requests per second",
-}
 SAMPLING = [flag for flag in SAMPLING_FLAGS if flag.name in ("temperature", "top_p", "top_k", "min_p")]
 Json = dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> int:
-    kind = choose("octavo bench", KINDS, argv)
-    if kind is None:
-        return 0
+    kind = argv[0]
     args = _parser(kind).parse(argv[1:])
     take_model(args, args.given)
     _check_writable(args.output_json)

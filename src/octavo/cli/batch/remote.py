@@ -1,0 +1,53 @@
+"""Answers of a batch from a server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from octavo.cli.batch.lines import Line
+from octavo.cli.batch.output import Reply
+from octavo.client.api import ApiClient, ApiError
+from octavo.client.framing import ConnectionFailed
+
+TRIES = 6
+LATER = (408, 409, 429, 500, 502, 503, 504)  # what may go better in a while
+
+
+class RemoteBatch:
+    """Sends each request as it is, many at a time; where a body names no model, `model` is put in."""
+
+    def __init__(self, client: ApiClient, model: str, concurrency: int):
+        self._client, self._model = client, model
+        self.concurrency = concurrency
+
+    async def answer(self, line: Line) -> Reply:
+        """Waits and tries again where the server is busy. Raises ConnectionFailed if it stays away."""
+        body = {"model": self._model, **line.body}
+        for attempt in range(TRIES):
+            is_last = attempt == TRIES - 1
+            pause = min(30.0, 0.5 * 2**attempt)
+            try:
+                answer = await self._client.call("POST", line.url, body)
+                return Reply(200, answer, str(answer.get("id", "")))
+            except ApiError as error:
+                if is_last or error.status not in LATER:
+                    return Reply(error.status, _body(error.body), error.headers.get("x-request-id", ""))
+                pause = max(pause, _seconds(error.headers.get("retry-after")))
+            except ConnectionFailed:
+                if is_last:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _body(body: Any) -> Any:
+    return body if isinstance(body, dict) else {"error": {"message": str(body)}}
+
+
+def _seconds(text: str | None) -> float:
+    """Of a Retry-After; dates are not understood."""
+    return min(60.0, float(text)) if text is not None and text.isascii() and text.isdigit() else 0.0

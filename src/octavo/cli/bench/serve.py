@@ -1,0 +1,276 @@
+"""`octavo bench serve --url URL`: load on any OpenAI-compatible server, and what its clients would feel.
+
+Flags have vLLM's names where it has them. The client imports nothing heavy: it shares the machine with the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from octavo.cli.bench import KINDS
+from octavo.cli.bench.figures import OBJECTIVES
+from octavo.cli.bench.workload import Sample
+from octavo.cli.options import positive
+from octavo.cli.parser import Parser, UsageError
+from octavo.cli.remote import add_server_flags, api_key
+from octavo.client.api import CHAT, COMPLETIONS, ApiClient, ApiError, Json
+
+BUSY = 0.8  # share of a core from which on the client may be what is measured
+
+
+def main(argv: Sequence[str]) -> int:
+    import asyncio
+
+    args = _parser().parse(argv[1:])
+    _check(args)
+    document, measured = asyncio.run(_bench(args))
+
+    from octavo.cli.bench.figures import table
+
+    print(table(document))
+    if args.json is not None:
+        args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for file in args.picture:
+        from octavo.cli.bench.picture import write_picture
+
+        write_picture(file, document, measured)
+    return 0 if document["results"]["completed"] else 2
+
+
+def _parser() -> Parser:
+    parser = Parser("octavo bench serve", "--url URL [flags]", f"Puts {KINDS['serve']}.")
+    add_server_flags(parser, required=True)
+    server = parser.add_argument_group("requests")
+    server.add_argument("--model", metavar="NAME", default=None, help="what the server calls it (its first)")
+    which = "completions, or chat completions"
+    server.add_argument("--backend", choices=["openai", "vllm", "openai-chat"], default="openai", help=which)
+    server.add_argument("--endpoint", metavar="PATH", default=None, help=f"another path than {COMPLETIONS} or {CHAT}")
+    server.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of the sampling (0)")
+    toggle = argparse.BooleanOptionalAction
+    full = "outputs of full length; by default for random prompts"
+    server.add_argument("--ignore-eos", action=toggle, default=None, help=full)
+    server.add_argument("--timeout", type=_number, default=600.0, metavar="SECONDS", help="for one request (600)")
+    _add_load_flags(parser)
+    _add_workload_flags(parser)
+    group = parser.add_argument_group("results")
+    goals = "objectives in ms, as ttft:250 tpot:60 e2el:5000: how many requests keep all of them"
+    group.add_argument("--goodput", nargs="+", type=_objective, default=[], metavar="NAME:MS", help=goals)
+    group.add_argument(
+        "--json", "--output-json", "--result-filename", type=Path, default=None, metavar="FILE", help="all numbers"
+    )
+    picture = "the distributions, as .png, .svg or .html; may be repeated"
+    group.add_argument("--picture", action="append", type=Path, default=[], metavar="FILE", help=picture)
+    return parser
+
+
+def _add_load_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("load")
+    group.add_argument("--num-prompts", type=positive, default=100, metavar="N", help="requests (100)")
+    rate = "requests per second; inf, the default, sends all at once"
+    group.add_argument("--request-rate", type=_number, default=math.inf, metavar="R", help=rate)
+    bursts = "1, the default, is a Poisson process; less is burstier, more is more even"
+    group.add_argument("--burstiness", type=_number, default=1.0, metavar="B", help=bursts)
+    group.add_argument("--max-concurrency", type=positive, default=None, metavar="N", help="requests at a time")
+    group.add_argument("--num-warmups", type=_natural, default=0, metavar="N", help="requests before those (0)")
+
+
+def _add_workload_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("workload")
+    names = "random; custom: lines of a file, JSON with `prompt` and `output_len`, or text; or sharegpt"
+    group.add_argument("--dataset-name", choices=["random", "custom", "sharegpt"], default="random", help=names)
+    group.add_argument("--dataset-path", type=Path, default=None, metavar="FILE", help="for custom and sharegpt")
+    sizes = "tokens of a random prompt (128)"
+    group.add_argument("--random-input-len", "--input-len", type=positive, default=128, metavar="N", help=sizes)
+    outputs = "tokens of an output (128; for sharegpt as long as the conversation's answer)"
+    aliases = ("--output-len", "--custom-output-len", "--sharegpt-output-len")
+    group.add_argument("--random-output-len", *aliases, type=positive, default=None, metavar="N", help=outputs)
+    ratio = "lengths vary by this share up and down (0)"
+    group.add_argument("--random-range-ratio", type=_share, default=0.0, metavar="R", help=ratio)
+    prefix = "tokens before those that all prompts share (0)"
+    group.add_argument("--random-prefix-len", type=_natural, default=0, metavar="N", help=prefix)
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals (0)")
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.url is None:
+        raise UsageError("octavo bench serve needs --url, as --url http://127.0.0.1:8000")
+    if (args.dataset_name == "random") != (args.dataset_path is None):
+        given = "given" if args.dataset_path else "missing"
+        raise UsageError(f"--dataset-path is {given}: custom and sharegpt need it, random does not")
+    for flag, files in {"--json": [args.json] if args.json else [], "--picture": args.picture}.items():
+        for file in files:
+            if file.is_dir() or not os.access(file.parent, os.W_OK):
+                raise UsageError(f"{flag} {str(file)!r}: can't be written there")
+    if args.picture:
+        from octavo.cli.bench.picture import check_kind
+
+        for file in args.picture:
+            check_kind(file)
+
+
+async def _bench(args: argparse.Namespace) -> tuple[Json, list[Any]]:
+    from tqdm import tqdm
+
+    from octavo.cli.bench.figures import summarize
+    from octavo.cli.bench.load import Measured, Target, run_load
+    from octavo.cli.bench.workload import arrivals
+
+    client = ApiClient(args.url, api_key(args))
+    try:
+        model = args.model or (await client.models())[0]["id"]
+        path = args.endpoint or (CHAT if args.backend == "openai-chat" else COMPLETIONS)
+        all_samples, more = await _settle(client, path, model, args)
+        samples, warmups = all_samples[: args.num_prompts], all_samples[args.num_prompts + 1 :]
+        target = Target(client, path, {**_fields(model, args), **more}, args.timeout)
+        await run_load(target, warmups, [0.0] * len(warmups), None, lambda _: None)
+        with tqdm(total=len(samples), unit="req", disable=not sys.stderr.isatty()) as bar:
+
+            def on_end(_: Measured) -> None:
+                bar.update()
+
+            begin, due = time.process_time(), arrivals(len(samples), args.request_rate, args.burstiness, args.seed)
+            measured = await run_load(target, samples, due, args.max_concurrency, on_end)
+            cpu_seconds = time.process_time() - begin
+    finally:
+        client.close()
+    goodput = dict(args.goodput)
+    results = summarize(measured, goodput, cpu_seconds)
+    if results["client_cpu_share"] > BUSY:
+        _say(f"this client used {results['client_cpu_share']:.0%} of a core: it may be what was measured")
+    return _describe(args, client, model, path, samples, more, results), measured
+
+
+async def _settle(client: ApiClient, path: str, model: str, args: argparse.Namespace) -> tuple[list[Sample], Json]:
+    """The samples, and the fields, that the server takes: it is asked with a first request, of one token.
+
+    After --num-prompts samples come the one of that request and those of the warm-up, so that no cache has seen the
+    others. Where token ids or ignore_eos are refused, the load does without, and says so. Raises ApiError.
+    """
+    wants_full = args.ignore_eos if args.ignore_eos is not None else args.dataset_name == "random"
+    can_be_ids = args.dataset_name == "random" and not path.endswith(CHAT)
+    ways = [(can_be_ids, wants_full), (False, wants_full), (False, False)]
+    for i, (as_ids, full) in enumerate(ways):
+        samples, more = _samples(args, as_ids), {"ignore_eos": True} if full else {}
+        try:
+            await _ask(client, path, {**_fields(model, args), **more}, samples[args.num_prompts])
+        except ApiError as error:
+            if error.status not in (400, 422) or i == len(ways) - 1 or (args.ignore_eos and not ways[i + 1][1]):
+                raise
+            continue
+        if can_be_ids and not as_ids:
+            _say("the server takes no token ids as prompts: prompts are text, of about as many tokens")
+        if wants_full and not full:
+            _say("the server takes no ignore_eos: outputs may be shorter than asked for")
+        return samples, more
+    raise AssertionError
+
+
+async def _ask(client: ApiClient, path: str, fields: Json, sample: Sample) -> None:
+    from octavo.cli.bench.load import Target
+
+    body = {**Target(client, path, fields, 0.0).body(sample), "max_tokens": 1}
+    async for _ in client.stream(path, body):
+        pass
+
+
+def _fields(model: str, args: argparse.Namespace) -> Json:
+    return {"model": model, "temperature": args.temperature, "stream_options": {"include_usage": True}}
+
+
+def _samples(args: argparse.Namespace, as_ids: bool) -> list[Sample]:
+    from octavo.cli.bench.workload import file_samples, random_samples, sharegpt_samples
+
+    output_len, number = args.random_output_len or 128, args.num_prompts + 1 + args.num_warmups
+    if args.dataset_name == "custom":
+        return file_samples(args.dataset_path, number, output_len)
+    if args.dataset_name == "sharegpt":
+        return sharegpt_samples(args.dataset_path, number, args.random_output_len, args.seed)
+    sizes = (args.random_input_len, output_len, args.random_range_ratio, args.random_prefix_len)
+    return random_samples(number, *sizes, args.seed, as_ids)
+
+
+def _describe(
+    args: argparse.Namespace,
+    client: ApiClient,
+    model: str,
+    path: str,
+    samples: Sequence[Sample],
+    more: Json,
+    results: Json,
+) -> Json:
+    """The document of benchmarks/schema.md. The machine is left out: the server's is not known."""
+    from datetime import UTC, datetime
+
+    from octavo import __version__
+
+    is_random = args.dataset_name == "random"
+    workload = {
+        "dataset": args.dataset_name,
+        "num_prompts": len(samples),
+        "input_len": args.random_input_len if is_random else None,
+        "output_len": args.random_output_len or (128 if args.dataset_name != "sharegpt" else None),
+        "range_ratio": args.random_range_ratio if is_random else None,
+        "prefix_len": args.random_prefix_len if is_random else None,
+        "prompts_as": "text" if isinstance(samples[0].prompt, str) else "token ids",
+        "request_rate": args.request_rate if math.isfinite(args.request_rate) else None,
+        "burstiness": args.burstiness if math.isfinite(args.request_rate) else None,
+        "max_concurrency": args.max_concurrency,
+        "temperature": args.temperature,
+        "ignore_eos": bool(more),
+        "seed": args.seed,
+    }
+    return {
+        "schema": "octavo-bench/1",
+        "kind": "serve",
+        "octavo": __version__,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "url": f"{client.address}{path}",
+        "model": {"name": model},
+        "workload": workload,
+        "results": results,
+    }
+
+
+def _say(text: str) -> None:
+    print(f"octavo: {text}", file=sys.stderr)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got {text!r}")
+    return value
+
+
+def _objective(text: str) -> tuple[str, float]:
+    name, _, limit = text.partition(":")
+    if name not in OBJECTIVES:
+        raise argparse.ArgumentTypeError(f"must be {', '.join(OBJECTIVES)} and milliseconds, as ttft:250, got {text!r}")
+    return name, _number(limit)

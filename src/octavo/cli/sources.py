@@ -1,0 +1,147 @@
+"""Where answers come from: an engine in this process, or a server. Chat and completion see no difference."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from octavo.cli.options import engine_options
+from octavo.cli.remote import api_key
+from octavo.errors import OctavoError
+
+if TYPE_CHECKING:
+    from octavo.client.api import ApiClient
+    from octavo.engine.async_llm import AsyncLLM
+    from octavo.engine.inputs import Prompt
+
+MAX_TOKENS = 1024  # of an answer, where neither user nor model says otherwise
+Messages = Sequence[Mapping[str, str]]
+
+
+class Piece(NamedTuple):
+    """What is new in an answer; the last piece says why it ended."""
+
+    text: str
+    finish_reason: str | None = None
+
+
+class TooLongError(OctavoError):
+    """A prompt and the room for its answer do not fit into the model's context."""
+
+
+class Source(Protocol):
+    """One model. `chat` and `complete` raise TooLongError, or another OctavoError if the request can't be answered."""
+
+    name: str
+
+    def chat(self, messages: Messages) -> AsyncIterator[Piece]: ...
+
+    def complete(self, text: str) -> AsyncIterator[Piece]: ...
+
+    def close(self) -> None: ...
+
+
+class LocalSource:
+    """An engine of its own thread, so that Ctrl-C never meets it in the middle of a step."""
+
+    def __init__(self, options: Mapping[str, Any], sampling: Mapping[str, Any]):
+        """`options` are the engine's, `sampling` the parameters that were typed. Raises OctavoError."""
+        from octavo.cli.run import DEFAULTS
+        from octavo.engine.async_llm import AsyncLLM
+        from octavo.engine.defaults import default_sampling_params
+        from octavo.sampling_params import RequestOutputKind
+
+        self.llm: AsyncLLM = AsyncLLM(**{"max_num_seqs": 1, **options})
+        model = self.llm.model
+        self.name = model.name
+        self.params = default_sampling_params(model, sampling, {**DEFAULTS, "max_tokens": MAX_TOKENS})
+        if "max_tokens" not in sampling:
+            self.params.max_tokens = _room(self.params.max_tokens or MAX_TOKENS, model.max_model_len, sampling)
+        self.params.output_kind = RequestOutputKind.DELTA
+
+    async def chat(self, messages: Messages) -> AsyncIterator[Piece]:
+        from octavo.engine.inputs import Prompt
+        from octavo.text.chat import ChatEncoder
+
+        rendered = ChatEncoder(self.llm.model.tokenizer, self.llm.model.chat_template).encode(messages)
+        async for piece in self._answer(Prompt(rendered.text, rendered.token_ids)):
+            yield piece
+
+    async def complete(self, text: str) -> AsyncIterator[Piece]:
+        from octavo.engine.inputs import Prompt
+
+        async for piece in self._answer(Prompt(text, self.llm.model.tokenizer.encode(text))):
+            yield piece
+
+    async def _answer(self, prompt: Prompt) -> AsyncIterator[Piece]:
+        length, room, limit = len(prompt.token_ids), self.params.max_tokens or 1, self.llm.model.max_model_len
+        if length + room > limit:
+            raise TooLongError(f"{length} tokens and up to {room} of an answer do not fit into a context of {limit}")
+        async for output in self.llm.generate(prompt, self.params):
+            yield Piece(output.outputs[0].text, output.outputs[0].finish_reason)
+
+    def close(self) -> None:
+        self.llm.close()
+
+
+class RemoteSource:
+    """A model of a server. What was not typed is the server's to decide."""
+
+    def __init__(self, client: ApiClient, card: Mapping[str, Any], sampling: Mapping[str, Any]):
+        self.client, self.name = client, str(card["id"])
+        limit = card.get("max_model_len")
+        room = {"max_tokens": _room(MAX_TOKENS, limit, sampling)} if isinstance(limit, int) else {}
+        self._fields = {"model": self.name, **room, **sampling}
+
+    @classmethod
+    async def open(cls, url: str, api_key: str | None, model: str | None, sampling: Mapping[str, Any]) -> RemoteSource:
+        """Asks the server what it serves; `model` may be any name that it knows. Raises OctavoError."""
+        from octavo.client.api import ApiClient
+
+        client = ApiClient(url, api_key)
+        try:
+            cards = await client.models()
+        except BaseException:
+            client.close()
+            raise
+        card = next((card for card in cards if card["id"] == model), {"id": model} if model else cards[0])
+        return cls(client, card, sampling)
+
+    async def chat(self, messages: Messages) -> AsyncIterator[Piece]:
+        from octavo.client.api import CHAT
+
+        async for piece in self._answer(CHAT, {"messages": list(messages)}):
+            yield piece
+
+    async def complete(self, text: str) -> AsyncIterator[Piece]:
+        from octavo.client.api import COMPLETIONS
+
+        async for piece in self._answer(COMPLETIONS, {"prompt": text}):
+            yield piece
+
+    async def _answer(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Piece]:
+        from octavo.client.api import ApiError, finish_of, text_of
+
+        try:
+            async for chunk in self.client.stream(path, {**self._fields, **body}):
+                yield Piece(text_of(chunk.json), finish_of(chunk.json))
+        except ApiError as error:
+            raise TooLongError(error.reason) if error.is_too_long else error from None
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def _room(wanted: int, context: int, sampling: Mapping[str, Any]) -> int:
+    """Tokens of an answer: half of the context at most, as the other half is for the conversation."""
+    least: int = sampling.get("min_tokens", 1)
+    return max(1, least, min(wanted, context // 2))
+
+
+async def open_source(args: argparse.Namespace, sampling: Mapping[str, Any]) -> Source:
+    """What --url names, or else an engine. Raises OctavoError."""
+    if args.url is None:
+        return LocalSource(engine_options(args), sampling)
+    more = {"seed": args.seed} if hasattr(args, "seed") else {}
+    return await RemoteSource.open(args.url, api_key(args), getattr(args, "model", None), {**sampling, **more})
