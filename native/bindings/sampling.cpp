@@ -56,6 +56,7 @@ void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature,
       .allowed_ids = std::move(allowed_ids),
       .early_stop_ids = std::move(early_stop_ids),
       .bad_words = std::move(bad_words),
+      .timestamps = {},
   };
   if (timestamps) {
     const auto [begin, end_of_text, max_initial] = *timestamps;
@@ -76,8 +77,7 @@ void bind_sampling(nb::module_& m) {
            "top_k"_a = 0, "min_p"_a = 0.0, "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,
            "repetition_penalty"_a = 1.0f, "seed"_a = 0, "bias_ids"_a = Ids(), "bias_values"_a = std::vector<float>(),
            "allowed_ids"_a = Ids(), "bad_words"_a = std::vector<Ids>(), "min_tokens"_a = 0, "early_stop_ids"_a = Ids(),
-           "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1, "timestamp_begin"_a = -1, "end_of_text"_a = 0,
-           "max_initial_timestamp"_a = 0)
+           "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1, "timestamps"_a = nb::none())
       .def("accept", &SequenceSampler::accept, "token"_a, "Appends a token to the output.")
       .def("fork", &SequenceSampler::fork, "seed"_a, "A copy with the same history and another random stream.")
       .def_prop_ro("num_output", &SequenceSampler::num_output);
