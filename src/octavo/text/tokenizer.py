@@ -43,9 +43,9 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Reads a checkpoint: tokenizer.json or tokenizer.model, their configs, and the chat template.
+        """Reads a checkpoint: tokenizer.json, tokenizer.model or Whisper's files, their configs, and the chat template.
 
-        Raises ModelLoadError if neither file is there, or one is malformed.
+        Raises ModelLoadError if none of them is there, or one is malformed.
         """
         from octavo.text.tokenizer_files import read_directory
 

@@ -6,12 +6,13 @@ The rules follow transformers' `PreTrainedTokenizerFast` (`TokenizersBackend` si
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from octavo.errors import ModelLoadError
 from octavo.text.parts import TokenizerParts, loading
@@ -20,6 +21,8 @@ _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 # Classes of transformers that put BOS and EOS around a text as their config says; DeepSeek, too, is a
 # "LlamaTokenizer".
 _LLAMA_LIKE = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")
+_TIMESTAMP = re.compile(r"<\|[0-9]+\.[0-9]{2}\|>")
+_WHISPER_FRAME = ("<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -48,11 +51,39 @@ def read_directory(path: Path) -> TokenizerParts:
         # Such a file has no post-processor; Hugging Face's Llama class adds BOS unless told otherwise.
         add_bos = model.is_bpe if add_bos is None else add_bos
         add_eos = not model.is_bpe if add_eos is None else add_eos
+    elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        backend = _whisper_backend(path, config)
+        add_bos = add_eos = None
     else:
-        raise ModelLoadError(path, "tokenizer", "there is neither a tokenizer.json nor a tokenizer.model")
+        raise ModelLoadError(path, "tokenizer", "there is no tokenizer.json, no tokenizer.model, and no Whisper files")
     with loading(path / "tokenizer_config.json", "added tokens"):
         _add_missing_tokens(backend, path / "tokenizer_config.json", config, named)
     return TokenizerParts(backend, named, add_bos, add_eos, _chat_templates(path, config))
+
+
+def _whisper_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    """The tokenizer of a Whisper from before tokenizer.json: GPT-2's, and control tokens after its vocabulary."""
+    if (kind := config.get("tokenizer_class")) not in ("WhisperTokenizer", "WhisperTokenizerFast"):
+        reason = f"vocab.json and merges.txt are read for WhisperTokenizer only, not {kind!r:.60}; save tokenizer.json"
+        raise ModelLoadError(path / "tokenizer_config.json", "tokenizer_class", reason)
+    with loading(path / "vocab.json", "vocabulary"):
+        backend = tokenizers.Tokenizer(models.BPE.from_file(str(path / "vocab.json"), str(path / "merges.txt")))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    file = path / "added_tokens.json"
+    added = _read_json(file)
+    if not all(type(i) is int for i in added.values()):
+        raise ModelLoadError(file, "tokens", "must map tokens to ids")
+    texts = sorted(added, key=lambda text: added[text])
+    backend.add_tokens([AddedToken(text, normalized=False, special=not _TIMESTAMP.fullmatch(text)) for text in texts])
+    for text in texts:
+        if (place := backend.token_to_id(text)) != added[text]:
+            raise ModelLoadError(file, text[:80], f"has id {added[text]}, but its place is {place}")
+    frame = [(text, backend.token_to_id(text)) for text in _WHISPER_FRAME]
+    with loading(file, " ".join(_WHISPER_FRAME)):
+        single = f"{_WHISPER_FRAME[0]} {_WHISPER_FRAME[1]} $A {_WHISPER_FRAME[2]}"
+        backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=frame)
+    return backend
 
 
 def _read_json(file: Path) -> dict[str, Any]:
