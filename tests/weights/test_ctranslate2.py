@@ -216,7 +216,6 @@ def test_the_configuration_follows_from_tensors_settings_and_the_other_files(tmp
         "activation_function": "gelu",
         "scale_embedding": False,
         "tie_word_embeddings": True,
-        "torch_dtype": "float16",
         "d_model": WIDTH,
         "vocab_size": len(TOKENS),
         "num_mel_bins": MELS,
