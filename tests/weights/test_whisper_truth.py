@@ -38,8 +38,7 @@ def words(text: str) -> list[str]:
 
 def transformers_whisper(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
     """The checkpoint as transformers runs it, in float32."""
-    config = {name: value for name, value in checkpoint.config.items() if name != "torch_dtype"}
-    model = WhisperForConditionalGeneration(WhisperConfig(**config)).eval()
+    model = WhisperForConditionalGeneration(WhisperConfig(**checkpoint.config)).eval()
     weights = {name: torch.from_numpy(dequantize(tensor)) for name, tensor in checkpoint.tensors.items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert missing == ["proj_out.weight"]

@@ -19,6 +19,7 @@ from octavo.weights.ctranslate2_file import Array, read_ctranslate2
 from octavo.weights.tensor import FORMATS, StoredTensor
 
 _REVISION = 3  # earlier ones meant another activation by the same number
+_SMALLEST_SCALE = 1e-36  # what is divided by a smaller one may be infinite in float32
 _PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "encodings": "weight"}
 _OUTER_NAMES = {
     "encoder/conv1": "model.encoder.conv1",
@@ -103,8 +104,8 @@ class CTranslate2Checkpoint:
             reason = f"is {scale.dtype} of shape {list(scale.shape)}, not F32 with one scale for each row of {name}"
             raise self._error(f"{name}_scale", reason)
         scales = np.frombuffer(scale.data.tobytes(), "<f4")
-        if not (np.isfinite(scales).all() and (scales > 0).all()):
-            raise self._error(f"{name}_scale", "has scales that are not finite and positive")
+        if not (np.isfinite(scales).all() and scales.min() > _SMALLEST_SCALE):
+            raise self._error(f"{name}_scale", "has scales that are not finite and positive, or too small")
         values = array.data.view(np.int8).reshape(len(scales), -1) / scales[:, None]
         values.flags.writeable = False
         return Array("F32", array.shape, values.reshape(-1).view(np.uint8))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,6 @@ _CONFIG_KEYS = {
     "lang_ids": None,
     "multi_query_attention": None,
 }
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def whisper_config(
@@ -76,7 +76,6 @@ def whisper_config(
         "decoder_attention_heads": decoder_heads,
         "encoder_ffn_dim": _shape(file, tensors, "model.encoder.layers.0.fc1.weight", 2)[0],
         "decoder_ffn_dim": _shape(file, tensors, "model.decoder.layers.0.fc1.weight", 2)[0],
-        "torch_dtype": _DTYPES[tensors["model.decoder.embed_tokens.weight"].format],
     }
     return config | _vocabulary_config(directory, vocab_size) | _generation_config(directory, config)
 
@@ -163,19 +162,17 @@ def _generation_config(directory: Path, config: Mapping[str, Any]) -> dict[str, 
         if key == "multi_query_attention" and value is not False:
             raise ModelLoadError(file, key, "is not supported")
     for key in ("suppress_ids", "suppress_ids_begin"):
-        if not _are_indices(given.get(key, []), config["vocab_size"]):
+        if not _are_below(given.get(key, []), repeat(config["vocab_size"])):
             raise ModelLoadError(file, key, f"must be a list of tokens of a vocabulary of {config['vocab_size']}")
     heads = given.get("alignment_heads", [])
     shape = (config["decoder_layers"], config["decoder_attention_heads"])
-    if not isinstance(heads, list) or not all(_are_indices(head, *shape) and len(head) == 2 for head in heads):
+    if not isinstance(heads, list) or not all(_are_below(head, shape) and len(head) == 2 for head in heads):
         reason = f"must be pairs of one of {shape[0]} layers and one of its {shape[1]} heads"
         raise ModelLoadError(file, "alignment_heads", reason)
     return {renamed: given[key] for key, renamed in _CONFIG_KEYS.items() if renamed and key in given}
 
 
-def _are_indices(values: Any, *limits: int) -> bool:
-    """Whether it is a list of integers, each below its limit; the last limit is that of all others."""
-    if not isinstance(values, list):
-        return False
-    bounds = [*limits, *limits[-1:] * len(values)]
-    return all(type(value) is int and 0 <= value < bound for value, bound in zip(values, bounds, strict=False))
+def _are_below(values: Any, limits: Iterable[int]) -> bool:
+    """Whether it is a list of natural numbers, each below its limit."""
+    pairs = zip(values, limits, strict=False) if isinstance(values, list) else [(None, 0)]
+    return all(type(value) is int and 0 <= value < limit for value, limit in pairs)
