@@ -162,7 +162,8 @@ async def _settle(client: ApiClient, path: str, model: str, args: argparse.Names
         try:
             await _ask(client, path, {**_fields(model, args), **more}, samples[args.num_prompts])
         except ApiError as error:
-            if error.status not in (400, 422) or i == len(ways) - 1 or (args.ignore_eos and not ways[i + 1][1]):
+            # Some servers answer 500 to what they do not know.
+            if error.status not in (400, 422, 500) or i == len(ways) - 1 or (args.ignore_eos and not ways[i + 1][1]):
                 raise
             continue
         if can_be_ids and not as_ids:
