@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
 from octavo.engine.defaults import default_sampling_params
@@ -18,6 +18,9 @@ from octavo.sampling_params import BeamSearchParams, RequestOutputKind, Sampling
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from octavo.speech.result import Transcription
 
 
 class LLM:
@@ -139,6 +142,38 @@ class LLM:
         )
         return Prompt(rendered.text, rendered.token_ids)
 
+    def transcribe(self, audio: Any, *, use_tqdm: bool = False, **options: Any) -> Transcription | list[Transcription]:
+        """What is said in an audio, or in each of a list of them; they are read side by side.
+
+        An audio is a path, a file's bytes, a binary file object, an array of samples at 16 kHz, or (array, rate).
+        `options` are those of `TranscribeOptions`, such as `language`, `task`, `prompt`, `timestamps` and
+        `temperature`.
+
+        Raises UnsupportedError if it is no model of speech, ParameterError for bad options, AudioError for an audio
+        that can't be decoded.
+        """
+        from octavo.speech.offline import run_readings
+        from octavo.speech.reading import Reading, TranscribeOptions
+        from octavo.speech.sources import chunks_of
+
+        several = isinstance(audio, list) and not all(isinstance(item, float | int) for item in audio)
+        asked = TranscribeOptions(**options)
+        readings = [Reading(self.model, chunks_of(item), asked) for item in (audio if several else [audio])]
+        ids: list[str] = []
+
+        def submit(prompt: Prompt, params: SamplingParams) -> str:
+            ids.append(str(next(self._ids)))
+            self.engine.submit(ids[-1], prompt, params)
+            return ids[-1]
+
+        try:
+            run_readings(readings, submit, self._step)
+        finally:
+            for request_id in ids:
+                self.engine.abort(request_id)
+        results = [reading.result() for reading in readings]
+        return results if several else results[0]
+
     def beam_search(self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False) -> list[RequestOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
         if params.temperature != 0:
@@ -160,7 +195,7 @@ class LLM:
         params = (sampling_params or self.get_default_sampling_params()).clone()
         params.output_kind = RequestOutputKind.DELTA
         request_id = str(next(self._ids))
-        checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
+        checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer, self.model.speech)
         self.engine.submit(request_id, checked, params)
         inbox = self._streams[request_id] = deque()
         finished = False
@@ -214,7 +249,11 @@ class LLM:
                 final = param.clone()
                 final.output_kind = RequestOutputKind.FINAL_ONLY
                 try:
-                    checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer)
+                    checked = (
+                        prompt
+                        if isinstance(prompt, Prompt)
+                        else read_prompt(prompt, self.model.tokenizer, self.model.speech)
+                    )
                     self.engine.submit(request_id, checked, final, priority)
                 except RequestError as error:
                     outputs[request_id] = _failed(request_id, prompt, error)

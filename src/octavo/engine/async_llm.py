@@ -68,7 +68,7 @@ class AsyncLLM:
         checked = prompt
         if not isinstance(prompt, Prompt):
             loop = asyncio.get_running_loop()
-            checked = await loop.run_in_executor(None, read_prompt, prompt, self.model.tokenizer)
+            checked = await loop.run_in_executor(None, read_prompt, prompt, self.model.tokenizer, self.model.speech)
         stream = self.open_stream()
         stream.submit(request_id or self.driver.new_id(), checked, params, priority)
         try:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from octavo.engine.inputs import Prompt, check_prompt
 from octavo.engine.job import BeamJob, Job, SamplingJob
 from octavo.engine.loading import LoadedModel
+from octavo.engine.speech import SpeechJob
 from octavo.errors import NumericalError, OctavoError, ParameterError, PromptError
 from octavo.executor.base import Draw, StepResult
-from octavo.request import UNKNOWN_TOKEN, Chunk, Request, RequestOutput, StepPlan
+from octavo.request import UNKNOWN_TOKEN, Chunk, Request, RequestOutput, Status, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
@@ -31,7 +32,7 @@ class _Flight:
     plan: StepPlan
     draws: list[Draw] = field(default_factory=list)
     drawn: list[tuple[SamplingJob, Chunk, range]] = field(default_factory=list)  # the range is of draws
-    beams: dict[BeamJob, list[tuple[Chunk, int]]] = field(default_factory=dict)  # chunks with their numbers
+    for_jobs: dict[Job, list[tuple[Chunk, int]]] = field(default_factory=dict)  # chunks of jobs that want logits
     wants_prompt_logits: bool = False
     result: StepResult | None = None
 
@@ -39,7 +40,7 @@ class _Flight:
     def can_be_overtaken(self) -> bool:
         """Whether the next plan depends on this step by nothing but the values of one new token per sequence."""
         forks = any(len(places) > 1 for _, _, places in self.drawn)
-        return not (forks or self.beams or self.wants_prompt_logits)
+        return not (forks or self.for_jobs or self.wants_prompt_logits)
 
 
 class Engine:
@@ -87,9 +88,15 @@ class Engine:
             needs_prompt_logits=params.prompt_logprobs is not None,
             source=prompt.source,
         )
-        job = (BeamJob if params.use_beam_search else SamplingJob)(request, model, self._random.next(params.seed))
+        job = self._job_of(request, prompt)
         self.scheduler.add(request)
         self.jobs[request_id] = job
+
+    def _job_of(self, request: Request, prompt: Prompt) -> Job:
+        seed = self._random.next(request.params.seed)
+        if prompt.speech is not None:
+            return SpeechJob(request, self.model, prompt.speech, seed)
+        return (BeamJob if request.params.use_beam_search else SamplingJob)(request, self.model, seed)
 
     def step(self) -> list[RequestOutput]:
         """Begins a step, lands the one before it, and returns what is new for whoever is to be told."""
@@ -137,8 +144,8 @@ class Engine:
             flight.wants_prompt_logits |= chunk.request.needs_prompt_logits
             if not chunk.is_last:
                 continue
-            if isinstance(job, BeamJob):
-                flight.beams.setdefault(job, []).append((chunk, number))
+            if job.wants_logits:
+                flight.for_jobs.setdefault(job, []).append((chunk, number))
             else:
                 assert isinstance(job, SamplingJob)
                 first = len(flight.draws)
@@ -159,11 +166,14 @@ class Engine:
             if not chunk.sequence.finished:
                 touched[sampling_job] = None
                 sampling_job.take(self.scheduler, chunk.sequence, result.sampled, places, tokens)
-        for beam_job, entries in flight.beams.items():
-            touched[beam_job] = None
-            last_rows = [(chunk, result.rows[number][-1]) for chunk, number in entries]
-            beam_job.advance(self.scheduler, last_rows, result.logits)
+        for job, entries in flight.for_jobs.items():
+            if job.request.status is not Status.FINISHED:
+                touched[job] = None
+                last_rows = [(chunk, result.rows[number][-1]) for chunk, number in entries]
+                job.advance(self.scheduler, last_rows, result.logits)
         for job in touched:
+            if isinstance(job, SpeechJob):
+                job.take_attempt(self.scheduler)
             if job.has_nan:
                 job.error = NumericalError(
                     "no token is possible: the model gave NaN or infinite logits, or the request bans every token"

@@ -47,6 +47,15 @@ class Job:
         raise NotImplementedError
 
     @property
+    def wants_logits(self) -> bool:
+        """Whether the logits at the end of its sequences are for `advance`, and not for samplers."""
+        return False
+
+    def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
+        """Takes the logits after all its sequences, given by chunk and row."""
+        raise NotImplementedError
+
+    @property
     def has_tokens(self) -> bool:
         """Whether anything has been generated."""
         raise NotImplementedError
@@ -224,6 +233,10 @@ class BeamJob(Job):
         return self.reason is not None or not self.search.beams
 
     @property
+    def wants_logits(self) -> bool:
+        return True
+
+    @property
     def has_tokens(self) -> bool:
         return bool(self.search.finished) or any(beam.tokens for beam in self.search.beams)
 
@@ -231,7 +244,7 @@ class BeamJob(Job):
         self.reason = reason
 
     def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
-        """Takes the logits of all beams, given by chunk and row, and replaces the beams by the next ones."""
+        """Replaces the beams by the next ones."""
         row_of = {chunk.sequence: row for chunk, row in entries}
         rows = [row_of[sequence] for sequence in self.sequences]
         num_candidates = min(self.search.num_candidates, self.model.vocab_size)

@@ -20,6 +20,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
+from octavo.speech.model import SpeechModel
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
@@ -36,6 +37,7 @@ class LoadedModel:
     graph: Graph
     encoder: Graph | None
     source_positions: int  # that its encoder reads; 0 without one
+    speech: SpeechModel | None  # if it writes down what is said
     plan: MemoryPlan
     executor: Executor
     tokenizer: Tokenizer
@@ -104,6 +106,7 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         graph=graph,
         encoder=encoder,
         source_positions=model.source_positions,
+        speech=None if encoder is None else SpeechModel.of(text, model.vocab_size, {**checkpoint.config, **defaults}),
         plan=plan,
         executor=executor,
         tokenizer=text,

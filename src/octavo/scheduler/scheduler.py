@@ -158,6 +158,10 @@ class Scheduler:
         self.blocks.fork(parent, child)
         request.sequences.append(child)
 
+    def restart(self, request: Request, sequence: Sequence) -> None:
+        """Adds a sequence that starts from nothing."""
+        request.sequences.append(sequence)
+
     def finish_sequence(self, request: Request, sequence: Sequence) -> None:
         """Ends one sequence. The request goes on, even without any, until it is finished itself."""
         if not sequence.finished:

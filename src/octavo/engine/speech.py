@@ -1,0 +1,168 @@
+"""The job that writes down one window of speech: language, text with or without timestamps, and second thoughts.
+
+It begins with the tokens up to <|startoftranscript|>. The logits there tell the language, and whether anybody speaks at
+all; then the rest of the prompt is put behind them. A text that looks wrong is written again at the next temperature
+(Radford et al. 2022, section 4.5).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from octavo.engine.job import SamplingJob
+from octavo.engine.loading import LoadedModel
+from octavo.executor.base import Logits
+from octavo.request import Chunk, Request, RequestOutput, Sequence, SpeechOutput
+from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
+from octavo.sampling.timestamps import TimestampRules
+from octavo.scheduler.scheduler import Scheduler
+from octavo.speech.tokens import SpeechTokens
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechTask:
+    """What is wanted of a window of speech; the defaults are those of Whisper's own program.
+
+    `language` None is to be detected. The thresholds decide whether a text is written again, or is not there at all;
+    None turns one off.
+    """
+
+    tokens: SpeechTokens
+    language: str | None = None
+    task: str = "transcribe"
+    timestamps: bool = False
+    previous_tokens: tuple[int, ...] = ()
+    temperatures: tuple[float, ...] = TEMPERATURES
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    suppressed_ids: tuple[int, ...] = field(default=(), repr=False)
+    suppressed_first_ids: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def opening(self) -> list[int]:
+        """The tokens up to <|startoftranscript|>."""
+        tokens = self.tokens.prompt("en", timestamps=True, previous_tokens=self.previous_tokens)
+        return tokens[: tokens.index(self.tokens.start) + 1]
+
+    @property
+    def rules(self) -> SpeechRules:
+        tokens, times = self.tokens, None
+        if self.timestamps:
+            times = TimestampRules(tokens.first_timestamp, tokens.end)
+        banned = {tokens.start, tokens.start_of_previous, tokens.no_speech, tokens.no_timestamps}
+        banned |= {*tokens.tasks.values(), *tokens.languages.values(), *self.suppressed_ids}
+        return SpeechRules(
+            suppressed_ids=tuple(sorted(banned)), suppressed_first_ids=self.suppressed_first_ids, timestamps=times
+        )
+
+
+class SpeechJob(SamplingJob):
+    """One window. `request.params` has max_tokens and the seed; the temperature is the task's."""
+
+    def __init__(self, request: Request, model: LoadedModel, task: SpeechTask, seed: int):
+        super().__init__(request, model, seed)
+        self.task, self._seed = task, seed
+        self.samples, self.by_sequence = [], {}
+        self._prompt: list[int] = []
+        self._attempt = 0
+        self._done = False
+        self.result = SpeechOutput(task.language or "en")
+
+    @property
+    def wants_logits(self) -> bool:
+        return not self._prompt
+
+    @property
+    def finished(self) -> bool:
+        return self._done
+
+    @property
+    def has_tokens(self) -> bool:
+        return bool(self.samples) and bool(self.samples[0].token_ids)
+
+    def stop(self, reason: str) -> None:
+        super().stop(reason)
+        self._done = True
+
+    def output(self, finished: bool, delta: bool) -> RequestOutput:
+        output = super().output(finished, delta)
+        output.speech = self.result
+        return output
+
+    def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
+        """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt."""
+        (chunk, row), tokens, task = entries[0], self.task.tokens, self.task
+        shifted = logits[row].astype(np.float64)
+        if not np.isfinite(shifted.max()):
+            self.has_nan = True
+            return
+        shifted = np.exp(shifted - shifted.max())
+        self.result.no_speech_prob = float(shifted[tokens.no_speech] / shifted.sum())
+        if task.language is None and tokens.is_multilingual:
+            codes = list(tokens.languages)
+            heard = shifted[list(tokens.languages.values())]
+            self.result.language = codes[int(heard.argmax())]
+            self.result.language_probability = float(heard.max() / heard.sum())
+        prompt = tokens.prompt(self.result.language, task.task, task.timestamps, task.previous_tokens)
+        sequence = chunk.sequence
+        sequence.tokens = self._prompt = prompt
+        sequence.num_prompt_tokens = len(prompt)
+        if sequence.num_computed == len(prompt):  # nothing is left to be computed: the last token's logits, once more
+            sequence.num_computed -= 1
+        self.max_tokens = min(self.max_tokens, self.model.max_model_len - len(prompt))
+        self._begin(sequence)
+
+    def take_attempt(self, scheduler: Scheduler) -> None:
+        """Looks at a text that has ended: keeps it, or begins again."""
+        completion = self.samples[0]
+        if completion.finish_reason not in ("stop", "length"):
+            return
+        result, task = self.result, self.task
+        result.avg_logprob = completion.cumulative_logprob / (len(completion.token_ids) + 1)
+        result.compression_ratio = compression_ratio(completion.text)
+        result.temperature = task.temperatures[self._attempt]
+        is_unlikely = task.logprob_threshold is not None and result.avg_logprob < task.logprob_threshold
+        is_repetitive = (
+            task.compression_ratio_threshold is not None and result.compression_ratio > task.compression_ratio_threshold
+        )
+        result.is_silence = (
+            task.no_speech_threshold is not None
+            and result.no_speech_prob > task.no_speech_threshold
+            and (is_unlikely or task.logprob_threshold is None)
+        )
+        is_last = self._attempt + 1 == len(task.temperatures)
+        if is_last or result.is_silence or not (is_unlikely or is_repetitive):
+            # Where even the last try repeats itself, there is no text to be had.
+            result.is_silence |= is_last and is_repetitive and is_unlikely
+            self._done = True
+            return
+        self._attempt += 1
+        fresh = Sequence(self._attempt, list(self._prompt), len(self._prompt))
+        scheduler.restart(self.request, fresh)
+        self._begin(fresh)
+
+    def _begin(self, sequence: Sequence) -> None:
+        params = self.request.params.clone()
+        params.temperature = self.task.temperatures[self._attempt]
+        options = sampler_options(
+            params,
+            vocab_size=self.model.vocab_size,
+            prompt_token_ids=sequence.tokens,
+            end_ids=self.rules.all,
+            rules=self.task.rules,
+        )
+        sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, self._attempt))
+        self.samples, self.by_sequence = [], {}
+        self._add(sequence)
+
+
+def compression_ratio(text: str) -> float:
+    """How many times smaller zlib makes it: much for text that repeats itself."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0

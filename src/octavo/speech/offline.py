@@ -1,0 +1,41 @@
+"""Readings driven by an engine in this thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from octavo.engine.inputs import Prompt
+from octavo.request import RequestOutput
+from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.speech.reading import Reading
+
+AHEAD = 32  # windows of all readings together that the engine is given: each holds some megabytes
+
+
+def run_readings(
+    readings: Sequence[Reading],
+    submit: Callable[[Prompt, SamplingParams], str],
+    step: Callable[[], list[RequestOutput]],
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Reads all of them to their ends. `progress` is called when a window is done. Raises what a window raises."""
+    params = speech_params()
+    asked: dict[str, tuple[Reading, int]] = {}
+    active = list(readings)
+    while active:
+        for reading in active:
+            while len(asked) < AHEAD and (found := reading.next()) is not None:
+                number, prompt = found
+                asked[submit(prompt, params)] = reading, number
+        for output in step() if asked else ():
+            reading, number = asked.pop(output.request_id)
+            if output.error is not None:
+                raise output.error
+            reading.take(number, output)
+            progress()
+        active = [reading for reading in active if not reading.finished]
+
+
+def speech_params() -> SamplingParams:
+    """What all windows ask of an engine: their texts at the end, with how likely they are."""
+    return SamplingParams(max_tokens=None, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)

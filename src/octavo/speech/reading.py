@@ -1,0 +1,288 @@
+"""One audio on its way through an engine: windows in, segments out, in order.
+
+A reading does no waiting. Whoever drives it asks for prompts, runs them, and brings back what came of them: `LLM` from
+the caller's thread, the server from its event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.engine.inputs import Prompt
+from octavo.engine.loading import LoadedModel
+from octavo.engine.speech import TEMPERATURES, SpeechTask
+from octavo.errors import ParameterError, UnsupportedError
+from octavo.request import RequestOutput, Source
+from octavo.speech import SAMPLE_RATE
+from octavo.speech.mel import WINDOW_SAMPLES
+from octavo.speech.model import SpeechModel
+from octavo.speech.result import Segment, Transcription
+from octavo.speech.silence import Span, split
+
+Samples = NDArray[np.float32]
+HUNDREDTHS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscribeOptions:
+    """What a transcription is to be like.
+
+    `language` is a code or an English name, None to detect it. `task` "translate" makes English of it. `prompt` is
+    what was said before, or names and spellings that may occur. `timestamps` asks for times of segments. `temperature`
+    other than None is the only one tried. With `sequential`, windows follow each other where the last one's text ended,
+    and see its text; else audio is cut in pauses, and windows are independent. Raises ParameterError.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    prompt: str | None = None
+    timestamps: bool = True
+    temperature: float | None = None
+    sequential: bool = False
+    condition_on_previous_text: bool = True
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not 0 <= self.temperature <= 1:
+            raise ParameterError("temperature", self.temperature, "must be in 0..1")
+        if self.sequential and not self.timestamps:
+            raise ParameterError("sequential", True, "needs timestamps: they say where the next window begins")
+
+
+@dataclass(slots=True)
+class Window:
+    """Up to 30 s of an audio. `start` counts samples from its beginning; `seconds` of it are heard, the rest is not."""
+
+    number: int
+    start: int
+    samples: Samples
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(slots=True)
+class _Heard:
+    segments: list[Segment] = field(default_factory=list)
+    text: str = ""
+
+
+class Reading:
+    """`chunks` are the audio's samples: float32 [n], mono, 16 kHz. They are taken as they are needed.
+
+    Raises ParameterError or UnsupportedError for options that do not fit the model.
+    """
+
+    def __init__(self, model: LoadedModel, chunks: Iterable[Samples], options: TranscribeOptions):
+        self.model, self.options = model, options
+        self.speech = speech_of(model)
+        self.num_samples = 0
+        tokens = self.speech.tokens
+        self.language = tokens.language(options.language) if options.language or not tokens.is_multilingual else None
+        tokens.prompt("en", options.task)  # is refused here if the model can't do it
+        self._previous: list[int] = []
+        if options.prompt:
+            self._previous = model.tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
+        self._stream = _counted(self, chunks)
+        self._windows = _Follow(self._stream) if options.sequential else _Cut(self._stream)
+        self._open: dict[int, Window] = {}  # asked for, not answered
+        self._heard: dict[int, _Heard] = {}  # answered, while one before it is not
+        self._next = 0  # the number of the window whose text comes next
+        self._segments: list[Segment] = []
+        self._text: list[str] = []
+        self._has_ended = False
+
+    @property
+    def finished(self) -> bool:
+        return self._has_ended and not self._open
+
+    @property
+    def seconds_done(self) -> float:
+        """How much of the audio has become text."""
+        starts = [window.start for window in self._open.values()]
+        return (min(starts) if starts else self._windows.position) / SAMPLE_RATE
+
+    def next(self) -> tuple[int, Prompt] | None:
+        """A window's number and what to ask the engine about it; None where there is nothing to ask now.
+
+        Decodes as much audio as that takes. Raises AudioError.
+        """
+        if self._has_ended or (self.options.sequential and self._open):
+            return None
+        found = self._windows.next()
+        if found is None:
+            self._has_ended = True
+            return None
+        number = self._next + len(self._open) + len(self._heard)
+        window = self._open[number] = Window(number, *found)
+        return number, self._prompt(self.speech.source(window.samples))
+
+    def take(self, number: int, output: RequestOutput) -> list[Segment]:
+        """Brings what became of a window; returns the segments that are next in order."""
+        window = self._open.pop(number)
+        heard = self._heard[number] = self._read(window, output)
+        if self.options.sequential:
+            self._go_on(window, output, heard)
+        found: list[Segment] = []
+        while self._next in self._heard:
+            ready = self._heard.pop(self._next)
+            self._next += 1
+            for segment in ready.segments:
+                segment.id = len(self._segments) + len(found)
+                found.append(segment)
+            self._text.append(ready.text)
+        self._segments += found
+        return found
+
+    def result(self) -> Transcription:
+        return Transcription(
+            "".join(self._text).strip(),
+            self._segments,
+            self.language or "en",
+            round(self.num_samples / SAMPLE_RATE, 3),
+            self.options.task,
+        )
+
+    def _prompt(self, source: Source) -> Prompt:
+        options, speech = self.options, self.speech
+        temperatures = TEMPERATURES if options.temperature is None else (options.temperature,)
+        task = SpeechTask(
+            tokens=speech.tokens,
+            language=self.language,
+            task=options.task,
+            timestamps=options.timestamps,
+            previous_tokens=tuple(self._previous),
+            temperatures=temperatures,
+            compression_ratio_threshold=options.compression_ratio_threshold,
+            logprob_threshold=options.logprob_threshold,
+            no_speech_threshold=options.no_speech_threshold,
+            suppressed_ids=speech.suppressed_ids,
+            suppressed_first_ids=speech.suppressed_first_ids,
+        )
+        return Prompt(None, task.opening, source=source, speech=task)
+
+    def _read(self, window: Window, output: RequestOutput) -> _Heard:
+        """The segments of a window's text, none if it is silence."""
+        found, completion, tokens = output.speech, output.outputs[0], self.speech.tokens
+        assert found is not None
+        if self.language is None and not found.is_silence:
+            self.language = found.language
+        heard = _Heard()
+        if found.is_silence:
+            return heard
+        for start, end, ids in split_at_timestamps(completion.token_ids, tokens, window.seconds):
+            text = self.model.tokenizer.decode(ids)
+            heard.text += text
+            if text.strip():
+                offset = window.start / SAMPLE_RATE
+                heard.segments.append(
+                    Segment(
+                        id=0,
+                        seek=window.start * HUNDREDTHS // SAMPLE_RATE,
+                        start=round(offset + min(start, window.seconds), 3),
+                        end=round(offset + min(end, window.seconds), 3),
+                        text=text.strip(),
+                        tokens=ids,
+                        temperature=found.temperature,
+                        avg_logprob=found.avg_logprob,
+                        compression_ratio=found.compression_ratio,
+                        no_speech_prob=found.no_speech_prob,
+                    )
+                )
+        return heard
+
+    def _go_on(self, window: Window, output: RequestOutput, heard: _Heard) -> None:
+        """Moves the next window of a sequential reading to where this one's text ended."""
+        assert isinstance(self._windows, _Follow)
+        tokens, ids = self.speech.tokens, output.outputs[0].token_ids
+        self._windows.advance(_seek(ids, tokens, window.seconds))
+        assert output.speech is not None
+        if not self.options.condition_on_previous_text or output.speech.temperature > 0.5:
+            self._previous = []
+        else:
+            self._previous += [token for segment in heard.segments for token in segment.tokens]
+
+
+def speech_of(model: LoadedModel) -> SpeechModel:
+    """Raises UnsupportedError if it is a model of text."""
+    if model.speech is None:
+        raise UnsupportedError("model", model.name, "it reads text; to transcribe, load a Whisper model")
+    return model.speech
+
+
+def split_at_timestamps(ids: list[int], tokens: Any, seconds: float) -> Iterator[tuple[float, float, list[int]]]:
+    """(start, end, text tokens) of each segment of a window of `seconds`; of a text without timestamps it is one."""
+    start, text = 0.0, list[int]()
+    for token in ids:
+        time = tokens.timestamp(token)
+        if time is None:
+            if tokens.is_text(token):
+                text.append(token)
+        else:
+            if text:
+                yield start, max(start, time), text
+            start, text = time, []
+    if text:
+        yield start, seconds, text
+
+
+def _seek(ids: list[int], tokens: Any, seconds: float) -> float:
+    """Seconds to the next window: up to where the last whole segment ended, or all if no segment was left open."""
+    written = [token for token in ids if tokens.is_text(token) or tokens.timestamp(token) is not None]
+    times = [tokens.timestamp(token) for token in written]
+    pairs = [i for i in range(1, len(times)) if times[i] is not None and times[i - 1] is not None]
+    ends_alone = len(times) >= 2 and times[-1] is not None and times[-2] is None
+    if pairs and not ends_alone:
+        return float(times[pairs[-1] - 1]) or seconds
+    if not pairs and not ends_alone and times and times[-1]:
+        return float(times[-1])
+    return seconds
+
+
+class _Cut:
+    """Windows that end in pauses, and have no silence in them worth hearing."""
+
+    def __init__(self, stream: Iterator[Samples]):
+        self._spans: Iterator[Span] = split(stream)
+        self.position = 0  # samples that windows have been made of
+
+    def next(self) -> tuple[int, Samples] | None:
+        span = next(self._spans, None)
+        if span is None:
+            return None
+        self.position = span.start + len(span.samples)
+        return span.start, span.samples
+
+
+class _Follow:
+    """Windows that begin where the text of the last one ended."""
+
+    def __init__(self, stream: Iterator[Samples]):
+        self._stream = stream
+        self._held = np.zeros(0, np.float32)
+        self.position = 0
+
+    def next(self) -> tuple[int, Samples] | None:
+        while len(self._held) < WINDOW_SAMPLES and (more := next(self._stream, None)) is not None:
+            self._held = np.concatenate([self._held, more])
+        window = self._held[:WINDOW_SAMPLES]
+        return (self.position, window) if len(window) else None
+
+    def advance(self, seconds: float) -> None:
+        count = max(1, min(round(seconds * SAMPLE_RATE), len(self._held)))
+        self._held = self._held[count:]
+        self.position += count
+
+
+def _counted(reading: Reading, chunks: Iterable[Samples]) -> Iterator[Samples]:
+    for chunk in chunks:
+        reading.num_samples += len(chunk)
+        yield chunk

@@ -1,0 +1,53 @@
+"""What a transcription is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Word:
+    """A word with the punctuation that clings to it; times are seconds from the start of the audio."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(slots=True)
+class Segment:
+    """A stretch of speech, in seconds from the start of the audio. The fields are those of OpenAI's `verbose_json`.
+
+    `seek` is where the window begins that it was heard in, in hundredths of a second.
+    """
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: list[Word] | None = None  # if they were asked for
+
+
+@dataclass(slots=True)
+class Transcription:
+    """A whole audio as text. `language` is its code, `duration` its length in seconds."""
+
+    text: str
+    segments: list[Segment] = field(default_factory=list)
+    language: str = "en"
+    duration: float = 0.0
+    task: str = "transcribe"
+
+    @property
+    def words(self) -> list[Word] | None:
+        """The words of all segments; None if they were not asked for."""
+        if any(segment.words is None for segment in self.segments):
+            return None
+        return [word for segment in self.segments for word in segment.words or ()]
