@@ -13,6 +13,7 @@ OctavoError
     ├── PromptError          the prompt is empty, or has token ids outside the vocabulary
     │   ├── PromptTooLongError
     │   └── ChatTemplateError    there is none, or it failed
+    ├── AudioError           audio can't be decoded, or is longer, wider or louder than allowed
     ├── NumericalError       the model gave NaN logits for this request
     └── RequestAbortedError
         └── SlowReaderError      its outputs were not read
@@ -96,6 +97,17 @@ class PromptTooLongError(PromptError):
 
 class ChatTemplateError(PromptError):
     """The model has no chat template, or the template failed on these messages."""
+
+
+class AudioError(RequestError):
+    """Audio can't be read or decoded, or breaks a limit.
+
+    `name` is the file's name or the field that held it, `reason` says what is wrong.
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
 
 
 class NumericalError(RequestError):
