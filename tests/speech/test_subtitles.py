@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.speech.subtitles import Segment, srt, vtt
+from octavo.speech.subtitles import Cue, srt, vtt
 
 SEGMENTS = [
-    Segment(0.0, 1.5, " Hello there."),
-    Segment(1.5, 3.75, "General\nKenobi."),
-    Segment(3661.001, 3662.0, "Bye."),
+    Cue(0.0, 1.5, " Hello there."),
+    Cue(1.5, 3.75, "General\nKenobi."),
+    Cue(3661.001, 3662.0, "Bye."),
 ]
 
 
@@ -40,7 +40,7 @@ def test_no_segments_are_a_file_without_cues():
 
 
 def test_segments_without_text_are_dropped_and_not_counted():
-    segments = [Segment(0, 1, ""), Segment(1, 2, " \n\t\r\n "), Segment(2, 3, "Yes.")]
+    segments = [Cue(0, 1, ""), Cue(1, 2, " \n\t\r\n "), Cue(2, 3, "Yes.")]
     assert srt(segments) == "1\n00:00:02,000 --> 00:00:03,000\nYes.\n\n"
     assert vtt(segments).count("-->") == 1
 
@@ -57,35 +57,35 @@ def test_segments_without_text_are_dropped_and_not_counted():
     ],
 )
 def test_times_are_rounded_to_milliseconds_and_carried(seconds, clock):
-    assert vtt([Segment(seconds, 400000, "a")]).splitlines()[2].startswith(f"{clock}.000 --> ")
+    assert vtt([Cue(seconds, 400000, "a")]).splitlines()[2].startswith(f"{clock}.000 --> ")
 
 
 def test_a_cue_lasts_at_least_a_millisecond():
-    assert "00:00:02,000 --> 00:00:02,001" in srt([Segment(2, 2, "a")])
-    assert "00:00:02.000 --> 00:00:02.001" in vtt([Segment(2, 1.5, "a")])
+    assert "00:00:02,000 --> 00:00:02,001" in srt([Cue(2, 2, "a")])
+    assert "00:00:02.000 --> 00:00:02.001" in vtt([Cue(2, 1.5, "a")])
 
 
 @pytest.mark.parametrize("write", [srt, vtt])
 @pytest.mark.parametrize("time", [-0.1, float("nan"), float("inf")])
 def test_what_is_no_time_is_refused(write, time):
     with pytest.raises(ValueError, match="time must be seconds from 0 on"):
-        write([Segment(time, 1, "a")])
+        write([Cue(time, 1, "a")])
 
 
 def test_text_that_looks_like_a_cue_stays_text():
     text = "no\n\n2\n00:00:00,000 --> 00:00:09,000\n<b>forged</b> & co"
-    assert srt([Segment(0, 1, text)]) == "1\n00:00:00,000 --> 00:00:01,000\n" + (
+    assert srt([Cue(0, 1, text)]) == "1\n00:00:00,000 --> 00:00:01,000\n" + (
         "no\n2\n00:00:00,000 -> 00:00:09,000\n<b>forged</b> & co\n\n"
     )
-    assert vtt([Segment(0, 1, text)]) == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n" + (
+    assert vtt([Cue(0, 1, text)]) == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n" + (
         "no\n2\n00:00:00,000 --&gt; 00:00:09,000\n&lt;b&gt;forged&lt;/b&gt; &amp; co\n\n"
     )
 
 
 @pytest.mark.parametrize("arrow", ["-->", "--->", "-------->", "-->-->"])
 def test_no_arrow_is_left_in_a_text(arrow):
-    assert srt([Segment(0, 1, arrow)]).count("-->") == 1
-    assert vtt([Segment(0, 1, arrow)]).count("-->") == 1
+    assert srt([Cue(0, 1, arrow)]).count("-->") == 1
+    assert vtt([Cue(0, 1, arrow)]).count("-->") == 1
 
 
 texts = st.text(st.one_of(st.sampled_from("\n\r->\u2028\x85\x0b\x0c <&a1:"), st.characters(codec="utf-8")), max_size=40)
@@ -94,7 +94,7 @@ texts = st.text(st.one_of(st.sampled_from("\n\r->\u2028\x85\x0b\x0c <&a1:"), st.
 @pytest.mark.parametrize("write", [srt, vtt])
 @given(st.lists(texts, max_size=4))
 def test_any_text_gives_as_many_cues_as_segments_that_have_some(write, texts):
-    written = write([Segment(i, i + 1, text) for i, text in enumerate(texts)])
+    written = write([Cue(i, i + 1, text) for i, text in enumerate(texts)])
     num_cues = sum(bool(text.strip()) for text in texts)
     assert written.count("-->") == num_cues
     blocks = re.split(r"(?:\r\n|\n|\r){2,}", written.removeprefix("WEBVTT\n\n"))

@@ -19,10 +19,10 @@ from octavo.engine.speech import TEMPERATURES, SpeechTask
 from octavo.errors import ParameterError, UnsupportedError
 from octavo.request import RequestOutput, Source
 from octavo.speech import SAMPLE_RATE
-from octavo.speech.mel import WINDOW_SAMPLES
+from octavo.speech.mel import WINDOW_SAMPLES, WINDOW_SECONDS
 from octavo.speech.model import SpeechModel
 from octavo.speech.result import Segment, Transcription
-from octavo.speech.silence import Span, split
+from octavo.speech.silence import Span, Splitter
 
 Samples = NDArray[np.float32]
 HUNDREDTHS = 100
@@ -251,15 +251,22 @@ class _Cut:
     """Windows that end in pauses, and have no silence in them worth hearing."""
 
     def __init__(self, stream: Iterator[Samples]):
-        self._spans: Iterator[Span] = split(stream)
+        self._spans = self._cut(stream)
         self.position = 0  # samples that windows have been made of
 
     def next(self) -> tuple[int, Samples] | None:
         span = next(self._spans, None)
         if span is None:
             return None
-        self.position = span.start + len(span.samples)
+        self.position = span.end
         return span.start, span.samples
+
+    @staticmethod
+    def _cut(stream: Iterator[Samples]) -> Iterator[Span]:
+        splitter = Splitter(WINDOW_SECONDS)
+        for chunk in stream:
+            yield from splitter.feed(chunk)
+        yield from splitter.finish()
 
 
 class _Follow:

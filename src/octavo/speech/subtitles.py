@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
-class Segment(NamedTuple):
+class Cue(NamedTuple):
     """Text that was spoken from `start` to `end`, in seconds."""
 
     start: float
@@ -20,7 +20,7 @@ class Segment(NamedTuple):
     text: str
 
 
-def srt(segments: Iterable[Segment]) -> str:
+def srt(segments: Iterable[Cue]) -> str:
     """A file of SubRip: numbered cues, times as 00:00:01,500. Segments without text are left out.
 
     Raises ValueError for a time that is negative or no number.
@@ -30,7 +30,7 @@ def srt(segments: Iterable[Segment]) -> str:
     return "".join(f"{number}\n{timing}\n{re.sub('--+>', '->', text)}\n\n" for number, (timing, text) in cues)
 
 
-def vtt(segments: Iterable[Segment]) -> str:
+def vtt(segments: Iterable[Cue]) -> str:
     """A file of WebVTT: cues, times as 00:00:01.500. Segments without text are left out.
 
     Raises ValueError for a time that is negative or no number.
@@ -39,7 +39,7 @@ def vtt(segments: Iterable[Segment]) -> str:
     return "WEBVTT\n\n" + "".join(f"{timing}\n{html.escape(text, quote=False)}\n\n" for timing, text in cues)
 
 
-def _cues(segments: Iterable[Segment], decimal: str) -> Iterator[tuple[str, str]]:
+def _cues(segments: Iterable[Cue], decimal: str) -> Iterator[tuple[str, str]]:
     """(timing line, text without empty lines) of each segment that has text."""
     for start, end, text in segments:
         lines = [stripped for line in text.splitlines() if (stripped := line.strip())]
