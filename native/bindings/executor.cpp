@@ -177,6 +177,15 @@ void encode(Executor& e, FloatTable features, Ints blocks, int positions, int fi
   e.run(step);
 }
 
+nb::ndarray<nb::numpy, float, nb::ndim<3>> keys_of(const Executor& e, int layer, Ints blocks, int positions) {
+  auto* values =
+      new std::vector<float>(e.read_keys(layer, blocks.data(), static_cast<int64_t>(blocks.size()), positions));
+  nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  const size_t shape[3] = {static_cast<size_t>(e.config().kv_heads), static_cast<size_t>(positions),
+                           static_cast<size_t>(e.config().head_dim)};
+  return {values->data(), 3, shape, owner};
+}
+
 nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(const Executor& e, size_t rows, nb::handle owner) {
   const size_t shape[2] = {rows, static_cast<size_t>(e.config().vocab_size)};
   const int64_t strides[2] = {e.logits_stride(), 1};
@@ -273,20 +282,25 @@ void bind_executor(nb::module_& m) {
       .def(
           "run",
           [](Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
-             std::optional<IntTable> source_tables, std::optional<Ints> source_lengths) {
+             std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, int first_op, int last_op) {
             Step step = step_of(tokens, starts, counts, tables, logit_rows, copies);
             add_sources(step, source_tables, source_lengths);
+            step.first_op = first_op;
+            step.last_op = last_op;
             nb::gil_scoped_release release;
             e.run(step);
           },
           nb::arg("tokens"), nb::arg("starts"), nb::arg("counts"), nb::arg("block_tables"), nb::arg("logit_rows"),
           nb::arg("copies"), nb::arg("source_tables") = nb::none(), nb::arg("source_lengths") = nb::none(),
-          "Computes one step; its logits are then in logits(rows).")
+          nb::arg("first_op") = 0, nb::arg("last_op") = 1 << 30,
+          "Computes one step, or a part of it; its logits are then in logits(rows).")
       .def("encode", &encode, nb::arg("features"), nb::arg("blocks"), nb::arg("positions"), nb::arg("first_op"),
            nb::arg("last_op"), "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
       .def(
           "logits", [](nb::handle self, size_t rows) { return logits_view(nb::cast<Executor&>(self), rows, self); },
           nb::arg("rows"), "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
+      .def("keys", &keys_of, nb::arg("layer"), nb::arg("blocks"), nb::arg("positions"),
+           "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
       .def("read_row", &Executor::read_row, nb::arg("buffer"), nb::arg("row"), nb::arg("columns"))
       .def("set_profiling", &Executor::set_profiling, nb::arg("on"))
       .def("profile",

@@ -464,6 +464,26 @@ std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) 
   return values;
 }
 
+std::vector<float> Executor::read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const {
+  if (layer < 0 || layer >= config_.num_layers || positions <= 0) refuse("keys: no such layer, or no positions");
+  check_table("block table", blocks, num_blocks, positions);
+  const KvCache cache = cache_of(layer);
+  const int64_t d = config_.head_dim, pack = pack_of(config_.dtype), steps = (d + pack - 1) / pack;
+  std::vector<float> keys(config_.kv_heads * positions * d);
+  for (int h = 0; h < config_.kv_heads; ++h)
+    for (int p = 0; p < positions; ++p) {
+      const int slot = p % cache.page_tokens;
+      const int64_t base = blocks[p / cache.page_tokens] * cache.page_stride + cache.layer_offset +
+                           h * cache.head_stride + slot / 16 * steps * 16 * pack + slot % 16 * pack;
+      for (int64_t i = 0; i < d; ++i) {
+        const int64_t at = base + i / pack * 16 * pack + i % pack;
+        keys[(int64_t{h} * positions + p) * d + i] =
+            config_.dtype == DType::kFloat32 ? kv_->as<float>()[at] : to_float(kv_->as<bf16>()[at]);
+      }
+    }
+  return keys;
+}
+
 int64_t Executor::workspace_bytes() const {
   int64_t bytes = 0;
   for (const Activation& b : buffers_) bytes += b.memory.bytes();

@@ -96,6 +96,8 @@ class Executor {
   const float* logits() const { return buffers_[logits_].memory.as<float>(); }
   int64_t logits_stride() const { return buffers_[logits_].stride; }
   void set_logits(int buffer) { logits_ = buffer; }
+  // [kv_heads, positions, head_dim]; throws std::invalid_argument
+  std::vector<float> read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const;
   std::vector<float> read_row(int buffer, int64_t row, int64_t columns) const;
   int64_t workspace_bytes() const;
   int64_t kv_bytes() const { return kv_->bytes(); }

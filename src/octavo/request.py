@@ -198,6 +198,7 @@ class SpeechOutput:
     temperature: float = 0.0
     avg_logprob: float = 0.0  # per token
     compression_ratio: float = 0.0
+    token_starts: list[float] = field(default_factory=list)  # if asked for: of each text token, and of their end
     is_silence: bool = False  # whether the text is no more than a guess at nothing
 
 

@@ -165,3 +165,25 @@ def test_fusing_changes_no_bit():
         encode(executor, request)
         found.append(logits_of(executor, request))
     assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("variant", ["plain", "odd heads"])
+def test_what_heads_look_at_is_what_they_look_at_in_transformers(variant, make_speech_executor):
+    model, declaration, tensors = make(**VARIANTS[variant])
+    features = features_of(declaration)
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        expected = model(
+            input_features=torch.from_numpy(features.T[None].copy()),
+            decoder_input_ids=torch.tensor([TOKENS]),
+            output_attentions=True,
+        ).cross_attentions
+    executor = make_speech_executor(declaration, tensors)
+    request = request_of(features, TOKENS, [9, 3, 5, 7], [1])
+    encode(executor, request)
+    logits_of(executor, request)
+    heads = [(1, 2), (0, 0), (1, 0)]
+    found = executor.cross_attention(request, request.sequences[0], heads)
+    assert found.shape == (3, len(TOKENS), POSITIONS)
+    for weights, (layer, head) in zip(found, heads, strict=True):
+        assert np.abs(weights - expected[layer][0, head].numpy()).max() < 1e-4

@@ -19,6 +19,7 @@ from octavo.request import Chunk, Request, RequestOutput, Sequence, SpeechOutput
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.timestamps import TimestampRules
 from octavo.scheduler.scheduler import Scheduler
+from octavo.speech.alignment import token_starts
 from octavo.speech.tokens import SpeechTokens
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -36,6 +37,9 @@ class SpeechTask:
     language: str | None = None
     task: str = "transcribe"
     timestamps: bool = False
+    word_timestamps: bool = False
+    num_positions: int = 0  # of the encoder's output that have sound, for word timestamps
+    alignment_heads: tuple[tuple[int, int], ...] = ()
     previous_tokens: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = TEMPERATURES
     compression_ratio_threshold: float | None = 2.4
@@ -71,12 +75,13 @@ class SpeechJob(SamplingJob):
         self.samples, self.by_sequence = [], {}
         self._prompt: list[int] = []
         self._attempt = 0
+        self._aligned: Sequence | None = None  # the text once more, to see what it looks at
         self._done = False
         self.result = SpeechOutput(task.language or "en")
 
     @property
     def wants_logits(self) -> bool:
-        return not self._prompt
+        return not self._prompt or self._aligned is not None
 
     @property
     def finished(self) -> bool:
@@ -96,7 +101,10 @@ class SpeechJob(SamplingJob):
         return output
 
     def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
-        """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt."""
+        """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt; or aligns the text."""
+        if self._aligned is not None:
+            self._align(scheduler)
+            return
         (chunk, row), tokens, task = entries[0], self.task.tokens, self.task
         shifted = logits[row].astype(np.float64)
         if not np.isfinite(shifted.max()):
@@ -120,8 +128,8 @@ class SpeechJob(SamplingJob):
 
     def take_attempt(self, scheduler: Scheduler) -> None:
         """Looks at a text that has ended: keeps it, or begins again."""
-        completion = self.samples[0]
-        if completion.finish_reason not in ("stop", "length"):
+        completion = self.samples[0] if self.samples else None
+        if completion is None or completion.finish_reason not in ("stop", "length") or self._aligned or self._done:
             return
         result, task = self.result, self.task
         result.avg_logprob = completion.cumulative_logprob / (len(completion.token_ids) + 1)
@@ -140,12 +148,34 @@ class SpeechJob(SamplingJob):
         if is_last or result.is_silence or not (is_unlikely or is_repetitive):
             # Where even the last try repeats itself, there is no text to be had.
             result.is_silence |= is_last and is_repetitive and is_unlikely
-            self._done = True
+            self._end(scheduler)
             return
         self._attempt += 1
         fresh = Sequence(self._attempt, list(self._prompt), len(self._prompt))
         scheduler.restart(self.request, fresh)
         self._begin(fresh)
+
+    def _end(self, scheduler: Scheduler) -> None:
+        """The text is what it is; its words may have to be found in the sound."""
+        tokens, task = self.task.tokens, self.task
+        text = [token for token in self.samples[0].token_ids if tokens.is_text(token)]
+        if not task.word_timestamps or self.result.is_silence or not text:
+            self._done = True
+            return
+        start = tokens.prompt(self.result.language, task.task)
+        room = self.model.max_model_len - 1
+        self._aligned = Sequence(self._attempt + 1, [*start, *text, tokens.end][:room], len(start))
+        scheduler.restart(self.request, self._aligned)
+
+    def _align(self, scheduler: Scheduler) -> None:
+        assert self._aligned is not None
+        sequence, task = self._aligned, self.task
+        weights = self.model.executor.cross_attention(self.request, sequence, task.alignment_heads)
+        # Row i is what was looked at to write token i + 1.
+        written = weights[:, sequence.num_prompt_tokens - 1 : len(sequence.tokens) - 1]
+        self.result.token_starts = token_starts(written, task.num_positions)
+        scheduler.finish_sequence(self.request, sequence)
+        self._done = True
 
     def _begin(self, sequence: Sequence) -> None:
         params = self.request.params.clone()

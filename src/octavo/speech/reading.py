@@ -6,6 +6,7 @@ the caller's thread, the server from its event loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +18,12 @@ from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel
 from octavo.engine.speech import TEMPERATURES, SpeechTask
 from octavo.errors import ParameterError, UnsupportedError
-from octavo.request import RequestOutput, Source
+from octavo.request import RequestOutput
 from octavo.speech import SAMPLE_RATE
+from octavo.speech.alignment import POSITIONS_PER_SECOND, split_words
 from octavo.speech.mel import WINDOW_SAMPLES, WINDOW_SECONDS
 from octavo.speech.model import SpeechModel
-from octavo.speech.result import Segment, Transcription
+from octavo.speech.result import Segment, Transcription, Word
 from octavo.speech.silence import Span, Splitter
 
 Samples = NDArray[np.float32]
@@ -33,15 +35,17 @@ class TranscribeOptions:
     """What a transcription is to be like.
 
     `language` is a code or an English name, None to detect it. `task` "translate" makes English of it. `prompt` is
-    what was said before, or names and spellings that may occur. `timestamps` asks for times of segments. `temperature`
-    other than None is the only one tried. With `sequential`, windows follow each other where the last one's text ended,
-    and see its text; else audio is cut in pauses, and windows are independent. Raises ParameterError.
+    what was said before, or names and spellings that may occur. `timestamps` asks for times of segments,
+    `word_timestamps` for those of words. `temperature` other than None is the only one tried. With `sequential`,
+    windows follow each other where the last one's text ended, and see its text; else audio is cut in pauses, and
+    windows are independent. Raises ParameterError.
     """
 
     language: str | None = None
     task: str = "transcribe"
     prompt: str | None = None
     timestamps: bool = True
+    word_timestamps: bool = False
     temperature: float | None = None
     sequential: bool = False
     condition_on_previous_text: bool = True
@@ -123,7 +127,7 @@ class Reading:
             return None
         number = self._next + len(self._open) + len(self._heard)
         window = self._open[number] = Window(number, *found)
-        return number, self._prompt(self.speech.source(window.samples))
+        return number, self._prompt(window)
 
     def take(self, number: int, output: RequestOutput) -> list[Segment]:
         """Brings what became of a window; returns the segments that are next in order."""
@@ -151,7 +155,7 @@ class Reading:
             self.options.task,
         )
 
-    def _prompt(self, source: Source) -> Prompt:
+    def _prompt(self, window: Window) -> Prompt:
         options, speech = self.options, self.speech
         temperatures = TEMPERATURES if options.temperature is None else (options.temperature,)
         task = SpeechTask(
@@ -159,6 +163,9 @@ class Reading:
             language=self.language,
             task=options.task,
             timestamps=options.timestamps,
+            word_timestamps=options.word_timestamps,
+            num_positions=min(speech.source_positions, math.ceil(window.seconds * POSITIONS_PER_SECOND)),
+            alignment_heads=speech.alignment_heads,
             previous_tokens=tuple(self._previous),
             temperatures=temperatures,
             compression_ratio_threshold=options.compression_ratio_threshold,
@@ -167,7 +174,7 @@ class Reading:
             suppressed_ids=speech.suppressed_ids,
             suppressed_first_ids=speech.suppressed_first_ids,
         )
-        return Prompt(None, task.opening, source=source, speech=task)
+        return Prompt(None, task.opening, source=speech.source(window.samples), speech=task)
 
     def _read(self, window: Window, output: RequestOutput) -> _Heard:
         """The segments of a window's text, none if it is silence."""
@@ -175,11 +182,13 @@ class Reading:
         assert found is not None
         if self.language is None and not found.is_silence:
             self.language = found.language
-        heard = _Heard()
+        heard, place = _Heard(), 0
         if found.is_silence:
             return heard
         for start, end, ids in split_at_timestamps(completion.token_ids, tokens, window.seconds):
             text = self.model.tokenizer.decode(ids)
+            words = self._words(window, output, ids, place) if self.options.word_timestamps else None
+            place += len(ids)
             heard.text += text
             if text.strip():
                 offset = window.start / SAMPLE_RATE
@@ -195,9 +204,27 @@ class Reading:
                         avg_logprob=found.avg_logprob,
                         compression_ratio=found.compression_ratio,
                         no_speech_prob=found.no_speech_prob,
+                        words=words,
                     )
                 )
         return heard
+
+    def _words(self, window: Window, output: RequestOutput, ids: list[int], first: int) -> list[Word]:
+        """The words of a segment, whose tokens are those from `first` on of the window's text."""
+        assert output.speech is not None
+        starts, completion, tokens = output.speech.token_starts, output.outputs[0], self.speech.tokens
+        likely = [
+            math.exp(entry[token].logprob)
+            for token, entry in zip(completion.token_ids, completion.logprobs or (), strict=False)
+            if tokens.is_text(token)
+        ]
+        offset, found = window.start / SAMPLE_RATE, list[Word]()
+        for text, places in split_words(ids, self.model.tokenizer, self.language or "en"):
+            begin, end = first + places[0], first + places[-1] + 1
+            if end < len(starts):
+                start, stop = (round(offset + min(starts[i], window.seconds), 2) for i in (begin, end))
+                found.append(Word(text.strip(), start, stop, float(np.mean(likely[begin:end]))))
+        return without_pauses(found)
 
     def _go_on(self, window: Window, output: RequestOutput, heard: _Heard) -> None:
         """Moves the next window of a sequential reading to where this one's text ended."""
@@ -232,6 +259,17 @@ def split_at_timestamps(ids: list[int], tokens: Any, seconds: float) -> Iterator
             start, text = time, []
     if text:
         yield start, seconds, text
+
+
+def without_pauses(words: list[Word]) -> list[Word]:
+    """The words of a segment; what is too long for the first or the last one is a pause before or after it."""
+    lengths = [word.end - word.start for word in words if word.end > word.start]
+    if lengths:
+        longest = 2 * min(0.7, float(np.median(lengths)))
+        first, last = words[0], words[-1]
+        first.start = round(max(first.start, first.end - longest), 2)
+        last.end = round(min(last.end, last.start + longest), 2)
+    return words
 
 
 def _seek(ids: list[int], tokens: Any, seconds: float) -> float:

@@ -124,6 +124,17 @@ class TorchExecutor:
         logits = self.interpreter.logits(hidden)
         return TorchStepResult(rows, logits, self._draw(plan, rows, draws, logits))
 
+    @torch.inference_mode()
+    def cross_attention(self, request: Request, sequence: Sequence, heads: SequenceOf[tuple[int, int]]) -> Logits:
+        count, source = len(sequence.tokens), request.source
+        assert source is not None
+        chunk = Chunk(request, sequence, 0, count)
+        plan = StepPlan([chunk])
+        self._upload_tokens(plan.chunks)
+        step = make_step(lay_out(plan, self.table, self.sizes.block_size, self._longest_fresh), self.device)
+        found: Logits = self.interpreter.cross_weights(step, heads, source.num_positions).cpu().numpy()
+        return found
+
     def _take_time(self, what: str, work: Callable[[], None]) -> None:
         begin = time.monotonic()
         work()
