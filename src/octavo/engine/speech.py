@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from octavo.engine.completion import Completion
 from octavo.engine.job import SamplingJob
 from octavo.engine.loading import LoadedModel
 from octavo.executor.base import Logits
@@ -23,6 +24,7 @@ from octavo.speech.alignment import token_starts
 from octavo.speech.tokens import SpeechTokens
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+HOPELESS_LOGPROB = -1.5  # per token: where the likeliest text is no likelier, it is a guess at music or noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,13 @@ class SpeechTask:
         tokens = self.tokens.prompt("en", timestamps=True, previous_tokens=self.previous_tokens)
         return tokens[: tokens.index(self.tokens.start) + 1]
 
+    def is_unlikely(self, attempt: _Attempt) -> bool:
+        return self.logprob_threshold is not None and attempt.avg_logprob < self.logprob_threshold
+
+    def is_repetitive(self, attempt: _Attempt) -> bool:
+        limit = self.compression_ratio_threshold
+        return limit is not None and attempt.compression_ratio > limit
+
     @property
     def rules(self) -> SpeechRules:
         tokens, times = self.tokens, None
@@ -66,6 +75,16 @@ class SpeechTask:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A text that was written at some temperature, and how good it looks."""
+
+    completion: Completion
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+
+
 class SpeechJob(SamplingJob):
     """One window. `request.params` has max_tokens and the seed; the temperature is the task's."""
 
@@ -74,7 +93,7 @@ class SpeechJob(SamplingJob):
         self.task, self._seed = task, seed
         self.samples, self.by_sequence = [], {}
         self._prompt: list[int] = []
-        self._attempt = 0
+        self._attempts: list[_Attempt] = []  # that have ended
         self._aligned: Sequence | None = None  # the text once more, to see what it looks at
         self._done = False
         self.result = SpeechOutput(task.language or "en")
@@ -131,29 +150,36 @@ class SpeechJob(SamplingJob):
         completion = self.samples[0] if self.samples else None
         if completion is None or completion.finish_reason not in ("stop", "length") or self._aligned or self._done:
             return
-        result, task = self.result, self.task
-        result.avg_logprob = completion.cumulative_logprob / (len(completion.token_ids) + 1)
-        result.compression_ratio = compression_ratio(completion.text)
-        result.temperature = task.temperatures[self._attempt]
-        is_unlikely = task.logprob_threshold is not None and result.avg_logprob < task.logprob_threshold
-        is_repetitive = (
-            task.compression_ratio_threshold is not None and result.compression_ratio > task.compression_ratio_threshold
+        task = self.task
+        attempt = _Attempt(
+            completion,
+            task.temperatures[len(self._attempts)],
+            completion.cumulative_logprob / (len(completion.token_ids) + 1),
+            compression_ratio(completion.text),
         )
-        result.is_silence = (
-            task.no_speech_threshold is not None
-            and result.no_speech_prob > task.no_speech_threshold
-            and (is_unlikely or task.logprob_threshold is None)
+        self._attempts.append(attempt)
+        no_speech = task.no_speech_threshold is not None and self.result.no_speech_prob > task.no_speech_threshold
+        is_guess = task.logprob_threshold is not None and self._attempts[0].avg_logprob < HOPELESS_LOGPROB
+        self.result.is_silence = is_guess or (
+            no_speech and (task.is_unlikely(attempt) or task.logprob_threshold is None)
         )
-        is_last = self._attempt + 1 == len(task.temperatures)
-        if is_last or result.is_silence or not (is_unlikely or is_repetitive):
-            # Where even the last try repeats itself, there is no text to be had.
-            result.is_silence |= is_last and is_repetitive and is_unlikely
-            self._end(scheduler)
-            return
-        self._attempt += 1
-        fresh = Sequence(self._attempt, list(self._prompt), len(self._prompt))
-        scheduler.restart(self.request, fresh)
-        self._begin(fresh)
+        doubtful = task.is_unlikely(attempt) or task.is_repetitive(attempt)
+        if self.result.is_silence or not doubtful:
+            self._keep(scheduler, attempt)
+        elif len(self._attempts) == len(task.temperatures):
+            best = max(self._attempts, key=lambda one: (not task.is_repetitive(one), one.avg_logprob))
+            self._keep(scheduler, best)
+        else:
+            fresh = Sequence(len(self._attempts), list(self._prompt), len(self._prompt))
+            scheduler.restart(self.request, fresh)
+            self._begin(fresh)
+
+    def _keep(self, scheduler: Scheduler, attempt: _Attempt) -> None:
+        self.samples = [attempt.completion]
+        self.result.temperature = attempt.temperature
+        self.result.avg_logprob = attempt.avg_logprob
+        self.result.compression_ratio = attempt.compression_ratio
+        self._end(scheduler)
 
     def _end(self, scheduler: Scheduler) -> None:
         """The text is what it is; its words may have to be found in the sound."""
@@ -164,7 +190,7 @@ class SpeechJob(SamplingJob):
             return
         start = tokens.prompt(self.result.language, task.task)
         room = self.model.max_model_len - 1
-        self._aligned = Sequence(self._attempt + 1, [*start, *text, tokens.end][:room], len(start))
+        self._aligned = Sequence(len(self._attempts), [*start, *text, tokens.end][:room], len(start))
         scheduler.restart(self.request, self._aligned)
 
     def _align(self, scheduler: Scheduler) -> None:
@@ -179,7 +205,8 @@ class SpeechJob(SamplingJob):
 
     def _begin(self, sequence: Sequence) -> None:
         params = self.request.params.clone()
-        params.temperature = self.task.temperatures[self._attempt]
+        attempt = len(self._attempts)
+        params.temperature = self.task.temperatures[attempt]
         options = sampler_options(
             params,
             vocab_size=self.model.vocab_size,
@@ -187,7 +214,7 @@ class SpeechJob(SamplingJob):
             end_ids=self.rules.all,
             rules=self.task.rules,
         )
-        sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, self._attempt))
+        sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, attempt))
         self.samples, self.by_sequence = [], {}
         self._add(sequence)
 
