@@ -156,8 +156,9 @@ void add_sources(Step& step, const std::optional<IntTable>& tables, const std::o
   step.source_lengths = lengths->data();
 }
 
-// Runs operations [first_op, last_op) of an encoder over a source whose positions lie in `blocks`.
-void encode(Executor& e, FloatTable features, Ints blocks, int positions, int first_op, int last_op) {
+// Runs operations [first, last) of an encoder for positions [first, last) of a source that lies in `blocks`.
+void encode(Executor& e, FloatTable features, Ints blocks, int positions, std::pair<int, int> ops,
+            std::pair<int, int> tokens) {
   const int32_t start = 0, count = positions;
   const auto rows = static_cast<size_t>(int64_t{e.features_rows()} * positions);
   if (features.shape(0) != rows || features.shape(1) != static_cast<size_t>(e.features_stride()))
@@ -171,8 +172,8 @@ void encode(Executor& e, FloatTable features, Ints blocks, int positions, int fi
   step.block_table_stride = static_cast<int64_t>(blocks.size());
   step.features = features.data();
   step.features_stride = e.features_stride();
-  step.first_op = first_op;
-  step.last_op = last_op;
+  std::tie(step.first_op, step.last_op) = ops;
+  std::tie(step.first_token, step.last_token) = tokens;
   nb::gil_scoped_release release;
   e.run(step);
 }
@@ -294,8 +295,8 @@ void bind_executor(nb::module_& m) {
           nb::arg("copies"), nb::arg("source_tables") = nb::none(), nb::arg("source_lengths") = nb::none(),
           nb::arg("first_op") = 0, nb::arg("last_op") = 1 << 30,
           "Computes one step, or a part of it; its logits are then in logits(rows).")
-      .def("encode", &encode, nb::arg("features"), nb::arg("blocks"), nb::arg("positions"), nb::arg("first_op"),
-           nb::arg("last_op"), "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
+      .def("encode", &encode, nb::arg("features"), nb::arg("blocks"), nb::arg("positions"), nb::arg("ops"),
+           nb::arg("tokens"), "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
       .def(
           "logits", [](nb::handle self, size_t rows) { return logits_view(nb::cast<Executor&>(self), rows, self); },
           nb::arg("rows"), "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")

@@ -29,9 +29,9 @@ class Turns {
     ++serving_;
     if (next_ != serving_) changed_.notify_all();
   }
-  bool is_wanted() {
+  bool is_taken() {
     std::lock_guard lock(mutex_);
-    return next_ > serving_ + 1;
+    return next_ > serving_;
   }
 
  private:
@@ -50,7 +50,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return num_threads_; }
-  bool is_wanted() { return turns_.is_wanted(); }  // whether somebody waits for the job that runs now to end
+  bool is_busy() { return turns_.is_taken(); }  // whether a job runs, or waits to
   void resize(int num_threads);
 
   // Runs body(thread) on the caller as thread 0, and on any number of workers, and returns when all that entered have

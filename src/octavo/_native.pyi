@@ -17,6 +17,9 @@ def select_isa(isa: str) -> None: ...
 def isa() -> str:
     """The instruction set in use."""
 
+def pool_is_busy() -> bool:
+    """Whether the threads are running a job, another engine's for example."""
+
 def num_threads() -> int: ...
 
 def set_num_threads(num_threads: int) -> None: ...
@@ -84,7 +87,7 @@ class Executor:
         Computes one step, or a part of it; its logits are then in logits(rows).
         """
 
-    def encode(self, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: int, first_op: int, last_op: int) -> None:
+    def encode(self, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: int, ops: tuple[int, int], tokens: tuple[int, int]) -> None:
         """
         Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].
         """

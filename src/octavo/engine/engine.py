@@ -58,7 +58,6 @@ class Engine:
             max_logits_rows=plan.max_logit_rows,
             policy=config.scheduling_policy,
             enable_chunked_prefill=config.enable_chunked_prefill,
-            num_encoder_slices=model.executor.num_encoder_slices,
         )
         self.jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None  # the step that has begun and has not landed

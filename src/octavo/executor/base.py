@@ -94,10 +94,6 @@ class Executor(Protocol):
     def sizes(self) -> Sizes: ...
 
     @property
-    def num_encoder_slices(self) -> int:
-        """Steps in which a source is encoded: each computes a part of the encoder."""
-
-    @property
     def runs_ahead(self) -> bool:
         """Whether a step may be begun while the tokens of the one before it are still unknown to the host."""
 
@@ -110,4 +106,7 @@ class Executor(Protocol):
         """
 
     def run(self, plan: StepPlan, draws: SequenceOf[Draw] = ()) -> StepResult:
-        """Begins a step: the plan's block copies, its slice of the encoder, its chunks, then the draws."""
+        """Begins a step: the plan's block copies, its chunks, then the draws.
+
+        Of the source that is to be encoded, some or all is; it says of itself whether it is done.
+        """

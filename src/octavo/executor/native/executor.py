@@ -21,7 +21,8 @@ from octavo.sampling.options import SamplerOptions
 from octavo.weights.dequantize import dequantize
 from octavo.weights.tensor import StoredTensor
 
-SLICE_FLOPS = 6e9  # of an encoder, in one step: some hundredths of a second
+SLICE_FLOPS = 1.5e9  # of an encoder: some milliseconds, after which another engine may have its turn
+STEP_FLOPS = 6e9  # in one step, if none wants it
 NO_COPIES = np.zeros((0, 2), np.int32)
 
 
@@ -80,10 +81,6 @@ class NativeExecutor:
         self._encoder: NativeEncoder | None = None
         if encoder is not None:
             self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
-
-    @property
-    def num_encoder_slices(self) -> int:
-        return 0 if self._encoder is None else len(self._encoder.slices)
 
     def sampler(self, options: SamplerOptions, seed: int) -> _native.SequenceSampler:
         return _native.SequenceSampler(**asdict(options), seed=seed)
@@ -178,19 +175,20 @@ class NativeEncoder:
         self.slices = tape.slices(positions, SLICE_FLOPS)
 
     def run(self, source: Source) -> None:
-        """Computes the next slice. Values of the last one are still in the buffers: one source at a time."""
+        """Computes the next slices. Values of the last ones are still in the buffers: one source at a time."""
         features = source.features
-        first, last = self.slices[source.num_slices_done]
         columns = -(-features.shape[1] // 16) * 16
         if columns != features.shape[1]:
             features = np.pad(features, ((0, 0), (0, columns - features.shape[1])))
-        self.native.encode(
-            np.ascontiguousarray(features, np.float32),
-            np.array(source.place.blocks, np.int32),
-            source.num_positions,
-            first,
-            last,
-        )
+        features, blocks = np.ascontiguousarray(features, np.float32), np.array(source.place.blocks, np.int32)
+        spent = 0.0
+        for ops, tokens, flops in self.slices[source.num_slices_done :]:
+            if spent and (spent + flops > STEP_FLOPS or _native.pool_is_busy()):
+                return
+            self.native.encode(features, blocks, source.num_positions, ops, tokens)
+            source.num_slices_done += 1
+            spent += flops
+        source.is_encoded = True
 
 
 def _block_tables(tables: Sequence[list[int]]) -> np.ndarray[Any, Any]:

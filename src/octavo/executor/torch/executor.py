@@ -89,7 +89,6 @@ class TorchExecutor:
         )
         self.interpreter = Interpreter(program, *shared)
         self._encoder = None if encoder is None else Interpreter(compile_graph(encoder), *shared)
-        self.num_encoder_slices = int(encoder is not None)  # the host does not wait for it
         self.graphs: DecodeGraphs | None = None
         self.load_seconds: dict[str, float] = {}  # how long each part of getting ready took
         with torch.inference_mode():
@@ -110,6 +109,7 @@ class TorchExecutor:
         if plan.encode is not None and plan.encode.source is not None:
             assert self._encoder is not None
             self._encoder.encode(make_encoder_step(plan.encode.source, self.sizes.block_size, self.device))
+            plan.encode.source.is_encoded = True
         if not plan.chunks:
             return TorchStepResult([], torch.empty(0, self.sizes.vocab_size), None)
         self._upload_tokens(plan.chunks)
