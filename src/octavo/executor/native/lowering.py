@@ -184,7 +184,7 @@ class Tape:
                 cost = 2.0 * values * tokens * op.out.rows_per_token
             elif isinstance(op, AttentionOp):
                 cost = 4.0 * op.node.heads * op.node.head_dim * tokens * tokens
-            if spent and spent + cost > flops:
+            if first < i and spent + cost > flops:
                 found.append(Slice((first, i), (0, tokens), spent))
                 first, spent = i, 0.0
             if cost > flops:
