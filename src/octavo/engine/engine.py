@@ -82,8 +82,8 @@ class Engine:
             priority=priority,
             # What tokens mean to a decoder depends on the source: they are shared with no other request.
             cache_salt=prompt.cache_salt if prompt.source is None else f"{prompt.cache_salt}\0{id(prompt.source)}",
-            max_sequences=params.num_sequences,
-            lockstep=params.use_beam_search,
+            max_sequences=params.num_sequences if prompt.speech is None else prompt.speech.beam_size,
+            lockstep=params.use_beam_search or (prompt.speech is not None and prompt.speech.beam_size > 1),
             needs_prompt_logits=params.prompt_logprobs is not None,
             source=prompt.source,
         )

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from octavo.engine.beam import BeamSearch
 from octavo.engine.completion import Completion
-from octavo.engine.job import SamplingJob
+from octavo.engine.job import Beams, SamplingJob, rows_of_beams
 from octavo.engine.loading import LoadedModel
 from octavo.executor.base import Logits
 from octavo.request import Chunk, Request, RequestOutput, Sequence, SpeechOutput
@@ -44,6 +45,8 @@ class SpeechTask:
     alignment_heads: tuple[tuple[int, int], ...] = ()
     previous_tokens: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = TEMPERATURES
+    beam_size: int = 1  # at temperature 0
+    length_penalty: float = 1.0
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -94,13 +97,14 @@ class SpeechJob(SamplingJob):
         self.samples, self.by_sequence = [], {}
         self._prompt: list[int] = []
         self._attempts: list[_Attempt] = []  # that have ended
+        self._beams: Beams | None = None  # of an attempt that searches
         self._aligned: Sequence | None = None  # the text once more, to see what it looks at
         self._done = False
         self.result = SpeechOutput(task.language or "en")
 
     @property
     def wants_logits(self) -> bool:
-        return not self._prompt or self._aligned is not None
+        return not self._prompt or self._beams is not None or self._aligned is not None
 
     @property
     def finished(self) -> bool:
@@ -123,6 +127,9 @@ class SpeechJob(SamplingJob):
         """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt; or aligns the text."""
         if self._aligned is not None:
             self._align(scheduler)
+            return
+        if self._beams is not None:
+            self._advance_beams(scheduler, self._beams, rows_of_beams(self._beams, entries, logits))
             return
         (chunk, row), tokens, task = entries[0], self.task.tokens, self.task
         shifted = logits[row].astype(np.float64)
@@ -203,10 +210,33 @@ class SpeechJob(SamplingJob):
         scheduler.finish_sequence(self.request, sequence)
         self._done = True
 
+    def _advance_beams(self, scheduler: Scheduler, beams: Beams, logits: Logits) -> None:
+        adjusted = logits.copy()
+        for row, beam in zip(adjusted, beams.search.beams, strict=True):
+            self.task.rules.apply(row, beam.tokens)
+        if not beams.advance(scheduler, adjusted):
+            self.has_nan = True
+        elif not beams.search.beams:
+            best = beams.search.best(1)[0]
+            completion = self.samples[0]
+            completion.cumulative_logprob = best.logprob
+            for token in best.tokens:
+                completion.append(token)
+            completion.finish_reason = best.finish_reason
+            self._beams = None
+
     def _begin(self, sequence: Sequence) -> None:
+        """Sets out to write a text behind the prompt, which `sequence` has."""
         params = self.request.params.clone()
         attempt = len(self._attempts)
         params.temperature = self.task.temperatures[attempt]
+        self.samples, self.by_sequence = [], {}
+        self._add(sequence)
+        if params.temperature == 0 and self.task.beam_size > 1:
+            end = self.task.tokens.end
+            search = BeamSearch(self.task.beam_size, self.max_tokens, end, frozenset([end]), self.task.length_penalty)
+            self._beams = Beams(self.request, search)
+            return
         options = sampler_options(
             params,
             vocab_size=self.model.vocab_size,
@@ -215,8 +245,6 @@ class SpeechJob(SamplingJob):
             rules=self.task.rules,
         )
         sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, attempt))
-        self.samples, self.by_sequence = [], {}
-        self._add(sequence)
 
 
 def compression_ratio(text: str) -> float:

@@ -28,6 +28,7 @@ from octavo.speech.silence import Span, Splitter
 
 Samples = NDArray[np.float32]
 HUNDREDTHS = 100
+MAX_BEAM_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,8 @@ class TranscribeOptions:
 
     `language` is a code or an English name, None to detect it. `task` "translate" makes English of it. `prompt` is
     what was said before, or names and spellings that may occur. `timestamps` asks for times of segments,
-    `word_timestamps` for those of words. `temperature` other than None is the only one tried. With `sequential`,
+    `word_timestamps` for those of words. `temperature` other than None is the only one tried; at 0, `beam_size` texts
+    are followed at a time. With `sequential`,
     windows follow each other where the last one's text ended, and see its text; else audio is cut in pauses, and
     windows are independent. Raises ParameterError.
     """
@@ -47,6 +49,7 @@ class TranscribeOptions:
     timestamps: bool = True
     word_timestamps: bool = False
     temperature: float | None = None
+    beam_size: int = 1
     sequential: bool = False
     condition_on_previous_text: bool = True
     compression_ratio_threshold: float | None = 2.4
@@ -56,6 +59,8 @@ class TranscribeOptions:
     def __post_init__(self) -> None:
         if self.temperature is not None and not 0 <= self.temperature <= 1:
             raise ParameterError("temperature", self.temperature, "must be in 0..1")
+        if type(self.beam_size) is not int or not 1 <= self.beam_size <= MAX_BEAM_SIZE:
+            raise ParameterError("beam_size", self.beam_size, f"must be an integer in 1..{MAX_BEAM_SIZE}")
         if self.sequential and not self.timestamps:
             raise ParameterError("sequential", True, "needs timestamps: they say where the next window begins")
 
@@ -168,6 +173,7 @@ class Reading:
             alignment_heads=speech.alignment_heads,
             previous_tokens=tuple(self._previous),
             temperatures=temperatures,
+            beam_size=options.beam_size,
             compression_ratio_threshold=options.compression_ratio_threshold,
             logprob_threshold=options.logprob_threshold,
             no_speech_threshold=options.no_speech_threshold,
@@ -218,6 +224,8 @@ class Reading:
             for token, entry in zip(completion.token_ids, completion.logprobs or (), strict=False)
             if tokens.is_text(token)
         ]
+        if not likely:  # beams keep no record of single tokens
+            likely = [math.exp(output.speech.avg_logprob)] * len(starts)
         offset, found = window.start / SAMPLE_RATE, list[Word]()
         for text, places in split_words(ids, self.model.tokenizer, self.language or "en"):
             begin, end = first + places[0], first + places[-1] + 1
