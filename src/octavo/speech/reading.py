@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel
 from octavo.engine.speech import TEMPERATURES, SpeechTask
-from octavo.errors import ParameterError, UnsupportedError
+from octavo.errors import OctavoError, ParameterError, UnsupportedError
 from octavo.request import RequestOutput
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.alignment import POSITIONS_PER_SECOND, split_words
@@ -108,10 +108,15 @@ class Reading:
         self._segments: list[Segment] = []
         self._text: list[str] = []
         self._has_ended = False
+        self.error: OctavoError | None = None
 
     @property
     def finished(self) -> bool:
         return self._has_ended and not self._open
+
+    def fail(self, error: OctavoError) -> None:
+        """Nothing more is asked for, and what comes is dropped."""
+        self.error, self._has_ended = error, True
 
     @property
     def seconds_done(self) -> float:
@@ -137,6 +142,8 @@ class Reading:
     def take(self, number: int, output: RequestOutput) -> list[Segment]:
         """Brings what became of a window; returns the segments that are next in order."""
         window = self._open.pop(number)
+        if self.error is not None:
+            return []
         heard = self._heard[number] = self._read(window, output)
         if self.options.sequential:
             self._go_on(window, output, heard)
@@ -158,6 +165,7 @@ class Reading:
             self.language or "en",
             round(self.num_samples / SAMPLE_RATE, 3),
             self.options.task,
+            self.error,
         )
 
     def _prompt(self, window: Window) -> Prompt:
