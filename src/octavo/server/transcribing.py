@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from octavo.errors import OctavoError
-from octavo.server.errors import ClientGoneError
 from octavo.server.generation import Generation
 from octavo.server.models import ServedModel
 from octavo.server.state import ServerState
@@ -21,10 +20,10 @@ from octavo.speech import SAMPLE_RATE
 from octavo.speech.offline import speech_params
 from octavo.speech.reading import Reading, TranscribeOptions
 from octavo.speech.result import Transcription
-from octavo.speech.sources import Samples, chunks_of
+from octavo.speech.sources import Samples
 
 MOST_AHEAD = 16  # windows of one audio at the engine; each holds some megabytes
-_decoders = ThreadPoolExecutor(4, "octavo-audio")
+_decoders = ThreadPoolExecutor(2, "octavo-audio")
 T = TypeVar("T")
 
 
@@ -48,10 +47,10 @@ class Transcribing(Generation):
         params.seed = seed or 0
         super().__init__(server, model, request, [], params, None, None)
         self._upload, self._options = upload, options
+        self._chunks: Generator[Samples, None, None] | None = None
         self._reading: Reading | None = None
         self._seconds_done = 0.0
         self._num_open = 0  # windows at the engine
-        self._is_decoded = False
         self._failure: OctavoError | None = None
         self._work: Future[Any] | None = None  # what a thread does with the upload
 
@@ -73,9 +72,10 @@ class Transcribing(Generation):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._failure = self._failure or ClientGoneError("the request has ended")
-        if self._work is not None and not self._work.done():  # it will see that soon
+        if self._work is not None and not self._work.done():
             await asyncio.wait([asyncio.wrap_future(self._work)])
+        if self._chunks is not None:
+            self._chunks.close()
         self._upload.close()
         self.model.metrics.audio_seconds += self._audio_seconds
         await super().__aexit__(kind, error, trace)
@@ -84,7 +84,7 @@ class Transcribing(Generation):
         """What is known whenever a window has become text. Raises what ends the request early."""
         reading = self._reading = await self._in_thread(self._open)
         while not reading.finished:
-            if self._may_decode() and not self._stream.has_news:
+            if self._may_decode(reading) and not self._stream.has_news:
                 await self._decode(reading)
             else:
                 await self._take(reading)
@@ -95,25 +95,20 @@ class Transcribing(Generation):
         super().fail(error)
 
     def _open(self) -> Reading:
-        return Reading(self.model.engine.model, self._chunks(), self._options)
+        from octavo.speech.decode import decode  # libav takes a while to load, and not every server needs it
 
-    def _chunks(self) -> Iterator[Samples]:
-        """The samples of the upload, until the request fails."""
-        for chunk in chunks_of(self._upload.file, name="file"):
-            if self._failure is not None:
-                raise self._failure
-            yield chunk
+        self._chunks = decode(self._upload.file, name="file")
+        return Reading(self.model.engine.model, self._chunks, self._options)
 
-    def _may_decode(self) -> bool:
-        """Requests of one moment share the engine's seats: that bounds the windows that are held for all of them."""
-        ahead = min(MOST_AHEAD, self.model.queue.seats // max(1, self.model.queue.requests))
-        return not self._is_decoded and self._num_open < max(1, ahead)
+    def _may_decode(self, reading: Reading) -> bool:
+        """All requests share the engine's seats: that bounds the windows that are held for them."""
+        ahead = min(MOST_AHEAD, self.model.queue.seats // self.model.queue.requests)
+        return not reading.is_decoded and self._num_open < max(1, ahead)
 
     async def _decode(self, reading: Reading) -> None:
-        """Gives the engine the next window."""
+        """Decodes some more, and gives the engine the next window if there is one."""
         found = await self._in_thread(reading.next)
         if found is None:
-            self._is_decoded = True
             return
         number, prompt = found
         assert number == len(self.prompts)
