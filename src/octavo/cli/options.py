@@ -26,6 +26,7 @@ def positive(text: str) -> int:
 
 MODEL_FLAGS = (
     Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, or pypi:PACKAGE"),
+    Flag("task", str, "TASK", "auto, generate, transcription or translation; refused if the model can't do it"),
     Flag("revision", str, "REV", "branch, tag or commit of a Hub model; also MODEL@REV"),
     Flag("download_dir", str, "DIR", "where fetched models are kept"),
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),

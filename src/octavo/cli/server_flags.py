@@ -26,6 +26,7 @@ SERVER_FLAGS = (
     Flag("max_queued_requests", int, "N", "that wait for each model (256); more are refused with 503"),
     Flag("max_queued_tokens", count, "N", "of prompts that wait for each model (256K)"),
     Flag("max_body_bytes", count, "N", "of a request's body (4M)"),
+    Flag("max_audio_bytes", count, "N", "of an audio file (256M); audio may have any length"),
     Flag("max_header_bytes", count, "N", "of a request's headers (64K)"),
     Flag("max_headers", int, "N", "of a request (100)"),
     Flag("max_prompts", int, "N", "in one request (1024)"),

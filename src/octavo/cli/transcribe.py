@@ -69,7 +69,6 @@ def _parser() -> Parser:
     group.add_argument("--format", choices=list(ENDINGS), default="text", help="of what is written (text)")
     group.add_argument("-o", "--output-dir", type=Path, default=None, metavar="DIR", help="a file there for each FILE")
     group.add_argument("--language", metavar="NAME", help="what is spoken, as en or English; or it is detected")
-    group.add_argument("--task", choices=["transcribe", "translate"], help="translate: into English")
     group.add_argument("--prompt", metavar="TEXT", help="what was said before, or names and spellings to expect")
     group.add_argument("--temperature", type=float, metavar="T", help="the only one tried; or 0, and more in doubt")
     group.add_argument("--beam-size", type=positive, metavar="N", help="texts that are followed at a time (1)")
@@ -82,9 +81,11 @@ def _parser() -> Parser:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What TranscribeOptions is made of: what was typed, and what the format needs."""
-    names = ("language", "task", "prompt", "temperature", "beam_size", "sequential")
+    names = ("language", "prompt", "temperature", "beam_size", "sequential")
     given = {name: getattr(args, name) for name in names if hasattr(args, name)}
     needs_times = args.format in ("srt", "vtt", "verbose_json") or given.get("sequential", False)
+    if getattr(args, "task", "auto").startswith("transl"):
+        given["task"] = "translate"
     return {**given, "timestamps": needs_times, "word_timestamps": args.word_timestamps}
 
 

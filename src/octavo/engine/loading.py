@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo import _native
-from octavo.config import EngineConfig, thread_count
+from octavo.config import SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
 from octavo.engine.memory import EncoderNeeds, MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
@@ -69,6 +69,8 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
             reason = f"the model was made for at most {model.longest_positions} tokens"
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph, encoder = model.build(), model.build_encoder()
+        if config.task in SPEECH_TASKS and encoder is None:
+            raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
@@ -100,13 +102,16 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
     defaults = _generation_config(config, path)
+    speech = None if encoder is None else SpeechModel.of(text, model.vocab_size, {**checkpoint.config, **defaults})
+    if config.task in ("translation", "translate") and speech is not None and not speech.tokens.is_multilingual:
+        raise ConfigError("task", config.task, "this model knows only English; load one without .en in its name")
     return LoadedModel(
         name=config.model or path.name,
         config=config,
         graph=graph,
         encoder=encoder,
         source_positions=model.source_positions,
-        speech=None if encoder is None else SpeechModel.of(text, model.vocab_size, {**checkpoint.config, **defaults}),
+        speech=speech,
         plan=plan,
         executor=executor,
         tokenizer=text,

@@ -62,6 +62,11 @@ class OutputStream:
         """Whether all requests have ended and everything is read."""
         return not self._kinds and not self._items
 
+    @property
+    def has_news(self) -> bool:
+        """Whether `next` would return, or raise, at once."""
+        return bool(self._items)
+
     def submit(self, name: str, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
         """Queues a request at the engine. What is wrong with it, `next` raises."""
         self._kinds[name] = params.output_kind

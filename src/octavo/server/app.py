@@ -12,12 +12,12 @@ from octavo.errors import OctavoError
 from octavo.server.docs import docs_page
 from octavo.server.errors import HttpError, NotFoundError, body_of, status_of
 from octavo.server.middleware import Envelope, Guard
-from octavo.server.routers import chat, completions, health, models, tokens
+from octavo.server.routers import audio, chat, completions, health, models, tokens
 from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer
 
-ROUTERS = (chat.router, completions.router, models.router, tokens.router, health.router)
+ROUTERS = (chat.router, completions.router, audio.router, models.router, tokens.router, health.router)
 
 
 def make_app(server: ServerState) -> FastAPI:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,7 +25,7 @@ T = TypeVar("T", bound=BaseModel)
 
 async def read_body(request: Request, model: type[T], config: ServerConfig) -> T:
     """The body as `model`. Raises HttpError, naming the field that is wrong."""
-    _check_headers(request)
+    _check_type(request)
     raw = await _read(request, config)
     request.state.body_bytes = len(raw)
     if len(raw) <= INLINE_BYTES:
@@ -42,8 +44,13 @@ def parse(raw: bytes, model: type[T]) -> T:
     value = parse_json(raw)
     if not isinstance(value, dict):
         raise HttpError("the body must be a JSON object", code="invalid_json")
+    return validated(value, model)
+
+
+def validated(fields: dict[str, Any], model: type[T]) -> T:
+    """The fields of a body as `model`. Raises HttpError for the first that is wrong."""
     try:
-        return model.model_validate(value)
+        return model.model_validate(fields)
     except ValidationError as error:
         raise _first(error) from None
 
@@ -74,37 +81,61 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check_headers(request: Request) -> None:
+def _check_type(request: Request) -> None:
     kind, _, rest = request.headers.get("content-type", "").partition(";")
     charset = rest.partition("charset=")[2].strip().strip('"').lower()
     if kind.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
         raise HttpError("the body must be sent as 'Content-Type: application/json'", status=415, code="media_type")
+    check_encoding(request)
+
+
+def check_encoding(request: Request) -> None:
+    """Raises HttpError for a compressed body."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HttpError("compressed bodies are not supported", status=415, code="media_type")
+
+
+def announced_bytes(request: Request) -> int:
+    """The length that the headers say; 0 if they say none."""
+    announced = request.headers.get("content-length", "0")
+    return int(announced[:20]) if announced.isdigit() else 0
 
 
 async def _read(request: Request, config: ServerConfig) -> bytes:
     """The whole body, if it is small enough and comes soon enough."""
     limit = config.max_body_bytes
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced[:20]) > limit:
+    if announced_bytes(request) > limit:
         raise _too_large(limit)
     pieces, size = [], 0
-    try:
-        async with asyncio.timeout(config.body_timeout):
-            while True:
+    async for piece in receive(request, config.body_timeout):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(pieces)
+
+
+async def receive(request: Request, seconds: float, least_rate: float = math.inf) -> AsyncIterator[bytes]:
+    """The body in the pieces in which it arrives.
+
+    It has `seconds`, and one more for each `least_rate` bytes that came. Raises HttpError after that, and
+    ClientGoneError if the client leaves.
+    """
+    end, size = asyncio.get_running_loop().time() + seconds, 0
+    while True:
+        try:
+            async with asyncio.timeout_at(end + size / least_rate):
                 message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError("the client left before its request was complete")
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > limit:
-                    raise _too_large(limit)
-                if not message.get("more_body", False):
-                    return b"".join(pieces)
-    except TimeoutError:
-        reason = f"the body did not arrive within {config.body_timeout:g} s"
-        raise HttpError(reason, status=408, code="slow_body", headers={"connection": "close"}) from None
+        except TimeoutError:
+            reason = f"the body did not arrive within {seconds:g} s"
+            raise HttpError(reason, status=408, code="slow_body", headers={"connection": "close"}) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client left before its request was complete")
+        piece = message.get("body", b"")
+        size += len(piece)
+        yield piece
+        if not message.get("more_body", False):
+            return
 
 
 def _too_large(limit: int) -> HttpError:

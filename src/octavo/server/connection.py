@@ -46,7 +46,8 @@ class Connection(HttpToolsProtocol):
         self._raw_bytes += len(data)
         super().data_received(data)
         limits = self.limits
-        if self._raw_bytes > (limits.max_header_bytes if self._in_headers else CHUNKING * limits.max_body_bytes):
+        most = CHUNKING * limits.max_body_bytes + limits.max_audio_bytes
+        if self._raw_bytes > (limits.max_header_bytes if self._in_headers else most):
             self._refuse_size()
 
     def on_message_begin(self) -> None:

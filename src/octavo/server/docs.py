@@ -27,8 +27,8 @@ def docs_page(schema: dict[str, Any]) -> str:
 def _operation(schema: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> str:
     parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation.get('description', ''))}</p>"]
     content = operation.get("requestBody", {}).get("content", {})
-    if body := content.get("application/json", {}).get("schema"):
-        parts.append(_fields(_resolved(schema, body)))
+    for media_type, body in content.items():
+        parts.append(f"<p>As <code>{media_type}</code>:</p>{_fields(_resolved(schema, body['schema']))}")
     answers = [
         f"<tr><td>{status}</td><td>{escape(answer['description'])}</td></tr>"
         for status, answer in sorted(operation["responses"].items())

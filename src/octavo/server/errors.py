@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from octavo.errors import (
+    AudioError,
     ConfigError,
     EngineFailedError,
     NumericalError,
@@ -95,6 +96,7 @@ _MAPPING: tuple[tuple[type[OctavoError], int, str, str], ...] = (
     (PromptTooLongError, 400, "invalid_request_error", "context_length_exceeded"),
     (PromptError, 400, "invalid_request_error", "invalid_prompt"),
     (ParameterError, 400, "invalid_request_error", "invalid_value"),
+    (AudioError, 400, "invalid_request_error", "invalid_audio"),
     (UnsupportedError, 400, "invalid_request_error", "unsupported_value"),
     (ConfigError, 400, "invalid_request_error", "invalid_value"),
     (NumericalError, 500, "server_error", "numerical_error"),
@@ -119,7 +121,7 @@ def body_of(error: BaseException) -> dict[str, Any]:
     message = str(error) if isinstance(error, OctavoError) else INTERNAL
     if isinstance(error, EngineFailedError):
         message = ENGINE_FAILED
-    param = getattr(error, "name", None) if isinstance(error, ParameterError | ConfigError) else None
+    param = getattr(error, "name", None) if isinstance(error, ParameterError | ConfigError | AudioError) else None
     return error_json(message, kind, param, code)
 
 

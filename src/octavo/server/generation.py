@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Any, Self
 
 from starlette.requests import Request
 
@@ -59,23 +60,31 @@ class Generation:
         self.model, self.prompts, self.params = model, prompts, params
         self.num_output_tokens = [0] * len(prompts)
         self.num_cached_tokens = 0
+        self._num_seats = max(1, len(prompts))  # in the queue
         self._server, self._request = server, request
         self._stream = model.engine.open_stream()
         self._places: dict[str, int] = {}  # of prompts, by the engine's name of the request
         self._waiting: set[int] = set()  # prompts without a token yet
         self._last_token: dict[int, float] = {}
         self._asked_tokens, self._priority = asked_tokens, priority or 0
-        self._timeout = _timeout(request, server.config.request_timeout)
-        self._tasks: list[asyncio.Task[None] | asyncio.TimerHandle] = []
+        self._asked_timeout = _asked_timeout(request)
+        self._began = 0.0
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def num_prompt_tokens(self) -> int:
         return sum(len(prompt.token_ids) for prompt in self.prompts)
 
-    async def __aenter__(self) -> Generation:
+    @property
+    def timeout(self) -> float:
+        """Seconds that it may take."""
+        return min(self._asked_timeout, self._server.config.request_timeout)
+
+    async def __aenter__(self) -> Self:
         """Submits all prompts. Raises UnavailableError if the queue has no room for them."""
         try:
-            self.model.queue.enter(len(self.prompts), self.num_prompt_tokens)
+            self.model.queue.enter(self._num_seats, self.num_prompt_tokens)
         except HttpError as error:
             self.model.metrics.refused[error.code] += 1
             raise
@@ -86,31 +95,24 @@ class Generation:
         if self._asked_tokens is not None:
             self.model.metrics.observe("asked_tokens", self._asked_tokens)
         for place, prompt in enumerate(self.prompts):
-            name = self.model.engine.driver.new_id()
-            self._places[name] = place
-            self._stream.submit(name, prompt, self.params, self._priority)
+            self._submit(place, prompt)
         loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self._watch_client()),
-            loop.call_later(self._timeout, self._stream.fail, _too_late(self._timeout)),
-        ]
+        self._began = loop.time()
+        self._watcher = loop.create_task(self._watch_client())
+        self._watch_time()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.active.discard(self)
-        for task in self._tasks:
-            task.cancel()
+        for watcher in (self._watcher, self._timer):
+            if watcher is not None:
+                watcher.cancel()
         self._stream.close()
         self._leave_queue()
         self._request.state.client.charge(sum(self.num_output_tokens))
-        self._request.state.log = {
-            "client": self._request.state.client.name,
-            "model": self.model.id,
-            "prompt_tokens": self.num_prompt_tokens,
-            "output_tokens": sum(self.num_output_tokens),
-        }
+        self._request.state.log = self._log_fields()
         if error is not None:
             code = "cancelled" if not isinstance(error, Exception) else body_of(error)["error"]["code"]
             self.model.metrics.failed[code] += 1
@@ -133,10 +135,31 @@ class Generation:
         """Ends it; the client is told `error`."""
         self._stream.fail(error)
 
+    def _submit(self, place: int, prompt: Prompt) -> None:
+        name = self.model.engine.driver.new_id()
+        self._places[name] = place
+        self._stream.submit(name, prompt, self.params, self._priority)
+
     async def _watch_client(self) -> None:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        self._stream.fail(ClientGoneError("the client closed the connection"))
+        self.fail(ClientGoneError("the client closed the connection"))
+
+    def _watch_time(self) -> None:
+        """Ends it when it has taken as long as it may, which may have become longer since the last look."""
+        loop, allowed = asyncio.get_running_loop(), self.timeout
+        if loop.time() < self._began + allowed:
+            self._timer = loop.call_at(self._began + allowed, self._watch_time)
+        else:
+            self.fail(DeadlineError(f"the request was not finished within {allowed:g} s"))
+
+    def _log_fields(self) -> dict[str, Any]:
+        return {
+            "client": self._request.state.client.name,
+            "model": self.model.id,
+            "prompt_tokens": self.num_prompt_tokens,
+            "output_tokens": sum(self.num_output_tokens),
+        }
 
     def _note(self, place: int, output: RequestOutput) -> None:
         """Counts tokens, and leaves the queue with the first."""
@@ -168,14 +191,14 @@ class Generation:
         for place in self._waiting:
             self.model.queue.start(len(self.prompts[place].token_ids))
         self._waiting.clear()
-        self.model.queue.leave(len(self.prompts))
+        self.model.queue.leave(self._num_seats)
 
 
-def _timeout(request: Request, longest: float) -> float:
-    """Seconds that the request may take. Raises HttpError for a header that is no number."""
+def _asked_timeout(request: Request) -> float:
+    """Seconds that the request may take, if it says so. Raises HttpError for a header that is no number."""
     asked = request.headers.get(TIMEOUT_HEADER)
     if asked is None:
-        return longest
+        return math.inf
     try:
         seconds = float(asked)
     except ValueError:
@@ -183,8 +206,4 @@ def _timeout(request: Request, longest: float) -> float:
     if not seconds > 0:
         reason = f"{TIMEOUT_HEADER}: must be a number of seconds above 0, got {asked[:40]!r}"
         raise HttpError(reason, TIMEOUT_HEADER, code="invalid_value")
-    return min(seconds, longest)
-
-
-def _too_late(seconds: float) -> DeadlineError:
-    return DeadlineError(f"the request was not finished within {seconds:g} s")
+    return seconds

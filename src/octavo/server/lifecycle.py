@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -157,16 +158,22 @@ def curl_line(state: ServerState, where: str) -> str:
     """A command that gets an answer from this server."""
     models = list(state.models)
     model = models[0]
-    body: dict[str, object] = {} if len(models) == 1 else {"model": model.id}
-    path = "/v1/chat/completions"
-    if model.llm is not None and model.llm.model.chat_template is not None:
-        body["messages"] = [{"role": "user", "content": "Hello!"}]
+    named = {} if len(models) == 1 else {"model": model.id}
+    if not model.can("text"):
+        path = "/v1/audio/transcriptions"
+        content = "".join(f" -F {name}={value}" for name, value in {"file": "@audio.wav", **named}.items())
+    elif model.llm is not None and model.llm.model.chat_template is not None:
+        path, content = "/v1/chat/completions", _json({**named, "messages": [{"role": "user", "content": "Hello!"}]})
     else:
-        path, body["prompt"] = "/v1/completions", "Hello"
+        path, content = "/v1/completions", _json({**named, "prompt": "Hello"})
     target = f"--unix-socket {where} http://localhost{path}" if state.config.uds else f"{where}{path}"
     insecure = "-k " if state.config.ssl_certfile else ""
     key = " -H 'Authorization: Bearer YOUR-KEY'" if state.keys.required else ""
-    return f"curl {insecure}{target}{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+    return f"curl {insecure}{target}{key}{content}"
+
+
+def _json(body: dict[str, Any]) -> str:
+    return f" -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
 
 
 def _allow_many_files() -> None:

@@ -34,6 +34,10 @@ class Queue:
         self.requests += num_requests
         self.tokens += num_tokens
 
+    def wait(self, num_tokens: int) -> None:
+        """A request that was taken in goes on with more."""
+        self.tokens += num_tokens
+
     def start(self, num_tokens: int) -> None:
         """A request has its first token."""
         self.tokens -= num_tokens

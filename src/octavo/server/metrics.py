@@ -84,6 +84,7 @@ class ModelMetrics:
     finished: Counter[str] = field(default_factory=Counter)  # completions by finish reason
     failed: Counter[str] = field(default_factory=Counter)  # requests by the error's code
     refused: Counter[str] = field(default_factory=Counter)  # requests that were never queued, the same
+    audio_seconds: float = 0.0  # of audio that was decoded
     histograms: dict[str, Histogram] = field(
         default_factory=lambda: {attribute: Histogram(bounds) for attribute, _, bounds, _ in HISTOGRAMS}
     )
@@ -155,13 +156,15 @@ class Collector:
         restarts = CounterMetricFamily("octavo:engine_restarts", "Engines that failed.", labels=["model_name"])
         blocks = GaugeMetricFamily("octavo:kv_cache_tokens", "Tokens that the KV cache holds.", labels=["model_name"])
         queued = GaugeMetricFamily("octavo:queued_tokens", "Prompt tokens that wait.", labels=["model_name"])
+        audio = CounterMetricFamily("octavo:audio_seconds", "Seconds of audio transcribed.", labels=["model_name"])
         for model in models:
             loaded.add_metric([model.id], model.is_ready)
             restarts.add_metric([model.id], model.llm.driver.num_restarts if model.llm else 0)
             plan = model.llm.model.plan if model.llm else None
             blocks.add_metric([model.id], plan.num_blocks * plan.block_size if plan else 0)
             queued.add_metric([model.id], model.queue.tokens)
-        yield from (loaded, restarts, blocks, queued)
+            audio.add_metric([model.id], model.metrics.audio_seconds)
+        yield from (loaded, restarts, blocks, queued, audio)
         answers = CounterMetricFamily("octavo:http_requests", "Answers.", labels=["method", "path", "status"])
         for (method, path, status), number in self._http.answers.items():
             answers.add_metric([method, path, str(status)], number)

@@ -20,11 +20,11 @@ from octavo.errors import ChatTemplateError, ConfigError, OctavoError
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
-from octavo.server.options import ModelSpec, ServerConfig, served_names
+from octavo.server.options import ModelSpec, ServerConfig
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import MISSING, text_size
 from octavo.text.tokenizer import LONG_TEXT
-from octavo.weights.known import DEFAULT_MODEL
+from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES
 
 logger = logging.getLogger("octavo.server")
 SHARE = 0.9  # of the free memory, for all models together
@@ -33,6 +33,19 @@ SHARE = 0.9  # of the free memory, for all models together
 INLINE_CHARACTERS = LONG_TEXT - 1  # longer texts are read on another thread, without the GIL
 _readers = ThreadPoolExecutor(2, "octavo-text")
 T = TypeVar("T")
+
+
+# What a model can do, as requests ask for it, and how that is said.
+SKILLS = {"text": "answer text", "transcribe": "transcribe speech", "translate": "translate speech into English"}
+
+
+def served_names(spec: ModelSpec, reference: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names that were given, a model's id first, and those that lead to it too unless another model has them."""
+    given = dict.fromkeys((*(spec.names or (reference,)), *spec.aliases))
+    path = PurePath(reference)
+    # The last two parts of a path are often its name on the Hub; and tiny.en is openai/whisper-tiny.en.
+    others = (reference, path.name, "/".join(path.parts[-2:]), SHORT_NAMES.get(path.name, reference))
+    return tuple(given), tuple(dict.fromkeys(name for name in others if name not in given))
 
 
 class ServedModel:
@@ -60,6 +73,15 @@ class ServedModel:
     @property
     def is_ready(self) -> bool:
         return self.llm is not None
+
+    def can(self, skill: str) -> bool:
+        """Whether it can do one of SKILLS; of a model that is not loaded nobody knows, so it may."""
+        if self.llm is None:
+            return True
+        speech = self.llm.model.speech
+        if speech is None:
+            return skill == "text"
+        return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
 
     @property
     def engine(self) -> AsyncLLM:
@@ -156,21 +178,34 @@ class ModelRegistry:
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models)
 
-    def find(self, name: str | None) -> ServedModel:
-        """The model that a request names. Raises NotFoundError with the names there are."""
-        if not name and len(self._models) == 1:
-            return self._models[0]
+    def find(self, name: str | None, skill: str | None = None) -> ServedModel:
+        """The model that a request names, or the only one with the skill that it needs.
+
+        Raises NotFoundError with the names there are, or HttpError with those that can do it.
+        """
+        able = [model for model in self._models if skill is None or model.can(skill)]
+        chosen = [self._named(name)] if name else able
+        if len(chosen) == 1 and chosen[0] in able:
+            return chosen[0]
+        names = ", ".join(model.id for model in able)
+        if len(chosen) < 2:
+            who = f"The model {chosen[0].id!r} can't" if chosen else "No model that is served can"
+            others = f" Served models that can: {names}" if able else " No other model is served that can"
+            reason = f"{who} {SKILLS[skill or 'text']}.{others if chosen else ''}"
+            raise HttpError(reason, "model", code="model_not_suitable")
+        for model in able if skill else ():
+            model.check_loaded()
+        reason = f"several models are served: say which in 'model': {names}"
+        raise NotFoundError(reason, "model", status=400, code="missing_field")
+
+    def _named(self, name: str) -> ServedModel:
+        if name in self._by_name:
+            return self._by_name[name]
+        near = difflib.get_close_matches(name[:200], self._by_name, 1, 0.5)
+        advice = f" Did you mean {near[0]!r}?" if near else ""
         served = ", ".join(model.id for model in self._models)
-        if not name:
-            reason = f"several models are served: say which in 'model': {served}"
-            raise NotFoundError(reason, "model", status=400, code="missing_field")
-        model = self._by_name.get(name)
-        if model is None:
-            near = difflib.get_close_matches(name[:200], self._by_name, 1, 0.5)
-            advice = f" Did you mean {near[0]!r}?" if near else ""
-            reason = f"The model {name[:100]!r} does not exist.{advice} Served: {served}"
-            raise NotFoundError(reason, "model", code="model_not_found")
-        return model
+        reason = f"The model {name[:100]!r} does not exist.{advice} Served: {served}"
+        raise NotFoundError(reason, "model", code="model_not_found")
 
     def load_all(self, done: Callable[[OctavoError | None], None]) -> None:
         """Loads one after another; the first error ends it. `done` is called at the end, on the same thread."""

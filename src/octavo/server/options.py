@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from octavo.errors import ConfigError
@@ -42,6 +41,7 @@ class ServerConfig:
     max_queued_requests: int = 256  # that wait for the engine, for each model
     max_queued_tokens: int = 1 << 18  # of their prompts
     max_body_bytes: int = 4 << 20
+    max_audio_bytes: int = 256 << 20  # of a file with speech
     max_header_bytes: int = 64 << 10
     max_headers: int = 100
     max_prompts: int = 1024  # in one request
@@ -59,7 +59,8 @@ class ServerConfig:
     enable_docs: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_queued_requests", "max_queued_tokens", "max_body_bytes", "max_header_bytes", "max_headers"):
+        sizes = ("max_body_bytes", "max_audio_bytes", "max_header_bytes", "max_headers")
+        for name in ("max_queued_requests", "max_queued_tokens", *sizes):
             _at_least(name, getattr(self, name), 1)
         for name in ("requests_per_minute", "tokens_per_minute"):
             if getattr(self, name) is not None:
@@ -74,13 +75,6 @@ class ServerConfig:
             raise ConfigError("ssl_keyfile", self.ssl_keyfile, "needs ssl_certfile too")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError("root_path", self.root_path, "must begin with a slash and not end with one")
-
-
-def served_names(spec: ModelSpec, reference: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names that were given, a model's id first, and those that lead to it too unless another model has them."""
-    given = dict.fromkeys((*(spec.names or (reference,)), *spec.aliases))
-    implied = [name for name in (reference, PurePath(reference).name) if name not in given]
-    return tuple(given), tuple(dict.fromkeys(implied))
 
 
 def _at_least(name: str, value: float, low: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,13 +12,17 @@ from pydantic.json_schema import models_json_schema
 
 from octavo import __version__
 from octavo.server.protocol.answers import ErrorAnswer, Health
+from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, TranslationRequest
 from octavo.server.protocol.chat import ChatRequest, Message, TextPart
 from octavo.server.protocol.common import RequestModel, StreamOptions
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 REFERENCE = "#/components/schemas/{model}"
-BODIES: tuple[type[RequestModel], ...] = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+BODIES: tuple[type[RequestModel], ...] = (
+    *(ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
+    *(TranscriptionRequest, TranslationRequest),
+)
 NESTED: tuple[type[RequestModel], ...] = (Message, TextPart, StreamOptions)
 _ERRORS = {
     400: "the request is wrong; `param` names the field",
@@ -25,7 +30,7 @@ _ERRORS = {
     404: "no such model or endpoint",
     408: "the body came too slowly",
     413: "the body is too large",
-    415: "the body is not application/json",
+    415: "the body has another Content-Type",
     429: "the key's minute is used up; see Retry-After",
     431: "the headers are too large",
     500: "the engine or the server failed",
@@ -37,28 +42,30 @@ _READING = (400, 401, 404, 431, 500)
 
 def endpoint(
     body: type[BaseModel] | None,
-    answer: type[BaseModel] | None,
+    answer: Any,
     *,
     streams: bool = False,
     probe: bool = False,
-    media_type: str = "application/json",
+    texts: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Arguments of a route: what it takes, and everything that it may answer."""
+    """Arguments of a route: what it takes, and everything that it may answer.
+
+    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead.
+    """
     statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in statuses
     }
-    content = {media_type: {"schema": _reference(answer) if answer is not None else {"type": "string"}}}
-    if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    responses[200] = {"description": "the answer", "content": content}
+    others = (*texts, "text/event-stream") if streams else texts
+    responses[200] = {"description": "the answer", "content": {kind: {"schema": {"type": "string"}} for kind in others}}
     if answer is not None:
         responses[200]["model"] = answer
     if probe:
         responses[503] = {"model": Health, "description": "not now; `reason` says why"}
     extra: dict[str, Any] = {}
     if body is not None:
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(body)}}}
+        kind = "multipart/form-data" if issubclass(body, AudioRequest) else "application/json"
+        extra["requestBody"] = {"required": True, "content": {kind: {"schema": _reference(body)}}}
     return {"responses": responses, "openapi_extra": extra, "response_model": None}
 
 

@@ -11,6 +11,7 @@ from octavo.server.keys import read_keys
 from octavo.server.metrics import HttpMetrics
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
+from octavo.server.upload import UploadSpace
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -26,6 +27,7 @@ class ServerState:
         self.keys = read_keys(config)
         self.http = HttpMetrics()
         self.active: set[Generation] = set()
+        self.uploads = UploadSpace(config.max_audio_bytes)
         self.draining = False
 
     def check_open(self) -> None:

@@ -6,7 +6,7 @@ Files are hostile: what libav may do with them is in `libav.py`, and lengths are
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import IO
@@ -29,7 +29,7 @@ Source = str | Path | bytes | IO[bytes]
 
 def decode(
     source: Source, max_seconds: float | None = None, chunk_seconds: float = 30.0, name: str | None = None
-) -> Iterator[NDArray[np.float32]]:
+) -> Generator[NDArray[np.float32], None, None]:
     """Chunks of a file's first audio stream, float32 [n], mono, 16 kHz, each `chunk_seconds` long but the last.
 
     `source` is a path, the file's bytes, or a binary file object, which is read from its start and stays open. `name`

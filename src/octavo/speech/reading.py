@@ -7,6 +7,7 @@ the caller's thread, the server from its event loop.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,8 @@ class Reading:
         tokens.prompt("en", options.task)  # is refused here if the model can't do it
         self._previous: list[int] = []
         if options.prompt:
-            self._previous = model.tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
+            ids = model.tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
+            self._previous = [token for token in ids if tokens.is_text(token)]
         self._stream = _counted(self, chunks)
         self._windows = _Follow(self._stream) if options.sequential else _Cut(self._stream)
         self._open: dict[int, Window] = {}  # asked for, not answered
@@ -119,6 +121,11 @@ class Reading:
         self.error, self._has_ended = error, True
 
     @property
+    def is_decoded(self) -> bool:
+        """Whether `next` has nothing more to give."""
+        return self._has_ended
+
+    @property
     def seconds_done(self) -> float:
         """How much of the audio has become text."""
         starts = [window.start for window in self._open.values()]
@@ -127,13 +134,13 @@ class Reading:
     def next(self) -> tuple[int, Prompt] | None:
         """A window's number and what to ask the engine about it; None where there is nothing to ask now.
 
-        Decodes as much audio as that takes. Raises AudioError.
+        Decodes one more chunk of the audio at most, unless windows follow each other. Raises AudioError.
         """
         if self._has_ended or (self.options.sequential and self._open):
             return None
         found = self._windows.next()
         if found is None:
-            self._has_ended = True
+            self._has_ended = self._windows.has_ended
             return None
         number = self._next + len(self._open) + len(self._heard)
         window = self._open[number] = Window(number, *found)
@@ -305,22 +312,22 @@ class _Cut:
     """Windows that end in pauses, and have no silence in them worth hearing."""
 
     def __init__(self, stream: Iterator[Samples]):
-        self._spans = self._cut(stream)
+        self._stream, self._splitter = stream, Splitter(WINDOW_SECONDS)
+        self._spans = deque[Span]()
         self.position = 0  # samples that windows have been made of
+        self.has_ended = False
 
     def next(self) -> tuple[int, Samples] | None:
-        span = next(self._spans, None)
-        if span is None:
+        """The next window, if there is one without more than one more chunk."""
+        if not self._spans:
+            chunk = next(self._stream, None)
+            self._spans += self._splitter.finish() if chunk is None else self._splitter.feed(chunk)
+            self.has_ended = chunk is None and not self._spans
+        if not self._spans:
             return None
+        span = self._spans.popleft()
         self.position = span.end
         return span.start, span.samples
-
-    @staticmethod
-    def _cut(stream: Iterator[Samples]) -> Iterator[Span]:
-        splitter = Splitter(WINDOW_SECONDS)
-        for chunk in stream:
-            yield from splitter.feed(chunk)
-        yield from splitter.finish()
 
 
 class _Follow:
@@ -330,11 +337,13 @@ class _Follow:
         self._stream = stream
         self._held = np.zeros(0, np.float32)
         self.position = 0
+        self.has_ended = False
 
     def next(self) -> tuple[int, Samples] | None:
         while len(self._held) < WINDOW_SAMPLES and (more := next(self._stream, None)) is not None:
             self._held = np.concatenate([self._held, more])
         window = self._held[:WINDOW_SAMPLES]
+        self.has_ended = not len(window)
         return (self.position, window) if len(window) else None
 
     def advance(self, seconds: float) -> None:

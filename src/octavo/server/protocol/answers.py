@@ -102,6 +102,43 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
+class AudioUsage(BaseModel):
+    type: Literal["duration"]
+    seconds: int
+
+
+class AudioText(BaseModel):
+    text: str
+    usage: AudioUsage
+
+
+class AudioWord(BaseModel):
+    word: str
+    start: float
+    end: float
+
+
+class AudioSegment(BaseModel):
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class VerboseAudioText(AudioText):
+    task: Literal["transcribe", "translate"]
+    language: str
+    duration: float
+    words: list[AudioWord] = Field([], description="with timestamp_granularities=word")
+    segments: list[AudioSegment] = Field([], description="unless only words are asked for")
+
+
 class Tokens(BaseModel):
     count: int
     max_model_len: int

@@ -28,7 +28,7 @@ async def create_chat_completion(request: Request) -> Response:
     server = state_of(request)
     body = await read_body(request, ChatRequest, server.config)
     body.check()
-    model = server.models.find(body.model)
+    model = server.models.find(body.model, "text")
     admit(server, model, request, 1)
     params = body.params(model.engine.model)
     prompt = await model.read_chat(

@@ -30,7 +30,7 @@ async def create_completion(request: Request) -> Response:
     server = state_of(request)
     body = await read_body(request, CompletionRequest, server.config)
     body.check()
-    model = server.models.find(body.model)
+    model = server.models.find(body.model, "text")
     if len(body.prompts) > server.config.max_prompts:
         reason = f"prompt: at most {server.config.max_prompts} prompts in one request, got {len(body.prompts)}"
         raise HttpError(reason, "prompt", code="invalid_value")

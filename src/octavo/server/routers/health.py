@@ -75,7 +75,7 @@ async def load(request: Request) -> Response:
     )
 
 
-@router.get("/metrics", **endpoint(None, None, media_type="text/plain"))
+@router.get("/metrics", **endpoint(None, None, texts=["text/plain"]))
 async def get_metrics(request: Request) -> Response:
     """Everything that is counted, in the text format of Prometheus."""
     server = state_of(request)

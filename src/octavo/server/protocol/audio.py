@@ -1,0 +1,179 @@
+"""POST /v1/audio/…: the form, with OpenAI's fields and vLLM's on top, and the JSON of answers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from octavo.server.errors import HttpError
+from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel
+from octavo.server.upload import Upload
+from octavo.speech.languages import LANGUAGES
+from octavo.speech.reading import TranscribeOptions
+from octavo.speech.result import Transcription
+
+FILE = "file"
+TIMED_FORMATS = ("srt", "vtt", "verbose_json")
+HAS_WORDS = "word_timestamps" in {field.name for field in fields(TranscribeOptions)}
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+SAMPLED = "is not supported: leave it out; temperature and seed are what there is"
+
+
+def _number(text: Any) -> Any:
+    if not re.fullmatch(r"[+-]?\d{0,20}\.?\d{0,20}(e[+-]?\d{1,3})?", text, re.ASCII | re.IGNORECASE):
+        raise ValueError(f"must be a number, got {text[:40]!r}")
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be a number, got {text[:40]!r}") from None
+
+
+def _integer(text: Any) -> Any:
+    if not re.fullmatch(r"[+-]?\d{1,40}", text, re.ASCII):
+        raise ValueError(f"must be an integer, got {text[:40]!r}")
+    return int(text)
+
+
+def _boolean(text: Any) -> Any:
+    if text.lower() not in BOOLEANS:
+        raise ValueError(f"must be true or false, got {text[:40]!r}")
+    return BOOLEANS[text.lower()]
+
+
+class AudioRequest(RequestModel):
+    """A form: all its fields are texts. What is left out or empty is the default."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    file: Annotated[Upload, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
+        description="wav, mp3, m4a, mp4, flac, ogg, opus, webm, mkv, aac, aiff or amr, of any length"
+    )
+    model: Name | None = Field(None, description="may be left out where one model can do it")
+    language: Name | None = Field(None, description="what is spoken, as a code (en) or a name; left out: detected")
+    prompt: str | None = Field(None, description="what was said before, or names and spellings that may occur")
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
+    temperature: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)] | None = Field(
+        None, description="0 or left out: 0, and higher ones where a text looks wrong"
+    )
+    stream: Annotated[bool, BeforeValidator(_boolean)] | None = Field(None, description="with json and text")
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), BeforeValidator(_integer)] | None = None
+    timestamp_granularities: list[Literal["segment", "word"]] | None = Field(
+        None, description="with verbose_json; may be repeated, and be called timestamp_granularities[]"
+    )
+
+    # Fields that may be repeated, and may have brackets behind their names.
+    LISTS: ClassVar[frozenset[str]] = frozenset(
+        {"timestamp_granularities", "include", "keywords", "languages"}
+        | {"known_speaker_names", "known_speaker_references"}
+    )
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {
+        "include": ((), "is not supported: there are no log-probabilities; verbose_json has avg_logprob"),
+        "chunking_strategy": (("auto",), "is not supported but for auto: audio is cut in its pauses"),
+        "known_speaker_names": ((), "is not supported: speakers are not told apart"),
+        "known_speaker_references": ((), "is not supported: speakers are not told apart"),
+        "keywords": ((), "is not supported: say words that may occur in 'prompt'"),
+        "languages": ((), "is not supported: say one in 'language', or none to detect it"),
+        "to_language": (("en",), "is not supported but for en: Whisper translates into English only"),
+        "stream_include_usage": (("true", "false"), "must be true or false; the last event always has the usage"),
+        "stream_continuous_usage_stats": (("false",), NOT_YET),
+        "max_completion_tokens": ((), "is not supported: all that is said is written"),
+        "hotwords": ((), "is not supported: say them in 'prompt'"),
+        "n": (("1",), SAMPLED),
+        "use_beam_search": (("false",), NOT_YET),
+        "length_penalty": (("1", "1.0"), SAMPLED),
+        "top_p": (("1", "1.0"), SAMPLED),
+        "top_k": (("0", "-1"), SAMPLED),
+        "min_p": (("0", "0.0"), SAMPLED),
+        "repetition_penalty": (("1", "1.0"), SAMPLED),
+        "presence_penalty": (("0", "0.0"), SAMPLED),
+        "frequency_penalty": (("0", "0.0"), SAMPLED),
+        "vllm_xargs": ((), "is not supported"),
+    }
+
+    @classmethod
+    def knows(cls, name: str) -> bool:
+        return name in cls.model_fields or name in cls.REFUSED
+
+    @property
+    def granularities(self) -> set[str]:
+        """What verbose_json has the times of."""
+        return set(self.timestamp_granularities or ("segment",))
+
+    def check(self) -> None:
+        """What fields say together. Raises HttpError."""
+        if self.stream and self.response_format in TIMED_FORMATS:
+            reason = "response_format: with stream=true only json and text: times are known at the end"
+            raise HttpError(reason, "response_format", code="unsupported_parameter")
+        name = "timestamp_granularities"
+        if self.timestamp_granularities and self.response_format != "verbose_json":
+            raise HttpError(f"{name}: only with response_format=verbose_json", name, code="invalid_value")
+        if "word" in self.granularities and not HAS_WORDS:
+            raise HttpError(f"{name}: word {NOT_YET}", name, code="unsupported_parameter")
+
+    def options(self, task: str) -> TranscribeOptions:
+        """Temperature 0 is OpenAI's word for trying several."""
+        words: dict[str, Any] = {"word_timestamps": True} if "word" in self.granularities else {}
+        return TranscribeOptions(
+            language=self.language,
+            task=task,
+            prompt=self.prompt,
+            timestamps=self.response_format in TIMED_FORMATS,
+            temperature=self.temperature or None,
+            **words,
+        )
+
+
+class TranscriptionRequest(AudioRequest):
+    """Speech to write down."""
+
+    REFUSED: ClassVar[Mapping[str, Neutral]] = {
+        **AudioRequest.REFUSED,
+        "to_language": ((), "is not supported: /v1/audio/translations translates into English"),
+    }
+
+
+class TranslationRequest(AudioRequest):
+    """Speech to write down in English."""
+
+
+def transcription_json(result: Transcription) -> dict[str, Any]:
+    """The answer of response_format=json; the usage is in seconds, begun ones are whole."""
+    return {"text": result.text, "usage": {"type": "duration", "seconds": math.ceil(result.duration)}}
+
+
+def verbose_json(result: Transcription, granularities: set[str]) -> dict[str, Any]:
+    """The answer of response_format=verbose_json. `language` is that of the text."""
+    answer = {
+        "task": result.task,
+        "language": "english" if result.task == "translate" else LANGUAGES[result.language].lower(),
+        "duration": result.duration,
+        **transcription_json(result),
+    }
+    if "word" in granularities:
+        answer["words"] = [{"word": w.word, "start": w.start, "end": w.end} for w in result.words or ()]
+    if "segment" in granularities:
+        segments = [asdict(segment) for segment in result.segments]
+        answer["segments"] = [{name: segment[name] for name in segment if name != "words"} for segment in segments]
+    return answer
+
+
+def delta_json(text: str) -> dict[str, Any]:
+    return {"type": "transcript.text.delta", "delta": text}
+
+
+def done_json(text: str, text_tokens: int, audio_tokens: int, output_tokens: int) -> dict[str, Any]:
+    """The last event. Its usage is in tokens, as OpenAI's clients declare it; those of audio are the encoder's."""
+    read = text_tokens + audio_tokens
+    usage = {
+        "type": "tokens",
+        "input_tokens": read,
+        "input_token_details": {"text_tokens": text_tokens, "audio_tokens": audio_tokens},
+        "output_tokens": output_tokens,
+        "total_tokens": read + output_tokens,
+    }
+    return {"type": "transcript.text.done", "text": text, "usage": usage}

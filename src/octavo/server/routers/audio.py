@@ -1,0 +1,86 @@
+"""POST /v1/audio/transcriptions and /v1/audio/translations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+
+from octavo.server.form import read_form
+from octavo.server.generation import admit
+from octavo.server.protocol.answers import AudioText, VerboseAudioText
+from octavo.server.protocol.audio import (
+    AudioRequest,
+    TranscriptionRequest,
+    TranslationRequest,
+    delta_json,
+    done_json,
+    transcription_json,
+    verbose_json,
+)
+from octavo.server.schema import endpoint
+from octavo.server.sse import EventStream, event
+from octavo.server.state import state_of
+from octavo.server.transcribing import Transcribing
+from octavo.server.writing import JSONAnswer, dumps
+from octavo.speech.formats import write
+from octavo.speech.result import Transcription
+
+router = APIRouter(tags=["audio"])
+TEXT_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+TEXTS = tuple(TEXT_TYPES.values())
+ANSWER = AudioText | VerboseAudioText
+
+
+@router.post("/v1/audio/transcriptions", **endpoint(TranscriptionRequest, ANSWER, streams=True, texts=TEXTS))
+async def create_transcription(request: Request) -> Response:
+    """Writes down what is said."""
+    return await _answer(request, TranscriptionRequest, "transcribe")
+
+
+@router.post("/v1/audio/translations", **endpoint(TranslationRequest, ANSWER, streams=True, texts=TEXTS))
+async def create_translation(request: Request) -> Response:
+    """Writes down in English what is said in another language."""
+    return await _answer(request, TranslationRequest, "translate")
+
+
+async def _answer(request: Request, form: type[AudioRequest], task: str) -> Response:
+    server = state_of(request)
+    server.check_open()
+    body = await read_form(request, form, server.config, server.uploads)
+    try:
+        body.check()
+        model = server.models.find(body.model, task)
+        admit(server, model, request, 1)
+        transcribing = Transcribing(server, model, request, body.file, body.options(task), body.seed)
+    except BaseException:
+        body.file.close()
+        raise
+    if body.stream:
+        return EventStream(_events(transcribing))
+    async with transcribing:
+        async for _ in transcribing.run():
+            pass
+    return _whole(transcribing.result, body)
+
+
+def _whole(result: Transcription, body: AudioRequest) -> Response:
+    if body.response_format == "json":
+        return JSONAnswer(transcription_json(result))
+    if body.response_format == "verbose_json":
+        return JSONAnswer(verbose_json(result, body.granularities))
+    media_type = f"{TEXT_TYPES[body.response_format]}; charset=utf-8"
+    return Response(write(result, body.response_format), headers={"content-type": media_type})
+
+
+async def _events(transcribing: Transcribing) -> AsyncIterator[bytes]:
+    """The text as it grows, window by window; then all of it, and the usage."""
+    async with transcribing:
+        sent = ""
+        async for result in transcribing.run():
+            if len(result.text) > len(sent):
+                yield event(dumps(delta_json(result.text[len(sent) :])))
+                sent = result.text
+        output_tokens = sum(transcribing.num_output_tokens)
+        done = done_json(sent, transcribing.num_prompt_tokens, transcribing.num_audio_tokens, output_tokens)
+        yield event(dumps(done))
