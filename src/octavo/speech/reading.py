@@ -59,11 +59,11 @@ class TranscribeOptions:
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 0 <= self.temperature <= 1:
-            raise ParameterError("temperature", self.temperature, "must be in 0..1")
+            raise ParameterError("temperature", self.temperature, "in 0..1")
         if type(self.beam_size) is not int or not 1 <= self.beam_size <= MAX_BEAM_SIZE:
-            raise ParameterError("beam_size", self.beam_size, f"must be an integer in 1..{MAX_BEAM_SIZE}")
+            raise ParameterError("beam_size", self.beam_size, f"an integer in 1..{MAX_BEAM_SIZE}")
         if self.sequential and not self.timestamps:
-            raise ParameterError("sequential", True, "needs timestamps: they say where the next window begins")
+            raise ParameterError("sequential", True, "False without timestamps: they say where the next window begins")
 
 
 @dataclass(slots=True)
