@@ -156,8 +156,9 @@ void add_sources(Step& step, const std::optional<IntTable>& tables, const std::o
   step.source_lengths = lengths->data();
 }
 
-// Runs operations [first_op, last_op) of an encoder over a source whose positions lie in `blocks`.
-void encode(Executor& e, FloatTable features, Ints blocks, int positions, int first_op, int last_op) {
+// Runs operations [first, last) of an encoder for positions [first, last) of a source that lies in `blocks`.
+void encode(Executor& e, FloatTable features, Ints blocks, int positions, std::pair<int, int> ops,
+            std::pair<int, int> tokens) {
   const int32_t start = 0, count = positions;
   const auto rows = static_cast<size_t>(int64_t{e.features_rows()} * positions);
   if (features.shape(0) != rows || features.shape(1) != static_cast<size_t>(e.features_stride()))
@@ -171,10 +172,19 @@ void encode(Executor& e, FloatTable features, Ints blocks, int positions, int fi
   step.block_table_stride = static_cast<int64_t>(blocks.size());
   step.features = features.data();
   step.features_stride = e.features_stride();
-  step.first_op = first_op;
-  step.last_op = last_op;
+  std::tie(step.first_op, step.last_op) = ops;
+  std::tie(step.first_token, step.last_token) = tokens;
   nb::gil_scoped_release release;
   e.run(step);
+}
+
+nb::ndarray<nb::numpy, float, nb::ndim<3>> keys_of(const Executor& e, int layer, Ints blocks, int positions) {
+  auto* values =
+      new std::vector<float>(e.read_keys(layer, blocks.data(), static_cast<int64_t>(blocks.size()), positions));
+  nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  const size_t shape[3] = {static_cast<size_t>(e.config().kv_heads), static_cast<size_t>(positions),
+                           static_cast<size_t>(e.config().head_dim)};
+  return {values->data(), 3, shape, owner};
 }
 
 nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(const Executor& e, size_t rows, nb::handle owner) {
@@ -273,20 +283,25 @@ void bind_executor(nb::module_& m) {
       .def(
           "run",
           [](Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
-             std::optional<IntTable> source_tables, std::optional<Ints> source_lengths) {
+             std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, int first_op, int last_op) {
             Step step = step_of(tokens, starts, counts, tables, logit_rows, copies);
             add_sources(step, source_tables, source_lengths);
+            step.first_op = first_op;
+            step.last_op = last_op;
             nb::gil_scoped_release release;
             e.run(step);
           },
           nb::arg("tokens"), nb::arg("starts"), nb::arg("counts"), nb::arg("block_tables"), nb::arg("logit_rows"),
           nb::arg("copies"), nb::arg("source_tables") = nb::none(), nb::arg("source_lengths") = nb::none(),
-          "Computes one step; its logits are then in logits(rows).")
-      .def("encode", &encode, nb::arg("features"), nb::arg("blocks"), nb::arg("positions"), nb::arg("first_op"),
-           nb::arg("last_op"), "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
+          nb::arg("first_op") = 0, nb::arg("last_op") = 1 << 30,
+          "Computes one step, or a part of it; its logits are then in logits(rows).")
+      .def("encode", &encode, nb::arg("features"), nb::arg("blocks"), nb::arg("positions"), nb::arg("ops"),
+           nb::arg("tokens"), "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
       .def(
           "logits", [](nb::handle self, size_t rows) { return logits_view(nb::cast<Executor&>(self), rows, self); },
           nb::arg("rows"), "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
+      .def("keys", &keys_of, nb::arg("layer"), nb::arg("blocks"), nb::arg("positions"),
+           "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
       .def("read_row", &Executor::read_row, nb::arg("buffer"), nb::arg("row"), nb::arg("columns"))
       .def("set_profiling", &Executor::set_profiling, nb::arg("on"))
       .def("profile",

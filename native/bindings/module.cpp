@@ -22,6 +22,9 @@ NB_MODULE(_native, m) {
   m.def("available_isas", &available_isas, "Instruction sets with kernels that run here, best first.");
   m.def("select_isa", [](const std::string& isa) { select_isa(isa); }, nb::arg("isa"));
   m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
+  m.def(
+      "pool_is_busy", [] { return ThreadPool::instance().is_busy(); },
+      "Whether the threads are running a job, another engine's for example.");
   m.def("num_threads", [] { return ThreadPool::instance().size(); });
   m.def(
       "set_num_threads",

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <thread>
@@ -14,6 +15,30 @@
 #include "core/tiles.h"
 
 namespace octavo {
+
+// A mutex that is given to whoever has waited longest.
+class Turns {
+ public:
+  void lock() {
+    std::unique_lock lock(mutex_);
+    const uint64_t mine = next_++;
+    changed_.wait(lock, [&] { return serving_ == mine; });
+  }
+  void unlock() {
+    std::lock_guard lock(mutex_);
+    ++serving_;
+    if (next_ != serving_) changed_.notify_all();
+  }
+  bool is_taken() {
+    std::lock_guard lock(mutex_);
+    return next_ > serving_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t next_ = 0, serving_ = 0;
+};
 
 class ThreadPool {
  public:
@@ -25,6 +50,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return num_threads_; }
+  bool is_busy() { return turns_.is_taken(); }  // whether a job runs, or waits to
   void resize(int num_threads);
 
   // Runs body(thread) on the caller as thread 0, and on any number of workers, and returns when all that entered have
@@ -59,7 +85,7 @@ class ThreadPool {
   void start(int num_threads);
   void stop();
 
-  std::mutex one_job_;  // several engines may share the pool; their steps take turns
+  Turns turns_;  // several engines may share the pool: their jobs alternate
   std::vector<std::thread> workers_;
   int num_threads_ = 1;
   int owner_ = 0;  // process that started the threads: a forked child has none of them

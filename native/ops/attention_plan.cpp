@@ -4,7 +4,8 @@
 
 namespace octavo {
 
-void AttentionPlan::make(const std::vector<Queries>& sequences, bool causal, int group, int kv_heads, int threads) {
+void AttentionPlan::make(const std::vector<Queries>& sequences, int first_token, bool causal, int group, int kv_heads,
+                         int threads) {
   const int tile = tile_of(group);
   int64_t num_items = 0;
   for (const Queries& queries : sequences) num_items += round_up(queries.count, tile) / tile * kv_heads;
@@ -12,7 +13,7 @@ void AttentionPlan::make(const std::vector<Queries>& sequences, bool causal, int
   items_.clear();
   splits_.clear();
   num_partials_ = 0;
-  int token = 0;
+  int token = first_token;
   for (int s = 0; s < static_cast<int>(sequences.size()); token += sequences[s++].count)
     cut(sequences[s], s, token, causal, group, kv_heads, split);
   const auto cost = [](const AttentionItem& i) {

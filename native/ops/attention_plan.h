@@ -29,8 +29,8 @@ class AttentionPlan {
   };
 
   // Items are cut so that their rows fill a tile; where that leaves threads without work, by segments of keys too.
-  // `group` is the number of query heads to a KV head.
-  void make(const std::vector<Queries>& sequences, bool causal, int group, int kv_heads, int threads);
+  // `first_token` is the row of the first query, `group` the number of query heads to a KV head.
+  void make(const std::vector<Queries>& sequences, int first_token, bool causal, int group, int kv_heads, int threads);
 
   const std::vector<AttentionItem>& items() const { return items_; }
   const std::vector<Split>& splits() const { return splits_; }

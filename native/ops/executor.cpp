@@ -137,6 +137,9 @@ void Executor::check(const Step& step) const {
   if (step.num_tokens <= 0 || step.num_tokens > config_.max_tokens) refuse("step: number of tokens out of range");
   if (step.num_sequences > config_.max_sequences) refuse("step: too many sequences");
   if (step.num_logit_rows > config_.max_logit_rows) refuse("step: too many rows of logits");
+  const bool is_part = step.first_token > 0 || step.last_token < step.num_tokens;
+  if (is_part && (step.num_sequences != 1 || step.first_token < 0 || step.first_token >= step.last_token))
+    refuse("step: only a single sequence is computed in parts");
   if (has_unfold_ && step.num_sequences != 1) refuse("step: convolutions are over one sequence");
   if (has_embed_ != (step.tokens != nullptr)) refuse("step: a graph of text takes tokens, and no other does");
   if ((features_ >= 0) != (step.features != nullptr))
@@ -193,8 +196,13 @@ void Executor::plan_attention(const Step& step) {
       const int own = step.starts[s] + step.counts[s];
       queries[s] = {step.counts[s], step.starts[s], sight == Sight::kSource ? step.source_lengths[s] : own};
     }
+    const int first = std::min(step.first_token, step.num_tokens), last = std::min(step.last_token, step.num_tokens);
+    if (last - first < step.num_tokens) {  // of an encoder's only sequence
+      queries[0].count = last - first;
+      queries[0].position += first;
+    }
     AttentionPlan& plan = plans_[static_cast<int>(sight)];
-    plan.make(queries, sight == Sight::kCausal, group_, config_.kv_heads, threads_);
+    plan.make(queries, first, sight == Sight::kCausal, group_, config_.kv_heads, threads_);
     partials = std::max(partials, plan.num_partials());
   }
   const int64_t bytes = partials * partial_stride(config_.head_dim) * sizeof(float);
@@ -233,7 +241,7 @@ void Executor::plan_phases(const Step& step) {
   const int last = std::min<int>(step.last_op, std::ssize(ops_));
   for (int i = step.first_op; i < last; ++i) {
     const Op& op = ops_[i];
-    const int64_t rows = rows_of(op, step);
+    const int64_t rows = rows_of(op, step).size();
     if (rows == 0) continue;
     if (op.kind == OpKind::kMatmul) {
       phases_.push_back({Phase::kMatmul, i, Cut(op, static_cast<int>(rows), threads_).tiles()});
@@ -248,8 +256,10 @@ void Executor::plan_phases(const Step& step) {
   for (size_t i = 0; i < phases_.size(); ++i) tiles_[i].deal(phases_[i].num_tiles, threads_);
 }
 
-int64_t Executor::rows_of(const Op& op, const Step& step) const {
-  return op.logit_rows ? step.num_logit_rows : int64_t{step.num_tokens} * op.rows_per_token;
+Executor::Range Executor::rows_of(const Op& op, const Step& step) const {
+  if (op.logit_rows) return {0, step.num_logit_rows};
+  const int64_t first = std::min(step.first_token, step.num_tokens), last = std::min(step.last_token, step.num_tokens);
+  return {first * op.rows_per_token, last * op.rows_per_token};
 }
 
 // Rows are taken in tiles of several, four tiles to a thread.
@@ -290,10 +300,10 @@ void Executor::run(const Step& step) {
 
 void Executor::run_phase(const Phase& phase, Tiles& tiles, const Step& step, int thread) {
   const Op* op = phase.op >= 0 ? &ops_[phase.op] : nullptr;
-  const int64_t rows = op ? rows_of(*op, step) : step.num_tokens;
+  const Range rows = op ? rows_of(*op, step) : Range{0, step.num_tokens};
   const auto each_row = [&](int64_t tile, auto&& body) {
-    const int64_t end = (tile + 1) * rows / phase.num_tiles;
-    for (int64_t row = tile * rows / phase.num_tiles; row < end; ++row) body(row);
+    const int64_t end = rows.begin + (tile + 1) * rows.size() / phase.num_tiles;
+    for (int64_t row = rows.begin + tile * rows.size() / phase.num_tiles; row < end; ++row) body(row);
   };
   tiles.run(thread, [&](int64_t tile) {
     switch (phase.kind) {
@@ -307,7 +317,7 @@ void Executor::run_phase(const Phase& phase, Tiles& tiles, const Step& step, int
         each_row(tile, [&](int64_t row) { run_row(*op, step, row); });
         break;
       case Phase::kMatmul:
-        run_matmul(*op, static_cast<int>(rows), tile, thread);
+        run_matmul(*op, rows, tile, thread);
         break;
       case Phase::kAttend:
         run_attention(*op, step, tile, thread);
@@ -382,18 +392,19 @@ void Executor::run_unfold(const Op& op, const Step& step, int64_t i) {
   }
 }
 
-void Executor::run_matmul(const Op& op, int rows, int64_t tile, int thread) {
+void Executor::run_matmul(const Op& op, Range range, int64_t tile, int thread) {
+  const int rows = static_cast<int>(range.size());
   const Cut cut(op, rows, threads_);
   const Activation &in = buffers_[op.in], &out = buffers_[op.out];
   const Matmul matmul{
-      .a = in.row(0),
+      .a = in.row(range.begin),
       .a_stride = in.stride,
       .weight = op.weight->memory.as<void>(),
       .k = op.weight->padded_k(),
       .blocks = op.weight->blocks(),
       .bias = op.vector ? op.vector->as<float>() : nullptr,
       .epilogue = op.epilogue,
-      .out = out.row(0),
+      .out = out.row(range.begin),
       .out_stride = out.stride,
   };
   const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
@@ -462,6 +473,26 @@ std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) 
                                            : to_float(static_cast<const bf16*>(b.row(row))[i]);
   }
   return values;
+}
+
+std::vector<float> Executor::read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const {
+  if (layer < 0 || layer >= config_.num_layers || positions <= 0) refuse("keys: no such layer, or no positions");
+  check_table("block table", blocks, num_blocks, positions);
+  const KvCache cache = cache_of(layer);
+  const int64_t d = config_.head_dim, pack = pack_of(config_.dtype), steps = (d + pack - 1) / pack;
+  std::vector<float> keys(config_.kv_heads * positions * d);
+  for (int h = 0; h < config_.kv_heads; ++h)
+    for (int p = 0; p < positions; ++p) {
+      const int slot = p % cache.page_tokens;
+      const int64_t base = blocks[p / cache.page_tokens] * cache.page_stride + cache.layer_offset +
+                           h * cache.head_stride + slot / 16 * steps * 16 * pack + slot % 16 * pack;
+      for (int64_t i = 0; i < d; ++i) {
+        const int64_t at = base + i / pack * 16 * pack + i % pack;
+        keys[(int64_t{h} * positions + p) * d + i] =
+            config_.dtype == DType::kFloat32 ? kv_->as<float>()[at] : to_float(kv_->as<bf16>()[at]);
+      }
+    }
+  return keys;
 }
 
 int64_t Executor::workspace_bytes() const {

@@ -15,7 +15,7 @@
 namespace octavo {
 
 // What a step computes. Sequences follow each other on one ragged axis of tokens. Of an encoder it is one sequence: the
-// positions of a source; and it may be computed in several runs, each of some operations of the tape.
+// positions of a source; and it may be computed in several runs, each of some operations, for some of the tokens.
 struct Step {
   int num_tokens = 0, num_sequences = 0, num_logit_rows = 0, num_copies = 0;
   const int32_t* tokens = nullptr;        // [num_tokens]
@@ -30,7 +30,8 @@ struct Step {
   int64_t source_table_stride = 0;
   const float* features = nullptr;  // [rows, features_stride] what an encoder reads, padded to 16 columns
   int64_t features_stride = 0;
-  int first_op = 0, last_op = 1 << 30;  // the operations to run are [first_op, last_op)
+  int first_op = 0, last_op = 1 << 30;        // the operations to run are [first_op, last_op) …
+  int first_token = 0, last_token = 1 << 30;  // … for these tokens; others have been, or will be computed
 };
 
 struct ExecutorConfig {
@@ -96,6 +97,8 @@ class Executor {
   const float* logits() const { return buffers_[logits_].memory.as<float>(); }
   int64_t logits_stride() const { return buffers_[logits_].stride; }
   void set_logits(int buffer) { logits_ = buffer; }
+  // [kv_heads, positions, head_dim]; throws std::invalid_argument
+  std::vector<float> read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const;
   std::vector<float> read_row(int buffer, int64_t row, int64_t columns) const;
   int64_t workspace_bytes() const;
   int64_t kv_bytes() const { return kv_->bytes(); }
@@ -121,6 +124,10 @@ class Executor {
     bool interleaved;
     Buffer cos, sin;  // [max_tokens, rotary_dim / 2]
   };
+  struct Range {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+  };
   struct TokenPlace {
     int position, page, slot;
     bool last_of_sequence;
@@ -140,7 +147,7 @@ class Executor {
   void plan(const Step& step);
   void plan_attention(const Step& step);
   void plan_phases(const Step& step);
-  int64_t rows_of(const Op& op, const Step& step) const;
+  Range rows_of(const Op& op, const Step& step) const;
   int64_t row_tiles(int64_t rows) const;
   void run_phase(const Phase& phase, Tiles& tiles, const Step& step, int thread);
   void copy_page(const Step& step, int64_t i);
@@ -148,7 +155,7 @@ class Executor {
   void run_row(const Op& op, const Step& step, int64_t i);
   void run_unfold(const Op& op, const Step& step, int64_t i);
   void run_rope(const Op& op, int token);
-  void run_matmul(const Op& op, int rows, int64_t tile, int thread);
+  void run_matmul(const Op& op, Range rows, int64_t tile, int thread);
   void run_attention(const Op& op, const Step& step, int64_t i, int thread);
   void run_merge(const Op& op, const Step& step, int64_t i);
   Attention attention_of(const Op& op, const Step& step) const;

@@ -17,6 +17,9 @@ def select_isa(isa: str) -> None: ...
 def isa() -> str:
     """The instruction set in use."""
 
+def pool_is_busy() -> bool:
+    """Whether the threads are running a job, another engine's for example."""
+
 def num_threads() -> int: ...
 
 def set_num_threads(num_threads: int) -> None: ...
@@ -79,10 +82,12 @@ class Executor:
 
     def set_logits(self, buffer: int) -> None: ...
 
-    def run(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logit_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], copies: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], source_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, source_lengths: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> None:
-        """Computes one step; its logits are then in logits(rows)."""
+    def run(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logit_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], copies: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], source_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, source_lengths: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, first_op: int = 0, last_op: int = 1073741824) -> None:
+        """
+        Computes one step, or a part of it; its logits are then in logits(rows).
+        """
 
-    def encode(self, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: int, first_op: int, last_op: int) -> None:
+    def encode(self, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: int, ops: tuple[int, int], tokens: tuple[int, int]) -> None:
         """
         Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].
         """
@@ -90,6 +95,11 @@ class Executor:
     def logits(self, rows: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
         """
         The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.
+        """
+
+    def keys(self, layer: int, blocks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None, None))]:
+        """
+        The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].
         """
 
     def read_row(self, buffer: int, row: int, columns: int) -> list[float]: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
@@ -20,7 +20,7 @@ from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from octavo.speech.result import Transcription
+    from octavo.speech.reading import Reading
 
 
 class LLM:
@@ -142,12 +142,15 @@ class LLM:
         )
         return Prompt(rendered.text, rendered.token_ids)
 
-    def transcribe(self, audio: Any, *, use_tqdm: bool = False, **options: Any) -> Transcription | list[Transcription]:
+    def transcribe(
+        self, audio: Any, *, progress: Callable[[Sequence[Reading]], None] = lambda readings: None, **options: Any
+    ) -> Any:
         """What is said in an audio, or in each of a list of them; they are read side by side.
 
         An audio is a path, a file's bytes, a binary file object, an array of samples at 16 kHz, or (array, rate).
         `options` are those of `TranscribeOptions`, such as `language`, `task`, `prompt`, `timestamps` and
-        `temperature`.
+        `temperature`. `progress` is called whenever a window of 30 s is done. Returns a Transcription, or a list of
+        them; of several audios only those fail that can't be transcribed: they have an `error`.
 
         Raises UnsupportedError if it is no model of speech, ParameterError for bad options, AudioError for an audio
         that can't be decoded.
@@ -167,11 +170,13 @@ class LLM:
             return ids[-1]
 
         try:
-            run_readings(readings, submit, self._step)
+            run_readings(readings, submit, self._step, progress)
         finally:
             for request_id in ids:
                 self.engine.abort(request_id)
         results = [reading.result() for reading in readings]
+        if not several and results[0].error is not None:
+            raise results[0].error
         return results if several else results[0]
 
     def beam_search(self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False) -> list[RequestOutput]:

@@ -66,7 +66,7 @@ class Source:
     features: np.ndarray[Any, np.dtype[np.float32]]  # [rows, columns]: what the encoder reads
     num_positions: int
     place: Sequence = field(init=False)
-    num_slices_done: int = 0  # parts of the encoder that have been run over it
+    num_slices_done: int = 0  # parts of the encoder that have been run over it; the executor counts
     is_encoded: bool = False
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class Chunk:
 class StepPlan:
     """What one step computes. `copies` are (source, target) blocks to copy before anything is written.
 
-    `encode` is a request over whose source the next slice of the encoder is run.
+    `encode` is a request whose source is encoded, or a part of it.
     """
 
     chunks: list[Chunk]
@@ -198,6 +198,7 @@ class SpeechOutput:
     temperature: float = 0.0
     avg_logprob: float = 0.0  # per token
     compression_ratio: float = 0.0
+    token_starts: list[float] = field(default_factory=list)  # if asked for: of each text token, and of their end
     is_silence: bool = False  # whether the text is no more than a guess at nothing
 
 

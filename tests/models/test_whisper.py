@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import harness
+from octavo.executor.native.lowering import lower
 from octavo.executor.reference import reference_logits, reference_sources
 from octavo.graph.nodes import StoreSource
 from octavo.models import load_declaration
@@ -67,9 +68,8 @@ def request_of(features, tokens, source_blocks, blocks):
 
 
 def encode(executor, request):
-    for _ in range(executor.num_encoder_slices):
+    while not request.source.is_encoded:
         executor.run(StepPlan([], encode=request))
-        request.source.num_slices_done += 1
 
 
 def logits_of(executor, request, chunks=(100,)):
@@ -134,8 +134,9 @@ def test_neither_chunks_nor_neighbours_nor_slices_change_a_bit(dtype):
     encode(executor, alone)
     expected = logits_of(executor, alone)
 
-    assert executor.num_encoder_slices == 1
-    executor._encoder.slices = [(i, i + 1) for i in range(executor._encoder.slices[-1][1])]
+    slices = executor._encoder.slices
+    executor._encoder.slices = executor_slices = lower(encoder).slices(POSITIONS, 1e4)
+    assert len(slices) == 1 < 20 < len(executor_slices)
     again = request_of(features_of(declaration), TOKENS, [20, 11, 12, 13], [14])
     encode(executor, again)
     other = request_of(features_of(declaration, seed=1), TOKENS[:6], [30, 31, 32, 33], [34])
@@ -165,3 +166,25 @@ def test_fusing_changes_no_bit():
         encode(executor, request)
         found.append(logits_of(executor, request))
     assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("variant", ["plain", "odd heads"])
+def test_what_heads_look_at_is_what_they_look_at_in_transformers(variant, make_speech_executor):
+    model, declaration, tensors = make(**VARIANTS[variant])
+    features = features_of(declaration)
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        expected = model(
+            input_features=torch.from_numpy(features.T[None].copy()),
+            decoder_input_ids=torch.tensor([TOKENS]),
+            output_attentions=True,
+        ).cross_attentions
+    executor = make_speech_executor(declaration, tensors)
+    request = request_of(features, TOKENS, [9, 3, 5, 7], [1])
+    encode(executor, request)
+    logits_of(executor, request)
+    heads = [(1, 2), (0, 0), (1, 0)]
+    found = executor.cross_attention(request, request.sequences[0], heads)
+    assert found.shape == (3, len(TOKENS), POSITIONS)
+    for weights, (layer, head) in zip(found, heads, strict=True):
+        assert np.abs(weights - expected[layer][0, head].numpy()).max() < 1e-4

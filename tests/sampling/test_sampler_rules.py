@@ -7,8 +7,9 @@ import pytest
 
 from octavo import _native
 from octavo.errors import ParameterError
-from octavo.sampling.options import sampler_options, sequence_seed
+from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.reference import ReferenceSampler, log_softmax, uniform
+from octavo.sampling.timestamps import TimestampRules
 from octavo.sampling_params import SamplingParams
 
 SIZE = 2000
@@ -222,3 +223,23 @@ def test_a_request_with_token_ids_outside_the_vocabulary_is_refused_by_name(fiel
     params = SamplingParams(**{field: {SIZE: 1.0} if field == "logit_bias" else [SIZE]})
     with pytest.raises(ParameterError, match=field):
         sampler_options(params, vocab_size=SIZE, prompt_token_ids=[1])
+
+
+def test_rules_of_speech_ban_the_same_tokens_for_beams_as_for_samplers():
+    rules = SpeechRules(
+        suppressed_ids=(3, 39),
+        suppressed_first_ids=(5, 35),
+        timestamps=TimestampRules(40, end_of_text=35, max_initial=5),
+    )
+    logits = np.random.default_rng(0).standard_normal(64).astype(np.float32)
+    for output in ([], [41], [41, 7], [41, 7, 44], [41, 7, 44, 44]):
+        found = logits.copy()
+        rules.apply(found, output)
+        options = sampler_options(SamplingParams(temperature=0), vocab_size=64, prompt_token_ids=[1], rules=rules)
+        reference = ReferenceSampler(**{**asdict(options), "num_logprobs": 0}, output=list(output))
+        assert ((reference.adjusted(logits) < -1e29) == (found == -np.inf)).all()
+    without_times = SpeechRules(suppressed_ids=(3,), suppressed_first_ids=(5,))
+    for output, banned in (([], {3, 5}), ([9], {3})):
+        found = logits.copy()
+        without_times.apply(found, output)
+        assert set(np.flatnonzero(found == -np.inf).tolist()) == banned

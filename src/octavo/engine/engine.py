@@ -58,7 +58,6 @@ class Engine:
             max_logits_rows=plan.max_logit_rows,
             policy=config.scheduling_policy,
             enable_chunked_prefill=config.enable_chunked_prefill,
-            num_encoder_slices=model.executor.num_encoder_slices,
         )
         self.jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None  # the step that has begun and has not landed
@@ -83,8 +82,8 @@ class Engine:
             priority=priority,
             # What tokens mean to a decoder depends on the source: they are shared with no other request.
             cache_salt=prompt.cache_salt if prompt.source is None else f"{prompt.cache_salt}\0{id(prompt.source)}",
-            max_sequences=params.num_sequences,
-            lockstep=params.use_beam_search,
+            max_sequences=params.num_sequences if prompt.speech is None else prompt.speech.beam_size,
+            lockstep=params.use_beam_search or (prompt.speech is not None and prompt.speech.beam_size > 1),
             needs_prompt_logits=params.prompt_logprobs is not None,
             source=prompt.source,
         )

@@ -225,7 +225,7 @@ class BeamJob(Job):
             params.length_penalty,
             params.early_stopping,
         )
-        self.sequences = [request.sequences[0]]  # in the order of the search's beams
+        self.beams = Beams(request, self.search)
         self.reason: str | None = None
 
     @property
@@ -245,34 +245,7 @@ class BeamJob(Job):
 
     def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
         """Replaces the beams by the next ones."""
-        row_of = {chunk.sequence: row for chunk, row in entries}
-        rows = [row_of[sequence] for sequence in self.sequences]
-        num_candidates = min(self.search.num_candidates, self.model.vocab_size)
-        found = _native.top_logprobs(logits[rows], num_candidates, [0] * len(rows))
-        if np.isnan(found.chosen).any():
-            self.has_nan = True
-            return
-        ids, logprobs = found.ids.tolist(), found.logprobs.tolist()
-        candidates = [
-            [pair for pair in zip(*beam, strict=True) if pair[0] >= 0] for beam in zip(ids, logprobs, strict=True)
-        ]
-        extensions = self.search.advance(candidates)
-        following: list[Sequence] = []
-        kept: set[Sequence] = set()
-        for extension in extensions:
-            parent = self.sequences[extension.parent]
-            if parent in kept:
-                child = Sequence(len(following), parent.tokens[:-1], parent.num_prompt_tokens)
-                scheduler.fork(self.request, parent, child)
-            else:
-                child = parent
-                kept.add(parent)
-            child.tokens.append(extension.token)
-            following.append(child)
-        for sequence in self.sequences:
-            if sequence not in kept:
-                scheduler.finish_sequence(self.request, sequence)
-        self.sequences = following
+        self.has_nan = not self.beams.advance(scheduler, rows_of_beams(self.beams, entries, logits))
 
     def completions(self) -> list[Completion]:
         params, model = self.request.params, self.model
@@ -306,6 +279,48 @@ class BeamJob(Job):
             for completion, hypothesis in zip(output.outputs, self.search.best(len(output.outputs)), strict=True):
                 completion.cumulative_logprob = hypothesis.logprob
         return output
+
+
+class Beams:
+    """The sequences of a beam search. They share the blocks of what they have in common."""
+
+    def __init__(self, request: Request, search: BeamSearch):
+        self.request, self.search = request, search
+        self.sequences = [request.sequences[0]]  # in the order of the search's beams
+
+    def advance(self, scheduler: Scheduler, logits: Logits) -> bool:
+        """Takes a row of logits for each beam, and replaces the beams by the next ones; False if there is NaN."""
+        num_candidates = min(self.search.num_candidates, logits.shape[1])
+        found = _native.top_logprobs(logits, num_candidates, [0] * len(logits))
+        if np.isnan(found.logprobs[:, 0]).any():
+            return False
+        candidates = [
+            [pair for pair in zip(*beam, strict=True) if pair[0] >= 0]
+            for beam in zip(found.ids.tolist(), found.logprobs.tolist(), strict=True)
+        ]
+        following: list[Sequence] = []
+        kept: set[Sequence] = set()
+        for extension in self.search.advance(candidates):
+            parent = self.sequences[extension.parent]
+            if parent in kept:
+                child = Sequence(len(following), parent.tokens[:-1], parent.num_prompt_tokens)
+                scheduler.fork(self.request, parent, child)
+            else:
+                child = parent
+                kept.add(parent)
+            child.tokens.append(extension.token)
+            following.append(child)
+        for sequence in self.sequences:
+            if sequence not in kept:
+                scheduler.finish_sequence(self.request, sequence)
+        self.sequences = following
+        return True
+
+
+def rows_of_beams(beams: Beams, entries: list[tuple[Chunk, int]], logits: Logits) -> Logits:
+    """The rows of the beams, in their order."""
+    row_of = {chunk.sequence: row for chunk, row in entries}
+    return logits[[row_of[sequence] for sequence in beams.sequences]]
 
 
 def check_beam_params(params: SamplingParams) -> None:

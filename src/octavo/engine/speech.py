@@ -12,16 +12,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from octavo.engine.job import SamplingJob
+from octavo.engine.beam import BeamSearch
+from octavo.engine.completion import Completion
+from octavo.engine.job import Beams, SamplingJob, rows_of_beams
 from octavo.engine.loading import LoadedModel
 from octavo.executor.base import Logits
 from octavo.request import Chunk, Request, RequestOutput, Sequence, SpeechOutput
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.timestamps import TimestampRules
 from octavo.scheduler.scheduler import Scheduler
+from octavo.speech.alignment import token_starts
 from octavo.speech.tokens import SpeechTokens
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+HOPELESS_LOGPROB = -1.5  # per token: where the likeliest text is no likelier, it is a guess at music or noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +40,13 @@ class SpeechTask:
     language: str | None = None
     task: str = "transcribe"
     timestamps: bool = False
+    word_timestamps: bool = False
+    num_positions: int = 0  # of the encoder's output that have sound, for word timestamps
+    alignment_heads: tuple[tuple[int, int], ...] = ()
     previous_tokens: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = TEMPERATURES
+    beam_size: int = 1  # at temperature 0
+    length_penalty: float = 1.0
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -49,6 +58,13 @@ class SpeechTask:
         """The tokens up to <|startoftranscript|>."""
         tokens = self.tokens.prompt("en", timestamps=True, previous_tokens=self.previous_tokens)
         return tokens[: tokens.index(self.tokens.start) + 1]
+
+    def is_unlikely(self, attempt: _Attempt) -> bool:
+        return self.logprob_threshold is not None and attempt.avg_logprob < self.logprob_threshold
+
+    def is_repetitive(self, attempt: _Attempt) -> bool:
+        limit = self.compression_ratio_threshold
+        return limit is not None and attempt.compression_ratio > limit
 
     @property
     def rules(self) -> SpeechRules:
@@ -62,6 +78,16 @@ class SpeechTask:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A text that was written at some temperature, and how good it looks."""
+
+    completion: Completion
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+
+
 class SpeechJob(SamplingJob):
     """One window. `request.params` has max_tokens and the seed; the temperature is the task's."""
 
@@ -70,13 +96,15 @@ class SpeechJob(SamplingJob):
         self.task, self._seed = task, seed
         self.samples, self.by_sequence = [], {}
         self._prompt: list[int] = []
-        self._attempt = 0
+        self._attempts: list[_Attempt] = []  # that have ended
+        self._beams: Beams | None = None  # of an attempt that searches
+        self._aligned: Sequence | None = None  # the text once more, to see what it looks at
         self._done = False
         self.result = SpeechOutput(task.language or "en")
 
     @property
     def wants_logits(self) -> bool:
-        return not self._prompt
+        return not self._prompt or self._beams is not None or self._aligned is not None
 
     @property
     def finished(self) -> bool:
@@ -96,7 +124,13 @@ class SpeechJob(SamplingJob):
         return output
 
     def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
-        """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt."""
+        """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt; or aligns the text."""
+        if self._aligned is not None:
+            self._align(scheduler)
+            return
+        if self._beams is not None:
+            self._advance_beams(scheduler, self._beams, rows_of_beams(self._beams, entries, logits))
+            return
         (chunk, row), tokens, task = entries[0], self.task.tokens, self.task
         shifted = logits[row].astype(np.float64)
         if not np.isfinite(shifted.max()):
@@ -120,36 +154,89 @@ class SpeechJob(SamplingJob):
 
     def take_attempt(self, scheduler: Scheduler) -> None:
         """Looks at a text that has ended: keeps it, or begins again."""
-        completion = self.samples[0]
-        if completion.finish_reason not in ("stop", "length"):
+        completion = self.samples[0] if self.samples else None
+        if completion is None or completion.finish_reason not in ("stop", "length") or self._aligned or self._done:
             return
-        result, task = self.result, self.task
-        result.avg_logprob = completion.cumulative_logprob / (len(completion.token_ids) + 1)
-        result.compression_ratio = compression_ratio(completion.text)
-        result.temperature = task.temperatures[self._attempt]
-        is_unlikely = task.logprob_threshold is not None and result.avg_logprob < task.logprob_threshold
-        is_repetitive = (
-            task.compression_ratio_threshold is not None and result.compression_ratio > task.compression_ratio_threshold
+        task = self.task
+        attempt = _Attempt(
+            completion,
+            task.temperatures[len(self._attempts)],
+            completion.cumulative_logprob / (len(completion.token_ids) + 1),
+            compression_ratio(completion.text),
         )
-        result.is_silence = (
-            task.no_speech_threshold is not None
-            and result.no_speech_prob > task.no_speech_threshold
-            and (is_unlikely or task.logprob_threshold is None)
+        self._attempts.append(attempt)
+        no_speech = task.no_speech_threshold is not None and self.result.no_speech_prob > task.no_speech_threshold
+        is_guess = task.logprob_threshold is not None and self._attempts[0].avg_logprob < HOPELESS_LOGPROB
+        self.result.is_silence = is_guess or (
+            no_speech and (task.is_unlikely(attempt) or task.logprob_threshold is None)
         )
-        is_last = self._attempt + 1 == len(task.temperatures)
-        if is_last or result.is_silence or not (is_unlikely or is_repetitive):
-            # Where even the last try repeats itself, there is no text to be had.
-            result.is_silence |= is_last and is_repetitive and is_unlikely
+        doubtful = task.is_unlikely(attempt) or task.is_repetitive(attempt)
+        if self.result.is_silence or not doubtful:
+            self._keep(scheduler, attempt)
+        elif len(self._attempts) == len(task.temperatures):
+            best = max(self._attempts, key=lambda one: (not task.is_repetitive(one), one.avg_logprob))
+            self._keep(scheduler, best)
+        else:
+            fresh = Sequence(len(self._attempts), list(self._prompt), len(self._prompt))
+            scheduler.restart(self.request, fresh)
+            self._begin(fresh)
+
+    def _keep(self, scheduler: Scheduler, attempt: _Attempt) -> None:
+        self.samples = [attempt.completion]
+        self.result.temperature = attempt.temperature
+        self.result.avg_logprob = attempt.avg_logprob
+        self.result.compression_ratio = attempt.compression_ratio
+        self._end(scheduler)
+
+    def _end(self, scheduler: Scheduler) -> None:
+        """The text is what it is; its words may have to be found in the sound."""
+        tokens, task = self.task.tokens, self.task
+        text = [token for token in self.samples[0].token_ids if tokens.is_text(token)]
+        if not task.word_timestamps or self.result.is_silence or not text:
             self._done = True
             return
-        self._attempt += 1
-        fresh = Sequence(self._attempt, list(self._prompt), len(self._prompt))
-        scheduler.restart(self.request, fresh)
-        self._begin(fresh)
+        start = tokens.prompt(self.result.language, task.task)
+        room = self.model.max_model_len - 1
+        self._aligned = Sequence(len(self._attempts), [*start, *text, tokens.end][:room], len(start))
+        scheduler.restart(self.request, self._aligned)
+
+    def _align(self, scheduler: Scheduler) -> None:
+        assert self._aligned is not None
+        sequence, task = self._aligned, self.task
+        weights = self.model.executor.cross_attention(self.request, sequence, task.alignment_heads)
+        # Row i is what was looked at to write token i + 1.
+        written = weights[:, sequence.num_prompt_tokens - 1 : len(sequence.tokens) - 1]
+        self.result.token_starts = token_starts(written, task.num_positions)
+        scheduler.finish_sequence(self.request, sequence)
+        self._done = True
+
+    def _advance_beams(self, scheduler: Scheduler, beams: Beams, logits: Logits) -> None:
+        adjusted = logits.copy()
+        for row, beam in zip(adjusted, beams.search.beams, strict=True):
+            self.task.rules.apply(row, beam.tokens)
+        if not beams.advance(scheduler, adjusted):
+            self.has_nan = True
+        elif not beams.search.beams:
+            best = beams.search.best(1)[0]
+            completion = self.samples[0]
+            completion.cumulative_logprob = best.logprob
+            for token in best.tokens:
+                completion.append(token)
+            completion.finish_reason = best.finish_reason
+            self._beams = None
 
     def _begin(self, sequence: Sequence) -> None:
+        """Sets out to write a text behind the prompt, which `sequence` has."""
         params = self.request.params.clone()
-        params.temperature = self.task.temperatures[self._attempt]
+        attempt = len(self._attempts)
+        params.temperature = self.task.temperatures[attempt]
+        self.samples, self.by_sequence = [], {}
+        self._add(sequence)
+        if params.temperature == 0 and self.task.beam_size > 1:
+            end = self.task.tokens.end
+            search = BeamSearch(self.task.beam_size, self.max_tokens, end, frozenset([end]), self.task.length_penalty)
+            self._beams = Beams(self.request, search)
+            return
         options = sampler_options(
             params,
             vocab_size=self.model.vocab_size,
@@ -157,9 +244,7 @@ class SpeechJob(SamplingJob):
             end_ids=self.rules.all,
             rules=self.task.rules,
         )
-        sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, self._attempt))
-        self.samples, self.by_sequence = [], {}
-        self._add(sequence)
+        sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, attempt))
 
 
 def compression_ratio(text: str) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from octavo.request import StepPlan
+from octavo.request import Request, Sequence, StepPlan
 from octavo.sampling.options import SamplerOptions
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
@@ -94,14 +94,19 @@ class Executor(Protocol):
     def sizes(self) -> Sizes: ...
 
     @property
-    def num_encoder_slices(self) -> int:
-        """Steps in which a source is encoded: each computes a part of the encoder."""
-
-    @property
     def runs_ahead(self) -> bool:
         """Whether a step may be begun while the tokens of the one before it are still unknown to the host."""
 
     def sampler(self, options: SamplerOptions, seed: int) -> Sampler: ...
 
-    def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> StepResult:
-        """Begins a step: the plan's block copies, its slice of the encoder, its chunks, then the draws."""
+    def cross_attention(self, request: Request, sequence: Sequence, heads: SequenceOf[tuple[int, int]]) -> Logits:
+        """What the tokens of `sequence` look at in the request's source: float32 [heads, tokens, positions].
+
+        `heads` are (layer, head). The sequence has blocks for all its tokens; they are computed once more.
+        """
+
+    def run(self, plan: StepPlan, draws: SequenceOf[Draw] = ()) -> StepResult:
+        """Begins a step: the plan's block copies, its chunks, then the draws.
+
+        Of the source that is to be encoded, some or all is; it says of itself whether it is done.
+        """

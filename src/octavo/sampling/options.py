@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from octavo.errors import ParameterError
-from octavo.sampling.timestamps import TimestampRules
+from octavo.sampling.timestamps import Logits, TimestampRules
 from octavo.sampling_params import SamplingParams
 
 _MAX_BIAS = 1e30  # more would overflow float32, and mean the same
@@ -45,6 +47,14 @@ class SpeechRules:
     suppressed_ids: tuple[int, ...] = ()
     suppressed_first_ids: tuple[int, ...] = ()
     timestamps: TimestampRules | None = None
+
+    def apply(self, logits: Logits, output: Sequence[int]) -> None:
+        """Bans, in place, the tokens that may not follow `output`: `logits` are float32 [vocabulary]."""
+        logits[list(self.suppressed_ids)] = -np.inf
+        if not output:
+            logits[list(self.suppressed_first_ids)] = -np.inf
+        if self.timestamps is not None:
+            self.timestamps.apply(logits, output)
 
 
 def sampler_options(

@@ -70,7 +70,6 @@ class Scheduler:
         max_logits_rows: int,
         policy: str = "fcfs",
         enable_chunked_prefill: bool = True,
-        num_encoder_slices: int = 0,
     ) -> None:
         if policy not in POLICIES:
             raise ConfigError("policy", policy, f"must be one of {', '.join(POLICIES)}")
@@ -90,7 +89,6 @@ class Scheduler:
         self.max_logits_rows = max_logits_rows
         self.policy = policy
         self.enable_chunked_prefill = enable_chunked_prefill
-        self.num_encoder_slices = num_encoder_slices
         self.num_prefix_queries = 0  # prompt tokens of all requests that have been admitted
         self.num_prefix_hits = 0  # those of them that the prefix cache had
         self.num_prompt_tokens = 0  # prompt tokens computed, again after a preemption
@@ -139,9 +137,6 @@ class Scheduler:
 
     def commit(self, plan: StepPlan) -> None:
         """Notes that the step has been run. To be called before sampled tokens are appended."""
-        if plan.encode is not None and (source := plan.encode.source) is not None and source.place.blocks:
-            source.num_slices_done += 1
-            source.is_encoded = source.num_slices_done == self.num_encoder_slices
         for chunk in plan.chunks:
             if not chunk.sequence.finished:
                 self.blocks.commit(chunk.sequence, chunk.count, chunk.request.cache_salt)

@@ -53,6 +53,15 @@ def read_audio(source: Source, max_seconds: float | None = None, name: str | Non
     return np.concatenate(list(decode(source, max_seconds, name=name)))
 
 
+def claimed_seconds(path: Path) -> float | None:
+    """What a file says of its length; None where it says nothing, or is no audio. For progress bars: it may lie."""
+    try:
+        with _open_path(path, path.name) as file, closing(open_container(file, path.name)) as container:
+            return None if container.duration is None else container.duration / 1e6
+    except AudioError:
+        return None
+
+
 def _open_path(path: Path, name: str) -> IO[bytes]:
     try:
         return path.open("rb")

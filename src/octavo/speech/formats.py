@@ -1,24 +1,51 @@
-"""A transcription as a text of one of the usual formats."""
+"""Transcriptions as people and programs read them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
+from octavo.speech.languages import LANGUAGES
 from octavo.speech.result import Transcription
 from octavo.speech.subtitles import Cue, srt, vtt
 
-FORMATS = ("text", "srt", "vtt", "json", "verbose_json")
+FORMATS = ("text", "json", "srt", "vtt", "verbose_json")
 
 
 def write(transcription: Transcription, format: str, *, words: bool = False) -> str:
-    """The contents of a file, with a line's end behind them. Raises ValueError for a format that is not of FORMATS."""
-    if format == "text":
-        return transcription.text + "\n"
-    if format in ("srt", "vtt"):
-        cues = [Cue(segment.start, segment.end, segment.text) for segment in transcription.segments]
-        return (srt if format == "srt" else vtt)(cues)
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    value = {"text": transcription.text} if format == "json" else asdict(transcription)
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    """The contents of a file in one of FORMATS, with a newline at the end; with `words`, their times if there are any.
+
+    Raises ValueError for another format.
+    """
+    cues = [Cue(segment.start, segment.end, segment.text) for segment in transcription.segments]
+    match format:
+        case "text":
+            return transcription.text + "\n"
+        case "json":
+            return json.dumps({"text": transcription.text}, ensure_ascii=False) + "\n"
+        case "srt":
+            return srt(cues)
+        case "vtt":
+            return vtt(cues)
+        case "verbose_json":
+            return json.dumps(verbose(transcription, words), ensure_ascii=False) + "\n"
+    raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+
+
+def verbose(transcription: Transcription, words: bool = False) -> dict[str, Any]:
+    """The `verbose_json` of OpenAI's API. A language is there by its English name."""
+    segments = [asdict(segment) for segment in transcription.segments]
+    for segment in segments:
+        if not words:
+            segment.pop("words")
+    found: dict[str, Any] = {
+        "task": transcription.task,
+        "language": LANGUAGES.get(transcription.language, transcription.language).lower(),
+        "duration": transcription.duration,
+        "text": transcription.text,
+        "segments": segments,
+    }
+    if words:
+        found["words"] = [asdict(word) for word in transcription.words or ()]
+    return found

@@ -19,6 +19,7 @@ CODECS = (
     *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
     *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_mulaw", "pcm_alaw", "adpcm_ms", "adpcm_ima_wav"),
 )
+PROBED_BYTES = 2**17  # of data beyond the headers, to find out what streams are; more would be decoded twice
 MAX_ALLOCATION = 64 * 2**20  # bytes; more than the index of 15 hours, less than what a forged length asks for
 
 
@@ -32,6 +33,7 @@ def open_container(file: IO[bytes], name: str) -> InputContainer:
         "format_whitelist": ",".join(FORMATS),
         "codec_whitelist": ",".join(CODECS),
         "protocol_whitelist": "none",
+        "probesize": str(PROBED_BYTES),
     }
     source = _Input(file, name)
     try:

@@ -35,13 +35,20 @@ class SpeechModel:
             int(config.get("max_source_positions", 1500)),
             _ids(config.get("suppress_tokens"), vocab_size),
             _ids(config.get("begin_suppress_tokens"), vocab_size),
-            tuple((int(layer), int(head)) for layer, head in config.get("alignment_heads") or ()),
+            tuple((int(layer), int(head)) for layer, head in config.get("alignment_heads") or ())
+            or _late_heads(config),
         )
 
     def source(self, samples: NDArray[np.float32]) -> Source:
         """What the encoder reads of up to 30 s of mono samples at 16 kHz; the rest of a window is silence."""
         features = window_features(samples, self.num_mel_bins)
         return Source(np.ascontiguousarray(features.T), self.source_positions)
+
+
+def _late_heads(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """All heads of the second half of the decoder: those that follow the sound are among them."""
+    layers, heads = int(config.get("decoder_layers", 0)), int(config.get("decoder_attention_heads", 0))
+    return tuple((layer, head) for layer in range(layers // 2, layers) for head in range(heads))
 
 
 def _ids(values: Any, vocab_size: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ the caller's thread, the server from its event loop.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,16 +18,18 @@ from numpy.typing import NDArray
 from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel
 from octavo.engine.speech import TEMPERATURES, SpeechTask
-from octavo.errors import ParameterError, UnsupportedError
-from octavo.request import RequestOutput, Source
+from octavo.errors import OctavoError, ParameterError, UnsupportedError
+from octavo.request import RequestOutput
 from octavo.speech import SAMPLE_RATE
+from octavo.speech.alignment import POSITIONS_PER_SECOND, split_words
 from octavo.speech.mel import WINDOW_SAMPLES, WINDOW_SECONDS
 from octavo.speech.model import SpeechModel
-from octavo.speech.result import Segment, Transcription
+from octavo.speech.result import Segment, Transcription, Word
 from octavo.speech.silence import Span, Splitter
 
 Samples = NDArray[np.float32]
 HUNDREDTHS = 100
+MAX_BEAM_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +37,20 @@ class TranscribeOptions:
     """What a transcription is to be like.
 
     `language` is a code or an English name, None to detect it. `task` "translate" makes English of it. `prompt` is
-    what was said before, or names and spellings that may occur. `timestamps` asks for times of segments. `temperature`
-    other than None is the only one tried. With `sequential`, windows follow each other where the last one's text ended,
-    and see its text; else audio is cut in pauses, and windows are independent. Raises ParameterError.
+    what was said before, or names and spellings that may occur. `timestamps` asks for times of segments,
+    `word_timestamps` for those of words. `temperature` other than None is the only one tried; at 0, `beam_size` texts
+    are followed at a time. With `sequential`,
+    windows follow each other where the last one's text ended, and see its text; else audio is cut in pauses, and
+    windows are independent. Raises ParameterError.
     """
 
     language: str | None = None
     task: str = "transcribe"
     prompt: str | None = None
     timestamps: bool = True
+    word_timestamps: bool = False
     temperature: float | None = None
+    beam_size: int = 1
     sequential: bool = False
     condition_on_previous_text: bool = True
     compression_ratio_threshold: float | None = 2.4
@@ -52,9 +59,11 @@ class TranscribeOptions:
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 0 <= self.temperature <= 1:
-            raise ParameterError("temperature", self.temperature, "must be in 0..1")
+            raise ParameterError("temperature", self.temperature, "in 0..1")
+        if type(self.beam_size) is not int or not 1 <= self.beam_size <= MAX_BEAM_SIZE:
+            raise ParameterError("beam_size", self.beam_size, f"an integer in 1..{MAX_BEAM_SIZE}")
         if self.sequential and not self.timestamps:
-            raise ParameterError("sequential", True, "needs timestamps: they say where the next window begins")
+            raise ParameterError("sequential", True, "False without timestamps: they say where the next window begins")
 
 
 @dataclass(slots=True)
@@ -101,10 +110,15 @@ class Reading:
         self._segments: list[Segment] = []
         self._text: list[str] = []
         self._has_ended = False
+        self.error: OctavoError | None = None
 
     @property
     def finished(self) -> bool:
         return self._has_ended and not self._open
+
+    def fail(self, error: OctavoError) -> None:
+        """Nothing more is asked for, and what comes is dropped."""
+        self.error, self._has_ended = error, True
 
     @property
     def is_decoded(self) -> bool:
@@ -130,11 +144,13 @@ class Reading:
             return None
         number = self._next + len(self._open) + len(self._heard)
         window = self._open[number] = Window(number, *found)
-        return number, self._prompt(self.speech.source(window.samples))
+        return number, self._prompt(window)
 
     def take(self, number: int, output: RequestOutput) -> list[Segment]:
         """Brings what became of a window; returns the segments that are next in order."""
         window = self._open.pop(number)
+        if self.error is not None:
+            return []
         heard = self._heard[number] = self._read(window, output)
         if self.options.sequential:
             self._go_on(window, output, heard)
@@ -156,9 +172,10 @@ class Reading:
             self.language or "en",
             round(self.num_samples / SAMPLE_RATE, 3),
             self.options.task,
+            self.error,
         )
 
-    def _prompt(self, source: Source) -> Prompt:
+    def _prompt(self, window: Window) -> Prompt:
         options, speech = self.options, self.speech
         temperatures = TEMPERATURES if options.temperature is None else (options.temperature,)
         task = SpeechTask(
@@ -166,15 +183,19 @@ class Reading:
             language=self.language,
             task=options.task,
             timestamps=options.timestamps,
+            word_timestamps=options.word_timestamps,
+            num_positions=min(speech.source_positions, math.ceil(window.seconds * POSITIONS_PER_SECOND)),
+            alignment_heads=speech.alignment_heads,
             previous_tokens=tuple(self._previous),
             temperatures=temperatures,
+            beam_size=options.beam_size,
             compression_ratio_threshold=options.compression_ratio_threshold,
             logprob_threshold=options.logprob_threshold,
             no_speech_threshold=options.no_speech_threshold,
             suppressed_ids=speech.suppressed_ids,
             suppressed_first_ids=speech.suppressed_first_ids,
         )
-        return Prompt(None, task.opening, source=source, speech=task)
+        return Prompt(None, task.opening, source=speech.source(window.samples), speech=task)
 
     def _read(self, window: Window, output: RequestOutput) -> _Heard:
         """The segments of a window's text, none if it is silence."""
@@ -182,11 +203,13 @@ class Reading:
         assert found is not None
         if self.language is None and not found.is_silence:
             self.language = found.language
-        heard = _Heard()
+        heard, place = _Heard(), 0
         if found.is_silence:
             return heard
         for start, end, ids in split_at_timestamps(completion.token_ids, tokens, window.seconds):
             text = self.model.tokenizer.decode(ids)
+            words = self._words(window, output, ids, place) if self.options.word_timestamps else None
+            place += len(ids)
             heard.text += text
             if text.strip():
                 offset = window.start / SAMPLE_RATE
@@ -202,9 +225,29 @@ class Reading:
                         avg_logprob=found.avg_logprob,
                         compression_ratio=found.compression_ratio,
                         no_speech_prob=found.no_speech_prob,
+                        words=words,
                     )
                 )
         return heard
+
+    def _words(self, window: Window, output: RequestOutput, ids: list[int], first: int) -> list[Word]:
+        """The words of a segment, whose tokens are those from `first` on of the window's text."""
+        assert output.speech is not None
+        starts, completion, tokens = output.speech.token_starts, output.outputs[0], self.speech.tokens
+        likely = [
+            math.exp(entry[token].logprob)
+            for token, entry in zip(completion.token_ids, completion.logprobs or (), strict=False)
+            if tokens.is_text(token)
+        ]
+        if not likely:  # beams keep no record of single tokens
+            likely = [math.exp(output.speech.avg_logprob)] * len(starts)
+        offset, found = window.start / SAMPLE_RATE, list[Word]()
+        for text, places in split_words(ids, self.model.tokenizer, self.language or "en"):
+            begin, end = first + places[0], first + places[-1] + 1
+            if end < len(starts):
+                start, stop = (round(offset + min(starts[i], window.seconds), 2) for i in (begin, end))
+                found.append(Word(text.strip(), start, stop, float(np.mean(likely[begin:end]))))
+        return without_pauses(found)
 
     def _go_on(self, window: Window, output: RequestOutput, heard: _Heard) -> None:
         """Moves the next window of a sequential reading to where this one's text ended."""
@@ -239,6 +282,17 @@ def split_at_timestamps(ids: list[int], tokens: Any, seconds: float) -> Iterator
             start, text = time, []
     if text:
         yield start, seconds, text
+
+
+def without_pauses(words: list[Word]) -> list[Word]:
+    """The words of a segment; what is too long for the first or the last one is a pause before or after it."""
+    lengths = [word.end - word.start for word in words if word.end > word.start]
+    if lengths:
+        longest = 2 * min(0.7, float(np.median(lengths)))
+        first, last = words[0], words[-1]
+        first.start = round(max(first.start, first.end - longest), 2)
+        last.end = round(min(last.end, last.start + longest), 2)
+    return words
 
 
 def _seek(ids: list[int], tokens: Any, seconds: float) -> float:

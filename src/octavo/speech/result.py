@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from octavo.errors import OctavoError
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class Transcription:
     language: str = "en"
     duration: float = 0.0
     task: str = "transcribe"
+    error: OctavoError | None = None  # of one audio of several: why there is no text
 
     @property
     def words(self) -> list[Word] | None:

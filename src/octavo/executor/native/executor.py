@@ -15,12 +15,14 @@ from octavo.executor.native import lowering
 from octavo.executor.native.lowering import PackedWeights, Tape
 from octavo.graph.builder import Graph
 from octavo.graph.nodes import Attention, RopeTable, Weight
-from octavo.request import Source, StepPlan
+from octavo.request import Request, Source, StepPlan
+from octavo.request import Sequence as RequestSequence
 from octavo.sampling.options import SamplerOptions
 from octavo.weights.dequantize import dequantize
 from octavo.weights.tensor import StoredTensor
 
-SLICE_FLOPS = 6e9  # of an encoder, in one step: some hundredths of a second
+SLICE_FLOPS = 1.5e9  # of an encoder: some milliseconds, after which another engine may have its turn
+STEP_FLOPS = 6e9  # in one step, if none wants it
 NO_COPIES = np.zeros((0, 2), np.int32)
 
 
@@ -80,10 +82,6 @@ class NativeExecutor:
         if encoder is not None:
             self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
 
-    @property
-    def num_encoder_slices(self) -> int:
-        return 0 if self._encoder is None else len(self._encoder.slices)
-
     def sampler(self, options: SamplerOptions, seed: int) -> _native.SequenceSampler:
         return _native.SequenceSampler(**asdict(options), seed=seed)
 
@@ -108,6 +106,44 @@ class NativeExecutor:
             *self._sources(plan),
         )
         return NativeStepResult(self.native.logits(len(logit_rows)), rows, draws)
+
+    def cross_attention(self, request: Request, sequence: RequestSequence, heads: Sequence[tuple[int, int]]) -> Logits:
+        assert request.source is not None
+        source, count = request.source, len(sequence.tokens)
+        crossings = {
+            op.node.layer: (i, op)
+            for i, op in enumerate(self.tape.ops)
+            if isinstance(op, lowering.AttentionOp) and op.sight == "source"
+        }
+        found: dict[tuple[int, int], Logits] = {}
+        first = 0
+        for layer in sorted({layer for layer, _ in heads}):
+            end, op = crossings[layer]
+            self._run_ops(sequence, source, first, end)
+            first = end
+            keys = self.native.keys(layer, np.array(source.place.blocks, np.int32), source.num_positions)
+            queries = np.array([self.native.read_row(op.q.number, i, op.q.columns) for i in range(count)], np.float32)
+            for head in (head for at, head in heads if at == layer):
+                columns = slice(head * op.node.head_dim, (head + 1) * op.node.head_dim)
+                scores = op.node.scale * queries[:, columns] @ keys[head * op.node.kv_heads // op.node.heads].T
+                weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+                found[layer, head] = weights / weights.sum(axis=1, keepdims=True)
+        return np.stack([found[head] for head in heads])
+
+    def _run_ops(self, sequence: RequestSequence, source: Source, first: int, last: int) -> None:
+        """Runs operations [first, last) of the tape over all tokens of one sequence."""
+        self.native.run(
+            np.array(sequence.tokens, np.int32),
+            np.array([0], np.int32),
+            np.array([len(sequence.tokens)], np.int32),
+            _block_tables([sequence.blocks]),
+            np.zeros(0, np.int32),
+            NO_COPIES,
+            _block_tables([source.place.blocks]),
+            np.array([source.num_positions], np.int32),
+            first,
+            last,
+        )
 
     def _sources(self, plan: StepPlan) -> tuple[Any, ...]:
         """The block tables and the lengths of every chunk's source, if there are any."""
@@ -139,19 +175,20 @@ class NativeEncoder:
         self.slices = tape.slices(positions, SLICE_FLOPS)
 
     def run(self, source: Source) -> None:
-        """Computes the next slice. Values of the last one are still in the buffers: one source at a time."""
+        """Computes the next slices. Values of the last ones are still in the buffers: one source at a time."""
         features = source.features
-        first, last = self.slices[source.num_slices_done]
         columns = -(-features.shape[1] // 16) * 16
         if columns != features.shape[1]:
             features = np.pad(features, ((0, 0), (0, columns - features.shape[1])))
-        self.native.encode(
-            np.ascontiguousarray(features, np.float32),
-            np.array(source.place.blocks, np.int32),
-            source.num_positions,
-            first,
-            last,
-        )
+        features, blocks = np.ascontiguousarray(features, np.float32), np.array(source.place.blocks, np.int32)
+        spent = 0.0
+        for ops, tokens, flops in self.slices[source.num_slices_done :]:
+            if spent and (spent + flops > STEP_FLOPS or _native.pool_is_busy()):
+                return
+            self.native.encode(features, blocks, source.num_positions, ops, tokens)
+            source.num_slices_done += 1
+            spent += flops
+        source.is_encoded = True
 
 
 def _block_tables(tables: Sequence[list[int]]) -> np.ndarray[Any, Any]:

@@ -17,6 +17,8 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 from octavo.executor.base import Sizes
 from octavo.graph.builder import Graph
@@ -143,6 +145,14 @@ class PointwiseOp:
 TapeOp = EmbedOp | FeaturesOp | UnfoldOp | NormOp | MatmulOp | RopeOp | AttentionOp | PointwiseOp
 
 
+class Slice(NamedTuple):
+    """Operations [first, last) for tokens [first, last), and what they cost."""
+
+    ops: tuple[int, int]
+    tokens: tuple[int, int]
+    flops: float
+
+
 @dataclass(slots=True)
 class Tape:
     """The program of a step. `logits` is the buffer in which it ends, unless it is an encoder's."""
@@ -163,9 +173,10 @@ class Tape:
         columns = -(-node.head_dim // 2) * 2 + -(-node.head_dim // 16) * 16  # of a key, of a value
         return self.num_layers * node.kv_heads * columns * bytes_per_value
 
-    def slices(self, tokens: int, flops: float) -> list[tuple[int, int]]:
-        """Parts [first, last) of the tape that take at most so many `flops` for `tokens`, or are a single operation."""
-        found, first, spent = [], 0, 0.0
+    def slices(self, tokens: int, flops: float) -> list[Slice]:
+        """The tape in parts of about so many `flops`: several operations, or one for some of its tokens."""
+        found: list[Slice] = []
+        first, spent = 0, 0.0
         for i, op in enumerate(self.ops):
             cost = 0.0
             if isinstance(op, MatmulOp):
@@ -173,11 +184,17 @@ class Tape:
                 cost = 2.0 * values * tokens * op.out.rows_per_token
             elif isinstance(op, AttentionOp):
                 cost = 4.0 * op.node.heads * op.node.head_dim * tokens * tokens
-            if spent and spent + cost > flops:
-                found.append((first, i))
+            if first < i and spent + cost > flops:
+                found.append(Slice((first, i), (0, tokens), spent))
                 first, spent = i, 0.0
-            spent += cost
-        return [*found, (first, len(self.ops))]
+            if cost > flops:
+                count = min(tokens, math.ceil(cost / flops))
+                borders = [tokens * part // count for part in range(count + 1)]
+                found += [Slice((i, i + 1), border, cost / count) for border in pairwise(borders)]
+                first = i + 1
+            else:
+                spent += cost
+        return [*found, Slice((first, len(self.ops)), (0, tokens), spent)] if first < len(self.ops) else found
 
     def workspace_bytes(self, bytes_per_value: int, sizes: Sizes) -> int:
         """Bytes of all buffers for the largest steps."""

@@ -89,7 +89,6 @@ class TorchExecutor:
         )
         self.interpreter = Interpreter(program, *shared)
         self._encoder = None if encoder is None else Interpreter(compile_graph(encoder), *shared)
-        self.num_encoder_slices = int(encoder is not None)  # the host does not wait for it
         self.graphs: DecodeGraphs | None = None
         self.load_seconds: dict[str, float] = {}  # how long each part of getting ready took
         with torch.inference_mode():
@@ -110,6 +109,7 @@ class TorchExecutor:
         if plan.encode is not None and plan.encode.source is not None:
             assert self._encoder is not None
             self._encoder.encode(make_encoder_step(plan.encode.source, self.sizes.block_size, self.device))
+            plan.encode.source.is_encoded = True
         if not plan.chunks:
             return TorchStepResult([], torch.empty(0, self.sizes.vocab_size), None)
         self._upload_tokens(plan.chunks)
@@ -123,6 +123,17 @@ class TorchExecutor:
             hidden = hidden[to_device(wanted, torch.int64, self.device)]
         logits = self.interpreter.logits(hidden)
         return TorchStepResult(rows, logits, self._draw(plan, rows, draws, logits))
+
+    @torch.inference_mode()
+    def cross_attention(self, request: Request, sequence: Sequence, heads: SequenceOf[tuple[int, int]]) -> Logits:
+        count, source = len(sequence.tokens), request.source
+        assert source is not None
+        chunk = Chunk(request, sequence, 0, count)
+        plan = StepPlan([chunk])
+        self._upload_tokens(plan.chunks)
+        step = make_step(lay_out(plan, self.table, self.sizes.block_size, self._longest_fresh), self.device)
+        found: Logits = self.interpreter.cross_weights(step, heads, source.num_positions).cpu().numpy()
+        return found
 
     def _take_time(self, what: str, work: Callable[[], None]) -> None:
         begin = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -98,6 +99,29 @@ class Interpreter:
             self._run(op, values, step)
             for node in op.dead:
                 values.pop(node, None)
+
+    def cross_weights(self, step: Step, heads: Sequence[tuple[int, int]], positions: int) -> Tensor:
+        """The weights of some heads (layer, head) of cross attention, for a step of one sequence.
+
+        float32 [heads, tokens, positions].
+        """
+        values: dict[Node, Tensor] = {}
+        found: dict[tuple[int, int], Tensor] = {}
+        assert step.sources is not None
+        blocks = step.sources.block_tables[0].long()
+        for op in self.program.ops[:-1]:
+            if isinstance(op, NodeOp) and isinstance(op.node, CrossAttention):
+                node = op.node
+                q, k_pages = _heads(self._narrow(values[node.q]), node.head_dim), self.pages[node.layer][0]
+                for layer, head in heads:
+                    if layer == node.layer:
+                        keys = k_pages[blocks, head * node.kv_heads // node.heads].flatten(0, 1)[:positions]
+                        scores = node.scale * (q[:, head].float() @ keys.float().t())
+                        found[layer, head] = scores.softmax(1)
+            self._run(op, values, step)
+            for dead in op.dead:
+                del values[dead]
+        return torch.stack([found[head] for head in heads])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [rows, vocabulary]; in 16 bits, likely tokens would often get the same logit."""

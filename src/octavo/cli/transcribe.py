@@ -1,0 +1,138 @@
+"""`octavo transcribe FILE…`: what is said in audio files, as text or subtitles."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octavo.cli.options import add_engine_flags, engine_options, positive, report_notes
+from octavo.cli.parser import Parser, UsageError
+
+if TYPE_CHECKING:
+    from octavo.speech.reading import Reading
+
+DESCRIPTION = (
+    "Writes down what is said in audio files of any kind, side by side. Text goes to stdout, or with -o into a file "
+    "for each. A FILE of - is read from stdin. The model is Whisper tiny.en unless --model names another."
+)
+DEFAULT_MODEL = "openai/whisper-tiny.en"
+ENDINGS = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt", "verbose_json": ".json"}
+BAD_FILE = 2
+
+
+def main(argv: Sequence[str]) -> int:
+    args = _parser().parse(argv)
+    places = _check(args)
+    report_notes()
+    # What decodes audio takes a while to import, and the model to load: both at once.
+    threading.Thread(target=import_module, args=("octavo.speech.decode",), daemon=True).start()
+
+    from octavo.llm import LLM
+    from octavo.speech.formats import write
+    from octavo.speech.reading import TranscribeOptions
+
+    wanted = _options(args)
+    TranscribeOptions(**wanted)  # complains about bad ones before anything is loaded
+    llm = LLM(**{"model": DEFAULT_MODEL, "max_num_seqs": 32, **engine_options(args)})
+    audios = [sys.stdin.buffer.read() if file == "-" else Path(file) for file in args.files]
+    begin = time.monotonic()
+    with _Bar(args.files) as bar:
+        results = llm.transcribe(audios, progress=bar.update, **wanted)
+    seconds = time.monotonic() - begin
+    for file, place, result in zip(args.files, places, results, strict=True):
+        if result.error is not None:
+            print(f"octavo: {result.error}", file=sys.stderr)
+            continue
+        text = write(result, args.format, words=args.word_timestamps)
+        if place is not None:
+            place.write_text(text, encoding="utf-8")
+        else:
+            if len(args.files) > 1 and args.format not in ("json", "verbose_json"):
+                print(f"==> {file} <==")
+            print(text, end="", flush=True)
+    length = sum(result.duration for result in results if result.error is None)
+    print(f"{length:.1f} s of audio in {seconds:.2f} s · {length / seconds:.0f}x real time", file=sys.stderr)
+    return BAD_FILE if any(result.error is not None for result in results) else 0
+
+
+def _parser() -> Parser:
+    parser = Parser("octavo transcribe", "[flags] FILE…", DESCRIPTION)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio, or video with sound")
+    group = parser.add_argument_group("transcription")
+    group.add_argument("--format", choices=list(ENDINGS), default="text", help="of what is written (text)")
+    group.add_argument("-o", "--output-dir", type=Path, default=None, metavar="DIR", help="a file there for each FILE")
+    group.add_argument("--language", metavar="NAME", help="what is spoken, as en or English; or it is detected")
+    group.add_argument("--prompt", metavar="TEXT", help="what was said before, or names and spellings to expect")
+    group.add_argument("--temperature", type=float, metavar="T", help="the only one tried; or 0, and more in doubt")
+    group.add_argument("--beam-size", type=positive, metavar="N", help="texts that are followed at a time (1)")
+    group.add_argument("--word-timestamps", action="store_true", default=False, help="times of words in verbose_json")
+    follow = "windows of 30 s follow each other where the text ended, instead of pauses"
+    group.add_argument("--sequential", action="store_true", help=follow)
+    add_engine_flags(parser)
+    return parser
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What TranscribeOptions is made of: what was typed, and what the format needs."""
+    names = ("language", "prompt", "temperature", "beam_size", "sequential")
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    needs_times = args.format in ("srt", "vtt", "verbose_json") or given.get("sequential", False)
+    if getattr(args, "task", "auto").startswith("transl"):
+        given["task"] = "translate"
+    return {**given, "timestamps": needs_times, "word_timestamps": args.word_timestamps}
+
+
+def _check(args: argparse.Namespace) -> list[Path | None]:
+    """Where the text of each file goes, None for stdout. Raises UsageError before anything is loaded."""
+    if args.word_timestamps and args.format != "verbose_json":
+        raise UsageError(f"--word-timestamps needs --format verbose_json: {args.format} has no place for them")
+    if args.files.count("-") > 1:
+        raise UsageError("- is given twice, but there is one stdin")
+    for file in args.files:
+        if file != "-" and not Path(file).is_file():
+            raise UsageError(f"{file}: {'is a directory' if Path(file).is_dir() else 'there is no such file'}")
+    if args.output_dir is None:
+        return [None] * len(args.files)
+    if not args.output_dir.is_dir():
+        raise UsageError(f"-o {args.output_dir}: there is no such directory")
+    names = ["stdin" if file == "-" else Path(file).stem for file in args.files]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"-o: several files would be written to {twice[0]}{ENDINGS[args.format]}; rename one")
+    return [args.output_dir / f"{name}{ENDINGS[args.format]}" for name in names]
+
+
+class _Bar:
+    """A progress bar over seconds of audio, on a terminal."""
+
+    def __init__(self, files: Sequence[str]):
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            from octavo.speech.decode import claimed_seconds
+
+            claims = [None if file == "-" else claimed_seconds(Path(file)) for file in files]
+            total = None if None in claims else round(sum(claim or 0.0 for claim in claims), 1)
+            form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]" if total else None
+            self._bar = tqdm(total=total, unit="s", bar_format=form, leave=False)
+
+    def update(self, readings: Sequence[Reading]) -> None:
+        if self._bar is not None:
+            self._bar.n = sum(reading.seconds_done for reading in readings)
+            if self._bar.total is not None:
+                self._bar.n = min(self._bar.n, self._bar.total)
+            self._bar.refresh()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
