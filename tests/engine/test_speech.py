@@ -182,3 +182,19 @@ def test_options_out_of_range_are_refused(make, options, message):
 def test_repetition_compresses():
     assert compression_ratio("") == 0
     assert compression_ratio("no, " * 50) > 2.4 > compression_ratio("The stale smell of old beer lingers.")
+
+
+def test_a_text_that_is_tried_again_begins_behind_its_prompt(make, monkeypatch):
+    llm, room = make(), 448 - 3
+    step, num_steps = llm.engine.step, 0
+
+    def count():
+        nonlocal num_steps
+        num_steps += 1
+        assert num_steps < 7 * room, "it never ends"
+        return step()
+
+    monkeypatch.setattr(llm.engine, "step", count)
+    result = llm.transcribe(sound(0), compression_ratio_threshold=0.0, logprob_threshold=None, language="de")
+    assert 0 < sum(len(segment.tokens) for segment in result.segments) <= room
+    assert not llm.engine.has_work

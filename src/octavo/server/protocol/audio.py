@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -13,13 +12,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from octavo.server.errors import HttpError
 from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel
 from octavo.server.upload import Upload
-from octavo.speech.languages import LANGUAGES
+from octavo.speech.formats import verbose
 from octavo.speech.reading import TranscribeOptions
 from octavo.speech.result import Transcription
 
 FILE = "file"
 TIMED_FORMATS = ("srt", "vtt", "verbose_json")
-HAS_WORDS = "word_timestamps" in {field.name for field in fields(TranscribeOptions)}
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 SAMPLED = "is not supported: leave it out; temperature and seed are what there is"
 
@@ -112,19 +110,16 @@ class AudioRequest(RequestModel):
         name = "timestamp_granularities"
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise HttpError(f"{name}: only with response_format=verbose_json", name, code="invalid_value")
-        if "word" in self.granularities and not HAS_WORDS:
-            raise HttpError(f"{name}: word {NOT_YET}", name, code="unsupported_parameter")
 
     def options(self, task: str) -> TranscribeOptions:
         """Temperature 0 is OpenAI's word for trying several."""
-        words: dict[str, Any] = {"word_timestamps": True} if "word" in self.granularities else {}
         return TranscribeOptions(
             language=self.language,
             task=task,
             prompt=self.prompt,
             timestamps=self.response_format in TIMED_FORMATS,
+            word_timestamps="word" in self.granularities,
             temperature=self.temperature or None,
-            **words,
         )
 
 
@@ -148,17 +143,13 @@ def transcription_json(result: Transcription) -> dict[str, Any]:
 
 def verbose_json(result: Transcription, granularities: set[str]) -> dict[str, Any]:
     """The answer of response_format=verbose_json. `language` is that of the text."""
-    answer = {
-        "task": result.task,
-        "language": "english" if result.task == "translate" else LANGUAGES[result.language].lower(),
-        "duration": result.duration,
-        **transcription_json(result),
-    }
-    if "word" in granularities:
-        answer["words"] = [{"word": w.word, "start": w.start, "end": w.end} for w in result.words or ()]
-    if "segment" in granularities:
-        segments = [asdict(segment) for segment in result.segments]
-        answer["segments"] = [{name: segment[name] for name in segment if name != "words"} for segment in segments]
+    answer = {**verbose(result, words="word" in granularities), **transcription_json(result)}
+    if result.task == "translate":
+        answer["language"] = "english"
+    for segment in answer["segments"]:
+        segment.pop("words", None)
+    if "segment" not in granularities:
+        del answer["segments"]
     return answer
 
 
