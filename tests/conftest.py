@@ -77,6 +77,22 @@ def whisper_model():
 
 
 @pytest.fixture(scope="session")
+def audio_path():
+    """A file of a few spoken sentences; OCTAVO_TEST_AUDIO names it."""
+    if not (path := os.environ.get("OCTAVO_TEST_AUDIO")):
+        pytest.skip("OCTAVO_TEST_AUDIO names no recording")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def recording(audio_path):
+    """Its samples, float32 [n] at 16 kHz."""
+    from octavo.speech.decode import read_audio
+
+    return read_audio(audio_path)
+
+
+@pytest.fixture(scope="session")
 def inaugural_text():
     return (DATA / "jfk-inaugural-1961.txt").read_text(encoding="utf-8")
 

@@ -1,5 +1,7 @@
 """Servers for tests: one of the default model for most of them, and others as they are asked for."""
 
+import json
+
 import openai
 import pytest
 
@@ -8,6 +10,7 @@ from cli.conftest import make_tiny_llama
 from .running import Server
 
 MODEL = "tiny-assistant"
+TEXT, SPEECH = "assistant", "openai/whisper-tiny.en"
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +22,22 @@ def server(real_model, tmp_path_factory):
         *(real_model, "--served-model-name", MODEL, "assistant", "--max-model-len", "2048", "--max-num-seqs", "16"),
         environment={"OCTAVO_NUM_THREADS": "1"},
     )
+    try:
+        yield running.wait()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def audio_server(real_model, whisper_model, tmp_path_factory):
+    """The default model and Whisper tiny.en in one process; it takes files of 8 MiB."""
+    folder = tmp_path_factory.mktemp("audio-server")
+    models = [
+        {"model": str(real_model), "served-model-name": TEXT, "max-model-len": 2048, "max-num-seqs": 16},
+        {"model": str(whisper_model), "served-model-name": SPEECH, "max-num-seqs": 16},
+    ]
+    (folder / "serve.yaml").write_text(json.dumps({"models": models, "max-audio-bytes": "8M"}))
+    running = Server(folder / "log", "--config", folder / "serve.yaml", environment={"OCTAVO_NUM_THREADS": "1"})
     try:
         yield running.wait()
     finally:

@@ -279,7 +279,7 @@ def test_a_body_that_is_too_large_is_413(http, path):
     check_error(http.post(path, content=pieces(), headers=headers), 413)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/embeddings", "/v1/responses", "/v1/audio/transcriptions"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/embeddings", "/v1/responses", "/v1/audio/speech"])
 def test_another_path_is_404_and_lists_what_there_is(http, path):
     for method in ("GET", "POST"):
         error = check_error(http.request(method, path), 404)
@@ -290,7 +290,7 @@ def test_a_path_that_is_nearly_right_is_suggested(http):
     assert "Did you mean /v1/chat/completions?" in http.post("/v1/chat/completion").json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", [*BODIES, "/v1/models", "/health", "/metrics"])
+@pytest.mark.parametrize("path", [*BODIES, "/v1/audio/transcriptions", "/v1/models", "/health", "/metrics"])
 def test_another_method_is_405(http, path):
     answer = http.request("DELETE", path)
     check_error(answer, 405)

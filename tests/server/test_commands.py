@@ -71,7 +71,7 @@ ACCEPTED = {
     "--disable-frontend-multiprocessing": None,
 }
 REFUSED = {
-    "--task": "transcription",
+    "--task": "embed",
     "--device": "cuda",
     "--tensor-parallel-size": "2",
     "--pipeline-parallel-size": "2",
@@ -104,6 +104,30 @@ def test_a_flag_that_asks_for_what_is_not_there_is_refused_by_name(flag, value):
     with pytest.raises(OctavoError) as caught:
         registry("m", flag, *([] if value is None else [value]))
     assert flag[2:].replace("-", "_") in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["auto", "generate", "transcription", "transcribe", "translation", "translate"])
+def test_a_task_is_taken_before_it_is_known_what_the_model_can_do(task):
+    assert registry("m", "--task", task).find(None).config.task == task
+
+
+WHISPER = "openai/whisper-tiny.en"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["whisper-tiny.en"], ["whisper-tiny.en", WHISPER]),
+        (["tiny.en"], ["tiny.en", WHISPER]),
+        ([WHISPER], [WHISPER, "whisper-tiny.en"]),
+        (["/workspace/models/openai/whisper-tiny.en"], [WHISPER, "whisper-tiny.en"]),
+        (["/models/whisper-tiny.en"], [WHISPER, "whisper-tiny.en", "/models/whisper-tiny.en"]),
+        (["/models/some-folder", "--served-model-name", WHISPER], [WHISPER, "whisper-tiny.en", "some-folder"]),
+    ],
+)
+def test_a_model_is_found_by_the_name_that_it_has_on_the_hub(arguments, names):
+    models = registry(*arguments)
+    assert len({models.find(name).id for name in names}) == 1
 
 
 def test_flags_of_the_server_have_their_meaning():
@@ -196,6 +220,7 @@ def test_a_mistake_is_refused(arguments, says):
         ("serve", "{model}", "--ssl-certfile", "/nowhere"),
         ("serve", "{model}", "--chat-template", "/nowhere"),
         ("serve", "{model}", "--max-model-len", "10000000"),
+        ("serve", "{model}", "--task", "transcription"),
     ],
 )
 def test_a_server_that_can_t_begin_ends_with_one_line_and_code_2(tiny_model, arguments):
@@ -206,6 +231,12 @@ def test_a_server_that_can_t_begin_ends_with_one_line_and_code_2(tiny_model, arg
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("octavo: ")
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_whisper_for_english_is_not_served_to_translate(start, whisper_model):
+    server = start(whisper_model, "--task", "translation", "--log-level", "error", wait=None)
+    assert server.process.wait(60) == 2
+    assert "--task 'translation': this model knows only English" in server.read_log()
 
 
 @pytest.mark.parametrize(

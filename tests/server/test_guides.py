@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import re
+import shlex
 import subprocess
 import time
 
@@ -11,6 +13,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from .conftest import MODEL
+from .running import Server
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Who won the world series in 2020?"}]}
 
@@ -38,6 +41,54 @@ def test_curl_chats_and_streams(server):
 def test_curl_without_a_body_type_says_what_to_send(server):
     answer = json.loads(curl(f"{server.url}/v1/completions", "-d", '{"prompt": "a"}'))
     assert "Content-Type: application/json" in answer["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def whisper_at(whisper_model, tmp_path_factory):
+    """Starts Whisper from a folder of this path, as containers have it."""
+    running = []
+
+    def start(path, *arguments, **options):
+        folder = tmp_path_factory.mktemp("container")
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(whisper_model)
+        server = Server(folder / "log", "--model", place, *arguments, **options)
+        running.append(server)
+        return server.wait()
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+TRANSCRIBE = ("-X", "POST", "-H", "Content-Type: multipart/form-data")
+HARVARD = "The stale smell of old beer lingers. It takes heat to bring out the odor."
+
+
+def test_whisper_by_its_served_name_from_a_folder(whisper_at, audio_path):
+    names = ("--served-model-name", "openai/whisper-tiny.en")
+    server = whisper_at("models/whisper-tiny.en", *names, "--task", "transcription", "--dtype=half")
+    form = ("-F", f"file=@{audio_path}", "-F", "model=openai/whisper-tiny.en")
+    answer = json.loads(curl(f"{server.url}/v1/audio/transcriptions", *TRANSCRIBE, *form))
+    assert answer["text"].startswith(HARVARD)
+    assert answer["text"].endswith("A zestful food is the hot cross bun.")
+    assert "half" in server.read_log()
+
+
+def test_whisper_by_the_name_that_its_folder_has(whisper_at, audio_path):
+    module = ("octavo.entrypoints.openai.api_server",)
+    server = whisper_at("workspace/models/openai/whisper-tiny.en", "--dtype=half", module=module)
+    form = ("-F", f"file=@{audio_path}", "-F", "model=openai/whisper-tiny.en", "-F", "language=en")
+    text = curl("-X", "POST", f"{server.url}/v1/audio/transcriptions", *form, "-F", "response_format=text")
+    assert text.startswith(HARVARD)
+    assert text.endswith("bun.\n")
+
+
+def test_the_curl_line_of_a_server_of_speech_names_a_file(whisper_at, audio_path):
+    server = whisper_at("whisper-tiny.en")
+    line = shlex.split(re.search(r"try it: curl (.+)", server.read_log())[1].replace("audio.wav", str(audio_path)))
+    assert json.loads(curl(*line))["text"].startswith(HARVARD)
 
 
 def test_a_script_that_streams(server):

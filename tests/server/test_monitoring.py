@@ -58,6 +58,7 @@ PINNED = {
     "octavo:engine_restarts": "counter",
     "octavo:kv_cache_tokens": "gauge",
     "octavo:queued_tokens": "gauge",
+    "octavo:audio_seconds": "counter",
     "octavo:requests_failed": "counter",
     "octavo:requests_refused": "counter",
     "octavo:http_requests": "counter",

@@ -1,5 +1,6 @@
 """The OpenAPI schema is true: schemathesis makes requests from it, and no answer is a 5xx or undeclared."""
 
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings, strategies
@@ -11,11 +12,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from .conftest import MODEL
+from speech.encoded import wav
+
+from .conftest import MODEL, SPEECH
 
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
-
+QUIET = wav(np.zeros(8000, np.int16))
 OPERATIONS = [
     *(("POST", path) for path in ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/ping")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
@@ -41,6 +44,31 @@ def test_no_answer_is_a_5xx_or_undeclared(server, method, path):
     check()
 
 
+FORM = ("language", "prompt", "response_format", "temperature", "stream", "seed", "timestamp_granularities", "include")
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
+def test_no_answer_to_a_form_is_a_5xx_or_undeclared(audio_server, path):
+    """Some have a file with audio in it, some a field of any text; of files schemathesis makes good forms only."""
+    schema = schemathesis.openapi.from_url(f"{audio_server.url}/openapi.json")
+    cases = schema[path]["POST"].as_strategy(generation_mode=GenerationMode.POSITIVE)
+    wrong = strategies.dictionaries(strategies.sampled_from((*FORM, "other")), strategies.text(), max_size=1)
+
+    @given(cases, strategies.booleans(), wrong, strategies.integers(0, 3), strategies.randoms())
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    def check(case, is_audio, wrong, most, random):
+        names = sorted(set(case.body) - {"file"})
+        kept = {"file", *random.sample(names, min(most, len(names)))}
+        case.body = {name: value for name, value in case.body.items() if name in kept} | wrong
+        if is_audio:
+            case.body["file"] = QUIET
+        if "model" in case.body:
+            case.body["model"] = SPEECH
+        case.call_and_validate(checks=CHECKS)
+
+    check()
+
+
 def thinned(body, most, random):
     """Up to `most` of the optional fields, so that not all requests are wrong; and no long answers."""
     needed = {"prompt", "messages", "tokens"} & set(body)
@@ -58,6 +86,7 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
     document = http.get("/openapi.json").json()
     assert set(document["paths"]) == {
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
+        *("/v1/audio/transcriptions", "/v1/audio/translations"),
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),
     }
     schemas = document["components"]["schemas"]
@@ -67,3 +96,23 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         for field in ("model", "temperature", "top_k", "min_p", "stream_options", "logprobs", "prompt_logprobs"):
             assert field in fields
     assert schemas["ChatRequest"]["properties"]["tools"]["enum"] == [None, []]
+
+
+def test_the_schema_of_a_form_has_its_fields_and_every_answer(http):
+    document = http.get("/openapi.json").json()
+    operation = document["paths"]["/v1/audio/transcriptions"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"multipart/form-data"}
+    assert set(operation["responses"]["200"]["content"]) == {
+        *("application/json", "text/plain", "text/vtt", "application/x-subrip", "text/event-stream")
+    }
+    form = document["components"]["schemas"]["TranscriptionRequest"]
+    assert form["required"] == ["file"]
+    assert form["additionalProperties"] is False
+    assert form["properties"]["file"]["format"] == "binary"
+    assert form["properties"]["temperature"]["maximum"] == 1
+    for name in ("timestamp_granularities", "timestamp_granularities[]"):
+        assert form["properties"][name]["items"]["enum"] == ["segment", "word"]
+    assert form["properties"]["chunking_strategy"]["enum"] == ["auto"]
+    page = http.get("/docs").text
+    assert "multipart/form-data" in page
+    assert "timestamp_granularities[]" in page

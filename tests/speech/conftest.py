@@ -1,17 +1,4 @@
-import os
-
 import numpy as np
-import pytest
-
-
-@pytest.fixture(scope="session")
-def recording():
-    """A few spoken sentences, float32 [n] at 16 kHz; OCTAVO_TEST_AUDIO names their file."""
-    if not (path := os.environ.get("OCTAVO_TEST_AUDIO")):
-        pytest.skip("OCTAVO_TEST_AUDIO names no recording")
-    from octavo.speech.decode import read_audio
-
-    return read_audio(path)
 
 
 def sine(hz, seconds, amplitude=0.5, rate=16000):

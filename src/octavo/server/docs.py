@@ -49,6 +49,8 @@ def _fields(body: dict[str, Any]) -> str:
 def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return "only " + ", ".join(map(repr, field["enum"]))
+    if "not" in field:
+        return "refused"
     if "anyOf" in field:
         return " | ".join(_type(one) for one in field["anyOf"])
     if "$ref" in field:

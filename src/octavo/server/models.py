@@ -44,8 +44,9 @@ def served_names(spec: ModelSpec, reference: str) -> tuple[tuple[str, ...], tupl
     given = dict.fromkeys((*(spec.names or (reference,)), *spec.aliases))
     path = PurePath(reference)
     # The last two parts of a path are often its name on the Hub; and tiny.en is openai/whisper-tiny.en.
-    others = (reference, path.name, "/".join(path.parts[-2:]), SHORT_NAMES.get(path.name, reference))
-    return tuple(given), tuple(dict.fromkeys(name for name in others if name not in given))
+    hub = ("/".join(path.parts[-2:]), SHORT_NAMES.get(path.name, reference))
+    others = (reference, path.name, *hub, *(PurePath(name).name for name in given))
+    return tuple(given), tuple(dict.fromkeys(name for name in others if name and name not in given))
 
 
 class ServedModel:

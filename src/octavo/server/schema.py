@@ -80,7 +80,8 @@ def describe(app: FastAPI, root_path: str) -> dict[str, Any]:
         schemas.update(definitions["$defs"])
         for model in (*BODIES, *NESTED):
             for name, (neutral, reason) in model.REFUSED.items():
-                refused = {"enum": list(neutral), "description": f"{name} {reason}"}
+                allowed: dict[str, Any] = {"enum": list(neutral)} if neutral else {"not": {}}
+                refused = {**allowed, "description": f"{name} {reason}"}
                 schemas[_name(model)]["properties"].setdefault(name, refused)
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}, {}]

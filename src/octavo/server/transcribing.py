@@ -40,11 +40,10 @@ class Transcribing(Generation):
         request: Request,
         upload: Upload,
         options: TranscribeOptions,
-        seed: int | None,
+        seed: int,
     ):
-        """Without a seed, windows that are tried again are drawn alike every time."""
         params = speech_params()
-        params.seed = seed or 0
+        params.seed = seed
         super().__init__(server, model, request, [], params, None, None)
         self._upload, self._options = upload, options
         self._chunks: Generator[Samples, None, None] | None = None

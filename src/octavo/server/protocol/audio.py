@@ -43,25 +43,31 @@ def _boolean(text: Any) -> Any:
     return BOOLEANS[text.lower()]
 
 
+def _spell_twice(schema: dict[str, Any]) -> None:
+    """Lists may have brackets behind their names, as OpenAI's clients write them."""
+    properties = schema["properties"]
+    properties["timestamp_granularities[]"] = properties["timestamp_granularities"]
+
+
 class AudioRequest(RequestModel):
     """A form: all its fields are texts. What is left out or empty is the default."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, json_schema_extra=_spell_twice)
 
     file: Annotated[Upload, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
         description="wav, mp3, m4a, mp4, flac, ogg, opus, webm, mkv, aac, aiff or amr, of any length"
     )
-    model: Name | None = Field(None, description="may be left out where one model can do it")
-    language: Name | None = Field(None, description="what is spoken, as a code (en) or a name; left out: detected")
-    prompt: str | None = Field(None, description="what was said before, or names and spellings that may occur")
+    model: Name = Field("", description="may be left out where one model can do it")
+    language: Name = Field("", description="what is spoken, as a code (en) or a name; left out: detected")
+    prompt: str = Field("", description="what was said before, or names and spellings that may occur")
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
-    temperature: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)] | None = Field(
-        None, description="0 or left out: 0, and higher ones where a text looks wrong"
+    temperature: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)] = Field(
+        0.0, description="0: and higher ones where a text looks wrong; another: only that"
     )
-    stream: Annotated[bool, BeforeValidator(_boolean)] | None = Field(None, description="with json and text")
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), BeforeValidator(_integer)] | None = None
-    timestamp_granularities: list[Literal["segment", "word"]] | None = Field(
-        None, description="with verbose_json; may be repeated, and be called timestamp_granularities[]"
+    stream: Annotated[bool, BeforeValidator(_boolean)] = Field(False, description="with json and text")
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), BeforeValidator(_integer)] = 0
+    timestamp_granularities: list[Literal["segment", "word"]] = Field(
+        [], description="with verbose_json; may be repeated; left out: segment"
     )
 
     # Fields that may be repeated, and may have brackets behind their names.
@@ -114,9 +120,9 @@ class AudioRequest(RequestModel):
     def options(self, task: str) -> TranscribeOptions:
         """Temperature 0 is OpenAI's word for trying several."""
         return TranscribeOptions(
-            language=self.language,
+            language=self.language or None,
             task=task,
-            prompt=self.prompt,
+            prompt=self.prompt or None,
             timestamps=self.response_format in TIMED_FORMATS,
             word_timestamps="word" in self.granularities,
             temperature=self.temperature or None,
