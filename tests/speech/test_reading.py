@@ -5,8 +5,8 @@ import json
 import pytest
 
 from octavo.speech.formats import FORMATS, write
-from octavo.speech.reading import _seek, split_at_timestamps
 from octavo.speech.result import Segment, Transcription, Word
+from octavo.speech.windows import next_window, split_at_timestamps
 
 
 class Tokens:
@@ -54,7 +54,7 @@ def test_nothing_is_no_segment():
     ],
 )
 def test_the_next_window_begins_where_the_last_whole_segment_ended(ids, seconds):
-    assert _seek(ids, Tokens(), 30.0) == seconds
+    assert next_window(ids, Tokens(), 30.0) == seconds
 
 
 def transcription():
