@@ -109,6 +109,18 @@ def test_what_grows_beyond_the_limit_is_aborted_and_the_reader_is_told():
     asyncio.run(main())
 
 
+def test_a_reader_of_few_large_outputs_may_let_more_wait():
+    async def main():
+        driver, stream = make("a", "b")
+        stream.max_bytes = 32 * MAX_BYTES
+        for name in ("a", "b"):
+            driver.deliver[name](output(name, ["x" * MAX_BYTES], finished=True))
+        await settled()
+        assert [(await stream.next()).request_id for _ in range(2)] == ["a", "b"]
+
+    asyncio.run(main())
+
+
 def test_one_large_output_alone_is_never_too_much():
     async def main():
         driver, stream = make("a")

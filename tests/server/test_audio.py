@@ -12,7 +12,9 @@ import pytest
 
 from octavo.errors import OctavoError
 from octavo.server import upload
-from speech.encoded import encode, encode_signal, opus_silence, wav
+from octavo.speech.languages import LANGUAGES
+from speech.encoded import KINDS, encode, encode_signal, opus_silence, wav
+from speech.tiny_whisper import make_tiny_whisper
 
 from .conftest import SPEECH, TEXT
 from .running import SECONDS, exchange
@@ -142,8 +144,6 @@ def test_events_are_lines_of_data_and_end_in_done(http, speech):
 
 @pytest.mark.parametrize("kind", ["mp3", "m4a", "webm", "ogg", "flac", "wav of 8 kHz"])
 def test_what_browsers_and_phones_record_is_understood(http, recording, kind):
-    from speech.encoded import KINDS
-
     rate = KINDS[kind][2]
     places = np.arange(0, len(recording) - 1, 16_000 / rate)
     samples = np.interp(places, np.arange(len(recording)), recording)
@@ -230,6 +230,22 @@ def test_a_server_without_speech_says_so(server):
     with server.client() as client:
         error = check_error(ask(client), 400, "model")
         assert "can't transcribe speech" in error["message"] or "can transcribe speech" in error["message"]
+
+
+def test_a_model_of_many_languages_translates_and_knows_their_names(start, tmp_path):
+    server = start(make_tiny_whisper(tmp_path / "tiny"), "--task", "translation")
+    babble = encode_signal("wav")
+    with server.client() as client:
+        verbose = {"response_format": "verbose_json"}
+        for language in ("de", "German", ""):
+            answer = ask(client, babble, "/v1/audio/translations", language=language, **verbose).json()
+            assert (answer["task"], answer["language"]) == ("translate", "english")
+        assert ask(client, babble, language="de", **verbose).json()["language"] == "german"
+        assert ask(client, babble).status_code == 200
+        assert ask(client, babble, "/v1/audio/translations", to_language="en").status_code == 200
+        check_error(ask(client, babble, "/v1/audio/translations", to_language="de"), 400, "to_language")
+        message = check_error(ask(client, language="xx"), 400, "language")["message"]
+        assert all(code in message.split(" codes are ")[1].split(", ") for code in LANGUAGES)
 
 
 # Fields that are wrong

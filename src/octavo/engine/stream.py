@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from octavo.engine.driver import Driver
 
 MAX_EVENTS = 64  # outputs that wait for their reader one by one; more are merged
-MAX_BYTES = 256 << 10  # what may wait altogether, by estimate
+MAX_BYTES = 256 << 10  # what may wait altogether, by estimate, unless the reader says otherwise
 Item = RequestOutput | OctavoError
 
 
@@ -45,9 +45,11 @@ class Mailbox:
 class OutputStream:
     """The outputs of one or several requests, for one reader.
 
-    A reader that is slower than the model finds what waits for it merged; when even that is more than MAX_BYTES, its
+    A reader that is slower than the model finds what waits for it merged; when even that is more than `max_bytes`, its
     requests are aborted and `next` raises SlowReaderError. All methods are for the loop's thread.
     """
+
+    max_bytes = MAX_BYTES
 
     def __init__(self, driver: Driver, mailbox: Mailbox):
         self._driver, self._mailbox = driver, mailbox
@@ -113,7 +115,7 @@ class OutputStream:
             del self._kinds[name]
         if isinstance(item, OctavoError) or not self._merge(item, kind):
             self._put(item)
-        if len(self._items) > 1 and self._num_bytes > MAX_BYTES:
+        if len(self._items) > 1 and self._num_bytes > self.max_bytes:
             self._items.clear()
             self.close()
             self._put(SlowReaderError(f"the reader is too slow: {self._num_bytes >> 10} KiB wait for it"))

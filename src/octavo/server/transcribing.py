@@ -45,6 +45,7 @@ class Transcribing(Generation):
         params = speech_params()
         params.seed = seed
         super().__init__(server, model, request, [], params, None, None)
+        self._stream.max_bytes = MOST_AHEAD << 20  # few may wait, but of each the whole text does
         self._upload, self._options = upload, options
         self._chunks: Generator[Samples, None, None] | None = None
         self._reading: Reading | None = None

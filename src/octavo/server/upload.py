@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from tempfile import SpooledTemporaryFile
 from typing import IO, cast
 
 from octavo.server.errors import HttpError, UnavailableError
 
+logger = logging.getLogger("octavo.server")
 MEMORY_BYTES = 1 << 20  # of a file; a longer one is on disk
 FILES = 4  # times the longest file is what all uploads together may take
 
@@ -62,7 +65,9 @@ class Upload:
         try:
             self.file.writelines(pieces)
         except OSError as error:
-            raise UnavailableError(f"the upload can't be stored: {error.strerror}", "storage_full", 30) from error
+            logger.error("an upload can't be stored: %s", error)
+            reason = os.strerror(error.errno or 0)  # the error's own text may have paths in it
+            raise UnavailableError(f"the upload can't be stored: {reason}", "storage_full", 30) from error
 
 
 def file_too_large(limit: int) -> HttpError:

@@ -9,12 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from octavo.errors import ParameterError
 from octavo.server.errors import HttpError
 from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel
 from octavo.server.upload import Upload
 from octavo.speech.formats import verbose
 from octavo.speech.reading import TranscribeOptions
 from octavo.speech.result import Transcription
+from octavo.speech.tokens import SpeechTokens
 
 FILE = "file"
 TIMED_FORMATS = ("srt", "vtt", "verbose_json")
@@ -116,6 +118,17 @@ class AudioRequest(RequestModel):
         name = "timestamp_granularities"
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise HttpError(f"{name}: only with response_format=verbose_json", name, code="invalid_value")
+
+    def check_language(self, tokens: SpeechTokens) -> None:
+        """Raises ParameterError or HttpError for a language that the model does not know."""
+        try:
+            tokens.language(self.language or "en")
+        except ParameterError:
+            if not tokens.is_multilingual:
+                raise
+            codes = ", ".join(tokens.languages)  # with their names they would not fit into a message
+            reason = f"language: {self.language[:20]!r} is not known; codes are {codes}"
+            raise HttpError(reason, "language", code="invalid_value") from None
 
     def options(self, task: str) -> TranscribeOptions:
         """Temperature 0 is OpenAI's word for trying several."""

@@ -24,6 +24,7 @@ from octavo.server.state import state_of
 from octavo.server.transcribing import Transcribing
 from octavo.server.writing import JSONAnswer, dumps
 from octavo.speech.formats import write
+from octavo.speech.reading import speech_of
 from octavo.speech.result import Transcription
 
 router = APIRouter(tags=["audio"])
@@ -52,6 +53,7 @@ async def _answer(request: Request, form: type[AudioRequest], task: str) -> Resp
         body.check()
         model = server.models.find(body.model, task)
         admit(server, model, request, 1)
+        body.check_language(speech_of(model.engine.model).tokens)
         transcribing = Transcribing(server, model, request, body.file, body.options(task), body.seed)
     except BaseException:
         body.file.close()
