@@ -6,7 +6,7 @@ import pytest
 from octavo import LLM
 from octavo.engine.inputs import Prompt
 from octavo.engine.speech import HOPELESS_LOGPROB, TEMPERATURES, SpeechTask, compression_ratio
-from octavo.errors import AudioError, ParameterError, PromptError, UnsupportedError
+from octavo.errors import AudioError, ConfigError, ParameterError, PromptError, UnsupportedError
 from octavo.sampling_params import SamplingParams
 from octavo.speech import SAMPLE_RATE
 from speech.tiny_whisper import make_tiny_whisper
@@ -77,6 +77,12 @@ def test_few_blocks_preempt_and_change_nothing(make):
     expected = transcripts(make(), audios)
     tight = make(num_gpu_blocks_override=140)  # a window is 94 blocks, and its text up to 28
     assert transcripts(tight, audios) == expected
+
+
+def test_too_few_blocks_for_a_window_are_refused_with_the_numbers(make):
+    with pytest.raises(ConfigError, match="num_gpu_blocks_override.*94 blocks.*122"):
+        make(num_gpu_blocks_override=94)
+    assert make(num_gpu_blocks_override=96).model.max_model_len == 2 * 16
 
 
 def test_the_language_is_the_likeliest_of_those_that_are_known(make):
