@@ -75,14 +75,15 @@ def test_neighbours_change_nothing(make, options):
 def test_few_blocks_preempt_and_change_nothing(make):
     audios = [sound(seed) for seed in range(4)]
     expected = transcripts(make(), audios)
-    tight = make(num_gpu_blocks_override=140)  # a window is 94 blocks, and its text up to 28
+    tight = make(num_gpu_blocks_override=110)  # a window is 47 blocks, and its text up to 14
     assert transcripts(tight, audios) == expected
+    assert tight.engine.scheduler.num_preemptions > 0
 
 
 def test_too_few_blocks_for_a_window_are_refused_with_the_numbers(make):
-    with pytest.raises(ConfigError, match="num_gpu_blocks_override.*94 blocks.*122"):
-        make(num_gpu_blocks_override=94)
-    assert make(num_gpu_blocks_override=96).model.max_model_len == 2 * 16
+    with pytest.raises(ConfigError, match=r"num_gpu_blocks_override.*47 blocks.*61"):
+        make(num_gpu_blocks_override=47)
+    assert make(num_gpu_blocks_override=49).model.max_model_len == 2 * 32
 
 
 def test_the_language_is_the_likeliest_of_those_that_are_known(make):
