@@ -156,7 +156,7 @@ class Collector:
         restarts = CounterMetricFamily("octavo:engine_restarts", "Engines that failed.", labels=["model_name"])
         blocks = GaugeMetricFamily("octavo:kv_cache_tokens", "Tokens that the KV cache holds.", labels=["model_name"])
         queued = GaugeMetricFamily("octavo:queued_tokens", "Prompt tokens that wait.", labels=["model_name"])
-        audio = CounterMetricFamily("octavo:audio_seconds", "Seconds of audio transcribed.", labels=["model_name"])
+        audio = CounterMetricFamily("octavo:audio_seconds", "Seconds of audio decoded.", labels=["model_name"])
         for model in models:
             loaded.add_metric([model.id], model.is_ready)
             restarts.add_metric([model.id], model.llm.driver.num_restarts if model.llm else 0)
