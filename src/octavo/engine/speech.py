@@ -21,10 +21,11 @@ from octavo.request import Chunk, Request, RequestOutput, Sequence, SpeechOutput
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.timestamps import TimestampRules
 from octavo.scheduler.scheduler import Scheduler
-from octavo.speech.alignment import token_starts
+from octavo.speech.alignment import POSITIONS_PER_SECOND, token_starts
 from octavo.speech.tokens import SpeechTokens
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SPARSE = 0.5  # text tokens per second: who speaks says more in a window that is all sound
 HOPELESS_LOGPROB = -1.5  # per token: where the likeliest text is no likelier, it is a guess at music or noise
 
 
@@ -41,7 +42,7 @@ class SpeechTask:
     task: str = "transcribe"
     timestamps: bool = False
     word_timestamps: bool = False
-    num_positions: int = 0  # of the encoder's output that have sound, for word timestamps
+    num_positions: int = 0  # of the encoder's output that have sound
     alignment_heads: tuple[tuple[int, int], ...] = ()
     previous_tokens: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = TEMPERATURES
@@ -166,11 +167,7 @@ class SpeechJob(SamplingJob):
             compression_ratio(completion.text),
         )
         self._attempts.append(attempt)
-        no_speech = task.no_speech_threshold is not None and self.result.no_speech_prob > task.no_speech_threshold
-        is_guess = task.logprob_threshold is not None and self._attempts[0].avg_logprob < HOPELESS_LOGPROB
-        self.result.is_silence = is_guess or (
-            no_speech and (task.is_unlikely(attempt) or task.logprob_threshold is None)
-        )
+        self.result.is_silence = self._is_silence(attempt)
         doubtful = task.is_unlikely(attempt) or task.is_repetitive(attempt)
         if self.result.is_silence or not doubtful:
             self._keep(scheduler, attempt)
@@ -181,6 +178,19 @@ class SpeechJob(SamplingJob):
             fresh = Sequence(len(self._attempts), list(self._prompt), len(self._prompt))
             scheduler.restart(self.request, fresh)
             self._begin(fresh)
+
+    def _is_silence(self, attempt: _Attempt) -> bool:
+        """Whether a text is no more than what the model says to sounds that are no speech."""
+        task, no_speech_prob = self.task, self.result.no_speech_prob
+        if task.logprob_threshold is not None and self._attempts[0].avg_logprob < HOPELESS_LOGPROB:
+            return True
+        if task.no_speech_threshold is None:
+            return False
+        num_words = sum(map(task.tokens.is_text, attempt.completion.token_ids))
+        if num_words < SPARSE * task.num_positions / POSITIONS_PER_SECOND:
+            return no_speech_prob > task.no_speech_threshold / 2
+        is_unlikely = task.logprob_threshold is None or task.is_unlikely(attempt)
+        return no_speech_prob > task.no_speech_threshold and is_unlikely
 
     def _keep(self, scheduler: Scheduler, attempt: _Attempt) -> None:
         self.samples = [attempt.completion]
