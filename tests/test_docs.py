@@ -75,7 +75,7 @@ def test_the_readme_s_commands_and_example_name_what_exists():
     imported = re.search(r"from octavo import (.+)", readme)[1].split(", ")
     assert set(imported) <= set(octavo.__all__)
     architectures = {name for model in models.DECLARATIONS for name in model.architectures}
-    assert set(re.findall(r"`(\w+ForCausalLM)`", readme)) == architectures
+    assert set(re.findall(r"`(\w+For(?:CausalLM|ConditionalGeneration))`", readme)) == architectures
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -58,6 +58,7 @@ LLM = {
     "continue_final_message=False, tools=None, chat_template_kwargs=None",
     "beam_search": "self, prompts, params, *, use_tqdm=False",
     "stream": "self, prompt, sampling_params=None",
+    "transcribe": "self, audio, *, progress=None, **options",
     "get_tokenizer": "self",
     "get_default_sampling_params": "self",
 }

@@ -143,7 +143,7 @@ class LLM:
         return Prompt(rendered.text, rendered.token_ids)
 
     def transcribe(
-        self, audio: Any, *, progress: Callable[[Sequence[Reading]], None] = lambda readings: None, **options: Any
+        self, audio: Any, *, progress: Callable[[Sequence[Reading]], None] | None = None, **options: Any
     ) -> Any:
         """What is said in an audio, or in each of a list of them; they are read side by side.
 
@@ -170,7 +170,7 @@ class LLM:
             return ids[-1]
 
         try:
-            run_readings(readings, submit, self._step, progress)
+            run_readings(readings, submit, self._step, progress or (lambda readings: None))
         finally:
             for request_id in ids:
                 self.engine.abort(request_id)

@@ -1,35 +1,207 @@
-"""Windows of speech at the engine, with a Whisper whose text makes no sense."""
+"""Windows of speech through an engine: a tiny random Whisper that knows all languages, on both executors."""
 
 import numpy as np
 import pytest
 
 from octavo import LLM
+from octavo.engine.inputs import Prompt
+from octavo.engine.speech import HOPELESS_LOGPROB, TEMPERATURES, SpeechTask, compression_ratio
+from octavo.errors import AudioError, ConfigError, ParameterError, PromptError, UnsupportedError
+from octavo.sampling_params import SamplingParams
+from octavo.speech import SAMPLE_RATE
 from speech.tiny_whisper import make_tiny_whisper
 
-ROOM = 448 - 3  # tokens behind <|startoftranscript|>, the language and the task
+ANYTHING = {"compression_ratio_threshold": None, "logprob_threshold": None, "no_speech_threshold": None}
 
 
 @pytest.fixture(scope="module")
-def whisper(tmp_path_factory):
-    return LLM(str(make_tiny_whisper(tmp_path_factory.mktemp("whisper") / "tiny")), dtype="float32")
+def checkpoint(tmp_path_factory):
+    return make_tiny_whisper(tmp_path_factory.mktemp("whisper") / "tiny")
 
 
-def babble(seconds=2.0):
-    """Noise that comes and goes, as speech does: float32 [n]."""
-    rng, time = np.random.default_rng(0), np.arange(round(16_000 * seconds)) / 16_000
-    return (0.3 * rng.standard_normal(len(time)) * np.sin(5 * time)).astype(np.float32)
+@pytest.fixture
+def make(checkpoint):
+    def make(**options):
+        return LLM(str(checkpoint), **{"dtype": "float32", "max_num_seqs": 8, **options})
+
+    return make
 
 
-def test_a_text_that_is_tried_again_begins_behind_its_prompt(whisper, monkeypatch):
-    step, num_steps = whisper.engine.step, 0
+def sound(seed, seconds=3.0):
+    """Loud noise of changing pitch: no window of it is taken for silence."""
+    count = int(seconds * SAMPLE_RATE)
+    return (0.5 * np.sin(np.cumsum(np.random.default_rng(seed).uniform(0, 1.5, count)))).astype(np.float32)
+
+
+def submit(llm, name, audio, **task):
+    speech = llm.model.speech
+    asked = SpeechTask(tokens=speech.tokens, **{**ANYTHING, **task})
+    prompt = Prompt(None, asked.opening, source=speech.source(audio), speech=asked)
+    llm.engine.submit(name, prompt, SamplingParams(max_tokens=12, logprobs=0))
+
+
+def run(llm):
+    """The last output of each request."""
+    last = {}
+    while llm.engine.has_work:
+        last |= {output.request_id: output for output in llm.engine.step()}
+    assert llm.engine.scheduler.block_usage == 0, "every block came back"
+    return last
+
+
+def transcripts(llm, audios, **options):
+    options = {"temperature": 0.0, **ANYTHING, **options}
+    return [(result.text, result.language) for result in llm.transcribe(audios, **options)]
+
+
+def test_both_executors_write_the_same(make):
+    found = []
+    for llm in (make(), make(executor="torch")):
+        for number, options in enumerate(({}, {"timestamps": True, "language": "de"}, {"beam_size": 3})):
+            submit(llm, str(number), sound(number), **options)
+        found.append({name: (output.outputs[0].token_ids, output.speech.language) for name, output in run(llm).items()})
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 3}, {"word_timestamps": True}])
+def test_neighbours_change_nothing(make, options):
+    audios = [sound(seed, 1 + seed) for seed in range(6)]
+    llm = make(dtype="bfloat16")
+    together = transcripts(llm, audios, **options)
+    assert together == [transcripts(llm, [audio], **options)[0] for audio in audios]
+    assert len(set(together)) > 1, "different sounds give different texts"
+
+
+def test_few_blocks_preempt_and_change_nothing(make):
+    audios = [sound(seed) for seed in range(4)]
+    expected = transcripts(make(), audios)
+    tight = make(num_gpu_blocks_override=110)  # a window is 47 blocks, and its text up to 14
+    assert transcripts(tight, audios) == expected
+    assert tight.engine.scheduler.num_preemptions > 0
+
+
+def test_too_few_blocks_for_a_window_are_refused_with_the_numbers(make):
+    with pytest.raises(ConfigError, match=r"num_gpu_blocks_override.*47 blocks.*61"):
+        make(num_gpu_blocks_override=47)
+    assert make(num_gpu_blocks_override=49).model.max_model_len == 2 * 32
+
+
+def test_the_language_is_the_likeliest_of_those_that_are_known(make):
+    llm = make()
+    submit(llm, "a", sound(0))
+    found = run(llm)["a"].speech
+    assert found.language in llm.model.speech.tokens.languages
+    assert 0 < found.language_probability <= 1
+    submit(llm, "b", sound(0), language="fi")
+    assert run(llm)["b"].speech.language == "fi"
+
+
+def test_a_text_in_doubt_is_tried_at_every_temperature(make):
+    llm = make()
+    submit(llm, "sure", sound(0))
+    submit(llm, "doubtful", sound(0), logprob_threshold=-1e-6, temperatures=TEMPERATURES)
+    submit(llm, "repetitive", sound(0), compression_ratio_threshold=1e-6, temperatures=(0.0, 0.5))
+    before = llm.engine.scheduler.num_output_tokens
+    found = run(llm)
+    assert llm.engine.scheduler.num_output_tokens - before > 3 * 12, "some were written again"
+    assert found["sure"].speech.temperature == 0.0
+    # A random model finds everything unlikely: what greedy decoding finds hopeless is not tried again.
+    first = found["doubtful"].speech
+    assert first.is_silence == (found["sure"].speech.avg_logprob < HOPELESS_LOGPROB)
+    assert found["repetitive"].speech.temperature in (0.0, 0.5)
+
+
+def test_where_nobody_speaks_an_unlikely_text_is_dropped(make):
+    llm = make()
+    submit(llm, "a", sound(0), no_speech_threshold=-1.0, logprob_threshold=0.0)
+    assert run(llm)["a"].speech.is_silence
+    assert llm.transcribe(sound(0), no_speech_threshold=-1.0, logprob_threshold=0.0).text == ""
+
+
+def test_an_abort_at_any_time_frees_everything(make):
+    llm = make()
+    for steps in range(8):
+        submit(llm, "gone", sound(0))
+        submit(llm, "stays", sound(1))
+        for _ in range(steps):
+            llm.engine.step()
+        llm.engine.abort("gone")
+        assert run(llm)["stays"].outputs[0].finish_reason in ("stop", "length")
+
+
+def test_one_bad_audio_of_several_loses_only_itself(make):
+    llm = make()
+    good, bad = llm.transcribe([sound(0), b"no audio"], temperature=0.0, **ANYTHING)
+    assert good.error is None
+    assert isinstance(bad.error, AudioError)
+    with pytest.raises(AudioError):
+        llm.transcribe(b"no audio")
+
+
+def test_what_was_said_before_is_seen(make):
+    llm = make()
+    plain, hinted = (transcripts(llm, [sound(3)], prompt=prompt)[0] for prompt in (None, "Zürich, Rapperswil"))
+    assert plain != hinted
+
+
+def test_a_prompt_with_audio_is_completed(make):
+    llm = make()
+    prompt = {"prompt": "<|startoftranscript|><|en|><|notimestamps|>", "multi_modal_data": {"audio": (sound(0), 16000)}}
+    (output,) = llm.generate(prompt, SamplingParams(temperature=0, max_tokens=5, ignore_eos=True), use_tqdm=False)
+    assert len(output.outputs[0].token_ids) == 5
+    both = {"encoder_prompt": {"prompt": "", "multi_modal_data": prompt["multi_modal_data"]}}
+    (again,) = llm.generate(
+        {**both, "decoder_prompt": prompt["prompt"]},
+        SamplingParams(temperature=0, max_tokens=5, ignore_eos=True),
+        use_tqdm=False,
+    )
+    assert again.outputs[0].token_ids == output.outputs[0].token_ids
+
+
+def test_prompts_that_do_not_fit_the_model_are_refused(make, tiny):
+    llm = make()
+    with pytest.raises(PromptError, match="needs audio"):
+        llm.generate("text alone", use_tqdm=False)
+    audio = {"audio": (np.zeros(31 * 16000, np.float32), 16000)}
+    with pytest.raises(PromptError, match="at most 30 s"):
+        llm.generate({"prompt": "<|startoftranscript|>", "multi_modal_data": audio}, use_tqdm=False)
+    with pytest.raises(PromptError, match="this model reads audio"):
+        llm.generate({"prompt": "x", "multi_modal_data": {"image": 1}}, use_tqdm=False)
+    with pytest.raises(UnsupportedError, match="Whisper"):
+        LLM(str(tiny[0]), dtype="float32").transcribe(sound(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"language": "klingon"}, "fi"),
+        ({"task": "summarise"}, "task"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"beam_size": 0}, "beam_size"),
+        ({"sequential": True, "timestamps": False}, "sequential"),
+    ],
+)
+def test_options_out_of_range_are_refused(make, options, message):
+    with pytest.raises(ParameterError, match=message):
+        make().transcribe(sound(0), **options)
+
+
+def test_repetition_compresses():
+    assert compression_ratio("") == 0
+    assert compression_ratio("no, " * 50) > 2.4 > compression_ratio("The stale smell of old beer lingers.")
+
+
+def test_a_text_that_is_tried_again_begins_behind_its_prompt(make, monkeypatch):
+    llm, room = make(), 448 - 3
+    step, num_steps = llm.engine.step, 0
 
     def count():
         nonlocal num_steps
         num_steps += 1
-        assert num_steps < 7 * ROOM, "it never ends"
+        assert num_steps < 7 * room, "it never ends"
         return step()
 
-    monkeypatch.setattr(whisper.engine, "step", count)
-    result = whisper.transcribe(babble(), compression_ratio_threshold=0.0, logprob_threshold=None, language="de")
-    assert 0 < sum(len(segment.tokens) for segment in result.segments) <= ROOM
-    assert not whisper.engine.has_work
+    monkeypatch.setattr(llm.engine, "step", count)
+    result = llm.transcribe(sound(0), compression_ratio_threshold=0.0, logprob_threshold=None, language="de")
+    assert 0 < sum(len(segment.tokens) for segment in result.segments) <= room
+    assert not llm.engine.has_work

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 
 from octavo.config import EngineConfig
-from octavo.errors import MemoryPlanError
+from octavo.errors import ConfigError, MemoryPlanError
 from octavo.executor.base import Footprint, Sizes
 from octavo.graph.builder import Graph
 from octavo.graph.cost import weight_bytes
@@ -105,6 +105,9 @@ def plan_memory(
     if affordable < min(enough, wanted):
         raise MemoryPlanError(_refusal(plan, enough, affordable))
     num_blocks = min(wanted, affordable)
+    if num_blocks <= blocks_of_source:
+        reason = f"a source takes {blocks_of_source} blocks, and a whole request up to {blocks_of_one}; give that many"
+        raise ConfigError("num_gpu_blocks_override", num_blocks, reason)
     longest = (num_blocks - blocks_of_source) * config.block_size
     return replace(plan, num_blocks=num_blocks, max_model_len=min(length, longest))
 

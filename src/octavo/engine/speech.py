@@ -145,7 +145,8 @@ class SpeechJob(SamplingJob):
             self.result.language_probability = float(heard.max() / heard.sum())
         prompt = tokens.prompt(self.result.language, task.task, task.timestamps, task.previous_tokens)
         sequence = chunk.sequence
-        self._prompt, sequence.tokens = prompt, list(prompt)
+        self._prompt = self.request.prompt_token_ids = prompt
+        sequence.tokens = list(prompt)
         sequence.num_prompt_tokens = len(prompt)
         if sequence.num_computed == len(prompt):  # nothing is left to be computed: the last token's logits, once more
             sequence.num_computed -= 1

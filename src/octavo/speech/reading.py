@@ -7,13 +7,10 @@ the caller's thread, the server from its event loop.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel
@@ -22,12 +19,10 @@ from octavo.errors import OctavoError, ParameterError, UnsupportedError
 from octavo.request import RequestOutput
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.alignment import POSITIONS_PER_SECOND, split_words
-from octavo.speech.mel import WINDOW_SAMPLES, WINDOW_SECONDS
 from octavo.speech.model import SpeechModel
 from octavo.speech.result import Segment, Transcription, Word
-from octavo.speech.silence import Span, Splitter
+from octavo.speech.windows import CutWindows, FollowingWindows, Samples, Window, next_window, split_at_timestamps
 
-Samples = NDArray[np.float32]
 HUNDREDTHS = 100
 MAX_BEAM_SIZE = 32
 
@@ -67,19 +62,6 @@ class TranscribeOptions:
 
 
 @dataclass(slots=True)
-class Window:
-    """Up to 30 s of an audio. `start` counts samples from its beginning; `seconds` of it are heard, the rest is not."""
-
-    number: int
-    start: int
-    samples: Samples
-
-    @property
-    def seconds(self) -> float:
-        return len(self.samples) / SAMPLE_RATE
-
-
-@dataclass(slots=True)
 class _Heard:
     segments: list[Segment] = field(default_factory=list)
     text: str = ""
@@ -103,7 +85,7 @@ class Reading:
             ids = model.tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
             self._previous = [token for token in ids if tokens.is_text(token)]
         self._stream = _counted(self, chunks)
-        self._windows = _Follow(self._stream) if options.sequential else _Cut(self._stream)
+        self._windows = FollowingWindows(self._stream) if options.sequential else CutWindows(self._stream)
         self._open: dict[int, Window] = {}  # asked for, not answered
         self._heard: dict[int, _Heard] = {}  # answered, while one before it is not
         self._next = 0  # the number of the window whose text comes next
@@ -251,9 +233,9 @@ class Reading:
 
     def _go_on(self, window: Window, output: RequestOutput, heard: _Heard) -> None:
         """Moves the next window of a sequential reading to where this one's text ended."""
-        assert isinstance(self._windows, _Follow)
+        assert isinstance(self._windows, FollowingWindows)
         tokens, ids = self.speech.tokens, output.outputs[0].token_ids
-        self._windows.advance(_seek(ids, tokens, window.seconds))
+        self._windows.advance(next_window(ids, tokens, window.seconds))
         assert output.speech is not None
         if not self.options.condition_on_previous_text or output.speech.temperature > 0.5:
             self._previous = []
@@ -268,22 +250,6 @@ def speech_of(model: LoadedModel) -> SpeechModel:
     return model.speech
 
 
-def split_at_timestamps(ids: list[int], tokens: Any, seconds: float) -> Iterator[tuple[float, float, list[int]]]:
-    """(start, end, text tokens) of each segment of a window of `seconds`; of a text without timestamps it is one."""
-    start, text = 0.0, list[int]()
-    for token in ids:
-        time = tokens.timestamp(token)
-        if time is None:
-            if tokens.is_text(token):
-                text.append(token)
-        else:
-            if text:
-                yield start, max(start, time), text
-            start, text = time, []
-    if text:
-        yield start, seconds, text
-
-
 def without_pauses(words: list[Word]) -> list[Word]:
     """The words of a segment; what is too long for the first or the last one is a pause before or after it."""
     lengths = [word.end - word.start for word in words if word.end > word.start]
@@ -293,63 +259,6 @@ def without_pauses(words: list[Word]) -> list[Word]:
         first.start = round(max(first.start, first.end - longest), 2)
         last.end = round(min(last.end, last.start + longest), 2)
     return words
-
-
-def _seek(ids: list[int], tokens: Any, seconds: float) -> float:
-    """Seconds to the next window: up to where the last whole segment ended, or all if no segment was left open."""
-    written = [token for token in ids if tokens.is_text(token) or tokens.timestamp(token) is not None]
-    times = [tokens.timestamp(token) for token in written]
-    pairs = [i for i in range(1, len(times)) if times[i] is not None and times[i - 1] is not None]
-    ends_alone = len(times) >= 2 and times[-1] is not None and times[-2] is None
-    if pairs and not ends_alone:
-        return float(times[pairs[-1] - 1]) or seconds
-    if not pairs and not ends_alone and times and times[-1]:
-        return float(times[-1])
-    return seconds
-
-
-class _Cut:
-    """Windows that end in pauses, and have no silence in them worth hearing."""
-
-    def __init__(self, stream: Iterator[Samples]):
-        self._stream, self._splitter = stream, Splitter(WINDOW_SECONDS)
-        self._spans = deque[Span]()
-        self.position = 0  # samples that windows have been made of
-        self.has_ended = False
-
-    def next(self) -> tuple[int, Samples] | None:
-        """The next window, if there is one without more than one more chunk."""
-        if not self._spans:
-            chunk = next(self._stream, None)
-            self._spans += self._splitter.finish() if chunk is None else self._splitter.feed(chunk)
-            self.has_ended = chunk is None and not self._spans
-        if not self._spans:
-            return None
-        span = self._spans.popleft()
-        self.position = span.end
-        return span.start, span.samples
-
-
-class _Follow:
-    """Windows that begin where the text of the last one ended."""
-
-    def __init__(self, stream: Iterator[Samples]):
-        self._stream = stream
-        self._held = np.zeros(0, np.float32)
-        self.position = 0
-        self.has_ended = False
-
-    def next(self) -> tuple[int, Samples] | None:
-        while len(self._held) < WINDOW_SAMPLES and (more := next(self._stream, None)) is not None:
-            self._held = np.concatenate([self._held, more])
-        window = self._held[:WINDOW_SAMPLES]
-        self.has_ended = not len(window)
-        return (self.position, window) if len(window) else None
-
-    def advance(self, seconds: float) -> None:
-        count = max(1, min(round(seconds * SAMPLE_RATE), len(self._held)))
-        self._held = self._held[count:]
-        self.position += count
 
 
 def _counted(reading: Reading, chunks: Iterable[Samples]) -> Iterator[Samples]:
