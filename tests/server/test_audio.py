@@ -5,6 +5,7 @@ import json
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -22,6 +23,7 @@ from .test_bad_input import check_error, check_shape
 from .test_monitoring import families, value
 
 PATH = "/v1/audio/transcriptions"
+BROKEN = Path(__file__).with_name("broken.py")
 SENTENCES = ("stale smell of old beer", "tastes fine with ham", "hot cross bun.")
 QUIET = wav(np.zeros(8000, np.int16))
 CHAT = {"model": TEXT, "messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 24}
@@ -555,6 +557,46 @@ def test_a_client_that_leaves_takes_all_of_its_windows_with_it(audio_server, htt
     audio_server.settle()
     assert audio_server.num_files() <= files + 1
     assert ask(http, long_speech).json()["text"] == text
+
+
+@pytest.fixture
+def breakable(start, whisper_model, tmp_path):
+    """Whisper, one window at a time, and a function that says what its steps do from now on."""
+    told = tmp_path / "told"
+    told.write_text("slow")
+    code = f"import runpy; runpy.run_path({str(BROKEN)!r}, run_name='__main__')"
+    limits = ("--max-num-seqs", "1", "--shutdown-timeout", "0.2")
+    server = start(told, "serve", whisper_model, *limits, code=code, environment={"OCTAVO_NUM_THREADS": "1"})
+    return server, told.write_text
+
+
+def events_after(client, audio, act):
+    """The events of a stream that come after `act`, which is done when the first has come."""
+    with client.stream("POST", PATH, files={"file": audio}, data={"stream": "true"}) as answer:
+        lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data:"))
+        assert json.loads(next(lines))["type"] == "transcript.text.delta"
+        act()
+        return list(lines)
+
+
+def test_a_stream_whose_engine_fails_ends_in_one_error_and_the_next_is_right(breakable, long_speech, speech):
+    server, tell = breakable
+    with server.client() as client:
+        *_, last = events_after(client, long_speech, lambda: tell("fail"))
+        assert json.loads(last)["error"]["code"] == "engine_failed"
+        check_error(ask(client, speech), 500)
+        tell("ok")
+        while (answer := ask(client, speech)).status_code != 200:
+            time.sleep(0.1)
+        assert SENTENCES[0] in answer.json()["text"]
+
+
+def test_a_stream_that_is_not_done_when_the_server_ends_is_told(breakable, long_speech):
+    server, _ = breakable
+    with server.client() as client:
+        *_, last = events_after(client, long_speech, lambda: server.process.send_signal(15))
+    assert json.loads(last)["error"]["code"] == "shutting_down"
+    assert server.process.wait(SECONDS) == 0
 
 
 def test_running_transcriptions_finish_when_the_server_ends(start, whisper_model, long_speech):
