@@ -235,8 +235,11 @@ class Reading:
         """Moves the next window of a sequential reading to where this one's text ended."""
         assert isinstance(self._windows, FollowingWindows)
         tokens, ids = self.speech.tokens, output.outputs[0].token_ids
-        self._windows.advance(next_window(ids, tokens, window.seconds))
         assert output.speech is not None
+        if output.speech.is_silence:
+            self._windows.advance(window.seconds)
+            return
+        self._windows.advance(next_window(ids, tokens, window.seconds))
         if not self.options.condition_on_previous_text or output.speech.temperature > 0.5:
             self._previous = []
         else:

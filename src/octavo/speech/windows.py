@@ -48,15 +48,11 @@ def split_at_timestamps(ids: list[int], tokens: Any, seconds: float) -> Iterator
 
 def next_window(ids: list[int], tokens: Any, seconds: float) -> float:
     """Seconds to the next window: up to where the last whole segment ended, or all if no segment was left open."""
-    written = [token for token in ids if tokens.is_text(token) or tokens.timestamp(token) is not None]
-    times = [tokens.timestamp(token) for token in written]
-    pairs = [i for i in range(1, len(times)) if times[i] is not None and times[i - 1] is not None]
-    ends_alone = len(times) >= 2 and times[-1] is not None and times[-2] is None
-    if pairs and not ends_alone:
-        return float(times[pairs[-1] - 1]) or seconds
-    if not pairs and not ends_alone and times and times[-1]:
-        return float(times[-1])
-    return seconds
+    times = [tokens.timestamp(token) for token in ids if tokens.is_text(token) or tokens.timestamp(token) is not None]
+    between = [i for i in range(1, len(times)) if None not in (times[i - 1], times[i])]  # segments: two times in a row
+    if not between or (times[-1] is not None and times[-2] is None):
+        return seconds
+    return float(times[between[-1] - 1]) or seconds
 
 
 class CutWindows:
