@@ -40,6 +40,14 @@ _ERRORS = {
 _READING = (400, 401, 404, 431, 500)
 
 
+# Of a stream, a schema before OpenAPI 3.2 describes each event.
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "JSON, and at the end [DONE]"}},
+    "required": ["data"],
+}
+
+
 def endpoint(
     body: type[BaseModel] | None,
     answer: Any,
@@ -56,8 +64,10 @@ def endpoint(
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in statuses
     }
-    others = (*texts, "text/event-stream") if streams else texts
-    responses[200] = {"description": "the answer", "content": {kind: {"schema": {"type": "string"}} for kind in others}}
+    content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in texts}
+    if streams:
+        content["text/event-stream"] = {"schema": _EVENT}
+    responses[200] = {"description": "the answer", "content": content}
     if answer is not None:
         responses[200]["model"] = answer
     if probe:
