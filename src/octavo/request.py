@@ -6,6 +6,7 @@ import enum
 import time
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,16 +62,35 @@ class Source:
     """What a request's tokens look at besides each other, such as 30 s of sound. It is encoded before them.
 
     `place` is its share of the KV cache: it has a table of blocks like a sequence, and as many tokens as positions.
+    `digest` is SHA-256 of everything that the encoder's output follows from.
     """
 
     features: np.ndarray[Any, np.dtype[np.float32]]  # [rows, columns]: what the encoder reads
     num_positions: int
+    digest: bytes = field(init=False)
     place: Sequence = field(init=False)
     num_slices_done: int = 0  # parts of the encoder that have been run over it; the executor counts
     is_encoded: bool = False
 
     def __post_init__(self) -> None:
+        self.digest = sha256(repr((self.features.shape, self.num_positions)).encode() + self.features.tobytes()).digest()
         self.place = Sequence(0, [], self.num_positions)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheScope:
+    """What decides the keys and values of a token besides the tokens up to it: requests of one scope share prefixes.
+
+    It is made of contents alone. An object's identity can come again for another object.
+    """
+
+    salt: str = ""  # of the user's choice
+    source: bytes = b""  # digest of what the tokens look at besides each other, if there is that
+
+    @property
+    def digest(self) -> bytes:
+        # Salts come from JSON, which can hold lone surrogates.
+        return sha256(sha256(self.salt.encode("utf-8", "surrogatepass")).digest() + self.source).digest()
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +102,7 @@ class Request:
     params: SamplingParams
     prompt: str | None = None
     priority: int = 0  # smaller is served first, as in vLLM
-    cache_salt: str = ""  # requests share cached prefixes only with requests of the same salt
+    scope: CacheScope = CacheScope()
     arrival: float = field(default_factory=time.monotonic)
     max_sequences: int = 1  # seats it takes while it runs: `n`, or the width of its beam
     lockstep: bool = False  # all sequences decode in the same step (beam search)

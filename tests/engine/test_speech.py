@@ -205,3 +205,15 @@ def test_a_text_that_is_tried_again_begins_behind_its_prompt(make, monkeypatch):
     result = llm.transcribe(sound(0), compression_ratio_threshold=0.0, logprob_threshold=None, language="de")
     assert 0 < sum(len(segment.tokens) for segment in result.segments) <= room
     assert not llm.engine.has_work
+
+
+def test_no_sound_is_heard_in_the_place_of_another(tmp_path):
+    """Sources come and go, and those that come get the memory of those that have gone."""
+    deep = make_tiny_whisper(tmp_path / "deep", decoder_layers=2)  # the second layer's keys depend on the sound
+    options = {"prompt": "a long prompt fills whole blocks of the cache " * 2, "language": "de"}
+    cached, uncached = (LLM(str(deep), dtype="float32", enable_prefix_caching=on) for on in (True, False))
+    expected = [transcripts(uncached, [sound(seed, 1.0)], **options) for seed in range(12)]
+    for _ in range(3):
+        assert [transcripts(cached, [sound(seed, 1.0)], **options) for seed in range(12)] == expected
+    assert len({text for ((text, _),) in expected}) > 6
+    assert cached.engine.scheduler.num_prefix_hits > 0, "an equal sound shares its prompt's blocks"

@@ -23,7 +23,7 @@ def make_request(id: str, prompt: list[int], max_tokens: int | None = 4, **optio
 
 
 class Memory:
-    """KV blocks whose slots hold what keys and values depend on: the salt and all tokens up to there."""
+    """KV blocks whose slots hold what keys and values depend on: the scope and all tokens up to there."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.block_size = block_size
@@ -48,7 +48,7 @@ class Memory:
             assert self.blocks[block][position % self.block_size] == self._expected(chunk, position)
 
     def _expected(self, chunk: Chunk, position: int) -> Content:
-        return chunk.request.cache_salt, tuple(chunk.sequence.tokens[: position + 1])
+        return chunk.request.scope, tuple(chunk.sequence.tokens[: position + 1])
 
 
 class Engine:

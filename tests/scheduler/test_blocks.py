@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 
-from octavo.request import Sequence
+from octavo.request import CacheScope, Sequence, Source
 from octavo.scheduler import blocks as blocks_module
 from octavo.scheduler.blocks import BlockManager
 
@@ -19,13 +20,13 @@ def fill(blocks: BlockManager, tokens: list[int], salt: str = "") -> Sequence:
     """A sequence whose tokens have all been computed, without a look into the prefix cache."""
     sequence = new(tokens)
     assert blocks.reserve(sequence, len(tokens)) == []
-    blocks.commit(sequence, len(tokens), salt)
+    blocks.commit(sequence, len(tokens), CacheScope(salt))
     return sequence
 
 
 def match(blocks: BlockManager, tokens: list[int], salt: str = "") -> int:
     sequence = new(tokens)
-    num_cached = blocks.match_prefix(sequence, len(tokens), salt)
+    num_cached = blocks.match_prefix(sequence, len(tokens), CacheScope(salt))
     assert num_cached == sequence.num_computed == len(sequence.blocks) * blocks.block_size
     blocks.release(sequence)
     return num_cached
@@ -152,9 +153,9 @@ def test_only_computed_tokens_are_cached() -> None:
     sequence = new([1, 2, 3, 4])
     blocks.reserve(sequence, 4)
     assert match(blocks, [1, 2, 3, 4, 5]) == 0
-    blocks.commit(sequence, 3, "")
+    blocks.commit(sequence, 3, CacheScope())
     assert match(blocks, [1, 2, 3, 4, 5]) == 2
-    blocks.commit(sequence, 1, "")
+    blocks.commit(sequence, 1, CacheScope())
     assert match(blocks, [1, 2, 3, 4, 5]) == 4
 
 
@@ -192,7 +193,7 @@ def test_a_matched_block_can_not_be_evicted() -> None:
     blocks = BlockManager(2, 2)
     blocks.release(fill(blocks, [1, 2]))
     sequence = new([1, 2, 3])
-    assert blocks.match_prefix(sequence, 3, "") == 2
+    assert blocks.match_prefix(sequence, 3, CacheScope()) == 2
     assert blocks.num_free == 1
     assert blocks.reserve(new([0] * 4), 4) is None
     check_ownership(blocks, [sequence])
@@ -202,7 +203,7 @@ def test_the_first_of_two_equal_blocks_stays_in_the_cache() -> None:
     blocks = BlockManager(8, 2)
     first, second = fill(blocks, [1, 2]), fill(blocks, [1, 2])
     later = new([1, 2, 3])
-    blocks.match_prefix(later, 3, "")
+    blocks.match_prefix(later, 3, CacheScope())
     assert later.blocks == first.blocks != second.blocks
     blocks.release(second)
     check_ownership(blocks, [first, later])
@@ -222,11 +223,25 @@ def test_a_salt_may_be_any_text() -> None:
     assert match(blocks, [1, 2, 3], salt="\ud800") == 2
 
 
-def test_digests_follow_from_root_key_salt_and_tokens_alone() -> None:
+def test_a_salt_does_not_pass_for_a_source() -> None:
+    source = CacheScope("", b"s" * 32)
+    assert source.digest != CacheScope("s" * 32).digest
+    assert CacheScope("a", source.source).digest != source.digest
+
+
+def test_sources_are_told_apart_by_everything_that_is_encoded_and_by_nothing_else() -> None:
+    features = np.arange(6, dtype=np.float32)
+    source = Source(features.reshape(2, 3), 4).digest
+    assert source == Source(features.reshape(3, 2).T.copy().T.reshape(2, 3), 4).digest
+    others = [(features.reshape(3, 2), 4), (features.reshape(2, 3), 5), (features.reshape(2, 3) + 1, 4)]
+    assert source not in [Source(values, positions).digest for values, positions in others]
+
+
+def test_digests_follow_from_root_key_scope_and_tokens_alone() -> None:
     def digest_of(root_key: bytes, salt: str) -> bytes:
         return fill(BlockManager(8, 2, root_key=root_key), [1, -2], salt).digests[0]
 
-    root = hashlib.sha256(hashlib.sha256(b"model").digest() + b"salt").digest()
+    root = hashlib.sha256(hashlib.sha256(b"model").digest() + CacheScope("salt").digest).digest()
     assert digest_of(b"model", "salt") == hashlib.sha256(root + b"\1\0\0\0\xfe\xff\xff\xff").digest()
     assert digest_of(b"model", "salt") != digest_of(b"models", "alt")
 
@@ -242,23 +257,23 @@ def test_each_block_of_a_sequence_is_hashed_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(blocks_module, "sha256", sha256)
     sequence = new([1, 2, 3, 4, 5])
     for _ in range(3):
-        blocks.match_prefix(sequence, 5, "")
+        blocks.match_prefix(sequence, 5, CacheScope())
         blocks.reserve(sequence, 5)
-        blocks.commit(sequence, 5 - sequence.num_computed, "")
+        blocks.commit(sequence, 5 - sequence.num_computed, CacheScope())
         blocks.release(sequence)
-    assert len(hashed) == 3  # the salted root and two blocks
+    assert len(hashed) == 3  # the scope's root and two blocks
 
 
 def test_a_child_hashes_again_what_its_parent_had_not_computed() -> None:
     blocks = BlockManager(16, 2)
     fill(blocks, [1, 2, 3, 4])
     parent = new([1, 2, 3, 4, 5])
-    blocks.match_prefix(parent, 5, "")
+    blocks.match_prefix(parent, 5, CacheScope())
     parent.num_computed = 3
     child = new([1, 2, 3, 9, 9])
     blocks.fork(parent, child)
     blocks.reserve(child, 5)
-    blocks.commit(child, 2, "")
+    blocks.commit(child, 2, CacheScope())
     assert match(blocks, [1, 2, 3, 9, 9]) == 4
     assert match(blocks, [1, 2, 3, 4, 5]) == 4
 

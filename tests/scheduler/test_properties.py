@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from octavo.errors import RequestError
-from octavo.request import Status
+from octavo.request import CacheScope, Status
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
 
@@ -47,7 +47,7 @@ class Histories(RuleBasedStateMachine):
                 "lockstep": st.booleans(),
                 "needs_prompt_logits": st.sampled_from([False, False, True]),
                 "priority": st.integers(0, 2),
-                "cache_salt": st.sampled_from(["", "", "tenant"]),
+                "scope": st.sampled_from([CacheScope(), CacheScope(), CacheScope("tenant")]),
             }
         ),
     )

@@ -13,7 +13,7 @@ LAST = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "
 TIMESTAMPS = 1501
 
 
-def make_tiny_whisper(path):
+def make_tiny_whisper(path, decoder_layers=1):
     """A checkpoint as transformers writes it. Its windows are those of the real ones: 30 s, 448 tokens of text."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
@@ -27,7 +27,7 @@ def make_tiny_whisper(path):
     config = WhisperConfig(
         vocab_size=tokenizer.get_vocab_size() + TIMESTAMPS,
         encoder_layers=1,
-        decoder_layers=1,
+        decoder_layers=decoder_layers,
         encoder_attention_heads=2,
         decoder_attention_heads=2,
         encoder_ffn_dim=64,

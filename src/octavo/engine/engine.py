@@ -19,7 +19,7 @@ from octavo.engine.loading import LoadedModel
 from octavo.engine.speech import SpeechJob
 from octavo.errors import NumericalError, OctavoError, ParameterError, PromptError
 from octavo.executor.base import Draw, StepResult
-from octavo.request import UNKNOWN_TOKEN, Chunk, Request, RequestOutput, Status, StepPlan
+from octavo.request import UNKNOWN_TOKEN, CacheScope, Chunk, Request, RequestOutput, Status, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
@@ -80,8 +80,7 @@ class Engine:
             params,
             prompt=prompt.text,
             priority=priority,
-            # What tokens mean to a decoder depends on the source: they are shared with no other request.
-            cache_salt=prompt.cache_salt if prompt.source is None else f"{prompt.cache_salt}\0{id(prompt.source)}",
+            scope=CacheScope(prompt.cache_salt, b"" if prompt.source is None else prompt.source.digest),
             max_sequences=params.num_sequences if prompt.speech is None else prompt.speech.beam_size,
             lockstep=params.use_beam_search or (prompt.speech is not None and prompt.speech.beam_size > 1),
             needs_prompt_logits=params.prompt_logprobs is not None,

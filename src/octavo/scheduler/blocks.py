@@ -6,7 +6,7 @@ from collections import OrderedDict
 from hashlib import sha256
 from struct import Struct
 
-from octavo.request import Sequence
+from octavo.request import CacheScope, Sequence
 
 
 class BlockManager:
@@ -17,7 +17,7 @@ class BlockManager:
     other block is free.
 
     The prefix cache finds a full block by a digest of all tokens up to its end, chained block by block from a
-    root made of `root_key` (whatever else decides the contents: model, adapter) and the request's salt.
+    root made of `root_key` (whatever else decides the contents: model, adapter) and the request's scope.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class BlockManager:
         """Whether the blocks that a new sequence lacks for its first `num_tokens` tokens are free now."""
         return self.blocks_for(num_tokens) - len(sequence.blocks) <= self.num_free
 
-    def match_prefix(self, sequence: Sequence, num_tokens: int, salt: str) -> int:
+    def match_prefix(self, sequence: Sequence, num_tokens: int, scope: CacheScope) -> int:
         """Gives a sequence without blocks the cached ones that it starts with; returns their tokens' number.
 
         The last of the `num_tokens` tokens is never among them: it is computed, so that there are logits.
         """
         if self.enable_prefix_caching:
             for index in range((num_tokens - 1) // self.block_size):
-                block = self._block_of.get(self._digest(sequence, index, salt))
+                block = self._block_of.get(self._digest(sequence, index, scope))
                 if block is None:
                     break
                 self._share(block)
@@ -93,14 +93,14 @@ class BlockManager:
             table.append(self._take())
         return copies
 
-    def commit(self, sequence: Sequence, count: int, salt: str) -> None:
+    def commit(self, sequence: Sequence, count: int, scope: CacheScope) -> None:
         """Notes that `count` more tokens are computed, and puts the blocks they filled into the cache."""
         first = sequence.num_computed // self.block_size
         sequence.num_computed += count
         end = sequence.num_computed // self.block_size
         if self.enable_prefix_caching:
             for index in range(first, end):
-                digest = self._digest(sequence, index, salt)
+                digest = self._digest(sequence, index, scope)
                 if digest not in self._block_of:
                     self._block_of[digest] = sequence.blocks[index]
                     self._digest_of[sequence.blocks[index]] = digest
@@ -143,15 +143,14 @@ class BlockManager:
             else:
                 self._free.append(block)
 
-    def _digest(self, sequence: Sequence, index: int, salt: str) -> bytes:
+    def _digest(self, sequence: Sequence, index: int, scope: CacheScope) -> bytes:
         """The prefix cache's key of a sequence's full block. Each block is hashed once."""
         digests = sequence.digests
         while len(digests) <= index:
             start = len(digests) * self.block_size
             tokens = self._pack(*sequence.tokens[start : start + self.block_size])
-            digests.append(sha256((digests[-1] if digests else self._salted_root(salt)) + tokens).digest())
+            digests.append(sha256((digests[-1] if digests else self._scoped_root(scope)) + tokens).digest())
         return digests[index]
 
-    def _salted_root(self, salt: str) -> bytes:
-        # Salts come from JSON, which can hold lone surrogates.
-        return sha256(self._root + salt.encode("utf-8", "surrogatepass")).digest()
+    def _scoped_root(self, scope: CacheScope) -> bytes:
+        return sha256(self._root + scope.digest).digest()

@@ -139,7 +139,7 @@ class Scheduler:
         """Notes that the step has been run. To be called before sampled tokens are appended."""
         for chunk in plan.chunks:
             if not chunk.sequence.finished:
-                self.blocks.commit(chunk.sequence, chunk.count, chunk.request.cache_salt)
+                self.blocks.commit(chunk.sequence, chunk.count, chunk.request.scope)
             at_prompt = chunk.start < chunk.sequence.num_prompt_tokens
             self.num_prompt_tokens += chunk.count if at_prompt else 0
             if chunk.is_last:
@@ -329,7 +329,7 @@ class Scheduler:
         """Looks a sequence that starts up in the prefix cache; returns the number of tokens found."""
         if sequence.blocks or request.needs_prompt_logits:
             return 0
-        return self.blocks.match_prefix(sequence, self._goal(request, sequence), request.cache_salt)
+        return self.blocks.match_prefix(sequence, self._goal(request, sequence), request.scope)
 
     def _reserve(self, draft: _Draft, request: Request, sequence: Sequence, count: int) -> bool:
         """Gets blocks for `count` more tokens of a sequence, from requests of lower rank if need be."""
