@@ -85,7 +85,7 @@ void bind_sampling(nb::module_& m) {
   nb::class_<SampleResult>(m, "SampleResult", "One entry per sampler; arrays are views into this object.")
       .def_prop_ro(
           "tokens", [](handle self) { return view(nb::cast<SampleResult&>(self).tokens, self); },
-          "int32 [n]; -1 where the row has NaN or infinity, or every token is banned")
+          "int32 [n]; -1 where the row has NaN or infinity, -2 where the sampler bans every token")
       .def_prop_ro(
           "logprobs", [](handle self) { return view(nb::cast<SampleResult&>(self).logprobs, self); },
           "float32 [n], of the raw logits; NaN where the sampler has num_logprobs=-1")

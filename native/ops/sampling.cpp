@@ -81,7 +81,10 @@ void sample_row(const float* logits, const SequenceSampler& sampler, int64_t i, 
     if (!space.adjusted.scan(space.logits.data(), options.vocab_size)) return;
     row = &space.adjusted;
   }
-  if (row->is_masked()) return;
+  if (row->is_masked()) {
+    result.tokens[i] = space.raw.is_masked() ? kUnusableLogits : kAllBanned;
+    return;
+  }
   const int32_t token = result.tokens[i] = draw(*row, options, sampler.uniform());
   if (options.num_logprobs < 0) return;
   const double log_mass = space.raw.log_mass();
@@ -108,7 +111,7 @@ SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
     if (samplers[i]->options().vocab_size != logits.vocab_size)
       throw std::invalid_argument("a sampler's vocabulary is not that of the logits");
   }
-  SampleResult result{std::vector<int32_t>(count, -1), std::vector<float>(count, kNaN), std::vector<int32_t>(count, 0),
+  SampleResult result{std::vector<int32_t>(count, kUnusableLogits), std::vector<float>(count, kNaN), std::vector<int32_t>(count, 0),
                       std::vector<TopTokens>(count)};
   ThreadPool::instance().parallel_for(static_cast<int64_t>(count),
                                       [&](int64_t i) { sample_row(logits.row(rows[i]), *samplers[i], i, result); });

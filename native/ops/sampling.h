@@ -92,8 +92,11 @@ struct TopTokens {
   std::vector<float> logprobs;
 };
 
+// In place of a token: the row has NaN or infinity; the sampler bans every token.
+constexpr int32_t kUnusableLogits = -1, kAllBanned = -2;
+
 struct SampleResult {
-  std::vector<int32_t> tokens;  // -1 where the row has NaN or infinity, or no token is possible
+  std::vector<int32_t> tokens;  // or one of the above
   std::vector<float> logprobs;  // of the token, before any adjustment; NaN where not asked for
   std::vector<int32_t> ranks;   // 1 + the number of likelier tokens; 0 where not asked for
   std::vector<TopTokens> top;   // `num_logprobs` tokens each

@@ -10,11 +10,13 @@ OctavoError
 ├── EngineFailedError        a step failed as a whole, and every request in it with it
 └── RequestError             one request can't be carried out; others go on (also a ValueError)
     ├── ParameterError       a sampling parameter is out of range
+    │   └── NoTokenError         the parameters together leave no token to choose
     ├── PromptError          the prompt is empty, or has token ids outside the vocabulary
     │   ├── PromptTooLongError
     │   └── ChatTemplateError    there is none, or it failed
     ├── AudioError           audio can't be decoded, or is longer, wider or louder than allowed
     ├── NumericalError       the model gave NaN logits for this request
+    ├── RequestFailedError   a mistake of Octavo's own ended it
     └── RequestAbortedError
         └── SlowReaderError      its outputs were not read
 """
@@ -22,6 +24,7 @@ OctavoError
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -80,6 +83,15 @@ class ParameterError(RequestError):
         self.name, self.value, self.allowed = name, value, allowed
 
 
+class NoTokenError(ParameterError):
+    """The parameters `names` of a request together ban every token, from the start or somewhere in its text."""
+
+    def __init__(self, names: Sequence[str]):
+        self.name = ", ".join(names)
+        reason = "together they leave no token to choose; allow more tokens, or ban fewer"
+        RequestError.__init__(self, f"{self.name}: {reason}" if names else "the model's rules leave no token to choose")
+
+
 class PromptError(RequestError):
     """The prompt is empty, or has token ids outside the vocabulary."""
 
@@ -112,6 +124,10 @@ class AudioError(RequestError):
 
 class NumericalError(RequestError):
     """The model produced NaN logits for this request."""
+
+
+class RequestFailedError(RequestError):
+    """A mistake of Octavo's own ended the request. Others are not disturbed."""
 
 
 class RequestAbortedError(RequestError):

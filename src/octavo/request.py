@@ -73,7 +73,9 @@ class Source:
     is_encoded: bool = False
 
     def __post_init__(self) -> None:
-        self.digest = sha256(repr((self.features.shape, self.num_positions)).encode() + self.features.tobytes()).digest()
+        self.digest = sha256(
+            repr((self.features.shape, self.num_positions)).encode() + self.features.tobytes()
+        ).digest()
         self.place = Sequence(0, [], self.num_positions)
 
 

@@ -17,6 +17,7 @@ MAX_STOP_STRINGS = 64
 MAX_BAD_WORDS = 1024
 MAX_TEXT_LENGTH = 1024  # characters of a stop string or bad word
 MAX_TOKEN_IDS = 2**20  # in one list
+MAX_LENGTH_PENALTY = 10.0  # in either direction; a length to a larger power is no number any more
 GREEDY_BELOW = 1e-5  # a smaller temperature means: always the likeliest token
 _MAX_INT = 2**31 - 1  # what the native side counts with
 
@@ -186,7 +187,7 @@ class BeamSearchParams:
         self.beam_width = _integer("beam_width", self.beam_width, 1, MAX_SEQUENCES)
         self.max_tokens = _integer("max_tokens", self.max_tokens, 1, _MAX_INT)
         self.temperature = _NUMBERS["temperature"].check("temperature", self.temperature)
-        self.length_penalty = _FINITE.check("length_penalty", self.length_penalty)
+        self.length_penalty = _NUMBERS["length_penalty"].check("length_penalty", self.length_penalty)
         _flag("ignore_eos", self.ignore_eos)
         _flag("include_stop_str_in_output", self.include_stop_str_in_output)
 
@@ -223,7 +224,7 @@ _NUMBERS = {
     "temperature": _Interval(0, _LARGEST, "a finite number, at least 0"),
     "top_p": _Interval(_SMALLEST, 1, "a number above 0, at most 1"),
     "min_p": _Interval(0, 1, "a number from 0 to 1"),
-    "length_penalty": _FINITE,
+    "length_penalty": _Interval(-MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY, "a number from -10 to 10"),
 }
 _INTEGERS = {  # name: lowest, highest, whether None is allowed
     "n": (1, MAX_SEQUENCES, False),

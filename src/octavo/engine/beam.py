@@ -80,12 +80,16 @@ class BeamSearch:
                 break
         self.beams = following
         if following and len(following[0].tokens) >= self.max_tokens:
-            for beam in following:
-                self._finish(beam.tokens, beam.logprob, "length", None)
-            self.beams = []
+            self.cut()
         elif following and self._is_done():
             self.beams = []
         return extensions if self.beams else []
+
+    def cut(self) -> None:
+        """Ends the search: the living beams are finished as they are."""
+        for beam in self.beams:
+            self._finish(beam.tokens, beam.logprob, "length", None)
+        self.beams = []
 
     def best(self, n: int) -> list[Hypothesis]:
         """The n best finished hypotheses, best first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt
-from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestError
+from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
 from octavo.request import RequestOutput
 from octavo.sampling_params import SamplingParams
 
@@ -177,7 +177,8 @@ class Driver:
         except OctavoError as error:
             deliver(error)
         except Exception as error:
-            deliver(RequestError(f"the request could not begin: {error}"))
+            logger.error("request %s could not begin", name, exc_info=error)
+            deliver(RequestFailedError(f"the request could not begin: {type(error).__name__} inside Octavo"))
         else:
             self._listeners[name] = deliver
 

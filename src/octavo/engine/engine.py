@@ -9,20 +9,24 @@ It is not thread-safe: one thread owns it. `LLM` drives it from the caller's thr
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from dataclasses import dataclass, field
 
 from octavo.engine.inputs import Prompt, check_prompt
-from octavo.engine.job import BeamJob, Job, SamplingJob
+from octavo.engine.job import BeamJob, Job, SamplingJob, Share
 from octavo.engine.loading import LoadedModel
 from octavo.engine.speech import SpeechJob
-from octavo.errors import NumericalError, OctavoError, ParameterError, PromptError
+from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
-from octavo.request import UNKNOWN_TOKEN, CacheScope, Chunk, Request, RequestOutput, Status, StepPlan
+from octavo.request import UNKNOWN_TOKEN, CacheScope, CompletionOutput, Request, RequestOutput, Status, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
+
+
+logger = logging.getLogger("octavo")
 
 
 @dataclass(slots=True)
@@ -31,16 +35,16 @@ class _Flight:
 
     plan: StepPlan
     draws: list[Draw] = field(default_factory=list)
-    drawn: list[tuple[SamplingJob, Chunk, range]] = field(default_factory=list)  # the range is of draws
-    for_jobs: dict[Job, list[tuple[Chunk, int]]] = field(default_factory=dict)  # chunks of jobs that want logits
-    wants_prompt_logits: bool = False
+    shares: dict[Job, Share] = field(default_factory=dict)
     result: StepResult | None = None
 
     @property
     def can_be_overtaken(self) -> bool:
         """Whether the next plan depends on this step by nothing but the values of one new token per sequence."""
-        forks = any(len(places) > 1 for _, _, places in self.drawn)
-        return not (forks or self.for_jobs or self.wants_prompt_logits)
+        return not any(
+            share.prompts or share.ends or any(len(places) > 1 for _, places in share.draws)
+            for share in self.shares.values()
+        )
 
 
 class Engine:
@@ -106,29 +110,24 @@ class Engine:
         self.scheduler.commit(flight.plan)
         if not (self.model.executor.runs_ahead and flight.can_be_overtaken):
             return outputs + self._land(flight)
-        for _, chunk, _ in flight.drawn:
-            if not chunk.sequence.finished:
-                chunk.sequence.tokens.append(UNKNOWN_TOKEN)
+        for share in flight.shares.values():
+            for chunk, _ in share.draws:
+                if not chunk.sequence.finished:
+                    chunk.sequence.tokens.append(UNKNOWN_TOKEN)
         self._flight = flight
         return outputs
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Ends a request, in whatever state; its last output, or None if there is no such request."""
-        job = self.jobs.get(request_id)
-        if job is None:
-            return None
-        self.scheduler.abort(request_id)
-        job.stop("abort")
-        return self._report(job, final=True)
+        return self._end(request_id, "abort")
+
+    def cut(self, request_id: str) -> RequestOutput | None:
+        """Ends a request whose time is over: what it has so far is its answer."""
+        return self._end(request_id, "length")
 
     def fail(self, request_id: str, error: OctavoError) -> RequestOutput | None:
         """Ends a request with an error of its own."""
-        job = self.jobs.get(request_id)
-        if job is None:
-            return None
-        job.error = error
-        job.stop("error")
-        return self._report(job)
+        return self._end(request_id, "error", error)
 
     def _begin(self) -> _Flight | None:
         """Plans the next step and has it run, draws included."""
@@ -139,45 +138,60 @@ class Engine:
         for number, chunk in enumerate(plan.chunks):
             job = self.jobs[chunk.request.id]
             job.metrics.first_scheduled_time = job.metrics.first_scheduled_time or now
-            flight.wants_prompt_logits |= chunk.request.needs_prompt_logits
+            if not (chunk.is_last or chunk.request.needs_prompt_logits):
+                continue
+            share = flight.shares.setdefault(job, Share())
+            if chunk.request.needs_prompt_logits:
+                share.prompts.append((chunk, number))
             if not chunk.is_last:
                 continue
-            if job.wants_logits:
-                flight.for_jobs.setdefault(job, []).append((chunk, number))
-            else:
-                assert isinstance(job, SamplingJob)
+            try:
+                samplers = job.samplers(chunk.sequence)
+            except Exception as error:
+                share.error = error
+                continue
+            if samplers:
                 first = len(flight.draws)
-                flight.draws += [Draw(number, sampler) for sampler in job.samplers(chunk.sequence)]
-                flight.drawn.append((job, chunk, range(first, len(flight.draws))))
+                flight.draws += [Draw(number, sampler) for sampler in samplers]
+                share.draws.append((chunk, range(first, len(flight.draws))))
+            else:
+                share.ends.append((chunk, number))
         flight.result = self.model.executor.run(plan, flight.draws)
         return flight
 
     def _land(self, flight: _Flight) -> list[RequestOutput]:
-        """Gives the step's tokens and logits to their jobs, unless they have ended since it began."""
-        result, touched = flight.result, dict[Job, None]()
+        """Gives every job its share of the step, unless it has ended since that began."""
+        result, outputs = flight.result, list[RequestOutput | None]()
         assert result is not None
-        for chunk, rows in zip(flight.plan.chunks, result.rows, strict=True) if flight.wants_prompt_logits else ():
-            if chunk.request.needs_prompt_logits and rows:
-                self.jobs[chunk.request.id].take_prompt_logits(chunk, result.logits[rows.start : rows.stop])
         tokens = result.sampled.tokens.tolist() if flight.draws else []
-        for sampling_job, chunk, places in flight.drawn:
-            if not chunk.sequence.finished:
-                touched[sampling_job] = None
-                sampling_job.take(self.scheduler, chunk.sequence, result.sampled, places, tokens)
-        for job, entries in flight.for_jobs.items():
-            if job.request.status is not Status.FINISHED:
-                touched[job] = None
-                last_rows = [(chunk, result.rows[number][-1]) for chunk, number in entries]
-                job.advance(self.scheduler, last_rows, result.logits)
-        for job in touched:
-            if isinstance(job, SpeechJob):
-                job.take_attempt(self.scheduler)
-            if job.has_nan:
-                job.error = NumericalError(
-                    "no token is possible: the model gave NaN or infinite logits, or the request bans every token"
-                )
-                job.stop("error")
-        return [output for job in touched if (output := self._report(job)) is not None]
+        for job, share in flight.shares.items():
+            if job.request.status is Status.FINISHED:
+                continue
+            try:
+                if share.error is not None:
+                    raise share.error
+                job.land(self.scheduler, share, result, tokens)
+                outputs.append(self._report(job) if share.has_news else None)
+            except Exception as error:
+                outputs.append(self._end(job.request.id, "error", error))
+        return [output for output in outputs if output is not None]
+
+    def _end(self, request_id: str, reason: str, error: Exception | None = None) -> RequestOutput | None:
+        """Ends a request for a reason that lies outside its text. A job that raises here too is not asked again."""
+        job = self.jobs.get(request_id)
+        if job is None:
+            return None
+        try:
+            job.error = error and _told(job, error)
+            job.stop(reason)
+            return self._report(job, final=True)
+        except Exception as own:
+            self._forget(job)
+            request, failed = job.request, job.error or _told(job, own)
+            nothing = [CompletionOutput(i, "", [], finish_reason="error") for i in range(request.params.n)]
+            return RequestOutput(
+                request.id, request.prompt, request.prompt_token_ids, None, nothing, True, error=failed
+            )
 
     def _report(self, job: Job, final: bool = False) -> RequestOutput | None:
         now = time.monotonic()
@@ -185,13 +199,16 @@ class Engine:
             job.metrics.first_token_time = job.metrics.first_token_time or now
         finished = final or job.finished
         if finished:
-            self.scheduler.finish(job.request)
-            self.jobs.pop(job.request.id, None)
+            self._forget(job)
             job.metrics.finished_time = now
         kind = job.request.params.output_kind
         if kind is RequestOutputKind.FINAL_ONLY and not finished:
             return None
         return job.output(finished, delta=kind is RequestOutputKind.DELTA)
+
+    def _forget(self, job: Job) -> None:
+        self.scheduler.finish(job.request)
+        self.jobs.pop(job.request.id, None)
 
     def _check_source(self, prompt: Prompt) -> None:
         positions = self.model.source_positions
@@ -206,6 +223,14 @@ class Engine:
             asked = vocab if count == -1 else count or 0
             if asked > (vocab if limit == -1 else limit):
                 raise ParameterError(name, count, f"at most {limit} (the engine's max_logprobs)")
+
+
+def _told(job: Job, error: Exception) -> OctavoError:
+    """What a job raised, as its user gets it. What was not raised on purpose is for the log."""
+    if isinstance(error, OctavoError):
+        return error
+    logger.error("request %s failed", job.request.id, exc_info=error)
+    return RequestFailedError(f"the request failed inside Octavo: {type(error).__name__}; others are not disturbed")
 
 
 class _SeedSource:

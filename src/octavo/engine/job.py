@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from octavo import _native
 from octavo.engine.beam import BeamSearch
 from octavo.engine.completion import Completion, StopRules
 from octavo.engine.loading import LoadedModel
-from octavo.errors import OctavoError, UnsupportedError
-from octavo.executor.base import Logits, Sampled, Sampler
+from octavo.errors import NoTokenError, NumericalError, OctavoError, UnsupportedError
+from octavo.executor.base import ALL_BANNED, Logits, Sampled, Sampler, StepResult
 from octavo.request import (
     Chunk,
     Logprob,
@@ -21,21 +22,38 @@ from octavo.request import (
     RequestOutput,
     Sequence,
 )
-from octavo.sampling.options import sampler_options, sequence_seed
+from octavo.sampling.options import banning, sampler_options, sequence_seed
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
 
 
+@dataclass(slots=True)
+class Share:
+    """A job's part of a step: its chunks, each with what of the step's result belongs to it."""
+
+    prompts: list[tuple[Chunk, int]] = field(default_factory=list)  # of prompt logits: the chunk's number
+    draws: list[tuple[Chunk, range]] = field(default_factory=list)  # of drawn tokens: their places among the draws
+    ends: list[tuple[Chunk, int]] = field(default_factory=list)  # of logits that no sampler draws from: the number
+    error: Exception | None = None  # what the job raised when the step began
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the step gives more than a part of the prompt."""
+        return bool(self.draws or self.ends)
+
+
 class Job:
-    """What all kinds of requests have in common: prompt log-probabilities, metrics, the final output."""
+    """What all kinds of requests have in common: prompt log-probabilities, metrics, the final output.
+
+    Whatever a method raises ends this job alone.
+    """
 
     def __init__(self, request: Request, model: LoadedModel):
         self.request, self.model = request, model
         self.metrics = RequestMetrics(request.arrival)
         self.rules = StopRules.of(request.params, model.eos_token_ids)
         self.error: OctavoError | None = None
-        self.has_nan = False
         self.prompt_logprobs: list[LogprobsAtPosition | None] | None = None
         if request.needs_prompt_logits:
             self.prompt_logprobs = [None]
@@ -46,14 +64,18 @@ class Job:
     def finished(self) -> bool:
         raise NotImplementedError
 
-    @property
-    def wants_logits(self) -> bool:
-        """Whether the logits at the end of its sequences are for `advance`, and not for samplers."""
-        return False
-
-    def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
-        """Takes the logits after all its sequences, given by chunk and row."""
+    def samplers(self, sequence: Sequence) -> list[Sampler]:
+        """The samplers that draw from the logits after the sequence; none if the job takes the logits itself."""
         raise NotImplementedError
+
+    def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
+        """Takes its share of a step that has been run; `tokens` are those of all draws.
+
+        Raises NumericalError for logits that no token can be chosen from, NoTokenError where the request bans all.
+        """
+        for chunk, number in share.prompts:
+            rows = result.rows[number]
+            self.take_prompt_logits(chunk, result.logits[rows.start : rows.stop])
 
     @property
     def has_tokens(self) -> bool:
@@ -61,7 +83,7 @@ class Job:
         raise NotImplementedError
 
     def stop(self, reason: str) -> None:
-        """Ends all that is unfinished, with "abort" or "error"."""
+        """Ends all that is unfinished: "abort", "error", or "length" where what there is shall be the answer."""
         raise NotImplementedError
 
     def completions(self) -> list[Completion]:
@@ -95,7 +117,8 @@ class Job:
         found = _native.top_logprobs(logits[begin:end], k, targets)
         ids, logprobs = found.ids.tolist(), found.logprobs.tolist()
         chosen, ranks = found.chosen.tolist(), found.ranks.tolist()
-        self.has_nan = self.has_nan or bool(np.isnan(found.chosen).any())
+        if np.isnan(found.chosen).any():
+            raise NumericalError(UNUSABLE)
         for i, target in enumerate(targets):
             self.prompt_logprobs.append(self._entry(target, chosen[i], ranks[i], ids[i], logprobs[i]))
 
@@ -109,6 +132,9 @@ class Job:
             if other >= 0 and other not in entry:
                 entry[other] = Logprob(value, place, text(other))
         return entry
+
+
+UNUSABLE = "no token can be chosen: the model gave NaN or infinite logits"
 
 
 class SamplingJob(Job):
@@ -173,10 +199,16 @@ class SamplingJob(Job):
         return best
 
     def samplers(self, sequence: Sequence) -> list[Sampler]:
-        """The samplers that draw from the sequence's logits: at the prompt's end, those of all samples."""
+        """At the prompt's end, those of all samples."""
         return [sequence.sampler, *self._siblings]
 
-    def take(
+    def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
+        super().land(scheduler, share, result, tokens)
+        for chunk, places in share.draws:
+            if not chunk.sequence.finished:
+                self._take(scheduler, chunk.sequence, result.sampled, places, tokens)
+
+    def _take(
         self, scheduler: Scheduler, sequence: Sequence, sampled: Sampled, places: range, tokens: list[int]
     ) -> None:
         """Appends the drawn tokens; at the prompt's end, the other samples begin."""
@@ -189,8 +221,11 @@ class SamplingJob(Job):
         self._siblings = []
         for each, place in zip(sequences, places, strict=True):
             if tokens[place] < 0:
-                self.has_nan = True
-                return
+                raise (
+                    NoTokenError(banning(self.request.params))
+                    if tokens[place] == ALL_BANNED
+                    else NumericalError(UNUSABLE)
+                )
             self._append(scheduler, each, tokens[place], sampled, place)
 
     def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
@@ -233,19 +268,23 @@ class BeamJob(Job):
         return self.reason is not None or not self.search.beams
 
     @property
-    def wants_logits(self) -> bool:
-        return True
-
-    @property
     def has_tokens(self) -> bool:
         return bool(self.search.finished) or any(beam.tokens for beam in self.search.beams)
 
     def stop(self, reason: str) -> None:
-        self.reason = reason
+        if reason == "length" and self.has_tokens:
+            self.search.cut()
+        else:
+            self.reason = reason
 
-    def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
+    def samplers(self, sequence: Sequence) -> list[Sampler]:
+        return []
+
+    def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
         """Replaces the beams by the next ones."""
-        self.has_nan = not self.beams.advance(scheduler, rows_of_beams(self.beams, entries, logits))
+        super().land(scheduler, share, result, tokens)
+        if share.ends:
+            self.beams.advance(scheduler, rows_of_beams(self.beams, share.ends, result))
 
     def completions(self) -> list[Completion]:
         params, model = self.request.params, self.model
@@ -288,12 +327,12 @@ class Beams:
         self.request, self.search = request, search
         self.sequences = [request.sequences[0]]  # in the order of the search's beams
 
-    def advance(self, scheduler: Scheduler, logits: Logits) -> bool:
-        """Takes a row of logits for each beam, and replaces the beams by the next ones; False if there is NaN."""
+    def advance(self, scheduler: Scheduler, logits: Logits) -> None:
+        """Takes a row of logits for each beam, and replaces the beams by the next ones. Raises NumericalError."""
         num_candidates = min(self.search.num_candidates, logits.shape[1])
         found = _native.top_logprobs(logits, num_candidates, [0] * len(logits))
         if np.isnan(found.logprobs[:, 0]).any():
-            return False
+            raise NumericalError(UNUSABLE)
         candidates = [
             [pair for pair in zip(*beam, strict=True) if pair[0] >= 0]
             for beam in zip(found.ids.tolist(), found.logprobs.tolist(), strict=True)
@@ -314,13 +353,12 @@ class Beams:
             if sequence not in kept:
                 scheduler.finish_sequence(self.request, sequence)
         self.sequences = following
-        return True
 
 
-def rows_of_beams(beams: Beams, entries: list[tuple[Chunk, int]], logits: Logits) -> Logits:
+def rows_of_beams(beams: Beams, ends: list[tuple[Chunk, int]], result: StepResult) -> Logits:
     """The rows of the beams, in their order."""
-    row_of = {chunk.sequence: row for chunk, row in entries}
-    return logits[[row_of[sequence] for sequence in beams.sequences]]
+    row_of = {chunk.sequence: result.rows[number][-1] for chunk, number in ends}
+    return result.logits[[row_of[sequence] for sequence in beams.sequences]]
 
 
 def check_beam_params(params: SamplingParams) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 
 from octavo.engine.beam import BeamSearch
 from octavo.engine.completion import Completion
-from octavo.engine.job import Beams, SamplingJob, rows_of_beams
+from octavo.engine.job import UNUSABLE, Beams, SamplingJob, Share, rows_of_beams
 from octavo.engine.loading import LoadedModel
-from octavo.executor.base import Logits
+from octavo.errors import NumericalError
+from octavo.executor.base import Logits, Sampler, StepResult
 from octavo.request import Chunk, Request, RequestOutput, Sequence, SpeechOutput
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.timestamps import TimestampRules
@@ -104,10 +105,6 @@ class SpeechJob(SamplingJob):
         self.result = SpeechOutput(task.language or "en")
 
     @property
-    def wants_logits(self) -> bool:
-        return not self._prompt or self._beams is not None or self._aligned is not None
-
-    @property
     def finished(self) -> bool:
         return self._done
 
@@ -124,19 +121,33 @@ class SpeechJob(SamplingJob):
         output.speech = self.result
         return output
 
-    def advance(self, scheduler: Scheduler, entries: list[tuple[Chunk, int]], logits: Logits) -> None:
-        """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt; or aligns the text."""
+    def samplers(self, sequence: Sequence) -> list[Sampler]:
+        """None for the language, for beams, and for what the text looks at."""
+        draws = self._prompt and self._beams is None and self._aligned is None
+        return [sequence.sampler] if draws else []
+
+    def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
+        super().land(scheduler, share, result, tokens)
+        if share.ends:
+            self._advance(scheduler, share.ends, result)
+        if share.has_news:
+            self._take_attempt(scheduler)
+
+    def _advance(self, scheduler: Scheduler, ends: list[tuple[Chunk, int]], result: StepResult) -> None:
         if self._aligned is not None:
             self._align(scheduler)
-            return
-        if self._beams is not None:
-            self._advance_beams(scheduler, self._beams, rows_of_beams(self._beams, entries, logits))
-            return
-        (chunk, row), tokens, task = entries[0], self.task.tokens, self.task
-        shifted = logits[row].astype(np.float64)
+        elif self._beams is not None:
+            self._advance_beams(scheduler, self._beams, rows_of_beams(self._beams, ends, result))
+        else:
+            chunk, number = ends[0]
+            self._hear(chunk.sequence, result.logits[result.rows[number][-1]])
+
+    def _hear(self, sequence: Sequence, logits: Logits) -> None:
+        """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt."""
+        tokens, task = self.task.tokens, self.task
+        shifted = logits.astype(np.float64)
         if not np.isfinite(shifted.max()):
-            self.has_nan = True
-            return
+            raise NumericalError(UNUSABLE)
         shifted = np.exp(shifted - shifted.max())
         self.result.no_speech_prob = float(shifted[tokens.no_speech] / shifted.sum())
         if task.language is None and tokens.is_multilingual:
@@ -145,7 +156,6 @@ class SpeechJob(SamplingJob):
             self.result.language = codes[int(heard.argmax())]
             self.result.language_probability = float(heard.max() / heard.sum())
         prompt = tokens.prompt(self.result.language, task.task, task.timestamps, task.previous_tokens)
-        sequence = chunk.sequence
         self._prompt = self.request.prompt_token_ids = prompt
         sequence.tokens = list(prompt)
         sequence.num_prompt_tokens = len(prompt)
@@ -154,7 +164,7 @@ class SpeechJob(SamplingJob):
         self.max_tokens = min(self.max_tokens, self.model.max_model_len - len(prompt))
         self._begin(sequence)
 
-    def take_attempt(self, scheduler: Scheduler) -> None:
+    def _take_attempt(self, scheduler: Scheduler) -> None:
         """Looks at a text that has ended: keeps it, or begins again."""
         completion = self.samples[0] if self.samples else None
         if completion is None or completion.finish_reason not in ("stop", "length") or self._aligned or self._done:
@@ -225,9 +235,8 @@ class SpeechJob(SamplingJob):
         adjusted = logits.copy()
         for row, beam in zip(adjusted, beams.search.beams, strict=True):
             self.task.rules.apply(row, beam.tokens)
-        if not beams.advance(scheduler, adjusted):
-            self.has_nan = True
-        elif not beams.search.beams:
+        beams.advance(scheduler, adjusted)
+        if not beams.search.beams:
             best = beams.search.best(1)[0]
             completion = self.samples[0]
             completion.cumulative_logprob = best.logprob

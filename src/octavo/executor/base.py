@@ -11,6 +11,7 @@ import numpy as np
 from octavo.request import Request, Sequence, StepPlan
 from octavo.sampling.options import SamplerOptions
 
+UNUSABLE_LOGITS, ALL_BANNED = -1, -2  # in place of a drawn token: NaN or infinity; every token is banned
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -37,7 +38,8 @@ class Sampled(Protocol):
     """Tokens and what is reported with them, one entry per draw; see `octavo._native.SampleResult`."""
 
     @property
-    def tokens(self) -> Ids: ...
+    def tokens(self) -> Ids:
+        """UNUSABLE_LOGITS or ALL_BANNED where there is none."""
 
     @property
     def logprobs(self) -> Logits: ...

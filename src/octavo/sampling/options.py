@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from octavo.errors import ParameterError
+from octavo.errors import NoTokenError, ParameterError
 from octavo.sampling.timestamps import Logits, TimestampRules
 from octavo.sampling_params import SamplingParams
 
@@ -69,7 +69,8 @@ def sampler_options(
     """The options of a request's sequences.
 
     `end_ids` are the tokens that end the text, banned before `min_tokens`; `bad_words` are the tokens of
-    `params.bad_words`. Raises `ParameterError` for a token id outside the vocabulary.
+    `params.bad_words`. Raises `ParameterError` for a token id outside the vocabulary, `NoTokenError` where every first
+    token is banned.
     """
     bias = params.logit_bias or {}
     allowed = params.allowed_token_ids or []
@@ -84,6 +85,9 @@ def sampler_options(
     early_stops, min_tokens = (sorted(end_ids) if params.min_tokens else []), params.min_tokens
     if rules.suppressed_first_ids and not min_tokens:
         early_stops, min_tokens = list(rules.suppressed_first_ids), 1
+    banned = {*early_stops, *(word[0] for word in bad_words or () if len(word) == 1)}
+    if banned and banned.issuperset(allowed or range(vocab_size)):
+        raise NoTokenError(banning(params))
     return SamplerOptions(
         vocab_size=vocab_size,
         temperature=min(params.temperature, _MAX_BIAS),
@@ -104,6 +108,12 @@ def sampler_options(
         num_logprobs=vocab_size if params.logprobs == -1 else num_logprobs,
         timestamps=rules.timestamps,
     )
+
+
+def banning(params: SamplingParams) -> list[str]:
+    """The names of the parameters that ban tokens."""
+    names = [name for name in ("allowed_token_ids", "bad_words", "min_tokens") if getattr(params, name)]
+    return [*names, "stop_token_ids"] if params.min_tokens and params.stop_token_ids else names
 
 
 def sequence_seed(seed: int, index: int) -> int:

@@ -45,7 +45,7 @@ def _mix(z: int) -> int:
 class Sampled:
     """A drawn token, and what is reported with it; logprobs and ranks are of the logits before adjustment."""
 
-    token: int  # -1 where the logits have NaN or infinity, or no token is possible
+    token: int  # -1 where the logits have NaN or infinity, -2 where every token is banned
     logprob: float
     rank: int  # 1 is the likeliest
     top_ids: Ids
@@ -89,7 +89,8 @@ class ReferenceSampler:
         adjusted = self.adjusted(logits)
         unusable = np.isnan(logits).any() or (logits == np.inf).any() or (adjusted == np.inf).any()
         if unusable or (adjusted == -np.inf).all():
-            return Sampled(-1, np.nan, 0, np.array([], np.int64), np.array([]))
+            banned = not unusable and (logits > -np.inf).any()
+            return Sampled(-2 if banned else -1, np.nan, 0, np.array([], np.int64), np.array([]))
         token = self.draw(adjusted)
         logprobs = log_softmax(logits)
         top = falling(logits)[: self.num_logprobs]

@@ -17,6 +17,7 @@ from octavo.errors import (
     PromptTooLongError,
     RequestAbortedError,
     RequestError,
+    RequestFailedError,
     SlowReaderError,
     UnsupportedError,
 )
@@ -100,6 +101,7 @@ _MAPPING: tuple[tuple[type[OctavoError], int, str, str], ...] = (
     (UnsupportedError, 400, "invalid_request_error", "unsupported_value"),
     (ConfigError, 400, "invalid_request_error", "invalid_value"),
     (NumericalError, 500, "server_error", "numerical_error"),
+    (RequestFailedError, 500, "server_error", "internal_error"),
     (SlowReaderError, 400, "invalid_request_error", "reader_too_slow"),
     (RequestAbortedError, 500, "server_error", "request_aborted"),
     (RequestError, 400, "invalid_request_error", "invalid_request"),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.executor.base import Ids, Logits
+from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS, Ids, Logits
 from octavo.executor.torch.adjust import adjust, adjusts
 from octavo.executor.torch.step import to_device
 from octavo.sampling.options import SamplerOptions
@@ -59,7 +59,7 @@ class Drawn:
     """Tokens drawn, on the device and on their way to the host: see `octavo.executor.base.Sampled`."""
 
     def __init__(self, tokens: Tensor, report: _Report | None):
-        self.device_tokens = tokens  # int64 [draws], -1 where none was possible
+        self.device_tokens = tokens  # int64 [draws], below 0 where none was possible
         self._tokens = _Fetch(tokens)
         self._report = report
 
@@ -143,8 +143,10 @@ def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: Mod
     else:
         peaks = source.amax(1)
         tokens = kernels.draw(source, *_parameters(asked, device))
-    possible = peaks.isfinite() if raw_peaks is None else peaks.isfinite() & (raw_peaks < torch.inf)  # NaN is not
-    tokens = torch.where(possible, tokens, -1)
+    tokens = torch.where(peaks.isfinite(), tokens, UNUSABLE_LOGITS)
+    if raw_peaks is not None:
+        tokens = torch.where(raw_peaks.isfinite() & (peaks == -torch.inf), ALL_BANNED, tokens)
+        tokens = torch.where(raw_peaks < torch.inf, tokens, UNUSABLE_LOGITS)  # NaN is not
     return Drawn(tokens, _report(logits, rows, asked, tokens))
 
 

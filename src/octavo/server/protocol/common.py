@@ -14,6 +14,7 @@ from octavo.engine.loading import LoadedModel
 from octavo.errors import PromptTooLongError
 from octavo.sampling_params import (
     MAX_BAD_WORDS,
+    MAX_LENGTH_PENALTY,
     MAX_SEQUENCES,
     MAX_STOP_STRINGS,
     MAX_TEXT_LENGTH,
@@ -105,11 +106,11 @@ class SamplingFields(RequestModel):
     user: Name | None = Field(None, description=UNUSED)
     best_of: Annotated[int, Field(ge=1, le=MAX_SEQUENCES)] | None = None
     use_beam_search: bool | None = None
-    length_penalty: Number | None = None
+    length_penalty: Annotated[float, Field(ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)] | None = None
     early_stopping: bool | None = None
     top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     stop_token_ids: TokenIds | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
