@@ -192,21 +192,55 @@ def test_a_step_that_hangs_fails_the_liveness_probe(breakable):
         assert client.get("/health").status_code == 503
 
 
-def test_a_deadline_ends_an_answer(breakable):
+SOON = {"x-request-timeout": "0.4"}
+
+
+def test_a_deadline_ends_an_answer_with_what_there_is(breakable):
     server, tell = breakable
     tell("slow")
     with server.client() as client:
-        header = {"x-request-timeout": "0.4"}
-        answer = client.post("/v1/chat/completions", json=LONG, headers=header)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "request_timeout")
-        with client.stream("POST", "/v1/chat/completions", json={**LONG, "stream": True}, headers=header) as streamed:
-            events = [data_of(line) for line in streamed.iter_lines() if line.startswith("data:")]
-        assert json.loads(events[-1])["error"]["code"] == "request_timeout"
-        assert len(events) > 1
+        answer = client.post("/v1/chat/completions", json=LONG, headers=SOON)
+        assert answer.status_code == 200
+        body = answer.json()
+        assert body["choices"][0]["finish_reason"] == "length"
+        assert body["choices"][0]["message"]["content"]
+        num_tokens = body["usage"]["completion_tokens"]
+        assert 0 < num_tokens < LONG["max_tokens"]
+        assert f"output_tokens={num_tokens}" in server.read_log()
+        asked = {**LONG, "stream": True, "stream_options": {"include_usage": True}}
+        with client.stream("POST", "/v1/chat/completions", json=asked, headers=SOON) as streamed:
+            *chunks, usage, done = [data_of(line) for line in streamed.iter_lines() if line.startswith("data:")]
+        assert done == "[DONE]"
+        assert json.loads(chunks[-1])["choices"][0]["finish_reason"] == "length"
+        assert 0 < json.loads(usage)["usage"]["completion_tokens"] < LONG["max_tokens"]
         for bad in ("0", "-1", "soon", "nan"):
             answer = client.post("/v1/chat/completions", json=SHORT, headers={"x-request-timeout": bad})
             assert answer.status_code == 400
     server.settle()
+
+
+def test_a_deadline_ends_all_that_a_request_asked_for(breakable):
+    server, tell = breakable
+    tell("slow")
+    asked = {"max_tokens": 1500, "ignore_eos": True, "temperature": 1, "seed": 1}
+    with server.client() as client:
+        body = {**asked, "prompt": ["One", "Two"], "n": 2}
+        answer = client.post("/v1/completions", json=body, headers=SOON)
+        assert [choice["finish_reason"] for choice in answer.json()["choices"]] == ["length"] * 4
+        beams = {**asked, "prompt": "One", "temperature": 0, "use_beam_search": True, "best_of": 2, "seed": None}
+        (choice,) = client.post("/v1/completions", json=beams, headers=SOON).json()["choices"]
+        assert choice["finish_reason"] == "length"
+        assert choice["text"]
+    server.settle()
+
+
+def test_a_deadline_without_a_single_token_is_504(breakable):
+    server, tell = breakable
+    tell("hang")
+    with server.client() as client:
+        for path, body in (("chat/completions", LONG), ("completions", {"prompt": ["a", "b"], "max_tokens": 5})):
+            answer = client.post(f"/v1/{path}", json=body, headers=SOON)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "request_timeout")
 
 
 def test_sigterm_lets_streams_finish_and_takes_no_new_requests(breakable):

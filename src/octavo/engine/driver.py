@@ -73,6 +73,11 @@ class Driver:
         if not self._closing:
             self._post(lambda: self._abort(name))
 
+    def cut(self, name: str) -> None:
+        """Ends a request with what it has generated: its last output is delivered like any other."""
+        if not self._closing:
+            self._post(lambda: self._cut(name))
+
     def close(self) -> None:
         with self._wake:
             self._closing = True
@@ -184,6 +189,10 @@ class Driver:
 
     def _abort(self, name: str) -> None:
         self._end(name, RequestAbortedError(f"request {name} was aborted"))
+
+    def _cut(self, name: str) -> None:
+        if output := self._engine.cut(name):
+            self._deliver(output)
 
     def _end(self, name: str, error: OctavoError) -> None:
         self._engine.abort(name)

@@ -25,7 +25,6 @@ from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
 
-
 logger = logging.getLogger("octavo")
 
 

@@ -87,6 +87,11 @@ class OutputStream:
             raise item.error
         return item
 
+    def cut(self) -> None:
+        """Ends all requests with what they have generated: their last outputs are still to come."""
+        for name in self._kinds:
+            self._driver.cut(name)
+
     def fail(self, error: OctavoError) -> None:
         """Ends everything: requests are aborted, and the reader gets `error` after what waits for it."""
         if not self._failed and not self.ended:

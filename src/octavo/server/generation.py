@@ -21,6 +21,7 @@ from octavo.server.protocol.common import check_room
 from octavo.server.state import ServerState
 
 TIMEOUT_HEADER = "x-request-timeout"  # seconds; a request may only shorten what the server allows
+LAST_WORDS = 2.0  # seconds that the engine has, after the deadline, to hand out what it generated
 
 
 def admit(server: ServerState, model: ServedModel, request: Request, num_prompts: int) -> None:
@@ -68,6 +69,7 @@ class Generation:
         self._last_token: dict[int, float] = {}
         self._asked_tokens, self._priority = asked_tokens, priority or 0
         self._asked_timeout = _asked_timeout(request)
+        self._is_late = False
         self._began = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -119,12 +121,23 @@ class Generation:
             self.model.metrics.finished["abort" if isinstance(error, ClientGoneError) else "error"] += 1
 
     async def outputs(self) -> AsyncIterator[tuple[int, RequestOutput]]:
-        """Outputs as they come, each with the place of its prompt. Raises what ends the request early."""
+        """Outputs as they come, each with the place of its prompt. Raises what ends the request early.
+
+        What was generated before the deadline is the answer; where that is nothing at all, raises DeadlineError.
+        """
+        held: list[tuple[int, RequestOutput]] = []  # the ends of prompts that have no token, nor has any other
         while not self._stream.ended:
             output = await self._stream.next()
             place = self._places[output.request_id]
             self._note(place, output)
-            yield place, output
+            held.append((place, output))
+            if self._is_late and not any(self.num_output_tokens):
+                continue
+            for each in held:
+                yield each
+            held.clear()
+        if held:
+            raise self._deadline_error
 
     async def finished(self) -> list[RequestOutput]:
         """The last output of every prompt, in their order."""
@@ -150,8 +163,20 @@ class Generation:
         loop, allowed = asyncio.get_running_loop(), self.timeout
         if loop.time() < self._began + allowed:
             self._timer = loop.call_at(self._began + allowed, self._watch_time)
+        elif not self._is_late:
+            self._is_late = True
+            self._timer = loop.call_later(LAST_WORDS, self._watch_time)
+            self._expire()
         else:
-            self.fail(DeadlineError(f"the request was not finished within {allowed:g} s"))
+            self.fail(self._deadline_error)
+
+    def _expire(self) -> None:
+        """The deadline has come: the engine is to end what runs, and say what there is."""
+        self._stream.cut()
+
+    @property
+    def _deadline_error(self) -> DeadlineError:
+        return DeadlineError(f"the request was not finished within {self.timeout:g} s")
 
     def _log_fields(self) -> dict[str, Any]:
         return {

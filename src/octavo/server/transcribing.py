@@ -101,6 +101,10 @@ class Transcribing(Generation):
         self._failure = self._failure or error
         super().fail(error)
 
+    def _expire(self) -> None:
+        """Half a recording's text would pass for all of it."""
+        self.fail(self._deadline_error)
+
     def _open(self) -> Reading:
         from octavo.speech.decode import decode  # libav takes a while to load, and not every server needs it
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS
 from octavo.executor.torch import ops
 from octavo.executor.torch.sampling import DrawRow, TorchSampler, draw, uniforms
 from octavo.sampling.options import SamplerOptions
@@ -55,7 +56,7 @@ def assert_possible(token, logits, options, seed, output=OUTPUT):
     sampler = reference(options, seed, output)
     adjusted = sampler.adjusted(logits)
     if not np.isfinite(adjusted).any():
-        assert token == -1
+        assert token == (ALL_BANNED if np.isfinite(logits).any() else UNUSABLE_LOGITS)
         return
     if options.temperature < 1e-5:
         assert token == adjusted.argmax()

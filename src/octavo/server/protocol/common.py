@@ -45,7 +45,7 @@ def _check_bias(value: Any) -> Any:
         for token, bias in value.items():
             if not (token.isascii() and token.isdigit() and len(token) <= 10):
                 raise ValueError(f"{token[:40]!r} is not a token id")
-            if type(bias) not in (int, float) or not math.isfinite(bias):
+            if type(bias) not in (int, float) or not abs(bias) < math.inf:  # integers may be too large for a float
                 raise ValueError(f"the bias of token {token} must be a number")
     return value
 
