@@ -121,7 +121,7 @@ OF_THE_SERVER = {*SPELLINGS, *(flag.name for flag in SERVER_FLAGS), "served_mode
 def test_a_flag_without_a_meaning_is_noted_once(name, caplog):
     neutral, note = NOTED[name]
     switch = any(isinstance(value, bool) for value in neutral)
-    flag = as_flag(name) if neutral != (True,) else "--no-" + as_flag(name)[2:]
+    flag = f"--no-{as_flag(name)[2:]}" if neutral[0] is True else as_flag(name)
     registry("m", "--device", "cpu", flag, *([] if switch else ["77"]))
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"{name}=")
