@@ -38,13 +38,13 @@ def tokens_of(outputs):
 
 
 def test_greedy_tokens_are_transformers_s(llm, tiny):
-    prompt = llm.get_tokenizer().encode(TEXT)
+    prompt = llm.model.tokenizer.encode(TEXT)
     expected = reference_tokens(tiny[1], prompt, lambda logits: int(logits.argmax()), 10)
     assert tokens_of(generate(llm, TEXT)) == [expected]
 
 
 def test_a_prompt_means_the_same_in_every_form(llm):
-    ids = llm.get_tokenizer().encode(TEXT)
+    ids = llm.model.tokenizer.encode(TEXT)
     expected = tokens_of(generate(llm, TEXT))
     single = [ids, tuple(ids), np.array(ids), {"prompt": TEXT}, {"prompt_token_ids": ids}]
     for form in single:
@@ -70,7 +70,7 @@ def test_no_prompts_give_no_outputs(llm):
 def test_an_output_has_all_fields(llm):
     (output,) = generate(llm, TEXT, SamplingParams(temperature=0, max_tokens=3, logprobs=0))
     assert output.prompt == TEXT
-    assert output.prompt_token_ids == llm.get_tokenizer().encode(TEXT)
+    assert output.prompt_token_ids == llm.model.tokenizer.encode(TEXT)
     assert (output.prompt_logprobs, output.finished, output.error) == (None, True, None)
     assert output.num_cached_tokens == 0
     times = output.metrics
@@ -78,7 +78,7 @@ def test_an_output_has_all_fields(llm):
     (completion,) = output.outputs
     assert (completion.index, completion.finish_reason, completion.stop_reason) == (0, "length", None)
     assert completion.finished()
-    assert completion.text == llm.get_tokenizer().decode(completion.token_ids)
+    assert completion.text == llm.model.tokenizer.decode(completion.token_ids)
     logprobs = [entry[token].logprob for entry, token in zip(completion.logprobs, completion.token_ids, strict=True)]
     assert completion.cumulative_logprob == pytest.approx(sum(logprobs))
 
@@ -98,7 +98,7 @@ def test_a_repeated_prompt_is_found_in_the_prefix_cache(llm):
 
 def test_generation_ends_with_the_context(make_llm):
     llm = make_llm(max_model_len=32)
-    ids = llm.get_tokenizer().encode(TEXT)
+    ids = llm.model.tokenizer.encode(TEXT)
     for max_tokens in (None, 1000):
         (output,) = generate(llm, ids, SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True))
         assert len(output.outputs[0].token_ids) == 32 - len(ids)
@@ -143,7 +143,7 @@ def test_chat_renders_the_model_s_template(llm):
     messages = [{"role": "user", "content": "Hello"}]
     (output,) = llm.chat(messages, GREEDY, use_tqdm=False)
     assert output.prompt == "<|begin|><user>Hello<|end|><assistant>"
-    assert output.prompt_token_ids == llm.get_tokenizer().encode(output.prompt)
+    assert output.prompt_token_ids == llm.model.tokenizer.encode(output.prompt)
     assert tokens_of([output]) == tokens_of(generate(llm, output.prompt_token_ids))
 
 

@@ -22,10 +22,13 @@ def arguments(function):
 def test_the_package_has_these_names():
     assert octavo.__all__ == [
         "LLM",
+        "AsyncEngineArgs",
         "AsyncLLM",
         "BeamSearchParams",
         "CompletionOutput",
         "ConfigError",
+        "EngineArgs",
+        "LLMEngine",
         "Logprob",
         "MemoryPlanError",
         "ModelLoadError",
@@ -35,6 +38,8 @@ def test_the_package_has_these_names():
         "RequestOutput",
         "RequestOutputKind",
         "SamplingParams",
+        "TextPrompt",
+        "TokensPrompt",
         "UnsupportedError",
         "__version__",
     ]
@@ -64,10 +69,12 @@ LLM = {
 }
 ASYNC_LLM = {
     "__init__": "self, model=None, **options",
-    "generate": "self, prompt, sampling_params=None, request_id=None, *, priority=0",
+    "generate": "self, prompt, sampling_params=None, request_id=None, *, priority=0, lora_request=None",
     "open_stream": "self",
     "abort": "self, request_id",
     "close": "self",
+    "shutdown": "self",
+    "get_tokenizer": "self",
     "get_default_sampling_params": "self",
 }
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from octavo.engine.arg_utils import AsyncEngineArgs, EngineArgs
     from octavo.engine.async_llm import AsyncLLM
+    from octavo.engine.llm_engine import LLMEngine
     from octavo.errors import (
         ConfigError,
         MemoryPlanError,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         RequestError,
         UnsupportedError,
     )
+    from octavo.inputs import TextPrompt, TokensPrompt
     from octavo.llm import LLM
     from octavo.request import CompletionOutput, Logprob, RequestOutput
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -30,6 +33,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "LLM": "octavo.llm",
     "AsyncLLM": "octavo.engine.async_llm",
+    "EngineArgs": "octavo.engine.arg_utils",
+    "AsyncEngineArgs": "octavo.engine.arg_utils",
+    "LLMEngine": "octavo.engine.llm_engine",
+    "AsyncLLMEngine": "octavo.engine.async_llm_engine",
+    "PromptType": "octavo.inputs",
+    "TextPrompt": "octavo.inputs",
+    "TokensPrompt": "octavo.inputs",
     "SamplingParams": "octavo.sampling_params",
     "BeamSearchParams": "octavo.sampling_params",
     "RequestOutput": "octavo.request",
@@ -47,10 +57,13 @@ _HOMES = {
 
 __all__ = [
     "LLM",
+    "AsyncEngineArgs",
     "AsyncLLM",
     "BeamSearchParams",
     "CompletionOutput",
     "ConfigError",
+    "EngineArgs",
+    "LLMEngine",
     "Logprob",
     "MemoryPlanError",
     "ModelLoadError",
@@ -60,6 +73,8 @@ __all__ = [
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "TextPrompt",
+    "TokensPrompt",
     "UnsupportedError",
     "__version__",
 ]

@@ -1,7 +1,7 @@
 """Configuration of an engine, resolved once. Options keep vLLM's names.
 
-Every option that vLLM's users type is known here: it is used, or it has no meaning on this executor and is noted in
-one line, or it asks for what is not there and is refused. An unknown one is refused with the nearest known name.
+Every option that vLLM's users type is known: it is used, or it has no meaning here and is noted in one line, or it asks
+for what is not there and is refused; see `octavo.options`. An unknown one is refused with the nearest known name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from octavo.devices import DEVICES, DTYPES, EXECUTORS, place
+from octavo.environment import read_environment
 from octavo.errors import ConfigError, UnsupportedError
+from octavo.options import NOTED, ON_CPU, REFUSED, asks
 
 logger = logging.getLogger("octavo")
 
@@ -48,8 +50,10 @@ class EngineConfig:
     scheduling_policy: str = "fcfs"
     gpu_memory_utilization: float = 0.9  # share of the free memory (CPU), or of all (CUDA), that an engine may take
     num_gpu_blocks_override: int | None = None  # KV cache blocks, instead of as many as are useful and fit
+    kv_cache_memory_bytes: int | None = None  # the same, in bytes
     seed: int | None = None  # of requests that bring none
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
+    override_generation_config: Mapping[str, Any] | None = None  # over those, by generation_config.json's names
     chat_template: str | None = None  # a file, or the template itself
     max_logprobs: int = 20  # most log-probabilities per position that a request may ask for; -1: no limit
 
@@ -60,7 +64,9 @@ class EngineConfig:
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_gpu_blocks_override"):
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("num_gpu_blocks_override", "kv_cache_memory_bytes"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_logprobs", self.max_logprobs, -1)
         for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
@@ -70,78 +76,40 @@ class EngineConfig:
             raise ConfigError("gpu_memory_utilization", share, "must be above 0 and at most 1")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise ConfigError("seed", self.seed, "must be an integer")
+        override = self.override_generation_config
+        if override is not None and not isinstance(override, Mapping):
+            raise ConfigError("override_generation_config", override, "must be a dict, as {'temperature': 0.5}")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:
-        """A config from vLLM's options. Raises ConfigError or UnsupportedError, naming the option."""
+        """A config from vLLM's options, and from the environment where they leave it open.
+
+        Raises ConfigError or UnsupportedError, naming the option. A value of None is one that was not said.
+        """
+        said = {name: value for name, value in options.items() if value is not None}
+        if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit
+            del said["max_model_len"]
+        for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
+            _choice(name, said.setdefault(name, "auto"), tuple(choices))
+        said |= asdict(place(said["device"], said["executor"], said["dtype"]))
+        on_cpu = said["device"] == "cpu"
+        said = {**read_environment(on_cpu), **said}
         known = {field.name for field in fields(cls)}
-        used: dict[str, Any] = {}
-        for name, value in options.items():
-            if name in known:
-                # vLLM's None is "not said", except where None is a value here too.
-                if value is not None:
-                    used[name] = value
-            elif name in REFUSED:
-                neutral, reason = REFUSED[name]
-                if value not in neutral:
-                    raise UnsupportedError(name, value, reason)
-            elif name in NOTED:
-                neutral, note = NOTED[name]
-                if value not in neutral:
-                    logger.warning("%s=%r: %s", name, value, note)
-            else:
+        noted = NOTED | ON_CPU if on_cpu else NOTED
+        for name, value in said.items():
+            if name not in {*known, *REFUSED, *NOTED}:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
                 raise ConfigError(name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}")
-        for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
-            _choice(name, used.setdefault(name, "auto"), tuple(choices))
-        used |= asdict(place(used["device"], used["executor"], used["dtype"]))
-        return cls(**((CUDA_DEFAULTS if used["device"] == "cuda" else {}) | used))
-
-
-# Options that ask for something that is not there: name -> (values that ask for nothing, what to do instead).
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tensor_parallel_size": ((None, 1), "one device is supported; all its cores are used"),
-    "pipeline_parallel_size": ((None, 1), "one device is supported"),
-    "data_parallel_size": ((None, 1), "one device is supported"),
-    "quantization": ((None, "gguf"), "not supported yet; GGUF files are unpacked to bfloat16 while loading"),
-    "enable_lora": ((None, False), "LoRA adapters are not supported yet"),
-    "lora_modules": ((None, [], {}), "LoRA adapters are not supported yet"),
-    "speculative_config": ((None, {}), "speculative decoding is not supported yet"),
-    "speculative_model": ((None,), "speculative decoding is not supported yet"),
-    "runner": ((None, "auto", "generate"), "only generation of text, and of text from speech, is supported yet"),
-    "kv_cache_dtype": ((None, "auto"), "the KV cache has the type of the model; say auto"),
-    "skip_tokenizer_init": ((None, False), "a tokenizer is always loaded"),
-    "load_format": ((None, "auto", "safetensors", "gguf", "mmap"), "safetensors and GGUF are supported"),
-    "limit_mm_per_prompt": ((None, {}, {"audio": 1}, "audio=1"), "prompts are texts, or one audio for Whisper"),
-    "hf_overrides": ((None, {}), "change config.json instead"),
-    "rope_scaling": ((None, {}), "change rope_scaling in config.json instead"),
-    "enable_prompt_embeds": ((None, False), "prompts are text or token ids"),
-    "logits_processors": ((None, []), "not supported"),
-    "tokenizer_revision": ((None,), "write it as tokenizer='ORG/NAME@REVISION'"),
-}
-
-# Options that mean nothing on this executor: name -> (values not worth a word, what is said at start).
-NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "trust_remote_code": (
-        (None, False),
-        "no code of a model is ever run; its architecture must be known here",
-    ),
-    "swap_space": ((None, 0, 4), "nothing is swapped: a preempted request is computed again"),
-    "cpu_offload_gb": ((None, 0), "the weights are in the CPU's memory already"),
-    "disable_log_stats": ((None, True, False), "no statistics are logged here"),
-    "disable_log_requests": ((None, True, False), "requests are not logged here"),
-    "disable_async_output_proc": ((None, False, True), "there is no such processor"),
-    "disable_custom_all_reduce": ((None, False, True), "there is one device"),
-    "worker_cls": ((None, "auto"), "there are no worker processes"),
-    "distributed_executor_backend": ((None, "mp", "uni"), "there are no worker processes"),
-    "tokenizer_mode": ((None, "auto"), "there is one kind of tokenizer"),
-    "use_v2_block_manager": ((None, True, False), "there is one block manager"),
-    "num_scheduler_steps": ((None, 1), "steps are scheduled one by one"),
-    "max_seq_len_to_capture": ((None, 8192), "there are no graphs to capture"),
-    "chunked_prefill_size": ((None,), "use max_num_batched_tokens"),
-    "compilation_config": ((None, 0, {}), "nothing is compiled at run time"),
-    "hf_token": ((None,), "set HF_TOKEN instead"),
-}
+            if name in noted:
+                neutral, note = noted[name]
+                if asks(value, neutral):
+                    logger.warning("%s=%r: %s", name, value, note)
+            elif name in REFUSED:
+                neutral, reason = REFUSED[name]
+                if asks(value, neutral):
+                    raise UnsupportedError(name, value, reason)
+        used = {name: value for name, value in said.items() if name in known}
+        return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used))
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

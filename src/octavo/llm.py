@@ -13,13 +13,15 @@ from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt, read_prompt, split_prompts
 from octavo.engine.loading import load
 from octavo.errors import PromptError, RequestError, UnsupportedError
+from octavo.lora.request import refuse_lora
 from octavo.request import CompletionOutput, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import ChatTemplate
-from octavo.text.tokenizer import Tokenizer
+from octavo.text.hf_tokenizer import HFTokenizer
 
 if TYPE_CHECKING:
+    from octavo.engine.arg_utils import EngineArgs
     from octavo.speech.reading import Reading
 
 
@@ -42,8 +44,12 @@ class LLM:
         self._ids = itertools.count()
         self._streams: dict[str, deque[RequestOutput]] = {}
 
-    def get_tokenizer(self) -> Tokenizer:
-        return self.model.tokenizer
+    @classmethod
+    def from_engine_args(cls, engine_args: EngineArgs) -> LLM:
+        return cls(**vars(engine_args))
+
+    def get_tokenizer(self) -> HFTokenizer:
+        return self.model.hf_tokenizer()
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What `generate` uses without parameters: generation_config.json's, over the neutral ones."""
@@ -67,7 +73,7 @@ class LLM:
         Raises ParameterError or PromptError for bad arguments. Of a list, only the requests that can't be carried out
         fail: their outputs have `error` set and the finish reason "error". A single prompt raises that error.
         """
-        _refuse_lora(lora_request)
+        refuse_lora(lora_request)
         if prompts is None:
             prompts = prompt_token_ids
         elif prompt_token_ids is not None:
@@ -99,7 +105,7 @@ class LLM:
 
         Raises ChatTemplateError if the model has no template and `chat_template` gives none, or if it fails.
         """
-        _refuse_lora(lora_request)
+        refuse_lora(lora_request)
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
         prompts = [
             self.chat_prompt(
@@ -272,11 +278,6 @@ class LLM:
             for request_id in order:
                 self.engine.abort(request_id)
         return [outputs[request_id] for request_id in order]
-
-
-def _refuse_lora(lora_request: None) -> None:
-    if lora_request is not None:
-        raise UnsupportedError("lora_request", lora_request, "LoRA adapters are not supported yet")
 
 
 def _failed(request_id: str, prompt: Any, error: RequestError) -> RequestOutput:

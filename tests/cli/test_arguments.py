@@ -15,7 +15,8 @@ from octavo.cli.options import (
     spell_flags,
 )
 from octavo.cli.parser import Parser
-from octavo.config import NOTED, REFUSED, EngineConfig
+from octavo.config import EngineConfig
+from octavo.options import NOTED, REFUSED
 
 MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "rnu": "no such command: rnu; did you mean run?",
@@ -143,7 +144,7 @@ def test_flags_without_a_meaning_are_noted_in_one_line_each(tiny, capsys):
     flags = ["--swap-space", "8", "--trust-remote-code", "--enforce-eager", "--device", "cpu", "-tp", "1"]
     assert main(["run", tiny, "hi", "--max-tokens", "1", *flags]) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("octavo: ")]
-    assert len(notes) == 2
+    assert len(notes) == 3
     assert any(note.startswith("octavo: --swap-space 8: ") for note in notes)
     assert any(note.startswith("octavo: --trust-remote-code: ") for note in notes)
 

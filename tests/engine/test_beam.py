@@ -112,7 +112,7 @@ def test_text_of_a_beam_leaves_out_what_ended_it(llm):
     assert stopped
     for beam in stopped:
         assert beam.stop_reason == beam.token_ids[-1]
-        assert beam.text == llm.get_tokenizer().decode(beam.token_ids[:-1])
+        assert beam.text == llm.model.tokenizer.decode(beam.token_ids[:-1])
 
 
 @pytest.mark.parametrize(

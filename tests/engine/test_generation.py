@@ -27,7 +27,7 @@ def complete(llm):
 
 @pytest.fixture
 def prompt_ids(llm):
-    return llm.get_tokenizer().encode(TEXT)
+    return llm.model.tokenizer.encode(TEXT)
 
 
 def chosen(completion):
@@ -40,7 +40,7 @@ def chosen(completion):
 @pytest.mark.parametrize("include", [False, True])
 def test_a_stop_string_that_crosses_tokens_cuts_the_text_exactly(llm, complete, include):
     (whole,) = complete()
-    pieces = [llm.get_tokenizer().token(token) for token in whole.token_ids]
+    pieces = [llm.model.tokenizer.token(token) for token in whole.token_ids]
     place = next(i for i in range(6, 20) if len(pieces[i]) > 1 and pieces[i + 1].isascii() and pieces[i].isascii())
     stop = pieces[place][-1] + pieces[place + 1][:1]
     (cut,) = complete(stop=["never seen", stop], include_stop_str_in_output=include)
@@ -63,7 +63,7 @@ def test_a_stop_token_ends_the_text_and_is_shown_on_demand(llm, complete, includ
     assert (cut.finish_reason, cut.stop_reason) == ("stop", token)
     assert cut.token_ids == whole.token_ids[:end]
     shown = end if include else end - 1
-    assert cut.text == llm.get_tokenizer().decode(whole.token_ids[:shown])
+    assert cut.text == llm.model.tokenizer.decode(whole.token_ids[:shown])
 
 
 def test_the_end_token_ends_the_text_unless_ignored(complete):
@@ -105,11 +105,11 @@ def test_without_detokenization_there_are_only_tokens(complete):
 
 
 def test_a_character_of_several_tokens_is_whole(llm, complete):
-    ids = llm.get_tokenizer().encode("日")
+    ids = llm.model.tokenizer.encode("日")
     assert len(ids) == 3
     forced = {"allowed_token_ids": ids, "bad_words": []}
     outputs = complete(**forced, max_tokens=40)
-    assert outputs[0].text == llm.get_tokenizer().decode(outputs[0].token_ids)
+    assert outputs[0].text == llm.model.tokenizer.decode(outputs[0].token_ids)
 
 
 # Log-probabilities
@@ -120,7 +120,7 @@ def test_logprobs_are_transformers_s(tiny, llm, complete, prompt_ids, count):
     (output,) = complete(logprobs=count)
     expected = log_softmax_rows(tiny[1], prompt_ids + output.token_ids)[len(prompt_ids) - 1 : -1]
     for entry, token, row in zip(output.logprobs, output.token_ids, expected, strict=True):
-        assert_entry(entry, token, row, count, llm.get_tokenizer())
+        assert_entry(entry, token, row, count, llm.model.tokenizer)
     assert output.cumulative_logprob == pytest.approx(sum(e.logprob for e in chosen(output)))
 
 
@@ -132,7 +132,7 @@ def test_prompt_logprobs_are_transformers_s(tiny, llm, prompt_ids, count):
     first, *others = output.prompt_logprobs
     assert first is None
     for entry, token, row in zip(others, prompt_ids[1:], expected[:-1], strict=True):
-        assert_entry(entry, token, row, count, llm.get_tokenizer())
+        assert_entry(entry, token, row, count, llm.model.tokenizer)
 
 
 def log_softmax_rows(model, tokens):
@@ -174,7 +174,7 @@ def test_only_allowed_tokens_are_chosen(complete):
 
 
 def test_a_bad_word_never_appears(llm, complete):
-    encode = llm.get_tokenizer().encode
+    encode = llm.model.tokenizer.encode
     (those,), (a, b) = encode(" those"), encode("Q7")
     assert those in complete(max_tokens=60)[0].token_ids
     assert those not in complete(max_tokens=60, bad_words=["those"])[0].token_ids

@@ -8,7 +8,7 @@ from checkpoints import SIZES, save_checkpoint, save_tokenizer
 from octavo import LLM
 from octavo.config import EngineConfig
 from octavo.engine import backend, memory
-from octavo.errors import MemoryPlanError
+from octavo.errors import ConfigError, MemoryPlanError
 from octavo.executor.native.lowering import lower
 from octavo.models import load_declaration
 
@@ -124,3 +124,11 @@ def test_a_container_s_limit_counts_and_its_page_cache_is_free(cgroup):
 def test_a_control_group_that_can_t_be_read_is_no_limit(cgroup):
     cgroup(memory__max=100 * MIB, memory__current="?", memory__stat="")
     assert memory.free_memory() > 100 * MIB
+
+
+def test_a_cache_may_be_sized_in_bytes():
+    block = plan(1 << 40).kv_bytes_per_block
+    assert plan(1 << 40, kv_cache_memory_bytes=9 * block + 1).num_blocks == 9
+    assert plan(1 << 40, kv_cache_memory_bytes=9 * block, num_gpu_blocks_override=7).num_blocks == 7
+    with pytest.raises(ConfigError, match=f"kv_cache_memory_bytes=1000: a block of 32 tokens takes {block} bytes"):
+        plan(1 << 40, kv_cache_memory_bytes=1000)

@@ -37,13 +37,13 @@ SPANS = [
 @pytest.fixture(scope="module")
 def text_tokens(real_model, inaugural_text):
     llm = LLM(str(real_model), max_model_len=64, max_num_seqs=1)
-    return llm.get_tokenizer().encode(inaugural_text)
+    return llm.model.tokenizer.encode(inaugural_text)
 
 
 @pytest.fixture(scope="module")
 def prompts(real_model, text_tokens):
     llm = LLM(str(real_model), max_model_len=64, max_num_seqs=1)
-    questions = [llm.get_tokenizer().encode(question) for question in QUESTIONS]
+    questions = [llm.model.tokenizer.encode(question) for question in QUESTIONS]
     return questions + [text_tokens[begin:end] for begin, end in SPANS]
 
 

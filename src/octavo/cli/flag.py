@@ -22,11 +22,14 @@ class Flag(NamedTuple):
 
 
 def count(text: str) -> int:
-    """A number of tokens: 4096, or 4k (thousands), or 4K (1024s), as vLLM reads them."""
-    match = re.fullmatch(r"(\d+)([kKmM]?)", text)
+    """A number of tokens or bytes: 4096, or 4k (thousands), or 4K (1024s), as vLLM reads them."""
+    match = re.fullmatch(r"(\d+)([kKmMgG]?)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be a number, as 4096, 4k (4000) or 4K (4096), got {text!r}")
-    return int(match[1]) * {"": 1, "k": 1000, "K": 1 << 10, "m": 1_000_000, "M": 1 << 20}[match[2]]
+    return (
+        int(match[1])
+        * {"": 1, "k": 1000, "K": 1 << 10, "m": 1_000_000, "M": 1 << 20, "g": 10**9, "G": 1 << 30}[match[2]]
+    )
 
 
 def literal(text: str) -> Any:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from octavo.cli.flag import Flag, as_flag, count, literal
-from octavo.cli.parser import Parser, UsageError
+from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS
-from octavo.config import NOTED, REFUSED
+from octavo.options import NOTED, REFUSED
 
 MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
 
@@ -37,6 +37,7 @@ MODEL_FLAGS = (
         "WHERE",
         "sampling defaults: auto (the model's), vllm (none), or a directory",
     ),
+    Flag("override_generation_config", literal, "JSON", 'sampling defaults over those, as {"temperature": 0.5}'),
 )
 ENGINE_FLAGS = (
     Flag("device", str, "DEVICE", "auto, cpu or cuda; auto takes a GPU where PyTorch and Triton are there for it"),
@@ -54,6 +55,7 @@ ENGINE_FLAGS = (
     ),
     Flag("enforce_eager", None, None, "on a GPU, capture no CUDA graphs"),
     Flag("num_gpu_blocks_override", int, "N", "KV cache blocks, instead of as many as are useful and fit"),
+    Flag("kv_cache_memory_bytes", count, "N", "the same in bytes, as 4G"),
     Flag("enable_prefix_caching", None, None, "keep the KV cache of prompts' beginnings"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
     Flag("scheduling_policy", str, "NAME", "fcfs or priority"),
@@ -76,7 +78,9 @@ SAMPLING_FLAGS = (
 ALIASES = {"tensor_parallel_size": "-tp", "pipeline_parallel_size": "-pp", "quantization": "-q"}
 
 
-def add_flags(parser: Parser, title: str, flags: Sequence[Flag], without: Collection[str] = ()) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag], without: Collection[str] = ()
+) -> None:
     group = parser.add_argument_group(title)
     for flag in flags:
         if flag.name in without:
@@ -89,20 +93,23 @@ def add_flags(parser: Parser, title: str, flags: Sequence[Flag], without: Collec
             group.add_argument(name, action=action, type=flag.convert, metavar=flag.metavar, help=flag.help)
 
 
-def add_engine_flags(parser: Parser, without: Collection[str] = ()) -> None:
+def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
     """All options of the engine; those that mean nothing here, or are refused, are hidden from the list."""
     add_flags(parser, "model", MODEL_FLAGS)
     add_flags(parser, "engine", ENGINE_FLAGS, without)
+    hidden = parser.add_argument_group()  # which checks no metavar: of hundreds that would take a while
     for name, (neutral, _) in {**REFUSED, **NOTED}.items():
+        if as_flag(name) in parser._option_string_actions:  # the command has a flag of that name
+            continue
         names = [as_flag(name), *([ALIASES[name]] if name in ALIASES else [])]
         if any(isinstance(value, bool) for value in neutral):
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction, help=argparse.SUPPRESS)
+            hidden.add_argument(*names, action=argparse.BooleanOptionalAction, help=argparse.SUPPRESS)
         else:
             arguments = "+" if [] in neutral else None
-            parser.add_argument(*names, dest=name, type=literal, nargs=arguments, help=argparse.SUPPRESS)
+            hidden.add_argument(*names, dest=name, type=literal, nargs=arguments, help=argparse.SUPPRESS)
     parser.epilog = (
-        "Other flags of vLLM are known too: those without a meaning here are noted in one line, those that "
-        f"ask for what is not there are refused: {', '.join(map(as_flag, sorted({**REFUSED, **NOTED})))}."
+        "All other flags of vLLM's engine are known too: those without a meaning here are noted in one line, those "
+        "that ask for what is not there are refused. docs/api.md has the list."
     )
 
 

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Flags and other arguments in any order. Raises UsageError."""
-        args, rest = self.parse_known_intermixed_args([_with_dashes(arg) for arg in argv])
+        args, rest = self.parse_known_intermixed_args([with_dashes(arg) for arg in argv])
         for word in rest:
             name = word.partition("=")[0]
             if name.startswith("-"):
@@ -58,7 +58,7 @@ class _Help(argparse.HelpFormatter):
         return textwrap.fill(text, width, break_on_hyphens=False)  # flags stay whole
 
 
-def _with_dashes(arg: str) -> str:
+def with_dashes(arg: str) -> str:
     """--max_model_len is --max-model-len, as for vLLM. Prompts, which have spaces, stay as they are."""
     name, equals, value = arg.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") and " " not in name else arg

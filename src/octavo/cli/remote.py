@@ -8,7 +8,7 @@ import re
 
 from octavo.cli.options import ENGINE_FLAGS, MODEL_FLAGS
 from octavo.cli.parser import Parser, UsageError
-from octavo.config import NOTED, REFUSED
+from octavo.options import NOTED, REFUSED
 
 
 def add_server_flags(parser: Parser, required: bool = False) -> None:

@@ -24,8 +24,9 @@ from octavo.cli.options import (
 )
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
-from octavo.config import NOTED, REFUSED
+from octavo.environment import read_server_environment
 from octavo.errors import ConfigError, UnsupportedError
+from octavo.options import NOTED, REFUSED, asks
 from octavo.server.options import ModelSpec, ServerConfig
 
 DESCRIPTION = (
@@ -65,20 +66,19 @@ def _parser(prog: str) -> Parser:
     named = "what requests call the model; the first name is its id"
     group.add_argument("--served-model-name", nargs="+", metavar="NAME", help=named)
     add_flags(parser, "server", SERVER_FLAGS)
-    add_engine_flags(parser)
+    for name, (ours, _) in SPELLINGS.items():
+        convert = _flag(ours).convert
+        if convert is None:
+            parser.add_argument(as_flag(name), action="store_true", help=argparse.SUPPRESS)
+        else:
+            parser.add_argument(as_flag(name), type=convert, help=argparse.SUPPRESS)
+    add_engine_flags(parser)  # without those that the server has
     toggle = argparse.BooleanOptionalAction
     for name, (neutral, _) in {**SERVER_REFUSED, **SERVER_NOTED}.items():
         if any(isinstance(value, bool) for value in neutral):
             parser.add_argument(as_flag(name), action=toggle, help=argparse.SUPPRESS)
         else:
             parser.add_argument(as_flag(name), type=literal, help=argparse.SUPPRESS)
-    for name, (ours, _) in SPELLINGS.items():
-        if name in NOTED:  # the engine's table has it already
-            continue
-        if _flag(ours).convert is None:
-            parser.add_argument(as_flag(name), action="store_true", help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(as_flag(name), type=str, help=argparse.SUPPRESS)
     return parser
 
 
@@ -97,7 +97,8 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
     elif hasattr(args, "model"):
         raise UsageError(f"models were given as arguments and with --model {args.model}")
     _check_known(args)
-    common = {name: value for name, value in engine_options(args).items() if name not in ("model", *SPELLINGS)}
+    others = {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)}
+    common = {name: value for name, value in engine_options(args).items() if name not in others}
     if entries:
         if given:
             raise UsageError("models were given on the command line and in --config")
@@ -111,7 +112,7 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
 
 
 def _server_config(args: argparse.Namespace) -> ServerConfig:
-    options = options_of(args, SERVER_FLAGS)
+    options = {**read_server_environment(), **options_of(args, SERVER_FLAGS)}
     for name, (ours, is_opposite) in SPELLINGS.items():
         if hasattr(args, name):
             value = getattr(args, name)
@@ -123,10 +124,10 @@ def _server_config(args: argparse.Namespace) -> ServerConfig:
 def _check_known(args: argparse.Namespace) -> None:
     """Refuses and notes flags of vLLM's server. Raises UnsupportedError."""
     for name, (neutral, reason) in SERVER_REFUSED.items():
-        if getattr(args, name, None) not in neutral:
+        if asks(getattr(args, name, None), neutral):
             raise UnsupportedError(name, getattr(args, name), reason)
     for name, (neutral, note) in SERVER_NOTED.items():
-        if getattr(args, name, None) not in neutral:
+        if asks(getattr(args, name, None), neutral):
             logger.warning("%s: %s", as_flag(name), note)
 
 
@@ -161,6 +162,8 @@ def _converted(flag: Flag, value: Any, file: str) -> Any:
     if flag.convert is None:
         if not isinstance(value, bool):
             raise ConfigError("config", file, f"{flag.name} must be true or false")
+        return value
+    if isinstance(value, dict):
         return value
     if isinstance(value, list) and not flag.repeat:
         return tuple(value)

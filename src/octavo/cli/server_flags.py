@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from octavo.cli.flag import Flag, count, names
+from octavo.options import Options
 
 SERVER_FLAGS = (
     Flag("host", str, "HOST", "address to listen on (127.0.0.1); 0.0.0.0 for all"),
@@ -49,34 +48,32 @@ SPELLINGS = {
     "disable_log_requests": ("log_requests", True),
     "disable_log_stats": ("log_stats", True),
     "disable_fastapi_docs": ("enable_docs", True),
+    "disable_uvicorn_access_log": ("log_requests", True),
     "uvicorn_log_level": ("log_level", False),
+    "max_num_queued_reqs": ("max_queued_requests", False),
+    "max_num_queued_tokens": ("max_queued_tokens", False),
 }
 
 # Flags of vLLM's server that ask for what is not there: name -> (values that ask for nothing, what is said).
-SERVER_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "enable_auto_tool_choice": ((None, False), "tools are not supported yet"),
+SERVER_REFUSED: Options = {
+    "enable_auto_tool_choice": ((False,), "tools are not supported yet"),
     "tool_call_parser": ((None,), "tools are not supported yet"),
-    "tool_parser_plugin": ((None, ""), "code of others is never run"),
-    "reasoning_parser": ((None, ""), "reasoning is not taken apart yet"),
-    "enable_reasoning": ((None, False), "reasoning is not taken apart yet"),
-    "middleware": ((None, []), "code of others is never run; put a proxy in front"),
-    "return_tokens_as_token_ids": ((None, False), "not supported yet"),
-    "enable_prompt_adapter": ((None, False), "prompt adapters are not supported"),
-    "enable_ssl_refresh": ((None, False), "certificates are read once; start the server again"),
-    "engine_use_ray": ((None, False), "one machine is supported"),
-    "headless": ((None, False), "there is one process, which answers HTTP"),
+    "tool_parser_plugin": (("",), "code of others is never run"),
+    "enable_reasoning": ((False,), "reasoning is not taken apart yet"),
+    "middleware": (([],), "code of others is never run; put a proxy in front"),
+    "return_tokens_as_token_ids": ((False,), "not supported yet"),
+    "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),
+    "engine_use_ray": ((False,), "one machine is supported"),
+    "headless": ((False,), "there is one process, which answers HTTP"),
 }
 # Flags that mean nothing here: name -> (values not worth a word, what is said at start).
-SERVER_NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "api_server_count": ((None, 1), "one process answers HTTP"),
-    "chat_template_content_format": ((None, "auto", "string"), "templates get contents as text"),
-    "disable_frontend_multiprocessing": ((None, True, False), "there is one process"),
-    "disable_uvicorn_access_log": ((None, True, False), "say --no-log-requests"),
-    "enable_force_include_usage": ((None, False), "ask with stream_options.include_usage"),
-    "enable_prompt_tokens_details": ((None, True, False), "they are always told"),
-    "enable_request_id_headers": ((None, True, False), "every answer has an x-request-id"),
-    "enable_server_load_tracking": ((None, True, False), "/load always tells"),
-    "guided_decoding_backend": ((None, "auto"), "structured output is not supported yet"),
+SERVER_NOTED: Options = {
+    "api_server_count": ((1,), "one process answers HTTP"),
+    "chat_template_content_format": (("auto", "string"), "templates get contents as text"),
+    "disable_frontend_multiprocessing": ((False,), "there is one process"),
+    "enable_force_include_usage": ((False,), "ask with stream_options.include_usage"),
+    "enable_prompt_tokens_details": ((False,), "they are always told"),
+    "enable_request_id_headers": ((False,), "every answer has an x-request-id"),
+    "enable_server_load_tracking": ((False,), "/load always tells"),
     "max_log_len": ((None,), "prompts are never logged"),
-    "model_impl": ((None, "auto"), "there is one implementation"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from octavo.config import EngineConfig
@@ -14,8 +14,13 @@ from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt, read_prompt
 from octavo.engine.loading import LoadedModel, load
 from octavo.engine.stream import Mailbox, OutputStream
+from octavo.lora.request import refuse_lora
 from octavo.request import RequestOutput
 from octavo.sampling_params import SamplingParams
+from octavo.text.hf_tokenizer import HFTokenizer
+
+if TYPE_CHECKING:
+    from octavo.engine.arg_utils import EngineArgs
 
 
 class AsyncLLM:
@@ -34,6 +39,10 @@ class AsyncLLM:
         llm._set_up(load(config, report))
         return llm
 
+    @classmethod
+    def from_engine_args(cls, engine_args: EngineArgs) -> AsyncLLM:
+        return cls(**vars(engine_args))
+
     def _set_up(self, model: LoadedModel) -> None:
         self.model = model
         self.driver = Driver(lambda: Engine(model))
@@ -47,6 +56,9 @@ class AsyncLLM:
             mailbox = self._mailboxes[loop] = Mailbox(loop)
         return OutputStream(self.driver, mailbox)
 
+    def get_tokenizer(self) -> HFTokenizer:
+        return self.model.hf_tokenizer()
+
     def get_default_sampling_params(self) -> SamplingParams:
         return default_sampling_params(self.model)
 
@@ -57,6 +69,7 @@ class AsyncLLM:
         request_id: str | None = None,
         *,
         priority: int = 0,
+        lora_request: None = None,
     ) -> AsyncIterator[RequestOutput]:
         """Yields outputs of one request until one is `finished`; how much they hold, `output_kind` says.
 
@@ -64,6 +77,7 @@ class AsyncLLM:
         EngineFailedError if the engine fails. Leaving the iterator early aborts the request. Outputs that wait for a
         reader who is slower than the model are merged, and SlowReaderError ends what grows beyond that.
         """
+        refuse_lora(lora_request)
         params = sampling_params or self.get_default_sampling_params()
         checked = prompt
         if not isinstance(prompt, Prompt):
@@ -84,6 +98,10 @@ class AsyncLLM:
     def close(self) -> None:
         """Aborts what runs and ends the thread. Calling it again does nothing."""
         self.driver.close()
+
+    def shutdown(self) -> None:
+        """vLLM's name of `close`."""
+        self.close()
 
     async def __aenter__(self) -> AsyncLLM:
         return self

@@ -22,6 +22,7 @@ from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.speech.model import SpeechModel
 from octavo.text.chat_template import ChatTemplate
+from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
@@ -50,6 +51,9 @@ class LoadedModel:
     def max_model_len(self) -> int:
         return self.plan.max_model_len
 
+    def hf_tokenizer(self) -> HFTokenizer:
+        return HFTokenizer(self.tokenizer, self.chat_template, self.name, self.max_model_len)
+
 
 def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: None) -> LoadedModel:
     """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError. `report` is told what it does.
@@ -71,6 +75,8 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         graph, encoder = model.build(), model.build_encoder()
         if config.task in SPEECH_TASKS and encoder is None:
             raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
+        if config.task == "generate" and encoder is not None:
+            raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
@@ -101,7 +107,7 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
-    defaults = _generation_config(config, path)
+    defaults = {**_generation_config(config, path), **(config.override_generation_config or {})}
     speech = None if encoder is None else SpeechModel.of(text, model.vocab_size, {**checkpoint.config, **defaults})
     if config.task in ("translation", "translate") and speech is not None and not speech.tokens.is_multilingual:
         raise ConfigError("task", config.task, "this model knows only English; load one without .en in its name")

@@ -98,7 +98,7 @@ def plan_memory(
     blocks_of_source = -(-encoder.positions // config.block_size)
     blocks_of_one = -(-length // config.block_size) + blocks_of_source
     affordable = (plan.usable - plan.weights - plan.workspace) // plan.kv_bytes_per_block
-    wanted = config.num_gpu_blocks_override or blocks_of_one * config.max_num_seqs
+    wanted = _blocks_asked_for(config, plan) or blocks_of_one * config.max_num_seqs
     enough = blocks_of_one
     if not config.max_model_len:
         enough = min(blocks_of_one, blocks_of_source + -(-2048 // config.block_size))
@@ -107,9 +107,19 @@ def plan_memory(
     num_blocks = min(wanted, affordable)
     if num_blocks <= blocks_of_source:
         reason = f"a source takes {blocks_of_source} blocks, and a whole request up to {blocks_of_one}; give that many"
-        raise ConfigError("num_gpu_blocks_override", num_blocks, reason)
+        option = "kv_cache_memory_bytes" if config.num_gpu_blocks_override is None else "num_gpu_blocks_override"
+        raise ConfigError(option, getattr(config, option), reason)
     longest = (num_blocks - blocks_of_source) * config.block_size
     return replace(plan, num_blocks=num_blocks, max_model_len=min(length, longest))
+
+
+def _blocks_asked_for(config: EngineConfig, plan: MemoryPlan) -> int | None:
+    if config.num_gpu_blocks_override is not None or config.kv_cache_memory_bytes is None:
+        return config.num_gpu_blocks_override
+    if config.kv_cache_memory_bytes < plan.kv_bytes_per_block:
+        reason = f"a block of {plan.block_size} tokens takes {plan.kv_bytes_per_block} bytes; give that many or more"
+        raise ConfigError("kv_cache_memory_bytes", config.kv_cache_memory_bytes, reason)
+    return config.kv_cache_memory_bytes // plan.kv_bytes_per_block
 
 
 def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:

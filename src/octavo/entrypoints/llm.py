@@ -1,0 +1,5 @@
+"""`LLM`, where vLLM has it."""
+
+from octavo.llm import LLM
+
+__all__ = ["LLM"]

@@ -1,0 +1,74 @@
+"""What vLLM's environment variables mean here. Octavo's own are read where they are used."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from typing import Any
+
+from octavo.errors import ConfigError, UnsupportedError
+
+logger = logging.getLogger("octavo")
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+# What these ask for is so anyway: nobody is told about usage, and bits do not depend on the batch.
+_SO_ANYWAY = {"VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "VLLM_BATCH_INVARIANT"}
+_USED = {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"} | {
+    "VLLM_USE_MODELSCOPE"
+}
+
+
+def read_environment(on_cpu: bool) -> dict[str, Any]:
+    """Options of the engine. Notes the variables without a meaning, once in a process.
+
+    Raises ConfigError, naming the variable.
+    """
+    _note_the_others()
+    space = _number("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
+    return {"kv_cache_memory_bytes": int(space * 2**30)} if on_cpu and space else {}
+
+
+def read_server_environment() -> dict[str, Any]:
+    """Options of the server. Raises ConfigError, naming the variable."""
+    found: dict[str, Any] = {}
+    if level := log_level():
+        found["log_level"] = level
+    if seconds := _number("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")):
+        found["keep_alive_timeout"] = seconds
+    return found
+
+
+def refuse_modelscope() -> None:
+    """Raises UnsupportedError if models are to come from ModelScope's hub."""
+    said = os.environ.get("VLLM_USE_MODELSCOPE", "")
+    if said.strip().lower() in ("1", "true"):
+        raise UnsupportedError("VLLM_USE_MODELSCOPE", said, "models come from the Hugging Face Hub, or HF_ENDPOINT's")
+
+
+def log_level() -> str | None:
+    """VLLM_LOGGING_LEVEL in lower case, None where it is not set."""
+    said = os.environ.get("VLLM_LOGGING_LEVEL")
+    if said and said.lower() not in LEVELS:
+        raise ConfigError("VLLM_LOGGING_LEVEL", said, f"must be one of {', '.join(LEVELS)}")
+    return said.lower() if said else None
+
+
+def _number(name: str, said: str | None) -> float:
+    """A finite number, at least 0, which is also what an unset or empty variable is."""
+    try:
+        value = float(said or 0)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 2**30:
+        raise ConfigError(name, said, "must be a number from 0 to 2**30")
+    return value
+
+
+@cache
+def _note_the_others() -> None:
+    if (level := log_level()) and logger.level == logging.NOTSET:
+        logger.setLevel(level.upper())
+    names = sorted(name for name in os.environ if name.startswith("VLLM_") and name not in _USED | _SO_ANYWAY)
+    if names:
+        logger.warning("variables that mean nothing here are set: %s", ", ".join(names))

@@ -1,0 +1,5 @@
+"""What comes back, where vLLM has it."""
+
+from octavo.request import CompletionOutput, RequestOutput
+
+__all__ = ["CompletionOutput", "RequestOutput"]
