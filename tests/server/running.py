@@ -90,10 +90,15 @@ def exchange(server, data, half_close=False):
         connection.sendall(data)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-        received = b""
-        with contextlib.suppress(ConnectionResetError):
-            while piece := connection.recv(1 << 16):
-                received += piece
+        return read_answer(connection)
+
+
+def read_answer(connection):
+    """(status, headers, body) of what comes until the server closes the connection; the status is 0 if nothing does."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 16):
+            received += piece
     if not received:
         return 0, {}, b""
     head, _, body = received.partition(b"\r\n\r\n")

@@ -378,8 +378,14 @@ def part(name, content, filename=None, *headers):
     return "\r\n".join(["--edge", disposition, *headers, "", ""]).encode() + content + b"\r\n"
 
 
+def named(parameters):
+    """The part of a file, whose name is in `parameters` of its disposition."""
+    return part("file", QUIET).replace(b'name="file"', f'name="file"; {parameters}'.encode())
+
+
 END = b"--edge--\r\n"
 FILE = part("file", QUIET, "a.wav")
+TWICE = part("file", QUIET + bytes(100_000), "a.wav", 'Content-Disposition: form-data; name="file"')
 BODIES = {
     "nothing": (b"", 400, None),
     "only an end": (END, 400, None),
@@ -389,6 +395,11 @@ BODIES = {
     "no file": (part("model", SPEECH.encode()) + END, 400, "file"),
     "two files": (FILE + FILE + END, 400, "file"),
     "a file that is text": (part("file", QUIET) + END, 400, "file"),
+    "a file that is text, and long": (part("file", QUIET + bytes(100_000)) + END, 400, "file"),
+    "a file whose name is encoded": (named("filename*=UTF-8''%e2%82%ac%20rates.wav") + END, 200, None),
+    "a file whose name is encoded in pieces": (named("filename*0*=UTF-8''%e2; filename*1=a.wav") + END, 200, None),
+    "a file with both kinds of name": (named("filename=\"a.wav\"; filename*=UTF-8''b.wav") + END, 200, None),
+    "a file with two dispositions": (TWICE + END, 400, None),
     "a text that is a file": (FILE + part("model", b"a", "a.txt") + END, 400, "model"),
     "a file of no bytes": (part("file", b"", "a.wav") + END, 400, "file"),
     "a part without a name": (b"--edge\r\nContent-Disposition: form-data\r\n\r\nx\r\n" + END, 400, None),
