@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Field
 
 from octavo.engine.loading import LoadedModel
 from octavo.errors import ChatTemplateError
@@ -43,12 +43,8 @@ class TextPart(RequestModel):
     }
 
 
-def _kind(content: Any) -> str:
-    return "list" if isinstance(content, list) else "str"
-
-
 Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
-Content = Annotated[Annotated[str, Tag("str")] | Annotated[Parts, Tag("list")], Discriminator(_kind)]
+Content = str | Parts
 
 
 class Message(RequestModel):

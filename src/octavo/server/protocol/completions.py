@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PlainValidator
+from pydantic import Field
 
 from octavo.engine.loading import LoadedModel
 from octavo.request import LogprobsAtPosition
@@ -14,33 +14,14 @@ from octavo.server.errors import HttpError
 from octavo.server.protocol.common import MAX_INT, REFUSED_BY_BOTH, Neutral, SamplingFields, TokenIds
 
 DEFAULT_MAX_TOKENS = 16
-Prompts = str | list[str] | TokenIds | list[TokenIds]
-
-
-def _check_prompt(value: Any) -> Any:
-    """Says in one line what is wrong, instead of once for each kind of prompt and each entry."""
-    if isinstance(value, str):
-        return value
-    wanted = "must be a string, a list of strings, a list of token ids, or a list of those"
-    if not isinstance(value, list) or not value:
-        raise ValueError(wanted)
-    if isinstance(value[0], list):
-        items = [token for item in value if isinstance(item, list) for token in item]
-        good = all(isinstance(item, list) for item in value) and all(type(token) is int for token in items)
-    else:
-        kind, items = type(value[0]), value
-        good = kind in (str, int) and all(type(item) is kind for item in value)
-    if not good:
-        raise ValueError(wanted)
-    if bad := next((item for item in items if type(item) is int and not 0 <= item <= MAX_INT), None):
-        raise ValueError(f"token ids are 0..{MAX_INT}, got {str(bad)[:40]}")
-    return value
+Prompts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
+ManyTokenIds = Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
 
 
 class CompletionRequest(SamplingFields):
     """Text to continue."""
 
-    prompt: Annotated[Prompts, PlainValidator(_check_prompt, json_schema_input_type=Prompts)]
+    prompt: str | Prompts | Annotated[TokenIds, Field(min_length=1)] | ManyTokenIds
     echo: bool | None = Field(None, description="put the prompt before its completion")
     logprobs: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
     add_special_tokens: bool | None = None
