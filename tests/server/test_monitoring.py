@@ -68,7 +68,7 @@ PINNED = {
 def test_the_page_of_serving_has_every_flag():
     page = (DOCS / "serving.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `--([\w-]+)", page, re.MULTILINE))
-    assert listed == {"config", "served-model-name", *(flag.name.replace("_", "-") for flag in SERVER_FLAGS)}
+    assert listed == {"config", "served-model-name", "alias", "tags", *(flag.name.replace("_", "-") for flag in SERVER_FLAGS)}
 
 
 def test_metrics_have_these_names_and_types(http):

@@ -55,6 +55,7 @@ class ServedModel:
     def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig):
         self.config = config
         self.names, self.implied_names = served_names(spec, config.model or DEFAULT_MODEL)
+        self.tags = spec.tags
         self.created = int(time.time())
         self.phase = "waiting"
         self.llm: AsyncLLM | None = None
