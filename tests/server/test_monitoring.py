@@ -1,18 +1,21 @@
 """What monitors read: probes, metrics and the log."""
 
 import json
+import logging
 import re
 import shlex
 import subprocess
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from octavo.cli.server_flags import SERVER_FLAGS
+from octavo.engine.driver import EngineStats
+from octavo.server.logs import StatsLine
 
-from .running import exchange
+from .running import exchange, until
 
 DOCS = Path(__file__).parents[2] / "docs"
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "ignore_eos": True}
@@ -226,18 +229,27 @@ def test_each_request_is_one_line_with_its_id(start, tiny_model):
     assert not any("/health" in line["message"] for line in lines)
 
 
-def test_statistics_are_logged_while_busy_and_not_while_idle(start, tiny_model):
+def test_statistics_are_logged_while_busy_and_not_while_idle(caplog):
+    idle = EngineStats(output_tokens=7)
+    stats = [EngineStats(), EngineStats(running=1, output_tokens=5), idle, idle]
+    model = SimpleNamespace(id="tiny", stats=iter(stats).__next__)
+    line = StatsLine(SimpleNamespace(models=[model]))
+    with caplog.at_level(logging.INFO, "octavo.server"):
+        for _ in stats[1:]:
+            line.write()
+    assert [record.fields["running"] for record in caplog.records] == [1, 0]
+    assert all(record.fields["generation_tokens_per_s"] > 0 for record in caplog.records)
+
+
+def test_a_busy_server_logs_its_statistics(start, tiny_model):
     server = start(tiny_model)
-    body = {**HELLO, "max_tokens": 6000}
     with server.client() as client:
-        end = time.monotonic() + 30
-        while "generation_tokens_per_s" not in server.read_log():
-            client.post("/v1/chat/completions", json=body)
-            assert time.monotonic() < end
-    time.sleep(6)
-    before = server.read_log()
-    time.sleep(6)
-    assert server.read_log() == before
+
+        def is_logged():
+            client.post("/v1/chat/completions", json={**HELLO, "max_tokens": 6000})
+            return "generation_tokens_per_s" in server.read_log()
+
+        until(is_logged)
 
 
 def test_docs_describe_every_endpoint_and_fetch_nothing(http):

@@ -108,7 +108,7 @@ class Tokenizer:
     @cached_property
     def _surroundings(self) -> tuple[list[int], list[int]]:
         bare, whole = self.encode("a", add_special_tokens=False), self.encode("a")
-        begin = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        begin = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         return whole[:begin], whole[begin + len(bare) :]
 
     def decode(
