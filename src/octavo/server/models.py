@@ -59,8 +59,8 @@ class ServedModel:
         self.created = int(time.time())
         self.phase = "waiting"
         self.llm: AsyncLLM | None = None
-        self.queue = Queue(server.max_queued_requests, server.max_queued_tokens)
-        self.metrics = ModelMetrics()
+        self.queue: Queue = Queue(server.max_queued_requests, server.max_queued_tokens)
+        self.metrics: ModelMetrics = ModelMetrics()
         self._encoder: ChatEncoder | None = None
 
     @property
