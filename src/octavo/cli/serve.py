@@ -109,7 +109,7 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
         chosen = [tuple(getattr(args, name, ())) for name in NAMES]
         for name, value in zip(NAMES, chosen, strict=True):
             if value and len(given) > 1:
-                raise UsageError(f"{as_flag(name)} is of one model; name several in --config FILE, under models")
+                raise UsageError(f"{as_flag(name)} names one model; name several in --config FILE, under models")
         known, aliases, tags = chosen
         specs = [
             ModelSpec(options={**common, "model": model}, names=known, aliases=aliases, tags=tags)
