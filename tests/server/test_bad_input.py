@@ -5,7 +5,7 @@ import json
 import pytest
 
 from .conftest import MODEL
-from .running import exchange, post
+from .running import exchange, post, read_answer
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 4}
 TEXT = {"model": MODEL, "prompt": "Hello", "temperature": 0, "max_tokens": 4}
@@ -48,6 +48,10 @@ SAMPLING = {
     "priority": ["a", 1.5, HUGE],
     "cache_salt": [5, "", "s" * 513],
     "request_id": [5, "r" * 513],
+    "return_token_ids": [1, "true"],
+    "return_tokens_as_token_ids": [1, "true"],
+    "logprob_token_ids": [[5]],
+    "thinking_token_budget": [5],
     "model": [5, "unknown", "m" * 513, ["a"]],
     "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}, 5],
     "guided_json": [{}],
@@ -80,7 +84,7 @@ FIELDS = {
         ],
         "max_completion_tokens": [0, -1, "a", 3],
         "logprobs": [1, "true"],
-        "top_logprobs": [1, -1, "a"],
+        "top_logprobs": [1, -1, -2, "a"],
         "tools": [[{"type": "function", "function": {"name": "f"}}]],
         "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
         "functions": [[{"name": "f"}]],
@@ -93,7 +97,8 @@ FIELDS = {
         "continue_final_message": [1],
         "documents": [5, [5]],
         "metadata": [{"a": 1}, 5],
-        "echo": [True],
+        "echo": [1, "true"],
+        "add_special_tokens": [1],
         "web_search_options": [{}],
     },
     "/v1/completions": {
@@ -115,7 +120,7 @@ FIELDS = {
             {},
             [[[1]]],
         ],
-        "logprobs": [-1, "a", 1000, True],
+        "logprobs": [-1, -2, "a", 1000, True],
         "echo": [1, "a"],
         "suffix": ["after"],
         "add_special_tokens": [1],
@@ -349,6 +354,29 @@ def test_what_is_hardly_http_gets_an_error_in_our_shape(server, http, data, stat
     assert headers["content-type"] == "application/json"
     assert headers["x-request-id"]
     assert http.get("/readyz").status_code == 200
+
+
+CHUNKED = b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n", b"f" * 19 + b"\r\n", b"1\r\n{xx"])
+def test_a_broken_chunk_is_answered_although_its_request_has_begun(server, http, chunk):
+    with server.connect() as connection:
+        connection.sendall(CHUNKED + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")  # the endpoint waits for the body
+        connection.sendall(chunk)
+        status, headers, body = read_answer(connection)
+    assert status == 400
+    check_shape(body)
+    assert headers["content-type"] == "application/json"
+    assert headers["connection"] == "close"
+    assert "Traceback" not in server.read_log()
+
+
+def test_what_follows_a_request_and_is_no_http_is_not_taken_for_its_answer(server):
+    body = json.dumps({**TEXT, "max_tokens": 200, "ignore_eos": True}).encode()
+    first = post("/v1/completions", body).replace(b"Connection: close\r\n", b"")
+    assert exchange(server, first + b"hello\r\n\r\n") == (0, {}, b"")
 
 
 def test_a_body_of_very_many_tiny_chunks_is_read(server):

@@ -230,6 +230,8 @@ MISTAKES = {
     ("a", "--model", "b"): "two models were given",
     ("a", "b", "--model", "c"): "models were given as arguments and with --model",
     ("a", "b", "--served-model-name", "c"): "--served-model-name names one model",
+    ("a", "b", "--alias", "c"): "--alias names one model",
+    ("a", "b", "--tags", "c"): "--tags names one model",
     ("a", "--prot", "5"): "did you mean --port",
     ("a", "--ssl-keyfile", "k"): "ssl_certfile",
 }

@@ -1,18 +1,21 @@
 """What monitors read: probes, metrics and the log."""
 
 import json
+import logging
 import re
 import shlex
 import subprocess
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from octavo.cli.server_flags import SERVER_FLAGS
+from octavo.engine.driver import EngineStats
+from octavo.server.logs import StatsLine
 
-from .running import exchange
+from .running import exchange, until
 
 DOCS = Path(__file__).parents[2] / "docs"
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "ignore_eos": True}
@@ -33,7 +36,12 @@ PINNED = {
     "vllm:num_requests_waiting": "gauge",
     "vllm:kv_cache_usage_perc": "gauge",
     "vllm:gpu_cache_usage_perc": "gauge",
+    "vllm:num_requests_waiting_by_reason": "gauge",
+    "vllm:engine_sleep_state": "gauge",
+    "vllm:cache_config_info": "gauge",
     "vllm:prompt_tokens": "counter",
+    "vllm:prompt_tokens_cached": "counter",
+    "vllm:prompt_tokens_by_source": "counter",
     "vllm:generation_tokens": "counter",
     "vllm:prefix_cache_queries": "counter",
     "vllm:prefix_cache_hits": "counter",
@@ -51,7 +59,10 @@ PINNED = {
     "vllm:request_prefill_time_seconds": "histogram",
     "vllm:request_decode_time_seconds": "histogram",
     "vllm:request_prompt_tokens": "histogram",
+    "vllm:request_prefill_kv_computed_tokens": "histogram",
     "vllm:request_generation_tokens": "histogram",
+    "vllm:request_max_num_generation_tokens": "histogram",
+    "vllm:iteration_tokens_total": "histogram",
     "vllm:request_params_max_tokens": "histogram",
     "vllm:request_params_n": "histogram",
     "octavo:model_ready": "gauge",
@@ -62,25 +73,32 @@ PINNED = {
     "octavo:requests_failed": "counter",
     "octavo:requests_refused": "counter",
     "octavo:http_requests": "counter",
+    "http_requests": "counter",
 }
 
 
 def test_the_page_of_serving_has_every_flag():
     page = (DOCS / "serving.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `--([\w-]+)", page, re.MULTILINE))
-    assert listed == {"config", "served-model-name", *(flag.name.replace("_", "-") for flag in SERVER_FLAGS)}
+    assert listed == {
+        "config",
+        "served-model-name",
+        "alias",
+        "tags",
+        *(flag.name.replace("_", "-") for flag in SERVER_FLAGS),
+    }
 
 
 def test_metrics_have_these_names_and_types(http):
     found = families(http.get("/metrics").text)
-    ours = {name: family.type for name, family in found.items() if ":" in name}
+    ours = {name: family.type for name, family in found.items() if not name.startswith(("process_", "python_"))}
     assert ours == PINNED
     assert "process_resident_memory_bytes" in found
 
 
 def test_the_page_of_metrics_lists_them_all_with_their_types():
     page = (DOCS / "metrics.md").read_text(encoding="utf-8")
-    listed = dict(re.findall(r"^\| `((?:vllm|octavo):\w+)` \| (\w+) \|", page, re.MULTILINE))
+    listed = dict(re.findall(r"^\| `([\w:]+)` \| (gauge|counter|histogram) \|", page, re.MULTILINE))
     assert listed == {name + "_total" * (kind == "counter"): kind for name, kind in PINNED.items()}
 
 
@@ -99,11 +117,46 @@ def test_a_request_is_counted_once_everywhere(http, stream):
     assert rise("vllm:prompt_tokens_total") > 0
     assert rise("vllm:inter_token_latency_seconds_count") == 7
     for name, family in after.items():
-        if family.type == "histogram" and "token_latency" not in name and "time_per_output" not in name:
+        several = ("token_latency", "time_per_output", "iteration_tokens")
+        if family.type == "histogram" and not any(part in name for part in several):
             assert rise(f"{name}_count") == 1, name
+    assert rise("vllm:iteration_tokens_total_count") == 8  # a step for each token, the prompt's with the first
+    assert rise("vllm:request_max_num_generation_tokens_sum") == 8
     path = "/v1/chat/completions"
+    assert rise("http_requests_total", method="POST", handler=path, status="2xx") == 1
     assert rise("octavo:http_requests_total", method="POST", path=path, status="200") == 1
     assert value(after, "vllm:num_requests_running") == value(after, "vllm:num_requests_waiting") == 0
+
+
+def test_prompt_tokens_are_told_by_whether_the_prefix_cache_had_them(http):
+    body = {"messages": [{"role": "user", "content": "count " * 100}], "max_tokens": 1, "cache_salt": "monitoring"}
+    rises = []
+    for _ in range(2):
+        before = families(http.get("/metrics").text)
+        usage = http.post("/v1/chat/completions", json=body).json()["usage"]
+        after = families(http.get("/metrics").text)
+        names = {
+            "all": ("vllm:prompt_tokens_total", {}),
+            "cached": ("vllm:prompt_tokens_cached_total", {}),
+            "computed": ("vllm:prompt_tokens_by_source_total", {"source": "local_compute"}),
+            "hits": ("vllm:prompt_tokens_by_source_total", {"source": "local_cache_hit"}),
+            "prefill": ("vllm:request_prefill_kv_computed_tokens_sum", {}),
+            "steps": ("vllm:iteration_tokens_total_sum", {}),
+        }
+        rise = {key: value(after, name, **by) - value(before, name, **by) for key, (name, by) in names.items()}
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        assert rise["all"] == usage["prompt_tokens"]
+        assert rise["cached"] == rise["hits"] == cached
+        assert rise["computed"] == rise["prefill"] == rise["steps"] == usage["prompt_tokens"] - cached
+        rises.append(rise["cached"])
+    assert rises[0] == 0 < rises[1]
+
+
+def test_the_cache_s_configuration_is_labels_of_a_one(http):
+    (sample,) = families(http.get("/metrics").text)["vllm:cache_config_info"].samples
+    assert sample.value == 1
+    assert int(sample.labels["num_gpu_blocks"]) * int(sample.labels["block_size"]) >= 2048
+    assert sample.labels["enable_prefix_caching"] == "True"
 
 
 def test_labels_name_the_model_and_nothing_that_clients_choose(http):
@@ -176,18 +229,27 @@ def test_each_request_is_one_line_with_its_id(start, tiny_model):
     assert not any("/health" in line["message"] for line in lines)
 
 
-def test_statistics_are_logged_while_busy_and_not_while_idle(start, tiny_model):
+def test_statistics_are_logged_while_busy_and_not_while_idle(caplog):
+    idle = EngineStats(output_tokens=7)
+    stats = [EngineStats(), EngineStats(running=1, output_tokens=5), idle, idle]
+    model = SimpleNamespace(id="tiny", stats=iter(stats).__next__)
+    line = StatsLine(SimpleNamespace(models=[model]))
+    with caplog.at_level(logging.INFO, "octavo.server"):
+        for _ in stats[1:]:
+            line.write()
+    assert [record.fields["running"] for record in caplog.records] == [1, 0]
+    assert all(record.fields["generation_tokens_per_s"] > 0 for record in caplog.records)
+
+
+def test_a_busy_server_logs_its_statistics(start, tiny_model):
     server = start(tiny_model)
-    body = {**HELLO, "max_tokens": 6000}
     with server.client() as client:
-        end = time.monotonic() + 30
-        while "generation_tokens_per_s" not in server.read_log():
-            client.post("/v1/chat/completions", json=body)
-            assert time.monotonic() < end
-    time.sleep(6)
-    before = server.read_log()
-    time.sleep(6)
-    assert server.read_log() == before
+
+        def is_logged():
+            client.post("/v1/chat/completions", json={**HELLO, "max_tokens": 6000})
+            return "generation_tokens_per_s" in server.read_log()
+
+        until(is_logged)
 
 
 def test_docs_describe_every_endpoint_and_fetch_nothing(http):

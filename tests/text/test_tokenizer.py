@@ -28,6 +28,14 @@ def reference(folder: Path) -> Any:
     return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
 
 
+def test_tokens_are_spelled_as_the_vocabulary_spells_them(smollm_dir: Path, smollm: Tokenizer) -> None:
+    expected = reference(smollm_dir)
+    for text in NASTY:
+        ids = smollm.encode(text)
+        assert [smollm.spelling(i) for i in ids] == expected.convert_ids_to_tokens(ids)
+    assert smollm.spelling(smollm.vocab_size) == ""
+
+
 def test_smollm_encodes_and_decodes_as_transformers(smollm_dir: Path, smollm: Tokenizer) -> None:
     expected = reference(smollm_dir)
     for text in NASTY:

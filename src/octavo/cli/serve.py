@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from octavo.cli.flag import Flag, as_flag, literal
+from octavo.cli.flag import Flag, as_flag, literal, names
 from octavo.cli.options import (
     ENGINE_FLAGS,
     MODEL_FLAGS,
@@ -34,6 +34,7 @@ DESCRIPTION = (
     "and /readyz says how far that is. Requests say in `model` which one they mean."
 )
 Options = dict[str, Any]
+NAMES = ("served_model_name", "alias", "tags")  # of one model
 logger = logging.getLogger("octavo")
 
 
@@ -65,6 +66,8 @@ def _parser(prog: str) -> Parser:
     group.add_argument("--config", metavar="FILE", help="flags in YAML; `models` there has options for each model")
     named = "what requests call the model; the first name is its id"
     group.add_argument("--served-model-name", nargs="+", metavar="NAME", help=named)
+    group.add_argument("--alias", type=names, metavar="LIST", help="further names that lead to the model")
+    group.add_argument("--tags", type=names, metavar="LIST", help="what the list of models says of it; nothing else")
     add_flags(parser, "server", SERVER_FLAGS)
     for name, (ours, _) in SPELLINGS.items():
         convert = _flag(ours).convert
@@ -104,10 +107,15 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
             raise UsageError("models were given on the command line and in --config")
         specs = [_spec_of(entry, common, args.config) for entry in entries]
     else:
-        chosen = tuple(getattr(args, "served_model_name", ()))
-        if chosen and len(given) > 1:
-            raise UsageError("--served-model-name names one model; name several in --config FILE, under models")
-        specs = [ModelSpec(options={**common, "model": model}, names=chosen) for model in given or [None]]
+        chosen = [tuple(getattr(args, name, ())) for name in NAMES]
+        for name, value in zip(NAMES, chosen, strict=True):
+            if value and len(given) > 1:
+                raise UsageError(f"{as_flag(name)} names one model; name several in --config FILE, under models")
+        known, aliases, tags = chosen
+        specs = [
+            ModelSpec(options={**common, "model": model}, names=known, aliases=aliases, tags=tags)
+            for model in given or [None]
+        ]
     return _server_config(args), specs
 
 
@@ -145,13 +153,13 @@ def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
     if not isinstance(entries, list):
         raise ConfigError("config", file, "models must be a list")
     tables = {flag.name: flag for flag in (*SERVER_FLAGS, *MODEL_FLAGS, *ENGINE_FLAGS)}
-    others = {"served_model_name", *SPELLINGS, *SERVER_REFUSED, *SERVER_NOTED, *REFUSED, *NOTED}
+    others = {*NAMES, *SPELLINGS, *SERVER_REFUSED, *SERVER_NOTED, *REFUSED, *NOTED}
     for key, value in options.items():
         name = str(key).replace("-", "_")
         if name not in tables and name not in others:
             raise ConfigError("config", file, _unknown(str(key), {*tables, *others, "models"}))
-        if name == "served_model_name" and isinstance(value, str):
-            value = [value]
+        if name in NAMES:
+            value = _names(value, name, file)
         if not hasattr(args, name):
             setattr(args, name, _converted(tables[name], value, file) if name in tables else value)
     return entries
@@ -181,15 +189,15 @@ def _spec_of(entry: Any, common: Mapping[str, Any], file: str) -> ModelSpec:
     if not isinstance(entry, dict):
         raise ConfigError("config", file, "an entry of models must be a model or a list of options")
     options = {str(key).replace("-", "_"): value for key, value in entry.items()}
-    names, aliases = (_names(options.pop(key, []), key, file) for key in ("served_model_name", "aliases"))
-    return ModelSpec(options={**common, **options}, names=names, aliases=aliases)
+    known, aliases, tags = (_names(options.pop(key, []), key, file) for key in ("served_model_name", "aliases", "tags"))
+    return ModelSpec(options={**common, **options}, names=known, aliases=aliases, tags=tags)
 
 
 def _names(value: Any, key: str, file: str) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
         raise ConfigError("config", file, f"{key} must be a name or a list of names")
-    return tuple(names)
+    return tuple(given)
 
 
 def _unknown(name: str, known: set[str]) -> str:

@@ -61,7 +61,7 @@ SERVER_REFUSED: Options = {
     "tool_parser_plugin": (("",), "code of others is never run"),
     "enable_reasoning": ((False,), "reasoning is not taken apart yet"),
     "middleware": (([],), "code of others is never run; put a proxy in front"),
-    "return_tokens_as_token_ids": ((False,), "not supported yet"),
+    "return_tokens_as_token_ids": ((False,), "requests say it, in a field of that name"),
     "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),
     "engine_use_ray": ((False,), "one machine is supported"),
     "headless": ((False,), "there is one process, which answers HTTP"),
@@ -75,5 +75,6 @@ SERVER_NOTED: Options = {
     "enable_prompt_tokens_details": ((False,), "they are always told"),
     "enable_request_id_headers": ((False,), "every answer has an x-request-id"),
     "enable_server_load_tracking": ((False,), "/load always tells"),
+    "enable_tokenizer_info_endpoint": ((False,), "/tokenizer_info is always there"),
     "max_log_len": ((None,), "prompts are never logged"),
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt
@@ -35,6 +35,7 @@ class EngineStats:
     prefix_queries: int = 0  # tokens looked up in the prefix cache
     prefix_hits: int = 0
     preemptions: int = 0
+    steps: Mapping[int, int] = field(default_factory=dict)  # how many had so many tokens
 
 
 class Driver:
@@ -114,6 +115,7 @@ class Driver:
             prefix_queries=past.prefix_queries + scheduler.num_prefix_queries,
             prefix_hits=past.prefix_hits + scheduler.num_prefix_hits,
             preemptions=past.preemptions + scheduler.num_preemptions,
+            steps=Counter(past.steps) + Counter(dict(scheduler.steps)),  # a copy: the engine's thread goes on counting
         )
 
     def _post(self, message: Callable[[], None]) -> None:

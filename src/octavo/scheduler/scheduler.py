@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count as counter
 
@@ -94,6 +95,7 @@ class Scheduler:
         self.num_prompt_tokens = 0  # prompt tokens computed, again after a preemption
         self.num_output_tokens = 0  # tokens that steps made
         self.num_preemptions = 0
+        self.steps: Counter[int] = Counter()  # how many had so many tokens
         self._live: dict[str, Request] = {}
         self._rank: dict[Request, tuple[int, int]] = {}
         self._waiting: list[Request] = []  # both by rank
@@ -137,6 +139,7 @@ class Scheduler:
 
     def commit(self, plan: StepPlan) -> None:
         """Notes that the step has been run. To be called before sampled tokens are appended."""
+        self.steps[plan.num_tokens] += 1
         for chunk in plan.chunks:
             if not chunk.sequence.finished:
                 self.blocks.commit(chunk.sequence, chunk.count, chunk.request.scope)

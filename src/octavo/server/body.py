@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from octavo.server.complaints import complaint
 from octavo.server.errors import ClientGoneError, HttpError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def validated(fields: dict[str, Any], model: type[T]) -> T:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise _first(error) from None
+        raise complaint(error) from None
 
 
 def parse_json(raw: bytes) -> Any:
@@ -141,23 +142,3 @@ async def receive(request: Request, seconds: float, least_rate: float = math.inf
 def _too_large(limit: int) -> HttpError:
     reason = f"the body is larger than {limit} bytes (--max-body-bytes)"
     return HttpError(reason, status=413, code="body_too_large", headers={"connection": "close"})
-
-
-def _first(error: ValidationError) -> HttpError:
-    """The first of pydantic's complaints, in one line."""
-    found = error.errors(include_url=False)[0]
-    path = []
-    for part in found["loc"]:
-        if not isinstance(part, int) and (not part.isidentifier() or part in ("str", "int", "float", "bool", "dict")):
-            break  # from here on it names members of a union
-        if part != "list":
-            path.append(str(part))
-    if "name" in found.get("ctx", {}):
-        path.append(found["ctx"]["name"])
-        return HttpError(f"{'.'.join(path)} {found['ctx']['reason']}", ".".join(path), code=found["type"])
-    where = ".".join(path) or None
-    reason, code = found["msg"], "invalid_type" if found["type"].endswith("_type") else "invalid_value"
-    if found["type"] == "missing":
-        reason, code = "this field is required", "missing_field"
-    reason = reason.removeprefix("Value error, ")
-    return HttpError(f"{where}: {reason}" if where else reason, where, code=code)

@@ -122,11 +122,21 @@ class Connection(HttpToolsProtocol):
         self._refused = True
         self._stop(self._header_timer)
         body = encoded(error)
-        if self.cycle is None or self.cycle.response_complete:
+        if self._may_answer():
             fields = f"x-request-id: {uuid.uuid4().hex}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
             head = STATUS_LINE[error.status] + b"content-type: application/json\r\n" + fields.encode()
             self.transport.write(head + body)
+            if self.cycle is not None:  # the endpoint has no client any more
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether what is written now is the answer to what is being read, and not to a request before that."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return True
+        return cycle.more_body and not cycle.response_started and not self.pipeline
 
     @staticmethod
     def _stop(timer: TimerHandle | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.message import Message
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from python_multipart.exceptions import FormParserError
@@ -138,20 +139,27 @@ class Form:
         self._value += data[start:end]
 
     def _end_header(self) -> None:
-        self._headers[self._header.lower()] = self._value
+        name = self._header.lower()
+        if name in self._headers:
+            raise _invalid(f"a part has two headers {name.decode(errors='replace')[:80]!r}")
+        self._headers[name] = self._value
         self._header = self._value = b""
 
     def _begin_data(self) -> None:
-        kind, options = parse_options_header(self._headers.get(b"content-disposition"))
+        disposition = self._headers.get(b"content-disposition", b"")
+        kind, options = parse_options_header(disposition)
         if kind != b"form-data" or b"name" not in options:
             raise _invalid("a part has no 'Content-Disposition: form-data; name=…'")
         if self._headers.get(b"content-transfer-encoding", b"binary").lower() not in (b"binary", b"8bit", b"7bit"):
             raise _invalid("a part has a Content-Transfer-Encoding; send it as it is")
         self._name = name = options[b"name"].decode(errors="replace")[:80]
         self._text = bytearray()
-        self._is_file = b"filename" in options
+        self._is_file = _has_file_name(disposition)
         if self._is_file and name != FILE:
             raise HttpError(f"{name}: must be text; the only file is 'file'", name, code="invalid_type")
+        if name == FILE and not self._is_file:
+            reason = "file: must be a file, with a file name, as curl -F file=@NAME sends it; it was sent as text"
+            raise HttpError(reason, FILE, code="invalid_type")
         if self._is_file and self._upload is not None:
             raise _repeated(FILE)
         if self._is_file:
@@ -170,9 +178,6 @@ class Form:
     def _end_part(self) -> None:
         if self._is_file:
             return
-        if self._name == FILE:
-            reason = "file: must be a file, with a file name, as curl -F file=@NAME sends it; it was sent as text"
-            raise HttpError(reason, FILE, code="invalid_type")
         try:
             self._texts.append((self._name, self._text.decode()))
         except UnicodeDecodeError:
@@ -180,6 +185,13 @@ class Form:
 
     def _end(self) -> None:
         self._has_ended = True
+
+
+def _has_file_name(disposition: bytes) -> bool:
+    """Whether it names a file, in whatever spelling: `filename`, `filename*` or, in pieces, `filename*0*`."""
+    message = Message()
+    message["content-disposition"] = disposition.decode("latin-1")
+    return message.get_filename() is not None
 
 
 def _invalid(reason: str) -> HttpError:

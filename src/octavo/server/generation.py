@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -67,6 +68,7 @@ class Generation:
         self._places: dict[str, int] = {}  # of prompts, by the engine's name of the request
         self._waiting: set[int] = set()  # prompts without a token yet
         self._last_token: dict[int, float] = {}
+        self._lengths: Counter[tuple[int, int]] = Counter()  # of completions, by prompt and index
         self._asked_tokens, self._priority = asked_tokens, priority or 0
         self._asked_timeout = _asked_timeout(request)
         self._is_late = False
@@ -191,6 +193,8 @@ class Generation:
         metrics, now = self.model.metrics, time.monotonic()
         count = sum(len(completion.token_ids) for completion in output.outputs)
         self.num_output_tokens[place] += count
+        for completion in output.outputs:
+            self._lengths[place, completion.index] += len(completion.token_ids)
         if place in self._waiting and (count or output.finished):
             self._waiting.discard(place)
             self.model.queue.start(len(self.prompts[place].token_ids))
@@ -204,11 +208,12 @@ class Generation:
     def _note_finished(self, place: int, output: RequestOutput) -> None:
         metrics, times = self.model.metrics, output.metrics
         assert times is not None
-        num_prompt, num_output = len(self.prompts[place].token_ids), self.num_output_tokens[place]
-        mean = metrics.observe_finished(times, num_prompt, num_output, num_output // len(output.outputs))
+        num_prompt, num_cached = len(self.prompts[place].token_ids), output.num_cached_tokens or 0
+        lengths = [self._lengths[place, completion.index] for completion in output.outputs]
+        mean = metrics.observe_finished(times, num_prompt, num_cached, lengths)
         if mean is not None and self.params.output_kind is RequestOutputKind.FINAL_ONLY:
             # Of an answer in one piece only the mean time between its tokens is known.
-            metrics.observe("between_tokens", mean, num_output // len(output.outputs) - 1)
+            metrics.observe("between_tokens", mean, sum(lengths) // len(lengths) - 1)
         for completion in output.outputs:
             metrics.finished[completion.finish_reason or "stop"] += 1
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,19 @@ from octavo.request import RequestMetrics
 if TYPE_CHECKING:
     from octavo.server.models import ModelRegistry, ServedModel
 
-_SECONDS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)
-_FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
+_SECONDS = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+_FIRST = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0),
+    *(80.0, 160.0, 640.0, 2560.0),
+)
 _BETWEEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 _TOKENS = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
 _FEW = (1.0, 2.0, 5.0, 10.0, 20.0)
+_STEP = (1.0, *(float(2**power) for power in range(3, 15)))
+ONLY = "0"  # vLLM counts its engines; here a model has one
 
 
 class Histogram:
@@ -30,10 +38,13 @@ class Histogram:
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
-    def __init__(self, bounds: tuple[float, ...]):
+    def __init__(self, bounds: tuple[float, ...], values: Mapping[int, int] | None = None):
+        """`values` are seen already, each so many times."""
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+        for value, times in (values or {}).items():
+            self.observe(value, times)
 
     def observe(self, value: float, times: int = 1) -> None:
         self._counts[bisect_left(self._bounds, value)] += times
@@ -57,7 +68,9 @@ HISTOGRAMS = (
     ("prefill", "vllm:request_prefill_time_seconds", _SECONDS, "From the first step to the first token."),
     ("decode", "vllm:request_decode_time_seconds", _SECONDS, "From the first token to the last."),
     ("prompt_tokens", "vllm:request_prompt_tokens", _TOKENS, "Tokens of a request's prompt."),
+    ("computed", "vllm:request_prefill_kv_computed_tokens", _TOKENS, "Those that the prefix cache did not have."),
     ("output_tokens", "vllm:request_generation_tokens", _TOKENS, "Tokens of a request's answer."),
+    ("longest", "vllm:request_max_num_generation_tokens", _TOKENS, "Tokens of the longest of its completions."),
     ("asked_tokens", "vllm:request_params_max_tokens", _TOKENS, "max_tokens of requests that say it."),
     ("asked_n", "vllm:request_params_n", _FEW, "n of requests."),
 )
@@ -67,13 +80,42 @@ ENGINE: tuple[tuple[str, str, Callable[[EngineStats], float], str], ...] = (
     ("vllm:num_requests_waiting", "gauge", lambda stats: stats.waiting, "Requests that wait for a seat."),
     ("vllm:kv_cache_usage_perc", "gauge", lambda stats: stats.block_usage, "Share of KV blocks in use; 1 is all."),
     ("vllm:gpu_cache_usage_perc", "gauge", lambda stats: stats.block_usage, "The same, under its older name."),
-    ("vllm:prompt_tokens", "counter", lambda stats: stats.prompt_tokens, "Prompt tokens computed."),
+    ("vllm:prompt_tokens", "counter", lambda stats: stats.prefix_queries, "Tokens of prompts that have begun."),
+    ("vllm:prompt_tokens_cached", "counter", lambda stats: stats.prefix_hits, "Those that the prefix cache had."),
     ("vllm:generation_tokens", "counter", lambda stats: stats.output_tokens, "Tokens generated."),
     ("vllm:prefix_cache_queries", "counter", lambda stats: stats.prefix_queries, "Tokens looked up in the cache."),
     ("vllm:prefix_cache_hits", "counter", lambda stats: stats.prefix_hits, "Those that the prefix cache had."),
     ("vllm:gpu_prefix_cache_queries", "counter", lambda stats: stats.prefix_queries, "The older name of those."),
     ("vllm:gpu_prefix_cache_hits", "counter", lambda stats: stats.prefix_hits, "The older name of those."),
     ("vllm:num_preemptions", "counter", lambda stats: stats.preemptions, "Requests that lost their blocks."),
+)
+# The same, with a label and its values.
+BY_LABEL: tuple[tuple[str, str, str, Callable[[EngineStats], dict[str, int]], str], ...] = (
+    (
+        "vllm:num_requests_waiting_by_reason",
+        "gauge",
+        "reason",
+        lambda stats: {"capacity": stats.waiting, "deferred": 0},
+        "Requests that wait for a seat, and for anything else.",
+    ),
+    (
+        "vllm:prompt_tokens_by_source",
+        "counter",
+        "source",
+        lambda stats: {
+            "local_compute": stats.prefix_queries - stats.prefix_hits,
+            "local_cache_hit": stats.prefix_hits,
+            "external_kv_transfer": 0,
+        },
+        "Tokens of prompts that have begun, by where their keys and values came from.",
+    ),
+    (
+        "vllm:engine_sleep_state",
+        "gauge",
+        "sleep_state",
+        lambda stats: {"awake": 1, "weights_offloaded": 0, "discard_all": 0},
+        "1 for the state of the engine, which never sleeps.",
+    ),
 )
 
 
@@ -92,11 +134,15 @@ class ModelMetrics:
     def observe(self, name: str, value: float, times: int = 1) -> None:
         self.histograms[name].observe(value, times)
 
-    def observe_finished(self, times: RequestMetrics, num_prompt: int, num_output: int, length: int) -> float | None:
-        """Notes a request that has ended; `length` is that of one completion. Returns its mean time between tokens."""
+    def observe_finished(
+        self, times: RequestMetrics, num_prompt: int, num_cached: int, lengths: Sequence[int]
+    ) -> float | None:
+        """Notes a request that has ended, with the lengths of its completions. Returns its mean time between tokens."""
         assert times.finished_time is not None
         self.observe("prompt_tokens", num_prompt)
-        self.observe("output_tokens", num_output)
+        self.observe("computed", num_prompt - num_cached)
+        self.observe("output_tokens", sum(lengths))
+        self.observe("longest", max(lengths))
         self.observe("whole", times.finished_time - times.arrival_time)
         if times.first_scheduled_time is None or times.first_token_time is None:
             return None
@@ -105,6 +151,7 @@ class ModelMetrics:
         self.observe("inference", times.finished_time - times.first_scheduled_time)
         self.observe("prefill", times.first_token_time - times.first_scheduled_time)
         self.observe("decode", times.finished_time - times.first_token_time)
+        length = sum(lengths) // len(lengths)
         if length < 2:
             return None
         per_token = (times.finished_time - times.first_token_time) / (length - 1)
@@ -126,51 +173,92 @@ class Collector:
         self._models, self._http = models, http
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
         models = list(self._models)
         stats = [(model.id, model.stats()) for model in models]
-        for name, kind, value, text in ENGINE:
-            family = (GaugeMetricFamily if kind == "gauge" else CounterMetricFamily)(name, text, labels=["model_name"])
-            for model_id, numbers in stats:
-                family.add_metric([model_id], value(numbers))
-            yield family
+        for name, kind, of_stats, text in ENGINE:
+            yield _family(kind, name, text, [((model_id,), of_stats(numbers)) for model_id, numbers in stats])
+        for name, kind, label, by_value, text in BY_LABEL:
+            entries = [((model_id, key), v) for model_id, numbers in stats for key, v in by_value(numbers).items()]
+            yield _family(kind, name, text, entries, label)
+        steps = [(model_id, Histogram(_STEP, numbers.steps)) for model_id, numbers in stats]
+        yield _histogram_family("vllm:iteration_tokens_total", "Tokens of a step.", steps)
         for attribute, name, _, text in HISTOGRAMS:
-            histogram = HistogramMetricFamily(name, text, labels=["model_name"])
-            for model in models:
-                buckets, total = model.metrics.histograms[attribute].buckets()
-                histogram.add_metric([model.id], buckets, total)
-            yield histogram
+            yield _histogram_family(name, text, [(model.id, model.metrics.histograms[attribute]) for model in models])
         for name, label, text, count in _COUNTERS:
-            counter = CounterMetricFamily(name, text, labels=["model_name", label])
-            for model in models:
-                for reason, number in count(model.metrics):
-                    counter.add_metric([model.id, reason], number)
-            yield counter
-        yield from self._own(models)
+            counts = [((model.id, key), number) for model in models for key, number in count(model.metrics)]
+            yield _family("counter", name, text, counts, label)
+        for name, kind, of_model, text in OWN:
+            yield _family(kind, name, text, [((model.id,), of_model(model)) for model in models])
+        yield self._caches(models)
+        yield from self._http_answers()
 
-    def _own(self, models: Iterable[ServedModel]) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    def _caches(self, models: Iterable[ServedModel]) -> Any:
+        """vLLM's way of telling its configuration: the labels of a 1."""
+        from prometheus_client.core import GaugeMetricFamily
 
-        loaded = GaugeMetricFamily("octavo:model_ready", "1 if the model is loaded.", labels=["model_name"])
-        restarts = CounterMetricFamily("octavo:engine_restarts", "Engines that failed.", labels=["model_name"])
-        blocks = GaugeMetricFamily("octavo:kv_cache_tokens", "Tokens that the KV cache holds.", labels=["model_name"])
-        queued = GaugeMetricFamily("octavo:queued_tokens", "Prompt tokens that wait.", labels=["model_name"])
-        audio = CounterMetricFamily("octavo:audio_seconds", "Seconds of audio decoded.", labels=["model_name"])
+        names = ("block_size", "num_gpu_blocks", "enable_prefix_caching", "gpu_memory_utilization", "cache_dtype")
+        text = "The KV cache of a model that is loaded."
+        family = GaugeMetricFamily("vllm:cache_config_info", text, labels=["model_name", "engine", *names])
         for model in models:
-            loaded.add_metric([model.id], model.is_ready)
-            restarts.add_metric([model.id], model.llm.driver.num_restarts if model.llm else 0)
-            plan = model.llm.model.plan if model.llm else None
-            blocks.add_metric([model.id], plan.num_blocks * plan.block_size if plan else 0)
-            queued.add_metric([model.id], model.queue.tokens)
-            audio.add_metric([model.id], model.metrics.audio_seconds)
-        yield from (loaded, restarts, blocks, queued, audio)
-        answers = CounterMetricFamily("octavo:http_requests", "Answers.", labels=["method", "path", "status"])
+            if model.llm is not None:
+                plan, config = model.llm.model.plan, model.config
+                values = (plan.block_size, plan.num_blocks, config.enable_prefix_caching, config.gpu_memory_utilization)
+                family.add_metric([model.id, ONLY, *map(str, values), "auto"], 1)
+        return family
+
+    def _http_answers(self) -> Iterator[Any]:
+        """Ours by status, and those of vLLM's dashboards by kind of status."""
+        from prometheus_client.core import CounterMetricFamily
+
+        ours = CounterMetricFamily("octavo:http_requests", "Answers.", labels=["method", "path", "status"])
+        kinds: Counter[tuple[str, str, str]] = Counter()
         for (method, path, status), number in self._http.answers.items():
-            answers.add_metric([method, path, str(status)], number)
-        yield answers
+            ours.add_metric([method, path, str(status)], number)
+            kinds[method, path, f"{status // 100}xx"] += number
+        theirs = CounterMetricFamily("http_requests", "Answers.", labels=["method", "handler", "status"])
+        for labels, number in kinds.items():
+            theirs.add_metric(labels, number)
+        yield from (ours, theirs)
 
 
+def _family(kind: str, name: str, text: str, entries: Iterable[tuple[tuple[str, ...], float]], label: str = "") -> Any:
+    """A gauge or counter; entries are (the model, and the value of `label` if there is one) and the number."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    make = GaugeMetricFamily if kind == "gauge" else CounterMetricFamily
+    family = make(name, text, labels=["model_name", "engine", *([label] if label else ())])
+    for (model_id, *key), number in entries:
+        family.add_metric([model_id, ONLY, *key], number)
+    return family
+
+
+def _histogram_family(name: str, text: str, histograms: Iterable[tuple[str, Histogram]]) -> Any:
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(name, text, labels=["model_name", "engine"])
+    for model_id, histogram in histograms:
+        family.add_metric([model_id, ONLY], *histogram.buckets())
+    return family
+
+
+# Of a model: name, type, value, help.
+OWN: tuple[tuple[str, str, Callable[[ServedModel], float], str], ...] = (
+    ("octavo:model_ready", "gauge", lambda model: model.is_ready, "1 if the model is loaded."),
+    (
+        "octavo:engine_restarts",
+        "counter",
+        lambda model: model.llm.driver.num_restarts if model.llm else 0,
+        "Engines that failed.",
+    ),
+    (
+        "octavo:kv_cache_tokens",
+        "gauge",
+        lambda model: model.llm.model.plan.num_blocks * model.llm.model.plan.block_size if model.llm else 0,
+        "Tokens that the KV cache holds.",
+    ),
+    ("octavo:queued_tokens", "gauge", lambda model: model.queue.tokens, "Prompt tokens that wait."),
+    ("octavo:audio_seconds", "counter", lambda model: model.metrics.audio_seconds, "Seconds of audio decoded."),
+)
 _Count = Callable[[ModelMetrics], Iterable[tuple[str, int]]]
 FINISH_REASONS = ("stop", "length", "abort", "error")
 _COUNTERS: tuple[tuple[str, str, str, _Count], ...] = (

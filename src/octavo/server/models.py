@@ -55,11 +55,12 @@ class ServedModel:
     def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig):
         self.config = config
         self.names, self.implied_names = served_names(spec, config.model or DEFAULT_MODEL)
+        self.tags = spec.tags
         self.created = int(time.time())
         self.phase = "waiting"
         self.llm: AsyncLLM | None = None
-        self.queue = Queue(server.max_queued_requests, server.max_queued_tokens)
-        self.metrics = ModelMetrics()
+        self.queue: Queue = Queue(server.max_queued_requests, server.max_queued_tokens)
+        self.metrics: ModelMetrics = ModelMetrics()
         self._encoder: ChatEncoder | None = None
 
     @property

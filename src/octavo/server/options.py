@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from octavo.errors import ConfigError
+from octavo.errors import ConfigError, ParameterError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,7 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)  # of EngineConfig; "model" is the reference
     names: tuple[str, ...] = ()  # the first is its id; without any, the reference
     aliases: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # shown in the list of models, and nothing else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,11 @@ class ServerConfig:
             raise ConfigError("ssl_keyfile", self.ssl_keyfile, "needs ssl_certfile too")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError("root_path", self.root_path, "must begin with a slash and not end with one")
+
+    def check_prompts(self, name: str, count: int) -> None:
+        """Raises ParameterError for more prompts in one request than it may have; `name` is their field."""
+        if count > self.max_prompts:
+            raise ParameterError(name, count, f"at most {self.max_prompts} prompts (--max-prompts)")
 
 
 def _at_least(name: str, value: float, low: float) -> None:

@@ -13,14 +13,14 @@ from pydantic.json_schema import models_json_schema
 from octavo import __version__
 from octavo.server.protocol.answers import ErrorAnswer, Health
 from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, TranslationRequest
-from octavo.server.protocol.chat import ChatRequest, Message, TextPart
+from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest, Message, TextPart
 from octavo.server.protocol.common import RequestModel, StreamOptions
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
-    *(ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
+    *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
     *(TranscriptionRequest, TranslationRequest),
 )
 NESTED: tuple[type[RequestModel], ...] = (Message, TextPart, StreamOptions)
@@ -37,7 +37,7 @@ _ERRORS = {
     503: "loading, shutting down, or the queue is full; see Retry-After",
     504: "the deadline passed",
 }
-_READING = (400, 401, 404, 431, 500)
+_READING = (400, 401, 404, 431, 500, 503)
 
 
 # Of a stream, a schema before OpenAPI 3.2 describes each event.

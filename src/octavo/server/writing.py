@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
@@ -68,14 +69,30 @@ class ChunkWriter:
         self._head = b"data: " + dumps(head)[:-1] + b',"choices":['
         self._generation, self._usage, self._running = generation, usage, running
 
-    def chunk(self, choice: bytes) -> bytes:
-        """One event with one choice."""
+    def chunk(self, choice: bytes, more: bytes = b"") -> bytes:
+        """One event with one choice; `more` is JSON of further fields, each after a comma."""
         if self._running:
-            return self._head + choice + b'],"usage":' + dumps(usage_json(self._generation)) + b"}\n\n"
-        return self._head + choice + (b'],"usage":null}\n\n' if self._usage else b"]}\n\n")
+            more += b',"usage":' + dumps(usage_json(self._generation))
+        elif self._usage:
+            more += b',"usage":null'
+        return self._head + choice + b"]" + more + b"}\n\n"
 
-    def last(self) -> bytes:
-        """The event with the usage, if it was asked for."""
-        if not self._usage:
-            return b""
+    async def with_usage(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """`chunks`, and then the event with the usage, if it was asked for.
+
+        It also comes where what has begun is ended by an error, which is raised after it.
+        """
+        begun = False
+        try:
+            async for chunk in chunks:
+                yield chunk
+                begun = True
+        except Exception:
+            if begun and self._usage:
+                yield self._last()
+            raise
+        if self._usage:
+            yield self._last()
+
+    def _last(self) -> bytes:
         return self._head + b'],"usage":' + dumps(usage_json(self._generation)) + b"}\n\n"

@@ -46,6 +46,7 @@ class ChatEncoder:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        add_special_tokens: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
@@ -53,7 +54,7 @@ class ChatEncoder:
         """The prompt of a conversation. Raises ChatTemplateError, or PromptError if it is not Unicode.
 
         The ids are those of the rendered text, unless a string of the caller spells a control token: that is
-        encoded as the plain text it is.
+        encoded as the plain text it is. `add_special_tokens` puts those of a text around what the template wrote.
         """
         source = self.template.source or ""
         chat = check_messages(messages, has_developer_role="developer" in source)
@@ -74,8 +75,12 @@ class ChatEncoder:
             ids = self.tokenizer.encode(text, add_special_tokens=False)
             # Control tokens that the text does not spell come from its normalization.
             if sum(i in self._control_ids for i in ids) == sum(1 for _ in self._control.finditer(text)):
-                return ChatPrompt(text, ids)
-        return self._encode_carefully(render, inputs)
+                return self._finished(ChatPrompt(text, ids), add_special_tokens)
+        return self._finished(self._encode_carefully(render, inputs), add_special_tokens)
+
+    def _finished(self, prompt: ChatPrompt, add_special_tokens: bool) -> ChatPrompt:
+        ids = prompt.token_ids
+        return ChatPrompt(prompt.text, self.tokenizer.with_special_tokens(ids)) if add_special_tokens else prompt
 
     def _encode_carefully(self, render: Callable[[dict[str, Any]], str], inputs: dict[str, Any]) -> ChatPrompt:
         """Renders with marks around the control tokens that users spell, and encodes those as text."""

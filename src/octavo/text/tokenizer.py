@@ -100,6 +100,17 @@ class Tokenizer:
             return [encoding.ids for encoding in batch]
         return [[*self._prefix, *encoding.ids, *self._suffix] for encoding in batch]
 
+    def with_special_tokens(self, ids: list[int]) -> list[int]:
+        """The ids of a text, between those that `encode` puts around each text."""
+        before, after = self._surroundings
+        return [*before, *ids, *after]
+
+    @cached_property
+    def _surroundings(self) -> tuple[list[int], list[int]]:
+        bare, whole = self.encode("a", add_special_tokens=False), self.encode("a")
+        begin = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+        return whole[:begin], whole[begin + len(bare) :]
+
     def decode(
         self, ids: Iterable[int], skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True
     ) -> str:
@@ -128,6 +139,10 @@ class Tokenizer:
         if self.byte_decoding is None:
             return str(self.backend.decode([token_id], skip_special_tokens=False))
         return self.byte_decoding.table[token_id].decode(errors=self.byte_decoding.errors)
+
+    def spelling(self, token_id: int) -> str:
+        """One token as the vocabulary writes it, such as "Ġthe"; nothing for an id outside of it."""
+        return str(self.backend.id_to_token(token_id) or "")
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token, exact also for a part of a character."""

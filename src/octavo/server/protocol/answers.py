@@ -53,6 +53,7 @@ class ChatChoice(BaseModel):
     logprobs: dict[str, Any] | None
     finish_reason: FinishReason
     stop_reason: int | str | None
+    token_ids: list[int] | None = Field(description="with return_token_ids")
 
 
 class ChatCompletion(BaseModel):
@@ -64,6 +65,22 @@ class ChatCompletion(BaseModel):
     usage: Usage
     system_fingerprint: str
     prompt_logprobs: list[dict[str, Any] | None] | None
+    prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
+
+
+class ChatBatchChoice(ChatChoice):
+    prompt_logprobs: list[dict[str, Any] | None] | None
+    prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
+
+
+class ChatBatchCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatBatchChoice] = Field(description="one for each conversation, in their order")
+    usage: Usage = Field(description="of all together")
+    system_fingerprint: str
 
 
 class CompletionChoice(BaseModel):
@@ -72,6 +89,8 @@ class CompletionChoice(BaseModel):
     logprobs: dict[str, list[Any]] | None
     finish_reason: FinishReason
     stop_reason: int | str | None
+    token_ids: list[int] | None = Field(description="with return_token_ids")
+    prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
     prompt_logprobs: list[dict[str, Any] | None] | None
 
 
@@ -93,7 +112,8 @@ class ModelCard(BaseModel):
     root: str
     parent: None
     max_model_len: int | None = Field(description="null while the model is loading")
-    aliases: list[str]
+    aliases: list[str] = Field(description="its further names")
+    tags: list[str] = Field(description="what the server's operator says of it")
     permission: list[Any]
 
 
@@ -143,7 +163,28 @@ class Tokens(BaseModel):
     count: int
     max_model_len: int
     tokens: list[int]
-    token_strs: list[str] | None
+    token_strs: list[str] | None = Field(description="as the vocabulary spells them")
+
+
+class AddedToken(BaseModel):
+    content: str
+    single_word: bool
+    lstrip: bool
+    rstrip: bool
+    normalized: bool
+    special: bool
+
+
+class TokenizerInfo(BaseModel):
+    tokenizer_class: str
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    pad_token: str | None
+    additional_special_tokens: list[str]
+    added_tokens_decoder: dict[str, AddedToken] = Field(description="by token id")
+    chat_template: str | None
+    model_max_length: int
 
 
 class Text(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Field
 
 from octavo.engine.loading import LoadedModel
 from octavo.errors import ChatTemplateError
@@ -21,6 +21,7 @@ from octavo.server.protocol.common import (
     Neutral,
     RequestModel,
     SamplingFields,
+    shown_token,
 )
 from octavo.text.chat_template import check_kwargs
 from octavo.text.tokenizer import Tokenizer
@@ -43,12 +44,8 @@ class TextPart(RequestModel):
     }
 
 
-def _kind(content: Any) -> str:
-    return "list" if isinstance(content, list) else "str"
-
-
 Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
-Content = Annotated[Annotated[str, Tag("str")] | Annotated[Parts, Tag("list")], Discriminator(_kind)]
+Content = str | Parts
 
 
 class Message(RequestModel):
@@ -68,6 +65,13 @@ class Message(RequestModel):
         "function_call": ((None,), NOT_YET),
     }
 
+    @property
+    def text(self) -> str:
+        """The content in one piece."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
+
     def plain(self) -> dict[str, Any]:
         """The message as a chat template takes it: most templates read a content in any case."""
         return {"content": "", **self.model_dump(exclude_none=True)}
@@ -79,16 +83,20 @@ def _check_few(value: Any) -> Any:
     return value
 
 
-class ChatRequest(SamplingFields):
-    """A conversation to answer."""
+Conversation = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+
+class ChatFields(SamplingFields):
+    """How to answer a conversation."""
+
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    top_logprobs: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(None, description="-1: all of them")
+    echo: bool | None = Field(None, description="put a last message of the answer's role before the answer")
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    add_special_tokens: bool | None = Field(None, description="besides those that the template writes")
     chat_template_kwargs: dict[str, Any] | None = None
     documents: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
     metadata: Annotated[dict[str, Name], BeforeValidator(_check_few)] | None = Field(None, description=UNUSED)
@@ -108,8 +116,6 @@ class ChatRequest(SamplingFields):
         "include_reasoning": ((None, True), NOT_YET),
         "verbosity": ((None, "medium"), NOT_YET),
         "web_search_options": ((None,), "is not supported: the server fetches nothing"),
-        "echo": ((None, False), "is not supported for conversations"),
-        "add_special_tokens": ((None, False), "is not supported for conversations: the template writes them"),
         "chat_template": ((None,), "of a request is refused; start the server with --chat-template FILE"),
         "mm_processor_kwargs": ((None, {}), NOT_YET),
     }
@@ -121,7 +127,7 @@ class ChatRequest(SamplingFields):
         if None not in both and both[0] != both[1]:
             reason = f"max_completion_tokens={both[1]} contradicts max_tokens={both[0]}; give one of them"
             raise HttpError(reason, "max_completion_tokens", code="invalid_value")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise HttpError("top_logprobs: only with logprobs=true", "top_logprobs", code="invalid_value")
         for name, limit in (("chat_template_kwargs", 1024), ("documents", 1 << 14)):
             if _num_values(getattr(self, name)) > limit:
@@ -150,8 +156,52 @@ class ChatRequest(SamplingFields):
             more["logprobs"] = self.top_logprobs or 0
         return self.make_params(model, None, more)
 
-    def conversation(self) -> list[dict[str, Any]]:
-        return [message.plain() for message in self.messages]
+    @property
+    def conversations(self) -> list[list[Message]]:
+        raise NotImplementedError
+
+    def template_options(self) -> dict[str, Any]:
+        """What ChatEncoder.encode is told besides the messages."""
+        return {
+            "add_generation_prompt": self.generation_prompt,
+            "continue_final_message": bool(self.continue_final_message),
+            "add_special_tokens": bool(self.add_special_tokens),
+            "documents": self.documents,
+            "template_kwargs": self.chat_template_kwargs,
+        }
+
+
+class ChatRequest(ChatFields):
+    """A conversation to answer."""
+
+    messages: Conversation
+
+    @property
+    def conversations(self) -> list[list[Message]]:
+        return [self.messages]
+
+
+class ChatBatchRequest(ChatFields):
+    """Conversations to answer, each by one choice of the answer."""
+
+    messages: Annotated[list[Conversation], Field(min_length=1, fail_fast=True)]
+
+    def check(self) -> None:
+        one_each = {
+            "stream": self.stream,
+            "n": self.n not in (None, 1),
+            "best_of": self.best_of not in (None, 1),
+            "use_beam_search": self.use_beam_search,
+        }
+        for name, is_asked in one_each.items():
+            if is_asked:
+                reason = f"{name}: not for a batch; each conversation gets one answer, in one piece"
+                raise HttpError(reason, name, code="unsupported_parameter")
+        super().check()
+
+    @property
+    def conversations(self) -> list[list[Message]]:
+        return self.messages
 
 
 def _num_values(value: Any) -> int:
@@ -161,29 +211,34 @@ def _num_values(value: Any) -> int:
     return sum(map(_num_values, value)) + 1 if isinstance(value, list) else 1
 
 
-def logprobs_json(positions: list[LogprobsAtPosition], top: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Of each generated token: its log-probability, its bytes, and the `top` likeliest."""
-    return {
-        "content": [
-            {
-                **_entry(next(iter(position)), position, tokenizer),
-                "top_logprobs": [_entry(token, position, tokenizer) for token in _likeliest(position, top)],
-            }
-            for position in positions
-        ],
-        "refusal": None,
-    }
+class LogprobsWriter:
+    """The `logprobs` of a choice, with the `top` likeliest of each position; -1 is all of them."""
 
+    def __init__(self, tokenizer: Tokenizer, top: int, as_ids: bool):
+        self._tokenizer, self._top, self._as_ids = tokenizer, top, as_ids
 
-def _likeliest(position: LogprobsAtPosition, top: int) -> list[int]:
-    """The `top` likeliest tokens; the chosen one comes first in `position`, whatever its rank."""
-    return sorted(position, key=lambda token: position[token].rank or 0)[:top]
+    def write(self, positions: list[LogprobsAtPosition]) -> dict[str, Any]:
+        """Of each generated token: its log-probability, its bytes, and the likeliest."""
+        return {
+            "content": [
+                {
+                    **self._entry(next(iter(position)), position),
+                    "top_logprobs": [self._entry(token, position) for token in self._likeliest(position)],
+                }
+                for position in positions
+            ],
+            "refusal": None,
+        }
 
+    def _likeliest(self, position: LogprobsAtPosition) -> list[int]:
+        """The chosen one comes first in `position`, whatever its rank."""
+        by_rank = sorted(position, key=lambda token: position[token].rank or 0)
+        return by_rank if self._top == -1 else by_rank[: self._top]
 
-def _entry(token: int, position: LogprobsAtPosition, tokenizer: Tokenizer) -> dict[str, Any]:
-    found = position[token]
-    return {
-        "token": found.decoded_token,
-        "logprob": max(found.logprob, -9999.0),
-        "bytes": list(tokenizer.token_bytes(token)),
-    }
+    def _entry(self, token: int, position: LogprobsAtPosition) -> dict[str, Any]:
+        found = position[token]
+        return {
+            "token": shown_token(token, found.decoded_token, self._as_ids),
+            "logprob": max(found.logprob, -9999.0),
+            "bytes": list(self._tokenizer.token_bytes(token)),
+        }

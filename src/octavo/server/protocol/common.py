@@ -123,6 +123,8 @@ class SamplingFields(RequestModel):
     priority: Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
     request_id: Name | None = Field(None, description="the last part of the answer's id")
+    return_token_ids: bool | None = Field(None, description="token_ids of each choice, and prompt_token_ids")
+    return_tokens_as_token_ids: bool | None = Field(None, description="log-probabilities name tokens token_id:ID")
 
     # The fields above that are SamplingParams' under the same name.
     SAMPLING: ClassVar[tuple[str, ...]] = (
@@ -184,8 +186,13 @@ REFUSED_BY_BOTH: dict[str, Neutral] = {
     "structural_tag": ((None,), NOT_YET),
     "logits_processors": ((None, []), "is not supported"),
     "truncate_prompt_tokens": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
-    "return_tokens_as_token_ids": ((None, False), NOT_YET),
-    "return_token_ids": ((None, False), NOT_YET),
+    "truncation_side": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
+    "logprob_token_ids": ((None,), NOT_YET),
+    "repetition_detection": ((None,), NOT_YET),
+    "thinking_token_budget": ((None, -1), NOT_YET),
+    "watermarking": ((None, False), NOT_YET),
+    "stream_interval": ((None, 1), NOT_YET),
+    "return_token_offsets": ((None, False), NOT_YET),
     "kv_transfer_params": ((None,), "is not supported"),
     "vllm_xargs": ((None, {}), "is not supported"),
     "extra_body": ((None, {}), "is a parameter of the client library: put its fields into the body itself"),
@@ -206,3 +213,8 @@ def check_room(num_prompt_tokens: int, max_tokens: int | None, max_model_len: in
             "max_tokens",
             code="context_length_exceeded",
         )
+
+
+def shown_token(token: int, text: str | None, as_ids: bool) -> str:
+    """A token as log-probabilities name it."""
+    return f"token_id:{token}" if as_ids else text or ""

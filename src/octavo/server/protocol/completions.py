@@ -5,44 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PlainValidator
+from pydantic import Field
 
 from octavo.engine.loading import LoadedModel
 from octavo.request import LogprobsAtPosition
 from octavo.sampling_params import SamplingParams
 from octavo.server.errors import HttpError
-from octavo.server.protocol.common import MAX_INT, REFUSED_BY_BOTH, Neutral, SamplingFields, TokenIds
+from octavo.server.protocol.common import MAX_INT, REFUSED_BY_BOTH, Neutral, SamplingFields, TokenIds, shown_token
+from octavo.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
-Prompts = str | list[str] | TokenIds | list[TokenIds]
-
-
-def _check_prompt(value: Any) -> Any:
-    """Says in one line what is wrong, instead of once for each kind of prompt and each entry."""
-    if isinstance(value, str):
-        return value
-    wanted = "must be a string, a list of strings, a list of token ids, or a list of those"
-    if not isinstance(value, list) or not value:
-        raise ValueError(wanted)
-    if isinstance(value[0], list):
-        items = [token for item in value if isinstance(item, list) for token in item]
-        good = all(isinstance(item, list) for item in value) and all(type(token) is int for token in items)
-    else:
-        kind, items = type(value[0]), value
-        good = kind in (str, int) and all(type(item) is kind for item in value)
-    if not good:
-        raise ValueError(wanted)
-    if bad := next((item for item in items if type(item) is int and not 0 <= item <= MAX_INT), None):
-        raise ValueError(f"token ids are 0..{MAX_INT}, got {str(bad)[:40]}")
-    return value
+Prompts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
+ManyTokenIds = Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
 
 
 class CompletionRequest(SamplingFields):
     """Text to continue."""
 
-    prompt: Annotated[Prompts, PlainValidator(_check_prompt, json_schema_input_type=Prompts)]
+    prompt: str | Prompts | Annotated[TokenIds, Field(min_length=1)] | ManyTokenIds
     echo: bool | None = Field(None, description="put the prompt before its completion")
-    logprobs: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    logprobs: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(None, description="-1: of all tokens")
     add_special_tokens: bool | None = None
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         **REFUSED_BY_BOTH,
@@ -54,8 +36,6 @@ class CompletionRequest(SamplingFields):
         self.check_streaming()
         if self.max_tokens == 0 and not self.echo:
             raise HttpError("max_tokens: 0 only with echo=true", "max_tokens", code="invalid_value")
-        if self.echo and self.stream and self.logprobs is not None:
-            raise HttpError("echo: not together with logprobs and stream=true", "echo", code="unsupported_parameter")
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -73,31 +53,41 @@ class CompletionRequest(SamplingFields):
         if self.logprobs is not None:
             more["logprobs"] = self.logprobs
             if self.echo:
-                more["prompt_logprobs"] = max(self.logprobs, self.prompt_logprobs or 0)
+                asked = (self.logprobs, self.prompt_logprobs or 0)
+                more["prompt_logprobs"] = -1 if -1 in asked else max(asked)
         return self.make_params(model, DEFAULT_MAX_TOKENS, more)
 
 
 class LogprobsWriter:
     """The lists of one choice's `logprobs`; `text_offset` counts characters over all of its chunks."""
 
-    def __init__(self, top: int):
-        self._top, self._offset = top, 0
+    def __init__(self, tokenizer: Tokenizer, top: int, as_ids: bool):
+        """`top` likeliest of each position are listed, and the chosen one; -1 is all of them."""
+        self._tokenizer, self._top, self._as_ids, self._offset = tokenizer, top, as_ids, 0
 
-    def write(self, positions: list[LogprobsAtPosition | None], first: str | None = None) -> dict[str, Any]:
-        """The next tokens; a position without log-probabilities is a prompt's first token, whose text is `first`."""
+    def write(self, tokens: list[int], positions: list[LogprobsAtPosition | None]) -> dict[str, Any]:
+        """The next tokens; None is the position of a prompt's first token, which has no log-probabilities."""
         lists: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for position in positions:
-            token, logprob, likeliest = first or "", None, None
+        for token, position in zip(tokens, positions, strict=True):
+            text, logprob, likeliest = self._tokenizer.token(token), None, None
             if position is not None:
-                chosen = next(iter(position.values()))
-                token, logprob = chosen.decoded_token or "", max(chosen.logprob, -9999.0)
-                by_rank = sorted(position.values(), key=lambda entry: entry.rank or 0)
-                shown = by_rank[: self._top] if chosen in by_rank[: self._top] else [chosen, *by_rank[: self._top]]
-                likeliest = {entry.decoded_token: max(entry.logprob, -9999.0) for entry in shown}
-            for name, value in zip(lists, (token, logprob, likeliest, self._offset), strict=True):
+                text, logprob = position[token].decoded_token or "", max(position[token].logprob, -9999.0)
+                likeliest = self._likeliest(token, position)
+            shown = shown_token(token, text, self._as_ids)
+            for name, value in zip(lists, (shown, logprob, likeliest, self._offset), strict=True):
                 lists[name].append(value)
-            self._offset += len(token)
+            self._offset += len(text)
         return lists
+
+    def _likeliest(self, chosen: int, position: LogprobsAtPosition) -> dict[str, float]:
+        by_rank = sorted(position, key=lambda token: position[token].rank or 0)
+        listed = by_rank if self._top == -1 else by_rank[: self._top]
+        if chosen not in listed:
+            listed = [chosen, *listed]
+        return {
+            shown_token(token, position[token].decoded_token, self._as_ids): max(position[token].logprob, -9999.0)
+            for token in listed
+        }
 
 
 def prompt_logprobs_json(positions: list[LogprobsAtPosition | None] | None) -> list[dict[str, Any] | None] | None:

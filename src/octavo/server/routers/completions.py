@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request, Response
 from octavo.engine.inputs import Prompt
 from octavo.request import CompletionOutput, RequestOutput
 from octavo.server.body import read_body
-from octavo.server.errors import HttpError
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel
 from octavo.server.protocol.answers import Completion
@@ -31,9 +30,7 @@ async def create_completion(request: Request) -> Response:
     body = await read_body(request, CompletionRequest, server.config)
     body.check()
     model = server.models.find(body.model, "text")
-    if len(body.prompts) > server.config.max_prompts:
-        reason = f"prompt: at most {server.config.max_prompts} prompts in one request, got {len(body.prompts)}"
-        raise HttpError(reason, "prompt", code="invalid_value")
+    server.config.check_prompts("prompt", len(body.prompts))
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
     prompts = await _read(model, body)
@@ -63,6 +60,11 @@ class _Writer:
         self._id, self._body, self._generation = answer_id, body, generation
         self._model = body.model or generation.model.id
         self._n = generation.params.n
+        tokenizer = generation.model.engine.model.tokenizer
+        self._logprobs = [
+            LogprobsWriter(tokenizer, body.logprobs or 0, bool(body.return_tokens_as_token_ids))
+            for _ in range(self._n * len(generation.prompts))
+        ]
 
     async def whole(self) -> dict[str, Any]:
         async with self._generation as generation:
@@ -75,7 +77,7 @@ class _Writer:
             "created": int(time.time()),
             "model": self._model,
             "choices": [
-                self._choice(place * self._n + completion.index, output, completion)
+                self._whole_choice(place * self._n + completion.index, output, completion)
                 for place, output in enumerate(outputs)
                 for completion in output.outputs
             ],
@@ -89,55 +91,60 @@ class _Writer:
         async with self._generation as generation:
             usage, running = body.includes_usage, body.continuous_usage
             writer = ChunkWriter(self._id, "text_completion", self._model, generation, usage, running)
-            open_choices = set(range(self._n * len(generation.prompts)))
-            begun: set[int] = set()
-            logprobs = [LogprobsWriter(body.logprobs or 0) for _ in open_choices]
-            async for place, output in generation.outputs():
-                chunks = []
-                for completion in output.outputs:
-                    index = place * self._n + completion.index
-                    text = "" if body.max_tokens == 0 else completion.text
-                    if body.echo and index not in begun:
-                        begun.add(index)
-                        text = (generation.prompts[place].text or "") + text
-                    is_news = text or completion.logprobs or completion.finish_reason is not None
-                    if index in open_choices and is_news:
-                        chunks.append(writer.chunk(_chunk(index, text, completion, logprobs[index])))
-                        if completion.finish_reason is not None:
-                            open_choices.discard(index)
-                if chunks:
-                    yield b"".join(chunks)
-            if last := writer.last():
-                yield last
+            async for chunks in writer.with_usage(self._chunks(writer)):
+                yield chunks
 
-    def _choice(self, index: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
-        text, positions, prompt = completion.text, completion.logprobs, output.prompt_logprobs
-        if self._body.max_tokens == 0:
-            text, positions = "", [] if positions is not None else None
-        logprobs, first = None, None
-        if positions is not None:
-            if self._body.echo:
-                positions = [*(prompt or []), *positions]  # type: ignore[list-item]
-                first = self._generation.model.engine.model.tokenizer.token(output.prompt_token_ids[0])
-            logprobs = LogprobsWriter(self._body.logprobs or 0).write(positions, first)  # type: ignore[arg-type]
+    async def _chunks(self, writer: ChunkWriter) -> AsyncIterator[bytes]:
+        open_choices = set(range(self._n * len(self._generation.prompts)))
+        begun: set[int] = set()
+        async for place, output in self._generation.outputs():
+            chunks = []
+            for completion in output.outputs:
+                index = place * self._n + completion.index
+                if index in open_choices and self._is_news(completion):
+                    chunks.append(writer.chunk(dumps(self._choice(index, output, completion, index not in begun))))
+                    begun.add(index)
+                    if completion.finish_reason is not None:
+                        open_choices.discard(index)
+            if chunks:
+                yield b"".join(chunks)
+
+    def _is_news(self, completion: CompletionOutput) -> bool:
+        tells_tokens = completion.logprobs is not None or self._body.return_token_ids
+        return bool(completion.text or (tells_tokens and completion.token_ids) or completion.finish_reason)
+
+    def _whole_choice(self, index: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
+        choice = self._choice(index, output, completion, begins=True)
+        asked = self._body.prompt_logprobs is not None
         return {
-            "index": index,
-            "text": (output.prompt or "") + text if self._body.echo else text,
-            "logprobs": logprobs,
-            "finish_reason": "length" if self._body.max_tokens == 0 else completion.finish_reason,
-            "stop_reason": completion.stop_reason,
-            "prompt_logprobs": prompt_logprobs_json(prompt) if self._body.prompt_logprobs is not None else None,
+            **choice,
+            "token_ids": choice.get("token_ids"),
+            "prompt_token_ids": choice.get("prompt_token_ids"),
+            "prompt_logprobs": prompt_logprobs_json(output.prompt_logprobs) if asked else None,
         }
 
-
-def _chunk(index: int, text: str, completion: CompletionOutput, logprobs: LogprobsWriter) -> bytes:
-    written = b"null"
-    if completion.logprobs is not None:
-        written = dumps(logprobs.write(completion.logprobs))  # type: ignore[arg-type]
-    return b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b,"stop_reason":%b}' % (
-        index,
-        dumps(text),
-        written,
-        dumps(completion.finish_reason),
-        dumps(completion.stop_reason),
-    )
+    def _choice(self, index: int, output: RequestOutput, completion: CompletionOutput, begins: bool) -> dict[str, Any]:
+        """What a choice says of a completion, or of what is new of it; its prompt where it `begins`."""
+        body, prompt = self._body, output.prompt_token_ids
+        text, tokens, positions = completion.text, completion.token_ids, completion.logprobs
+        reason = completion.finish_reason
+        if body.max_tokens == 0:  # the one token that was made is not shown
+            text, tokens, positions, reason = "", [], positions and [], reason and "length"
+        logprobs = self._logprobs[index]
+        echoes = bool(body.echo) and begins
+        written = None
+        if positions is not None:
+            echoed = (prompt, output.prompt_logprobs or []) if echoes else ([], [])
+            written = logprobs.write([*echoed[0], *tokens], [*echoed[1], *positions])
+        choice = {
+            "index": index,
+            "text": (output.prompt or "") + text if echoes else text,
+            "logprobs": written,
+            "finish_reason": reason,
+            "stop_reason": completion.stop_reason,
+        }
+        if body.return_token_ids:
+            choice["token_ids"] = tokens
+            if begins:
+                choice["prompt_token_ids"] = prompt
+        return choice

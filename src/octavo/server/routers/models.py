@@ -37,5 +37,6 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "parent": None,
         "max_model_len": model.llm.model.max_model_len if model.llm else None,
         "aliases": list(model.names[1:]),
+        "tags": list(model.tags),
         "permission": [],
     }

@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize."""
+"""POST /tokenize and /detokenize, GET /tokenizer_info."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from fastapi import APIRouter, Request
 
 from octavo.server.body import read_body
 from octavo.server.errors import HttpError
-from octavo.server.protocol.answers import Text, Tokens
+from octavo.server.protocol.answers import AddedToken, Text, TokenizerInfo, Tokens
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.server.schema import endpoint
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer
 
 router = APIRouter(tags=["tokens"])
+NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 @router.post("/tokenize", **endpoint(TokenizeRequest, Tokens))
@@ -32,10 +33,11 @@ async def tokenize(request: Request) -> JSONAnswer:
             [message.plain() for message in body.messages or []],
             add_generation_prompt=not ends if body.add_generation_prompt is None else body.add_generation_prompt,
             continue_final_message=ends,
+            add_special_tokens=bool(body.add_special_tokens),
             template_kwargs=body.chat_template_kwargs,
         )
         ids = prompt.token_ids
-    texts = [loaded.tokenizer.token(token) for token in ids] if body.return_token_strs else None
+    texts = [loaded.tokenizer.spelling(token) for token in ids] if body.return_token_strs else None
     return JSONAnswer({"count": len(ids), "max_model_len": loaded.max_model_len, "tokens": ids, "token_strs": texts})
 
 
@@ -49,3 +51,26 @@ async def detokenize(request: Request) -> JSONAnswer:
         reason = f"tokens: {bad} is outside the vocabulary; ids are 0..{loaded.vocab_size - 1}"
         raise HttpError(reason, "tokens", code="invalid_value")
     return JSONAnswer({"prompt": loaded.tokenizer.decode(body.tokens, skip_special_tokens=False)})
+
+
+@router.get("/tokenizer_info", **endpoint(None, TokenizerInfo))
+async def tokenizer_info(request: Request, model: str | None = None) -> JSONAnswer:
+    """What a tokenizer_config.json says; `model` says of which model, where there are several."""
+    loaded = state_of(request).models.find(model).engine.model
+    tokenizer = loaded.tokenizer
+    named = {name: tokenizer.special_tokens_map.get(name) for name in NAMED}
+    added = {
+        str(token_id): {name: getattr(token, name) for name in AddedToken.model_fields}
+        for token_id, token in sorted(tokenizer.added_tokens.items())
+    }
+    special = [token["content"] for token in added.values() if token["special"]]
+    return JSONAnswer(
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",  # what reads any tokenizer of the Rust library
+            **named,
+            "additional_special_tokens": [text for text in special if text not in named.values()],
+            "added_tokens_decoder": added,
+            "chat_template": loaded.chat_template.source if loaded.chat_template else None,
+            "model_max_length": loaded.max_model_len,
+        }
+    )
