@@ -95,7 +95,7 @@ class Bystanders:
     """Four streams at a time, again and again, until the block is left; all must be as they were undisturbed."""
 
     def __init__(self, server, model):
-        self.server, self.wrong, self.rounds = server, [], 0
+        self.server, self.wrong = server, []
         common = {"messages": HELLO, "max_tokens": 40, "ignore_eos": True, "stream": True, "logprobs": True}
         self.bodies = [{**common, **options, "model": model} for options in STREAMS]
         with server.client() as client:
@@ -105,13 +105,14 @@ class Bystanders:
 
     def follow(self, place):
         with self.server.client() as client:
-            while not self.leave.is_set():
+            while True:
                 try:
                     if events_of(client, self.bodies[place]) != self.expected[place]:
                         self.wrong.append(f"stream {place} has other bits")
                 except (AssertionError, KeyError, httpx.HTTPError) as error:
                     self.wrong.append(f"stream {place}: {error!r}")
-                self.rounds += 1
+                if self.leave.is_set():
+                    return
 
     def __enter__(self):
         for thread in self.threads:
@@ -123,7 +124,6 @@ class Bystanders:
         for thread in self.threads:
             thread.join()
         assert not self.wrong, self.wrong[:5]
-        assert self.rounds >= len(STREAMS)
 
 
 def test_every_endpoint_that_takes_a_body_is_tried(audio_server):
