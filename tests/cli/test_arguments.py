@@ -171,3 +171,8 @@ def test_pull_prints_where_the_model_is(tiny, capsys):
 def test_the_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("octavo ")
+
+
+def test_benchmark_is_another_name_of_bench(capsys):
+    assert main(["benchmark"]) == 0
+    assert capsys.readouterr().out.startswith("usage: octavo bench")

@@ -1,5 +1,6 @@
 """The commands that people type: flags, module names, --config, several models, TLS and Unix sockets."""
 
+import json
 import subprocess
 import sys
 
@@ -298,7 +299,7 @@ def test_it_speaks_tls(start, tiny_model, tmp_path):
 
 
 def test_behind_a_proxy_paths_work_with_and_without_its_prefix(start, tiny_model):
-    server = start(tiny_model, "--root-path", "/api", "--api-key", "k")
+    server = start(tiny_model, "--root-path", "/api", "--api-key", "k", "--log-format", "json")
     with server.client(headers={"authorization": "Bearer k"}) as client:
         for prefix in ("", "/api"):
             assert client.get(f"{prefix}/v1/models").status_code == 200
@@ -306,6 +307,7 @@ def test_behind_a_proxy_paths_work_with_and_without_its_prefix(start, tiny_model
         for prefix in ("", "/api"):
             assert client.get(f"{prefix}/readyz").status_code == 200
             assert client.get(f"{prefix}/v1/models").status_code == 401
+    assert all("message" in json.loads(line) for line in server.read_log().splitlines())
 
 
 def test_help_lists_the_flags_and_imports_nothing_heavy():

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from octavo.errors import OctavoError
 
@@ -38,6 +38,10 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"too many arguments: {rest[0]!r}")
         return args
+
+    def print_help(self, file: Any = None) -> None:
+        """argparse's own forgives a stdout that takes nothing."""
+        print(self.format_help(), end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")

@@ -22,7 +22,7 @@ ROUTERS = (chat.router, completions.router, audio.router, models.router, tokens.
 
 def make_app(server: ServerState) -> FastAPI:
     """The endpoints, and what errors become."""
-    app = FastAPI(title="Octavo", docs_url=None, redoc_url=None, openapi_url=None, root_path=server.config.root_path)
+    app = FastAPI(title="Octavo", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
     app.state.server = server
     for router in ROUTERS:

@@ -30,6 +30,7 @@ from octavo.server.state import ServerState
 
 logger = logging.getLogger("octavo.server")
 SWITCH_INTERVAL = 0.001  # seconds that a Python thread may keep another waiting; steps and HTTP alternate quickly
+SAME_SIGNAL = 1.0  # seconds in which a signal that comes again is the same one: `timeout` sends each twice
 LAST_WORDS = 2.0  # seconds to write error events when the time for draining is over
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
@@ -57,6 +58,7 @@ class Lifecycle:
         self._server = _Server(_uvicorn_config(config, self._state))
         self._tasks: set[asyncio.Task[None]] = set()
         self._code = 0
+        self._signalled = 0.0  # when the first signal came
 
     async def run(self, loaded: Future[None]) -> int:
         loop = asyncio.get_running_loop()
@@ -91,11 +93,14 @@ class Lifecycle:
         logger.info("try it: %s", curl_line(self._state, where))
 
     def _on_signal(self, number: int) -> None:
+        now = asyncio.get_running_loop().time()
         if self._state.draining:
+            if now - self._signalled < SAME_SIGNAL:
+                return
             logger.warning("second signal: ending now")
             logging.shutdown()
             os._exit(128 + number)
-        self._state.draining = True
+        self._state.draining, self._signalled = True, now
         waiting = len(self._state.active)
         logger.info("%s: not ready any more; %d requests may finish", signal.Signals(number).name, waiting)
         self._begin(self._drain())
