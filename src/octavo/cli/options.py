@@ -35,7 +35,7 @@ MODEL_FLAGS = (
         "generation_config",
         str,
         "WHERE",
-        "sampling defaults: auto (the model's), vllm (none), or a directory",
+        "sampling defaults: auto (those of the model or its authors), vllm (none), or a directory",
     ),
 )
 ENGINE_FLAGS = (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from octavo.engine.loading import LoadedModel
 from octavo.errors import ModelLoadError, ParameterError
 from octavo.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from octavo.engine.loading import LoadedModel
 
 # generation_config.json's names, and ours.
 NAMES = {
@@ -20,17 +23,18 @@ NAMES = {
 }
 
 
-def default_sampling_params(
-    model: LoadedModel, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
-) -> SamplingParams:
-    """What `given` says; else generation_config.json; else `neutral`; else the class's defaults.
-
-    Raises ParameterError, or ModelLoadError if it is the file that is wrong.
-    """
-    said = model.generation_defaults
+def read_defaults(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Parameters that a model's `file` gives, by our names. Raises ModelLoadError if one is out of range."""
     defaults = {ours: said[name] for name, ours in NAMES.items() if said.get(name) is not None}
     try:
         SamplingParams(**defaults)
     except ParameterError as error:
-        raise ModelLoadError(model.name, f"generation_config.json: {error.name}", str(error)) from None
-    return SamplingParams(**{**(neutral or {}), **defaults, **(given or {})})
+        raise ModelLoadError(file, error.name, str(error)) from None
+    return defaults
+
+
+def default_sampling_params(
+    model: LoadedModel, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
+) -> SamplingParams:
+    """What `given` says; else the model; else `neutral`; else the class's defaults. Raises ParameterError."""
+    return SamplingParams(**{**(neutral or {}), **model.sampling_defaults, **(given or {})})

@@ -32,6 +32,7 @@ logger = logging.getLogger("octavo.server")
 SWITCH_INTERVAL = 0.001  # seconds that a Python thread may keep another waiting; steps and HTTP alternate quickly
 SAME_SIGNAL = 1.0  # seconds in which a signal that comes again is the same one: `timeout` sends each twice
 LAST_WORDS = 2.0  # seconds to write error events when the time for draining is over
+QUESTION = "Why is the sky blue?"  # to try a server with: even a tiny model has something to say
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
 
@@ -168,9 +169,9 @@ def curl_line(state: ServerState, where: str) -> str:
         path = "/v1/audio/transcriptions"
         content = "".join(f" -F {name}={value}" for name, value in {"file": "@audio.wav", **named}.items())
     elif model.llm is not None and model.llm.model.chat_template is not None:
-        path, content = "/v1/chat/completions", _json({**named, "messages": [{"role": "user", "content": "Hello!"}]})
+        path, content = "/v1/chat/completions", _json({**named, "messages": [{"role": "user", "content": QUESTION}]})
     else:
-        path, content = "/v1/completions", _json({**named, "prompt": "Hello"})
+        path, content = "/v1/completions", _json({**named, "prompt": "Once upon a time"})
     target = f"--unix-socket {where} http://localhost{path}" if state.config.uds else f"{where}{path}"
     insecure = "-k " if state.config.ssl_certfile else ""
     key = " -H 'Authorization: Bearer YOUR-KEY'" if state.keys.required else ""
