@@ -22,6 +22,9 @@ logger = logging.getLogger("octavo")
 CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 
+MOST = (1 << 53) - 1  # of any number: what JSON and doubles hold exactly
+
+
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
 TASKS = ("auto", "generate", *SPEECH_TASKS)
 
@@ -70,6 +73,8 @@ class EngineConfig:
             raise ConfigError("gpu_memory_utilization", share, "must be above 0 and at most 1")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise ConfigError("seed", self.seed, "must be an integer")
+        if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
+            raise ConfigError("seed", self.seed, "must have 64 bits")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:
@@ -152,6 +157,8 @@ def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 def _at_least(name: str, value: Any, low: int) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
         raise ConfigError(name, value, f"must be an integer of at least {low}")
+    if value is not None and value > MOST:
+        raise ConfigError(name, value, f"must be an integer of at most {MOST}")
 
 
 def thread_count() -> int:

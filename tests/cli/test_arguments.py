@@ -25,7 +25,7 @@ MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "run a b c": "quote a prompt with spaces",
     "run --temperatur 1 hi": "no such flag: --temperatur; did you mean --temperature?",
     "run --model a b hi": "two models were given: b and --model a",
-    "run {model} hi --temperature warm": "--temperature: invalid float value: 'warm'",
+    "run {model} hi --temperature warm": "--temperature: must be a number, got 'warm'",
     "run {model} hi --temperature -1": "--temperature must be a finite number, at least 0, got -1.0",
     "run {model} hi --top-p 0": "--top-p must be a number above 0, at most 1, got 0.0",
     "run {model} hi --temperature nan": "--temperature must be a finite number",

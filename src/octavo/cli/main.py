@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from octavo.cli.parser import UsageError, unknown
+from octavo.cli.parser import UsageError, shorten, unknown
 from octavo.cli.streams import drop_output, open_closed_streams, what_failed
 from octavo.errors import OctavoError
 
@@ -84,5 +84,5 @@ def _complain(error: OctavoError, code: int) -> int:
 
         message = spell_flags(message)
     with suppress(OSError):
-        print(f"octavo: {message}", file=sys.stderr)
+        print(f"octavo: {shorten(message, 200)}", file=sys.stderr)
     return code

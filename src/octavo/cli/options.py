@@ -12,16 +12,10 @@ from typing import Any
 
 from octavo.cli.flag import Flag, as_flag, count, literal
 from octavo.cli.parser import Parser, UsageError
-from octavo.cli.server_flags import SERVER_FLAGS
+from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
 from octavo.config import NOTED, REFUSED
 
 MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
-
-
-def positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 MODEL_FLAGS = (
@@ -126,7 +120,8 @@ def take_model(args: argparse.Namespace, given: str | None) -> None:
 
 
 _TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS, *SERVER_FLAGS)
-_NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, "logprobs", "url"})
+_OTHERS = {"config", "served_model_name", "logprobs", "url", "beam_size"}
+_NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, *SERVER_REFUSED, *SERVER_NOTED, *_OTHERS})
 _RARE = "|".join(name for name in _NAMES if "_" in name)
 # An option's name: at the beginning, as errors and notes have it, or anywhere if it can't be a common word.
 _MENTION = re.compile(rf"^({'|'.join(_NAMES)})(?:=True(?=:)|=| (?=must ))|(?<![\w/.'-])({_RARE})(?![\w/.'-])=?")

@@ -21,6 +21,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
+from octavo.option_files import read_text
 from octavo.speech.model import SpeechModel
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
@@ -170,10 +171,7 @@ def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate |
     elif "{" in given or "\n" in given:
         source = given
     else:
-        try:
-            source = Path(given).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("chat_template", given, f"can't be read: {error}") from None
+        source = read_text("chat_template", given)
     return None if source is None else ChatTemplate(source, tokenizer.special_tokens_map)
 
 

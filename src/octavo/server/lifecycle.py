@@ -24,7 +24,6 @@ from octavo.server.connection import bounded
 from octavo.server.errors import UnavailableError
 from octavo.server.listener import BACKLOG, address
 from octavo.server.logs import STATS_SECONDS, StatsLine
-from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
 
@@ -36,27 +35,26 @@ QUESTION = "Why is the sky blue?"  # to try a server with: even a tiny model has
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
 
-def serve(config: ServerConfig, models: ModelRegistry, listener: socket.socket, loaded: Future[None]) -> int:
+def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> int:
     """Serves until a signal ends it, and returns the exit code. Raises what loading raised."""
     _allow_many_files()
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(Lifecycle(config, models, listener).run(loaded))
+        code = runner.run(Lifecycle(state, listener).run(loaded))
     gc.unfreeze()
     if not loaded.done():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
-    models.close()
+    state.models.close()
     return code
 
 
 class Lifecycle:
     """From the bound socket to the exit code."""
 
-    def __init__(self, config: ServerConfig, models: ModelRegistry, listener: socket.socket):
-        self._config, self._listener = config, listener
-        self._state = ServerState(config, models)
-        self._server = _Server(_uvicorn_config(config, self._state))
+    def __init__(self, state: ServerState, listener: socket.socket):
+        self._config, self._state, self._listener = state.config, state, listener
+        self._server = _Server(_uvicorn_config(state.config, state))
         self._tasks: set[asyncio.Task[None]] = set()
         self._code = 0
         self._signalled = 0.0  # when the first signal came

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from octavo.server.state import ServerState
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
 STATS_SECONDS = 5.0
 logger = logging.getLogger("octavo.server")
 
