@@ -81,5 +81,5 @@ def _add_docs(app: FastAPI, root_path: str) -> None:
         return JSONAnswer(describe(app, root_path))
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return Response(docs_page(describe(app, root_path)), media_type="text/html")
+    async def docs(request: Request) -> Response:
+        return Response(docs_page(describe(app, root_path), str(request.base_url).rstrip("/")), media_type="text/html")
