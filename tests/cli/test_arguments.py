@@ -1,6 +1,7 @@
 """What the command line accepts, and what it says where it does not."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -176,3 +177,20 @@ def test_the_version_is_printed(capsys):
 def test_benchmark_is_another_name_of_bench(capsys):
     assert main(["benchmark"]) == 0
     assert capsys.readouterr().out.startswith("usage: octavo bench")
+
+
+def test_after_two_dashes_nothing_is_a_flag(tiny, capsys):
+    assert main(["run", "--json", "--max-tokens", "1", "--no-chat", "--", tiny, "--hi"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "--hi"
+    assert main(["pull", "--", "a", "--b"]) == 2
+    assert "too many arguments: '--b'" in capsys.readouterr().err
+    assert main(["run", "--"]) == 2
+
+
+@pytest.mark.parametrize("words", [["pull", ""], ["run", "", "hi"], ["complete", " ", "hi"], ["serve", "a", ""]])
+def test_a_model_without_a_name_is_refused(words, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "MODEL" in err
+    assert "must not be empty" in err

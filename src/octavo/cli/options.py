@@ -114,6 +114,8 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
 def take_model(args: argparse.Namespace, given: str | None) -> None:
     """Makes a model given as an argument the option `model`. Raises UsageError if there is a flag too."""
     if given is not None:
+        if not given.strip():
+            raise UsageError("MODEL: must not be empty")
         if hasattr(args, "model"):
             raise UsageError(f"two models were given: {given} and --model {args.model}")
         args.model = given

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from octavo.errors import OctavoError
 
-MAY_BE_EMPTY = {"system", "prompt", "root_path", "reasoning_parser", "tool_parser_plugin"}  # of flags with values
+MAY_BE_EMPTY = {"system", "prompt", "root_path", "reasoning_parser", "tool_parser_plugin", "words"}
+_PLAIN = "\0"  # before an argument that is no flag, whatever it looks like; nothing that is typed has it
 _KINDS: dict[Any, str] = {int: "an integer", float: "a number"}
 
 
@@ -36,14 +37,16 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Flags and other arguments in any order. Raises UsageError."""
-        args, rest = self.parse_known_intermixed_args([_with_dashes(arg) for arg in argv])
+        """Flags and other arguments in any order; after -- there are no flags. Raises UsageError."""
+        end = argv.index("--") if "--" in argv else len(argv)
+        words = [*map(_with_dashes, argv[:end]), *(_PLAIN + word for word in argv[end + 1 :])]
+        args, rest = self.parse_known_intermixed_args(words)
         for word in rest:
             name = word.partition("=")[0]
             if name.startswith("-"):
                 raise UsageError(unknown("flag", name, self._option_string_actions, self.prog))
         if rest:
-            self.error(f"too many arguments: {rest[0]!r}")
+            self.error(f"too many arguments: {rest[0].removeprefix(_PLAIN)!r}")
         return args
 
     def print_help(self, file: Any = None) -> None:
@@ -55,7 +58,8 @@ class Parser(argparse.ArgumentParser):
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:
         """argparse's hook for each value. An empty one is a mistake, as of a variable of a script that is not set."""
-        if not text.strip() and action.option_strings and action.dest not in MAY_BE_EMPTY:
+        text = text.removeprefix(_PLAIN)
+        if not text.strip() and action.dest not in MAY_BE_EMPTY:
             raise argparse.ArgumentError(action, "must not be empty")
         try:
             return read_value(self._registry_get("type", action.type, action.type), text)
