@@ -93,8 +93,11 @@ K_QUANTS = {
 }
 
 
-def save_gguf(path, kind, seed=0):
-    """Saves a random Llama with all matrices in format `kind`; returns it with the values of the file."""
+def save_gguf(path, kind, seed=0, **advice):
+    """Saves a random Llama with all matrices in format `kind`; returns it with the values of the file.
+
+    `advice` is on sampling, by GGUF's names.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     config = LlamaConfig(**GGUF_SIZES, rms_norm_eps=1e-5)
@@ -108,6 +111,8 @@ def save_gguf(path, kind, seed=0):
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10000.0)
+    for name, value in advice.items():
+        writer.add_float32(f"general.sampling.{name}", value)
     for name, weight in model.named_parameters():
         vector = weight.ndim == 1
         data, values = random_blocks(rng, "F32" if vector else kind, tuple(weight.shape))

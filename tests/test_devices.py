@@ -74,8 +74,8 @@ def test_a_gpu_without_the_packages_for_it_is_noted_and_refused(gpu, monkeypatch
     without(monkeypatch, package)
     with caplog.at_level(logging.WARNING, "octavo"):
         assert place().device == "cpu"
-    assert f"no {package} to use it: pip install 'octavo[cuda]'" in caplog.text
-    with pytest.raises(ConfigError, match=rf"device='cuda': needs {package}, .*pip install 'octavo\[cuda\]'"):
+    assert f"no {package} to use it: pip install '.[cuda]' in a checkout of Octavo brings them" in caplog.text
+    with pytest.raises(ConfigError, match=rf"device='cuda': needs {package}, .*pip install '\.\[cuda\]'"):
         place(device="cuda")
 
 
@@ -86,7 +86,7 @@ def test_cuda_without_a_device_is_refused(no_gpu):
 
 def test_the_torch_executor_needs_torch(no_gpu, monkeypatch):
     without(monkeypatch, "torch", "triton")
-    with pytest.raises(ConfigError, match=r"executor='torch': needs torch, .*octavo\[cuda\]"):
+    with pytest.raises(ConfigError, match=r"executor='torch': needs torch, .*'\.\[cuda\]'"):
         place(executor="torch")
 
 

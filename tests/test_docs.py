@@ -18,6 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")), 
 SOURCES = [path for folder in ("src", "native", "tests") for path in (ROOT / folder).rglob("*")]
 READ = re.compile(r"(?:\benviron(?:\.get\(|\[)|\bgetenv\()\s*[\"']([A-Z0-9_]+)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+SCRIPT = re.compile(r"`(?:python )?((?:[\w-]+/)*[\w-]+\.py)\b[^`]*`")
 PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|pyi|cpp|h|md|txt))`")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -57,6 +58,18 @@ def test_every_file_that_is_named_exists(page):
     """Paths of the repository, or of the package."""
     for name in PATH.findall(page.read_text(encoding="utf-8")):
         assert "/" not in name or any((ROOT / folder / name).exists() for folder in ("", "src/octavo")), name
+
+
+@each_page
+def test_a_command_names_no_script_that_is_not_there(page):
+    for name in SCRIPT.findall(page.read_text(encoding="utf-8")):
+        found = (ROOT / name).exists() or list((ROOT / "src").rglob(name)) or list((ROOT / "tests").rglob(name))
+        assert found, name
+
+
+@each_page
+def test_nothing_is_installed_from_a_package_that_is_not_published(page):
+    assert not re.search(r"pip install ['\"]?octavo\b", page.read_text(encoding="utf-8"))
 
 
 def test_the_page_of_the_api_is_current():

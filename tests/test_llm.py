@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from checkpoints import reference_tokens
+from checkpoints import reference_tokens, save_gguf
+from cli.conftest import make_tiny_llama
 from harness import spoil
 from octavo import LLM, SamplingParams
 from octavo.errors import (
@@ -317,6 +318,33 @@ def test_bad_generation_defaults_are_the_file_s_fault(tiny, tmp_path):
     copy = copy_model(tiny[0], tmp_path, {"generation_config.json": {"top_p": 7}})
     with pytest.raises(ModelLoadError, match=r"generation_config.json: top_p"):
         LLM(str(copy)).get_default_sampling_params()
+
+
+def test_a_gguf_brings_its_authors_advice(tmp_path):
+    file = tmp_path / "m.gguf"
+    save_gguf(file, "F32", temp=0.7, penalty_repeat=1.05)
+    options = {"model": str(file), "tokenizer": str(make_tiny_llama(tmp_path / "tokenizer"))}
+    advised = LLM(**options).get_default_sampling_params()
+    assert advised == SamplingParams(temperature=0.7, repetition_penalty=1.05)
+    assert LLM(**options, generation_config="vllm").get_default_sampling_params() == SamplingParams()
+    save_gguf(file, "F32", temp=0.7, top_p=7)
+    with pytest.raises(ModelLoadError, match=r"m\.gguf: top_p: top_p must be"):
+        LLM(**options)
+
+
+def test_the_default_model_brings_its_authors_advice(real_model):
+    advised = LLM(str(real_model)).get_default_sampling_params()
+    assert advised == SamplingParams(temperature=0.2, top_p=0.9)
+    assert LLM(str(real_model), generation_config="vllm").get_default_sampling_params() == SamplingParams()
+
+
+def test_what_a_file_says_of_sampling_goes_before_what_is_known_of_the_model(tiny, tmp_path):
+    place = tmp_path / "SmolLM2-135M-Instruct"
+    place.mkdir()
+    copy = copy_model(tiny[0], place, {"generation_config.json": {"max_new_tokens": 5}})
+    assert LLM(str(copy)).get_default_sampling_params() == SamplingParams(temperature=0.2, top_p=0.9, max_tokens=5)
+    (copy / "generation_config.json").write_text('{"temperature": 0.6}')
+    assert LLM(str(copy)).get_default_sampling_params() == SamplingParams(temperature=0.6)
 
 
 @pytest.mark.parametrize("name", ["temperature", "eos_token_id"])

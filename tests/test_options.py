@@ -184,6 +184,8 @@ def test_sampling_defaults_may_be_overridden(tiny):
     assert llm.get_default_sampling_params().max_tokens == 3
     with pytest.raises(ConfigError, match="override_generation_config"):
         options(override_generation_config="hot")
+    with pytest.raises(ConfigError, match=r"override_generation_config.*top_p"):
+        LLM(str(tiny[0]), override_generation_config={"top_p": 2})
 
 
 def test_a_flag_of_json_and_one_of_bytes_reach_the_engine():

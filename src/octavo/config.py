@@ -24,6 +24,9 @@ logger = logging.getLogger("octavo")
 CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 
+MOST = (1 << 53) - 1  # of any number: what JSON and doubles hold exactly
+
+
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
 TASKS = ("auto", "generate", *SPEECH_TASKS)
 
@@ -79,6 +82,8 @@ class EngineConfig:
         override = self.override_generation_config
         if override is not None and not isinstance(override, Mapping):
             raise ConfigError("override_generation_config", override, "must be a dict, as {'temperature': 0.5}")
+        if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
+            raise ConfigError("seed", self.seed, "must have 64 bits")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:
@@ -120,6 +125,8 @@ def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 def _at_least(name: str, value: Any, low: int) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
         raise ConfigError(name, value, f"must be an integer of at least {low}")
+    if value is not None and value > MOST:
+        raise ConfigError(name, value, f"must be an integer of at most {MOST}")
 
 
 def thread_count() -> int:

@@ -12,7 +12,7 @@ from octavo.errors import ConfigError
 
 logger = logging.getLogger("octavo")
 
-INSTALL = "pip install 'octavo[cuda]'"
+INSTALL = "pip install '.[cuda]' in a checkout of Octavo"
 LEAST_CAPABILITY = (7, 5)
 BFLOAT16_CAPABILITY = (8, 0)
 DEVICES = ("auto", "cpu", "cuda")
@@ -67,7 +67,9 @@ def _cuda_dtype(dtype: str) -> str:
 
     if not torch.cuda.is_available():
         if torch.version.cuda is None:
-            reason = f"the installed PyTorch {torch.__version__} has no CUDA; {INSTALL} in a new environment brings one"
+            reason = (
+                f"the installed PyTorch {torch.__version__} has no CUDA; {INSTALL}, in a new environment, brings one"
+            )
         else:
             reason = "no CUDA device can be used: nvidia-smi shows what the driver sees; device cpu always works"
         raise ConfigError("device", "cuda", reason)

@@ -36,7 +36,7 @@ class ConfigError(OctavoError, ValueError):
     """An argument, flag or environment variable has a bad value."""
 
     def __init__(self, name: str, value: Any, reason: str):
-        super().__init__(f"{name}={value!r}: {reason}")
+        super().__init__(f"{name}={_shown(value)}: {reason}")
         self.name, self.value, self.reason = name, value, reason
 
 
@@ -79,7 +79,7 @@ class ParameterError(RequestError):
     """A sampling parameter is out of range."""
 
     def __init__(self, name: str, value: Any, allowed: str):
-        super().__init__(f"{name} must be {allowed}, got {value!r}")
+        super().__init__(f"{name} must be {allowed}, got {_shown(value)}")
         self.name, self.value, self.allowed = name, value, allowed
 
 
@@ -136,3 +136,9 @@ class RequestAbortedError(RequestError):
 
 class SlowReaderError(RequestAbortedError):
     """More outputs waited for their reader than may wait."""
+
+
+def _shown(value: Any) -> str:
+    """`value` as Python writes it, or how it begins."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:100]}…"

@@ -52,7 +52,10 @@ class LLM:
         return self.model.hf_tokenizer()
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What `generate` uses without parameters: generation_config.json's, over the neutral ones."""
+        """What `generate` uses without parameters: those that come with the model, over the neutral ones.
+
+        They are of generation_config.json, of a GGUF file's metadata, or else what its authors are known to advise.
+        """
         return default_sampling_params(self.model)
 
     def generate(

@@ -75,6 +75,19 @@ class Terminal:
                     self._stream.feed(os.read(self._file, 1 << 16))
         return self.lines
 
+    def resize(self, rows: int, columns: int) -> None:
+        """Wraps the lines anew, as a window of another size does in most terminals, and tells the command."""
+        x, y = self._screen.cursor.x, self._screen.cursor.y
+        lines = [line.rstrip() for line in self._screen.display[: max(y + 1, len(self.lines))]]
+        pieces = [[line[i : i + columns] for i in range(0, max(1, len(line)), columns)] for line in lines]
+        row = sum(map(len, pieces[:y])) + x // columns
+        wrapped = [piece for line in pieces for piece in line]
+        hidden = max(0, len(wrapped) - rows)
+        self._screen.resize(rows, columns)
+        self._stream.feed(b"\x1b[2J\x1b[H" + "\r\n".join(wrapped[hidden:]).encode())
+        self._stream.feed(f"\x1b[{row - hidden + 1};{x % columns + 1}H".encode())
+        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     def type(self, keys: str) -> None:
         os.write(self._file, keys.encode())
 

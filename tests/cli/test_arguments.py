@@ -1,6 +1,7 @@
 """What the command line accepts, and what it says where it does not."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -26,7 +27,7 @@ MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "run a b c": "quote a prompt with spaces",
     "run --temperatur 1 hi": "no such flag: --temperatur; did you mean --temperature?",
     "run --model a b hi": "two models were given: b and --model a",
-    "run {model} hi --temperature warm": "--temperature: invalid float value: 'warm'",
+    "run {model} hi --temperature warm": "--temperature: must be a number, got 'warm'",
     "run {model} hi --temperature -1": "--temperature must be a finite number, at least 0, got -1.0",
     "run {model} hi --top-p 0": "--top-p must be a number above 0, at most 1, got 0.0",
     "run {model} hi --temperature nan": "--temperature must be a finite number",
@@ -172,3 +173,25 @@ def test_pull_prints_where_the_model_is(tiny, capsys):
 def test_the_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("octavo ")
+
+
+def test_benchmark_is_another_name_of_bench(capsys):
+    assert main(["benchmark"]) == 0
+    assert capsys.readouterr().out.startswith("usage: octavo bench")
+
+
+def test_after_two_dashes_nothing_is_a_flag(tiny, capsys):
+    assert main(["run", "--json", "--max-tokens", "1", "--no-chat", "--", tiny, "--hi"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "--hi"
+    assert main(["pull", "--", "a", "--b"]) == 2
+    assert "too many arguments: '--b'" in capsys.readouterr().err
+    assert main(["run", "--"]) == 2
+
+
+@pytest.mark.parametrize("words", [["pull", ""], ["run", "", "hi"], ["complete", " ", "hi"], ["serve", "a", ""]])
+def test_a_model_without_a_name_is_refused(words, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "MODEL" in err
+    assert "must not be empty" in err

@@ -277,3 +277,17 @@ def test_ctrl_c_stops_a_model_of_this_process(tiny_with_long_context):
             terminal.type("\x03")
             terminal.wait(lambda lines: lines[-2:] == ["(stopped)", ">"])
         assert terminal.leave() == 0
+
+
+def test_a_terminal_that_shrinks_in_an_answer_shows_each_line_once(stub, stub_url):
+    words = [f"word{i:02d} " for i in range(40)]
+    stub.tokens, stub.delay = [*words, "\n\nThe end."], 0.05
+    with Terminal("chat", "--url", stub_url) as terminal:
+        terminal.wait(lambda lines: lines[-1] == ">")
+        terminal.type("hi\n")
+        terminal.wait(lambda lines: "word25" in "".join(lines))
+        terminal.resize(40, 30)
+        lines = terminal.wait(lambda lines: "The end." in lines and lines[-1] == ">")
+        assert terminal.leave() == 0
+    text = " ".join(lines)
+    assert [text.count(word.strip()) for word in words] == [1] * 40

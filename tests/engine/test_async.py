@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -302,3 +305,37 @@ def test_it_may_serve_one_event_loop_after_another(allm):
 def test_defaults_are_the_model_s(allm):
     assert allm.get_default_sampling_params() == SamplingParams()
     assert len(asyncio.run(collect(allm, TEXT, None))[-1].outputs[0].token_ids) <= 16
+
+
+def test_losing_the_last_reference_ends_the_thread(tiny):
+    def threads():
+        return [thread for thread in threading.enumerate() if thread.name == "octavo-engine"]
+
+    before = threads()
+    llm = AsyncLLM(str(tiny[0]), dtype="float32", block_size=16)
+    asyncio.run(collect(llm, TEXT, SamplingParams(max_tokens=2)))
+    (thread,) = set(threads()) - set(before)
+    del llm
+    gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+PROGRAM = """
+import asyncio, sys
+from octavo import AsyncLLM, SamplingParams
+llm = AsyncLLM(sys.argv[1])
+async def main():
+    async for output in llm.generate("hi", SamplingParams(max_tokens=100, ignore_eos=True)):
+        if sys.argv[2] == "early":
+            break
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("when", ["late", "early"])
+def test_a_program_that_never_closes_it_ends_without_a_word(tiny, when):
+    command = [sys.executable, "-c", PROGRAM, str(tiny[0]), when]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

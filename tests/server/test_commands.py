@@ -1,5 +1,6 @@
 """The commands that people type: flags, module names, --config, several models, TLS and Unix sockets."""
 
+import json
 import subprocess
 import sys
 
@@ -208,8 +209,17 @@ BAD_FILES = {
     "- a": "must have lines",
     "prot: 1": "did you mean port",
     "port: [1": "can't be read",
-    "port: many": "port: invalid literal",
+    "port: many": "port: must be an integer, got 'many'",
+    "port: 1\nport: 2": "port is there twice, at line 1",
+    "models: [{model: a, seed: 1, seed: 2}]": "seed is there twice",
+    "host: ''": "host must not be empty",
+    "served-model-name: ''": "served_model_name must be a name",
+    "api-key: ['']": "api_key must not be empty",
     "models: 5": "models must be a list",
+    "models: []": "models must be a list of at least one model",
+    "models:": "models must be a list of at least one model",
+    "a: " + "[" * 5000: "can't be read",
+    "a: \0": "can't be read",
     "models: [5]": "an entry of models",
     "models: [{model: a, aliases: 5}]": "aliases must be",
     "models: [{model: a, max_modle_len: 5}]": "did you mean max_model_len",
@@ -227,6 +237,26 @@ def test_a_bad_file_is_refused(tmp_path, text, says):
 
 
 MISTAKES = {
+    ("a", "--api-key", ""): "--api-key: must not be empty",
+    ("a", "--api-key", "k", "--api-key", "a b"): "api_key='…': a key has",
+    ("a", "--served-model-name", ""): "--served-model-name: must not be empty",
+    ("a", "--served-model-name", "b", " "): "--served-model-name: must not be empty",
+    ("a", "--response-role", ""): "--response-role: must not be empty",
+    ("a", "--log-level", "loud"): "log_level='loud': must be one of debug, info",
+    ("a", "--log-format", "xml"): "log_format='xml': must be one of text, json",
+    ("a", "--header-timeout", "inf"): "header_timeout=inf: must be in 0.001..",
+    ("a", "--shutdown-timeout", "nan"): "shutdown_timeout=nan: must be in 0..",
+    ("a", "--tokens-per-minute", "9" * 18): "tokens_per_minute=9+: must be in 1..",
+    ("a", "--allowed-origins", "[bad"): "--allowed-origins: must be like",
+    ("a", "--allowed-origins", ","): "--allowed-origins: must be like",
+    ("a", "--allowed-origins", "example.com"): "must be . or like https://example.com, without a path",
+    ("a", "--allowed-origins", "https://a.b/"): "must be . or like https://example.com, without a path",
+    ("a", "--allowed-methods", "GET,A B"): "must be . or like GET",
+    ("a", "--ssl-ca-certs", "c"): "needs ssl_certfile too",
+    ("a", "--ssl-cert-reqs", "3"): "ssl_cert_reqs=3: must be 0, 1 or 2",
+    ("a", "--ssl-cert-reqs", "2"): "needs ssl_ca_certs too",
+    ("a", "--config", "/dev/zero"): "can't be read: it is no regular file",
+    ("a", "--config", "/"): "can't be read: it is a directory",
     ("a", "--model", "b"): "two models were given",
     ("a", "b", "--model", "c"): "models were given as arguments and with --model",
     ("a", "b", "--served-model-name", "c"): "--served-model-name names one model",
@@ -246,16 +276,24 @@ def test_a_mistake_is_refused(arguments, says):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("serve", "/nowhere/model"),
-        ("serve", "{model}", "--port", "1", "--host", "192.0.2.1"),
-        ("serve", "{model}", "--ssl-certfile", "/nowhere"),
-        ("serve", "{model}", "--chat-template", "/nowhere"),
-        ("serve", "{model}", "--max-model-len", "10000000"),
-        ("serve", "{model}", "--task", "transcription"),
+        ("/nowhere/model",),
+        ("{model}", "--port", "1", "--host", "192.0.2.1"),
+        ("{model}", "--ssl-certfile", "/nowhere"),
+        ("{model}", "--chat-template", "/nowhere"),
+        ("{model}", "--chat-template", "/dev/zero"),
+        ("{model}", "--ssl-certfile", "/dev/zero"),
+        ("{model}", "--api-key-file", "/dev/zero"),
+        ("{model}", "--api-key-file", "{model}/config.json"),
+        ("{model}", "--config", "/dev/zero"),
+        ("{model}", "--host", "a..b"),
+        ("{model}", "--log-level", "loud"),
+        ("{model}", "--max-model-len", "10000000"),
+        ("{model}", "--task", "transcription"),
     ],
 )
 def test_a_server_that_can_t_begin_ends_with_one_line_and_code_2(tiny_model, arguments):
-    command = [sys.executable, "-m", "octavo", *(a.format(model=tiny_model) for a in arguments), "--log-level", "error"]
+    command = [sys.executable, "-m", "octavo", "serve", "--log-level", "error"]
+    command += [argument.format(model=tiny_model) for argument in arguments]
     command += [] if "--port" in arguments else ["--port", "0"]
     environment = {"PYTHONPATH": ":".join(sys.path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
@@ -329,7 +367,7 @@ def test_it_speaks_tls(start, tiny_model, tmp_path):
 
 
 def test_behind_a_proxy_paths_work_with_and_without_its_prefix(start, tiny_model):
-    server = start(tiny_model, "--root-path", "/api", "--api-key", "k")
+    server = start(tiny_model, "--root-path", "/api", "--api-key", "k", "--log-format", "json")
     with server.client(headers={"authorization": "Bearer k"}) as client:
         for prefix in ("", "/api"):
             assert client.get(f"{prefix}/v1/models").status_code == 200
@@ -337,6 +375,7 @@ def test_behind_a_proxy_paths_work_with_and_without_its_prefix(start, tiny_model
         for prefix in ("", "/api"):
             assert client.get(f"{prefix}/readyz").status_code == 200
             assert client.get(f"{prefix}/v1/models").status_code == 401
+    assert all("message" in json.loads(line) for line in server.read_log().splitlines())
 
 
 def test_help_lists_the_flags_and_imports_nothing_heavy():

@@ -142,7 +142,21 @@ def test_a_client_may_wait_at_most_a_minute():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "just text", "- a\n", "a: 5", "a: {}", "a: {key: k, unknown: 1}", "a: {key: k, tokens_per_minute: 0}"]
+    "text",
+    [
+        "",
+        "just text",
+        "- a\n",
+        "a: 5",
+        "a: {}",
+        "a: {key: k, unknown: 1}",
+        "a: {key: k, tokens_per_minute: 0}",
+        "a: k\na: l",
+        "a: k\nb: k",
+        "a: k\nb: {key: k}",
+        "a: 'k l'",
+        "a: ''",
+    ],
 )
 def test_a_bad_file_of_keys_is_refused(tmp_path, text):
     file = tmp_path / "keys"
@@ -151,9 +165,18 @@ def test_a_bad_file_of_keys_is_refused(tmp_path, text):
         read_keys(ServerConfig(api_key_file=str(file)))
 
 
-def test_no_keys_let_everyone_in_and_an_empty_one_is_none():
-    keys = read_keys(ServerConfig(api_keys=("",)))
-    assert keys.identify(None).name == "anyone"
+def test_a_key_of_the_file_that_was_typed_too_is_refused_and_not_shown(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("ann: secret\nbob: 'other'\n")
+    with pytest.raises(ConfigError, match="key-1 and ann have one key") as caught:
+        read_keys(ServerConfig(api_keys=("secret",), api_key_file=str(file)))
+    assert "secret" not in str(caught.value)
+
+
+def test_no_keys_let_everyone_in_and_an_empty_one_is_refused():
+    assert read_keys(ServerConfig()).identify(None).name == "anyone"
+    with pytest.raises(ConfigError, match="api_key=''"):
+        ServerConfig(api_keys=("",))
     with pytest.raises(KeyRejectedError):
         read_keys(ServerConfig(api_keys=("a",))).identify(b"Basic a")
 

@@ -1,5 +1,6 @@
 """What monitors read: probes, metrics and the log."""
 
+import html
 import json
 import logging
 import re
@@ -257,4 +258,20 @@ def test_docs_describe_every_endpoint_and_fetch_nothing(http):
     assert page.headers["content-type"].startswith("text/html")
     for path in http.get("/openapi.json").json()["paths"]:
         assert path in page.text
-    assert not re.search("<script|<link|src=|//", page.text)
+    assert not re.search(r"<script|<link|src=|url\(|href='[^'#]*//", page.text)
+
+
+def test_docs_begin_with_chat_and_give_contents_examples_and_defaults(http):
+    page = http.get("/docs").text
+    headings = re.findall(r"<h2 id='([^']+)'><code>([^<]+)", page)
+    assert headings[0][1] == "POST /v1/chat/completions"
+    assert re.findall(r"<li><a href='#([^']+)'", page) == [anchor for anchor, _ in headings]
+    examples = [shlex.split(html.unescape(line)) for line in re.findall(r"<pre>(.+?)</pre>", page)]
+    assert len(examples) == len(headings)
+    assert {line[0] for line in examples} == {"curl"}
+    _, address, *_, body = examples[0]
+    answer = http.post(address, json={**json.loads(body), "max_tokens": 2})
+    assert answer.status_code == 200
+    assert "<code>temperature</code></dt><dd>number ≥ 0; default: the model&#x27;s, or else 1.0" in page
+    assert "<code>n</code></dt><dd>integer ≥ 1 ≤ 128; default: 1" in page
+    assert "name='viewport' content='width=device-width" in page  # a phone shows it at its own width

@@ -40,6 +40,15 @@ def test_a_streamed_chat_is_the_same_text(ai):
     assert all(chunk.usage is None for chunk in chunks)
 
 
+def test_sampling_that_is_not_said_is_what_the_model_s_authors_advise(ai):
+    options = {"model": MODEL, "max_tokens": 24, "seed": 7, "messages": HELLO}
+    texts = [
+        ai.chat.completions.create(**options, **said).choices[0].message.content
+        for said in ({}, {"temperature": 0.2, "top_p": 0.9}, {"temperature": 2.0})
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
 def test_usage_comes_in_one_last_chunk_without_choices_where_it_is_asked_for(ai):
     options = {"stream_options": {"include_usage": True}}
     *chunks, last = ai.chat.completions.create(messages=HELLO, stream=True, **options, **GREEDY)

@@ -31,6 +31,7 @@ from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.weights import open_checkpoint
 from octavo.weights.dequantize import dequantize
 from octavo.weights.gguf import GGUFCheckpoint
+from octavo.weights.gguf_config import generation_config
 from octavo.weights.gguf_file import read_gguf
 from octavo.weights.tensor import FORMATS
 
@@ -470,3 +471,22 @@ def test_every_format_is_known_under_its_ggml_type(format: str, tmp_path: Path) 
     tensor = read_gguf(tmp_path / "m.gguf").tensors["t"]
     assert (tensor.format, tensor.shape, tensor.data.size) == (format, (3, block), 3 * size)
     assert reference.GGML_QUANT_SIZES[reference.GGMLQuantizationType[format]] == (block, size)
+
+
+def test_sampling_that_the_authors_advise_has_the_names_of_a_generation_config() -> None:
+    advice = {"temp": float(np.float32(0.7)), "top_k": 20, "top_p": float(np.float32(0.95)), "min_p": 0.0}
+    metadata = {f"general.sampling.{key}": value for key, value in {**advice, "penalty_repeat": 1.05}.items()}
+    assert generation_config(Path("m.gguf"), metadata | {"general.sampling.mirostat": 1}) == {
+        "temperature": 0.7,
+        "top_k": 20,
+        "top_p": 0.95,
+        "min_p": 0.0,
+        "repetition_penalty": 1.05,
+    }
+    assert generation_config(Path("m.gguf"), {}) == {}
+
+
+@pytest.mark.parametrize("value", ["warm", [0.5], True, float("nan"), float("inf")])
+def test_advice_on_sampling_that_is_no_number_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(ModelLoadError, match=r"m.gguf: general.sampling.temp: must be a finite number"):
+        generation_config(Path("m.gguf"), {"general.sampling.temp": value})

@@ -23,7 +23,7 @@ class Flag(NamedTuple):
 
 def count(text: str) -> int:
     """A number of tokens or bytes: 4096, or 4k (thousands), or 4K (1024s), as vLLM reads them."""
-    match = re.fullmatch(r"(\d+)([kKmMgG]?)", text)
+    match = re.fullmatch(r"([0-9]{1,18})([kKmMgG]?)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be a number, as 4096, 4k (4000) or 4K (4096), got {text!r}")
     return (
@@ -32,20 +32,36 @@ def count(text: str) -> int:
     )
 
 
+def positive(text: str) -> int:
+    return _between(text, 1)
+
+
+def natural(text: str) -> int:
+    return _between(text, 0)
+
+
+def _between(text: str, low: int) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text[:20]) < low:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least {low}, got {text!r}")
+    if len(text) > 9:
+        raise argparse.ArgumentTypeError(f"must be an integer below 10^9, got {text!r}")
+    return int(text)
+
+
 def literal(text: str) -> Any:
     """A number or JSON where `text` is that, else `text`: for options that are only compared."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
 def names(text: str) -> tuple[str, ...]:
     """A JSON list of strings, as vLLM writes it, or strings between commas."""
-    value = literal(text)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    return tuple(item.strip() for item in text.split(",") if item.strip())
+    value = literal(text) if text.lstrip().startswith("[") else [item.strip() for item in text.split(",")]
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise argparse.ArgumentTypeError(f'must be like a,b or ["a", "b"], got {text!r}')
+    return tuple(value)
 
 
 def as_flag(name: str) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 
-from octavo.cli.parser import UsageError, unknown
+from octavo.cli.parser import UsageError, shorten, unknown
+from octavo.cli.streams import drop_output, open_closed_streams, what_failed
 from octavo.errors import OctavoError
 
 COMMANDS = {
@@ -23,25 +25,31 @@ COMMANDS = {
     "bench": "measure latency and throughput, of this machine or of a server",
 }
 
-USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the latter as a shell reports SIGINT and SIGPIPE
+ALIASES = {"benchmark": "bench"}
+
+FAILED, USER_ERROR = 1, 2  # the system refused something, as room on a disk; the user asked for what can't be
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command in `argv`, without the program's name, and returns its exit code."""
+    open_closed_streams()
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
     except OctavoError as error:
-        _complain(error)
-        return USER_ERROR
+        return _complain(error, USER_ERROR)
     except KeyboardInterrupt:
         if sys.stdout.isatty():
             print()  # the shell's prompt gets a line of its own
         return INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        return _complain(OctavoError(what_failed(error)), FAILED)
+    finally:
+        drop_output()
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -50,7 +58,7 @@ def _dispatch(argv: list[str]) -> int:
 
         print(f"octavo {__version__}")
         return 0
-    name = choose("octavo", COMMANDS, argv)
+    name = choose("octavo", COMMANDS, [ALIASES.get(word, word) for word in argv[:1]])
     return 0 if name is None else import_module(f"octavo.cli.{name.replace('-', '_')}").main(argv[1:])
 
 
@@ -68,17 +76,13 @@ def choose(prog: str, commands: Mapping[str, str], argv: Sequence[str]) -> str |
     return None
 
 
-def _complain(error: OctavoError) -> None:
+def _complain(error: OctavoError, code: int) -> int:
+    """Says on stderr what is wrong, and returns `code`."""
     message = " ".join(str(error).split())
     if not isinstance(error, UsageError):
         from octavo.cli.options import spell_flags
 
         message = spell_flags(message)
-    print(f"octavo: {message}", file=sys.stderr)
-
-
-def _forget_stdout() -> None:
-    """Nobody reads the output any more; the interpreter's last flush must not complain about that."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        print(f"octavo: {shorten(message, 200)}", file=sys.stderr)
+    return code

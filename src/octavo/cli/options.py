@@ -12,16 +12,10 @@ from typing import Any
 
 from octavo.cli.flag import Flag, as_flag, count, literal
 from octavo.cli.parser import UsageError
-from octavo.cli.server_flags import SERVER_FLAGS
+from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
 from octavo.options import NOTED, REFUSED
 
 MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
-
-
-def positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 MODEL_FLAGS = (
@@ -35,7 +29,7 @@ MODEL_FLAGS = (
         "generation_config",
         str,
         "WHERE",
-        "sampling defaults: auto (the model's), vllm (none), or a directory",
+        "sampling defaults: auto (those of the model or its authors), vllm (none), or a directory",
     ),
     Flag("override_generation_config", literal, "JSON", 'sampling defaults over those, as {"temperature": 0.5}'),
 )
@@ -127,13 +121,16 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
 def take_model(args: argparse.Namespace, given: str | None) -> None:
     """Makes a model given as an argument the option `model`. Raises UsageError if there is a flag too."""
     if given is not None:
+        if not given.strip():
+            raise UsageError("MODEL: must not be empty")
         if hasattr(args, "model"):
             raise UsageError(f"two models were given: {given} and --model {args.model}")
         args.model = given
 
 
 _TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS, *SERVER_FLAGS)
-_NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, "logprobs", "url"})
+_OTHERS = {"config", "served_model_name", "logprobs", "url", "beam_size"}
+_NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, *SERVER_REFUSED, *SERVER_NOTED, *_OTHERS})
 _RARE = "|".join(name for name in _NAMES if "_" in name)
 # An option's name: at the beginning, as errors and notes have it, or anywhere if it can't be a common word.
 _MENTION = re.compile(rf"^({'|'.join(_NAMES)})(?:=True(?=:)|=| (?=must ))|(?<![\w/.'-])({_RARE})(?![\w/.'-])=?")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
+import os
+import re
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from octavo.errors import OctavoError
+
+MAY_BE_EMPTY = {"system", "prompt", "root_path", "reasoning_parser", "tool_parser_plugin", "words"}
+_PLAIN = "\0"  # before an argument that is no flag, whatever it looks like; nothing that is typed has it
+_KINDS: dict[Any, str] = {int: "an integer", float: "a number"}
 
 
 class UsageError(OctavoError):
@@ -29,25 +37,65 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Flags and other arguments in any order. Raises UsageError."""
-        args, rest = self.parse_known_intermixed_args([with_dashes(arg) for arg in argv])
+        """Flags and other arguments in any order; after -- there are no flags. Raises UsageError."""
+        end = argv.index("--") if "--" in argv else len(argv)
+        words = [*map(with_dashes, argv[:end]), *(_PLAIN + word for word in argv[end + 1 :])]
+        args, rest = self.parse_known_intermixed_args(words)
         for word in rest:
             name = word.partition("=")[0]
             if name.startswith("-"):
                 raise UsageError(unknown("flag", name, self._option_string_actions, self.prog))
         if rest:
-            self.error(f"too many arguments: {rest[0]!r}")
+            self.error(f"too many arguments: {rest[0].removeprefix(_PLAIN)!r}")
         return args
 
+    def print_help(self, file: Any = None) -> None:
+        """argparse's own forgives a stdout that takes nothing."""
+        print(self.format_help(), end="", file=file, flush=True)
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+        raise UsageError(f"{shorten(message.removeprefix('argument '))} (see {self.prog} --help)")
+
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        """argparse's hook for each value. An empty one is a mistake, as of a variable of a script that is not set."""
+        text = text.removeprefix(_PLAIN)
+        if not text.strip() and action.dest not in MAY_BE_EMPTY:
+            raise argparse.ArgumentError(action, "must not be empty")
+        try:
+            return read_value(self._registry_get("type", action.type, action.type), text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(action, str(error)) from None
+
+
+def read_value(convert: Callable[[str], Any], text: str) -> Any:
+    """What `convert` makes of `text`. Raises ArgumentTypeError, which says what it must be."""
+    if convert is Path:
+        _check_path(text)
+    try:
+        return convert(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {_KINDS.get(convert, 'another value')}, got {text!r}") from None
+
+
+def _check_path(text: str) -> None:
+    """Raises ArgumentTypeError for a name that no file can have."""
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise argparse.ArgumentTypeError(f"{error.strerror}: {text}") from None
+
+
+def shorten(message: str, longest: int = 100) -> str:
+    """`message` with the middle left out of what is longer than `longest` between quotes or spaces."""
+    return re.sub(rf"[^\s'\"]{{{longest + 1},}}", lambda match: f"{match[0][:40]}…{match[0][-10:]}", message)
 
 
 def unknown(kind: str, word: str, known: Iterable[str], prog: str) -> str:
     """What to say about a command or flag that does not exist."""
     near = difflib.get_close_matches(word, list(known), 1)
     advice = f"; did you mean {near[0]}?" if near else f" (see {prog} --help)"
-    return f"no such {kind}: {word}{advice}"
+    return f"no such {kind}: {shorten(word)}{advice}"
 
 
 class _Help(argparse.HelpFormatter):

@@ -9,10 +9,7 @@ from octavo.cli.parser import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser("octavo pull", "[flags] [MODEL]", "Fetches a model and prints where it is.")
-    parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
-    add_flags(parser, "model", MODEL_FLAGS, without=("tokenizer", "chat_template", "generation_config"))
-    args = parser.parse(argv)
+    args = _parser().parse(argv)
     take_model(args, args.given)
     report_notes()
 
@@ -23,3 +20,10 @@ def main(argv: Sequence[str]) -> int:
     revision, directory = getattr(args, "revision", None), getattr(args, "download_dir", None)
     print(resolve(reference, revision=revision, cache_dir=directory))
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("octavo pull", "[flags] [MODEL]", "Fetches a model and prints where it is.")
+    parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
+    add_flags(parser, "model", MODEL_FLAGS, without=("task", "tokenizer", "chat_template", "generation_config"))
+    return parser

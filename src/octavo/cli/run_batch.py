@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from octavo.cli.options import MODEL_HELP, add_engine_flags, engine_options, positive, report_notes, take_model
+from octavo.cli.flag import positive
+from octavo.cli.options import MODEL_HELP, add_engine_flags, engine_options, report_notes, take_model
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.remote import add_server_flags, api_key, check_place
 
@@ -38,6 +39,15 @@ class Answerer(Protocol):
 
 
 def main(argv: Sequence[str]) -> int:
+    args = _parser().parse(argv)
+    take_model(args, args.given)
+    check_place(args)
+    _check(args)
+    report_notes()
+    return _run(args)
+
+
+def _parser() -> Parser:
     parser = Parser("octavo run-batch", "-i IN -o OUT [flags] [MODEL]", DESCRIPTION)
     parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("batch")
@@ -49,12 +59,7 @@ def main(argv: Sequence[str]) -> int:
     group.add_argument("--max-concurrency", type=positive, metavar="N", help=many)
     add_server_flags(parser)
     add_engine_flags(parser)
-    args = parser.parse(argv)
-    take_model(args, args.given)
-    check_place(args)
-    _check(args)
-    report_notes()
-    return _run(args)
+    return parser
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from octavo.cli.flag import Flag, as_flag, literal, names
@@ -22,10 +21,11 @@ from octavo.cli.options import (
     options_of,
     take_model,
 )
-from octavo.cli.parser import Parser, UsageError
+from octavo.cli.parser import MAY_BE_EMPTY, Parser, UsageError, read_value
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
 from octavo.environment import read_server_environment
 from octavo.errors import ConfigError, UnsupportedError
+from octavo.option_files import read_yaml
 from octavo.options import NOTED, REFUSED, asks
 from octavo.server.options import ModelSpec, ServerConfig
 
@@ -49,14 +49,15 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     set_up(config.log_level, config.log_format)
     logger.info("listening on %s", address(config, listener))
     from octavo.server.models import ModelRegistry
+    from octavo.server.state import ServerState
 
-    models = ModelRegistry(specs, config)
+    state = ServerState(config, ModelRegistry(specs, config))
     from octavo.server.loading import start_loading
 
-    loaded = start_loading(models)
+    loaded = start_loading(state.models)  # from here on nothing is wrong with what was typed
     from octavo.server.lifecycle import serve
 
-    return serve(config, models, listener, loaded)
+    return serve(state, listener, loaded)
 
 
 def _parser(prog: str) -> Parser:
@@ -125,8 +126,9 @@ def _server_config(args: argparse.Namespace) -> ServerConfig:
         if hasattr(args, name):
             value = getattr(args, name)
             options[ours] = (not value) if is_opposite else value
-    keys = [*options.pop("api_key", ()), os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY")]
-    return ServerConfig(**options, api_keys=tuple(key for key in keys if key))
+    of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # where an empty one is none
+    keys = (*options.pop("api_key", ()), *filter(None, of_environment))
+    return ServerConfig(**options, api_keys=keys)
 
 
 def _check_known(args: argparse.Namespace) -> None:
@@ -141,17 +143,12 @@ def _check_known(args: argparse.Namespace) -> None:
 
 def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
     """Puts a file's options where nothing was typed, and returns its `models`."""
-    import yaml
-
-    try:
-        options = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("config", file, f"can't be read: {' '.join(str(error).split())[:200]}") from None
+    options = read_yaml("config", file)
     if not isinstance(options, dict):
         raise ConfigError("config", file, "must have lines of the form option: value")
-    entries = options.pop("models", [])
+    entries = options.pop("models", []) if options.get("models", True) else None
     if not isinstance(entries, list):
-        raise ConfigError("config", file, "models must be a list")
+        raise ConfigError("config", file, "models must be a list of at least one model")
     tables = {flag.name: flag for flag in (*SERVER_FLAGS, *MODEL_FLAGS, *ENGINE_FLAGS)}
     others = {*NAMES, *SPELLINGS, *SERVER_REFUSED, *SERVER_NOTED, *REFUSED, *NOTED}
     for key, value in options.items():
@@ -159,7 +156,7 @@ def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
         if name not in tables and name not in others:
             raise ConfigError("config", file, _unknown(str(key), {*tables, *others, "models"}))
         if name in NAMES:
-            value = _names(value, name, file)
+            value = list(_names(value, name, file))
         if not hasattr(args, name):
             setattr(args, name, _converted(tables[name], value, file) if name in tables else value)
     return entries
@@ -175,9 +172,11 @@ def _converted(flag: Flag, value: Any, file: str) -> Any:
         return value
     if isinstance(value, list) and not flag.repeat:
         return tuple(value)
+    if value in ("", [""]) and flag.name not in MAY_BE_EMPTY:
+        raise ConfigError("config", file, f"{flag.name} must not be empty")
     try:
-        values = [flag.convert(str(item)) for item in (value if isinstance(value, list) else [value])]
-    except (ValueError, argparse.ArgumentTypeError) as error:
+        values = [read_value(flag.convert, str(item)) for item in (value if isinstance(value, list) else [value])]
+    except argparse.ArgumentTypeError as error:
         raise ConfigError("config", file, f"{flag.name}: {error}") from None
     return values if flag.repeat else values[0]
 

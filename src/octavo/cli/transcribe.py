@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octavo.cli.options import add_engine_flags, engine_options, positive, report_notes
+from octavo.cli.flag import positive
+from octavo.cli.options import add_engine_flags, engine_options, report_notes
 from octavo.cli.parser import Parser, UsageError
 
 if TYPE_CHECKING:

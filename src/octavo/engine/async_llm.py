@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from octavo.config import EngineConfig
 from octavo.engine.defaults import default_sampling_params
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class AsyncLLM:
     """Like `LLM`, for asyncio. Any number of `generate` iterators may run at once, on any event loops.
 
-    Takes the arguments of `LLM` and raises its errors. `close()` ends it; so does leaving `async with`.
+    Takes the arguments of `LLM` and raises its errors. `close()` ends it; so does leaving `async with`, losing the
+    last reference to it, and the end of the program.
     """
 
     def __init__(self, model: str | None = None, **options: Any):
@@ -46,6 +47,7 @@ class AsyncLLM:
     def _set_up(self, model: LoadedModel) -> None:
         self.model = model
         self.driver = Driver(lambda: Engine(model))
+        finalize(self, self.driver.close)  # its thread would hold the model until the interpreter is gone
         self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
 
     def open_stream(self) -> OutputStream:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from octavo.engine.loading import LoadedModel
-from octavo.errors import ModelLoadError, ParameterError
+from octavo.errors import ConfigError, ModelLoadError, OctavoError, ParameterError
 from octavo.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from octavo.engine.loading import LoadedModel
 
 # generation_config.json's names, and ours.
 NAMES = {
@@ -20,17 +23,30 @@ NAMES = {
 }
 
 
-def default_sampling_params(
-    model: LoadedModel, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
-) -> SamplingParams:
-    """What `given` says; else generation_config.json; else `neutral`; else the class's defaults.
+def read_defaults(said: Mapping[str, Any], file: Path, override: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that a model's `file` gives, or the user instead of it, by our names.
 
-    Raises ParameterError, or ModelLoadError if it is the file that is wrong.
+    Raises ModelLoadError if one of the file's is out of range, ConfigError for one of the user's.
     """
-    said = model.generation_defaults
-    defaults = {ours: said[name] for name, ours in NAMES.items() if said.get(name) is not None}
+    defaults = _checked({}, said, lambda error: ModelLoadError(file, error.name, str(error)))
+    return _checked(
+        defaults, override, lambda error: ConfigError("override_generation_config", error.value, str(error))
+    )
+
+
+def _checked(
+    before: dict[str, Any], said: Mapping[str, Any], refusal: Callable[[ParameterError], OctavoError]
+) -> dict[str, Any]:
+    defaults = before | {ours: said[name] for name, ours in NAMES.items() if said.get(name) is not None}
     try:
         SamplingParams(**defaults)
     except ParameterError as error:
-        raise ModelLoadError(model.name, f"generation_config.json: {error.name}", str(error)) from None
-    return SamplingParams(**{**(neutral or {}), **defaults, **(given or {})})
+        raise refusal(error) from None
+    return defaults
+
+
+def default_sampling_params(
+    model: LoadedModel, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
+) -> SamplingParams:
+    """What `given` says; else the model; else `neutral`; else the class's defaults. Raises ParameterError."""
+    return SamplingParams(**{**(neutral or {}), **model.sampling_defaults, **(given or {})})

@@ -83,7 +83,8 @@ class Driver:
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # where the garbage collector runs, nobody chooses
+            self._thread.join()
 
     @property
     def given_up(self) -> bool:

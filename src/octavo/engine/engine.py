@@ -181,7 +181,7 @@ class Engine:
         if job is None:
             return None
         try:
-            job.error = error and _told(job, error)
+            job.error = None if error is None else _told(job, error)
             job.stop(reason)
             return self._report(job, final=True)
         except Exception as own:

@@ -13,6 +13,7 @@ from typing import Any
 from octavo import _native
 from octavo.config import SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
+from octavo.engine.defaults import read_defaults
 from octavo.engine.memory import EncoderNeeds, MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Sizes
@@ -20,6 +21,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
+from octavo.option_files import read_text
 from octavo.speech.model import SpeechModel
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
@@ -27,6 +29,7 @@ from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
 from octavo.weights.gguf import GGUFCheckpoint
+from octavo.weights.known import advised_sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class LoadedModel:
     executor: Executor
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
-    generation_defaults: dict[str, Any]  # of generation_config.json, by the names that it uses
+    sampling_defaults: dict[str, Any]  # of SamplingParams, as the model's authors advise
     vocab_size: int
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
 
@@ -107,7 +110,7 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
-    defaults = {**_generation_config(config, path), **(config.override_generation_config or {})}
+    file, defaults = _generation_config(config, path, checkpoint)
     speech = None if encoder is None else SpeechModel.of(text, model.vocab_size, {**checkpoint.config, **defaults})
     if config.task in ("translation", "translate") and speech is not None and not speech.tokens.is_multilingual:
         raise ConfigError("task", config.task, "this model knows only English; load one without .en in its name")
@@ -122,7 +125,7 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
-        generation_defaults=defaults,
+        sampling_defaults=read_defaults(defaults, file, config.override_generation_config or {}),
         vocab_size=model.vocab_size,
         eos_token_ids=_eos_ids(text, checkpoint, defaults),
     )
@@ -174,23 +177,33 @@ def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate |
     elif "{" in given or "\n" in given:
         source = given
     else:
-        try:
-            source = Path(given).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("chat_template", given, f"can't be read: {error}") from None
+        source = read_text("chat_template", given)
     return None if source is None else ChatTemplate(source, tokenizer.special_tokens_map)
 
 
-def _generation_config(config: EngineConfig, path: Path) -> dict[str, Any]:
-    """generation_config.json of the model, or of another directory; nothing where "vllm" is asked for."""
+def _generation_config(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> tuple[Path, dict[str, Any]]:
+    """What generation_config.json says, of the model or of another directory, and which file that is.
+
+    A GGUF file says it in its metadata. Where neither gives sampling parameters, what the authors advise elsewhere is
+    added, as far as it is known. "vllm" asks for none of all this.
+    """
     if config.generation_config == "vllm":
-        return {}
-    directory = path if config.generation_config == "auto" else Path(config.generation_config).expanduser()
-    file = directory / "generation_config.json"
-    if config.generation_config != "auto" and not file.is_file():
-        raise ConfigError("generation_config", config.generation_config, "has no generation_config.json")
-    if not directory.is_dir() or not file.is_file():
-        return {}
+        return path, {}
+    if config.generation_config != "auto":
+        file = Path(config.generation_config).expanduser() / "generation_config.json"
+        if not file.is_file():
+            raise ConfigError("generation_config", config.generation_config, "has no generation_config.json")
+        return file, _read_object(file)
+    if isinstance(checkpoint, GGUFCheckpoint):
+        file, values = path, checkpoint.generation_config
+    else:
+        file = path / "generation_config.json"
+        values = _read_object(file) if file.is_file() else {}
+    advised = advised_sampling(path)
+    return file, values if advised.keys() & values.keys() else {**values, **advised}
+
+
+def _read_object(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -22,7 +22,7 @@ ROUTERS = (chat.router, completions.router, audio.router, models.router, tokens.
 
 def make_app(server: ServerState) -> FastAPI:
     """The endpoints, and what errors become."""
-    app = FastAPI(title="Octavo", docs_url=None, redoc_url=None, openapi_url=None, root_path=server.config.root_path)
+    app = FastAPI(title="Octavo", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
     app.state.server = server
     for router in ROUTERS:
@@ -81,5 +81,5 @@ def _add_docs(app: FastAPI, root_path: str) -> None:
         return JSONAnswer(describe(app, root_path))
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return Response(docs_page(describe(app, root_path)), media_type="text/html")
+    async def docs(request: Request) -> Response:
+        return Response(docs_page(describe(app, root_path), str(request.base_url).rstrip("/")), media_type="text/html")

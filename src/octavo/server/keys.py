@@ -6,12 +6,12 @@ import hmac
 import time
 from collections.abc import Iterable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from octavo.errors import ConfigError
+from octavo.option_files import read_yaml
 from octavo.server.errors import KeyRejectedError, RateLimitError
-from octavo.server.options import ServerConfig
+from octavo.server.options import ServerConfig, check_key
 
 MISSING = "no API key: send the header 'Authorization: Bearer KEY'"
 WRONG = "this API key is not known"
@@ -91,20 +91,20 @@ class Keys:
 def read_keys(config: ServerConfig) -> Keys:
     """The keys of the options and of the file. Raises ConfigError for a file that is none."""
     limits = {"requests_per_minute": config.requests_per_minute, "tokens_per_minute": config.tokens_per_minute}
-    clients = [(key, Client(f"key-{number}", **limits)) for number, key in enumerate(filter(None, config.api_keys), 1)]
+    clients = [(key, Client(f"key-{number}", **limits)) for number, key in enumerate(dict.fromkeys(config.api_keys), 1)]
     if config.api_key_file is not None:
+        owners = {key: client.name for key, client in clients}
         for name, entry in _read_file(config.api_key_file).items():
-            clients.append(_named(name, entry, limits, config.api_key_file))
+            key, client = _named(name, entry, limits, config.api_key_file)
+            if key in owners:
+                raise ConfigError("api_key_file", config.api_key_file, f"{owners[key]} and {client.name} have one key")
+            owners[key] = client.name
+            clients.append((key, client))
     return Keys(clients, Client("anyone", **limits))
 
 
 def _read_file(file: str) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        entries = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("api_key_file", file, f"can't be read: {' '.join(str(error).split())[:200]}") from None
+    entries = read_yaml("api_key_file", file)
     if not isinstance(entries, dict) or not entries:
         raise ConfigError("api_key_file", file, "must have lines of the form NAME: KEY")
     return entries
@@ -121,7 +121,8 @@ def _named(name: Any, entry: Any, limits: dict[str, int | None], file: str) -> t
     for limit, value in own.items():
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigError("api_key_file", file, f"{str(name)[:40]}: {limit} must be an integer of at least 1")
-    return fields["key"], Client(str(name), **own)
+    check_key("api_key_file", file, fields["key"])
+    return fields["key"], Client(str(name)[:40], **own)
 
 
 def _digest(key: bytes) -> bytes:

@@ -24,39 +24,40 @@ from octavo.server.connection import bounded
 from octavo.server.errors import UnavailableError
 from octavo.server.listener import BACKLOG, address
 from octavo.server.logs import STATS_SECONDS, StatsLine
-from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
 
 logger = logging.getLogger("octavo.server")
 SWITCH_INTERVAL = 0.001  # seconds that a Python thread may keep another waiting; steps and HTTP alternate quickly
+SAME_SIGNAL = 1.0  # seconds in which a signal that comes again is the same one: `timeout` sends each twice
 LAST_WORDS = 2.0  # seconds to write error events when the time for draining is over
+QUESTION = "Why is the sky blue?"  # to try a server with: even a tiny model has something to say
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
 
-def serve(config: ServerConfig, models: ModelRegistry, listener: socket.socket, loaded: Future[None]) -> int:
+def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> int:
     """Serves until a signal ends it, and returns the exit code. Raises what loading raised."""
     _allow_many_files()
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(Lifecycle(config, models, listener).run(loaded))
+        code = runner.run(Lifecycle(state, listener).run(loaded))
     gc.unfreeze()
     if not loaded.done():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
-    models.close()
+    state.models.close()
     return code
 
 
 class Lifecycle:
     """From the bound socket to the exit code."""
 
-    def __init__(self, config: ServerConfig, models: ModelRegistry, listener: socket.socket):
-        self._config, self._listener = config, listener
-        self._state = ServerState(config, models)
-        self._server = _Server(_uvicorn_config(config, self._state))
+    def __init__(self, state: ServerState, listener: socket.socket):
+        self._config, self._state, self._listener = state.config, state, listener
+        self._server = _Server(_uvicorn_config(state.config, state))
         self._tasks: set[asyncio.Task[None]] = set()
         self._code = 0
+        self._signalled = 0.0  # when the first signal came
 
     async def run(self, loaded: Future[None]) -> int:
         loop = asyncio.get_running_loop()
@@ -91,11 +92,14 @@ class Lifecycle:
         logger.info("try it: %s", curl_line(self._state, where))
 
     def _on_signal(self, number: int) -> None:
+        now = asyncio.get_running_loop().time()
         if self._state.draining:
+            if now - self._signalled < SAME_SIGNAL:
+                return
             logger.warning("second signal: ending now")
             logging.shutdown()
             os._exit(128 + number)
-        self._state.draining = True
+        self._state.draining, self._signalled = True, now
         waiting = len(self._state.active)
         logger.info("%s: not ready any more; %d requests may finish", signal.Signals(number).name, waiting)
         self._begin(self._drain())
@@ -163,9 +167,9 @@ def curl_line(state: ServerState, where: str) -> str:
         path = "/v1/audio/transcriptions"
         content = "".join(f" -F {name}={value}" for name, value in {"file": "@audio.wav", **named}.items())
     elif model.llm is not None and model.llm.model.chat_template is not None:
-        path, content = "/v1/chat/completions", _json({**named, "messages": [{"role": "user", "content": "Hello!"}]})
+        path, content = "/v1/chat/completions", _json({**named, "messages": [{"role": "user", "content": QUESTION}]})
     else:
-        path, content = "/v1/completions", _json({**named, "prompt": "Hello"})
+        path, content = "/v1/completions", _json({**named, "prompt": "Once upon a time"})
     target = f"--unix-socket {where} http://localhost{path}" if state.config.uds else f"{where}{path}"
     insecure = "-k " if state.config.ssl_certfile else ""
     key = " -H 'Authorization: Bearer YOUR-KEY'" if state.keys.required else ""

@@ -7,6 +7,7 @@ import socket
 import stat
 
 from octavo.errors import ConfigError
+from octavo.option_files import check_file
 from octavo.server.options import ServerConfig
 
 BACKLOG = 2048
@@ -23,9 +24,10 @@ def bind(config: ServerConfig) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((config.host, config.port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
-        raise ConfigError("port", config.port, f"can't listen on {config.host}: {error.strerror or error}") from None
+        reason = f"can't listen on {config.host:.100}: {getattr(error, 'strerror', None) or error}"
+        raise ConfigError("port", config.port, reason) from None
     return listener
 
 
@@ -49,6 +51,9 @@ def _check_tls(config: ServerConfig) -> None:
         return
     import ssl
 
+    for option in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+        if (file := getattr(config, option)) is not None:
+            check_file(option, file)
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile)

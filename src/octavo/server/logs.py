@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from octavo.server.state import ServerState
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
 STATS_SECONDS = 5.0
 logger = logging.getLogger("octavo.server")
 
@@ -38,10 +37,11 @@ class JsonLines(logging.Formatter):
 
 
 def set_up(level: str, form: str) -> None:
-    """Octavo's messages and uvicorn's warnings go to stderr."""
+    """Octavo's messages go to stderr in this form, and so do warnings of uvicorn and of Python."""
+    logging.captureWarnings(True)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    for name, lowest in (("octavo", level), ("uvicorn", "warning"), ("asyncio", "error")):
+    for name, lowest in {"octavo": level, "uvicorn": "warning", "py.warnings": "warning", "asyncio": "error"}.items():
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
         log.setLevel(lowest.upper())

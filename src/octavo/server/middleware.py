@@ -79,6 +79,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        scope["root_path"] = self._prefix  # routes are found with and without it
         try:
             headers = self._check_headers(scope)
             if self._path(scope) not in PUBLIC:

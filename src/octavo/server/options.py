@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from octavo.errors import ConfigError, ParameterError
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS = ("text", "json")
+MOST = 1 << 53  # of a size or a count
+LONGEST = 366 * 86400  # seconds
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # a name in HTTP; "*" is one too
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(\[[0-9a-fA-F:.]+\]|[^\s/\\\[\]:\"',]+)(:[0-9]{1,5})?")
+_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +71,45 @@ class ServerConfig:
     def __post_init__(self) -> None:
         sizes = ("max_body_bytes", "max_audio_bytes", "max_header_bytes", "max_headers")
         for name in ("max_queued_requests", "max_queued_tokens", *sizes):
-            _at_least(name, getattr(self, name), 1)
+            _within(name, getattr(self, name), 1, MOST)
         for name in ("requests_per_minute", "tokens_per_minute"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+                _within(name, getattr(self, name), 1, MOST)
         for name in ("request_timeout", "header_timeout", "body_timeout", "write_timeout", "keep_alive_timeout"):
-            _at_least(name, getattr(self, name), 0.001)
-        _at_least("shutdown_timeout", self.shutdown_timeout, 0)
-        _at_least("max_prompts", self.max_prompts, 1)
+            _within(name, getattr(self, name), 0.001, LONGEST)
+        _within("shutdown_timeout", self.shutdown_timeout, 0, LONGEST)
+        _within("max_prompts", self.max_prompts, 1, MOST)
         if not 0 <= self.port <= 65535:
             raise ConfigError("port", self.port, "must be in 0..65535; 0 takes a free one")
-        if self.ssl_keyfile is not None and self.ssl_certfile is None:
-            raise ConfigError("ssl_keyfile", self.ssl_keyfile, "needs ssl_certfile too")
+        for name in ("ssl_keyfile", "ssl_ca_certs"):
+            if getattr(self, name) is not None and self.ssl_certfile is None:
+                raise ConfigError(name, getattr(self, name), "needs ssl_certfile too")
+        if self.ssl_cert_reqs not in (0, 1, 2):
+            raise ConfigError("ssl_cert_reqs", self.ssl_cert_reqs, "must be 0, 1 or 2")
+        if self.ssl_cert_reqs and self.ssl_ca_certs is None:
+            raise ConfigError("ssl_cert_reqs", self.ssl_cert_reqs, "needs ssl_ca_certs too")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError("root_path", self.root_path, "must begin with a slash and not end with one")
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        for name in ("host", "response_role"):
+            if not getattr(self, name).strip():
+                raise ConfigError(name, getattr(self, name), "must not be empty")
+        for name, known in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(name, getattr(self, name), f"must be one of {', '.join(known)}")
+        for key in self.api_keys:
+            check_key("api_key", "…" if key else "", key)
+        forms = {
+            "allowed_origins": (_ORIGIN, "must be * or like https://example.com, without a path"),
+            "allowed_methods": (_TOKEN, "must be * or like GET"),
+            "allowed_headers": (_TOKEN, "must be * or like content-type"),
+        }
+        for name, (form, reason) in forms.items():
+            for value in getattr(self, name):
+                if not isinstance(value, str) or not form.fullmatch(value):
+                    raise ConfigError(name, value, reason)
 
     def check_prompts(self, name: str, count: int) -> None:
         """Raises ParameterError for more prompts in one request than it may have; `name` is their field."""
@@ -83,6 +117,12 @@ class ServerConfig:
             raise ParameterError(name, count, f"at most {self.max_prompts} prompts (--max-prompts)")
 
 
-def _at_least(name: str, value: float, low: float) -> None:
-    if not value >= low:
-        raise ConfigError(name, value, f"must be at least {low}")
+def check_key(option: str, value: str, key: str) -> None:
+    """Raises ConfigError, which shows `value` and not `key`, for a key that no header can carry."""
+    if not _KEY.fullmatch(key):
+        raise ConfigError(option, value, "a key has 1 to 4096 printable ASCII characters, and no spaces")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(name, value, f"must be in {low}..{high}")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError
-from octavo.weights.gguf_config import llama_config
+from octavo.weights.gguf_config import generation_config, llama_config
 from octavo.weights.gguf_file import GGUFFile, read_gguf
 from octavo.weights.tensor import StoredTensor
 
@@ -45,7 +45,7 @@ _ROPE_FACTORS = "rope_freqs.weight"
 class GGUFCheckpoint:
     """A GGUF file, or all files of a split one; see `tensor.Checkpoint`.
 
-    `metadata` is what the (first) file says, under GGUF's own keys.
+    `metadata` is what the (first) file says, under GGUF's own keys; `generation_config` has its advice on sampling.
     """
 
     def __init__(self, path: Path):
@@ -64,6 +64,7 @@ class GGUFCheckpoint:
         self._files = {_rename(file.path, name): file.path for file in files for name in file.tensors}
         factors = _rope_factors(path, stored.pop(_ROPE_FACTORS, None))
         self.config: dict[str, Any] = llama_config(path, self.metadata, stored, factors)
+        self.generation_config = generation_config(path, self.metadata)
         self._tensors = {_rename(path, name): self._adopt(name, tensor) for name, tensor in stored.items()}
 
     @property

@@ -23,6 +23,29 @@ _KNOWN_KEYS = {
     )
 }  # fmt: skip
 
+# generation_config.json's names, and the keys after "general.sampling.".
+_SAMPLING_KEYS = {
+    "temperature": "temp",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repetition_penalty": "penalty_repeat",
+}
+
+
+def generation_config(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling that a file's authors advise. Raises ModelLoadError for what is no number."""
+    found: dict[str, Any] = {}
+    for name, short in _SAMPLING_KEYS.items():
+        key = f"general.sampling.{short}"
+        value = metadata.get(key)
+        if value is None:
+            continue
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ModelLoadError(path, key, f"must be a finite number, not {value!r:.40}")
+        found[name] = float(f"{value:.7g}") if isinstance(value, float) else value  # 0.95, not its nearest float32
+    return found
+
 
 def llama_config(
     path: Path,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -35,3 +38,14 @@ _WHISPERS = {size: f"openai/whisper-{size}" for size in _SIZES} | {
     "turbo": "openai/whisper-large-v3-turbo",
 }
 SHORT_NAMES = _WHISPERS | {f"whisper-{name}": repository for name, repository in _WHISPERS.items()}
+
+# Sampling that authors advise on a model's page and in none of its files, by generation_config.json's names.
+_ADVISED: dict[str, Mapping[str, Any]] = {
+    f"SmolLM2-{size}-Instruct": {"temperature": 0.2, "top_p": 0.9} for size in ("135M", "360M", "1.7B")
+}
+
+
+def advised_sampling(path: Path) -> Mapping[str, Any]:
+    """What is known of a model whose folder, file, or place in the Hub's cache has its name."""
+    place = str(path.absolute()).lower()
+    return next((values for name, values in _ADVISED.items() if name.lower() in place), {})

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.bench import KINDS
+from octavo.cli.flag import positive
+from octavo.cli.inputs import checked_sampling
 from octavo.cli.options import (
     MODEL_HELP,
     SAMPLING_FLAGS,
@@ -22,7 +24,6 @@ from octavo.cli.options import (
     add_flags,
     engine_options,
     options_of,
-    positive,
     report_notes,
     take_model,
 )
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser(kind).parse(argv[1:])
     take_model(args, args.given)
     _check_writable(args.output_json)
+    checked_sampling(args)
     report_notes()
 
     from octavo.cli import report

@@ -18,10 +18,11 @@ from typing import Any
 from octavo.cli.bench import KINDS
 from octavo.cli.bench.figures import OBJECTIVES
 from octavo.cli.bench.workload import Sample
-from octavo.cli.options import positive
+from octavo.cli.flag import natural, positive
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.remote import add_server_flags, api_key
 from octavo.client.api import CHAT, COMPLETIONS, ApiClient, ApiError, Json
+from octavo.sampling_params import SamplingParams
 
 BUSY = 0.8  # share of a core from which on the client may be what is measured
 
@@ -79,7 +80,7 @@ def _add_load_flags(parser: Parser) -> None:
     bursts = "1, the default, is a Poisson process; less is burstier, more is more even"
     group.add_argument("--burstiness", type=_number, default=1.0, metavar="B", help=bursts)
     group.add_argument("--max-concurrency", type=positive, default=None, metavar="N", help="requests at a time")
-    group.add_argument("--num-warmups", type=_natural, default=0, metavar="N", help="requests before those (0)")
+    group.add_argument("--num-warmups", type=natural, default=0, metavar="N", help="requests before those (0)")
 
 
 def _add_workload_flags(parser: Parser) -> None:
@@ -95,11 +96,12 @@ def _add_workload_flags(parser: Parser) -> None:
     ratio = "lengths vary by this share up and down (0)"
     group.add_argument("--random-range-ratio", type=_share, default=0.0, metavar="R", help=ratio)
     prefix = "tokens before those that all prompts share (0)"
-    group.add_argument("--random-prefix-len", type=_natural, default=0, metavar="N", help=prefix)
+    group.add_argument("--random-prefix-len", type=natural, default=0, metavar="N", help=prefix)
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals (0)")
 
 
 def _check(args: argparse.Namespace) -> None:
+    SamplingParams(temperature=args.temperature, seed=args.seed)  # complains about bad ones
     if args.url is None:
         raise UsageError("octavo bench serve needs --url, as --url http://127.0.0.1:8000")
     if (args.dataset_name == "random") != (args.dataset_path is None):
@@ -252,12 +254,6 @@ def _number(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return value
-
-
-def _natural(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
-    return int(text)
 
 
 def _share(text: str) -> float:

@@ -117,6 +117,8 @@ def _list(value: Any) -> list[Any]:
 
 def _read(path: Path) -> str:
     try:
+        if path.is_char_device() or path.is_fifo():
+            raise UsageError(f"--dataset-path {path}: can't be read: it is no regular file")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--dataset-path {path}: can't be read: {getattr(error, 'strerror', None) or error}") from None

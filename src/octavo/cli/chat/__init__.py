@@ -19,6 +19,15 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str]) -> int:
+    args = _parser().parse(argv)
+    take_model(args, args.given)
+    check_place(args, keeps=("model", "seed"))
+    sampling = checked_sampling(args)
+    report_notes()
+    return _run(args, sampling)
+
+
+def _parser() -> Parser:
     parser = Parser("octavo chat", "[flags] [MODEL]", DESCRIPTION)
     parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("chat")
@@ -28,12 +37,7 @@ def main(argv: Sequence[str]) -> int:
     add_server_flags(parser)
     add_flags(parser, "sampling", SAMPLING_FLAGS)
     add_engine_flags(parser)
-    args = parser.parse(argv)
-    take_model(args, args.given)
-    check_place(args, keeps=("model", "seed"))
-    sampling = checked_sampling(args)
-    report_notes()
-    return _run(args, sampling)
+    return parser
 
 
 def _run(args: argparse.Namespace, sampling: dict[str, object]) -> int:

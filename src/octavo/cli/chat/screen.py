@@ -7,9 +7,9 @@ import time
 from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
+from rich.control import Control
 from rich.markdown import Markdown
-from rich.segment import Segment
+from rich.segment import ControlType, Segment
 from rich.text import Text
 
 from octavo.cli.terminal import printable, write
@@ -52,8 +52,8 @@ class MarkdownScreen:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._live: Live | None = None
         self._text = ""  # of the block that grows
+        self._widths: list[int] = []  # in cells, of its lines as they were drawn
         self._drawn = 0.0
         self._printed = False  # whether the answer has a block already
 
@@ -66,12 +66,11 @@ class MarkdownScreen:
             self._draw()
 
     def end(self) -> None:
-        if self._live is not None:
-            self._live.stop()  # it is transient: what it showed goes away
-            self._live = None
         if self._text.strip():
             self._print(self._text)
+        self._erase()
         self._console.print()
+        self._console.show_cursor(True)
         self._text, self._printed = "", False
 
     def say(self, text: str) -> None:
@@ -79,19 +78,30 @@ class MarkdownScreen:
 
     def _print(self, block: str) -> None:
         with self._console:  # in one write: the block is not there twice for a moment, nor gone
-            if self._live is not None:
-                self._live.update(Text(), refresh=True)
+            self._erase()
             self._console.print(_Block(block, self._printed), end="")
         self._printed = True
 
     def _draw(self) -> None:
         if not self._console.is_terminal or self._console.is_dumb_terminal:
             return
-        if self._live is None:
-            self._live = Live(console=self._console, transient=True, auto_refresh=False, vertical_overflow="crop")
-            self._live.start()
-        self._live.update(_Block(self._text, self._printed, crop=True), refresh=True)
+        block = _Block(self._text, self._printed, crop=True)
+        lines = self._console.render_lines(block, pad=False)
+        with self._console:
+            self._console.show_cursor(False)
+            self._erase()
+            self._console.print(block, end="")
+        self._widths = [Segment.get_line_length(line) for line in lines]
         self._drawn = time.monotonic()
+
+    def _erase(self) -> None:
+        """Takes away what was drawn, by the rows that it has now: a window that was made narrower wrapped its lines."""
+        width, height = self._console.size
+        rows = min(sum(max(1, -(-cells // width)) for cells in self._widths), height - 1)
+        up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
+        if self._widths:
+            self._console.control(Control((ControlType.CARRIAGE_RETURN,), *up * rows))
+        self._widths = []
 
 
 class _Block:

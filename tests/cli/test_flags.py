@@ -1,0 +1,126 @@
+"""Every flag of every command, with a value that is empty, of another type, out of range, or huge.
+
+The parsers tell their flags, so that a new one is tried by itself. A value is refused with exit code 2 and one short
+line that names the flag, unless it is listed here as one that means something.
+"""
+
+import argparse
+from importlib import import_module
+
+import pytest
+
+from octavo.cli.main import main
+from octavo.cli.server_flags import SPELLINGS
+
+VALUES = {
+    "empty": "",
+    "blank": " ",
+    "word": "x",
+    "negative": "-7",
+    "zero": "0",
+    "infinite": "1e999",
+    "no number": "nan",
+    "huge": "9" * 400,
+    "long": "y" * 5000,
+    "device": "/dev/zero",
+}
+# What means something: kinds of values, and the flags that take all of them.
+TEXT = {"word", "negative", "zero", "infinite", "no number", "huge", "long", "device"}
+FILE = {"word", "negative", "zero", "infinite", "no number", "device"}
+ACCEPTED = {
+    "--api-key --endpoint --host --language --model --response-role --served-model-name": TEXT,
+    # Looked for when the model is loaded, or when the port is bound.
+    "--chat-template --download-dir --generation-config --revision --tokenizer --ssl-certfile --uds": TEXT,
+    # Flags of vLLM that mean nothing here, and are noted.
+    "--api-server-count --chat-template-content-format --chunked-prefill-size --compilation-config --cpu-offload-gb "
+    "--distributed-executor-backend --guided-decoding-backend --hf-token --max-log-len --max-seq-len-to-capture "
+    "--model-impl --num-scheduler-steps --swap-space --tokenizer-mode --worker-cls": TEXT,
+    "--prompt --system": {*TEXT, "empty", "blank"},
+    "--stop": TEXT - {"long"},
+    "--root-path": {"empty", "device"},
+    "--reasoning-parser --tool-parser-plugin": {"empty"},
+    "--allowed-headers --allowed-methods --base-url": TEXT - {"device"},
+    "--output-file --output-json --result-filename": FILE,
+    "--seed": {"negative", "zero"},
+    "--temperature --top-k --min-p --min-tokens --frequency-penalty --presence-penalty": {"zero"},
+    "--port --random-range-ratio --shutdown-timeout --ssl-cert-reqs --max-logprobs": {"zero"},
+    "--num-warmups --random-prefix-len": {"zero"},
+    "--burstiness --request-rate --timeout": {"infinite", "huge"},
+}
+PARSERS = {
+    "run": "run",
+    "transcribe": "transcribe",
+    "serve": "serve",
+    "chat": "chat",
+    "complete": "complete",
+    "run-batch": "run_batch",
+    "pull": "pull",
+    "bench latency": "bench.offline",
+    "bench throughput": "bench.offline",
+    "bench serve": "bench.serve",
+}
+ARGUMENTS = {"serve": ["octavo serve"], "bench latency": ["latency"], "bench throughput": ["throughput"]}
+
+
+class ReachedError(Exception):
+    """Everything that was typed is accepted: the work would begin."""
+
+
+def flags_of(command):
+    """The spellings of each flag that takes a value, the longest last."""
+    for action in import_module(f"octavo.cli.{PARSERS[command]}")._parser(*ARGUMENTS.get(command, []))._actions:
+        if action.option_strings and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
+            yield sorted(action.option_strings, key=len)
+
+
+def accepted(flag):
+    return next((kinds for flags, kinds in ACCEPTED.items() if flag in flags.split()), set())
+
+
+@pytest.fixture
+def reaches(monkeypatch, tmp_path):
+    """Runs a command until its work would begin, and tells whether it came so far; if not, its exit code is 2."""
+
+    def begin(*arguments, **options):
+        raise ReachedError
+
+    beginnings = ["llm.load", "engine.async_llm.load", "weights.source.resolve", "server.loading.start_loading"]
+    beginnings += [f"client.api.ApiClient.{method}" for method in ("models", "stream")]
+    for place in beginnings:
+        monkeypatch.setattr(f"octavo.{place}", begin)
+    monkeypatch.setattr("octavo.server.listener.bind", lambda config: None)
+    monkeypatch.setattr("octavo.server.listener.address", lambda *_: "nowhere")
+    monkeypatch.setattr("octavo.server.logs.set_up", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("in.jsonl", "a.wav"):
+        (tmp_path / name).write_text("{}\n")
+    more = {"run": ["hi"], "complete": ["hi"], "transcribe": ["a.wav"], "bench serve": ["--url", "http://127.0.0.1:1"]}
+    more["run-batch"] = ["-i", "in.jsonl", "-o", "out.jsonl"]
+
+    def run(command, *arguments):
+        try:
+            assert main([*command.split(), *more.get(command, []), *arguments]) == 2, arguments
+        except ReachedError:
+            return True
+        else:
+            return False
+
+    return run
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_a_value_is_refused_in_one_line_that_names_the_flag_unless_it_means_something(command, reaches, capsys):
+    assert reaches(command)
+    for spellings in flags_of(command):
+        flag = spellings[-1]
+        ours = SPELLINGS.get(flag[2:].replace("-", "_"), ("", False))[0].replace("_", "-")
+        for kind, value in VALUES.items():
+            capsys.readouterr()
+            if reaches(command, f"{flag}={value}"):
+                assert kind in accepted(flag), (flag, kind)
+            else:
+                err = capsys.readouterr().err
+                assert err.startswith("octavo: "), (flag, kind)
+                assert err.count("\n") == 1, (flag, kind, err)
+                assert any(name in err for name in [*spellings, *([f"--{ours}"] if ours else [])]), (flag, kind, err)
+                assert len(err) < 500, (flag, kind, err)
