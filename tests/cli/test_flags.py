@@ -9,8 +9,10 @@ from importlib import import_module
 
 import pytest
 
+from octavo.cli.flag import literal
 from octavo.cli.main import main
-from octavo.cli.server_flags import SPELLINGS
+from octavo.cli.server_flags import SERVER_NOTED, SERVER_REFUSED, SPELLINGS
+from octavo.options import NOTED, ON_CPU, REFUSED, asks
 
 VALUES = {
     "empty": "",
@@ -28,17 +30,12 @@ VALUES = {
 TEXT = {"word", "negative", "zero", "infinite", "no number", "huge", "long", "device"}
 FILE = {"word", "negative", "zero", "infinite", "no number", "device"}
 ACCEPTED = {
-    "--api-key --endpoint --host --language --model --response-role --served-model-name": TEXT,
+    "--alias --tags --api-key --endpoint --host --language --model --response-role --served-model-name": TEXT,
     # Looked for when the model is loaded, or when the port is bound.
     "--chat-template --download-dir --generation-config --revision --tokenizer --ssl-certfile --uds": TEXT,
-    # Flags of vLLM that mean nothing here, and are noted.
-    "--api-server-count --chat-template-content-format --chunked-prefill-size --compilation-config --cpu-offload-gb "
-    "--distributed-executor-backend --guided-decoding-backend --hf-token --max-log-len --max-seq-len-to-capture "
-    "--model-impl --num-scheduler-steps --swap-space --tokenizer-mode --worker-cls": TEXT,
     "--prompt --system": {*TEXT, "empty", "blank"},
     "--stop": TEXT - {"long"},
     "--root-path": {"empty", "device"},
-    "--reasoning-parser --tool-parser-plugin": {"empty"},
     "--allowed-headers --allowed-methods --base-url": TEXT - {"device"},
     "--output-file --output-json --result-filename": FILE,
     "--seed": {"negative", "zero"},
@@ -74,6 +71,15 @@ def flags_of(command):
 
 
 def accepted(flag):
+    """The kinds of values that mean something: as listed, all for an option that is noted, or those that ask nothing."""
+    name = flag[2:].replace("-", "_")
+    if name in NOTED or name in ON_CPU or name in SERVER_NOTED:
+        return {*TEXT, "empty"}
+    neutral = {**REFUSED, **SERVER_REFUSED}.get(name)
+    if neutral is not None:
+        several = isinstance(neutral[0][0], list)
+        read = {kind: [literal(value)] if several else literal(value) for kind, value in VALUES.items()}
+        return {kind for kind, value in read.items() if not asks(value, neutral[0])}
     return next((kinds for flags, kinds in ACCEPTED.items() if flag in flags.split()), set())
 
 

@@ -48,6 +48,13 @@ def _between(text: str, low: int) -> int:
     return int(text)
 
 
+def mapping(text: str) -> dict[str, Any]:
+    value = literal(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
+    return value
+
+
 def literal(text: str) -> Any:
     """A number or JSON where `text` is that, else `text`: for options that are only compared."""
     try:

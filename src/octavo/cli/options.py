@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from octavo.cli.flag import Flag, as_flag, count, literal
+from octavo.cli.flag import Flag, as_flag, count, literal, mapping
 from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
 from octavo.options import NOTED, REFUSED
@@ -31,7 +31,7 @@ MODEL_FLAGS = (
         "WHERE",
         "sampling defaults: auto (those of the model or its authors), vllm (none), or a directory",
     ),
-    Flag("override_generation_config", literal, "JSON", 'sampling defaults over those, as {"temperature": 0.5}'),
+    Flag("override_generation_config", mapping, "JSON", 'sampling defaults over those, as {"temperature": 0.5}'),
 )
 ENGINE_FLAGS = (
     Flag("device", str, "DEVICE", "auto, cpu or cuda; auto takes a GPU where PyTorch and Triton are there for it"),
