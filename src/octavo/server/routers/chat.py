@@ -32,7 +32,6 @@ async def create_chat_completion(request: Request) -> Response:
     admit(server, model, request, 1)
     params = body.params(model.engine.model)
     prompt = await model.read_chat(
-        request.state.body_bytes,
         body.conversation(),
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
