@@ -73,7 +73,24 @@ class EngineConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:
-        """A config from vLLM's options. Raises ConfigError or UnsupportedError, naming the option."""
+        """A config from vLLM's options. Raises ConfigError or UnsupportedError, naming the option.
+
+        What means nothing here is noted once all is known to be right, so that a mistake is told in one line.
+        """
+        config, notes = cls._resolve(options)
+        for name, value, note in notes:
+            logger.warning("%s=%r: %s", name, value, note)
+        return config
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Raises what `from_options` raises, and notes nothing."""
+        cls._resolve(options)
+
+    @classmethod
+    def _resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[tuple[str, Any, str]]]:
+        """The config, and (name, value, what is said of it) for options that mean nothing here."""
+        notes: list[tuple[str, Any, str]] = []
         known = {field.name for field in fields(cls)}
         used: dict[str, Any] = {}
         for name, value in options.items():
@@ -88,14 +105,14 @@ class EngineConfig:
             elif name in NOTED:
                 neutral, note = NOTED[name]
                 if value not in neutral:
-                    logger.warning("%s=%r: %s", name, value, note)
+                    notes.append((name, value, note))
             else:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
                 raise ConfigError(name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}")
         for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
             _choice(name, used.setdefault(name, "auto"), tuple(choices))
         used |= asdict(place(used["device"], used["executor"], used["dtype"]))
-        return cls(**((CUDA_DEFAULTS if used["device"] == "cuda" else {}) | used))
+        return cls(**((CUDA_DEFAULTS if used["device"] == "cuda" else {}) | used)), notes
 
 
 # Options that ask for something that is not there: name -> (values that ask for nothing, what to do instead).

@@ -24,7 +24,7 @@ from octavo.cli.options import (
 )
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
-from octavo.config import NOTED, REFUSED
+from octavo.config import NOTED, REFUSED, EngineConfig
 from octavo.errors import ConfigError, UnsupportedError
 from octavo.server.options import ModelSpec, ServerConfig
 
@@ -39,6 +39,8 @@ logger = logging.getLogger("octavo")
 def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     args = _parser(prog).parse(argv)
     config, specs = read_arguments(args)
+    for spec in specs:
+        EngineConfig.check(spec.options)
 
     from octavo.server.listener import address, bind
     from octavo.server.logs import set_up
