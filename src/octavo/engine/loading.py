@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,13 @@ from octavo.executor.base import Executor, Sizes
 from octavo.graph.builder import Graph
 from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
-from octavo.models.base import CausalLM
-from octavo.speech.model import SpeechModel
+from octavo.models.base import CausalLM, ConfigReader
+from octavo.speech.model import GENERATION_FIELDS, SpeechModel
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
+from octavo.weights.files import read_json
 from octavo.weights.gguf import GGUFCheckpoint
 
 
@@ -101,8 +101,9 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
-    defaults = _generation_config(config, path)
-    speech = None if encoder is None else SpeechModel.of(text, model.vocab_size, {**checkpoint.config, **defaults})
+    defaults, defaults_file = _generation_config(config, path)
+    readers = (ConfigReader.of_file(checkpoint.config, file), ConfigReader.of_file(defaults, defaults_file))
+    speech = None if encoder is None else _speech_model(text, model.vocab_size, *readers)
     if config.task in ("translation", "translate") and speech is not None and not speech.tokens.is_multilingual:
         raise ConfigError("task", config.task, "this model knows only English; load one without .en in its name")
     return LoadedModel(
@@ -118,8 +119,16 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         chat_template=_chat_template(config, text),
         generation_defaults=defaults,
         vocab_size=model.vocab_size,
-        eos_token_ids=_eos_ids(text, checkpoint, defaults),
+        eos_token_ids=_eos_ids(text, readers, model.vocab_size),
     )
+
+
+def _speech_model(tokenizer: Tokenizer, vocab_size: int, config: ConfigReader, defaults: ConfigReader) -> SpeechModel:
+    said = {name: value for name, value in defaults.values.items() if name in GENERATION_FIELDS}
+    both = ConfigReader(
+        {**config.values, **said}, lambda field, reason: (defaults if field in said else config).fail(field, reason)
+    )
+    return SpeechModel.of(tokenizer, vocab_size, both)
 
 
 def _encoder_needs(config: EngineConfig, model: CausalLM, encoder: Graph | None, backend: Backend) -> EncoderNeeds:
@@ -175,29 +184,24 @@ def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate |
     return None if source is None else ChatTemplate(source, tokenizer.special_tokens_map)
 
 
-def _generation_config(config: EngineConfig, path: Path) -> dict[str, Any]:
-    """generation_config.json of the model, or of another directory; nothing where "vllm" is asked for."""
+def _generation_config(config: EngineConfig, path: Path) -> tuple[dict[str, Any], Path]:
+    """generation_config.json of the model, or of another directory, and its path; nothing where "vllm" is asked for."""
     if config.generation_config == "vllm":
-        return {}
+        return {}, path
     directory = path if config.generation_config == "auto" else Path(config.generation_config).expanduser()
     file = directory / "generation_config.json"
     if config.generation_config != "auto" and not file.is_file():
         raise ConfigError("generation_config", config.generation_config, "has no generation_config.json")
-    if not directory.is_dir() or not file.is_file():
-        return {}
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ModelLoadError(file, "JSON", str(error)) from None
-    if not isinstance(values, dict):
-        raise ModelLoadError(file, "JSON", "must be an object")
-    return values
+    return (read_json(file) if file.is_file() else {}), file
 
 
-def _eos_ids(tokenizer: Tokenizer, checkpoint: Checkpoint, defaults: dict[str, Any]) -> tuple[int, ...]:
+def _eos_ids(tokenizer: Tokenizer, readers: Iterable[ConfigReader], vocab_size: int) -> tuple[int, ...]:
     """All tokens that end a text: the tokenizer's, config.json's and generation_config.json's."""
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for source in (checkpoint.config, defaults):
-        value = source.get("eos_token_id")
-        ids += [i for i in (value if isinstance(value, list) else [value]) if type(i) is int]
+    for reader in readers:
+        is_list = isinstance(reader.values.get("eos_token_id"), list)
+        if is_list:
+            ids += reader.integers("eos_token_id", high=vocab_size - 1)
+        elif reader.values.get("eos_token_id") is not None:
+            ids.append(reader.integer("eos_token_id", low=0, high=vocab_size - 1))
     return tuple(dict.fromkeys(ids))
