@@ -70,9 +70,8 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         extensions = [_GenerationTag, jinja2.ext.loopcontrols]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-        usual: dict[str, Callable[..., Any]] = self.filters
         self.filters = {
-            name: _bounded(usual[name], is_deep)
+            name: _bounded(self.filters[name], is_deep)
             for names, is_deep in ((_SHALLOW_FILTERS, False), (_DEEP_FILTERS, True))
             for name in names.split()
         }
@@ -328,7 +327,7 @@ def _tojson(
     return made(encoder.encode(value) if indent is None else "".join(texts_of(encoder.iterencode(value))))
 
 
-def _bounded(function: Callable[..., Any], is_deep: bool) -> Callable[..., Any]:
+def _bounded(function: Any, is_deep: bool) -> Callable[..., Any]:
     """A filter or test of Jinja, paid for; huge numbers (`center`, `batch` …) are refused."""
 
     @functools.wraps(function)
