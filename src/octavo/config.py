@@ -89,8 +89,22 @@ class EngineConfig:
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:
         """A config from vLLM's options, and from the environment where they leave it open.
 
-        Raises ConfigError or UnsupportedError, naming the option. A value of None is one that was not said.
+        Raises ConfigError or UnsupportedError, naming the option. A value of None is one that was not said. What means
+        nothing here is noted once all is known to be right, so that a mistake is told in one line.
         """
+        config, notes = cls._resolve(options)
+        for name, value, note in notes:
+            logger.warning("%s=%r: %s", name, value, note)
+        return config
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Raises what `from_options` raises, and notes nothing."""
+        cls._resolve(options)
+
+    @classmethod
+    def _resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[tuple[str, Any, str]]]:
+        """The config, and (name, value, what is said of it) for options that mean nothing here."""
         said = {name: value for name, value in options.items() if value is not None}
         if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit
             del said["max_model_len"]
@@ -100,7 +114,7 @@ class EngineConfig:
         on_cpu = said["device"] == "cpu"
         said = {**read_environment(on_cpu), **said}
         known = {field.name for field in fields(cls)}
-        noted = NOTED | ON_CPU if on_cpu else NOTED
+        noted, notes = NOTED | ON_CPU if on_cpu else NOTED, []
         for name, value in said.items():
             if name not in {*known, *REFUSED, *NOTED}:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
@@ -108,13 +122,13 @@ class EngineConfig:
             if name in noted:
                 neutral, note = noted[name]
                 if asks(value, neutral):
-                    logger.warning("%s=%r: %s", name, value, note)
+                    notes.append((name, value, note))
             elif name in REFUSED:
                 neutral, reason = REFUSED[name]
                 if asks(value, neutral):
                     raise UnsupportedError(name, value, reason)
         used = {name: value for name, value in said.items() if name in known}
-        return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used))
+        return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used)), notes
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -28,6 +28,14 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def one_line(text: str, limit: int = 200) -> str:
+    """Text from a file or another program, made fit for an error message; of a long one the middle is left out."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}…{text[-limit // 2 :]}"
+    text = " ".join(text.split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 class OctavoError(Exception):
     """Base of all errors raised on purpose; its text is one line made for the user."""
 
@@ -51,10 +59,12 @@ class MemoryPlanError(OctavoError):
 class ModelLoadError(OctavoError):
     """A model file is missing, corrupt, truncated, or contradicts itself.
 
-    `file` is the path, `field` names the part of the file (a header entry, a tensor), `reason` says what is wrong.
+    `file` is the path, `field` names the part of the file (a header entry, a tensor), `reason` says what is wrong. Both
+    may quote the file, so they are made one line of a bounded length here.
     """
 
     def __init__(self, file: str | os.PathLike[str], field: str, reason: str):
+        field, reason = one_line(field), one_line(reason, 800)
         super().__init__(f"{os.fspath(file)}: {field}: {reason}")
         self.file, self.field, self.reason = os.fspath(file), field, reason
 

@@ -71,7 +71,7 @@ def flags_of(command):
 
 
 def accepted(flag):
-    """The kinds of values that mean something: as listed, all for an option that is noted, or those that ask nothing."""
+    """The kinds of values that mean something: as listed, all of an option that is noted, those that ask nothing."""
     name = flag[2:].replace("-", "_")
     if name in NOTED or name in ON_CPU or name in SERVER_NOTED:
         return {*TEXT, "empty"}

@@ -1,5 +1,8 @@
 """What is said of checkpoints that do not fit their configuration, or that nobody here knows."""
 
+import json
+import math
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -64,6 +67,22 @@ def test_a_configuration_that_does_not_fit_the_weights_is_refused(tmp_path, chan
         load(tmp_path)
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (2**32 - 1, 0)])
+def test_even_a_weight_that_is_not_needed_must_have_the_shape_of_one(tmp_path, shape):
+    save_checkpoint(tmp_path, tie_word_embeddings=True)
+    file = tmp_path / "model.safetensors"
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, weights = json.loads(data[8 : 8 + length]), data[8 + length :]
+    end = len(weights) + 4 * math.prod(shape)
+    header["lm_head.weight"] = {"dtype": "F32", "shape": shape, "data_offsets": [len(weights), end]}
+    written = json.dumps(header).encode()
+    padding = bytes(end - len(weights))
+    file.write_bytes(len(written).to_bytes(8, "little") + written + weights + padding)
+    with pytest.raises(ModelLoadError, match=r"lm_head.weight: has shape .*, which no weight has"):
+        load(tmp_path)
+
+
 def test_what_old_checkpoints_store_needlessly_is_ignored(tmp_path):
     save_checkpoint(tmp_path, tie_word_embeddings=True)
     shapes = {"model.layers.0.self_attn.rotary_emb.inv_freq": 4, "lm_head.weight": (301, 48)}
@@ -82,9 +101,12 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(names):
 
 ROPE_BAD = {
     "not an object": ("rope_scaling", 3, "must be an object, got int"),
+    "yarn without numbers": ("factor", {"rope_type": "yarn"}, "is missing: type yarn needs it"),
+    "a number beyond floats": ("rope_type", {"rope_type": "dynamic", "factor": 1e30, "rope_theta": 1e30}, "not finite"),
+    "a division by zero": ("rope_type", {"rope_type": "yarn", "factor": 2, "rope_theta": 1}, "not finite"),
     "an unknown type": ("rope_type", {"rope_type": "ntk"}, "'ntk' is not known; known are .*yarn"),
-    "no factor": ("factor", {"rope_type": "linear"}, "must be a positive number, got None"),
-    "a negative factor": ("factor", {"rope_type": "yarn", "factor": -2}, "positive number, got -2"),
+    "no factor": ("factor", {"rope_type": "linear"}, "positive number.*, got None"),
+    "a negative factor": ("factor", {"rope_type": "yarn", "factor": -2}, "positive number.*, got -2"),
     "a list for a number": ("rope_theta", {"rope_theta": [1]}, "positive number"),
     "bounds in the wrong order": (
         "low_freq_factor",
@@ -125,8 +147,12 @@ def test_bad_rope_parameters_are_named(field, entry, reason):
         ("num_hidden_layers", True, "got True"),
         ("num_attention_heads", -1, "got -1"),
         ("vocab_size", 1 << 40, "must be an integer in"),
-        ("rms_norm_eps", "small", "must be a positive number, got 'small'"),
+        ("rms_norm_eps", "small", "positive number of at most 1, got .small."),
         ("rms_norm_eps", 0, "must be a positive number"),
+        ("rms_norm_eps", math.inf, "positive number of at most 1, got inf"),
+        ("rms_norm_eps", 1e29, "positive number of at most 1, got 1e"),
+        ("architectures", "x" * 100_000, "^.{,1000}$"),
+        ("hidden_act", "x" * 100_000, "only silu is known, got 'x+…x+'"),
         ("tie_word_embeddings", "yes", "must be true or false, got 'yes'"),
         ("hidden_act", "gelu", "only silu is known, got 'gelu'"),
         ("sliding_window", 0, "must be an integer in 1"),

@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import AddedToken, models
 
 from octavo.errors import ModelLoadError, ParameterError
+from octavo.models.base import ConfigReader
 from octavo.speech.languages import LANGUAGES, OTHER_NAMES, language_code
 from octavo.speech.tokens import SpeechTokens
 from octavo.text.parts import TokenizerParts
@@ -37,8 +38,12 @@ def tokenizer(control: list[str] = CONTROL) -> Tokenizer:
     return Tokenizer(TokenizerParts(backend))
 
 
+def reader(config: dict[str, Any]) -> ConfigReader:
+    return ConfigReader.of_file(config, "config.json")
+
+
 def speech(multilingual: bool | None = True, vocab_size: int = VOCAB_SIZE, **config: Any) -> SpeechTokens:
-    return SpeechTokens(tokenizer(), vocab_size, {"is_multilingual": multilingual, **config})
+    return SpeechTokens(tokenizer(), vocab_size, reader({"is_multilingual": multilingual, **config}))
 
 
 def ids(*texts: str) -> list[int]:
@@ -111,7 +116,7 @@ def test_timestamps_follow_after_the_control_tokens_in_steps_of_20_ms() -> None:
 
 def test_the_token_of_silence_goes_by_both_of_its_names() -> None:
     renamed = [token.replace("nospeech", "nocaptions") for token in CONTROL]
-    assert SpeechTokens(tokenizer(renamed), VOCAB_SIZE, {}).no_speech == speech().no_speech
+    assert SpeechTokens(tokenizer(renamed), VOCAB_SIZE, reader({})).no_speech == speech().no_speech
 
 
 def test_without_a_generation_config_the_vocabulary_says_whether_there_are_several_languages() -> None:
@@ -123,7 +128,7 @@ def test_without_a_generation_config_the_vocabulary_says_whether_there_are_sever
 def test_a_tokenizer_that_lacks_a_control_token_is_refused(name: str) -> None:
     control = [token for token in CONTROL if token != f"<|{name}|>"]
     with pytest.raises(ModelLoadError) as raised:
-        SpeechTokens(tokenizer(control), VOCAB_SIZE, {})
+        SpeechTokens(tokenizer(control), VOCAB_SIZE, reader({}))
     assert raised.value.field == f"<|{name}|>"
 
 
@@ -135,7 +140,7 @@ def test_timestamps_that_are_not_where_they_belong_are_refused() -> None:
     with pytest.raises(ModelLoadError, match="1501 timestamps must follow"):
         speech(vocab_size=VOCAB_SIZE - 1)
     with pytest.raises(ModelLoadError, match="1501 timestamps must follow"):
-        SpeechTokens(tokenizer([*CONTROL, "<|x|>", "<|0.00|>"]), VOCAB_SIZE + 1, {})
+        SpeechTokens(tokenizer([*CONTROL, "<|x|>", "<|0.00|>"]), VOCAB_SIZE + 1, reader({}))
 
 
 def test_the_languages_are_those_of_transformers() -> None:
@@ -148,7 +153,7 @@ def test_the_languages_are_those_of_transformers() -> None:
 
 def test_tiny_en_has_the_tokens_that_it_was_trained_with(whisper_model: Path) -> None:
     config = open_checkpoint(whisper_model).config
-    tokens = SpeechTokens(Tokenizer.from_directory(whisper_model), config["vocab_size"], config)
+    tokens = SpeechTokens(Tokenizer.from_directory(whisper_model), config["vocab_size"], reader(config))
     assert not tokens.is_multilingual
     assert (tokens.end, tokens.start, tokens.start_of_previous) == (50256, 50257, 50360)
     assert (tokens.no_speech, tokens.no_timestamps) == (50361, 50362)

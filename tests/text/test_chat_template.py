@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 
 from octavo.errors import ChatTemplateError
+from octavo.text import template_limits
 from octavo.text.chat_template import ChatTemplate
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -248,7 +250,9 @@ def test_a_model_without_a_template_says_what_to_do() -> None:
         ("{{ messages[0].nothing.at_all }}", "failed"),
         ("{{ 1 / 0 }}", "division"),
         ("{% for x in 3 %}{% endfor %}", "failed"),
-        ("x" * (1 << 20) + "y", "more than"),
+        ("x" * (1 << 18) + "y", "more than 262144 characters"),
+        ("{{x}}" * 6000, "more than 16384 tokens of code"),
+        ("{{" + "(" * 9999 + "1" + ")" * 9999 + "}}", "malformed"),
     ],
 )
 def test_a_failing_template_is_one_line(source: str, reason: str) -> None:
@@ -292,6 +296,9 @@ def repeat(expression: str) -> str:
     )
 
 
+BEYOND_A_LIMIT = "more than|above|at most|wider|recursion|No filter|undefined|namespace|takes numbers"
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -330,11 +337,59 @@ def repeat(expression: str) -> str:
         "{% set x = 'x' * 99999 %}{% set y %}{% for i in range(99999) %}{{ x }}{% endfor %}{% endset %}",
         "{% for i in range(90000) %}{{ range(90000) | list | length }}{% endfor %}",
         "{{ lipsum(99999) }}",
+        "{{ ('%999d' * 800) % ((1,) * 800) }}",
+        "{{ '{:{}}'.format('x', 99999) }}",
+        "{{ '{:{w}}'.format('x', w='100000000') }}",
+        "{{ ('x\n' * 9999) | indent(99999) }}",
+        "{{ ([messages] * 9999) | tojson(indent=64) }}",
+        "{% set ns = namespace(x=[1]) %}"
+        "{% for i in range(9) %}{% set ns.x = ([ns.x] * 99) | sum(start=[]) %}{% endfor %}",
+        "{% set ns = namespace(x=[]) %}{% set t = 'x' * 99999 %}"
+        "{% for i in range(99999) %}{% set ns.x = ns.x + [t ~ i] %}{% endfor %}",
+        "{% set ns = namespace(x=[]) %}{% set t = 'x ' * 9999 %}"
+        "{% for i in range(99999) %}{% set ns.x = ns.x + [t.split()] %}{% endfor %}",
+        "{{ ('<!---->' * 99999) | striptags }}",
+        "{{ ('x' * 99999) | wordwrap(1) }}",
+        "{{ ('a' * 99999).rfind('b' + 'a' * 50000) }}",
+        "{{ ('a' * 99999).strip('b' * 50000 + 'a') }}",
+        "{{ ('a' * 99999) | trim('b' * 50000 + 'a') }}",
+        repeat("(ns.x, ns.x)") + "{{ {ns.x: 1} }}",
+        repeat("(ns.x, ns.x)") + "{{ {}[ns.x] }}",
+        repeat("(ns.x, ns.x)") + "{{ {}.get(ns.x) }}",
+        repeat("(ns.x, ns.x)") + "{{ {}.keys() - [ns.x] }}",
+        repeat("(ns.x, ns.x)") + "{{ ns.x is in({}) }}",
+        repeat("[ns.x, ns.x]") + "{{ ns.x | upper }}",
+        repeat("[ns.x, ns.x]") + "{{ ns.x is upper }}",
+        repeat("[ns.x, ns.x]") + "{{ ns }}",
+        repeat("[ns.x, ns.x]") + "{{ {'a': ns.x}.values() }}",
+        repeat("[ns.x, ns.x]") + "{{ raise_exception(ns.x) }}",
+        "{% set ns = namespace(t=()) %}{% for i in range(99999) %}{% set ns.t = (ns.t,) %}{% endfor %}{{ {ns.t: 1} }}",
+        "{% set x = [1] * 9999 %}{% set y = [1] * 9999 + [2] %}{{ x in [y] * 99999 }}",
+        "{% set x = [1] * 9999 %}{% set y = [1] * 9999 + [2] %}{{ x in ([y] * 99999) | map('default') }}",
+        "{% set x = [[1] * 9999 + [2]] * 99999 %}{{ x | map('list') | unique | list }}",
+        "{{ (range(99999) | list)" + " | map('default')" * 99 + " | list | length }}",
     ],
 )
 def test_a_bomb_is_refused(source: str) -> None:
-    with pytest.raises(ChatTemplateError):
+    with pytest.raises(ChatTemplateError, match=BEYOND_A_LIMIT):
         render(source)
+
+
+@pytest.mark.parametrize(
+    "work",
+    ["{% endfor %}", "x{% endfor %}", "{{ '%s' % 'x' * 9 }}{% endfor %}", "{% set y = 'x'.upper() %}{% endfor %}"],
+)
+def test_a_template_ends_when_its_time_is_over(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it does; the clock here goes on by 0.1 s whenever it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr(template_limits, "clock", lambda: next(ticks) / 10)
+    with pytest.raises(ChatTemplateError, match="more than 1 s"):
+        render("{% for i in range(99999) %}" + work)
+    assert next(ticks) < 20
+
+
+def test_formats_of_usual_widths_are_allowed() -> None:
+    assert render("{{ '%05.1f|%-4s|%d%%' % (2.25, 'x', 100) }}{{ '{:>4}{{}}'.format(7) }}") == "002.2|x   |100%   7{}"
 
 
 def test_format_does_not_reach_attributes() -> None:

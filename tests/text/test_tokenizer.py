@@ -196,9 +196,9 @@ def test_a_template_file_wins_over_the_config(tmp_path: Path) -> None:
     [
         ("tokenizer.json", b"", "tokenizer"),
         ("tokenizer.json", b'{"model": 3}', "tokenizer"),
-        ("tokenizer_config.json", b"[]", "JSON"),
-        ("tokenizer_config.json", b"\xff{", "JSON"),
-        ("tokenizer_config.json", b"[" * 100_000, "JSON"),
+        ("tokenizer_config.json", b"[]", "file"),
+        ("tokenizer_config.json", b"\xff{", "file"),
+        ("tokenizer_config.json", b"[" * 100_000, "file"),
         ("tokenizer_config.json", b'{"eos_token": 3}', "eos_token"),
         ("tokenizer_config.json", b'{"add_bos_token": "yes"}', "add_bos_token"),
         ("tokenizer_config.json", b'{"chat_template": 3}', "chat_template"),
@@ -206,7 +206,7 @@ def test_a_template_file_wins_over_the_config(tmp_path: Path) -> None:
         ("tokenizer_config.json", b'{"added_tokens_decoder": [1]}', "added_tokens_decoder"),
         ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": {}}}', "added_tokens_decoder"),
         ("tokenizer_config.json", b'{"extra_special_tokens": [[]]}', "special tokens"),
-        ("tokenizer_config.json", b'{"extra_special_tokens": 3}', "added tokens"),
+        ("tokenizer_config.json", b'{"extra_special_tokens": 3}', "extra_special_tokens"),
         ("chat_template.jinja", b"\xff", "chat template"),
     ],
 )

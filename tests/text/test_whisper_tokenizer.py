@@ -75,7 +75,7 @@ def test_control_tokens_are_special_and_timestamps_are_not(folder: Path) -> None
         ("added_tokens.json", {}, "<|startoftranscript|> <|notimestamps|> <|endoftext|>"),
         ("added_tokens.json", {"<|startoftranscript|>": 7}, "<|startoftranscript|>"),
         ("added_tokens.json", {"<|startoftranscript|>": "7"}, "tokens"),
-        ("added_tokens.json", [], "JSON"),
+        ("added_tokens.json", [], "file"),
         ("vocab.json", {"a": "b"}, "vocabulary"),
         ("vocab.json", [], "vocabulary"),
     ],

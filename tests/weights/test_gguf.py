@@ -315,6 +315,30 @@ def test_the_config_is_that_of_the_hugging_face_checkpoint(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "kind", "value"),
+    [
+        ("general.architecture", STRING, "llama"),
+        ("split.count", U32, 1),
+        ("llama.rope.scaling.type", STRING, "none"),
+        ("llama.expert_count", U32, 0),
+        ("llama.block_count", U32, 1),
+        ("tokenizer.ggml.eos_token_id", U32, 2),
+    ],
+)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_an_array_where_a_value_belongs_is_refused(tmp_path: Path, key: str, kind: int, value: Any, count: int) -> None:
+    with pytest.raises(ModelLoadError, match=f"is an array of {count} elements, not a single value") as raised:
+        opened(tmp_path, {key: (ARRAY, array(kind, [value] * count))})
+    assert raised.value.field == key
+
+
+def test_a_tensor_without_elements_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(one_tensor(tensor_info("t", [0, 2**40])))
+    with pytest.raises(ModelLoadError, match="has no element"):
+        open_checkpoint(tmp_path / "m.gguf")
+
+
 def test_an_output_matrix_unties_the_embeddings(tmp_path: Path) -> None:
     head = np.ones((VOCAB, HIDDEN), np.float32)
     checkpoint = opened(tmp_path, extra={"output.weight": head})

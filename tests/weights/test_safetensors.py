@@ -196,6 +196,32 @@ def test_a_folder_that_is_not_a_checkpoint_is_refused_by_field(case: str, tmp_pa
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("start", [b"\x80\x02", b"\x80\x05", b"PK\x03"])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, start: bytes) -> None:
+    length = int.from_bytes(start, "little")
+    header = json.dumps(GOOD).encode()
+    content = safetensors(header + b" " * (length - len(header)), DATA)
+    assert content.startswith(start)
+    model(tmp_path, {"config.json": {}, "model.safetensors": content})
+    assert sorted(open_checkpoint(tmp_path).tensors) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("openvino_model.xml", "OpenVINO"),
+        ("openvino_encoder_model.xml", "OpenVINO"),
+        ("model.onnx", "ONNX"),
+        ("flax_model.msgpack", "Flax"),
+        ("tf_model.h5", "TensorFlow"),
+    ],
+)
+def test_what_was_exported_for_another_program_is_refused_by_its_name(tmp_path: Path, name: str, program: str) -> None:
+    model(tmp_path, {"config.json": {}, name: b"x", "openvino_model.bin": b"x"})
+    with pytest.raises(ModelLoadError, match=f"{name}: file: the model was exported for {program}; get the one with"):
+        open_checkpoint(tmp_path)
+
+
 def test_messages_say_what_to_do(tmp_path: Path) -> None:
     model(tmp_path, {"config.json": {}, "pytorch_model.bin": b""})
     with pytest.raises(ModelLoadError, match="convert to safetensors"):

@@ -23,6 +23,7 @@ from octavo.cli.options import (
 )
 from octavo.cli.parser import MAY_BE_EMPTY, Parser, UsageError, read_value
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
+from octavo.config import EngineConfig
 from octavo.environment import read_server_environment
 from octavo.errors import ConfigError, UnsupportedError
 from octavo.option_files import read_yaml
@@ -41,6 +42,8 @@ logger = logging.getLogger("octavo")
 def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     args = _parser(prog).parse(argv)
     config, specs = read_arguments(args)
+    for spec in specs:
+        EngineConfig.check(spec.options)
 
     from octavo.server.listener import address, bind
     from octavo.server.logs import set_up

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,15 @@ from octavo.executor.base import Executor, Sizes
 from octavo.graph.builder import Graph
 from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
-from octavo.models.base import CausalLM
+from octavo.models.base import CausalLM, ConfigReader
 from octavo.option_files import read_text
-from octavo.speech.model import SpeechModel
+from octavo.speech.model import GENERATION_FIELDS, SpeechModel
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
+from octavo.weights.files import read_json
 from octavo.weights.gguf import GGUFCheckpoint
 from octavo.weights.known import advised_sampling
 
@@ -76,10 +76,7 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
             reason = f"the model was made for at most {model.longest_positions} tokens"
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph, encoder = model.build(), model.build_encoder()
-        if config.task in SPEECH_TASKS and encoder is None:
-            raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
-        if config.task == "generate" and encoder is not None:
-            raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
+        _check_task(config, reads_speech=encoder is not None)
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
@@ -110,8 +107,9 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
-    file, defaults = _generation_config(config, path, checkpoint)
-    speech = None if encoder is None else SpeechModel.of(text, model.vocab_size, {**checkpoint.config, **defaults})
+    said, said_by = _generation_config(config, path, checkpoint)
+    readers = (ConfigReader.of_file(checkpoint.config, file), ConfigReader.of_file(said, said_by))
+    speech = None if encoder is None else _speech_model(text, model.vocab_size, *readers)
     if config.task in ("translation", "translate") and speech is not None and not speech.tokens.is_multilingual:
         raise ConfigError("task", config.task, "this model knows only English; load one without .en in its name")
     return LoadedModel(
@@ -125,10 +123,25 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
-        sampling_defaults=read_defaults(defaults, file, config.override_generation_config or {}),
+        sampling_defaults=read_defaults(said, said_by, config.override_generation_config or {}),
         vocab_size=model.vocab_size,
-        eos_token_ids=_eos_ids(text, checkpoint, defaults),
+        eos_token_ids=_eos_ids(text, readers, model.vocab_size),
     )
+
+
+def _check_task(config: EngineConfig, reads_speech: bool) -> None:
+    if config.task in SPEECH_TASKS and not reads_speech:
+        raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
+    if config.task == "generate" and reads_speech:
+        raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
+
+
+def _speech_model(tokenizer: Tokenizer, vocab_size: int, config: ConfigReader, defaults: ConfigReader) -> SpeechModel:
+    said = {name: value for name, value in defaults.values.items() if name in GENERATION_FIELDS}
+    both = ConfigReader(
+        {**config.values, **said}, lambda field, reason: (defaults if field in said else config).fail(field, reason)
+    )
+    return SpeechModel.of(tokenizer, vocab_size, both)
 
 
 def _encoder_needs(config: EngineConfig, model: CausalLM, encoder: Graph | None, backend: Backend) -> EncoderNeeds:
@@ -181,42 +194,35 @@ def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate |
     return None if source is None else ChatTemplate(source, tokenizer.special_tokens_map)
 
 
-def _generation_config(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> tuple[Path, dict[str, Any]]:
+def _generation_config(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> tuple[dict[str, Any], Path]:
     """What generation_config.json says, of the model or of another directory, and which file that is.
 
     A GGUF file says it in its metadata. Where neither gives sampling parameters, what the authors advise elsewhere is
     added, as far as it is known. "vllm" asks for none of all this.
     """
     if config.generation_config == "vllm":
-        return path, {}
+        return {}, path
+    directory = path if config.generation_config == "auto" else Path(config.generation_config).expanduser()
+    file = directory / "generation_config.json"
     if config.generation_config != "auto":
-        file = Path(config.generation_config).expanduser() / "generation_config.json"
         if not file.is_file():
             raise ConfigError("generation_config", config.generation_config, "has no generation_config.json")
-        return file, _read_object(file)
+        return read_json(file), file
     if isinstance(checkpoint, GGUFCheckpoint):
         file, values = path, checkpoint.generation_config
     else:
-        file = path / "generation_config.json"
-        values = _read_object(file) if file.is_file() else {}
+        values = read_json(file) if file.is_file() else {}
     advised = advised_sampling(path)
-    return file, values if advised.keys() & values.keys() else {**values, **advised}
+    return (values if advised.keys() & values.keys() else {**values, **advised}), file
 
 
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ModelLoadError(file, "JSON", str(error)) from None
-    if not isinstance(values, dict):
-        raise ModelLoadError(file, "JSON", "must be an object")
-    return values
-
-
-def _eos_ids(tokenizer: Tokenizer, checkpoint: Checkpoint, defaults: dict[str, Any]) -> tuple[int, ...]:
+def _eos_ids(tokenizer: Tokenizer, readers: Iterable[ConfigReader], vocab_size: int) -> tuple[int, ...]:
     """All tokens that end a text: the tokenizer's, config.json's and generation_config.json's."""
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for source in (checkpoint.config, defaults):
-        value = source.get("eos_token_id")
-        ids += [i for i in (value if isinstance(value, list) else [value]) if type(i) is int]
+    for reader in readers:
+        is_list = isinstance(reader.values.get("eos_token_id"), list)
+        if is_list:
+            ids += reader.integers("eos_token_id", high=vocab_size - 1)
+        elif reader.values.get("eos_token_id") is not None:
+            ids.append(reader.integer("eos_token_id", low=0, high=vocab_size - 1))
     return tuple(dict.fromkeys(ids))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.errors import ModelLoadError, UnknownArchitectureError
+from octavo.errors import UnknownArchitectureError
 from octavo.models.base import CausalLM, ConfigReader
 from octavo.models.llama import Llama
 from octavo.models.whisper import Whisper
@@ -29,5 +29,4 @@ def load_declaration(
     config: Mapping[str, Any], file: str | os.PathLike[str], max_model_len: int | None = None
 ) -> CausalLM:
     """The model that `config` describes, ready to build its graph."""
-    reader = ConfigReader(config, lambda field, reason: ModelLoadError(file, field, reason))
-    return declaration(config, file)(reader, max_model_len)
+    return declaration(config, file)(ConfigReader.of_file(config, file), max_model_len)

@@ -25,7 +25,7 @@ class Llama(CausalLM):
         self.head_dim = config.integer("head_dim", self.hidden // self.heads, high=1024)
         self.vocab_size = config.integer("vocab_size")
         self.max_positions = config.integer("max_position_embeddings", 2048, high=1 << 28)
-        self.eps = config.number("rms_norm_eps", 1e-6)
+        self.eps = config.number("rms_norm_eps", 1e-6, high=1.0)
         self.tied = config.flag("tie_word_embeddings")
         self.attention_bias = config.flag("attention_bias")
         self.mlp_bias = config.flag("mlp_bias")

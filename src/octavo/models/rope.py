@@ -24,7 +24,14 @@ def rope_table(config: ConfigReader, head_dim: int, max_positions: int, max_mode
     if head_dim % 2:
         raise config.fail("head_dim", f"rotary positions need an even head_dim, got {head_dim}")
     theta = rope.number("rope_theta", 10000.0)
-    frequencies, scale = SCALINGS[kind](rope, theta, head_dim, max_positions, max_model_len)
+    try:
+        with np.errstate(all="ignore"):
+            frequencies, scale = SCALINGS[kind](rope, theta, head_dim, max_positions, max_model_len)
+        is_finite = bool(np.isfinite(frequencies).all()) and math.isfinite(scale)
+    except (ArithmeticError, ValueError):  # a number too large, a division by zero, a logarithm of a negative number
+        is_finite = False
+    if not is_finite:
+        raise rope.fail("rope_type", f"the numbers of type {kind} make frequencies that are not finite")
     return RopeTable(tuple(float(f) for f in frequencies), scale)
 
 
@@ -93,6 +100,8 @@ def _llama3(rope: ConfigReader, theta: float, head_dim: int, positions: int, len
 
 def _yarn(rope: ConfigReader, theta: float, head_dim: int, positions: int, length: int) -> Result:
     """YaRN (Peng et al. 2023): interpolation by frequency, with a correction of attention's temperature."""
+    if all(rope.values.get(field) is None for field in ("factor", "original_max_position_embeddings")):
+        raise rope.fail("factor", "is missing: type yarn needs it, or original_max_position_embeddings")
     original = rope.integer("original_max_position_embeddings", positions, high=1 << 28)
     factor = rope.number("factor", positions / original)
     fast, slow = rope.number("beta_fast", 32), rope.number("beta_slow", 1)

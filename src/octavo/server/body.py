@@ -28,7 +28,6 @@ async def read_body(request: Request, model: type[T], config: ServerConfig) -> T
     """The body as `model`. Raises HttpError, naming the field that is wrong."""
     _check_type(request)
     raw = await _read(request, config)
-    request.state.body_bytes = len(raw)
     if len(raw) <= INLINE_BYTES:
         return parse(raw, model)
     return await asyncio.get_running_loop().run_in_executor(None, parse, raw, model)

@@ -114,14 +114,15 @@ class ServedModel:
         self.llm, self.phase = llm, "ready"
         logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
 
-    async def read_chat(self, size: int, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
-        """The prompt of a conversation; `options` are those of ChatEncoder.encode, and all is about `size` characters.
+    async def read_chat(self, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
+        """The prompt of a conversation; `options` are those of ChatEncoder.encode.
 
-        Raises PromptError, or HttpError if it can't fit.
+        A template is a program of whoever made the model, so it never runs on the event loop, however short the
+        conversation is. Raises PromptError, or HttpError if it can't fit.
         """
         encoder = self.chat
         self._check_length(sum(text_size(message["content"]) for message in conversation))
-        rendered = await _read(size, lambda: encoder.encode(conversation, **options))
+        rendered = await _read_elsewhere(lambda: encoder.encode(conversation, **options))
         return Prompt(rendered.text, rendered.token_ids)
 
     async def read_texts(self, texts: list[str], add_special_tokens: bool = True) -> list[Prompt]:
@@ -244,4 +245,8 @@ async def _read(num_characters: int, function: Callable[[], T]) -> T:
     """Calls `function` here if that is quick, else on another thread."""
     if num_characters <= INLINE_CHARACTERS:
         return function()
+    return await _read_elsewhere(function)
+
+
+async def _read_elsewhere(function: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_readers, function)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.models.base import ConfigReader
 from octavo.request import Source
-from octavo.speech.mel import window_features
+from octavo.speech.mel import WINDOW_FRAMES, window_features
 from octavo.speech.tokens import SpeechTokens
 from octavo.text.tokenizer import Tokenizer
+
+# What generation_config.json may say of a speech model; all else of it is in config.json, as the weights are.
+GENERATION_FIELDS = ("is_multilingual", "suppress_tokens", "begin_suppress_tokens", "alignment_heads")
+MEL_BINS = (80, 128)
+POSITIONS = WINDOW_FRAMES // 2  # of the encoder, for a window
+MAX_SUPPRESSED = 4096  # every Whisper that was published has about 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +33,18 @@ class SpeechModel:
     alignment_heads: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, vocab_size: int, config: Mapping[str, Any]) -> SpeechModel:
-        """From config.json and generation_config.json in one. Raises ModelLoadError."""
-        return cls(
-            SpeechTokens(tokenizer, vocab_size, config),
-            int(config.get("num_mel_bins", 80)),
-            int(config.get("max_source_positions", 1500)),
-            _ids(config.get("suppress_tokens"), vocab_size),
-            _ids(config.get("begin_suppress_tokens"), vocab_size),
-            tuple((int(layer), int(head)) for layer, head in config.get("alignment_heads") or ())
-            or _late_heads(config),
-        )
+    def of(cls, tokenizer: Tokenizer, vocab_size: int, config: ConfigReader) -> SpeechModel:
+        """From config.json, with what generation_config.json says of GENERATION_FIELDS. Raises ModelLoadError."""
+        tokens = SpeechTokens(tokenizer, vocab_size, config)
+        if (num_mel_bins := config.integer("num_mel_bins", 80)) not in MEL_BINS:
+            raise config.fail("num_mel_bins", f"must be {' or '.join(map(str, MEL_BINS))}, got {num_mel_bins}")
+        if (positions := config.integer("max_source_positions", POSITIONS)) != POSITIONS:
+            raise config.fail("max_source_positions", f"must be {POSITIONS}, which are 30 s, got {positions}")
+        suppressed = _suppressed(config, "suppress_tokens", vocab_size)
+        first = _suppressed(config, "begin_suppress_tokens", vocab_size)
+        if tokens.end in suppressed or set(suppressed).union(first).issuperset(range(tokens.end)):
+            raise config.fail("suppress_tokens", "must leave the model the end of a text and a token to begin it with")
+        return cls(tokens, num_mel_bins, positions, suppressed, first, _alignment_heads(config))
 
     def source(self, samples: NDArray[np.float32]) -> Source:
         """What the encoder reads of up to 30 s of mono samples at 16 kHz; the rest of a window is silence."""
@@ -45,12 +52,30 @@ class SpeechModel:
         return Source(np.ascontiguousarray(features.T), self.source_positions)
 
 
-def _late_heads(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    """All heads of the second half of the decoder: those that follow the sound are among them."""
-    layers, heads = int(config.get("decoder_layers", 0)), int(config.get("decoder_attention_heads", 0))
-    return tuple((layer, head) for layer in range(layers // 2, layers) for head in range(heads))
+def _alignment_heads(config: ConfigReader) -> tuple[tuple[int, int], ...]:
+    """Those that follow the sound; where nobody says which, they are among the second half of the decoder's."""
+    layers, heads = config.integer("decoder_layers"), config.integer("decoder_attention_heads")
+    given = config.values.get("alignment_heads")
+    if not given and (given is None or isinstance(given, list)):
+        return tuple((layer, head) for layer in range(layers // 2, layers) for head in range(heads))
+    if not isinstance(given, list) or not all(_is_head(head, layers, heads) for head in given):
+        raise config.fail("alignment_heads", f"must be pairs of one of {layers} layers and one of its {heads} heads")
+    return tuple(dict.fromkeys((layer, head) for layer, head in given))
 
 
-def _ids(values: Any, vocab_size: int) -> tuple[int, ...]:
-    """Those of a list that are tokens; some files have -1 in it."""
-    return tuple(value for value in values or () if isinstance(value, int) and 0 <= value < vocab_size)
+def _is_head(pair: Any, layers: int, heads: int) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(
+            type(number) is int and 0 <= number < limit for number, limit in zip(pair, (layers, heads), strict=True)
+        )
+    )
+
+
+def _suppressed(config: ConfigReader, field: str, vocab_size: int) -> tuple[int, ...]:
+    """The tokens of a list; some files have -1 in it."""
+    ids = dict.fromkeys(config.integers(field, low=-1, high=vocab_size - 1))
+    if len(ids) > MAX_SUPPRESSED:
+        raise config.fail(field, f"has {len(ids)} tokens; at most {MAX_SUPPRESSED} are accepted")
+    return tuple(token for token in ids if token >= 0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from octavo.errors import ModelLoadError, ParameterError
+from octavo.models.base import ConfigReader
 from octavo.speech.languages import LANGUAGES, language_code
 from octavo.text.tokenizer import Tokenizer
 
@@ -24,12 +24,12 @@ class SpeechTokens:
     have them, only the model does. All ids below `end` are text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, config: Mapping[str, Any]):
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, config: ConfigReader):
         """`config` is config.json and generation_config.json in one; either may say nothing of what is read here.
 
-        Raises ModelLoadError if a token is missing.
+        Raises ModelLoadError if a token is missing, or beyond the model's vocabulary.
         """
-        self._tokenizer = tokenizer
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self.end = self._id("<|endoftext|>")
         self.start = self._id("<|startoftranscript|>")
         self.start_of_previous = self._id("<|startofprev|>")
@@ -41,11 +41,10 @@ class SpeechTokens:
             reason = f"{NUM_TIMESTAMPS} timestamps must follow after it in the vocabulary of {vocab_size} tokens"
             raise ModelLoadError("tokenizer", "<|notimestamps|>", reason)
         self.tasks = {task: self._id(f"<|{task}|>") for task in TASKS}
-        multilingual = config.get("is_multilingual")
-        self.is_multilingual = vocab_size >= _MULTILINGUAL_TOKENS if multilingual is None else bool(multilingual)
+        self.is_multilingual = config.flag("is_multilingual", vocab_size >= _MULTILINGUAL_TOKENS)
         found = {code: tokenizer.token_id(f"<|{code}|>") for code in LANGUAGES if self.is_multilingual}
-        self.languages = {code: token for code, token in found.items() if token is not None}
-        self.max_previous_tokens = int(config.get("max_target_positions", 448)) // 2  # with <|startofprev|>
+        self.languages = {code: token for code, token in found.items() if token is not None and token < vocab_size}
+        self.max_previous_tokens = config.integer("max_target_positions", 448) // 2  # with <|startofprev|>
 
     def prompt(
         self,
@@ -102,5 +101,8 @@ class SpeechTokens:
         """The id of a token that goes by one of these names."""
         for name in names:
             if (found := self._tokenizer.token_id(name)) is not None:
+                if found >= self._vocab_size:
+                    reason = f"has id {found}, beyond the model's vocabulary of {self._vocab_size} tokens"
+                    raise ModelLoadError("tokenizer", name, reason)
                 return found
         raise ModelLoadError("tokenizer", names[0], "is missing: this is not the tokenizer of a Whisper model")

@@ -145,6 +145,7 @@ class ChatEncoder:
         nonce = secrets.token_hex(16)  # nobody can write a private name
         private: dict[str, str] = {}
         names: dict[str, int] = {}
+        added: list[AddedToken] = []
         for token_id, token in sorted(self.tokenizer.added_tokens.items()):
             name, normalized = token.content, token.normalized
             if token_id in self._control_ids:
@@ -152,7 +153,8 @@ class ChatEncoder:
                 private[token.content] = name
             names[name] = token_id
             flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "single_word": token.single_word}
-            backend.add_tokens([AddedToken(name, normalized=normalized, special=False, **flags)])
+            added.append(AddedToken(name, normalized=normalized, special=False, **flags))
+        backend.add_tokens(added)
         return backend, private, {_id(backend, name): token_id for name, token_id in names.items()}
 
 

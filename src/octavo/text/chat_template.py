@@ -11,7 +11,7 @@ from octavo.errors import ChatTemplateError
 if TYPE_CHECKING:
     import jinja2
 
-MAX_SOURCE = 1 << 20
+MAX_SOURCE = 1 << 18
 MISSING = (
     "the model has no chat template: pass one with the chat_template= argument or --chat-template FILE, "
     "or complete plain text instead, with generate or --no-chat"
@@ -92,7 +92,7 @@ class ChatTemplate:
             return self._template
 
     def _run(self, template: jinja2.Template, max_chars: int, variables: dict[str, Any]) -> str:
-        from octavo.text.template_sandbox import limited
+        from octavo.text.template_limits import limited
 
         pieces: list[str] = []
         size = 0

@@ -15,6 +15,7 @@ from octavo.text.parts import TokenizerParts, loading
 from octavo.text.pre_tokenizers import KNOWN, pre_tokenization
 from octavo.text.sentencepiece_backend import build_backend
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
+from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count
 
 _T = TypeVar("_T")
 _MODELS = ("gpt2", "llama", "t5")
@@ -64,13 +65,13 @@ def _byte_level(
     backend.decoder = decoders.ByteLevel()
     special = (PieceType.UNKNOWN, PieceType.CONTROL)
     named = set(ids.values())
-    backend.add_tokens(
-        [
-            AddedToken(token, normalized=False, special=kind in special or i in named)
-            for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
-            if kind in (*special, PieceType.USER_DEFINED)
-        ]
-    )
+    added = [
+        AddedToken(token, normalized=False, special=kind in special or i in named)
+        for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind in (*special, PieceType.USER_DEFINED)
+    ]
+    check_count(reader.file, "tokenizer.ggml.token_type", len(added))
+    backend.add_tokens(added)
     return backend, kind.add_bos
 
 
@@ -141,6 +142,7 @@ class _Reader:
         tokens = self.strings("tokens")
         if not tokens:
             raise self.fail("tokens", "is missing or empty")
+        check_count(self.file, "tokenizer.ggml.tokens", len(tokens), MAX_VOCABULARY)
         # The library can't hold an empty token; llama.cpp gives them such names, too.
         return [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
 

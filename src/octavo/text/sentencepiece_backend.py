@@ -10,11 +10,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from octavo.errors import ModelLoadError
 from octavo.text.parts import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
+from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count
 
 _SPACE = "▁"
 # Far below any path through normal pieces: a text that spells a control or byte piece must not become it.
 # It still does if the vocabulary lacks one of its characters: the library puts "unknown" below every score.
 _UNREACHABLE = -1e6
+_MAX_CUTS = 1 << 27  # characters copied; a vocabulary of 260,000 pieces takes some 20 millions
 _ADDED = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
 
 
@@ -45,6 +47,10 @@ def build_backend(model: SentencePieceModel, file: str | os.PathLike[str], *, le
 
 
 def _vocabulary(model: SentencePieceModel, file: str | os.PathLike[str]) -> dict[str, int]:
+    check_count(file, "pieces", len(model.pieces), MAX_VOCABULARY)
+    check_count(file, "added pieces", sum(kind in _ADDED for kind in model.types))
+    if sum(len(piece) ** 2 for piece in model.pieces) > _MAX_CUTS:
+        raise ModelLoadError(file, "pieces", "are too long together: each is cut in two at all of its characters")
     vocabulary = {piece: i for i, piece in enumerate(model.pieces)}
     if len(vocabulary) < len(model.pieces):
         i = next(i for i, piece in enumerate(model.pieces) if vocabulary[piece] != i)

@@ -1,8 +1,8 @@
-"""The Jinja environment of chat templates: what Hugging Face's expect, and limits on what they can do.
+"""The Jinja environment of chat templates: what Hugging Face's expect, inside the limits of `template_limits`.
 
-A template comes with a model, or even with a request, so it is hostile. The immutable sandbox keeps it away
-from Python; the limits here keep it from eating time and memory: loop turns and calls are counted, and so are
-the characters it makes, before they are made.
+A template comes with a model, or even with a request, so it is hostile. The immutable sandbox keeps it away from
+Python. Filters and methods of strings are there if their cost is known, and everything that loops, walks or makes
+something is counted.
 """
 
 from __future__ import annotations
@@ -10,160 +10,142 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import string
+from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
 from jinja2 import nodes
+from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_STEPS = 500_000  # a second or two
-MAX_NUMBER = 100_000  # for widths, counts and ranges
-_DEEP = "string pprint sort unique groupby dictsort min max urlencode xmlattr"
-_DEEP_FILTERS = frozenset(_DEEP.split())  # those that look at all that a value holds
-_WIDE_FORMAT = re.compile(r"[%{:][^a-zA-Z%{}]*(?:\d{5}|\*)")
+from octavo.text.template_limits import (
+    MAX_NUMBER,
+    LimitError,
+    check_number,
+    check_size,
+    made,
+    made_anew,
+    paid,
+    put_out,
+    settled,
+    spend,
+    text_of,
+    texts_of,
+    walk,
+)
 
-
-class LimitError(jinja2.TemplateError):
-    """The template goes beyond a limit."""
-
-
-class _Budget:
-    """What is left to one rendering."""
-
-    def __init__(self, max_chars: int):
-        self.steps, self.max_chars, self.chars = MAX_STEPS, max_chars, 0
-
-
-_budget: ContextVar[_Budget] = ContextVar("budget")
-
-
-@contextmanager
-def limited(max_chars: int) -> Iterator[None]:
-    """Rendering inside this raises LimitError beyond texts of `max_chars` and beyond MAX_STEPS steps."""
-    token = _budget.set(_Budget(max_chars))
-    try:
-        yield
-    finally:
-        _budget.reset(token)
-
-
-def _spend(steps: int) -> None:
-    budget = _budget.get()
-    budget.steps -= steps
-    if budget.steps < 0:
-        raise LimitError(f"it takes more than {MAX_STEPS} steps")
-
-
-def _check_size(size: int) -> None:
-    if size > _budget.get().max_chars:
-        raise LimitError(f"it makes a text or list of {size} items, more than {_budget.get().max_chars}")
-
-
-def _check_number(value: Any, limit: int = MAX_NUMBER) -> None:
-    if isinstance(value, int) and abs(value) > limit:
-        raise LimitError(f"it uses a number above {limit}")
-
-
-def _cost(values: Iterable[Any]) -> int:
-    """Steps for one pass over the values, a few microseconds each."""
-    sized = [value for value in values if isinstance(value, str | list | tuple | dict | range)]
-    return 1 + sum(len(value) >> (10 if isinstance(value, str) else 3) for value in sized)
-
-
-def _spend_on_tree(value: Any) -> None:
-    """Pays for a walk over all that is in `value`: lists in lists, doubled many times over, are a bomb."""
-    pending, chars = [value], 0
-    while pending:
-        item = pending.pop()
-        if isinstance(item, str):
-            chars += len(item)
-            _check_size(chars)
-        elif isinstance(item, list | tuple | dict):
-            _spend(1 + len(item))
-            pending += item.values() if isinstance(item, dict) else item
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    _spend_on_tree(value)
-    return str(value)
+# These take items as they are; all other filters look at everything that a value holds.
+_SHALLOW_FILTERS = """
+    attr batch d default count first items last length list map random reject rejectattr reverse select selectattr slice
+"""
+_DEEP_FILTERS = """
+    abs capitalize center dictsort e escape float groupby int lower max min round safe sort string title truncate unique
+    upper urlencode wordcount
+"""
+_WALKING_TESTS = "in == eq equalto != ne > gt greaterthan >= ge < lt lessthan <= le lower upper divisibleby"
+_LINEAR_METHODS = """
+    capitalize casefold center count endswith find format format_map index join ljust lower partition removeprefix
+    removesuffix replace rjust split splitlines startswith swapcase title upper zfill
+"""
+# Searching from the end, and among many characters, may take the product of both lengths.
+_QUADRATIC_METHODS = "lstrip rfind rindex rpartition rsplit rstrip strip"
+MAX_TOKENS = 16384  # of a template; the longest that models came with have about 3,000
+MAX_FORMAT = 4096
+_WIDEST = 999
+_WIDE = re.compile(r"\*|\d{4}")
+_PERCENT_WIDE = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\d{0,3}\.)?(?:\*|\d{4})")
 
 
 class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox with the helpers of Hugging Face's `apply_chat_template`. Use it inside `limited`."""
 
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "**", "%"])
 
     def __init__(self) -> None:
         extensions = [_GenerationTag, jinja2.ext.loopcontrols]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         self.filters = {
-            name: _bounded_filter(function, name in _DEEP_FILTERS) for name, function in self.filters.items()
+            name: _bounded(self.filters[name], is_deep)
+            for names, is_deep in ((_SHALLOW_FILTERS, False), (_DEEP_FILTERS, True))
+            for name in names.split()
         }
-        del self.filters["urlize"], self.globals["lipsum"]
-        self.filters |= {"tojson": _tojson, "join": _join, "replace": _replace, "format": _format}
         self.filters |= {
+            "format": _format,
+            "indent": _indent,
+            "join": _join,
+            "replace": _replace,
+            "sum": _sum,
+            "tojson": _tojson,
+            "trim": _trim,
             "octavo_compared": _compared,
-            "octavo_turns": _turns,
             "octavo_concat": _concat,
+            "octavo_made": _made,
             "octavo_output": _output,
+            "octavo_searched": _searched,
+            "octavo_turns": _turns,
         }
+        self.tests |= {name: _bounded(self.tests[name], True) for name in _WALKING_TESTS.split()}
+        del self.globals["lipsum"]
         self.globals |= {
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
             "range": _range,
         }
 
+    def _tokenize(self, source: str, *args: Any, **kwargs: Any) -> TokenStream:
+        stream = super()._tokenize(source, *args, **kwargs)
+        return TokenStream(_few(stream), stream.name, stream.filename)
+
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _Metered().visit(super()._parse(source, name, filename))
         return tree
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(argument, tuple):  # it will be hashed
+            walk(argument)
+        return super().getitem(obj, argument)
+
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Every call of a template comes here."""
-        method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
-        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
-        _spend(_cost((owner, *args)))
+        spend(1)
         for value in (*args, *kwargs.values()):
-            _check_number(value)
-        if isinstance(owner, str):
-            if name in ("encode", "translate", "expandtabs"):
-                raise LimitError(f"str.{name} is not allowed")
-            if name == "replace" and len(args) >= 2:
-                _check_replace(owner, args[0], args[1])
-            elif name == "join" and args:
-                args = (_checked_list(args[0], owner), *args[1:])
-            elif name in ("format", "format_map"):
-                _check_format(owner, (*args, *kwargs.values()))
-        result = super().call(context, function, *args, **kwargs)
-        if isinstance(result, str | list | tuple | dict):
-            _check_size(len(result))
-        return result
+            check_number(value)
+        if not isinstance(function, Macro | LoopContext):  # those are the template's own code
+            args = tuple(map(settled, args))
+            walk((args, kwargs))
+            method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
+            owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+            if isinstance(owner, str):
+                args = _checked_method(owner, name, args, kwargs)
+            elif isinstance(owner, list | tuple):  # it is searched
+                walk(owner)
+        return made_anew(super().call(context, function, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, Set) or isinstance(right, Set):
+            raise LimitError(f"{operator} takes numbers, texts and lists")
         if operator == "%" and isinstance(left, str):
-            _check_format(left, right)
+            _check_percent(left, right)
         elif operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-            _check_size(len(left) + len(right))
+            check_size(len(left) + len(right))
         elif operator in ("*", "**"):
             sequence, number = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(sequence, str | list | tuple) and isinstance(number, int):
-                _check_size(len(sequence) * max(number, 0))
+                check_size(len(sequence) * max(number, 0))
             limit = MAX_NUMBER if operator == "*" else 1000
             for value in (left, right):
-                _check_number(value, limit)
-        return super().call_binop(context, operator, left, right)
+                check_number(value, limit)
+        return made(super().call_binop(context, operator, left, right))
 
 
 class _Metered(NodeTransformer):
-    """Sends what is looped over, compared, joined by `~` or put out through filters that count."""
+    """Sends what loops, compares, hashes, makes or puts out something through filters that count."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         self.generic_visit(node)
@@ -172,8 +154,32 @@ class _Metered(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
         self.generic_visit(node)
-        node.expr = _filter(node.expr, "octavo_compared")
+        node.expr = _counted(node.expr, "octavo_compared")
         return node
+
+    def visit_Operand(self, node: nodes.Operand) -> nodes.Operand:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _counted(node.expr, "octavo_searched" if node.op in ("in", "notin") else "octavo_compared")
+        return node
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Pair:  # noqa: N802
+        self.generic_visit(node)
+        node.key = _counted(node.key, "octavo_compared")
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filter(node, "octavo_made") if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_List(self, node: nodes.List | nodes.Dict) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filter(node, "octavo_made")
+
+    visit_Dict = visit_List  # noqa: N815
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filter(node, "octavo_made") if node.ctx == "load" else node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
@@ -196,6 +202,19 @@ def _filter(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
+def _counted(node: nodes.Expr, name: str) -> nodes.Expr:
+    return node if isinstance(node, nodes.Const) else _filter(node, name)
+
+
+def _few(tokens: Iterable[Token]) -> Iterator[Token]:
+    """The same tokens. What comes after them, the compiler's work, can't be interrupted, and is a tenth of a
+    millisecond for each."""
+    for count, token in enumerate(tokens):
+        if count == MAX_TOKENS:
+            raise LimitError(f"it has more than {MAX_TOKENS} tokens of code")
+        yield token
+
+
 class _GenerationTag(jinja2.ext.Extension):
     """`{% generation %}` marks what the assistant says, for training; here it is transparent."""
 
@@ -211,68 +230,81 @@ class _GenerationTag(jinja2.ext.Extension):
 
 @jinja2.pass_context
 def _turns(_: Any, iterable: Any) -> Any:
-    """The same iterable; its turns are paid for in advance, or one by one where it has no length."""
-    if hasattr(iterable, "__len__"):
-        _spend(len(iterable))
-        return iterable
-    return _paid(iterable)
-
-
-def _paid(iterable: Iterable[Any]) -> Iterator[Any]:
-    for item in iterable:
-        _spend(1)
-        yield item
+    return paid(iterable)
 
 
 @jinja2.pass_context
 def _compared(_: Any, value: Any) -> Any:
-    _spend_on_tree(value)
+    walk(value)
     return value
 
 
 @jinja2.pass_context
-def _output(_: Any, value: Any) -> Any:
-    """Macros and `set` blocks collect output, so it is counted piece by piece."""
-    text = _text(value)
-    budget = _budget.get()
-    budget.chars += len(text)
-    # What a template captures it may put out again, hence a few times the size of one text.
-    _check_size(budget.chars // 4)
-    return text
+def _searched(_: Any, value: Any) -> Any:
+    value = settled(value)
+    walk(value)
+    return value
 
 
 @jinja2.pass_context
-def _concat(_: Any, values: list[Any]) -> str:
-    return "".join(_checked_list(values, ""))
+def _made(_: Any, value: Any) -> Any:
+    spend(1)
+    return made(value)
 
 
-def _checked_list(values: Iterable[Any], separator: str) -> list[str]:
-    texts, size = [], 0
-    for value in values:
-        texts.append(_text(value))
-        size += len(texts[-1]) + len(separator)
-        _check_size(size)
-    return texts
+@jinja2.pass_context
+def _output(_: Any, value: Any) -> Any:
+    return put_out(value)
+
+
+@jinja2.pass_context
+def _concat(_: Any, values: list[Any]) -> Any:
+    return made("".join(texts_of(values)))
+
+
+@jinja2.pass_context
+def _sum(context: Any, iterable: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    if attribute is not None:
+        iterable = map(jinja2.filters.make_attrgetter(context.environment, attribute), iterable)
+    return functools.reduce(functools.partial(context.environment.call_binop, context, "+"), paid(iterable), start)
 
 
 @jinja2.pass_eval_context
-def _join(context: Any, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+def _join(context: Any, value: Any, d: str = "", attribute: str | int | None = None) -> Any:
     if attribute is not None:
         value = map(jinja2.filters.make_attrgetter(context.environment, attribute), value)
-    return str(d).join(_checked_list(value, str(d)))
+    return made(text_of(d).join(texts_of(paid(value), text_of(d))))
 
 
 @jinja2.pass_context
-def _replace(_: Any, s: Any, old: Any, new: Any, count: int | None = None) -> str:
-    s, old, new = str(s), str(old), str(new)
+def _replace(_: Any, s: Any, old: Any, new: Any, count: int | None = None) -> Any:
+    s, old, new = text_of(s), text_of(old), text_of(new)
     _check_replace(s, old, new)
-    return str(s.replace(old, new, -1 if count is None else count))
+    return made(str(s.replace(old, new, -1 if count is None else count)))
 
 
 @jinja2.pass_context
-def _format(_: Any, value: Any, *args: Any, **kwargs: Any) -> str:
-    _check_format(str(value), (*args, *kwargs.values()))
-    return str(str(value) % (kwargs or args))
+def _trim(_: Any, value: Any, chars: Any = None) -> Any:
+    text = text_of(value)
+    _checked_method(text, "strip", () if chars is None else (chars,), {})
+    return made(text.strip(chars))
+
+
+@jinja2.pass_context
+def _indent(_: Any, s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> Any:
+    s = text_of(s)
+    check_number(width)
+    lines = len(s.splitlines()) + 1
+    spend(lines >> 3)
+    check_size(len(s) + lines * (len(width) if isinstance(width, str) else width))
+    return made(jinja2.filters.do_indent(s, width, first, blank))
+
+
+@jinja2.pass_context
+def _format(_: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+    pattern = text_of(value)
+    _check_percent(pattern, kwargs or args)
+    return made(str(pattern % (kwargs or args)))
 
 
 @jinja2.pass_context
@@ -283,51 +315,80 @@ def _tojson(
     indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
-) -> str:
+) -> Any:
     """Jinja's own filter escapes HTML; models were trained on plain JSON."""
     width = len(indent) if isinstance(indent, str) else indent or 0
     if max(width, *map(len, separators or ("",))) > 64:
         raise LimitError("tojson indents by at most 64")
-    _spend_on_tree(value)
-    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    _check_size(len(text))
-    return text
+    value = settled(value)
+    walk(value)
+    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    # With an indent the text may be far longer than the value, so it is made piece by piece.
+    return made(encoder.encode(value) if indent is None else "".join(texts_of(encoder.iterencode(value))))
 
 
-def _bounded_filter(function: Callable[..., Any], is_deep: bool) -> Callable[..., Any]:
-    """Refuses huge numbers (`center`, `batch`, `indent` …) and texts that would multiply."""
+def _bounded(function: Any, is_deep: bool) -> Callable[..., Any]:
+    """A filter or test of Jinja, paid for; huge numbers (`center`, `batch` …) are refused."""
 
     @functools.wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
         values = (*args, *kwargs.values())
-        _spend(_cost(values))
-        if is_deep:
-            _spend_on_tree(values)
         for value in values:
-            _check_number(value)
-        lengths = [len(value) for value in values if isinstance(value, str)]
-        if len(lengths) > 1:
-            _check_size(lengths[0] * max(lengths[1:]))
-        return function(*args, **kwargs)
+            check_number(value)
+        if is_deep:
+            args = tuple(map(settled, args))
+            walk((args, kwargs))
+        else:
+            spend(1 + sum(len(value) >> 3 for value in values if isinstance(value, list | tuple | dict | range)))
+        return made_anew(function(*args, **kwargs))
 
     return bounded
 
 
+def _checked_method(owner: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments for a method of a string, once it is known that it does not take too much."""
+    spend(len(owner) >> 10)
+    if name in _QUADRATIC_METHODS.split():
+        spend(max((len(value) for value in args if isinstance(value, str)), default=0) * len(owner) >> 10)
+    elif name == "replace" and len(args) >= 2:
+        _check_replace(owner, args[0], args[1])
+    elif name == "join" and args:
+        return (texts_of(args[0], owner), *args[1:])
+    elif name in ("format", "format_map"):
+        _check_braces(owner, (args, kwargs))
+    elif name not in _LINEAR_METHODS.split() and not name.startswith("is"):
+        raise LimitError(f"str.{name} is not allowed")
+    return args
+
+
 def _check_replace(text: str, old: Any, new: Any) -> None:
     if isinstance(old, str) and isinstance(new, str):
-        _check_size(len(text) + text.count(old) * len(new))
+        check_size(len(text) + text.count(old) * len(new))
 
 
-def _check_format(pattern: str, values: Any) -> None:
+def _check_percent(pattern: str, values: Any) -> None:
+    _check_format(pattern, pattern.count("%"), values)
+    if _PERCENT_WIDE.search(pattern):
+        raise LimitError(f"a format is wider than {_WIDEST}")
+
+
+def _check_braces(pattern: str, values: Any) -> None:
+    _check_format(pattern, pattern.count("{"), values)
+    for _, _, spec, _ in string.Formatter().parse(pattern):
+        if spec and ("{" in spec or _WIDE.search(spec)):
+            raise LimitError(f"a format is wider than {_WIDEST}")
+
+
+def _check_format(pattern: str, places: int, values: Any) -> None:
     """Each value may be written at each place."""
-    _check_size(len(pattern) + (pattern.count("%") + pattern.count("{")) * len(_text(values)))
-    if _WIDE_FORMAT.search(pattern):
-        raise LimitError("a format is wider than 9999")
+    if len(pattern) > MAX_FORMAT:
+        raise LimitError(f"a format has more than {MAX_FORMAT} characters")
+    check_size(len(pattern) + places * (_WIDEST + len(text_of(values))))
 
 
 def _range(*args: int) -> range:
     turns = range(*args)
-    _check_number(len(turns))
+    check_number(len(turns))
     return turns
 
 

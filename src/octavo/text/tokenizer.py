@@ -132,12 +132,21 @@ class Tokenizer:
             added = self.added_tokens
             cuts[1:1] = [i for i in range(1, len(ids)) if ids[i] in added and ids[i - 1] in added]
         parts = [ids[start:end] for start, end in pairwise(cuts)]
-        return "".join([self.backend.decode(part, skip_special_tokens=False) for part in parts])
+        return "".join([self._library_text(part) for part in parts])
+
+    def _library_text(self, ids: list[int]) -> str:
+        """U+FFFD where the library fails: this is called while the tokens of others are decoded too."""
+        try:
+            return str(self.backend.decode(ids, skip_special_tokens=False))
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_rust_panic(error):
+                raise
+            return "\ufffd"
 
     def token(self, token_id: int) -> str:
         """The text of one token, as logprobs show it: with its space, parts of characters as U+FFFD."""
         if self.byte_decoding is None:
-            return str(self.backend.decode([token_id], skip_special_tokens=False))
+            return self._library_text([token_id])
         return self.byte_decoding.table[token_id].decode(errors=self.byte_decoding.errors)
 
     def spelling(self, token_id: int) -> str:

@@ -5,7 +5,6 @@ The rules follow transformers' `PreTrainedTokenizerFast` (`TokenizersBackend` si
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from octavo.errors import ModelLoadError
 from octavo.text.parts import TokenizerParts, loading
+from octavo.text.tokenizer_limits import check_count, probe, read_tokenizer_json
+from octavo.weights.files import read_json
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Classes of transformers that put BOS and EOS around a text as their config says; DeepSeek, too, is a
@@ -23,6 +24,7 @@ _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 _LLAMA_LIKE = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")
 _TIMESTAMP = re.compile(r"<\|[0-9]+\.[0-9]{2}\|>")
 _WHISPER_FRAME = ("<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>")
+_JSON_BUDGET = 512 << 20  # bytes for the entries of a tokenizer_config.json with very many added tokens
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -35,8 +37,7 @@ def read_directory(path: Path) -> TokenizerParts:
     named = _named_tokens(path, config)
     add_bos, add_eos = _explicit_flags(path, config)
     if (path / "tokenizer.json").is_file():
-        with loading(path / "tokenizer.json", "tokenizer"):
-            backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+        backend = read_tokenizer_json(path / "tokenizer.json")
         if backend.post_processor is not None and not _is_llama_like(config):
             add_bos = add_eos = None  # the post-processor decides
     elif (path / "tokenizer.model").is_file():
@@ -56,6 +57,7 @@ def read_directory(path: Path) -> TokenizerParts:
         add_bos = add_eos = None
     else:
         raise ModelLoadError(path, "tokenizer", "there is no tokenizer.json, no tokenizer.model, and no Whisper files")
+    probe(backend, path)
     with loading(path / "tokenizer_config.json", "added tokens"):
         _add_missing_tokens(backend, path / "tokenizer_config.json", config, named)
     return TokenizerParts(backend, named, add_bos, add_eos, _chat_templates(path, config))
@@ -74,6 +76,7 @@ def _whisper_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer
     added = _read_json(file)
     if not all(type(i) is int for i in added.values()):
         raise ModelLoadError(file, "tokens", "must map tokens to ids")
+    check_count(file, "tokens", len(added))
     texts = sorted(added, key=lambda text: added[text])
     backend.add_tokens([AddedToken(text, normalized=False, special=not _TIMESTAMP.fullmatch(text)) for text in texts])
     for text in texts:
@@ -87,20 +90,14 @@ def _whisper_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    with loading(file, "JSON"):
-        value = json.loads(file.read_bytes())
-    if not isinstance(value, dict):
-        raise ModelLoadError(file, "JSON", f"must be an object, is a {type(value).__name__}")
-    return value
+    return read_json(file, _JSON_BUDGET) if file.is_file() else {}
 
 
 def _token_text(file: Path, name: str, value: Any) -> str:
     """A token is written as its text, or as an object that has it as `content`."""
     text = value.get("content") if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise ModelLoadError(file, name, f"must be a token, is {str(value)[:80]!r}")
+        raise ModelLoadError(file, name, f"must be a token, is {str(value)!r}")
     return text
 
 
@@ -140,7 +137,10 @@ def _add_missing_tokens(
     known = {token.content: token.special for token in backend.get_added_tokens_decoder().values()}
     wanted = list(_config_tokens(file, config))
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    if not isinstance(extra, dict | list):
+        raise ModelLoadError(file, "extra_special_tokens", f"must be a list or an object of tokens, is {extra!r}")
     texts = [*named.values(), *(extra.values() if isinstance(extra, dict) else extra)]
+    check_count(file, "added tokens", len(wanted) + len(texts))
     wanted += [AddedToken(_token_text(file, "special tokens", text), normalized=False, special=True) for text in texts]
     for token in wanted:
         # The model has no embedding for a token that its vocabulary lacks, so the vocabulary does not grow.

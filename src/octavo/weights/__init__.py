@@ -15,6 +15,10 @@ from octavo.weights.tensor import Checkpoint, StoredTensor
 __all__ = ["DEFAULT_MODEL", "Checkpoint", "StoredTensor", "open_checkpoint", "resolve"]
 
 
+# What a directory has in place of weights that can be read here.
+_OTHER_FORMATS = {"openvino_*.xml": "OpenVINO", "*.onnx": "ONNX", "*.msgpack": "Flax", "*.h5": "TensorFlow"}
+
+
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a .gguf file, a directory with one, or a directory with config.json and safetensors or a model.bin.
 
@@ -36,4 +40,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return CTranslate2Checkpoint(path)
     if not any(path.iterdir()):
         raise ModelLoadError(path, "directory", "is empty")
+    for pattern, program in _OTHER_FORMATS.items():
+        if file := next(path.glob(pattern), None):
+            reason = f"the model was exported for {program}; get the one with *.safetensors, or a GGUF file"
+            raise ModelLoadError(file, "file", reason)
     return SafetensorsCheckpoint(path)

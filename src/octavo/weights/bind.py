@@ -30,9 +30,13 @@ def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[st
             raise ModelLoadError(checkpoint.file_of(weight.name), weight.name, reason)
         found[weight.name] = tensor
     patterns = [re.compile(pattern) for pattern in ignored]
-    for name in checkpoint.tensors:
-        if name not in wanted and not any(pattern.search(name) for pattern in patterns):
+    for name, tensor in checkpoint.tensors.items():
+        if name in wanted:
+            continue
+        if not any(pattern.search(name) for pattern in patterns):
             raise ModelLoadError(checkpoint.file_of(name), name, "is left over: no part of the model uses it")
+        if not tensor.shape or 0 in tensor.shape:
+            raise ModelLoadError(checkpoint.file_of(name), name, f"has shape {tensor.shape}, which no weight has")
     return found
 
 

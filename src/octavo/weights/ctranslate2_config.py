@@ -8,8 +8,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from octavo.errors import ModelLoadError
-from octavo.weights.files import map_file, one_line, parse_json, read_json
+from octavo.errors import ModelLoadError, one_line
+from octavo.weights.files import map_file, parse_json, read_json
 from octavo.weights.tensor import StoredTensor
 
 # Settings that must have one value: it, and what CTranslate2 takes where the file is silent.

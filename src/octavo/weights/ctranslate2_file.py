@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.errors import ModelLoadError
-from octavo.weights.files import map_bytes, one_line
+from octavo.errors import ModelLoadError, one_line
+from octavo.weights.files import map_bytes, refuse_pickle
 
 VERSIONS = (4, 5, 6)
 MAX_VARIABLES = 32768
@@ -97,6 +97,7 @@ class _Reader:
     def header(self) -> tuple[str, int]:
         """The name of the specification and its revision."""
         if len(self.bytes) < 4 or self.number("<I", "binary version") not in VERSIONS:
+            refuse_pickle(self.path, self.bytes[:8])
             reason = f"the file begins with {self.bytes[:4]!r}, not with a version of CTranslate2's format, {VERSIONS}"
             self.fail("binary version", f"{reason}; what is supported is CTranslate2, safetensors and GGUF")
         return self.string("specification"), self.number("<I", "revision")

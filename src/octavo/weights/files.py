@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.errors import ModelLoadError
+from octavo.errors import ModelLoadError, one_line
 
 MEMORY_BUDGET = 64 << 20  # bytes that reading a file may take beyond the file's own size
 _BYTES_PER_MARK = 120  # what a comma, bracket or brace of JSON costs at most once it is Python objects
 
 _LFS_POINTER = b"version https://git-lfs"
-# What torch.save writes: a zip, formerly a bare pickle.
+# What torch.save writes: a zip, formerly bare pickles.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 PICKLE_REFUSED = "pickled PyTorch weights are refused since loading them runs code; convert to safetensors"
@@ -32,7 +32,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
 def map_bytes(path: Path) -> mmap.mmap:
     """Map the whole file for reading. Slices of the result are copies.
 
-    Raises ModelLoadError if it can't be read, or is something else than weights: a pickle, a Git LFS pointer.
+    Raises ModelLoadError if it can't be read, or is a Git LFS pointer.
     """
     try:
         # A FIFO would block for ever, so it is opened without waiting and then refused.
@@ -54,32 +54,39 @@ def map_bytes(path: Path) -> mmap.mmap:
     start = mapping[: len(_LFS_POINTER)]
     if start == _LFS_POINTER:
         raise ModelLoadError(path, "file", "this is a Git LFS pointer, not the weights: run git lfs pull")
-    if start.startswith(_PICKLES):
-        raise ModelLoadError(path, "file", PICKLE_REFUSED)
     return mapping
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def refuse_pickle(path: Path, start: bytes) -> None:
+    """Raises ModelLoadError if a file that is not of its reader's format begins as a pickle does.
+
+    The formats are asked first: a pickle's first bytes can be the length of a safetensors header.
+    """
+    if start.startswith(_PICKLES):
+        raise ModelLoadError(path, "file", PICKLE_REFUSED)
+
+
+def read_json(path: Path, budget: int = MEMORY_BUDGET) -> dict[str, Any]:
     """The JSON object in a file. Raises ModelLoadError."""
-    return parse_object(map_file(path).tobytes(), path, "file")
+    return parse_object(map_file(path).tobytes(), path, "file", budget)
 
 
-def parse_object(data: bytes, file: Path, field: str) -> dict[str, Any]:
+def parse_object(data: bytes, file: Path, field: str, budget: int = MEMORY_BUDGET) -> dict[str, Any]:
     """Parse strict JSON whose outermost value is an object; see `parse_json`."""
-    value = parse_json(data, file, field)
+    value = parse_json(data, file, field, budget)
     if not isinstance(value, dict):
         raise ModelLoadError(file, field, f"expected a JSON object, found {type(value).__name__}")
     return value
 
 
-def parse_json(data: bytes, file: Path, field: str) -> Any:
+def parse_json(data: bytes, file: Path, field: str, budget: int = MEMORY_BUDGET) -> Any:
     """Parse strict JSON: no duplicate keys, no NaN, no deep nesting.
 
-    Raises ModelLoadError. What would take more than MEMORY_BUDGET beyond its own size is refused unparsed.
+    Raises ModelLoadError. What would take more than `budget` bytes beyond its own size is refused unparsed.
     """
     wide = not data.isascii() or b"\\u" in data  # one emoji makes a Python string four bytes a character
     marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))
-    if len(data) * (9 if wide else 3) + marks * _BYTES_PER_MARK > len(data) + MEMORY_BUDGET:
+    if len(data) * (9 if wide else 3) + marks * _BYTES_PER_MARK > len(data) + budget:
         raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too large")
     try:
         return json.loads(
@@ -92,15 +99,6 @@ def parse_json(data: bytes, file: Path, field: str) -> Any:
         raise ModelLoadError(file, field, "invalid JSON: nested too deeply") from None
     except ValueError as error:  # also UnicodeDecodeError
         raise ModelLoadError(file, field, f"invalid JSON: {one_line(str(error))}") from None
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """Text from a file or another program, made fit for an error message."""
-    text = " ".join(text.split())
-    if len(text) <= limit and text.isprintable():
-        return text
-    printable = "".join(c if c.isprintable() else "?" for c in text[:limit])
-    return printable + ("…" if len(text) > limit else "")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.weights.gguf_config import generation_config, llama_config
-from octavo.weights.gguf_file import GGUFFile, read_gguf
+from octavo.weights.gguf_file import GGUFFile, read_gguf, single
 from octavo.weights.tensor import StoredTensor
 
 _OUTER_NAMES = {
@@ -53,12 +53,12 @@ class GGUFCheckpoint:
         files = _open_all(path)
         self.path = path
         self.metadata: dict[str, Any] = files[0].metadata
-        architecture = self.metadata.get("general.architecture")
+        architecture = single(path, self.metadata, "general.architecture")
         if architecture != "llama":
             raise UnknownArchitectureError(
                 path,
                 "general.architecture",
-                f"{architecture!r:.60} is not supported in GGUF files, only 'llama'",
+                f"{architecture!r} is not supported in GGUF files, only 'llama'",
             )
         stored = {name: tensor for file in files for name, tensor in file.tensors.items()}
         self._files = {_rename(file.path, name): file.path for file in files for name in file.tensors}
@@ -99,7 +99,7 @@ def rope_row_order(num_heads: int, head_dim: int) -> NDArray[np.int32]:
 def _open_all(path: Path) -> list[GGUFFile]:
     """The file, and the others if it is the first of a split GGUF."""
     first = read_gguf(path)
-    count = first.metadata.get("split.count", 1)
+    count = single(path, first.metadata, "split.count", 1)
     if count == 1:
         return [first]
     match = _SPLIT_NAME.fullmatch(path.name)
@@ -111,13 +111,14 @@ def _open_all(path: Path) -> list[GGUFFile]:
     seen = set(first.tensors)
     for part in range(2, count + 1):
         file = read_gguf(path.with_name(f"{match[1]}-{part:05d}-of-{match[3]}.gguf"))
-        if file.metadata.get("split.no") != part - 1 or file.metadata.get("split.count") != count:
+        place, parts = (single(file.path, file.metadata, f"split.{key}") for key in ("no", "count"))
+        if (place, parts) != (part - 1, count):
             raise ModelLoadError(file.path, "split.no", f"is not part {part} of {count}")
         if twice := seen & set(file.tensors):
             raise ModelLoadError(file.path, min(twice)[:200], "the tensor is in another part too")
         seen |= set(file.tensors)
         files.append(file)
-    total = first.metadata.get("split.tensors.count", len(seen))
+    total = single(path, first.metadata, "split.tensors.count", len(seen))
     if total != len(seen):
         raise ModelLoadError(path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(seen)}")
     return files

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelLoadError
+from octavo.weights.gguf_file import single
 from octavo.weights.tensor import StoredTensor
 
 _KNOWN_KEYS = {
@@ -141,7 +142,7 @@ class _Keys:
         return f"llama.{key}" in self._metadata
 
     def get(self, key: str, default: Any) -> Any:
-        return self._metadata.get(f"llama.{key}", default)
+        return single(self._path, self._metadata, f"llama.{key}", default)
 
     def count(self, key: str, default: int | None = None) -> int:
         value = self.get(key, default)
@@ -163,7 +164,7 @@ class _Keys:
 
     def token(self, name: str, vocab_size: int) -> int | None:
         key = f"tokenizer.ggml.{name}_token_id"
-        value = self._metadata.get(key)
+        value = single(self._path, self._metadata, key)
         if value is None:
             return None
         if type(value) is not int or not 0 <= value < vocab_size:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.errors import ModelLoadError
-from octavo.weights.files import MEMORY_BUDGET, map_bytes, one_line
+from octavo.errors import ModelLoadError, one_line
+from octavo.weights.files import MEMORY_BUDGET, map_bytes, refuse_pickle
 from octavo.weights.tensor import StoredTensor, nbytes
 
 MAX_KEYS = 4096
@@ -71,6 +72,14 @@ class _TensorInfo:
     format: str
     shape: tuple[int, ...]
     offset: int  # from the start of the data
+
+
+def single(path: Path, metadata: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """What the metadata say under a key whose value is never an array. Raises ModelLoadError."""
+    value = metadata.get(key, default)
+    if isinstance(value, list | np.ndarray):
+        raise ModelLoadError(path, key, f"is an array of {len(value)} elements, not a single value")
+    return value
 
 
 def _place(reader: _Reader, infos: list[_TensorInfo], start: int, alignment: int) -> dict[str, StoredTensor]:
@@ -137,6 +146,7 @@ class _Reader:
         """Number of tensors, number of key-values."""
         magic = self.bytes[:4]
         if magic != b"GGUF":
+            refuse_pickle(self.path, magic)
             self.fail("magic", f"the file begins with {magic!r}, not with b'GGUF'")
         self.position = 4
         version = self.number("<I", "version")
@@ -241,8 +251,8 @@ class _Reader:
         if not 1 <= rank <= MAX_RANK:
             self.fail(field, f"rank {rank} is not supported, only 1 to {MAX_RANK}")
         shape = tuple(self.number("<Q", field) for _ in range(rank))[::-1]
-        if math.prod(shape) >= 2**63:
-            self.fail(field, f"the shape {list(shape)} has more elements than fit into 63 bits")
+        if not 0 < math.prod(shape) < 2**63:
+            self.fail(field, f"the shape {list(shape)} has no element, or more than fit into 63 bits")
         kind = self.number("<I", field)
         if kind not in _FORMATS:
             self.fail(field, f"ggml type {kind} is not supported, only {', '.join(_FORMATS.values())}")

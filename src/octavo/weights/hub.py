@@ -9,8 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from octavo.errors import ModelNotFoundError
-from octavo.weights.files import one_line
+from octavo.errors import ModelNotFoundError, one_line
 
 # A model.bin is CTranslate2's; pickles have other names, and are refused under this one.
 _PATTERNS = ["*.safetensors", "model.bin", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocabulary.txt"]

@@ -16,9 +16,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from octavo.errors import ModelNotFoundError
+from octavo.errors import ModelNotFoundError, one_line
 from octavo.weights.cache import locked, publish, staging, writable
-from octavo.weights.files import one_line
 from octavo.weights.progress import watch_folder
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(==[A-Za-z0-9][A-Za-z0-9.!+_-]*)?")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.errors import ModelLoadError
-from octavo.weights.files import PICKLE_REFUSED, map_file, one_line, parse_object, read_json
+from octavo.errors import ModelLoadError, one_line
+from octavo.weights.files import PICKLE_REFUSED, map_file, parse_object, read_json, refuse_pickle
 from octavo.weights.tensor import StoredTensor, nbytes
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -81,6 +81,8 @@ class SafetensorsCheckpoint:
 def read_tensors(file: Path) -> dict[str, StoredTensor]:
     """The tensors of one safetensors file, in the order of their data. Raises ModelLoadError."""
     content = map_file(file)
+    if content[8:9].tobytes() != b"{":
+        refuse_pickle(file, content[:8].tobytes())
     if content.size < 8:
         raise ModelLoadError(file, "header length", f"the file has {content.size} bytes, its length takes 8")
     length = int.from_bytes(content[:8].tobytes(), "little")

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo.environment import refuse_modelscope
-from octavo.errors import ConfigError, ModelNotFoundError
+from octavo.errors import ConfigError, ModelNotFoundError, one_line
 from octavo.weights.cache import cache_folder, locked, publish, staging, writable
-from octavo.weights.files import one_line
 from octavo.weights.known import DEFAULT_MODEL, PACKAGES, SHORT_NAMES, Package
 from octavo.weights.progress import say
 

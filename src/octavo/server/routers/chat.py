@@ -47,9 +47,7 @@ async def _begin(request: Request, body: ChatFields) -> _Writer:
     params = body.params(model.engine.model)
     options = body.template_options()
     prompts = [
-        (await model.read_chat(request.state.body_bytes, [message.plain() for message in messages], **options)).salted(
-            body.cache_salt
-        )
+        (await model.read_chat([message.plain() for message in messages], **options)).salted(body.cache_salt)
         for messages in conversations
     ]
     generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)

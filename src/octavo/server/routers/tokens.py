@@ -29,7 +29,6 @@ async def tokenize(request: Request) -> JSONAnswer:
     else:
         ends = bool(body.continue_final_message)
         prompt = await model.read_chat(
-            request.state.body_bytes,
             [message.plain() for message in body.messages or []],
             add_generation_prompt=not ends if body.add_generation_prompt is None else body.add_generation_prompt,
             continue_final_message=ends,
