@@ -80,6 +80,7 @@ class Reading:
         tokens = self.speech.tokens
         self.language = tokens.language(options.language) if options.language or not tokens.is_multilingual else None
         tokens.prompt("en", options.task)  # is refused here if the model can't do it
+        self._max_previous = max(1, min(tokens.max_previous_tokens, model.max_model_len // 2) - 1)
         self._previous: list[int] = []
         if options.prompt:
             ids = model.tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
@@ -168,7 +169,7 @@ class Reading:
             word_timestamps=options.word_timestamps,
             num_positions=min(speech.source_positions, math.ceil(window.seconds * POSITIONS_PER_SECOND)),
             alignment_heads=speech.alignment_heads,
-            previous_tokens=tuple(self._previous),
+            previous_tokens=tuple(self._previous[-self._max_previous :]),
             temperatures=temperatures,
             beam_size=options.beam_size,
             compression_ratio_threshold=options.compression_ratio_threshold,
@@ -221,8 +222,6 @@ class Reading:
             for token, entry in zip(completion.token_ids, completion.logprobs or (), strict=False)
             if tokens.is_text(token)
         ]
-        if not likely:  # beams keep no record of single tokens
-            likely = [math.exp(output.speech.avg_logprob)] * len(starts)
         offset, found = window.start / SAMPLE_RATE, list[Word]()
         for text, places in split_words(ids, self.model.tokenizer, self.language or "en"):
             begin, end = first + places[0], first + places[-1] + 1
