@@ -310,3 +310,17 @@ def test_a_model_whose_every_token_is_suppressed_writes_none(make, executor, bea
     llm = make(executor=executor)
     submit(llm, "a", sound(0), suppressed_ids=tuple(range(llm.model.vocab_size)), beam_size=beam_size, language="de")
     assert isinstance(run(llm)["a"].error, NumericalError)
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 2}, {"sequential": True}])
+def test_words_lie_in_their_segment_in_order_and_each_has_its_own_probability(make, options):
+    llm = make()
+    for seed in range(4):
+        audio = sound(seed, 6.0)
+        result = llm.transcribe(audio, word_timestamps=True, temperature=0.0, language="de", **ANYTHING, **options)
+        assert result.words
+        for segment in result.segments:
+            times = [time for word in segment.words for time in (word.start, word.end)]
+            assert times == sorted(times)
+            assert not times or (segment.start, segment.end) == (times[0], times[-1])
+        assert len({word.probability for word in result.words}) > 1

@@ -25,6 +25,7 @@ from octavo.speech.windows import CutWindows, FollowingWindows, Samples, Window,
 
 HUNDREDTHS = 100
 MAX_BEAM_SIZE = 32
+BORDER = 0.5  # seconds that a word may reach over the border of its segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,17 +192,20 @@ class Reading:
             return heard
         for start, end, ids in split_at_timestamps(completion.token_ids, tokens, window.seconds):
             text = self.model.tokenizer.decode(ids)
+            offset = window.start / SAMPLE_RATE
+            begin, stop = (round(offset + min(time, window.seconds), 3) for time in (start, end))
             words = self._words(window, output, ids, place) if self.options.word_timestamps else None
+            if words:
+                begin, stop = hull(words, begin, stop)
             place += len(ids)
             heard.text += text
             if text.strip():
-                offset = window.start / SAMPLE_RATE
                 heard.segments.append(
                     Segment(
                         id=0,
                         seek=window.start * HUNDREDTHS // SAMPLE_RATE,
-                        start=round(offset + min(start, window.seconds), 3),
-                        end=round(offset + min(end, window.seconds), 3),
+                        start=begin,
+                        end=stop,
                         text=text.strip(),
                         tokens=ids,
                         temperature=found.temperature,
@@ -261,6 +265,20 @@ def without_pauses(words: list[Word]) -> list[Word]:
         first.start = round(max(first.start, first.end - longest), 2)
         last.end = round(min(last.end, last.start + longest), 2)
     return words
+
+
+def hull(words: list[Word], start: float, end: float) -> tuple[float, float]:
+    """When a segment begins and ends that has these words, and that its text says is from `start` to `end`.
+
+    Words are found in the sound, timestamps are guessed while writing: the words are right. But a first or a last word
+    that reaches far over the border has a pause in it.
+    """
+    first, last = words[0], words[-1]
+    if first.start + BORDER < start < first.end:
+        first.start = start
+    if last.start < end < last.end - BORDER:
+        last.end = end
+    return first.start, last.end
 
 
 def _counted(reading: Reading, chunks: Iterable[Samples]) -> Iterator[Samples]:
