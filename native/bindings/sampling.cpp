@@ -39,7 +39,7 @@ void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature,
                   double min_p, float presence_penalty, float frequency_penalty, float repetition_penalty,
                   uint64_t seed, Ids bias_ids, std::vector<float> bias_values, Ids allowed_ids,
                   std::vector<Ids> bad_words, int64_t min_tokens, Ids early_stop_ids, const Ids& prompt_token_ids,
-                  int64_t num_logprobs, const std::optional<Timestamps>& timestamps) {
+                  int64_t num_logprobs, bool adjusted_logprobs, const std::optional<Timestamps>& timestamps) {
   SamplingOptions options{
       .vocab_size = vocab_size,
       .temperature = temperature,
@@ -50,6 +50,7 @@ void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature,
       .frequency_penalty = frequency_penalty,
       .repetition_penalty = repetition_penalty,
       .num_logprobs = num_logprobs,
+      .adjusted_logprobs = adjusted_logprobs,
       .min_tokens = min_tokens,
       .bias_ids = std::move(bias_ids),
       .bias_values = std::move(bias_values),
@@ -60,8 +61,7 @@ void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature,
   };
   if (timestamps) {
     const auto [begin, end_of_text, max_initial] = *timestamps;
-    if (begin < 0) throw std::invalid_argument("timestamps begin with a token");
-    options.timestamps = {begin, end_of_text, max_initial};
+    options.timestamps = TimestampRules{begin, end_of_text, max_initial};
   }
   new (self) SequenceSampler(std::move(options), seed, prompt_token_ids);
 }
@@ -77,7 +77,8 @@ void bind_sampling(nb::module_& m) {
            "top_k"_a = 0, "min_p"_a = 0.0, "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,
            "repetition_penalty"_a = 1.0f, "seed"_a = 0, "bias_ids"_a = Ids(), "bias_values"_a = std::vector<float>(),
            "allowed_ids"_a = Ids(), "bad_words"_a = std::vector<Ids>(), "min_tokens"_a = 0, "early_stop_ids"_a = Ids(),
-           "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1, "timestamps"_a = nb::none())
+           "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1, "adjusted_logprobs"_a = false,
+           "timestamps"_a = nb::none())
       .def("accept", &SequenceSampler::accept, "token"_a, "Appends a token to the output.")
       .def("fork", &SequenceSampler::fork, "seed"_a, "A copy with the same history and another random stream.")
       .def_prop_ro("num_output", &SequenceSampler::num_output);
@@ -88,7 +89,8 @@ void bind_sampling(nb::module_& m) {
           "int32 [n]; -1 where the row has NaN or infinity, -2 where the sampler bans every token")
       .def_prop_ro(
           "logprobs", [](handle self) { return view(nb::cast<SampleResult&>(self).logprobs, self); },
-          "float32 [n], of the raw logits; NaN where the sampler has num_logprobs=-1")
+          "float32 [n], of the raw or, where the sampler says so, the adjusted logits; NaN where it has "
+          "num_logprobs=-1")
       .def_prop_ro(
           "ranks", [](handle self) { return view(nb::cast<SampleResult&>(self).ranks, self); },
           "int32 [n]; 1 is the likeliest, 0 where the sampler has num_logprobs=-1")

@@ -49,7 +49,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return num_threads_; }
+  int size() const { return num_threads_; }     // of the moment: another thread may resize it
   bool is_busy() { return turns_.is_taken(); }  // whether a job runs, or waits to
   void resize(int num_threads);
 
@@ -87,8 +87,8 @@ class ThreadPool {
 
   Turns turns_;  // several engines may share the pool: their jobs alternate
   std::vector<std::thread> workers_;
-  int num_threads_ = 1;
-  int owner_ = 0;  // process that started the threads: a forked child has none of them
+  std::atomic<int> num_threads_{1};  // written while `turns_` is held, read at any time
+  int owner_ = 0;                    // process that started the threads: a forked child has none of them
   Job job_;
   alignas(64) std::atomic<uint32_t> job_number_{0};
   alignas(64) std::atomic<uint32_t> inside_{kClosed};  // workers in the job, and whether no more may enter

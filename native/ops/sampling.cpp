@@ -87,10 +87,11 @@ void sample_row(const float* logits, const SequenceSampler& sampler, int64_t i, 
   }
   const int32_t token = result.tokens[i] = draw(*row, options, sampler.uniform());
   if (options.num_logprobs < 0) return;
-  const double log_mass = space.raw.log_mass();
-  result.logprobs[i] = space.raw.logprob(token, log_mass);
-  result.ranks[i] = space.raw.rank(token);
-  result.top[i] = top_tokens(space.raw, options.num_logprobs, log_mass);
+  LogitRow& reported = options.adjusted_logprobs ? *row : space.raw;
+  const double log_mass = reported.log_mass();
+  result.logprobs[i] = reported.logprob(token, log_mass);
+  result.ranks[i] = reported.rank(token);
+  result.top[i] = top_tokens(reported, options.num_logprobs, log_mass);
 }
 
 void check_index(const char* name, int64_t index, int64_t size) {

@@ -14,14 +14,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
 namespace octavo {
 
-// The rules of timestamps in Whisper's output; see octavo/sampling/timestamps.py. A `begin` of -1: there are none.
+// The rules of timestamps in Whisper's output; see octavo/sampling/timestamps.py.
 struct TimestampRules {
-  int32_t begin = -1, end_of_text = 0, max_initial = 0;
+  int32_t begin, end_of_text, max_initial;
 };
 
 struct SamplingOptions {
@@ -33,21 +34,22 @@ struct SamplingOptions {
   float presence_penalty = 0;
   float frequency_penalty = 0;
   float repetition_penalty = 1;
-  int64_t num_logprobs = -1;  // likeliest tokens to report; 0: only the chosen one's logprob; -1: nothing
+  int64_t num_logprobs = -1;       // likeliest tokens to report; 0: only the chosen one's logprob; -1: nothing
+  bool adjusted_logprobs = false;  // report what adjust() leaves, and not the model's own logits
   int64_t min_tokens = 0;
   std::vector<int32_t> bias_ids;
   std::vector<float> bias_values;
   std::vector<int32_t> allowed_ids;             // empty: all
   std::vector<int32_t> early_stop_ids;          // banned before `min_tokens` tokens
   std::vector<std::vector<int32_t>> bad_words;  // their last token is banned after the others
-  TimestampRules timestamps;
+  std::optional<TimestampRules> timestamps;
 };
 
 // One sequence: its options, the tokens it has generated, its random stream. Not safe for use by two threads,
 // except for the const members.
 class SequenceSampler {
  public:
-  // Throws std::invalid_argument for token ids outside the vocabulary.
+  // Throws std::invalid_argument for token ids outside the vocabulary, and numbers out of range.
   SequenceSampler(SamplingOptions options, uint64_t seed, const std::vector<int32_t>& prompt_token_ids);
 
   const SamplingOptions& options() const { return options_; }
@@ -97,7 +99,7 @@ constexpr int32_t kUnusableLogits = -1, kAllBanned = -2;
 
 struct SampleResult {
   std::vector<int32_t> tokens;  // or one of the above
-  std::vector<float> logprobs;  // of the token, before any adjustment; NaN where not asked for
+  std::vector<float> logprobs;  // of the token; NaN where not asked for
   std::vector<int32_t> ranks;   // 1 + the number of likelier tokens; 0 where not asked for
   std::vector<TopTokens> top;   // `num_logprobs` tokens each
 };

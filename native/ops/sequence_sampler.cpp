@@ -1,6 +1,7 @@
 // The state of one sequence, and what it does to a row of logits before a token is drawn.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -19,6 +20,33 @@ void check_ids(const char* name, const std::vector<int32_t>& ids, int64_t vocab_
                                   std::to_string(vocab_size));
 }
 
+void check(bool holds, const char* rule) {
+  if (!holds) throw std::invalid_argument(rule);
+}
+
+// The ranges of everything that is no list of tokens. NaN is in none of them.
+void check_numbers(const SamplingOptions& o) {
+  check(o.vocab_size >= 1 && o.vocab_size <= std::numeric_limits<int32_t>::max(), "vocab_size must be in 1..2^31-1");
+  check(o.temperature >= 0, "temperature must be at least 0");
+  check(o.top_p > 0 && o.top_p <= 1, "top_p must be above 0 and at most 1");
+  check(o.top_k >= -1, "top_k must be at least -1");
+  check(o.min_p >= 0 && o.min_p <= 1, "min_p must be in 0..1");
+  check(std::isfinite(o.presence_penalty), "presence_penalty must be a number");
+  check(std::isfinite(o.frequency_penalty), "frequency_penalty must be a number");
+  check(std::isfinite(o.repetition_penalty) && o.repetition_penalty > 0, "repetition_penalty must be above 0");
+  check(o.num_logprobs >= -1, "num_logprobs must be at least -1");
+  check(o.min_tokens >= 0, "min_tokens must be at least 0");
+  check(std::none_of(o.bias_values.begin(), o.bias_values.end(), [](float bias) { return std::isnan(bias); }),
+        "logit_bias must be numbers");
+}
+
+void check_timestamps(const TimestampRules& times, int64_t vocab_size) {
+  check(times.begin >= 1 && times.begin < vocab_size, "timestamps must begin with a token that is not the first");
+  check(times.end_of_text >= 0 && times.end_of_text <= times.begin,
+        "timestamps: end_of_text must be a token of at most begin");
+  check(times.max_initial >= 0, "timestamps: max_initial must be at least 0");
+}
+
 // The finalizer of splitmix64.
 uint64_t mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -31,7 +59,8 @@ uint64_t mix(uint64_t z) {
 SequenceSampler::SequenceSampler(SamplingOptions options, uint64_t seed, const std::vector<int32_t>& prompt_token_ids)
     : options_(std::move(options)), seed_(seed) {
   const int64_t vocab_size = options_.vocab_size;
-  if (vocab_size < 1) throw std::invalid_argument("vocab_size must be at least 1");
+  check_numbers(options_);
+  options_.num_logprobs = std::min(options_.num_logprobs, vocab_size);
   if (options_.bias_ids.size() != options_.bias_values.size())
     throw std::invalid_argument("logit_bias needs one value for each token id");
   check_ids("logit_bias", options_.bias_ids, vocab_size);
@@ -41,9 +70,7 @@ SequenceSampler::SequenceSampler(SamplingOptions options, uint64_t seed, const s
     if (word.empty()) throw std::invalid_argument("bad_words has an empty list");
     check_ids("bad_words", word, vocab_size);
   }
-  const TimestampRules& times = options_.timestamps;
-  if (times.begin >= 0 && (times.begin < 1 || times.begin >= vocab_size || times.end_of_text > times.begin))
-    throw std::invalid_argument("timestamps must be the last tokens of the vocabulary");
+  if (options_.timestamps) check_timestamps(*options_.timestamps, vocab_size);
   if (options_.repetition_penalty != 1) {
     check_ids("prompt_token_ids", prompt_token_ids, vocab_size);
     for (int32_t token : prompt_token_ids) see(token, 0);
@@ -79,7 +106,7 @@ bool SequenceSampler::ends_bad_word(const std::vector<int32_t>& word) const {
 
 bool SequenceSampler::adjusts() const {
   const bool bans_stops = num_output() < options_.min_tokens && !options_.early_stop_ids.empty();
-  return bans_stops || options_.timestamps.begin >= 0 || !options_.bias_ids.empty() || !options_.allowed_ids.empty() ||
+  return bans_stops || options_.timestamps || !options_.bias_ids.empty() || !options_.allowed_ids.empty() ||
          !seen_.empty() || std::any_of(options_.bad_words.begin(), options_.bad_words.end(), [this](const auto& word) {
            return ends_bad_word(word);
          });
@@ -104,11 +131,11 @@ void SequenceSampler::adjust(float* logits) const {
     logit -= options_.frequency_penalty * static_cast<float>(seen.count);
     logit -= options_.presence_penalty;
   }
-  if (options_.timestamps.begin >= 0) apply_timestamps(logits);
+  if (options_.timestamps) apply_timestamps(logits);
 }
 
 void SequenceSampler::apply_timestamps(float* logits) const {
-  const TimestampRules& rules = options_.timestamps;
+  const TimestampRules& rules = *options_.timestamps;
   const int64_t size = options_.vocab_size;
   const auto ban = [&](int64_t from, int64_t to) {
     if (from < to) std::fill(logits + from, logits + std::min(to, size), kBanned);
@@ -118,7 +145,7 @@ void SequenceSampler::apply_timestamps(float* logits) const {
   const bool was_time = n < 2 || output_[n - 2] >= rules.begin;
   if (n == 0) {
     ban(0, rules.begin);
-    ban(rules.begin + rules.max_initial + 1, size);
+    ban(int64_t{rules.begin} + rules.max_initial + 1, size);
   } else if (is_time) {
     was_time ? ban(rules.begin, size) : ban(0, rules.end_of_text);
   }

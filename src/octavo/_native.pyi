@@ -117,7 +117,7 @@ class Executor:
 class SequenceSampler:
     """Sampling parameters, output history and random stream of one sequence."""
 
-    def __init__(self, vocab_size: int, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0, bias_ids: Sequence[int] = [], bias_values: Sequence[float] = [], allowed_ids: Sequence[int] = [], bad_words: Sequence[Sequence[int]] = [], min_tokens: int = 0, early_stop_ids: Sequence[int] = [], prompt_token_ids: Sequence[int] = [], num_logprobs: int = -1, timestamps: tuple[int, int, int] | None = None) -> None: ...
+    def __init__(self, vocab_size: int, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0, bias_ids: Sequence[int] = [], bias_values: Sequence[float] = [], allowed_ids: Sequence[int] = [], bad_words: Sequence[Sequence[int]] = [], min_tokens: int = 0, early_stop_ids: Sequence[int] = [], prompt_token_ids: Sequence[int] = [], num_logprobs: int = -1, adjusted_logprobs: bool = False, timestamps: tuple[int, int, int] | None = None) -> None: ...
 
     def accept(self, token: int) -> None:
         """Appends a token to the output."""
@@ -140,7 +140,7 @@ class SampleResult:
     @property
     def logprobs(self) -> Annotated[NDArray[numpy.float32], dict(writable=False)]:
         """
-        float32 [n], of the raw logits; NaN where the sampler has num_logprobs=-1
+        float32 [n], of the raw or, where the sampler says so, the adjusted logits; NaN where it has num_logprobs=-1
         """
 
     @property

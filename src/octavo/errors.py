@@ -99,7 +99,7 @@ class NoTokenError(ParameterError):
     def __init__(self, names: Sequence[str]):
         self.name = ", ".join(names)
         reason = "together they leave no token to choose; allow more tokens, or ban fewer"
-        RequestError.__init__(self, f"{self.name}: {reason}" if names else "the model's rules leave no token to choose")
+        RequestError.__init__(self, f"{self.name}: {reason}")
 
 
 class PromptError(RequestError):

@@ -137,6 +137,12 @@ class Chunk:
         self.is_last = self.start + self.count == len(self.sequence.tokens)
 
 
+def chunks_of(request: Request, sequence: Sequence, size: int) -> list[Chunk]:
+    """The whole of a sequence, `size` tokens at a time."""
+    count = len(sequence.tokens)
+    return [Chunk(request, sequence, start, min(size, count - start)) for start in range(0, count, size)]
+
+
 @dataclass(slots=True)
 class StepPlan:
     """What one step computes. `copies` are (source, target) blocks to copy before anything is written.

@@ -195,3 +195,13 @@ def test_a_model_without_a_name_is_refused(words, capsys):
     assert err.count("\n") == 1
     assert "MODEL" in err
     assert "must not be empty" in err
+
+
+@pytest.mark.parametrize("model", ["tiny.en", "whisper-large-v3", "openai/whisper-base", "openai/whisper-base@main"])
+@pytest.mark.parametrize("command", ["run", "complete", "chat"])
+def test_a_speech_model_is_refused_before_it_is_fetched(command, model, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("octavo.weights.source.resolve", lambda *_, **__: pytest.fail("nothing is looked up"))
+    words = [model, "hello"] if command != "chat" else [model]
+    assert main([command, *words]) == 2
+    assert f"octavo transcribe --model {model} FILE" in capsys.readouterr().err

@@ -43,10 +43,9 @@ def test_each_format_goes_to_stdout_or_to_a_file(model, tmp_path, capsys, format
     assert transcribe(model, file, "--format", format) == 0
     found = capsys.readouterr()
     assert "0.5 s of audio in" in found.err
-    (tmp_path / "out").mkdir()
-    assert transcribe(model, file, "--format", format, "-o", str(tmp_path / "out")) == 0
+    assert transcribe(model, file, "--format", format, "-o", str(tmp_path / "new" / "out")) == 0
     assert capsys.readouterr().out == ""
-    (written,) = (tmp_path / "out").iterdir()
+    (written,) = (tmp_path / "new" / "out").iterdir()
     assert written.name == f"tone{ENDINGS[format]}"
     assert written.read_text() == found.out
 
@@ -69,6 +68,16 @@ def test_of_several_files_a_bad_one_loses_only_itself(model, tmp_path, capsys):
     assert "octavo: bad.wav: is not audio" in found.err
 
 
+def test_a_file_that_is_not_there_loses_only_itself(model, tmp_path, capsys):
+    good, missing = wav(tmp_path / "good.wav"), str(tmp_path / "missing.wav")
+    assert transcribe(model, missing, str(tmp_path), good, "--format", "json") == 2
+    found = capsys.readouterr()
+    assert len(found.out.splitlines()) == 1
+    lines = found.err.splitlines()
+    assert lines[:2] == [f"octavo: {missing}: there is no such file", f"octavo: {tmp_path}: is a directory"]
+    assert "0.5 s of audio in" in lines[-1]
+
+
 def test_stdin_is_a_file_too(model, tmp_path):
     import subprocess
 
@@ -89,7 +98,9 @@ def test_stdin_is_a_file_too(model, tmp_path):
         (["-", "-"], "- is given twice"),
         (["{file}", "--format", "docx"], "--format"),
         (["{file}", "--word-timestamps"], "needs --format verbose_json"),
-        (["{file}", "-o", "nowhere"], "nowhere: there is no such directory"),
+        (["missing.wav", "nor this", "-o", "out"], "nor this: there is no such file"),
+        (["{file}", "-o", "{file}/out"], "tone.wav/out: can't be made: Not a directory"),
+        (["{file}", "-o", "{file}"], "tone.wav: can't be made: File exists"),
         (["{file}", "{file}", "-o", "."], "several files would be written to tone.txt"),
         (["{file}", "--temperature", "2"], "--temperature must be in 0..1"),
         (["{file}", "--beam-size", "99"], "must be an integer in 1..32, got 99"),

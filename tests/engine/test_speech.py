@@ -5,8 +5,23 @@ import pytest
 
 from octavo import LLM
 from octavo.engine.inputs import Prompt
-from octavo.engine.speech import HOPELESS_LOGPROB, TEMPERATURES, SpeechTask, compression_ratio
-from octavo.errors import AudioError, ConfigError, ParameterError, PromptError, UnsupportedError
+from octavo.engine.speech import (
+    HOPELESS_LOGPROB,
+    SPARE_TOKENS,
+    TEMPERATURES,
+    TOKENS_PER_SECOND,
+    SpeechTask,
+    compression_ratio,
+)
+from octavo.errors import (
+    AudioError,
+    ConfigError,
+    NumericalError,
+    ParameterError,
+    PromptError,
+    PromptTooLongError,
+    UnsupportedError,
+)
 from octavo.sampling_params import SamplingParams
 from octavo.speech import SAMPLE_RATE
 from speech.tiny_whisper import make_tiny_whisper
@@ -38,6 +53,11 @@ def submit(llm, name, audio, **task):
     asked = SpeechTask(tokens=speech.tokens, **{**ANYTHING, **task})
     prompt = Prompt(None, asked.opening, source=speech.source(audio), speech=asked)
     llm.engine.submit(name, prompt, SamplingParams(max_tokens=12, logprobs=0))
+
+
+def words_of(llm, **options):
+    result = llm.transcribe(sound(1, 2.0), word_timestamps=True, temperature=0.0, language="de", **ANYTHING, **options)
+    return result.text, [(word.word, word.start, word.end, word.probability) for word in result.words]
 
 
 def run(llm):
@@ -75,7 +95,7 @@ def test_neighbours_change_nothing(make, options):
 def test_few_blocks_preempt_and_change_nothing(make):
     audios = [sound(seed) for seed in range(4)]
     expected = transcripts(make(), audios)
-    tight = make(num_gpu_blocks_override=110)  # a window is 47 blocks, and its text up to 14
+    tight = make(num_gpu_blocks_override=98)  # a window is 47 blocks, and its text up to 4
     assert transcripts(tight, audios) == expected
     assert tight.engine.scheduler.num_preemptions > 0
 
@@ -217,3 +237,102 @@ def test_no_sound_is_heard_in_the_place_of_another(tmp_path):
         assert [transcripts(cached, [sound(seed, 1.0)], **options) for seed in range(12)] == expected
     assert len({text for ((text, _),) in expected}) > 6
     assert cached.engine.scheduler.num_prefix_hits > 0, "an equal sound shares its prompt's blocks"
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+def test_small_steps_give_words_the_same_times(make, executor):
+    expected = words_of(make(executor=executor))
+    assert len(expected[1]) > 3
+    for max_num_batched_tokens in (8, 64):
+        found = words_of(make(executor=executor, max_num_batched_tokens=max_num_batched_tokens))
+        assert found == expected if executor == "native" else found[0] == expected[0]
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_the_average_log_probability_is_that_of_what_the_rules_allow(make, executor, timestamps):
+    """As Whisper's own program has it: of all tokens with the end, whether it was written or not."""
+    llm = make(executor=executor)
+    submit(llm, "greedy", sound(0), timestamps=timestamps, language="de")
+    submit(llm, "beams", sound(0), timestamps=timestamps, language="de", beam_size=2)
+    for output in run(llm).values():
+        (completion,), end = output.outputs, llm.model.speech.tokens.end
+        found = [entry[token].logprob for token, entry in zip(completion.token_ids, completion.logprobs, strict=True)]
+        num_text = sum(token != end for token in completion.token_ids)
+        assert output.speech.avg_logprob == pytest.approx(sum(found) / (num_text + 1))
+        assert len(set(found)) > 1
+        if timestamps:  # a text begins with one of the first 51 times, however unlikely the model finds them all
+            assert found[0] > -np.log(51) - 1e-6
+
+
+def test_beams_of_one_are_as_likely_as_the_greedy_text(make):
+    """Two beams whose best is the greedy text give it the same log-probabilities, token for token."""
+    llm, found = make(), []
+    for beam_size in (1, 2):
+        for seed in range(6):
+            submit(llm, f"{beam_size} {seed}", sound(seed), timestamps=True, language="de", beam_size=beam_size)
+    outputs = run(llm)
+    for seed in range(6):
+        greedy, beams = (outputs[f"{size} {seed}"] for size in (1, 2))
+        if greedy.outputs[0].token_ids == beams.outputs[0].token_ids:
+            found.append(seed)
+            assert beams.speech.avg_logprob == pytest.approx(greedy.speech.avg_logprob, abs=1e-4)
+    assert found, "no seed has a greedy text that is the best of two beams"
+
+
+def test_a_prompt_leaves_half_of_a_small_context_to_the_text(make):
+    llm = make(max_model_len=64)
+    result = llm.transcribe(sound(0), prompt="Rapperswil, Zürich and many more " * 9, temperature=0.0, **ANYTHING)
+    assert sum(len(segment.tokens) for segment in result.segments) > 16
+
+
+def test_a_context_without_room_for_a_text_is_refused_with_the_numbers(make):
+    with pytest.raises(PromptTooLongError, match="maximum context length is 4 tokens, but the prompt has 4"):
+        make(max_model_len=4).transcribe(sound(0), timestamps=False)
+
+
+def test_a_text_has_no_more_tokens_than_its_sound_can_have(make):
+    llm = make()
+    banned = (llm.model.speech.tokens.end,)
+    step, num_steps = llm.engine.step, 0
+
+    def count():
+        nonlocal num_steps
+        num_steps += 1
+        return step()
+
+    llm.engine.step = count
+    limits = {"logprob_threshold": 0.0, "no_speech_threshold": None, "compression_ratio_threshold": 0.0}
+    speech = llm.model.speech
+    task = SpeechTask(tokens=speech.tokens, num_positions=50, suppressed_ids=banned, language="de", **limits)
+    assert task.longest_text == SPARE_TOKENS + TOKENS_PER_SECOND
+    llm.engine.submit(
+        "a",
+        Prompt(None, task.opening, source=speech.source(sound(0, 1.0)), speech=task),
+        SamplingParams(logprobs=0, max_tokens=None),
+    )
+    output = run(llm)["a"]
+    assert len(output.outputs[0].token_ids) <= task.longest_text
+    assert num_steps < (len(TEMPERATURES) + 1) * task.longest_text
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_model_whose_every_token_is_suppressed_writes_none(make, executor, beam_size):
+    llm = make(executor=executor)
+    submit(llm, "a", sound(0), suppressed_ids=tuple(range(llm.model.vocab_size)), beam_size=beam_size, language="de")
+    assert isinstance(run(llm)["a"].error, NumericalError)
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 2}, {"sequential": True}])
+def test_words_lie_in_their_segment_in_order_and_each_has_its_own_probability(make, options):
+    llm = make()
+    for seed in range(4):
+        audio = sound(seed, 6.0)
+        result = llm.transcribe(audio, word_timestamps=True, temperature=0.0, language="de", **ANYTHING, **options)
+        assert result.words
+        for segment in result.segments:
+            times = [time for word in segment.words for time in (word.start, word.end)]
+            assert times == sorted(times)
+            assert not times or (segment.start, segment.end) == (times[0], times[-1])
+        assert len({word.probability for word in result.words}) > 1

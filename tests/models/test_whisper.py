@@ -169,7 +169,8 @@ def test_fusing_changes_no_bit():
 
 
 @pytest.mark.parametrize("variant", ["plain", "odd heads"])
-def test_what_heads_look_at_is_what_they_look_at_in_transformers(variant, make_speech_executor):
+@pytest.mark.parametrize("max_tokens", [2, 3, 256])
+def test_what_heads_look_at_is_what_they_look_at_in_transformers(variant, max_tokens, make_speech_executor):
     model, declaration, tensors = make(**VARIANTS[variant])
     features = features_of(declaration)
     model.set_attn_implementation("eager")
@@ -179,12 +180,31 @@ def test_what_heads_look_at_is_what_they_look_at_in_transformers(variant, make_s
             decoder_input_ids=torch.tensor([TOKENS]),
             output_attentions=True,
         ).cross_attentions
-    executor = make_speech_executor(declaration, tensors)
+    executor = make_speech_executor(declaration, tensors, max_tokens=max_tokens)
     request = request_of(features, TOKENS, [9, 3, 5, 7], [1])
     encode(executor, request)
-    logits_of(executor, request)
     heads = [(1, 2), (0, 0), (1, 0)]
     found = executor.cross_attention(request, request.sequences[0], heads)
     assert found.shape == (3, len(TOKENS), POSITIONS)
     for weights, (layer, head) in zip(found, heads, strict=True):
         assert np.abs(weights - expected[layer][0, head].numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_small_steps_change_no_bit_of_what_heads_look_at(dtype):
+    """On the native executor."""
+    _, declaration, tensors = make()
+    found = []
+    for max_tokens in (256, 8, 3, 1):
+        executor = harness.make_native(
+            declaration.build(),
+            tensors,
+            dtype,
+            encoder=declaration.build_encoder(),
+            source_positions=POSITIONS,
+            max_tokens=max_tokens,
+        )
+        request = request_of(features_of(declaration), TOKENS, [9, 3, 5, 7], [1])
+        encode(executor, request)
+        found.append(executor.cross_attention(request, request.sequences[0], [(1, 2), (0, 0)]))
+    assert all((other == found[0]).all() for other in found[1:])

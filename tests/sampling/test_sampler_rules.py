@@ -169,6 +169,21 @@ def test_logprobs_are_of_the_logits_before_adjustment():
     assert result.top(0)[0].tolist() == np.argsort(-logits[0])[:2].tolist()
 
 
+def test_logprobs_are_of_the_distribution_that_is_drawn_from_where_that_is_asked():
+    logits = logits_of(1)
+    keywords = {"bias_ids": [7], "bias_values": [3.0], "allowed_ids": [3, 7, 9], "num_logprobs": 5}
+    sampler = _native.SequenceSampler(SIZE, temperature=0.3, adjusted_logprobs=True, **keywords)
+    result = _native.sample(logits, [0], [sampler])
+    reference = ReferenceSampler(SIZE, temperature=0.3, adjusted_logprobs=True, **keywords)
+    expected, drawn = log_softmax(reference.adjusted(logits[0])), reference.sample(logits[0])
+    assert result.logprobs[0] == pytest.approx(expected[result.tokens[0]], abs=1e-5)
+    ids, logprobs = result.top(0)
+    assert set(ids.tolist()) == {3, 7, 9}
+    assert ids.tolist() == drawn.top_ids.tolist()
+    assert logprobs == pytest.approx(drawn.top_logprobs, abs=1e-5)
+    assert result.ranks[0] == 1 + ids.tolist().index(result.tokens[0])
+
+
 def test_results_outlive_the_call_that_made_them():
     sampler = _native.SequenceSampler(SIZE, num_logprobs=5)
     tokens = _native.sample(logits_of(1), [0], [sampler]).tokens
@@ -191,6 +206,59 @@ def test_token_ids_outside_the_vocabulary_are_refused():
             _native.SequenceSampler(4, **keywords)
     with pytest.raises(ValueError, match="vocabulary"):
         _native.SequenceSampler(4).accept(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("vocab_size", [0, -1, 2**31, 2**63 - 1, -(2**63)]),
+        ("temperature", [-1e-9, -np.inf, np.nan]),
+        ("top_p", [0.0, -0.1, 1.1, np.inf, np.nan]),
+        ("top_k", [-2, -(2**63)]),
+        ("min_p", [-0.1, 1.1, np.nan]),
+        ("presence_penalty", [np.inf, np.nan, 1e308]),
+        ("frequency_penalty", [np.inf, -np.inf, np.nan]),
+        ("repetition_penalty", [0.0, -1.0, np.inf, np.nan]),
+        ("num_logprobs", [-2, -(2**63)]),
+        ("min_tokens", [-1, -(2**63)]),
+        ("bias_values", [[np.nan]]),
+        ("bias_ids", [[10], [-1], [2**31 - 1]]),
+        ("allowed_ids", [[10], [-(2**31)]]),
+        ("early_stop_ids", [[10], [-1]]),
+        ("bad_words", [[[]], [[1], [10]]]),
+        ("timestamps", [(2, 1, 2**31), (0, 0, 1), (-1, 0, 1), (10, 1, 1), (2**31 - 1, 1, 1), (-(2**31), 0, 1)]),
+        ("timestamps", [(5, 6, 1), (5, -1, 1), (5, -(2**31), 1), (5, 1, -1), (5, 1, -(2**31))]),
+    ],
+)
+def test_every_number_out_of_range_is_refused(name, values):
+    neutral = {"vocab_size": 10, "bias_ids": [1], "bias_values": [1.0]}
+    for value in values:
+        with pytest.raises((ValueError, TypeError)):  # a TypeError is one that no C++ integer can hold
+            _native.SequenceSampler(**{**neutral, name: value})
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"timestamps": (200, 100, 2**31 - 1)},
+        {"timestamps": (200, 100, 0)},
+        {"timestamps": (1, 0, 2**31 - 1)},
+        {"timestamps": (299, 299, 5)},
+        {"top_k": 2**63 - 1},
+        {"min_tokens": 2**63 - 1, "early_stop_ids": [1]},
+        {"num_logprobs": 2**63 - 1},
+        {"temperature": np.inf},
+        {"bias_ids": [1], "bias_values": [-np.inf]},
+        {"repetition_penalty": 3e38, "presence_penalty": 3e38, "frequency_penalty": -3e38},
+    ],
+)
+def test_every_number_at_the_end_of_its_range_draws_a_token_or_none(keywords):
+    logits = logits_of(1, 300)
+    sampler = _native.SequenceSampler(300, **keywords)
+    for token in (250, 260, 299, 3):
+        drawn = int(_native.sample(logits, [0], [sampler]).tokens[0])
+        assert -1 <= drawn < 300
+        sampler.accept(token)
 
 
 def test_rows_and_sizes_that_do_not_fit_are_refused():
@@ -237,7 +305,7 @@ def test_rules_of_speech_ban_the_same_tokens_for_beams_as_for_samplers():
         rules.apply(found, output)
         options = sampler_options(SamplingParams(temperature=0), vocab_size=64, prompt_token_ids=[1], rules=rules)
         reference = ReferenceSampler(**{**asdict(options), "num_logprobs": 0}, output=list(output))
-        assert ((reference.adjusted(logits) < -1e29) == (found == -np.inf)).all()
+        assert ((reference.adjusted(logits) == -np.inf) == (found == -np.inf)).all()
     without_times = SpeechRules(suppressed_ids=(3,), suppressed_first_ids=(5,))
     for output, banned in (([], {3, 5}), ([9], {3})):
         found = logits.copy()

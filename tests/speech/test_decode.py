@@ -55,6 +55,15 @@ def test_channels_of_unknown_places_are_averaged():
         assert decibels(samples, signal(1, 16000) * 10000 / 32768 * 2 / 3) > 50
 
 
+def test_tags_that_are_no_text_are_no_matter():
+    plain = wav(10000 * signal(1, 16000))
+    title = "Züri-Lied, 2. Strophe ".encode("latin-1")
+    info = b"INFOINAM" + struct.pack("<I", len(title)) + title
+    tagged = plain[:12] + b"LIST" + struct.pack("<I", len(info)) + info + plain[12:]
+    tagged = tagged[:4] + struct.pack("<I", len(tagged) - 8) + tagged[8:]
+    assert (read_audio(tagged) == read_audio(plain)).all()
+
+
 def test_a_path_bytes_and_a_file_object_are_the_same(tmp_path):
     raw = encode_signal("m4a")
     path = tmp_path / "speech, a:b.bin"  # neither an extension nor a colon means anything

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from octavo.speech.formats import FORMATS, write
+from octavo.speech.reading import hull
 from octavo.speech.result import Segment, Transcription, Word
 from octavo.speech.windows import next_window, split_at_timestamps
 
@@ -75,3 +76,20 @@ def test_formats():
     assert "words" not in json.loads(write(transcription(), "verbose_json"))
     with pytest.raises(ValueError, match="verbose_json"):
         write(transcription(), "docx")
+
+
+@pytest.mark.parametrize(
+    ("words", "segment", "expected"),
+    [
+        ([(1.0, 1.5), (1.5, 2.0)], (0.0, 5.0), [(1.0, 1.5), (1.5, 2.0)]),  # inside
+        ([(3.0, 3.5), (8.0, 8.5)], (4.0, 6.0), [(3.0, 3.5), (8.0, 8.5)]),  # the words are right
+        ([(3.0, 5.0), (5.0, 5.5)], (4.0, 6.0), [(4.0, 5.0), (5.0, 5.5)]),  # a pause before the first word
+        ([(4.0, 5.0), (5.0, 8.0)], (4.0, 6.0), [(4.0, 5.0), (5.0, 6.0)]),  # and after the last
+        ([(3.6, 5.0)], (4.0, 4.7), [(3.6, 5.0)]),  # a little over the border
+        ([(2.0, 9.0)], (4.0, 6.0), [(4.0, 6.0)]),
+    ],
+)
+def test_a_segment_spans_its_words_without_the_pauses_in_them(words, segment, expected):
+    found = [Word("x", start, end, 1.0) for start, end in words]
+    assert hull(found, *segment) == (expected[0][0], expected[-1][1])
+    assert [(word.start, word.end) for word in found] == expected

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
-from octavo.cli.options import SAMPLING_FLAGS, options_of
+from octavo.cli.options import SAMPLING_FLAGS, engine_options, options_of
+from octavo.cli.parser import UsageError
 from octavo.errors import PromptError
 
 
@@ -20,6 +22,17 @@ def read_prompt(text: str) -> str:
     if not text:
         raise PromptError("the prompt is empty; it must have at least one token")
     return text
+
+
+def text_engine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of the engine's options. Raises UsageError, before anything is fetched, for a Whisper's name."""
+    from octavo.weights.known import SHORT_NAMES
+
+    model = getattr(args, "model", None) or ""
+    repository, _, _ = SHORT_NAMES.get(model, model).partition("@")
+    if repository in SHORT_NAMES.values() and not Path(model).expanduser().exists():
+        raise UsageError(f"{model} listens to speech: octavo transcribe --model {model} FILE writes down what is said")
+    return engine_options(args)
 
 
 def checked_sampling(args: argparse.Namespace, *more: str) -> dict[str, Any]:

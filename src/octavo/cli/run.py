@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.flag import as_flag
-from octavo.cli.inputs import checked_sampling, read_prompt
+from octavo.cli.inputs import checked_sampling, read_prompt, text_engine_options
 from octavo.cli.options import (
     MODEL_HELP,
     SAMPLING_FLAGS,
     add_engine_flags,
     add_flags,
-    engine_options,
     report_notes,
     take_model,
 )
@@ -33,11 +32,12 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse(argv)
     text = _read_arguments(args)
     sampling = checked_sampling(args, "seed", "logprobs")
+    options = text_engine_options(args)
     report_notes()
 
     from octavo.llm import LLM
 
-    llm = LLM(**{"max_num_seqs": 1, **engine_options(args)})
+    llm = LLM(**{"max_num_seqs": 1, **options})
     prompt = _prompt(llm, args, text)
     params = _params(llm, sampling)
     request, answer = _generate(llm, prompt, params, echo=not args.json)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from octavo.cli.options import engine_options
+from octavo.cli.inputs import text_engine_options
 from octavo.cli.remote import api_key
 from octavo.errors import OctavoError
 
@@ -142,6 +142,6 @@ def _room(wanted: int, context: int, sampling: Mapping[str, Any]) -> int:
 async def open_source(args: argparse.Namespace, sampling: Mapping[str, Any]) -> Source:
     """What --url names, or else an engine. Raises OctavoError."""
     if args.url is None:
-        return LocalSource(engine_options(args), sampling)
+        return LocalSource(text_engine_options(args), sampling)
     more = {"seed": args.seed} if hasattr(args, "seed") else {}
     return await RemoteSource.open(args.url, api_key(args), getattr(args, "model", None), {**sampling, **more})

@@ -30,7 +30,7 @@ BAD_FILE = 2
 
 def main(argv: Sequence[str]) -> int:
     args = _parser().parse(argv)
-    places = _check(args)
+    given = _check(args)
     report_notes()
     # What decodes audio takes a while to import, and the model to load: both at once.
     threading.Thread(target=import_module, args=("octavo.speech.decode",), daemon=True).start()
@@ -41,13 +41,18 @@ def main(argv: Sequence[str]) -> int:
 
     wanted = _options(args)
     TranscribeOptions(**wanted)  # complains about bad ones before anything is loaded
+    there = [(file, place) for file, place in given if _is_there(file)]
+    if not there:
+        return BAD_FILE
+    _make_folder(args.output_dir)
     llm = LLM(**{"model": DEFAULT_MODEL, "max_num_seqs": 32, **engine_options(args)})
-    audios = [sys.stdin.buffer.read() if file == "-" else Path(file) for file in args.files]
+    files = [file for file, _ in there]
+    audios = [sys.stdin.buffer.read() if file == "-" else Path(file) for file in files]
     begin = time.monotonic()
-    with _Bar(args.files) as bar:
+    with _Bar(files) as bar:
         results = llm.transcribe(audios, progress=bar.update, **wanted)
     seconds = time.monotonic() - begin
-    for file, place, result in zip(args.files, places, results, strict=True):
+    for (file, place), result in zip(there, results, strict=True):
         if result.error is not None:
             print(f"octavo: {result.error}", file=sys.stderr)
             continue
@@ -55,12 +60,12 @@ def main(argv: Sequence[str]) -> int:
         if place is not None:
             place.write_text(text, encoding="utf-8")
         else:
-            if len(args.files) > 1 and args.format not in ("json", "verbose_json"):
+            if len(files) > 1 and args.format not in ("json", "verbose_json"):
                 print(f"==> {file} <==")
             print(text, end="", flush=True)
     length = sum(result.duration for result in results if result.error is None)
     print(f"{length:.1f} s of audio in {seconds:.2f} s · {length / seconds:.0f}x real time", file=sys.stderr)
-    return BAD_FILE if any(result.error is not None for result in results) else 0
+    return BAD_FILE if len(there) < len(given) or any(result.error is not None for result in results) else 0
 
 
 def _parser() -> Parser:
@@ -90,23 +95,36 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {**given, "timestamps": needs_times, "word_timestamps": args.word_timestamps}
 
 
-def _check(args: argparse.Namespace) -> list[Path | None]:
-    """Where the text of each file goes, None for stdout. Raises UsageError before anything is loaded."""
+def _check(args: argparse.Namespace) -> list[tuple[str, Path | None]]:
+    """Each file, and where its text goes, None for stdout. Raises UsageError before anything is loaded."""
     if args.word_timestamps and args.format != "verbose_json":
         raise UsageError(f"--word-timestamps needs --format verbose_json: {args.format} has no place for them")
     if args.files.count("-") > 1:
         raise UsageError("- is given twice, but there is one stdin")
-    for file in args.files:
-        if file != "-" and not Path(file).is_file():
-            raise UsageError(f"{file}: {'is a directory' if Path(file).is_dir() else 'there is no such file'}")
     if args.output_dir is None:
-        return [None] * len(args.files)
-    if not args.output_dir.is_dir():
-        raise UsageError(f"-o {args.output_dir}: there is no such directory")
+        return [(file, None) for file in args.files]
     names = ["stdin" if file == "-" else Path(file).stem for file in args.files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageError(f"-o: several files would be written to {twice[0]}{ENDINGS[args.format]}; rename one")
-    return [args.output_dir / f"{name}{ENDINGS[args.format]}" for name in names]
+    places = [args.output_dir / f"{name}{ENDINGS[args.format]}" for name in names]
+    return list(zip(args.files, places, strict=True))
+
+
+def _is_there(file: str) -> bool:
+    """Whether it can be read from; says so if not."""
+    if file == "-" or Path(file).is_file():
+        return True
+    reason = "is a directory" if Path(file).is_dir() else "there is no such file"
+    print(f"octavo: {file}: {reason}", file=sys.stderr)
+    return False
+
+
+def _make_folder(folder: Path | None) -> None:
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {folder}: can't be made: {error.strerror}") from None
 
 
 class _Bar:

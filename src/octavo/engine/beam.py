@@ -15,6 +15,7 @@ class Hypothesis:
     """A finished continuation."""
 
     tokens: list[int]
+    logprobs: list[float]  # of each token
     logprob: float
     score: float
     finish_reason: str
@@ -23,9 +24,10 @@ class Hypothesis:
 
 @dataclass(slots=True)
 class Beam:
-    """A living continuation: the tokens so far and their log-probability."""
+    """A living continuation: the tokens so far, the log-probability of each, and of all."""
 
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     logprob: float = 0.0
 
 
@@ -59,7 +61,7 @@ class BeamSearch:
         """Takes each beam's likeliest (token, logprob) pairs; returns the beams of the next step, none at the end."""
         ranked = sorted(
             (
-                (beam.logprob + logprob, -parent, token)
+                (beam.logprob + logprob, -parent, token, logprob)
                 for parent, beam in enumerate(self.beams)
                 for token, logprob in candidates[parent]
             ),
@@ -67,15 +69,15 @@ class BeamSearch:
         )
         extensions: list[Extension] = []
         following: list[Beam] = []
-        for rank, (logprob, minus_parent, token) in enumerate(ranked[: self.num_candidates]):
-            parent = -minus_parent
-            tokens = [*self.beams[parent].tokens, token]
+        for rank, (total, minus_parent, token, logprob) in enumerate(ranked[: self.num_candidates]):
+            parent = self.beams[-minus_parent]
+            beam = Beam([*parent.tokens, token], [*parent.logprobs, logprob], total)
             if token in self.ends:
                 if rank < self.width:
-                    self._finish(tokens, logprob, "stop", None if token == self.eos_token_id else token)
+                    self._finish(beam, "stop", None if token == self.eos_token_id else token)
                 continue
-            extensions.append(Extension(parent, token))
-            following.append(Beam(tokens, logprob))
+            extensions.append(Extension(-minus_parent, token))
+            following.append(beam)
             if len(following) == self.width:
                 break
         self.beams = following
@@ -88,15 +90,16 @@ class BeamSearch:
     def cut(self) -> None:
         """Ends the search: the living beams are finished as they are."""
         for beam in self.beams:
-            self._finish(beam.tokens, beam.logprob, "length", None)
+            self._finish(beam, "length", None)
         self.beams = []
 
     def best(self, n: int) -> list[Hypothesis]:
         """The n best finished hypotheses, best first."""
         return self.finished[:n]
 
-    def _finish(self, tokens: list[int], logprob: float, reason: str, stop: int | None) -> None:
-        self.finished.append(Hypothesis(tokens, logprob, self._score(logprob, len(tokens)), reason, stop))
+    def _finish(self, beam: Beam, reason: str, stop: int | None) -> None:
+        score = self._score(beam.logprob, len(beam.tokens))
+        self.finished.append(Hypothesis(beam.tokens, beam.logprobs, beam.logprob, score, reason, stop))
         self.finished.sort(key=lambda hypothesis: -hypothesis.score)
         del self.finished[self.width :]
 

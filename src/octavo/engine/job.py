@@ -134,7 +134,7 @@ class Job:
         return entry
 
 
-UNUSABLE = "no token can be chosen: the model gave NaN or infinite logits"
+UNUSABLE = "no token can be chosen: the model gave NaN or infinite logits, or its own rules ban every token"
 
 
 class SamplingJob(Job):

@@ -14,11 +14,12 @@ import numpy as np
 
 from octavo.engine.beam import BeamSearch
 from octavo.engine.completion import Completion
+from octavo.engine.inputs import check_prompt
 from octavo.engine.job import UNUSABLE, Beams, SamplingJob, Share, rows_of_beams
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NumericalError
 from octavo.executor.base import Logits, Sampler, StepResult
-from octavo.request import Chunk, Request, RequestOutput, Sequence, SpeechOutput
+from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence, SpeechOutput
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.timestamps import TimestampRules
 from octavo.scheduler.scheduler import Scheduler
@@ -28,6 +29,8 @@ from octavo.speech.tokens import SpeechTokens
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SPARSE = 0.5  # text tokens per second: who speaks says more in a window that is all sound
 HOPELESS_LOGPROB = -1.5  # per token: where the likeliest text is no likelier, it is a guess at music or noise
+TOKENS_PER_SECOND = 30  # more than anybody says, in the languages that take the most tokens
+SPARE_TOKENS = 32  # for timestamps, and words that are cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +58,19 @@ class SpeechTask:
     suppressed_ids: tuple[int, ...] = field(default=(), repr=False)
     suppressed_first_ids: tuple[int, ...] = field(default=(), repr=False)
 
+    def prompt(self, language: str) -> list[int]:
+        return self.tokens.prompt(language, self.task, self.timestamps, self.previous_tokens)
+
     @property
     def opening(self) -> list[int]:
         """The tokens up to <|startoftranscript|>."""
-        tokens = self.tokens.prompt("en", timestamps=True, previous_tokens=self.previous_tokens)
+        tokens = self.prompt(self.language or "en")
         return tokens[: tokens.index(self.tokens.start) + 1]
+
+    @property
+    def longest_text(self) -> int:
+        """How many tokens a text may have, for the sound that there is."""
+        return SPARE_TOKENS + TOKENS_PER_SECOND * self.num_positions // POSITIONS_PER_SECOND
 
     def is_unlikely(self, attempt: _Attempt) -> bool:
         return self.logprob_threshold is not None and attempt.avg_logprob < self.logprob_threshold
@@ -96,6 +107,8 @@ class SpeechJob(SamplingJob):
     def __init__(self, request: Request, model: LoadedModel, task: SpeechTask, seed: int):
         super().__init__(request, model, seed)
         self.task, self._seed = task, seed
+        check_prompt(task.prompt(task.language or "en"), model.vocab_size, model.max_model_len)
+        self._rules = task.rules
         self.samples, self.by_sequence = [], {}
         self._prompt: list[int] = []
         self._attempts: list[_Attempt] = []  # that have ended
@@ -155,13 +168,13 @@ class SpeechJob(SamplingJob):
             heard = shifted[list(tokens.languages.values())]
             self.result.language = codes[int(heard.argmax())]
             self.result.language_probability = float(heard.max() / heard.sum())
-        prompt = tokens.prompt(self.result.language, task.task, task.timestamps, task.previous_tokens)
+        prompt = task.prompt(self.result.language)
         self._prompt = self.request.prompt_token_ids = prompt
         sequence.tokens = list(prompt)
         sequence.num_prompt_tokens = len(prompt)
         if sequence.num_computed == len(prompt):  # nothing is left to be computed: the last token's logits, once more
             sequence.num_computed -= 1
-        self.max_tokens = min(self.max_tokens, self.model.max_model_len - len(prompt))
+        self.max_tokens = min(self.max_tokens, self.model.max_model_len - len(prompt), task.longest_text)
         self._begin(sequence)
 
     def _take_attempt(self, scheduler: Scheduler) -> None:
@@ -173,7 +186,7 @@ class SpeechJob(SamplingJob):
         attempt = _Attempt(
             completion,
             task.temperatures[len(self._attempts)],
-            completion.cumulative_logprob / (len(completion.token_ids) + 1),
+            self._avg_logprob(completion),
             compression_ratio(completion.text),
         )
         self._attempts.append(attempt)
@@ -188,6 +201,11 @@ class SpeechJob(SamplingJob):
             fresh = Sequence(len(self._attempts), list(self._prompt), len(self._prompt))
             scheduler.restart(self.request, fresh)
             self._begin(fresh)
+
+    def _avg_logprob(self, completion: Completion) -> float:
+        """As Whisper's own program has it: the end counts as a token, also where the text was cut before it."""
+        num_text = sum(token != self.task.tokens.end for token in completion.token_ids)
+        return completion.cumulative_logprob / (num_text + 1)
 
     def _is_silence(self, attempt: _Attempt) -> bool:
         """Whether a text is no more than what the model says to sounds that are no speech."""
@@ -234,14 +252,16 @@ class SpeechJob(SamplingJob):
     def _advance_beams(self, scheduler: Scheduler, beams: Beams, logits: Logits) -> None:
         adjusted = logits.copy()
         for row, beam in zip(adjusted, beams.search.beams, strict=True):
-            self.task.rules.apply(row, beam.tokens)
+            self._rules.apply(row, beam.tokens)
         beams.advance(scheduler, adjusted)
         if not beams.search.beams:
             best = beams.search.best(1)[0]
             completion = self.samples[0]
             completion.cumulative_logprob = best.logprob
-            for token in best.tokens:
+            for token, logprob in zip(best.tokens, best.logprobs, strict=True):
                 completion.append(token)
+                if completion.logprobs is not None:
+                    completion.logprobs.append({token: Logprob(logprob, None, self.model.tokenizer.token(token))})
             completion.finish_reason = best.finish_reason
             self._beams = None
 
@@ -262,7 +282,8 @@ class SpeechJob(SamplingJob):
             vocab_size=self.model.vocab_size,
             prompt_token_ids=sequence.tokens,
             end_ids=self.rules.all,
-            rules=self.task.rules,
+            rules=self._rules,
+            adjusted_logprobs=True,
         )
         sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, attempt))
 

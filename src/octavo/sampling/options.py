@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from octavo.errors import NoTokenError, ParameterError
 from octavo.sampling.timestamps import Logits, TimestampRules
 from octavo.sampling_params import SamplingParams
+
+Ids = np.ndarray[Any, np.dtype[np.int64]]
 
 _MAX_BIAS = 1e30  # more would overflow float32, and mean the same
 
@@ -18,7 +22,8 @@ _MAX_BIAS = 1e30  # more would overflow float32, and mean the same
 class SamplerOptions:
     """Everything that decides how a sequence's tokens are drawn, but its seed. Neutral values ask for nothing.
 
-    `num_logprobs` is how many of the likeliest tokens are reported; with -1 the chosen one isn't either.
+    `num_logprobs` is how many of the likeliest tokens are reported; with -1 the chosen one isn't either. Their
+    log-probabilities are those of the model, or, with `adjusted_logprobs`, after everything that precedes temperature.
     """
 
     vocab_size: int
@@ -37,10 +42,11 @@ class SamplerOptions:
     early_stop_ids: list[int] = field(default_factory=list)  # banned while there are fewer than `min_tokens`
     prompt_token_ids: list[int] = field(default_factory=list)
     num_logprobs: int = -1
+    adjusted_logprobs: bool = False
     timestamps: TimestampRules | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SpeechRules:
     """What no user asks for, and text of speech needs: tokens that are never drawn, or not first, and timestamps."""
 
@@ -50,11 +56,15 @@ class SpeechRules:
 
     def apply(self, logits: Logits, output: Sequence[int]) -> None:
         """Bans, in place, the tokens that may not follow `output`: `logits` are float32 [vocabulary]."""
-        logits[list(self.suppressed_ids)] = -np.inf
+        logits[self._suppressed] = -np.inf
         if not output:
             logits[list(self.suppressed_first_ids)] = -np.inf
         if self.timestamps is not None:
             self.timestamps.apply(logits, output)
+
+    @cached_property
+    def _suppressed(self) -> Ids:
+        return np.array(self.suppressed_ids, np.int64)
 
 
 def sampler_options(
@@ -65,6 +75,7 @@ def sampler_options(
     end_ids: Iterable[int] = (),
     bad_words: list[list[int]] | None = None,
     rules: SpeechRules = SpeechRules(),
+    adjusted_logprobs: bool = False,
 ) -> SamplerOptions:
     """The options of a request's sequences.
 
@@ -86,8 +97,9 @@ def sampler_options(
     if rules.suppressed_first_ids and not min_tokens:
         early_stops, min_tokens = list(rules.suppressed_first_ids), 1
     banned = {*early_stops, *(word[0] for word in bad_words or () if len(word) == 1)}
-    if banned and banned.issuperset(allowed or range(vocab_size)):
-        raise NoTokenError(banning(params))
+    names = banning(params)
+    if names and banned.issuperset(allowed or range(vocab_size)):
+        raise NoTokenError(names)
     return SamplerOptions(
         vocab_size=vocab_size,
         temperature=min(params.temperature, _MAX_BIAS),
@@ -99,13 +111,14 @@ def sampler_options(
         repetition_penalty=params.repetition_penalty,
         bias_ids=[*bias, *rules.suppressed_ids],
         bias_values=[max(-_MAX_BIAS, min(value, _MAX_BIAS)) for value in bias.values()]
-        + [-_MAX_BIAS] * len(rules.suppressed_ids),
+        + [-np.inf] * len(rules.suppressed_ids),
         allowed_ids=list(allowed),
         bad_words=bad_words or [],
         min_tokens=min_tokens,
         early_stop_ids=early_stops,
         prompt_token_ids=prompt_token_ids if params.repetition_penalty != 1 else [],
         num_logprobs=vocab_size if params.logprobs == -1 else num_logprobs,
+        adjusted_logprobs=adjusted_logprobs,
         timestamps=rules.timestamps,
     )
 

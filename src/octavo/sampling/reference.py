@@ -43,7 +43,7 @@ def _mix(z: int) -> int:
 
 @dataclass
 class Sampled:
-    """A drawn token, and what is reported with it; logprobs and ranks are of the logits before adjustment."""
+    """A drawn token, and what is reported with it."""
 
     token: int  # -1 where the logits have NaN or infinity, -2 where every token is banned
     logprob: float
@@ -73,6 +73,7 @@ class ReferenceSampler:
     early_stop_ids: list[int] = field(default_factory=list)
     prompt_token_ids: list[int] = field(default_factory=list)
     num_logprobs: int = 0
+    adjusted_logprobs: bool = False
     timestamps: TimestampRules | None = None
     output: list[int] = field(default_factory=list)
 
@@ -92,9 +93,10 @@ class ReferenceSampler:
             banned = not unusable and (logits > -np.inf).any()
             return Sampled(-2 if banned else -1, np.nan, 0, np.array([], np.int64), np.array([]))
         token = self.draw(adjusted)
-        logprobs = log_softmax(logits)
-        top = falling(logits)[: self.num_logprobs]
-        rank = 1 + int((logits > logits[token]).sum())
+        reported = adjusted if self.adjusted_logprobs else logits
+        logprobs = log_softmax(reported)
+        top = falling(reported)[: self.num_logprobs]
+        rank = 1 + int((reported > reported[token]).sum())
         return Sampled(token, float(logprobs[token]), rank, top, logprobs[top])
 
     def adjusted(self, logits: Logits) -> Logits:

@@ -31,6 +31,7 @@ def make_app(server: ServerState) -> FastAPI:
         _add_docs(app, server.config.root_path)
     app.add_exception_handler(OctavoError, _answer)
     app.add_exception_handler(HTTPException, _answer_routing)
+    app.add_exception_handler(Exception, _answer)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -34,23 +35,26 @@ class Envelope:
         given_id = given.decode() if _ID.fullmatch(given) else None
         request_id = given_id or uuid.uuid4().hex
         scope["state"] = {**scope.get("state", {}), "given_id": given_id, "request_id": request_id}
-        began, status = time.monotonic(), 0
+        began, status, is_answered = time.monotonic(), 0, False
         header = (b"x-request-id", request_id.encode())
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
+            else:
+                is_answered = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             logger.exception("request %s failed", request_id)
-            if status:
+            if not status:
+                await send_error(send_with_id, error)
+            if not is_answered or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
-            await send_error(send_with_id, error)
         finally:
             self._note(scope, status, request_id, time.monotonic() - began)
 
@@ -107,7 +111,7 @@ class Guard:
         return dict(headers)
 
 
-async def send_error(send: Send, error: Exception) -> None:
+async def send_error(send: Send, error: BaseException) -> None:
     """A whole answer that is an error."""
     body = encoded(error)
     headers: dict[str, Any] = {"content-type": "application/json", "content-length": str(len(body))}

@@ -49,8 +49,8 @@ class EventStream(Response):
             async for piece in self._events:
                 await self._write(send, piece)
             await self._write(send, DONE, last=True)
-        except Exception as error:
-            if not self._started:
+        except BaseException as error:  # a panic of a library in Rust is no Exception
+            if not self._started or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
             if not isinstance(error, ClientGoneError):
                 if status_of(error) >= 500:
@@ -74,6 +74,6 @@ class EventStream(Response):
             self._spoke = False
 
 
-def _unforeseen(error: Exception) -> Exception | None:
+def _unforeseen(error: BaseException) -> BaseException | None:
     """The error if its traceback says more than its text."""
     return None if isinstance(error, OctavoError) else error

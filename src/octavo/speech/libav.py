@@ -20,6 +20,8 @@ CODECS = (
     *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_mulaw", "pcm_alaw", "adpcm_ms", "adpcm_ima_wav"),
 )
 PROBED_BYTES = 2**17  # of data beyond the headers, to find out what streams are; more would be decoded twice
+# Tags need not be UTF-8. From PyAV 19 on nothing need be said of that, nor can be.
+_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 MAX_ALLOCATION = 64 * 2**20  # bytes; more than the index of 15 hours, less than what a forged length asks for
 
 
@@ -37,7 +39,8 @@ def open_container(file: IO[bytes], name: str) -> InputContainer:
     }
     source = _Input(file, name)
     try:
-        return av.open(source, "r", options=options, metadata_errors="replace", io_open=_refuse_to_open)
+        container: InputContainer = av.open(source, "r", options=options, io_open=_refuse_to_open, **_TAGS)
+        return container
     except av.FFmpegError as error:
         reason = f"is not audio that can be read, or its header is damaged; formats are {FORMAT_NAMES}"
         raise AudioError(name, "is empty" if source.is_empty else reason) from error

@@ -25,6 +25,7 @@ from octavo.speech.windows import CutWindows, FollowingWindows, Samples, Window,
 
 HUNDREDTHS = 100
 MAX_BEAM_SIZE = 32
+BORDER = 0.5  # seconds that a word may reach over the border of its segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class Reading:
         tokens = self.speech.tokens
         self.language = tokens.language(options.language) if options.language or not tokens.is_multilingual else None
         tokens.prompt("en", options.task)  # is refused here if the model can't do it
+        self._max_previous = max(1, min(tokens.max_previous_tokens, model.max_model_len // 2) - 1)
         self._previous: list[int] = []
         if options.prompt:
             ids = model.tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
@@ -168,7 +170,7 @@ class Reading:
             word_timestamps=options.word_timestamps,
             num_positions=min(speech.source_positions, math.ceil(window.seconds * POSITIONS_PER_SECOND)),
             alignment_heads=speech.alignment_heads,
-            previous_tokens=tuple(self._previous),
+            previous_tokens=tuple(self._previous[-self._max_previous :]),
             temperatures=temperatures,
             beam_size=options.beam_size,
             compression_ratio_threshold=options.compression_ratio_threshold,
@@ -190,17 +192,20 @@ class Reading:
             return heard
         for start, end, ids in split_at_timestamps(completion.token_ids, tokens, window.seconds):
             text = self.model.tokenizer.decode(ids)
+            offset = window.start / SAMPLE_RATE
+            begin, stop = (round(offset + min(time, window.seconds), 3) for time in (start, end))
             words = self._words(window, output, ids, place) if self.options.word_timestamps else None
+            if words:
+                begin, stop = hull(words, begin, stop)
             place += len(ids)
             heard.text += text
             if text.strip():
-                offset = window.start / SAMPLE_RATE
                 heard.segments.append(
                     Segment(
                         id=0,
                         seek=window.start * HUNDREDTHS // SAMPLE_RATE,
-                        start=round(offset + min(start, window.seconds), 3),
-                        end=round(offset + min(end, window.seconds), 3),
+                        start=begin,
+                        end=stop,
                         text=text.strip(),
                         tokens=ids,
                         temperature=found.temperature,
@@ -221,8 +226,6 @@ class Reading:
             for token, entry in zip(completion.token_ids, completion.logprobs or (), strict=False)
             if tokens.is_text(token)
         ]
-        if not likely:  # beams keep no record of single tokens
-            likely = [math.exp(output.speech.avg_logprob)] * len(starts)
         offset, found = window.start / SAMPLE_RATE, list[Word]()
         for text, places in split_words(ids, self.model.tokenizer, self.language or "en"):
             begin, end = first + places[0], first + places[-1] + 1
@@ -262,6 +265,20 @@ def without_pauses(words: list[Word]) -> list[Word]:
         first.start = round(max(first.start, first.end - longest), 2)
         last.end = round(min(last.end, last.start + longest), 2)
     return words
+
+
+def hull(words: list[Word], start: float, end: float) -> tuple[float, float]:
+    """When a segment begins and ends that has these words, and that its text says is from `start` to `end`.
+
+    Words are found in the sound, timestamps are guessed while writing: the words are right. But a first or a last word
+    that reaches far over the border has a pause in it.
+    """
+    first, last = words[0], words[-1]
+    if first.start + BORDER < start < first.end:
+        first.start = start
+    if last.start < end < last.end - BORDER:
+        last.end = end
+    return first.start, last.end
 
 
 def _counted(reading: Reading, chunks: Iterable[Samples]) -> Iterator[Samples]:

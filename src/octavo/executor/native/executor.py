@@ -15,7 +15,7 @@ from octavo.executor.native import lowering
 from octavo.executor.native.lowering import PackedWeights, Tape
 from octavo.graph.builder import Graph
 from octavo.graph.nodes import Attention, RopeTable, Weight
-from octavo.request import Request, Source, StepPlan
+from octavo.request import Chunk, Request, Source, StepPlan, chunks_of
 from octavo.request import Sequence as RequestSequence
 from octavo.sampling.options import SamplerOptions
 from octavo.weights.dequantize import dequantize
@@ -109,20 +109,25 @@ class NativeExecutor:
 
     def cross_attention(self, request: Request, sequence: RequestSequence, heads: Sequence[tuple[int, int]]) -> Logits:
         assert request.source is not None
-        source, count = request.source, len(sequence.tokens)
-        crossings = {
-            op.node.layer: (i, op)
+        source = request.source
+        layers = {layer for layer, _ in heads}
+        crossings = [
+            (i, op)
             for i, op in enumerate(self.tape.ops)
-            if isinstance(op, lowering.AttentionOp) and op.sight == "source"
-        }
+            if isinstance(op, lowering.AttentionOp) and op.sight == "source" and op.node.layer in layers
+        ]
+        rows: dict[int, list[list[float]]] = {layer: [] for layer in layers}
+        for chunk in chunks_of(request, sequence, self.sizes.max_num_batched_tokens):
+            first = 0
+            for end, op in crossings:
+                self._run_ops(chunk, source, first, end)
+                first = end
+                rows[op.node.layer] += [self.native.read_row(op.q.number, i, op.q.columns) for i in range(chunk.count)]
         found: dict[tuple[int, int], Logits] = {}
-        first = 0
-        for layer in sorted({layer for layer, _ in heads}):
-            end, op = crossings[layer]
-            self._run_ops(sequence, source, first, end)
-            first = end
+        for _, op in crossings:
+            layer = op.node.layer
             keys = self.native.keys(layer, np.array(source.place.blocks, np.int32), source.num_positions)
-            queries = np.array([self.native.read_row(op.q.number, i, op.q.columns) for i in range(count)], np.float32)
+            queries = np.array(rows[layer], np.float32)
             for head in (head for at, head in heads if at == layer):
                 columns = slice(head * op.node.head_dim, (head + 1) * op.node.head_dim)
                 scores = op.node.scale * queries[:, columns] @ keys[head * op.node.kv_heads // op.node.heads].T
@@ -130,12 +135,13 @@ class NativeExecutor:
                 found[layer, head] = weights / weights.sum(axis=1, keepdims=True)
         return np.stack([found[head] for head in heads])
 
-    def _run_ops(self, sequence: RequestSequence, source: Source, first: int, last: int) -> None:
-        """Runs operations [first, last) of the tape over all tokens of one sequence."""
+    def _run_ops(self, chunk: Chunk, source: Source, first: int, last: int) -> None:
+        """Runs operations [first, last) of the tape over one chunk."""
+        sequence = chunk.sequence
         self.native.run(
-            np.array(sequence.tokens, np.int32),
-            np.array([0], np.int32),
-            np.array([len(sequence.tokens)], np.int32),
+            np.array(sequence.tokens[chunk.start : chunk.start + chunk.count], np.int32),
+            np.array([chunk.start], np.int32),
+            np.array([chunk.count], np.int32),
             _block_tables([sequence.blocks]),
             np.zeros(0, np.int32),
             NO_COPIES,

@@ -22,7 +22,7 @@ from octavo.executor.torch.sampling import Drawn, DrawRow, TorchSampler, draw
 from octavo.executor.torch.step import TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
-from octavo.request import Chunk, Request, Sequence, Source, StepPlan
+from octavo.request import Chunk, Request, Sequence, Source, StepPlan, chunks_of
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
@@ -126,14 +126,15 @@ class TorchExecutor:
 
     @torch.inference_mode()
     def cross_attention(self, request: Request, sequence: Sequence, heads: SequenceOf[tuple[int, int]]) -> Logits:
-        count, source = len(sequence.tokens), request.source
-        assert source is not None
-        chunk = Chunk(request, sequence, 0, count)
-        plan = StepPlan([chunk])
-        self._upload_tokens(plan.chunks)
-        step = make_step(lay_out(plan, self.table, self.sizes.block_size, self._longest_fresh), self.device)
-        found: Logits = self.interpreter.cross_weights(step, heads, source.num_positions).cpu().numpy()
-        return found
+        assert request.source is not None
+        found = []
+        for chunk in chunks_of(request, sequence, self.sizes.max_num_batched_tokens):
+            self._upload_tokens([chunk])
+            layout = lay_out(StepPlan([chunk]), self.table, self.sizes.block_size, self._longest_fresh)
+            step = make_step(layout, self.device)
+            found.append(self.interpreter.cross_weights(step, heads, request.source.num_positions))
+        weights: Logits = torch.cat(found, dim=1).cpu().numpy()
+        return weights
 
     def _take_time(self, what: str, work: Callable[[], None]) -> None:
         begin = time.monotonic()

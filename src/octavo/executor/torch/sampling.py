@@ -147,7 +147,7 @@ def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: Mod
     if raw_peaks is not None:
         tokens = torch.where(raw_peaks.isfinite() & (peaks == -torch.inf), ALL_BANNED, tokens)
         tokens = torch.where(raw_peaks < torch.inf, tokens, UNUSABLE_LOGITS)  # NaN is not
-    return Drawn(tokens, _report(logits, rows, asked, tokens))
+    return Drawn(tokens, _report(logits, rows, source, asked, tokens))
 
 
 def _parameters(asked: Sequence[DrawRow], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -174,16 +174,19 @@ def _mix(z: Any) -> Any:
     return z ^ z >> np.uint64(31)
 
 
-def _report(logits: Tensor, rows: Tensor, asked: Sequence[DrawRow], tokens: Tensor) -> _Report | None:
+def _report(logits: Tensor, rows: Tensor, adjusted: Tensor, asked: Sequence[DrawRow], tokens: Tensor) -> _Report | None:
     wanted = [i for i, one in enumerate(asked) if one.options.num_logprobs >= 0]
     if not wanted:
         return None
     which = to_device(wanted, torch.int64, logits.device)
-    raw = logits[rows[which]]
-    normaliser = raw.logsumexp(1, keepdim=True)
-    picked = raw.gather(1, tokens[which].clamp(min=0)[:, None])
-    ranks = 1 + (raw > picked).sum(1)
+    found = logits[rows[which]]
+    if any(asked[i].options.adjusted_logprobs for i in wanted):
+        is_adjusted = to_device([asked[i].options.adjusted_logprobs for i in wanted], torch.bool, logits.device)
+        found = torch.where(is_adjusted[:, None], adjusted[which], found)
+    normaliser = found.logsumexp(1, keepdim=True)
+    picked = found.gather(1, tokens[which].clamp(min=0)[:, None])
+    ranks = 1 + (found > picked).sum(1)
     counts = [asked[i].options.num_logprobs for i in wanted]
-    values, ids = raw.topk(max(counts), dim=1)
+    values, ids = found.topk(max(counts), dim=1)
     columns = ((picked - normaliser)[:, 0], ranks, ids, values - normaliser)
     return _Report({draw: place for place, draw in enumerate(wanted)}, counts, _Fetch(*columns))
