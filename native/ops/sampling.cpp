@@ -112,8 +112,8 @@ SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
     if (samplers[i]->options().vocab_size != logits.vocab_size)
       throw std::invalid_argument("a sampler's vocabulary is not that of the logits");
   }
-  SampleResult result{std::vector<int32_t>(count, kUnusableLogits), std::vector<float>(count, kNaN), std::vector<int32_t>(count, 0),
-                      std::vector<TopTokens>(count)};
+  SampleResult result{std::vector<int32_t>(count, kUnusableLogits), std::vector<float>(count, kNaN),
+                      std::vector<int32_t>(count, 0), std::vector<TopTokens>(count)};
   ThreadPool::instance().parallel_for(static_cast<int64_t>(count),
                                       [&](int64_t i) { sample_row(logits.row(rows[i]), *samplers[i], i, result); });
   return result;
