@@ -24,12 +24,11 @@ MAX_ADDED_TOKENS = 1 << 17
 MAX_TOKEN_CHARACTERS = 8192
 MAX_SECTION = 4 << 20  # characters of the JSON of a normalizer and its like: some have tables in them
 MAX_ADDED_SECTION = 64 << 20
-MAX_GROWTH = (
-    1024  # times that the steps of a normalizer or a decoder may make a text longer, or characters that they add
-)
+# How many times longer the steps of a normalizer or a decoder may make a text, and how many characters they may add.
+MAX_GROWTH = 1024
 _SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens")
 # A letter or underscore as an escape. Nobody writes such files, and in others keys are found by their spelling.
-_ESCAPED_LETTER = re.compile(r"\\u00(?:4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a])", re.IGNORECASE)
+_ESCAPED_LETTER = re.compile(r"(?<!\\)(?:\\\\)*(\\u00(?:4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a]))", re.IGNORECASE)
 # Runs of what vocabularies have and regular expressions stumble on.
 _PROBES = [character * 48 for character in "aA0 .\n-_'é中"] + ["aA0 " * 16, "a b" * 24]
 
@@ -50,10 +49,8 @@ def read_tokenizer_json(file: Path) -> tokenizers.Tokenizer:
             raise ModelLoadError(file, "file", f"{size} bytes; at most {MAX_FILE_BYTES} are accepted")
         data = file.read_bytes()
         text = data.decode()
-        for match in _ESCAPED_LETTER.finditer(text):
-            backslashes = match.start() - len(text[: match.start()].rstrip("\\")) + 1
-            if backslashes % 2:
-                raise ModelLoadError(file, "JSON", f"spells a letter as {match[0]}")
+        if escaped := _ESCAPED_LETTER.search(text):
+            raise ModelLoadError(file, "JSON", f"spells a letter as {escaped[1]}")
         for name in _SECTIONS:
             for match in re.finditer(rf'"{name}"\s*:\s*(?=[\[{{])', text):
                 limit = MAX_ADDED_SECTION if name == "added_tokens" else MAX_SECTION
