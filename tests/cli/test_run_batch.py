@@ -238,6 +238,7 @@ def test_a_batch_that_is_done_needs_no_model(batch, stub_url):
     ("arguments", "says"),
     [
         (["-i", "{folder}/none"], "none: there is no such file"),
+        (["-i", "/dev/zero"], "/dev/zero: is no regular file"),
         (["-o", "{folder}/in.jsonl"], "are the same file"),
         (["-o", "{folder}/none/out"], "No such file or directory"),
         (["--max-concurrency", "2"], "--max-concurrency is for --url; here --max-num-seqs says it"),

@@ -24,6 +24,14 @@ def read_prompt(text: str) -> str:
     return text
 
 
+def missing(file: Path) -> str | None:
+    """Why there is nothing to read in a file that the user named; None if there may be."""
+    if file.is_file():
+        return None
+    kind = "a directory" if file.is_dir() else "no regular file"
+    return f"is {kind}" if file.exists() else "there is no such file"
+
+
 def text_engine_options(args: argparse.Namespace) -> dict[str, Any]:
     """What was typed of the engine's options. Raises UsageError, before anything is fetched, for a Whisper's name."""
     from octavo.weights.known import SHORT_NAMES

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from octavo.cli.flag import positive
+from octavo.cli.inputs import missing
 from octavo.cli.options import MODEL_HELP, add_engine_flags, engine_options, report_notes, take_model
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.remote import add_server_flags, api_key, check_place
@@ -63,8 +64,8 @@ def _parser() -> Parser:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not args.input_file.is_file():
-        raise UsageError(f"--input-file {args.input_file}: there is no such file")
+    if reason := missing(args.input_file):
+        raise UsageError(f"--input-file {args.input_file}: {reason}")
     if not os.access(args.input_file, os.R_OK):
         raise UsageError(f"--input-file {args.input_file}: can't be read")
     if args.output_file.exists() and args.output_file.samefile(args.input_file):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.flag import positive
+from octavo.cli.inputs import missing
 from octavo.cli.options import add_engine_flags, engine_options, report_notes
 from octavo.cli.parser import Parser, UsageError
 
@@ -112,9 +113,9 @@ def _check(args: argparse.Namespace) -> list[tuple[str, Path | None]]:
 
 def _is_there(file: str) -> bool:
     """Whether it can be read from; says so if not."""
-    if file == "-" or Path(file).is_file():
+    reason = None if file == "-" else missing(Path(file))
+    if reason is None:
         return True
-    reason = "is a directory" if Path(file).is_dir() else "there is no such file"
     print(f"octavo: {file}: {reason}", file=sys.stderr)
     return False
 
