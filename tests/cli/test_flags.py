@@ -37,7 +37,7 @@ ACCEPTED = {
     "--stop": TEXT - {"long"},
     "--root-path": {"empty", "device"},
     "--allowed-headers --allowed-methods --base-url": TEXT - {"device"},
-    "--output-file --output-json --result-filename": FILE,
+    "--output-dir --output-file --output-json --result-filename": FILE,
     "--seed": {"negative", "zero"},
     "--temperature --top-k --min-p --min-tokens --frequency-penalty --presence-penalty": {"zero"},
     "--port --random-range-ratio --shutdown-timeout --ssl-cert-reqs --max-logprobs": {"zero"},

@@ -7,6 +7,7 @@ import pytest
 
 from octavo import _native
 from octavo.errors import ParameterError
+from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.reference import ReferenceSampler, log_softmax, uniform
 from octavo.sampling.timestamps import TimestampRules
@@ -89,11 +90,11 @@ def test_a_row_with_nan_or_infinity_is_flagged_and_others_are_untouched(isa, poi
     assert np.isnan(scored.chosen).nonzero()[0].tolist() == [1, 4, 5]
 
 
-def test_a_row_where_nothing_is_allowed_is_flagged(isa):
+def test_a_row_where_nothing_is_possible_is_flagged_and_so_is_one_where_nothing_is_allowed(isa):
     logits = logits_of(2)
     logits[0] = -np.inf
     banned = _native.SequenceSampler(SIZE, allowed_ids=[4], bad_words=[[4]])
-    assert draw(logits, _native.SequenceSampler(SIZE), banned) == [-1, -1]
+    assert draw(logits, _native.SequenceSampler(SIZE), banned) == [UNUSABLE_LOGITS, ALL_BANNED]
 
 
 def test_draws_follow_the_distribution():

@@ -15,6 +15,7 @@ from octavo.server.options import ServerConfig
 
 from .running import exchange
 from .test_bad_input import check_error, check_shape
+from .test_faults import RUN_BROKEN
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 PUBLIC = ("/livez", "/readyz", "/health", "/ping")
@@ -200,26 +201,27 @@ def test_a_queue_refuses_beyond_its_limits_and_says_when_to_come_back():
     queue.enter(1, 1000)  # a prompt longer than the limit gets on when nothing else waits
 
 
-def test_a_full_queue_is_503_and_those_in_it_are_served(start, tiny_model):
-    server = start(tiny_model, "--max-num-seqs", 2, "--max-queued-requests", 3)
-    body = {**HELLO, "max_tokens": 400, "ignore_eos": True}
+def test_a_full_queue_is_503_and_those_in_it_are_served(start, tiny_model, tmp_path):
+    (tmp_path / "told").write_text("slow")
+    limits = ("--max-num-seqs", 2, "--max-queued-requests", 3)
+    server = start(tmp_path / "told", "serve", tiny_model, *limits, code=RUN_BROKEN)
+    body = {**HELLO, "max_tokens": 60, "ignore_eos": True}
     answers = []
     with server.client() as client:
 
         def ask():
-            answers.append(client.post("/v1/chat/completions", json=body))
+            answers.append(client.post("/v1/chat/completions", json=body).status_code)
 
-        threads = [threading.Thread(target=ask) for _ in range(30)]
+        threads = [threading.Thread(target=ask) for _ in range(5)]
         for thread in threads:
             thread.start()
+        server.until(lambda load: (load["running"], load["waiting"]) == (2, 3))
+        refused = client.post("/v1/chat/completions", json=body)
         for thread in threads:
             thread.join()
-        refused = [answer for answer in answers if answer.status_code != 200]
-        assert refused
-        assert len(answers) - len(refused) >= 5
-        for answer in refused:
-            assert check_error(answer, 503)["code"] == "queue_full"
-            assert int(answer.headers["retry-after"]) >= 1
+        assert check_error(refused, 503)["code"] == "queue_full"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert answers == [200] * 5
         assert "octavo:requests_refused_total" in client.get("/metrics").text
     server.settle()
 

@@ -42,7 +42,7 @@ class Answerer(Protocol):
 def main(argv: Sequence[str]) -> int:
     args = _parser().parse(argv)
     take_model(args, args.given)
-    check_place(args)
+    check_place(args, keeps=("model", "served_model_name"))
     _check(args)
     report_notes()
     return _run(args)

@@ -221,11 +221,8 @@ class SamplingJob(Job):
         self._siblings = []
         for each, place in zip(sequences, places, strict=True):
             if tokens[place] < 0:
-                raise (
-                    NoTokenError(banning(self.request.params))
-                    if tokens[place] == ALL_BANNED
-                    else NumericalError(UNUSABLE)
-                )
+                names = banning(self.request.params) if tokens[place] == ALL_BANNED else []
+                raise NoTokenError(names) if names else NumericalError(UNUSABLE)
             self._append(scheduler, each, tokens[place], sampled, place)
 
     def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
