@@ -25,7 +25,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._header_bytes = 0  # of the request that is being read, without the line that is not complete
         self._raw_bytes = 0  # of all of it
-        self._in_headers = False
+        self._held_bytes = 0  # since the last piece of its body: headers, chunks' frames, or what the parser holds back
         self._header_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
         self._refused = False
@@ -44,16 +44,16 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._raw_bytes += len(data)
+        self._held_bytes += len(data)
         super().data_received(data)
         limits = self.limits
         most = CHUNKING * limits.max_body_bytes + limits.max_audio_bytes
-        if self._raw_bytes > (limits.max_header_bytes if self._in_headers else most):
+        if self._held_bytes > limits.max_header_bytes or self._raw_bytes > most:
             self._refuse_size()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes = self._raw_bytes = 0
-        self._in_headers = True
+        self._header_bytes = self._raw_bytes = self._held_bytes = 0
         self._stop(self._header_timer)
         self._header_timer = self.loop.call_later(self.limits.header_timeout, self._too_slow)
 
@@ -67,11 +67,11 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop(self._header_timer)
-        self._in_headers = False
         if not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._held_bytes = 0
         if not self._refused:
             super().on_body(body)
 
