@@ -25,12 +25,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from statistics import median
 from typing import Any
 
 HOSTILE_SHARE = 0.05
 RARE = {"speech": 0.1, "a file name that is encoded": 0.1}  # how often, beside once, what takes long is done
 SAMPLE_SECONDS = 10
 SETTLED_MINUTES = 5  # from here on memory must not grow
+WINDOW = 12  # samples: of so many at the beginning and the end of that, the medians are compared
 WORDS = ["the", "of", "a", "night", "river", "stone", "winter", "song", "over", "when", "she", "they", "went", "came"]
 TEXT_MODEL = {"served-model-name": "text", "max-num-seqs": 32, "max-model-len": 512, "num-gpu-blocks-override": 300}
 SPEECH_MODEL = {"served-model-name": "speech", "max-num-seqs": 4}
@@ -310,10 +312,11 @@ async def settle(pid: int, port: int) -> dict[str, float]:
 def verdict(target: Target, samples: list[dict[str, float]], last: dict[str, float]) -> list[str]:
     """What is wrong, in sentences; prints what was seen."""
     settled = [s["rss_mb"] for s in samples[1:] if s["minute"] >= SETTLED_MINUTES] or [samples[-1]["rss_mb"]]
+    first, end = median(settled[:WINDOW]), median(settled[-WINDOW:])  # what sounds take comes and goes within seconds
     print(
         f"\n{sum(target.outcomes.values())} requests, {sum(target.outcomes[kind] for kind in HOSTILE)} of them hostile"
     )
-    print(f"memory: {settled[0]:.0f} MB after {SETTLED_MINUTES} minutes, {settled[-1]:.0f} MB at the end")
+    print(f"memory: {first:.0f} MB after {SETTLED_MINUTES} minutes, {end:.0f} MB at the end")
     print(f"descriptors: {samples[0]['descriptors']:.0f} before, {last['descriptors']:.0f} after")
     problems = list(target.wrong)
     for name in ("running", "waiting", "kv_usage"):
@@ -321,7 +324,7 @@ def verdict(target: Target, samples: list[dict[str, float]], last: dict[str, flo
             problems.append(f"{name} is {last[name]} with nothing to do")
     if last["descriptors"] > samples[0]["descriptors"]:
         problems.append("file descriptors were left behind")
-    if settled[-1] > 1.02 * settled[0]:
+    if end > 1.02 * first:
         problems.append("memory grew by more than 2 % after it should have settled")
     return problems
 
