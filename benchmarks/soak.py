@@ -29,9 +29,10 @@ from statistics import median
 from typing import Any
 
 HOSTILE_SHARE = 0.05
-RARE = {"speech": 0.1, "a file name that is encoded": 0.1}  # how often, beside once, what takes long is done
+RARE = {"speech": 0.03, "a file name that is encoded": 0.1}  # how often, beside once, what takes long is done
 SAMPLE_SECONDS = 10
 SETTLED_MINUTES = 5  # from here on memory must not grow
+PATIENCE = 300  # seconds for one answer, on a machine that may be slow
 WINDOW = 12  # samples: of so many at the beginning and the end of that, the medians are compared
 WORDS = ["the", "of", "a", "night", "river", "stone", "winter", "song", "over", "when", "she", "they", "went", "came"]
 TEXT_MODEL = {"served-model-name": "text", "max-num-seqs": 32, "max-model-len": 512, "num-gpu-blocks-override": 300}
@@ -260,7 +261,7 @@ async def work(target: Target, until: float) -> None:
         kinds = HOSTILE if random.random() < HOSTILE_SHARE else GOOD
         (kind,) = random.choices(list(kinds), [RARE.get(kind, 1) for kind in kinds])
         try:
-            problem = await asyncio.wait_for(kinds[kind](target), 60)
+            problem = await asyncio.wait_for(kinds[kind](target), PATIENCE)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         target.note(kind, problem)
