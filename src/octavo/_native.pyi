@@ -134,7 +134,7 @@ class SampleResult:
     @property
     def tokens(self) -> Annotated[NDArray[numpy.int32], dict(writable=False)]:
         """
-        int32 [n]; -1 where the row has NaN or infinity, or every token is banned
+        int32 [n]; -1 where the row has NaN or infinity, -2 where the sampler bans every token
         """
 
     @property

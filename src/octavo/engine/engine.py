@@ -124,10 +124,6 @@ class Engine:
         """Ends a request whose time is over: what it has so far is its answer."""
         return self._end(request_id, "length")
 
-    def fail(self, request_id: str, error: OctavoError) -> RequestOutput | None:
-        """Ends a request with an error of its own."""
-        return self._end(request_id, "error", error)
-
     def _begin(self) -> _Flight | None:
         """Plans the next step and has it run, draws included."""
         plan = self.scheduler.plan()
