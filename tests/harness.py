@@ -7,7 +7,7 @@ import numpy as np
 from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
 from octavo.graph.builder import Graph
-from octavo.graph.nodes import RopeTable
+from octavo.graph.ops.rope import RopeTable
 from octavo.request import Chunk, Request, Sequence, StepPlan
 from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
@@ -109,6 +109,13 @@ def make_torch(
 
     sizes = _sizes(graph, block_size, num_blocks, max_tokens, source_positions)
     return TorchExecutor(graph, tensors, sizes, dtype=dtype, **options)
+
+
+def make_executor_for(name):
+    """native, native unfused, or torch."""
+    from functools import partial
+
+    return make_torch if name == "torch" else partial(make_native, fuse=name == "native")
 
 
 def _sizes(graph, block_size, num_blocks, max_tokens, source_positions):

@@ -2,6 +2,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -23,7 +24,9 @@ using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::c
 using FloatTable = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Source = std::tuple<std::string, Bytes, int64_t, int64_t, std::optional<Ints>>;
-using Weight = std::shared_ptr<const PackedWeight>;
+using Matrix = std::shared_ptr<const PackedMatrix>;
+using Columns = std::tuple<int, int64_t, int64_t>;  // of a buffer: its number, the first, and how many
+using Layers = std::vector<std::tuple<int, int, int>>;
 
 DType dtype_of(const std::string& name) {
   if (name == "float32") return DType::kFloat32;
@@ -31,99 +34,82 @@ DType dtype_of(const std::string& name) {
   throw nb::value_error(("dtype must be float32 or bfloat16, got " + name).c_str());
 }
 
-Epilogue epilogue_of(const std::string& name) {
-  if (name == "store_float") return Epilogue::kStoreFloat;
-  if (name == "add") return Epilogue::kAdd;
-  if (name == "silu_mul") return Epilogue::kSiluMul;
-  if (name == "gelu") return Epilogue::kGelu;
-  if (name == "store") return Epilogue::kStore;
-  throw nb::value_error(("no such epilogue: " + name).c_str());
+std::vector<LayerSpec> layers_of(const Layers& layers) {
+  std::vector<LayerSpec> specs;
+  for (const auto& [kv_heads, key_dim, value_dim] : layers) specs.push_back({kv_heads, key_dim, value_dim});
+  return specs;
 }
 
-// Checks that every source's bytes are all there, so that the loops below need not.
-Weight pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& dtype) {
+// Checks that every source's bytes are all there, so that the loops of packing need not.
+StoredRows rows_of(const Source& source) {
+  const auto& [format_name, data, n, k, order] = source;
+  const Format format = format_of(format_name);
+  const FormatInfo& info = format_info(format);
+  const int64_t row_bytes = k / info.block * info.bytes;
+  if (n < 1 || k < 1 || k % info.block != 0 || static_cast<int64_t>(data.size()) % row_bytes != 0)
+    throw nb::value_error("stored rows: the number of bytes does not fit the shape");
+  const int64_t stored = static_cast<int64_t>(data.size()) / row_bytes;
+  if (!order && stored != n) throw nb::value_error("stored rows: the number of bytes does not fit the shape");
+  if (order) {
+    if (order->size() != static_cast<size_t>(n)) throw nb::value_error("stored rows: order has another length");
+    for (size_t i = 0; i < order->size(); ++i)
+      if ((*order)(i) < 0 || (*order)(i) >= stored) throw nb::value_error("stored rows: order leads outside");
+  }
+  return {format, data.data(), n, k, order ? order->data() : nullptr};
+}
+
+Matrix pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& layout) {
   std::vector<StoredRows> rows;
   if (sources.empty()) throw nb::value_error("nothing to pack");
-  for (const auto& [format_name, data, n, k, order] : sources) {
-    const Format format = format_of(format_name);
-    const FormatInfo& info = format_info(format);
-    if (n < 1 || k < 1 || k % info.block != 0 || data.size() != static_cast<size_t>(n * (k / info.block) * info.bytes))
-      throw nb::value_error("stored rows: the number of bytes does not fit the shape");
-    if (k != std::get<3>(sources[0])) throw nb::value_error("stored rows: columns differ");
-    if (order) {
-      if (order->size() != static_cast<size_t>(n)) throw nb::value_error("stored rows: order has another length");
-      for (size_t i = 0; i < order->size(); ++i)
-        if ((*order)(i) < 0 || (*order)(i) >= n) throw nb::value_error("stored rows: order leads outside");
-    }
-    rows.push_back({format, data.data(), n, k, order ? order->data() : nullptr});
+  for (const Source& source : sources) {
+    rows.push_back(rows_of(source));
+    if (rows.back().columns != rows[0].columns) throw nb::value_error("stored rows: columns differ");
   }
   const bool alternating = arrangement == "alternating";
   if (!alternating && arrangement != "stacked") throw nb::value_error("arrangement: stacked or alternating");
-  const DType to = dtype_of(dtype);
+  const Layout& to = layout_of(layout);
   nb::gil_scoped_release release;
-  return std::make_shared<PackedWeight>(
+  return std::make_shared<PackedMatrix>(
       pack(rows, alternating ? Arrangement::kAlternating : Arrangement::kStacked, to));
 }
 
-std::shared_ptr<const Buffer> padded(const std::optional<Floats>& values) {
-  if (!values) return nullptr;
-  auto buffer = std::make_shared<Buffer>(round_up(values->size(), 16) * sizeof(float));
-  std::memcpy(buffer->as<void>(), values->data(), values->size() * sizeof(float));
+std::shared_ptr<const Buffer> padded(const Floats& values) {
+  auto buffer = std::make_shared<Buffer>(round_up(values.size(), 16) * sizeof(float));
+  std::memcpy(buffer->as<void>(), values.data(), values.size() * sizeof(float));
   return buffer;
 }
 
-void add_matmul(Executor& e, int x, Weight weight, const std::optional<Floats>& bias, const std::string& epilogue,
-                int out, bool logit_rows) {
-  if (bias && bias->size() != static_cast<size_t>(weight->n)) throw nb::value_error("matmul: bias has another length");
-  Op op{.kind = OpKind::kMatmul, .in = x, .out = out, .logit_rows = logit_rows};
-  op.weight = std::move(weight);
-  op.vector = padded(bias);
-  op.epilogue = epilogue_of(epilogue);
-  e.add_op(std::move(op));
+Params::Value param_of(nb::handle value) {
+  if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value);
+  if (nb::isinstance<nb::int_>(value)) return nb::cast<int64_t>(value);
+  if (nb::isinstance<nb::float_>(value)) return nb::cast<double>(value);
+  if (nb::isinstance<nb::str>(value)) return nb::cast<std::string>(value);
+  return nb::cast<std::vector<float>>(value);
 }
 
-void add_rms_norm(Executor& e, int x, Floats weight, float eps, int out, bool logit_rows) {
-  Op op{.kind = OpKind::kRmsNorm, .in = x, .out = out, .logit_rows = logit_rows};
-  op.vector = padded(weight);
-  op.eps = eps;
-  op.columns = weight.size();
-  e.add_op(std::move(op));
+void add_op(Executor& e, const std::string& name, const std::vector<Columns>& inputs,
+            const std::vector<Columns>& outputs, const std::map<std::string, Matrix>& matrices,
+            const std::map<std::string, Floats>& vectors, nb::typed<nb::dict, std::string, nb::object> params) {
+  OpSpec spec{
+      .name = name, .inputs = {}, .outputs = {}, .matrices = matrices, .vectors = {}, .params = {}, .executor = e};
+  for (const auto& [buffer, first, columns] : inputs) spec.inputs.push_back(e.view(buffer, first, columns));
+  for (const auto& [buffer, first, columns] : outputs) spec.outputs.push_back(e.view(buffer, first, columns));
+  for (const auto& [weight, values] : vectors) spec.vectors[weight] = padded(values);
+  for (const auto& [key, value] : params) spec.params.set(nb::cast<std::string>(key), param_of(value));
+  e.add_op(spec);
 }
 
-void add_layer_norm(Executor& e, int x, Floats weight, Floats bias, float eps, int out, bool logit_rows) {
-  if (weight.size() != bias.size()) throw nb::value_error("layer_norm: weight and bias differ in length");
-  Op op{.kind = OpKind::kLayerNorm, .in = x, .out = out, .logit_rows = logit_rows};
-  op.vector = padded(weight);
-  op.bias = padded(bias);
-  op.eps = eps;
-  op.columns = weight.size();
-  e.add_op(std::move(op));
-}
+const char* name_of(Type type) { return type == Type::kFloat ? "float32" : type == Type::kElement ? "element" : "any"; }
 
-void add_table(Executor& e, OpKind kind, Weight weight, int out) {
-  Op op{.kind = kind, .out = out};
-  op.weight = std::move(weight);
-  e.add_op(std::move(op));
-}
-
-void add_unfold(Executor& e, int x, int kernel, int stride, int out) {
-  Op op{.kind = OpKind::kUnfold, .in = x, .out = out};
-  op.kernel = kernel;
-  op.stride = stride;
-  e.add_op(std::move(op));
-}
-
-Sight sight_of(const std::string& name) {
-  if (name == "causal") return Sight::kCausal;
-  if (name == "all") return Sight::kAll;
-  if (name == "source") return Sight::kSource;
-  throw nb::value_error(("sight must be causal, all or source, got " + name).c_str());
-}
-
-void add_pointwise(Executor& e, OpKind kind, int a, int b, int64_t columns, int out) {
-  Op op{.kind = kind, .in = a, .in2 = b, .out = out};
-  op.columns = columns;
-  e.add_op(std::move(op));
+// The types of each op's inputs, and of its output.
+std::map<std::string, std::pair<std::vector<std::string>, std::string>> op_types() {
+  std::map<std::string, std::pair<std::vector<std::string>, std::string>> found;
+  for (const auto& [name, kind] : op_kinds()) {
+    auto& [inputs, output] = found[name];
+    for (const Type type : kind.inputs) inputs.emplace_back(name_of(type));
+    output = name_of(kind.output);
+  }
+  return found;
 }
 
 Step step_of(Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies) {
@@ -138,8 +124,7 @@ Step step_of(Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_
   step.tokens = tokens.data();
   step.starts = starts.data();
   step.counts = counts.data();
-  step.block_tables = tables.data();
-  step.block_table_stride = tables.shape(1);
+  step.blocks = {tables.data(), static_cast<int64_t>(tables.shape(1))};
   step.logit_rows = logit_rows.data();
   step.copies = copies.data();
   return step;
@@ -151,8 +136,7 @@ void add_sources(Step& step, const std::optional<IntTable>& tables, const std::o
   const auto sequences = static_cast<size_t>(step.num_sequences);
   if (tables->shape(0) != sequences || lengths->size() != sequences)
     throw nb::value_error("step: sources and sequences disagree");
-  step.source_tables = tables->data();
-  step.source_table_stride = tables->shape(1);
+  step.source_blocks = {tables->data(), static_cast<int64_t>(tables->shape(1))};
   step.source_lengths = lengths->data();
 }
 
@@ -160,18 +144,20 @@ void add_sources(Step& step, const std::optional<IntTable>& tables, const std::o
 void encode(Executor& e, FloatTable features, Ints blocks, int positions, std::pair<int, int> ops,
             std::pair<int, int> tokens) {
   const int32_t start = 0, count = positions;
-  const auto rows = static_cast<size_t>(int64_t{e.features_rows()} * positions);
-  if (features.shape(0) != rows || features.shape(1) != static_cast<size_t>(e.features_stride()))
+  const Value* into = e.features();
+  if (!into) throw nb::value_error("encode: this is no encoder");
+  if (features.shape(0) != static_cast<size_t>(int64_t{into->rows_per_token} * positions) ||
+      features.shape(1) != static_cast<size_t>(into->stride))
     throw nb::value_error("encode: features have another shape");
   Step step;
   step.num_tokens = positions;
   step.num_sequences = 1;
   step.starts = &start;
   step.counts = &count;
-  step.block_tables = blocks.data();
-  step.block_table_stride = static_cast<int64_t>(blocks.size());
+  step.source_blocks = {blocks.data(), static_cast<int64_t>(blocks.size())};
+  step.source_lengths = &count;
   step.features = features.data();
-  step.features_stride = e.features_stride();
+  step.features_stride = into->stride;
   std::tie(step.first_op, step.last_op) = ops;
   std::tie(step.first_token, step.last_token) = tokens;
   nb::gil_scoped_release release;
@@ -182,8 +168,9 @@ nb::ndarray<nb::numpy, float, nb::ndim<3>> keys_of(const Executor& e, int layer,
   auto* values =
       new std::vector<float>(e.read_keys(layer, blocks.data(), static_cast<int64_t>(blocks.size()), positions));
   nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
-  const size_t shape[3] = {static_cast<size_t>(e.config().kv_heads), static_cast<size_t>(positions),
-                           static_cast<size_t>(e.config().head_dim)};
+  const LayerSpec& spec = e.config().layers[layer];
+  const size_t shape[3] = {static_cast<size_t>(spec.kv_heads), static_cast<size_t>(positions),
+                           static_cast<size_t>(spec.key_dim)};
   return {values->data(), 3, shape, owner};
 }
 
@@ -196,89 +183,51 @@ nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(const Executor& e, 
 }  // namespace
 
 void bind_executor(nb::module_& m) {
-  nb::class_<PackedWeight>(m, "PackedWeight")
-      .def_ro("n", &PackedWeight::n)
-      .def_ro("k", &PackedWeight::k)
-      .def_prop_ro("nbytes", [](const PackedWeight& w) { return w.memory.bytes(); });
-  m.def("pack", &pack_sources, nb::arg("sources"), nb::arg("arrangement"), nb::arg("dtype"),
-        "Packs rows [(format, bytes, rows, columns, row order or None), ...] into the kernels' layout.");
+  nb::class_<PackedMatrix>(m, "PackedMatrix")
+      .def_ro("n", &PackedMatrix::n)
+      .def_ro("k", &PackedMatrix::k)
+      .def_prop_ro("nbytes", [](const PackedMatrix& w) { return w.memory.bytes(); });
+  m.def("pack", &pack_sources, nb::arg("sources"), nb::arg("arrangement"), nb::arg("layout"),
+        "Packs rows [(format, bytes, rows, columns, row order or None), ...] into a layout of the kernels.");
+  m.def(
+      "packed_bytes",
+      [](const std::string& layout, const std::vector<int64_t>& rows, int64_t columns) {
+        return round_up(packed_rows(rows), 16) / 16 * layout_of(layout).block_bytes(columns);
+      },
+      nb::arg("layout"), nb::arg("rows"), nb::arg("columns"), "Bytes of matrices that are packed into one.");
+  m.def(
+      "page_bytes",
+      [](const std::string& dtype, const Layers& layers, int page_tokens) {
+        return CachePool::page_bytes(dtype_of(dtype), layers_of(layers), page_tokens);
+      },
+      nb::arg("dtype"), nb::arg("layers"), nb::arg("page_tokens"),
+      "Bytes of a page of the cache, for layers [(kv_heads, key_dim, value_dim), ...].");
+  m.def("op_types", &op_types,
+        "The ops that a tape may have: {name: (types of inputs, type of output)}; a type is float32, element or any.");
 
   nb::class_<Executor>(m, "Executor")
       .def(
           "__init__",
-          [](Executor* self, const std::string& dtype, int num_layers, int kv_heads, int head_dim, int page_tokens,
-             int64_t num_pages, int max_tokens, int max_sequences, int max_logit_rows, int vocab_size,
-             const Executor* decoder) {
-            new (self) Executor({dtype_of(dtype), num_layers, kv_heads, head_dim, page_tokens, num_pages, max_tokens,
-                                 max_sequences, max_logit_rows, vocab_size},
+          [](Executor* self, const std::string& dtype, const Layers& layers, int page_tokens, int64_t num_pages,
+             int max_tokens, int max_sequences, int max_logit_rows, int vocab_size, const Executor* decoder) {
+            new (self) Executor({dtype_of(dtype), layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences,
+                                 max_logit_rows, vocab_size},
                                 decoder);
           },
-          nb::kw_only(), nb::arg("dtype"), nb::arg("num_layers"), nb::arg("kv_heads"), nb::arg("head_dim"),
-          nb::arg("page_tokens"), nb::arg("num_pages"), nb::arg("max_tokens"), nb::arg("max_sequences"),
-          nb::arg("max_logit_rows"), nb::arg("vocab_size"), nb::arg("decoder").none() = nb::none(),
-          "With `decoder`, an encoder that leaves keys and values in that executor's cache.")
+          nb::kw_only(), nb::arg("dtype"), nb::arg("layers"), nb::arg("page_tokens"), nb::arg("num_pages"),
+          nb::arg("max_tokens"), nb::arg("max_sequences"), nb::arg("max_logit_rows"), nb::arg("vocab_size"),
+          nb::arg("decoder").none() = nb::none(),
+          "`layers` of the cache are (kv_heads, key_dim, value_dim). With `decoder`, an encoder that leaves keys and "
+          "values in that executor's cache.")
       .def(
           "buffer",
           [](Executor& e, int64_t columns, bool floats, bool logit_rows, int rows_per_token) {
             return e.add_buffer(columns, floats ? DType::kFloat32 : e.config().dtype, logit_rows, rows_per_token);
           },
           nb::arg("columns"), nb::arg("floats"), nb::arg("logit_rows") = false, nb::arg("rows_per_token") = 1)
-      .def(
-          "rope_table",
-          [](Executor& e, Floats frequencies, float scale, bool interleaved) {
-            return e.add_rope({frequencies.data(), frequencies.data() + frequencies.size()}, scale, interleaved);
-          },
-          nb::arg("inverse_frequencies"), nb::arg("scale"), nb::arg("interleaved"))
-      .def(
-          "embed", [](Executor& e, Weight weight, int out) { add_table(e, OpKind::kEmbed, std::move(weight), out); },
-          nb::arg("weight"), nb::arg("out"))
-      .def(
-          "positions",
-          [](Executor& e, Weight weight, int out) { add_table(e, OpKind::kPositions, std::move(weight), out); },
-          nb::arg("weight"), nb::arg("out"))
-      .def(
-          "features",
-          [](Executor& e, int64_t columns, int out) {
-            Op op{.kind = OpKind::kFeatures, .out = out};
-            op.columns = columns;
-            e.add_op(std::move(op));
-          },
-          nb::arg("columns"), nb::arg("out"))
-      .def("unfold", &add_unfold, nb::arg("x"), nb::arg("kernel"), nb::arg("stride"), nb::arg("out"))
-      .def("layer_norm", &add_layer_norm, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("eps"),
-           nb::arg("out"), nb::arg("logit_rows") = false)
-      .def("rms_norm", &add_rms_norm, nb::arg("x"), nb::arg("weight"), nb::arg("eps"), nb::arg("out"),
-           nb::arg("logit_rows") = false)
-      .def("matmul", &add_matmul, nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("epilogue"),
-           nb::arg("out"), nb::arg("logit_rows") = false)
-      .def(
-          "rope",
-          [](Executor& e, int qkv, int heads, int table, int layer, int out) {
-            Op op{.kind = OpKind::kRope, .in = qkv, .out = out};
-            op.heads = heads;
-            op.rope = table;
-            op.layer = layer;
-            e.add_op(std::move(op));
-          },
-          nb::arg("qkv"), nb::arg("heads"), nb::arg("table"), nb::arg("layer"), nb::arg("out"))
-      .def(
-          "attention",
-          [](Executor& e, int q, int heads, int layer, int window, float scale, int out, const std::string& sight) {
-            Op op{.kind = OpKind::kAttention, .in = q, .out = out};
-            op.sight = sight_of(sight);
-            op.heads = heads;
-            op.layer = layer;
-            op.window = window;
-            op.scale = scale;
-            e.add_op(std::move(op));
-          },
-          nb::arg("q"), nb::arg("heads"), nb::arg("layer"), nb::arg("window"), nb::arg("scale"), nb::arg("out"),
-          nb::arg("sight") = "causal")
-      .def("add", [](Executor& e, int a, int b, int64_t n, int out) { add_pointwise(e, OpKind::kAdd, a, b, n, out); })
-      .def("silu_mul",
-           [](Executor& e, int a, int b, int64_t n, int out) { add_pointwise(e, OpKind::kSiluMul, a, b, n, out); })
-      .def("gelu", [](Executor& e, int a, int64_t n, int out) { add_pointwise(e, OpKind::kGelu, a, a, n, out); })
-      .def("narrow", [](Executor& e, int a, int64_t n, int out) { add_pointwise(e, OpKind::kNarrow, a, a, n, out); })
+      .def("add", &add_op, nb::arg("name"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("matrices"),
+           nb::arg("vectors"), nb::arg("params"),
+           "Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).")
       .def("set_logits", &Executor::set_logits, nb::arg("buffer"))
       .def(
           "run",
@@ -304,13 +253,7 @@ void bind_executor(nb::module_& m) {
            "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
       .def("read_row", &Executor::read_row, nb::arg("buffer"), nb::arg("row"), nb::arg("columns"))
       .def("set_profiling", &Executor::set_profiling, nb::arg("on"))
-      .def("profile",
-           [](const Executor& e) {
-             std::vector<std::pair<std::string, double>> rows;
-             for (size_t i = 0; i < e.ops().size(); ++i)
-               rows.emplace_back(name_of(e.ops()[i].kind), e.seconds_of_ops()[i]);
-             return rows;
-           })
+      .def("profile", &Executor::profile, "The name of each op of the tape, and the seconds that it took in all.")
       .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
       .def_prop_ro("kv_bytes", &Executor::kv_bytes);
 }

@@ -60,8 +60,8 @@ double matmul_flops(DType dtype) {
       const Matmul m{base,         kDepth,  base + a, kDepth, kColumns / 16, nullptr, Epilogue::kStoreFloat,
                      base + a + w, kColumns};
       for (int64_t i = 0; i < kRepeat; ++i)
-        kernels().matmul[static_cast<int>(dtype)](m, 0, kRows, 0, kColumns / 16,
-                                                  reinterpret_cast<float*>(base + a + w + out));
+        kernels().matrices[static_cast<int>(dtype)].matmul(m, 0, kRows, 0, kColumns / 16,
+                                                           reinterpret_cast<float*>(base + a + w + out));
     });
     best =
         std::max(best, 2.0 * kRows * kColumns * kDepth * kRepeat * static_cast<double>(parts) / seconds_since(begin));

@@ -10,17 +10,17 @@
 namespace octavo {
 
 // Tiles 0 … count - 1. Each thread takes those of its own contiguous share first, so that it reads memory in one
-// stream, and then what is left of the others'. The phase is over when all tiles are done, wherever the threads are.
+// stream, and then what is left of the others'.
 class Tiles {
  public:
-  // Before any thread takes: deals `count` tiles to `threads`.
+  // While no thread takes: deals `count` tiles to `threads`.
   void deal(int64_t count, int threads) {
     if (threads != threads_) shares_ = std::make_unique<Share[]>(threads_ = threads);
     for (int t = 0; t < threads; ++t) {
       shares_[t].next.store(count * t / threads, std::memory_order_relaxed);
       shares_[t].end = count * (t + 1) / threads;
     }
-    left_.store(count, std::memory_order_relaxed);
+    left_.store(count, std::memory_order_release);
   }
 
   // The next tile for `thread`, or -1.
@@ -34,16 +34,22 @@ class Tiles {
     return -1;
   }
 
-  // Runs body(tile) for the tiles that fall to `thread`, then waits for those of the others.
+  // Runs body(tile) for the tiles that fall to `thread`; whether it has finished the last one of all.
   template <class F>
-  void run(int thread, F&& body) {
+  bool work(int thread, F&& body) {
     int64_t finished = 0;
     for (int64_t tile; (tile = take(thread)) >= 0; ++finished) body(tile);
-    if (finished) left_.fetch_sub(finished, std::memory_order_acq_rel);
-    wait_until([&] { return left_.load(std::memory_order_acquire) == 0; });
+    return finished && left_.fetch_sub(finished, std::memory_order_acq_rel) == finished;
+  }
+
+  // Until deal() is called again, there is nothing to take.
+  void reset() { left_.store(kNotDealt, std::memory_order_relaxed); }
+  void wait_until_dealt() const {
+    wait_until([&] { return left_.load(std::memory_order_acquire) != kNotDealt; });
   }
 
  private:
+  static constexpr int64_t kNotDealt = -1;
   struct alignas(64) Share {
     std::atomic<int64_t> next{0};
     int64_t end = 0;

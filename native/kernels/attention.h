@@ -11,24 +11,24 @@ namespace octavo::OCTAVO_ISA {
 // A thread's scratch memory for one item. Rows are (query token, head of the group).
 template <class T>
 struct AttentionScratch {
-  typename T::Value* q;  // [rows, head_dim]
+  typename T::Value* q;  // [rows, key_dim]
   float* scores;         // [rows, kSegment]
   typename T::Value* p;  // [rows, kSegment]: exp(score - maximum)
-  float* sums;           // [rows, padded head_dim]: one segment's weighted values
+  float* sums;           // [rows, padded value_dim]: one segment's weighted values
   float* state;          // [rows, partial_stride]: maximum, sum of p, weighted values, over all segments so far
 
-  AttentionScratch(void* memory, int rows, int head_dim) {
+  AttentionScratch(void* memory, int rows, int key_dim, int value_dim) {
     auto* at = static_cast<char*>(memory);
     auto take = [&](int64_t bytes) {
       auto* p = at;
       at += round_up(bytes, 64);
       return p;
     };
-    q = reinterpret_cast<typename T::Value*>(take(rows * round_up(head_dim, 16) * 4));
+    q = reinterpret_cast<typename T::Value*>(take(rows * round_up(key_dim, 16) * 4));
     scores = reinterpret_cast<float*>(take(rows * int64_t{kSegment} * 4));
     p = reinterpret_cast<typename T::Value*>(take(rows * int64_t{kSegment} * 4));
-    sums = reinterpret_cast<float*>(take(rows * round_up(head_dim, 16) * 4));
-    state = reinterpret_cast<float*>(take(rows * partial_stride(head_dim) * 4));
+    sums = reinterpret_cast<float*>(take(rows * round_up(value_dim, 16) * 4));
+    state = reinterpret_cast<float*>(take(rows * partial_stride(value_dim) * 4));
   }
 };
 
@@ -93,7 +93,7 @@ inline void clear_state(float* state, int64_t columns) {
 
 template <class T>
 inline void write_output(const Attention& a, const AttentionItem& item, int row, const float* state) {
-  const int group = a.heads / a.kv_heads, d = a.cache.head_dim;
+  const int group = a.heads / a.cache.kv_heads, d = a.cache.value_dim;
   const F32 scale = set1(1.0f / state[1]);
   auto* out = static_cast<typename T::Value*>(a.out) + (item.token + row / group) * a.out_stride +
               (int64_t)(item.kv_head * group + row % group) * d;
@@ -111,11 +111,11 @@ template <class T>
 inline void attend_segment(const Attention& a, const AttentionItem& item, int segment, int rows,
                            AttentionScratch<T>& s) {
   using Value = typename T::Value;
-  const int d = a.cache.head_dim, page_tokens = a.cache.page_tokens;
+  const int key_dim = a.cache.key_dim, value_dim = a.cache.value_dim, page_tokens = a.cache.page_tokens;
   const int start = segment * kSegment;
   const int keys = item.keys - start < kSegment ? item.keys - start : kSegment;
   const int key_blocks = (keys + kLanes - 1) / kLanes, blocks_of_page = page_tokens / kLanes;
-  const int64_t d_steps = (d + T::kPack - 1) / T::kPack, d_blocks = (d + kLanes - 1) / kLanes;
+  const int64_t d_steps = (key_dim + T::kPack - 1) / T::kPack, d_blocks = (value_dim + kLanes - 1) / kLanes;
   const int32_t* table = a.block_tables + item.sequence * a.block_table_stride + start / page_tokens;
   auto page = [&](int i) {
     return static_cast<const Value*>(a.cache.pool) + table[i] * a.cache.page_stride + a.cache.layer_offset +
@@ -130,7 +130,7 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
     multiply_any<T>(rows, now, s.q, d_steps * T::kPack, block + i, d_steps, false, s.scores + i * kLanes, kSegment);
   }
 
-  const int group = a.heads / a.kv_heads;
+  const int group = a.heads / a.cache.kv_heads;
   float maximum[kMaxAttentionRows], sum[kMaxAttentionRows];
   for (int r = 0; r < rows; ++r) {
     const int end = a.causal ? item.position + r / group + 1 : item.keys;
@@ -142,7 +142,7 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
   for (int64_t j = 0; j < d_blocks; j += kTileBlocks) {
     const int now = d_blocks - j < kTileBlocks ? (int)(d_blocks - j) : kTileBlocks;
     for (int k = 0; k < keys; k += page_tokens) {
-      const Value* values = page(k / page_tokens) + (int64_t)page_tokens * round_up(d, 2);
+      const Value* values = page(k / page_tokens) + (int64_t)page_tokens * round_up(key_dim, 2);
       const Value* b[kTileBlocks];
       for (int i = 0; i < now; ++i) b[i] = values + (j + i) * page_tokens * kLanes;
       const int tokens = keys - k < page_tokens ? keys - k : page_tokens;
@@ -151,38 +151,39 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
     }
   }
   for (int r = 0; r < rows; ++r)
-    merge_state(s.state + r * partial_stride(d), maximum[r], sum[r], s.sums + r * columns, columns);
+    merge_state(s.state + r * partial_stride(value_dim), maximum[r], sum[r], s.sums + r * columns, columns);
 }
 
 template <class T>
 void attend(const Attention& a, const AttentionItem& item, void* memory) {
   using Value = typename T::Value;
-  const int group = a.heads / a.kv_heads, d = a.cache.head_dim;
+  const int group = a.heads / a.cache.kv_heads, d = a.cache.key_dim;
   const int rows = item.count * group;
-  const int64_t width = round_up(d, T::kPack), columns = round_up(d, kLanes);
-  AttentionScratch<T> s(memory, rows, d);
+  const int64_t width = round_up(d, T::kPack), columns = round_up(a.cache.value_dim, kLanes);
+  const int64_t stride = partial_stride(a.cache.value_dim);
+  AttentionScratch<T> s(memory, rows, d, a.cache.value_dim);
   for (int r = 0; r < rows; ++r) {
     const auto* q = static_cast<const Value*>(a.q) + (item.token + r / group) * a.q_stride +
                     (int64_t)(item.kv_head * group + r % group) * d;
     for (int i = 0; i < d; ++i) s.q[r * width + i] = q[i];
     if (width > d) s.q[r * width + d] = 0;
-    clear_state(s.state + r * partial_stride(d), columns);
+    clear_state(s.state + r * stride, columns);
   }
   for (int segment = item.segment_begin; segment < item.segment_end; ++segment)
     attend_segment<T>(a, item, segment, rows, s);
   for (int r = 0; r < rows; ++r) {
-    float* state = s.state + r * partial_stride(d);
+    float* state = s.state + r * stride;
     if (item.partial < 0)
       write_output<T>(a, item, r, state);
     else
-      memcpy(a.partials + (item.partial + r) * partial_stride(d), state, partial_stride(d) * sizeof(float));
+      memcpy(a.partials + (item.partial + r) * stride, state, stride * sizeof(float));
   }
 }
 
 // The output of an item that was split by segments: `item.partial` is the first segment's, the others follow it.
 template <class T>
 void merge(const Attention& a, const AttentionItem& item, int num_segments) {
-  const int rows = item.count * (a.heads / a.kv_heads), d = a.cache.head_dim;
+  const int rows = item.count * (a.heads / a.cache.kv_heads), d = a.cache.value_dim;
   const int64_t stride = partial_stride(d), columns = round_up(d, kLanes);
   for (int r = 0; r < rows; ++r) {
     float* state = a.partials + (item.partial + r) * stride;

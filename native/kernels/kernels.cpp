@@ -3,7 +3,9 @@
 
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
+#include "kernels/norm.h"
 #include "kernels/pointwise.h"
+#include "kernels/rope.h"
 #include "kernels/sampling.h"
 #include "kernels/simd.h"
 
@@ -12,18 +14,23 @@ namespace octavo::OCTAVO_ISA {
 #define OCTAVO_NAME(x) #x
 #define OCTAVO_STRING(x) OCTAVO_NAME(x)
 
-const Kernels table = {
+// A line for each layout of weights.
+constexpr MatrixKernels matrices[] = {
+    {"float32", DType::kFloat32, matmul<Float32>, read_row<Float32>},
+    {"bfloat16", DType::kBFloat16, matmul<BFloat16>, read_row<BFloat16>},
+};
+
+constinit const Kernels table = {
     .name = OCTAVO_STRING(OCTAVO_ISA),
-    .matmul = {matmul<Float32>, matmul<BFloat16>},
-    .embed = {embed<Float32>, embed<BFloat16>},
+    .matrices = {matrices, matrices + sizeof matrices / sizeof *matrices},
+    .pointwise = {pointwise, pointwise + sizeof pointwise / sizeof *pointwise},
+    .cast = {cast<Float32>, cast<BFloat16>},
     .rms_norm = {rms_norm<Float32>, rms_norm<BFloat16>},
     .layer_norm = {layer_norm<Float32>, layer_norm<BFloat16>},
-    .rope = {rope<Float32>, rope<BFloat16>},
+    .rotate = rotate_heads,
+    .rotate_and_store = {rotate_and_store<Float32>, rotate_and_store<BFloat16>},
     .attend = {attend<Float32>, attend<BFloat16>},
     .merge = {merge<Float32>, merge<BFloat16>},
-    .silu_mul = {silu_mul<Float32>, silu_mul<BFloat16>},
-    .gelu = {gelu_row<Float32>, gelu_row<BFloat16>},
-    .narrow = {narrow_row<Float32>, narrow_row<BFloat16>},
     .sampling = sampling_kernels,
 };
 

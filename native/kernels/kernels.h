@@ -42,31 +42,35 @@ constexpr int kMaxMatmulBlocks = 4;  // blocks of 16 columns of one tile …
 constexpr int kWideBlocks = 8;       // … or so many for a single row, which is as fast as it reads: more streams
 constexpr int64_t kMatmulScratch = int64_t{kMaxMatmulRows} * kMaxMatmulBlocks * 16;  // floats
 
-// The KV cache is a pool of pages of `page_tokens` positions, for all layers. For one layer and KV head, keys lie as
-// [page_tokens / 16][head_dim / pack][16][pack] and values as [head_dim / 16][page_tokens / pack][16][pack]: both are
-// packed like weights, so that scores and sums over values are matmuls.
+// One layer of a KV cache: pages of `page_tokens` positions, which have the keys and values of all layers. For a KV
+// head, keys lie as [page_tokens / 16][key_dim / pack][16][pack] and values as [value_dim / 16][page_tokens /
+// pack][16][pack]: both are packed like weights, so that scores and sums over values are matmuls.
 struct KvCache {
   void* pool;
   int64_t page_stride;   // elements from page to page
   int64_t layer_offset;  // elements from a page's start to this layer
   int64_t head_stride;   // elements from KV head to KV head: keys, then values
   int page_tokens;
-  int head_dim;
+  int kv_heads, key_dim, value_dim;
 };
 
-constexpr int64_t kv_head_elements(int page_tokens, int head_dim) {
-  return int64_t{page_tokens} * (round_up(head_dim, 2) + round_up(head_dim, 16));
+constexpr int64_t kv_head_elements(int page_tokens, int key_dim, int value_dim) {
+  return int64_t{page_tokens} * (round_up(key_dim, 2) + round_up(value_dim, 16));
 }
 
+// Rotation by a token's position: of `pairs` pairs of columns of a head.
+struct Rotation {
+  const float *cos, *sin;  // [pairs]
+  int pairs;               // 0: none
+  bool interleaved;        // pairs are (2i, 2i + 1), not (i, i + pairs)
+};
+
 // Rotates the queries and keys of one token and writes keys and values to the cache.
-struct Rope {
-  const float* qkv;  // the token's row: query heads, key heads, value heads
-  const float* cos;  // [rotary_dim / 2] for the token's position
-  const float* sin;
-  int heads, kv_heads;
-  int rotary_dim;    // 0: no rotation
-  bool interleaved;  // pairs are (2i, 2i + 1), not (i, i + rotary_dim / 2)
-  void* q_out;       // [heads * head_dim]
+struct RotateAndStore {
+  const float *q, *k, *v;  // rows of heads; without q, or without k and v, nothing is done with them
+  int heads;               // of q
+  Rotation rotation;
+  void* q_out;  // [heads * key_dim]
   KvCache cache;
   int page, slot;         // where the token goes
   bool last_of_sequence;  // no later token of the same sequence is in this step
@@ -86,11 +90,11 @@ struct AttentionItem {
 };
 
 struct Attention {
-  const void* q;  // [tokens, heads * head_dim]
+  const void* q;  // [tokens, heads * key_dim]
   int64_t q_stride;
   void* out;
   int64_t out_stride;
-  int heads, kv_heads;
+  int heads;
   float scale;
   int window;  // keys further back than this many positions are not seen; 0: all are
   bool causal;
@@ -105,26 +109,55 @@ struct Attention {
 // many.
 constexpr int kSegment = 256;
 
-constexpr int64_t partial_stride(int head_dim) { return 16 + round_up(head_dim, 16); }
+constexpr int64_t partial_stride(int value_dim) { return 16 + round_up(value_dim, 16); }
 constexpr int kMaxAttentionRows = 128;  // of one item, and so the largest group of query heads to a KV head
 constexpr int kGoodAttentionRows = 48;  // what a prompt's items are cut to
-constexpr int64_t attention_scratch_bytes(int rows, int head_dim) {
-  return rows * (int64_t{kSegment} * 8 + round_up(head_dim, 16) * 8 + partial_stride(head_dim) * 4) + 5 * 64;
+constexpr int kMaxHeadDim = 1024;
+constexpr int64_t attention_scratch_bytes(int rows, int key_dim, int value_dim) {
+  const int64_t q = round_up(key_dim, 16) * 4, sums = round_up(value_dim, 16) * 4;
+  return rows * (int64_t{kSegment} * 8 + q + sums + partial_stride(value_dim) * 4) + 5 * 64;
 }
+
+// What multiplies with the matrices of one layout.
+struct MatrixKernels {
+  const char* layout;
+  DType activations;  // the type of a
+  void (*matmul)(const Matmul&, int row_begin, int row_end, int block_begin, int block_end, float* scratch);
+  void (*read_row)(const void* weight, int64_t k, int64_t id, int64_t columns, float* out);
+};
+
+constexpr int kMaxPointwiseParams = 4;
+
+// A function of single values. `out` is float32 if `floats`, else of the element type.
+struct PointwiseKernel {
+  const char* name;  // the op's
+  int num_inputs;    // 1 or 2
+  const char* params[kMaxPointwiseParams];
+  void (*run[2])(const float* x, const float* y, const float* params, int64_t n, bool floats, void* out);
+};
+
+template <class T>
+struct Table {
+  const T* begin_;
+  const T* end_;
+  const T* begin() const { return begin_; }
+  const T* end() const { return end_; }
+  const T& operator[](int64_t i) const { return begin_[i]; }
+};
 
 struct Kernels {
   const char* name;
+  Table<MatrixKernels> matrices;  // in one order for all instruction sets, as the next
+  Table<PointwiseKernel> pointwise;
   // Indexed by DType.
-  void (*matmul[2])(const Matmul&, int row_begin, int row_end, int block_begin, int block_end, float* scratch);
-  void (*embed[2])(const void* weight, int64_t k, int64_t id, int64_t columns, float* out);
-  void (*rms_norm[2])(const float* x, const float* weight, float eps, int64_t n, void* out);
-  void (*layer_norm[2])(const float* x, const float* weight, const float* bias, float eps, int64_t n, void* out);
-  void (*rope[2])(const Rope&);
+  void (*cast[2])(const float* x, int64_t n, bool floats, void* out);
+  void (*rms_norm[2])(const float* x, const float* weight, float eps, int64_t n, bool floats, void* out);
+  void (*layer_norm[2])(const float* x, const float* weight, const float* bias, float eps, int64_t n, bool floats,
+                        void* out);
+  void (*rotate)(const float* x, const Rotation&, int heads, int head_dim, float* out);
+  void (*rotate_and_store[2])(const RotateAndStore&);
   void (*attend[2])(const Attention&, const AttentionItem&, void* scratch);
   void (*merge[2])(const Attention&, const AttentionItem&, int num_segments);
-  void (*silu_mul[2])(const float* gate, const float* up, int64_t n, void* out);
-  void (*gelu[2])(const float* x, int64_t n, bool floats, void* out);
-  void (*narrow[2])(const float* x, int64_t n, void* out);
   SamplingKernels sampling;
 };
 

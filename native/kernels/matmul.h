@@ -128,6 +128,13 @@ inline F32 gelu(F32 x) {
   return set1(0.5f) * fma(positive, erf, x);
 }
 
+// Row `id` of a packed matrix: a table is kept once, in the layout that the output projection reads.
+template <class T>
+void read_row(const void* weight, int64_t k, int64_t id, int64_t columns, float* out) {
+  const auto* row = static_cast<const typename T::Value*>(weight) + id / kLanes * k * kLanes + id % kLanes * T::kPack;
+  for (int64_t i = 0; i < columns; ++i) out[i] = to_float(row[i / T::kPack * kLanes * T::kPack + i % T::kPack]);
+}
+
 template <class T>
 inline void finish(const Matmul& m, int row, int block, int blocks, const float* c) {
   using Value = typename T::Value;

@@ -76,4 +76,13 @@ struct BFloat16 {
   static inline void store16(Value* p, F32 x) { store_bf16(p, x); }
 };
 
+// 16 lanes at element i of a row: in float32, or in the element type.
+template <class T>
+inline void store_as(void* out, int64_t i, bool floats, F32 x) {
+  if (floats)
+    store(static_cast<float*>(out) + i, x);
+  else
+    T::store16(static_cast<typename T::Value*>(out) + i, x);
+}
+
 }  // namespace octavo::OCTAVO_ISA

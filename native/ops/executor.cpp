@@ -1,312 +1,173 @@
-// How a step is planned and run.
 #include "ops/executor.h"
 
-#include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <cstring>
+#include <stdexcept>
 
-#include "core/cpu.h"
 #include "core/thread_pool.h"
 
 namespace octavo {
 
-namespace {
+Executor::Executor(const ExecutorConfig& config, const Executor* other) : config_(config) {
+  cache_ = std::make_shared<CachePool>(config.dtype, config.layers, config.page_tokens, other ? 0 : config.num_pages);
+  if (!other) return;
+  if (other->cache_->layers() != config.layers || other->config_.page_tokens != config.page_tokens)
+    refuse("encoder and decoder disagree on the KV cache");
+  cache_ = other->cache_;
+}
 
-int index_of(DType dtype) { return static_cast<int>(dtype); }
+int Executor::add_buffer(int64_t columns, DType dtype, bool logit_rows, int rows_per_token) {
+  const int64_t stride = round_up(columns, 16);
+  const int64_t rows = logit_rows ? config_.max_logit_rows : int64_t{config_.max_tokens} * rows_per_token;
+  memory_.emplace_back(rows * stride * bytes_of(dtype));
+  buffers_.push_back({memory_.back().as<char>(), columns, stride, dtype, logit_rows, rows_per_token});
+  return static_cast<int>(buffers_.size()) - 1;
+}
 
-}  // namespace
+Value Executor::view(int buffer, int64_t first, int64_t columns) const {
+  if (buffer < 0 || buffer >= static_cast<int>(buffers_.size())) refuse("no such buffer");
+  Value value = buffers_[buffer];
+  if (first < 0 || columns < 1 || first + columns > value.stride) refuse("no such columns of a buffer");
+  value.memory += first * bytes_of(value.dtype);
+  value.columns = columns;
+  return value;
+}
+
+KvCache Executor::scratch_layer(const LayerSpec& spec) {
+  for (const auto& pool : scratch_)
+    if (pool->layers()[0] == spec) return pool->layer(0);
+  const int64_t pages = scratch_pages_of(config_.max_tokens) + config_.max_sequences - 1;
+  scratch_.push_back(
+      std::make_unique<CachePool>(config_.dtype, std::vector<LayerSpec>{spec}, config_.page_tokens, pages));
+  return scratch_.back()->layer(0);
+}
+
+void Executor::add_op(OpSpec& spec) {
+  const auto kind = op_kinds().find(spec.name);
+  if (kind == op_kinds().end()) refuse("the native executor has no op " + spec.name);
+  ops_.push_back(kind->second.make(spec));
+  spec.params.check_all_taken(spec.name);
+  const Needs needs = ops_.back()->needs();
+  needs_.tokens |= needs.tokens;
+  needs_.sources |= needs.sources;
+  needs_.one_sequence |= needs.one_sequence;
+  needs_.positions = std::min(needs_.positions, needs.positions);
+  if (needs.features) {
+    needs_.features = true;
+    for (features_ = 0; buffers_[features_].memory != spec.out().memory;) ++features_;
+  }
+  names_.push_back(spec.name);
+  seconds_.push_back(0);
+}
+
+void Executor::check(const Step& step) const {
+  if (step.num_tokens <= 0 || step.num_tokens > config_.max_tokens) refuse("step: number of tokens out of range");
+  if (step.num_sequences > config_.max_sequences) refuse("step: too many sequences");
+  if (step.num_logit_rows > config_.max_logit_rows) refuse("step: too many rows of logits");
+  const bool is_part = step.first_token > 0 || step.last_token < step.num_tokens;
+  if (is_part && (step.num_sequences != 1 || step.first_token < 0 || step.first_token >= step.last_token))
+    refuse("step: only a single sequence is computed in parts");
+  if (needs_.one_sequence && step.num_sequences != 1) refuse("step: convolutions are over one sequence");
+  if (needs_.tokens != (step.tokens != nullptr)) refuse("step: a graph of text takes tokens, and no other does");
+  if (needs_.features != (step.features != nullptr)) refuse("step: an encoder takes features, and no other graph does");
+  if (needs_.sources != (step.source_lengths != nullptr)) refuse("step: only cross attention takes sources");
+  for (int i = 0; i < step.num_tokens && needs_.tokens; ++i)
+    if (step.tokens[i] < 0 || step.tokens[i] >= config_.vocab_size) refuse("step: token id outside the vocabulary");
+  int64_t total = 0;
+  for (int s = 0; s < step.num_sequences; total += step.counts[s++]) check_sequence(step, s);
+  if (total != step.num_tokens) refuse("step: counts do not add up to the tokens");
+  for (int i = 0; i < step.num_logit_rows; ++i)
+    if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.num_tokens) refuse("step: logit row out of range");
+  for (int i = 0; i < 2 * step.num_copies; ++i)
+    if (step.copies[i] < 0 || step.copies[i] >= cache_->num_pages()) refuse("step: no such block to copy");
+}
+
+void Executor::check_sequence(const Step& step, int s) const {
+  if (step.counts[s] <= 0 || step.starts[s] < 0) refuse("step: empty sequence");
+  const int64_t end = int64_t{step.starts[s]} + step.counts[s];
+  if (end > needs_.positions) refuse("step: the model has no such position");
+  if (step.blocks.pages) check_table("block table", step.blocks, s, end);
+  if (!step.source_lengths) return;
+  if (step.source_lengths[s] <= 0) refuse("step: empty source");
+  check_table("source table", step.source_blocks, s, step.source_lengths[s]);
+}
+
+void Executor::check_table(const char* what, const BlockTables& tables, int sequence, int64_t tokens) const {
+  const int64_t pages = round_up(tokens, config_.page_tokens) / config_.page_tokens;
+  if (pages > tables.stride) refuse(std::string("step: ") + what + " is too short");
+  const int32_t* table = tables.pages + sequence * tables.stride;
+  for (int64_t i = 0; i < pages; ++i)
+    if (table[i] < 0 || table[i] >= cache_->num_pages()) refuse(std::string("step: no such block in a ") + what);
+}
 
 void Executor::plan(const Step& step) {
-  threads_ = ThreadPool::instance().size();
-  places_.resize(step.num_tokens);
-  for (int s = 0, token = 0; s < step.num_sequences; ++s) {
-    for (int i = 0; i < step.counts[s]; ++i, ++token) {
-      const int position = step.starts[s] + i;
-      const int page = step.block_tables[s * step.block_table_stride + position / config_.page_tokens];
-      places_[token] = {position, page, position % config_.page_tokens, i == step.counts[s] - 1};
-    }
+  run_.step = step;
+  run_.threads = ThreadPool::instance().size();
+  run_.places.resize(step.num_tokens);
+  for (int s = 0, token = 0; s < step.num_sequences; ++s)
+    for (int i = 0; i < step.counts[s]; ++i, ++token)
+      run_.places[token] = {s, step.starts[s] + i, i == step.counts[s] - 1};
+  if (!scratch_.empty()) {  // whose pages sequences take in their order
+    const int64_t stride = scratch_pages_of(*std::max_element(step.counts, step.counts + step.num_sequences));
+    run_.scratch_pages.assign(step.num_sequences * stride, 0);
+    run_.scratch_blocks = {run_.scratch_pages.data(), stride};
+    for (int s = 0, page = 0; s < step.num_sequences; ++s)
+      for (int i = 0; i < scratch_pages_of(step.counts[s]); ++i) run_.scratch_pages[s * stride + i] = page++;
   }
-  plan_attention(step);
-  plan_phases(step);
-}
-
-void Executor::plan_attention(const Step& step) {
-  std::vector<Queries> queries(step.num_sequences);
-  int64_t partials = 0;
-  for (const Sight sight : {Sight::kCausal, Sight::kAll, Sight::kSource}) {
-    if (!sees(sight)) continue;
-    for (int s = 0; s < step.num_sequences; ++s) {
-      const int own = step.starts[s] + step.counts[s];
-      queries[s] = {step.counts[s], step.starts[s], sight == Sight::kSource ? step.source_lengths[s] : own};
-    }
-    const int first = std::min(step.first_token, step.num_tokens), last = std::min(step.last_token, step.num_tokens);
-    if (last - first < step.num_tokens) {  // of an encoder's only sequence
-      queries[0].count = last - first;
-      queries[0].position += first;
-    }
-    AttentionPlan& plan = plans_[static_cast<int>(sight)];
-    plan.make(queries, first, sight == Sight::kCausal, group_, config_.kv_heads, threads_);
-    partials = std::max(partials, plan.num_partials());
+  for (const auto& [_, shared] : shared_) shared->plan(run_);
+  run_.scratch.resize(std::max<size_t>(run_.scratch.size(), run_.threads));
+  plan_.clear();
+  int64_t scratch = 0;
+  for (int i = step.first_op, last = std::min<int>(step.last_op, std::ssize(ops_)); i < last; ++i) {
+    scratch = std::max(scratch, ops_[i]->scratch_bytes());
+    for (int phase = 0; phase < ops_[i]->num_phases(); ++phase) plan_.push_back({i, phase});
   }
-  const int64_t bytes = partials * partial_stride(config_.head_dim) * sizeof(float);
-  if (bytes > partials_.bytes()) partials_ = Buffer(bytes);
-  scratch_.resize(std::max<size_t>(scratch_.size(), threads_));
-  const int rows = std::max(AttentionPlan::tile_of(group_) * group_, group_);
-  const int64_t scratch =
-      std::max<int64_t>(attention_scratch_bytes(rows, config_.head_dim), kMatmulScratch * sizeof(float));
-  for (Buffer& buffer : scratch_)
+  for (Buffer& buffer : run_.scratch)
     if (buffer.bytes() < scratch) buffer = Buffer(scratch);
-}
-
-// How a matmul is cut: all row tiles of a panel of weights follow each other.
-struct Executor::Cut {
-  int64_t panels, width, row_tiles;
-
-  // Panels are narrow where wide ones would be too few for all threads.
-  Cut(const Op& op, int rows, int threads) : row_tiles((rows + kMaxMatmulRows - 1) / kMaxMatmulRows) {
-    const int64_t blocks = op.weight->blocks(), narrowest = op.epilogue == Epilogue::kSiluMul ? 2 : 1;
-    width = kMaxMatmulBlocks;
-    if (rows == 1) {  // as wide as can be, with as many for each thread
-      const int64_t each = (blocks + kWideBlocks * threads - 1) / (kWideBlocks * threads);
-      width = round_up((blocks + each * threads - 1) / (each * threads), narrowest);
-    }
-    while (rows > 1 && width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
-    panels = (blocks + width - 1) / width;
-  }
-  int64_t tiles() const { return panels * row_tiles; }
-};
-
-// The step as phases: what a phase reads, earlier ones have written.
-void Executor::plan_phases(const Step& step) {
-  phases_.clear();
-  phases_.push_back({Phase::kCopyPages, -1, step.num_copies});
-  phases_.push_back({Phase::kRopeTables, -1, row_tiles(step.num_tokens)});
-  const int last = std::min<int>(step.last_op, std::ssize(ops_));
-  for (int i = step.first_op; i < last; ++i) {
-    const Op& op = ops_[i];
-    const int64_t rows = rows_of(op, step).size();
-    if (rows == 0) continue;
-    if (op.kind == OpKind::kMatmul) {
-      phases_.push_back({Phase::kMatmul, i, Cut(op, static_cast<int>(rows), threads_).tiles()});
-    } else if (op.kind == OpKind::kAttention) {
-      phases_.push_back({Phase::kAttend, i, std::ssize(plan_of(op).items())});
-      if (!plan_of(op).splits().empty()) phases_.push_back({Phase::kMerge, i, std::ssize(plan_of(op).splits())});
-    } else {
-      phases_.push_back({Phase::kRows, i, row_tiles(rows)});
-    }
-  }
-  if (tiles_.size() < phases_.size()) tiles_ = std::vector<Tiles>(phases_.size());
-  for (size_t i = 0; i < phases_.size(); ++i) tiles_[i].deal(phases_[i].num_tiles, threads_);
-}
-
-Executor::Range Executor::rows_of(const Op& op, const Step& step) const {
-  if (op.logit_rows) return {0, step.num_logit_rows};
-  const int64_t first = std::min(step.first_token, step.num_tokens), last = std::min(step.last_token, step.num_tokens);
-  return {first * op.rows_per_token, last * op.rows_per_token};
-}
-
-// Rows are taken in tiles of several, four tiles to a thread.
-int64_t Executor::row_tiles(int64_t rows) const { return std::min<int64_t>(rows, 4 * threads_); }
-
-void Executor::copy_page(const Step& step, int64_t i) {
-  const int64_t bytes = cache_of(0).page_stride * bytes_of(config_.dtype);
-  std::memcpy(kv_->as<char>() + step.copies[2 * i + 1] * bytes, kv_->as<char>() + step.copies[2 * i] * bytes, bytes);
-}
-
-void Executor::fill_ropes(int64_t token) {
-  for (const RopeTable& table : ropes_) {
-    const int64_t half = table.inverse_frequencies.size();
-    for (int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(places_[token].position) * table.inverse_frequencies[i];
-      table.cos.as<float>()[token * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * table.scale;
-      table.sin.as<float>()[token * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * table.scale;
-    }
-  }
 }
 
 void Executor::run(const Step& step) {
   check(step);
+  for (int i = 0; i < step.num_copies; ++i) cache_->copy_page(step.copies[2 * i], step.copies[2 * i + 1]);
   plan(step);
   using Clock = std::chrono::steady_clock;
-  ThreadPool::instance().run([&](int thread) {
-    if (thread >= threads_) return;  // the pool has grown since the step was planned
-    Clock::time_point begin = Clock::now();
-    for (size_t i = 0; i < phases_.size(); ++i) {
-      run_phase(phases_[i], tiles_[i], step, thread);
-      if (!profiling_ || thread != 0) continue;
-      const Clock::time_point end = Clock::now();
-      if (phases_[i].op >= 0) seconds_[phases_[i].op] += std::chrono::duration<double>(end - begin).count();
-      begin = end;
-    }
-  });
+  Clock::time_point begin = Clock::now();
+  phases_.run(
+      static_cast<int>(plan_.size()), run_.threads,
+      [&](int i) { return ops_[plan_[i].op]->num_tiles(run_, plan_[i].number); },
+      [&](int i, int64_t tile, int thread) { ops_[plan_[i].op]->run(run_, plan_[i].number, tile, thread); },
+      [&](int i, int thread) {
+        if (!profiling_ || thread != 0) return;
+        const Clock::time_point end = Clock::now();
+        seconds_[plan_[i].op] += std::chrono::duration<double>(end - begin).count();
+        begin = end;
+      });
 }
 
-void Executor::run_phase(const Phase& phase, Tiles& tiles, const Step& step, int thread) {
-  const Op* op = phase.op >= 0 ? &ops_[phase.op] : nullptr;
-  const Range rows = op ? rows_of(*op, step) : Range{0, step.num_tokens};
-  const auto each_row = [&](int64_t tile, auto&& body) {
-    const int64_t end = rows.begin + (tile + 1) * rows.size() / phase.num_tiles;
-    for (int64_t row = rows.begin + tile * rows.size() / phase.num_tiles; row < end; ++row) body(row);
-  };
-  tiles.run(thread, [&](int64_t tile) {
-    switch (phase.kind) {
-      case Phase::kCopyPages:
-        copy_page(step, tile);
-        break;
-      case Phase::kRopeTables:
-        each_row(tile, [&](int64_t row) { fill_ropes(row); });
-        break;
-      case Phase::kRows:
-        each_row(tile, [&](int64_t row) { run_row(*op, step, row); });
-        break;
-      case Phase::kMatmul:
-        run_matmul(*op, rows, tile, thread);
-        break;
-      case Phase::kAttend:
-        run_attention(*op, step, tile, thread);
-        break;
-      case Phase::kMerge:
-        run_merge(*op, step, tile);
-        break;
-    }
-  });
+std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) const {
+  const Value b = view(buffer, 0, columns);
+  std::vector<float> values(columns);
+  for (int64_t i = 0; i < columns; ++i)
+    values[i] = b.dtype == DType::kFloat32 ? b.floats(row)[i] : to_float(static_cast<const bf16*>(b.row(row))[i]);
+  return values;
 }
 
-void Executor::run_row(const Op& op, const Step& step, int64_t i) {
-  const Kernels& k = kernels();
-  const int dtype = index_of(config_.dtype);
-  const Activation& out = buffers_[op.out >= 0 ? op.out : op.in];
-  const int64_t from = op.logit_rows ? step.logit_rows[i] : i;
-  const auto in = [&](int buffer) { return static_cast<const float*>(buffers_[buffer].row(from)); };
-  switch (op.kind) {
-    case OpKind::kEmbed:
-      k.embed[dtype](op.weight->memory.as<void>(), op.weight->padded_k(), step.tokens[i], op.weight->k,
-                     static_cast<float*>(out.row(i)));
-      break;
-    case OpKind::kPositions:
-      k.embed[dtype](op.weight->memory.as<void>(), op.weight->padded_k(), places_[i].position, op.weight->k,
-                     static_cast<float*>(out.row(i)));
-      break;
-    case OpKind::kFeatures:
-      k.narrow[dtype](step.features + i * step.features_stride, op.columns, out.row(i));
-      break;
-    case OpKind::kUnfold:
-      run_unfold(op, step, i);
-      break;
-    case OpKind::kRmsNorm:
-      k.rms_norm[dtype](in(op.in), op.vector->as<float>(), op.eps, op.columns, out.row(i));
-      break;
-    case OpKind::kLayerNorm:
-      k.layer_norm[dtype](in(op.in), op.vector->as<float>(), op.bias->as<float>(), op.eps, op.columns, out.row(i));
-      break;
-    case OpKind::kRope:
-      run_rope(op, static_cast<int>(i));
-      break;
-    case OpKind::kAdd: {
-      auto* sum = static_cast<float*>(out.row(i));
-      for (int64_t c = 0; c < op.columns; ++c) sum[c] = in(op.in)[c] + in(op.in2)[c];
-      break;
-    }
-    case OpKind::kSiluMul:
-      k.silu_mul[dtype](in(op.in), in(op.in2), op.columns, out.row(i));
-      break;
-    case OpKind::kGelu:
-      k.gelu[dtype](in(op.in), op.columns, out.dtype == DType::kFloat32, out.row(i));
-      break;
-    case OpKind::kNarrow:
-      k.narrow[dtype](in(op.in), op.columns, out.row(i));
-      break;
-    case OpKind::kMatmul:
-    case OpKind::kAttention:
-      break;
-  }
+std::vector<float> Executor::read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const {
+  if (layer < 0 || layer >= std::ssize(cache_->layers()) || positions <= 0) refuse("keys: no such layer or positions");
+  check_table("block table", {blocks, num_blocks}, 0, positions);
+  return cache_->keys(layer, blocks, positions);
 }
 
-// The rows of the input that a row of a convolution is made from, side by side.
-void Executor::run_unfold(const Op& op, const Step& step, int64_t i) {
-  const Activation &in = buffers_[op.in], &out = buffers_[op.out];
-  const int64_t rows = int64_t{step.num_tokens} * in.rows_per_token, bytes = in.columns * bytes_of(in.dtype);
-  auto* to = static_cast<char*>(out.row(i));
-  for (int64_t from = i * op.stride - op.kernel / 2, end = from + op.kernel; from < end; ++from, to += bytes) {
-    if (from < 0 || from >= rows)
-      std::memset(to, 0, bytes);
-    else
-      std::memcpy(to, in.row(from), bytes);
-  }
+int64_t Executor::workspace_bytes() const {
+  int64_t bytes = 0;
+  for (const Buffer& memory : memory_) bytes += memory.bytes();
+  for (const auto& pool : scratch_) bytes += pool->bytes();
+  return bytes;
 }
 
-void Executor::run_matmul(const Op& op, Range range, int64_t tile, int thread) {
-  const int rows = static_cast<int>(range.size());
-  const Cut cut(op, rows, threads_);
-  const Activation &in = buffers_[op.in], &out = buffers_[op.out];
-  const Matmul matmul{
-      .a = in.row(range.begin),
-      .a_stride = in.stride,
-      .weight = op.weight->memory.as<void>(),
-      .k = op.weight->padded_k(),
-      .blocks = op.weight->blocks(),
-      .bias = op.vector ? op.vector->as<float>() : nullptr,
-      .epilogue = op.epilogue,
-      .out = out.row(range.begin),
-      .out_stride = out.stride,
-  };
-  const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
-  kernels().matmul[index_of(config_.dtype)](
-      matmul, static_cast<int>(row * rows / cut.row_tiles), static_cast<int>((row + 1) * rows / cut.row_tiles),
-      static_cast<int>(panel * cut.width), static_cast<int>(std::min(op.weight->blocks(), (panel + 1) * cut.width)),
-      scratch_[thread].as<float>());
-}
-
-void Executor::run_rope(const Op& op, int token) {
-  const RopeTable* table = op.rope >= 0 ? &ropes_[op.rope] : nullptr;
-  const int64_t half = table ? table->inverse_frequencies.size() : 0;
-  const TokenPlace& place = places_[token];
-  kernels().rope[index_of(config_.dtype)]({
-      .qkv = static_cast<const float*>(buffers_[op.in].row(token)),
-      .cos = table ? table->cos.as<float>() + token * half : nullptr,
-      .sin = table ? table->sin.as<float>() + token * half : nullptr,
-      .heads = op.heads,
-      .kv_heads = config_.kv_heads,
-      .rotary_dim = static_cast<int>(2 * half),
-      .interleaved = table && table->interleaved,
-      .q_out = op.out >= 0 ? buffers_[op.out].row(token) : nullptr,
-      .cache = cache_of(op.layer),
-      .page = place.page,
-      .slot = place.slot,
-      .last_of_sequence = place.last_of_sequence,
-  });
-}
-
-Attention Executor::attention_of(const Op& op, const Step& step) const {
-  const Activation &q = buffers_[op.in], &out = buffers_[op.out];
-  return {
-      .q = q.row(0),
-      .q_stride = q.stride,
-      .out = out.row(0),
-      .out_stride = out.stride,
-      .heads = op.heads,
-      .kv_heads = config_.kv_heads,
-      .scale = op.scale,
-      .window = op.window,
-      .causal = op.sight == Sight::kCausal,
-      .cache = cache_of(op.layer),
-      .block_tables = op.sight == Sight::kSource ? step.source_tables : step.block_tables,
-      .block_table_stride = op.sight == Sight::kSource ? step.source_table_stride : step.block_table_stride,
-      .partials = partials_.as<float>(),
-  };
-}
-
-void Executor::run_attention(const Op& op, const Step& step, int64_t i, int thread) {
-  AttentionItem item = plan_of(op).items()[i];
-  const int hidden = op.window > 0 ? std::max(0, item.position - op.window + 1) / kSegment : 0;
-  if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);
-  kernels().attend[index_of(config_.dtype)](attention_of(op, step), item, scratch_[thread].as<void>());
-}
-
-void Executor::run_merge(const Op& op, const Step& step, int64_t i) {
-  const AttentionPlan::Split& split = plan_of(op).splits()[i];
-  kernels().merge[index_of(config_.dtype)](attention_of(op, step), split.item, split.num_segments);
+std::vector<std::pair<std::string, double>> Executor::profile() const {
+  std::vector<std::pair<std::string, double>> rows;
+  for (size_t i = 0; i < names_.size(); ++i) rows.emplace_back(names_[i], seconds_[i]);
+  return rows;
 }
 
 }  // namespace octavo

@@ -2,7 +2,7 @@
 The native executor: weights, tape, sampling, spectrograms. Everything here releases the GIL while it computes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy
@@ -29,7 +29,7 @@ def dequantize(format: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(No
     Decode `count` elements of a stored format ("Q4_K", …) from exactly their bytes into float32.
     """
 
-class PackedWeight:
+class PackedMatrix:
     @property
     def n(self) -> int: ...
 
@@ -39,46 +39,36 @@ class PackedWeight:
     @property
     def nbytes(self) -> int: ...
 
-def pack(sources: Sequence[tuple[str, Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], int, int, Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None]], arrangement: str, dtype: str) -> PackedWeight:
+def pack(sources: Sequence[tuple[str, Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], int, int, Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None]], arrangement: str, layout: str) -> PackedMatrix:
     """
-    Packs rows [(format, bytes, rows, columns, row order or None), ...] into the kernels' layout.
+    Packs rows [(format, bytes, rows, columns, row order or None), ...] into a layout of the kernels.
+    """
+
+def packed_bytes(layout: str, rows: Sequence[int], columns: int) -> int:
+    """Bytes of matrices that are packed into one."""
+
+def page_bytes(dtype: str, layers: Sequence[tuple[int, int, int]], page_tokens: int) -> int:
+    """
+    Bytes of a page of the cache, for layers [(kv_heads, key_dim, value_dim), ...].
+    """
+
+def op_types() -> dict[str, tuple[list[str], str]]:
+    """
+    The ops that a tape may have: {name: (types of inputs, type of output)}; a type is float32, element or any.
     """
 
 class Executor:
-    def __init__(self, *, dtype: str, num_layers: int, kv_heads: int, head_dim: int, page_tokens: int, num_pages: int, max_tokens: int, max_sequences: int, max_logit_rows: int, vocab_size: int, decoder: Executor | None = None) -> None:
+    def __init__(self, *, dtype: str, layers: Sequence[tuple[int, int, int]], page_tokens: int, num_pages: int, max_tokens: int, max_sequences: int, max_logit_rows: int, vocab_size: int, decoder: Executor | None = None) -> None:
         """
-        With `decoder`, an encoder that leaves keys and values in that executor's cache.
+        `layers` of the cache are (kv_heads, key_dim, value_dim). With `decoder`, an encoder that leaves keys and values in that executor's cache.
         """
 
     def buffer(self, columns: int, floats: bool, logit_rows: bool = False, rows_per_token: int = 1) -> int: ...
 
-    def rope_table(self, inverse_frequencies: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], scale: float, interleaved: bool) -> int: ...
-
-    def embed(self, weight: PackedWeight, out: int) -> None: ...
-
-    def positions(self, weight: PackedWeight, out: int) -> None: ...
-
-    def features(self, columns: int, out: int) -> None: ...
-
-    def unfold(self, x: int, kernel: int, stride: int, out: int) -> None: ...
-
-    def layer_norm(self, x: int, weight: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], eps: float, out: int, logit_rows: bool = False) -> None: ...
-
-    def rms_norm(self, x: int, weight: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], eps: float, out: int, logit_rows: bool = False) -> None: ...
-
-    def matmul(self, x: int, weight: PackedWeight, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, epilogue: str, out: int, logit_rows: bool = False) -> None: ...
-
-    def rope(self, qkv: int, heads: int, table: int, layer: int, out: int) -> None: ...
-
-    def attention(self, q: int, heads: int, layer: int, window: int, scale: float, out: int, sight: str = 'causal') -> None: ...
-
-    def add(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
-
-    def silu_mul(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
-
-    def gelu(self, arg0: int, arg1: int, arg2: int, /) -> None: ...
-
-    def narrow(self, arg0: int, arg1: int, arg2: int, /) -> None: ...
+    def add(self, name: str, inputs: Sequence[tuple[int, int, int]], outputs: Sequence[tuple[int, int, int]], matrices: Mapping[str, PackedMatrix], vectors: Mapping[str, Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]], params: dict[str, object]) -> None:
+        """
+        Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).
+        """
 
     def set_logits(self, buffer: int) -> None: ...
 
@@ -106,7 +96,8 @@ class Executor:
 
     def set_profiling(self, on: bool) -> None: ...
 
-    def profile(self) -> list[tuple[str, float]]: ...
+    def profile(self) -> list[tuple[str, float]]:
+        """The name of each op of the tape, and the seconds that it took in all."""
 
     @property
     def workspace_bytes(self) -> int: ...

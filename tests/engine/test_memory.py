@@ -30,7 +30,7 @@ def plan(free, **options):
     model = load_declaration(CONFIG, "config.json", options.get("max_model_len"))
     graph = model.build()
     config = EngineConfig(**options)
-    return memory.plan_memory(config, graph, lower(graph), model.max_positions, model.vocab_size, free, 100 * MIB)
+    return memory.plan_memory(config, lower(graph), model.max_positions, model.vocab_size, free, 100 * MIB)
 
 
 def test_with_plenty_of_memory_all_sequences_can_be_as_long_as_the_model_allows():

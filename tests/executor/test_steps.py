@@ -64,12 +64,13 @@ def test_a_malformed_step_is_refused_and_changes_nothing(change):
     np.testing.assert_array_equal(executor.native.logits(1), untouched.native.logits(1))
 
 
-@pytest.mark.parametrize("config", [{"page_tokens": 24}, {"page_tokens": 512}, {"head_dim": 7}, {"head_dim": 2048}])
+BAD_SIZES = [{"page_tokens": 24}, {"page_tokens": 512}, *({"layers": [layer]} for layer in [(1, 7, 8), (1, 8, 2048)])]
+
+
+@pytest.mark.parametrize("config", BAD_SIZES)
 def test_sizes_that_kernels_can_t_handle_are_refused(config):
     sizes = {
-        "num_layers": 1,
-        "kv_heads": 1,
-        "head_dim": 8,
+        "layers": [(1, 8, 8)],
         "page_tokens": 16,
         "num_pages": 1,
         "vocab_size": 9,
@@ -96,3 +97,19 @@ def test_weights_must_have_as_many_bytes_as_their_shape_says():
 def test_an_isa_that_the_machine_lacks_is_refused_with_those_it_has():
     with pytest.raises(ValueError, match=r"'sse9' can't run .*portable"):
         _native.select_isa("sse9")
+
+
+def test_an_op_that_is_not_there_is_refused_by_name():
+    with pytest.raises(ValueError, match="has no op softmax"):
+        make_native(decoder(), random_tensors(decoder())).native.add("softmax", [], [], {}, {}, {})
+
+
+def test_a_parameter_that_an_op_does_not_have_is_refused_by_name():
+    native = make_native(decoder(), random_tensors(decoder())).native
+    x = (native.buffer(16, floats=True), 0, 16)
+    with pytest.raises(ValueError, match="gelu has no parameter cap"):
+        native.add("gelu", [x], [x], {}, {}, {"cap": 3.0})
+    with pytest.raises(ValueError, match="parameter inverse_frequencies is missing"):
+        native.add("angles", [], [x], {}, {}, {"scale": 1.0})
+    with pytest.raises(ValueError, match="add: an input is missing"):
+        native.add("add", [x], [x], {}, {}, {})

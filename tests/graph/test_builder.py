@@ -1,7 +1,8 @@
 import pytest
 
-from octavo.graph.builder import Graph, ShapeError
-from octavo.graph.nodes import RopeTable, Weight
+from octavo.graph.builder import Graph
+from octavo.graph.node import ShapeError, Weight
+from octavo.graph.ops.rope import RopeTable
 
 
 @pytest.fixture

@@ -2,9 +2,13 @@
 
 import pytest
 
+from octavo.executor.native.lowering import lower
+from octavo.executor.torch.program import compile_graph
 from octavo.graph.builder import Graph
-from octavo.graph.cost import kv_bytes_per_token, step_cost, weight_bytes
+from octavo.graph.cost import step_cost
+from octavo.graph.node import StepShape
 from octavo.models import load_declaration
+from octavo.weights.layout import PLAIN
 
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"],
@@ -29,6 +33,11 @@ def attention_only(window=None):
     return g
 
 
+def cost_of(graph, contexts, logit_rows):
+    """With two bytes for every value."""
+    return step_cost(graph, lambda weight: PLAIN["bfloat16"].nbytes(weight.shape), 2, StepShape(contexts, logit_rows))
+
+
 def pairs(cost_of, base):
     """Pairs of query and key that attention's FLOPs stand for: each is 4 FLOPs for each of 8 columns."""
     return (cost_of.flops - base) / (4 * 8)
@@ -36,20 +45,21 @@ def pairs(cost_of, base):
 
 def test_smollm2_has_the_published_number_of_parameters():
     graph = load_declaration(SMOLLM2, "config.json").build()
-    assert weight_bytes(graph, 2) == 2 * (134_515_008 - NORMS) + 4 * NORMS
-    assert weight_bytes(graph, 4) == 4 * 134_515_008
-    assert kv_bytes_per_token(graph, 2) == 30 * 2 * 3 * 64 * 2
+    for footprint in (lower(graph), compile_graph(graph)):
+        assert footprint.weight_bytes("bfloat16") == 2 * (134_515_008 - NORMS) + 4 * NORMS
+        assert footprint.weight_bytes("float32") == 4 * 134_515_008
+        assert footprint.page_bytes("bfloat16", 16) == 16 * 30 * 2 * 3 * 64 * 2
 
 
 def test_a_decode_step_reads_every_weight_once_and_every_key_and_value():
     linears, head, norm = 8 * (8 + 4 + 4 + 8), 80, 8
-    cost = step_cost(attention_only(), 2, [(1, 7), (1, 3)], 2)
+    cost = cost_of(attention_only(), [(1, 7), (1, 3)], 2)
     assert cost.read_bytes == 2 * (2 * 8 + linears + head + norm) + (7 + 3) * 2 * 4 * 2
     assert cost.flops == 2 * 2 * linears + 2 * 2 * head + 4 * 8 * (7 + 3)
 
 
 def test_rows_without_logits_cost_none():
-    with_logits, without = (step_cost(attention_only(), 2, [(5, 5)], rows) for rows in (5, 0))
+    with_logits, without = (cost_of(attention_only(), [(5, 5)], rows) for rows in (5, 0))
     assert with_logits.flops - without.flops == 2 * 5 * 80
 
 
@@ -68,4 +78,4 @@ def test_rows_without_logits_cost_none():
 )
 def test_a_query_meets_the_keys_up_to_itself_or_its_window(window, count, total, expected):
     linears = 2 * count * 8 * (8 + 4 + 4 + 8)
-    assert pairs(step_cost(attention_only(window), 2, [(count, total)], 0), linears) == expected
+    assert pairs(cost_of(attention_only(window), [(count, total)], 0), linears) == expected

@@ -7,7 +7,7 @@ import torch
 import harness
 from octavo.executor.native.lowering import lower
 from octavo.executor.reference import reference_logits, reference_sources
-from octavo.graph.nodes import StoreSource
+from octavo.graph.ops.attention import StoreSource
 from octavo.models import load_declaration
 from octavo.request import Chunk, Request, Sequence, Source, StepPlan
 from octavo.sampling_params import SamplingParams

@@ -35,8 +35,6 @@ from writers import bounded_memory, entry, safetensors
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.weights import open_checkpoint
 from octavo.weights.ctranslate2 import CTranslate2Checkpoint
-from octavo.weights.dequantize import dequantize
-from octavo.weights.tensor import nbytes
 
 FORMATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 LINEAR = "decoder/layer_1/attention/linear_1/"
@@ -69,10 +67,10 @@ def test_tensors_are_views_of_the_file_under_their_hugging_face_names(dtype: str
         assert tensor.name == name
         assert tensor.format == FORMATS[dtype]
         assert tensor.shape == expected[name].shape
-        assert tensor.data.size == nbytes(tensor.format, tensor.shape)
+        assert tensor.data.size == tensor.layout.nbytes(tensor.shape)
         assert not tensor.data.flags.writeable
         assert not tensor.data.flags.owndata
-        np.testing.assert_array_equal(dequantize(tensor), decoded(stored_as(dtype, {"": expected[name]})[""]))
+        np.testing.assert_array_equal(tensor.values(), decoded(stored_as(dtype, {"": expected[name]})[""]))
 
 
 def decoded(values: Any) -> Any:
@@ -88,11 +86,11 @@ def test_int8_is_divided_by_the_scale_of_its_row(tmp_path: Path) -> None:
     assert not weight.data.flags.writeable
     rows = slice(WIDTH, 2 * WIDTH)
     values = INT8[LINEAR + "weight"][rows].astype(np.float32) / INT8[LINEAR + "weight_scale"][rows, None]
-    np.testing.assert_array_equal(dequantize(weight), values)
+    np.testing.assert_array_equal(weight.values(), values)
     assert checkpoint.tensors["model.encoder.layer_norm.bias"].format == "F16"
     for name, tensor in checkpoint.tensors.items():
         step = np.abs(expected[name]).reshape(len(expected[name]), -1).max() / 127
-        np.testing.assert_allclose(dequantize(tensor), expected[name], atol=0.51 * step, rtol=1e-3)
+        np.testing.assert_allclose(tensor.values(), expected[name], atol=0.51 * step, rtol=1e-3)
 
 
 def test_the_configuration_follows_from_tensors_settings_and_the_other_files(tmp_path: Path) -> None:
@@ -354,7 +352,7 @@ def test_mutated_bytes_give_an_error_or_a_valid_checkpoint(tmp_path: Path) -> No
         try:
             with bounded_memory(tmp_path / "model.bin"):
                 for tensor in open_checkpoint(tmp_path).tensors.values():
-                    assert dequantize(tensor).shape == tensor.shape
+                    assert tensor.values().shape == tensor.shape
         except ModelLoadError:
             refused += 1
     assert 800 < refused < 2000

@@ -29,11 +29,10 @@ from writers import (
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.weights import open_checkpoint
-from octavo.weights.dequantize import dequantize
 from octavo.weights.gguf import GGUFCheckpoint
 from octavo.weights.gguf_config import generation_config
 from octavo.weights.gguf_file import read_gguf
-from octavo.weights.tensor import FORMATS
+from octavo.weights.layout import LAYOUTS
 
 KEYS = [
     key_value("a", U32, 1),
@@ -288,7 +287,7 @@ def test_tensors_are_those_of_the_hugging_face_checkpoint(tmp_path: Path) -> Non
     assert set(checkpoint.tensors) == set(expected)
     for name, values in expected.items():
         assert checkpoint.tensors[name].name == name
-        np.testing.assert_array_equal(dequantize(checkpoint.tensors[name]), values, err_msg=name)
+        np.testing.assert_array_equal(checkpoint.tensors[name].values(), values, err_msg=name)
         assert checkpoint.file_of(name) == str(tmp_path / "m.gguf")
 
 
@@ -343,14 +342,14 @@ def test_an_output_matrix_unties_the_embeddings(tmp_path: Path) -> None:
     head = np.ones((VOCAB, HIDDEN), np.float32)
     checkpoint = opened(tmp_path, extra={"output.weight": head})
     assert checkpoint.config["tie_word_embeddings"] is False
-    np.testing.assert_array_equal(dequantize(checkpoint.tensors["lm_head.weight"]), head)
+    np.testing.assert_array_equal(checkpoint.tensors["lm_head.weight"].values(), head)
 
 
 def test_biases_are_renamed_and_those_of_q_put_in_order(tmp_path: Path) -> None:
     bias = np.arange(HEADS * HEAD_DIM, dtype=np.float32)
     checkpoint = opened(tmp_path, extra={"blk.0.attn_q.bias": interleave(bias, HEADS)})
     assert checkpoint.config["attention_bias"] is True
-    np.testing.assert_array_equal(dequantize(checkpoint.tensors["model.layers.0.self_attn.q_proj.bias"]), bias)
+    np.testing.assert_array_equal(checkpoint.tensors["model.layers.0.self_attn.q_proj.bias"].values(), bias)
 
 
 def test_rope_factors_become_a_scaling_and_no_tensor(tmp_path: Path) -> None:
@@ -458,9 +457,7 @@ def test_a_split_model_is_one_checkpoint(tmp_path: Path) -> None:
     for checkpoint in (open_checkpoint(path), open_checkpoint(tmp_path)):
         assert set(checkpoint.tensors) == set(SHAPES)
         assert checkpoint.file_of("model.norm.weight").endswith("-00002-of-00002.gguf")
-        np.testing.assert_array_equal(
-            dequantize(checkpoint.tensors["model.norm.weight"]), weights()["model.norm.weight"]
-        )
+        np.testing.assert_array_equal(checkpoint.tensors["model.norm.weight"].values(), weights()["model.norm.weight"])
 
 
 def test_a_split_model_that_is_not_whole_is_refused(tmp_path: Path) -> None:
@@ -485,11 +482,11 @@ def test_a_folder_with_several_models_asks_which(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path).config["model_type"] == "llama"
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", LAYOUTS)
 def test_every_format_is_known_under_its_ggml_type(format: str, tmp_path: Path) -> None:
     import gguf as reference
 
-    block, size = FORMATS[format]
+    block, size = LAYOUTS[format].block, LAYOUTS[format].block_bytes
     kind = int(reference.GGMLQuantizationType[format])
     (tmp_path / "m.gguf").write_bytes(one_tensor(tensor_info("t", [block, 3], kind=kind), bytes(3 * size)))
     tensor = read_gguf(tmp_path / "m.gguf").tensors["t"]

@@ -14,7 +14,6 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from octavo.weights import Checkpoint, open_checkpoint
-from octavo.weights.dequantize import dequantize
 
 RATE = 16000
 
@@ -39,7 +38,7 @@ def words(text: str) -> list[str]:
 def transformers_whisper(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
     """The checkpoint as transformers runs it, in float32."""
     model = WhisperForConditionalGeneration(WhisperConfig(**checkpoint.config)).eval()
-    weights = {name: torch.from_numpy(dequantize(tensor)) for name, tensor in checkpoint.tensors.items()}
+    weights = {name: torch.from_numpy(tensor.values()) for name, tensor in checkpoint.tensors.items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert missing == ["proj_out.weight"]
     assert not unexpected

@@ -11,7 +11,9 @@ from octavo.config import EngineConfig
 from octavo.engine.loading import LoadedModel
 from octavo.engine.memory import free_memory
 from octavo.graph.cost import StepCost, step_cost
+from octavo.graph.node import StepShape
 from octavo.request import RequestMetrics
+from octavo.weights.layout import PLAIN
 
 BANDWIDTH_BYTES = 256 << 20  # read to measure the memory: more than caches hold, and done within 0.2 s
 
@@ -35,7 +37,9 @@ def measured_bandwidth() -> float | None:
 
 def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: int) -> StepCost:
     """`step_cost` of a loaded model: for each sequence, (tokens computed, tokens in its cache afterwards)."""
-    return step_cost(model.graph, 4 if model.config.dtype == "float32" else 2, contexts, logit_rows)
+    layout = PLAIN[model.config.dtype]
+    step = StepShape(contexts, logit_rows)
+    return step_cost(model.graph, lambda weight: layout.nbytes(weight.shape), layout.block_bytes, step)
 
 
 def first_token_seconds(metrics: RequestMetrics) -> float:

@@ -17,7 +17,6 @@ from octavo.engine.memory import EncoderNeeds, MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Sizes
 from octavo.graph.builder import Graph
-from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM, ConfigReader
 from octavo.option_files import read_text
@@ -83,7 +82,6 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         usable = backend.usable_memory(config.gpu_memory_utilization)
         plan = plan_memory(
             config,
-            graph,
             backend.footprint(graph),
             model.max_positions,
             model.vocab_size,
@@ -147,7 +145,7 @@ def _speech_model(tokenizer: Tokenizer, vocab_size: int, config: ConfigReader, d
 def _encoder_needs(config: EngineConfig, model: CausalLM, encoder: Graph | None, backend: Backend) -> EncoderNeeds:
     if encoder is None:
         return EncoderNeeds()
-    size, positions = 4 if config.dtype == "float32" else 2, model.source_positions
+    footprint, positions = backend.footprint(encoder), model.source_positions
     sizes = Sizes(
         vocab_size=model.vocab_size,
         num_blocks=0,
@@ -157,7 +155,8 @@ def _encoder_needs(config: EngineConfig, model: CausalLM, encoder: Graph | None,
         max_logit_rows=0,
         max_model_len=positions,
     )
-    return EncoderNeeds(weight_bytes(encoder, size), backend.footprint(encoder).workspace_bytes(size, sizes), positions)
+    weights, workspace = footprint.weight_bytes(config.dtype), footprint.workspace_bytes(config.dtype, sizes)
+    return EncoderNeeds(weights, workspace, positions)
 
 
 def select_machine() -> None:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError, MemoryPlanError
 from octavo.executor.base import Footprint, Sizes
-from octavo.graph.builder import Graph
-from octavo.graph.cost import weight_bytes
 
+MOST_BLOCKS = 1 << 30  # of a model that keeps nothing: they are no more than numbers
 LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run at once
 
 
@@ -57,7 +56,6 @@ def show(size: int) -> str:
 
 def plan_memory(
     config: EngineConfig,
-    graph: Graph,
     footprint: Footprint,
     max_positions: int,
     vocab_size: int,
@@ -69,7 +67,6 @@ def plan_memory(
 
     `footprint` tells what the executor makes of the graph; `reserve` are bytes to leave for everything else.
     """
-    size = 4 if config.dtype == "float32" else 2
     length = config.max_model_len or max_positions
     batch = max(config.max_num_batched_tokens, config.max_num_seqs)
     if not config.enable_chunked_prefill:
@@ -86,9 +83,9 @@ def plan_memory(
     )
     plan = MemoryPlan(
         usable=usable,
-        weights=weight_bytes(graph, size) + encoder.weights,
-        workspace=reserve + footprint.workspace_bytes(size, largest) + encoder.workspace,
-        kv_bytes_per_block=footprint.kv_bytes_per_token(size) * config.block_size,
+        weights=footprint.weight_bytes(config.dtype) + encoder.weights,
+        workspace=reserve + footprint.workspace_bytes(config.dtype, largest) + encoder.workspace,
+        kv_bytes_per_block=footprint.page_bytes(config.dtype, config.block_size),
         num_blocks=0,
         block_size=config.block_size,
         max_model_len=length,
@@ -97,7 +94,8 @@ def plan_memory(
     )
     blocks_of_source = -(-encoder.positions // config.block_size)
     blocks_of_one = -(-length // config.block_size) + blocks_of_source
-    affordable = (plan.usable - plan.weights - plan.workspace) // plan.kv_bytes_per_block
+    left = plan.usable - plan.weights - plan.workspace
+    affordable = left // plan.kv_bytes_per_block if plan.kv_bytes_per_block else MOST_BLOCKS if left >= 0 else 0
     wanted = _blocks_asked_for(config, plan) or blocks_of_one * config.max_num_seqs
     enough = blocks_of_one
     if not config.max_model_len:
@@ -119,7 +117,7 @@ def _blocks_asked_for(config: EngineConfig, plan: MemoryPlan) -> int | None:
     if config.kv_cache_memory_bytes < plan.kv_bytes_per_block:
         reason = f"a block of {plan.block_size} tokens takes {plan.kv_bytes_per_block} bytes; give that many or more"
         raise ConfigError("kv_cache_memory_bytes", config.kv_cache_memory_bytes, reason)
-    return config.kv_cache_memory_bytes // plan.kv_bytes_per_block
+    return config.kv_cache_memory_bytes // max(1, plan.kv_bytes_per_block)
 
 
 def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:

@@ -82,11 +82,16 @@ class Sizes:
 
 
 class Footprint(Protocol):
-    """What an executor takes for a graph besides its weights."""
+    """What an executor takes for a graph, in a model of `dtype`: bytes."""
 
-    def workspace_bytes(self, bytes_per_value: int, sizes: Sizes) -> int: ...
+    def weight_bytes(self, dtype: str) -> int:
+        """Of all weights, as they lie in memory."""
 
-    def kv_bytes_per_token(self, bytes_per_value: int) -> int: ...
+    def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
+        """Of everything that steps of these sizes need besides."""
+
+    def page_bytes(self, dtype: str, block_size: int) -> int:
+        """Of a block of the KV cache, for all layers; 0 for a model without one."""
 
 
 class Executor(Protocol):

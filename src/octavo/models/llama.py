@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.graph.builder import Graph
-from octavo.graph.nodes import Node
+from octavo.graph.node import Node
 from octavo.models.base import CausalLM, ConfigReader
 from octavo.models.rope import longest_positions, rope_table
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from octavo.graph.nodes import RopeTable
+from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import ConfigReader
 
 Frequencies = np.ndarray[Any, np.dtype[np.float32]]

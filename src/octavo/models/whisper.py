@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.graph.builder import Graph
-from octavo.graph.nodes import Node
+from octavo.graph.node import Node
 from octavo.models.base import CausalLM, ConfigReader
 
 EPS = 1e-5
@@ -50,7 +50,7 @@ class Whisper(CausalLM):
         x = g.add(x, g.position_embed("model.encoder.embed_positions", self.source_positions, self.hidden))
         for i in range(self.encoder_layers):
             at = f"model.encoder.layers.{i}"
-            x = self.self_attention(g, x, at, layer=0, causal=False)
+            x = self.self_attention(g, x, at, layer=None, causal=False)
             x = self.mlp(g, x, at, self.encoder_ffn)
         x = g.layer_norm(x, "model.encoder.layer_norm", EPS)
         for i in range(self.decoder_layers):
@@ -72,7 +72,7 @@ class Whisper(CausalLM):
         g.logits(x, "model.decoder.embed_tokens", self.vocab_size)
         return g
 
-    def self_attention(self, g: Graph, x: Node, at: str, layer: int, causal: bool) -> Node:
+    def self_attention(self, g: Graph, x: Node, at: str, layer: int | None, causal: bool) -> Node:
         h = g.layer_norm(x, f"{at}.self_attn_layer_norm", EPS)
         q, v = (g.linear(h, f"{at}.self_attn.{name}_proj", self.hidden, bias=True) for name in "qv")
         k = g.linear(h, f"{at}.self_attn.k_proj", self.hidden)

@@ -9,29 +9,29 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from octavo.errors import ModelLoadError
-from octavo.graph.nodes import Weight
+from octavo.graph.node import Weight
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
 
 def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[str]) -> Mapping[str, StoredTensor]:
-    """The stored tensor of every weight, by name.
+    """The stored tensors that weights are, or are parts of, by name.
 
     Raises ModelLoadError naming a weight that is missing, misshapen, or left over (unless a pattern of `ignored` is
     found in its name).
     """
-    wanted = {weight.name: weight for weight in weights}
     found: dict[str, StoredTensor] = {}
-    for weight in wanted.values():
+    for weight in weights:
         tensor = checkpoint.tensors.get(weight.name)
         if tensor is None:
             raise ModelLoadError(checkpoint.path, weight.name, f"is missing; it should have shape {weight.shape}")
-        if tensor.shape != weight.shape:
-            reason = f"has shape {tensor.shape}, but config.json makes it {weight.shape}"
-            raise ModelLoadError(checkpoint.file_of(weight.name), weight.name, reason)
+        try:
+            tensor.part(weight)
+        except ValueError as error:
+            raise ModelLoadError(checkpoint.file_of(weight.name), weight.name, str(error)) from None
         found[weight.name] = tensor
     patterns = [re.compile(pattern) for pattern in ignored]
     for name, tensor in checkpoint.tensors.items():
-        if name in wanted:
+        if name in found:
             continue
         if not any(pattern.search(name) for pattern in patterns):
             raise ModelLoadError(checkpoint.file_of(name), name, "is left over: no part of the model uses it")

@@ -16,7 +16,8 @@ import numpy as np
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.weights.ctranslate2_config import whisper_config
 from octavo.weights.ctranslate2_file import Array, read_ctranslate2
-from octavo.weights.tensor import FORMATS, StoredTensor
+from octavo.weights.layout import LAYOUTS
+from octavo.weights.tensor import StoredTensor
 
 _REVISION = 3  # earlier ones meant another activation by the same number
 _SMALLEST_SCALE = 1e-36  # what is divided by a smaller one may be infinite in float32
@@ -90,13 +91,13 @@ class CTranslate2Checkpoint:
         return ModelLoadError(self._file, field, reason)
 
     def _decode(self, name: str, arrays: Mapping[str, Array]) -> Array:
-        """The array in a format of `tensor.FORMATS`; int8 is divided by the scales of its rows."""
+        """The array in a format of `layout.LAYOUTS`; int8 is divided by the scales of its rows."""
         array, scale = arrays[name], arrays.get(name + "_scale")
         if (array.dtype == "I8") != (scale is not None):
             reason = "is int8 without" if scale is None else f"is {array.dtype} with"
             raise self._error(name, f"{reason} an array of scales")
         if scale is None:
-            if array.dtype not in FORMATS:
+            if array.dtype not in LAYOUTS:
                 reason = f"{array.dtype} is not supported; convert the model with quantization float16 or int8"
                 raise self._error(name, reason)
             return array

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, one_line
 from octavo.weights.files import MEMORY_BUDGET, map_bytes, refuse_pickle
-from octavo.weights.tensor import StoredTensor, nbytes
+from octavo.weights.layout import LAYOUTS
+from octavo.weights.tensor import StoredTensor
 
 MAX_KEYS = 4096
 MAX_TENSORS = 32768
@@ -92,7 +93,7 @@ def _place(reader: _Reader, infos: list[_TensorInfo], start: int, alignment: int
         if info.name in tensors:
             reader.fail(field, "the tensor is there twice")
         try:
-            length = nbytes(info.format, info.shape)
+            length = LAYOUTS[info.format].nbytes(info.shape)
         except ValueError as error:
             reader.fail(field, str(error))
         if info.offset % alignment:

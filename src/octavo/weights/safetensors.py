@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, one_line
 from octavo.weights.files import PICKLE_REFUSED, map_file, parse_object, read_json, refuse_pickle
-from octavo.weights.tensor import StoredTensor, nbytes
+from octavo.weights.layout import LAYOUTS
+from octavo.weights.tensor import StoredTensor
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_RANK = 8
@@ -146,7 +147,7 @@ def _tensor(file: Path, name: str, entry: dict[str, Any], data: NDArray[np.uint8
         raise ModelLoadError(file, field, f"dtype {one_line(repr(dtype), 40)} is not supported, only BF16, F16, F32")
     if not (isinstance(shape, list) and len(shape) <= MAX_RANK and all(_is_size(x) for x in shape)):
         raise ModelLoadError(file, field, f"shape must be at most {MAX_RANK} non-negative integers")
-    expected = nbytes(dtype, tuple(shape))
+    expected = LAYOUTS[dtype].nbytes(tuple(shape))
     if expected != data.size:
         raise ModelLoadError(file, field, f"{dtype} of shape {shape} takes {expected} bytes, not {data.size}")
     return StoredTensor(name, dtype, tuple(shape), data)

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-# format -> (elements of a block, bytes of a block). Blocks run along the innermost axis.
-# Source: the block structures of ggml (ggml-common.h); plain types are blocks of one element.
-FORMATS: dict[str, tuple[int, int]] = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q5_0": (32, 22),
-    "Q5_1": (32, 24),
-    "Q8_0": (32, 34),
-    "Q2_K": (256, 84),
-    "Q3_K": (256, 110),
-    "Q4_K": (256, 144),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-}
-
-
-def nbytes(format: str, shape: tuple[int, ...]) -> int:
-    """Bytes that a tensor of `format` and row-major `shape` takes.
-
-    Raises ValueError if the innermost dimension is not a whole number of blocks.
-    """
-    block, size = FORMATS[format]
-    innermost = shape[-1] if shape else 1
-    if innermost % block:
-        raise ValueError(f"rows of {innermost} elements are not a multiple of {format}'s block of {block}")
-    return math.prod(shape) // block * size
+from octavo.graph.node import Weight
+from octavo.weights.layout import LAYOUTS, Floats, Layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
     """A tensor as it lies in its file: nothing is decoded, nothing is copied.
 
-    `shape` is row-major, outermost first. `data` is a read-only view of the mapped file, exactly
-    `nbytes(format, shape)` long. `row_order`, where it is not None, has shape [shape[0]]: row i of the tensor
-    is stored as row `row_order[i]` (rows are independent of each other in every format).
+    `shape` is row-major, outermost first. `data` is a read-only view of the mapped file, in the layout that is named
+    `format`, and contiguous unless it is a transposed part; `parts` are what else the layout consists of. `row_order`,
+    where it is not None, has shape [shape[0]]: row i is the stored row `row_order[i]` (in every layout, rows are
+    independent of each other).
     """
 
     name: str
@@ -56,6 +29,53 @@ class StoredTensor:
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
     row_order: NDArray[np.int32] | None = None
+    parts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        return LAYOUTS[self.format]
+
+    def values(self) -> Floats:
+        """Decoded, float32 in the tensor's own shape, rows in their own order."""
+        if not self.data.size:
+            return np.empty(self.shape, np.float32)
+        decoded = self.layout.decode(self.data.reshape(-1, self.layout.block_bytes), **self.parts)
+        if self.row_order is None:
+            return decoded.reshape(self.shape)
+        return decoded.reshape(-1, *self.shape[1:])[self.row_order]
+
+    def part(self, weight: Weight) -> StoredTensor:
+        """What `weight` is of this: one expert of a stack, transposed, some rows. Raises ValueError where that is not."""
+        part = self
+        if weight.expert is not None:
+            part = part._expert(weight.expert)
+        if weight.transposed:
+            part = part._transposed()
+        if weight.rows is not None:
+            part = part._rows(weight.rows.blocks, weight.rows.block_rows, weight.rows.start, weight.rows.stop)
+        if part.shape != weight.shape:
+            where = "" if part is self else f", of which {part.shape} would be taken"
+            raise ValueError(f"has shape {self.shape}{where}, but config.json makes it {weight.shape}")
+        return part
+
+    def _expert(self, number: int) -> StoredTensor:
+        if len(self.shape) < 2 or not 0 <= number < self.shape[0] or self.row_order is not None or self.parts:
+            raise ValueError(f"has shape {self.shape}, which is no stack with a matrix number {number}")
+        size = self.layout.nbytes(self.shape[1:])
+        return replace(self, shape=self.shape[1:], data=self.data[number * size : (number + 1) * size])
+
+    def _transposed(self) -> StoredTensor:
+        if len(self.shape) != 2 or self.layout.block != 1 or self.row_order is not None or self.parts:
+            raise ValueError(f"has shape {self.shape} in {self.format}, which can't be transposed")
+        elements = self.data.reshape(*self.shape, self.layout.block_bytes)
+        return replace(self, shape=self.shape[::-1], data=elements.swapaxes(0, 1))
+
+    def _rows(self, blocks: int, block_rows: int, start: int, stop: int) -> StoredTensor:
+        if not self.shape or blocks * block_rows != self.shape[0] or not 0 <= start < stop <= block_rows:
+            raise ValueError(f"has shape {self.shape}, without {blocks} blocks of {block_rows} rows")
+        rows = np.arange(self.shape[0], dtype=np.int32) if self.row_order is None else self.row_order
+        chosen = np.ascontiguousarray(rows.reshape(blocks, block_rows)[:, start:stop]).reshape(-1)
+        return replace(self, shape=(len(chosen), *self.shape[1:]), row_order=chosen)
 
 
 class Checkpoint(Protocol):

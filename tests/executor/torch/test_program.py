@@ -6,7 +6,8 @@ from harness import decoder, plain_rope
 from octavo.executor.base import Sizes
 from octavo.executor.torch.program import AddNormOp, AttentionOp, MatmulOp, NodeOp, compile_graph, value_bytes
 from octavo.graph.builder import Graph
-from octavo.graph.nodes import Logits, Rope
+from octavo.graph.ops.linear import Logits
+from octavo.graph.ops.rope import Rope
 
 
 class Sketch(Graph):
@@ -101,5 +102,5 @@ def test_the_workspace_holds_what_is_alive_at_once():
     sizes = Sizes(131, 0, 16, max_num_batched_tokens=100, max_num_seqs=3, max_logit_rows=10, max_model_len=50)
     values = 4 * 40 + 3 * 2 * 56  # while gate and up are multiplied: x in float32, both of them, and the product
     tables = 2 * 3 * 50 * 4 + 50 * 2 * 4 * 4  # of tokens; of cos and sin
-    assert compile_graph(graph).workspace_bytes(2, sizes) == 100 * values + 2 * 4 * 131 * 10 + tables
-    assert value_bytes(graph.nodes[0], 2) == 160
+    assert compile_graph(graph).workspace_bytes("bfloat16", sizes) == 100 * values + 2 * 4 * 131 * 10 + tables
+    assert value_bytes(graph.nodes[0], "bfloat16") == 160

@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from octavo.errors import UnsupportedError
 from octavo.executor.base import Draw, Logits, Sizes
 from octavo.executor.torch import ops
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
 from octavo.executor.torch.interpreter import Interpreter
+from octavo.executor.torch.nodes import Device, backends_of
 from octavo.executor.torch.program import compile_graph
 from octavo.executor.torch.sampling import Drawn, DrawRow, TorchSampler, draw
 from octavo.executor.torch.step import TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
+from octavo.graph.ops.attention import Attention
 from octavo.request import Chunk, Request, Sequence, Source, StepPlan, chunks_of
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling_params import SamplingParams
@@ -69,26 +72,34 @@ class TorchExecutor:
         self.sizes, self.runs_ahead = sizes, True
         self.device = torch.device(device)
         program = compile_graph(graph)
-        windows = [node.window for node in program.attentions if node.window is not None]
-        self._longest_fresh = min(windows, default=sizes.max_model_len)
+        shares = any(isinstance(node, Attention) and node.k is None for node in graph.nodes)
+        windows = [layer.window for layer in program.layers if layer.window is not None]
+        self._longest_fresh = 0 if shares else min(windows, default=sizes.max_model_len)
         self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)
         self.pages = [
-            torch.zeros(
-                (2, sizes.num_blocks, node.kv_heads, sizes.block_size, node.head_dim),
-                dtype=DTYPES[dtype],
-                device=self.device,
+            tuple(
+                torch.zeros(
+                    (sizes.num_blocks, layer.kv_heads, sizes.block_size, width),
+                    dtype=DTYPES[dtype],
+                    device=self.device,
+                )
+                for width in (layer.key_dim, layer.value_dim)
             )
-            for node in program.attentions
+            for layer in program.layers
         ]
-        shared = (
+        self.kernels = kernels or _kernels_of(self.device)
+        if self.kernels is not ops and any(layer.key_dim != layer.value_dim for layer in program.layers):
+            raise UnsupportedError("device", str(device), "heads of keys and values differ in their width")
+        on_device = Device(
             Weights(tensors, self.device, DTYPES[dtype], release),
-            kernels or _kernels_of(self.device),
-            [(pages[0], pages[1]) for pages in self.pages],
-            self.table.tokens,
+            self.kernels,
+            [(keys, values) for keys, values in self.pages],
+            self.table.tokens.view(-1),
             sizes.max_model_len,
+            backends_of(self.device),
         )
-        self.interpreter = Interpreter(program, *shared)
-        self._encoder = None if encoder is None else Interpreter(compile_graph(encoder), *shared)
+        self.interpreter = Interpreter(program, on_device)
+        self._encoder = None if encoder is None else Interpreter(compile_graph(encoder), on_device)
         self.graphs: DecodeGraphs | None = None
         self.load_seconds: dict[str, float] = {}  # how long each part of getting ready took
         with torch.inference_mode():
@@ -104,8 +115,8 @@ class TorchExecutor:
     def run(self, plan: StepPlan, draws: SequenceOf[Draw] = ()) -> TorchStepResult:
         """Gives a step to the device, and does not wait for it."""
         for source, target in plan.copies:
-            for pages in self.pages:
-                pages[:, target] = pages[:, source]
+            for pages in (one for layer in self.pages for one in layer):
+                pages[target] = pages[source]
         if plan.encode is not None and plan.encode.source is not None:
             assert self._encoder is not None
             self._encoder.encode(make_encoder_step(plan.encode.source, self.sizes.block_size, self.device))
@@ -188,7 +199,7 @@ class TorchExecutor:
             asked.append(DrawRow(one.sampler, rows[one.chunk][-1], row, prompt, chunk.start + chunk.count))
             if one.chunk not in places:
                 places[one.chunk] = (self.table.place_of_next(chunk), number)
-        drawn = draw(logits, asked, self.table.tokens, self.interpreter.kernels)
+        drawn = draw(logits, asked, self.table.tokens, self.kernels)
         where, which = to_device([list(pair) for pair in zip(*places.values(), strict=True)], torch.int64, self.device)
         # Where no token was possible the request fails; until the host knows, any token will do.
         self.table.tokens.view(-1)[where] = drawn.device_tokens[which].clamp(min=0).int()

@@ -13,19 +13,14 @@ from dataclasses import dataclass, field
 
 from octavo.executor.base import Sizes
 from octavo.graph.builder import Graph
-from octavo.graph.nodes import (
-    Add,
-    Attention,
-    Embed,
-    Linear,
-    Logits,
-    Node,
-    PositionEmbed,
-    RMSNorm,
-    Rope,
-    RopeTable,
-    Weight,
-)
+from octavo.graph.cache import PagedCache
+from octavo.graph.node import Node, Weight
+from octavo.graph.ops.attention import Attention
+from octavo.graph.ops.linear import Linear, Logits
+from octavo.graph.ops.norm import RMSNorm
+from octavo.graph.ops.pointwise import Add
+from octavo.graph.ops.rope import Rope, RopeTable
+from octavo.weights.layout import PLAIN
 
 
 @dataclass(slots=True)
@@ -86,7 +81,7 @@ class AttentionOp(Op):
 
     node: Attention
     q: Node
-    k: Node
+    k: Node | None
     table: RopeTable | None
 
     @property
@@ -95,7 +90,7 @@ class AttentionOp(Op):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        return (self.q, self.k, self.node.v)
+        return tuple(x for x in (self.q, self.k, self.node.v) if x is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,42 +98,45 @@ class Program:
     """What a step computes, in this order, down to the logits, or to what an encoder stores."""
 
     ops: list[Op]
-    attentions: list[Attention]  # by layer, if it is a decoder's
+    layers: list[PagedCache]  # of the cache
 
-    def kv_bytes_per_token(self, bytes_per_value: int) -> int:
-        """Bytes of keys and values that one token takes in the cache, over all layers."""
-        return sum(2 * node.kv_heads * node.head_dim * bytes_per_value for node in self.attentions)
+    def weight_bytes(self, dtype: str) -> int:
+        """Bytes of all weights, each held once: matrices in the model's type, vectors in float32."""
+        weights = {weight for op in self.ops for node in op.outputs for weight in node.weights}
+        return sum(PLAIN[dtype if len(weight.shape) > 1 else "float32"].nbytes(weight.shape) for weight in weights)
 
-    def workspace_bytes(self, bytes_per_value: int, sizes: Sizes) -> int:
+    def page_bytes(self, dtype: str, block_size: int) -> int:
+        """Bytes of a block of the KV cache, for all layers."""
+        return PLAIN[dtype].nbytes((sum(layer.values_per_token for layer in self.layers) * block_size,))
+
+    def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
         """Bytes of the largest step, of the token table, and of the tables of cos and sin."""
         logits = 2 * 4 * sizes.vocab_size * sizes.max_logit_rows  # a second copy is adjusted
         token_table = 2 * sizes.max_num_seqs * sizes.max_model_len * 4
-        tables = {op.table for op in self.ops if isinstance(op, AttentionOp) and op.table is not None}
+        nodes = [node for op in self.ops for node in (*op.outputs, *op.inputs)]
+        tables = {node.table for node in nodes if isinstance(node, Rope)}
+        tables |= {op.table for op in self.ops if isinstance(op, AttentionOp) and op.table is not None}
         rotations = sum(2 * 4 * len(table.inverse_frequencies) for table in tables) * sizes.max_model_len
-        return self._bytes_per_token(bytes_per_value) * sizes.max_num_batched_tokens + logits + token_table + rotations
+        return self._bytes_per_token(dtype) * sizes.max_num_batched_tokens + logits + token_table + rotations
 
-    def _bytes_per_token(self, bytes_per_value: int) -> int:
+    def _bytes_per_token(self, dtype: str) -> int:
         """Bytes of a token's values that are alive at the worst moment of a step."""
         alive = most = 0
         for op in self.ops[:-1]:
-            alive += sum(value_bytes(node, bytes_per_value) for node in op.outputs)
+            alive += sum(value_bytes(node, dtype) for node in op.outputs)
             most = max(most, alive)
-            alive -= sum(value_bytes(node, bytes_per_value) for node in op.dead)
+            alive -= sum(value_bytes(node, dtype) for node in op.dead)
         return most
 
 
-def value_bytes(node: Node, bytes_per_value: int) -> int:
+def value_bytes(node: Node, dtype: str) -> int:
     """Bytes that a token's value takes."""
-    is_wide = isinstance(node, Embed | PositionEmbed | Add)
-    return node.columns * node.rows_per_token * (4 if is_wide else bytes_per_value)
+    return PLAIN["float32" if node.keeps_float32 else dtype].nbytes((node.rows_per_token, node.columns))
 
 
 def compile_graph(graph: Graph) -> Program:
     """The program of `graph`."""
-    readers: dict[Node, list[Node]] = {node: [] for node in graph.nodes}
-    for node in graph.nodes:
-        for x in node.inputs:
-            readers[x].append(node)
+    readers = graph.uses()
     ops: list[Op] = []
     done: set[Node] = set()
     for node in graph.nodes:
@@ -147,14 +145,13 @@ def compile_graph(graph: Graph) -> Program:
             ops.append(op)
             done.update(op.outputs)
     _find_dead(ops)
-    attentions = [node for node in graph.nodes if isinstance(node, Attention)]
-    return Program(ops, sorted(attentions, key=lambda node: node.layer))
+    return Program(ops, list(graph.layers.values()))
 
 
 def _op_of(node: Node, readers: dict[Node, list[Node]]) -> Op:
     match node:
         case Linear():
-            return MatmulOp(tuple(other for other in readers[node.x] if isinstance(other, Linear)))
+            return MatmulOp(tuple(other for other in dict.fromkeys(readers[node.x]) if isinstance(other, Linear)))
         case Add():
             norm = next((other for other in readers[node] if isinstance(other, RMSNorm)), None)
             return NodeOp(node) if norm is None else AddNormOp(node, norm)

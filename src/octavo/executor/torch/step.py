@@ -84,6 +84,11 @@ class Step:
     sources: Ragged | None = None
     features: Tensor | None = None  # float32 [rows, columns], of an encoder
 
+    def spans(self) -> list[tuple[int, int]]:
+        """The rows [begin, end) of each sequence; waits for the device."""
+        numbers = [zip(group.rows.tolist(), group.counts.tolist(), strict=True) for group in self.groups]
+        return [*self.fresh, *((row, row + count) for group in numbers for row, count in group if count)]
+
 
 def lay_out(plan: StepPlan, table: TokenTable, block_size: int, longest_fresh: int) -> Layout:
     """Prompts of more than `longest_fresh` tokens need a window, which only paged attention has."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from octavo.executor.torch.ops import Rotation
-from octavo.graph.nodes import Linear, RopeTable, Weight
-from octavo.weights.dequantize import dequantize
+from octavo.graph.node import Weight
+from octavo.graph.ops.linear import Linear
+from octavo.graph.ops.rope import RopeTable
 from octavo.weights.tensor import StoredTensor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,29 +43,32 @@ class Weights:
         """Everything is on the device: lets go of what was needed on the way."""
         self._staging = None
 
+    def get(self, weight: Weight) -> Tensor:
+        """A matrix in the model's type, or a vector in float32."""
+        return self.matrix(weight) if len(weight.shape) > 1 else self._vector(weight)
+
     def matrix(self, *weights: Weight) -> Tensor:
         """Matrices stacked into one, in the model's type: [rows, columns], of a convolution [rows, columns, kernel]."""
         if weights not in self._made:
             rows = [weight.shape[0] for weight in weights]
             whole = torch.empty(sum(rows), *weights[0].shape[1:], dtype=self.dtype, device=self.device)
             for weight, part in zip(weights, torch.split(whole, rows), strict=True):
-                self._copy(self._tensors[weight.name], part)
+                self._copy(self._tensors[weight.name].part(weight), part)
                 self._release(weight.name)
             self._made[weights] = whole
         return self._made[weights]
 
-    def vector(self, weight: Weight) -> Tensor:
-        """A vector in float32."""
+    def _vector(self, weight: Weight) -> Tensor:
         if (weight,) not in self._made:
             self._made[weight,] = torch.empty(weight.shape, dtype=torch.float32, device=self.device)
-            self._copy(self._tensors[weight.name], self._made[weight,])
+            self._copy(self._tensors[weight.name].part(weight), self._made[weight,])
         return self._made[weight,]
 
     def bias(self, nodes: tuple[Linear, ...]) -> Tensor | None:
         """The biases of stacked linears in the model's type, zeros for those that have none; None if none has."""
         if nodes not in self._biases:
             parts = [
-                torch.zeros(node.columns, device=self.device) if node.bias is None else self.vector(node.bias)
+                torch.zeros(node.columns, device=self.device) if node.bias is None else self._vector(node.bias)
                 for node in nodes
             ]
             has_any = any(node.bias is not None for node in nodes)
@@ -83,10 +87,10 @@ class Weights:
     def _copy(self, stored: StoredTensor, out: Tensor) -> None:
         """Copies a tensor to `out`, through a pinned buffer where that is faster."""
         if stored.format not in PLAIN or stored.row_order is not None:
-            out.copy_(torch.from_numpy(dequantize(stored)))
+            out.copy_(torch.from_numpy(stored.values()))
             return
         flat, dtype = out.view(-1), PLAIN[stored.format]
-        data = stored.data.reshape(-1)
+        data = stored.data.reshape(-1)  # a copy, if it is transposed
         if self._staging is None:
             self._staging = torch.empty(STAGED_BYTES, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         for begin in range(0, data.size, STAGED_BYTES):

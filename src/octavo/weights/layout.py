@@ -1,29 +1,43 @@
-"""A plain numpy decoder of every stored format: the reference that native code is tested against.
+"""How values are written down in files: the layouts of stored weights, each with its size and a plain numpy decoder.
 
-Source: the block structures of ggml (ggml-common.h) and its reference decoders (ggml-quants.c). Products and
-sums are rounded to float32 one by one, in the reference's order, so that all decoders agree bit for bit.
+The decoders are the reference that native code is tested against. Source: the block structures of ggml (ggml-common.h)
+and its reference decoders (ggml-quants.c). Products and sums are rounded to float32 one by one, in the reference's
+order, so that all decoders agree bit for bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from octavo.weights.tensor import FORMATS, StoredTensor
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-def dequantize(tensor: StoredTensor) -> Floats:
-    """The values of a tensor as float32, in its own shape, rows in their own order."""
-    if not tensor.data.size:
-        return np.empty(tensor.shape, np.float32)
-    _, size = FORMATS[tensor.format]
-    values = _DECODERS[tensor.format](tensor.data.reshape(-1, size)).reshape(tensor.shape)
-    return values if tensor.row_order is None else values[tensor.row_order]
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Rows of values in blocks of `block` along the innermost axis, each `block_bytes` long.
+
+    `decode` takes blocks [blocks, block_bytes], and the layout's other `parts` by name, which are tensors of their own
+    in the file (scales, zero points, a permutation); it returns the values in order, of any shape.
+    """
+
+    name: str
+    block: int
+    block_bytes: int
+    decode: Callable[..., Floats]
+    parts: tuple[str, ...] = ()
+
+    def nbytes(self, shape: tuple[int, ...]) -> int:
+        """Bytes of a row-major tensor. Raises ValueError if its rows are not a whole number of blocks."""
+        innermost = shape[-1] if shape else 1
+        if innermost % self.block:
+            raise ValueError(f"rows of {innermost} elements are not a multiple of {self.name}'s block of {self.block}")
+        return math.prod(shape) // self.block * self.block_bytes
 
 
 def _half(blocks: Bytes, at: int) -> Floats:
@@ -125,18 +139,24 @@ def _q6_k(blocks: Bytes) -> Floats:
     return scale[:, :, None] * ((low | high << 4).astype(np.float32) - 32)
 
 
-_DECODERS: dict[str, Callable[[Bytes], Floats]] = {
-    "F32": _plain("<f4"),
-    "F16": _plain("<f2"),
-    "BF16": _bf16,
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
-    "Q8_0": _q8_0,
-    "Q2_K": _q2_k,
-    "Q3_K": _q3_k,
-    "Q4_K": _q4_k,
-    "Q5_K": _q5_k,
-    "Q6_K": _q6_k,
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout("F32", 1, 4, _plain("<f4")),
+        Layout("F16", 1, 2, _plain("<f2")),
+        Layout("BF16", 1, 2, _bf16),
+        Layout("Q4_0", 32, 18, _q4_0),
+        Layout("Q4_1", 32, 20, _q4_1),
+        Layout("Q5_0", 32, 22, _q5_0),
+        Layout("Q5_1", 32, 24, _q5_1),
+        Layout("Q8_0", 32, 34, _q8_0),
+        Layout("Q2_K", 256, 84, _q2_k),
+        Layout("Q3_K", 256, 110, _q3_k),
+        Layout("Q4_K", 256, 144, _q4_k),
+        Layout("Q5_K", 256, 176, _q5_k),
+        Layout("Q6_K", 256, 210, _q6_k),
+    )
 }
+
+# The layouts of plain numbers, by the names of data types.
+PLAIN = {"float32": LAYOUTS["F32"], "float16": LAYOUTS["F16"], "bfloat16": LAYOUTS["BF16"]}

@@ -1,0 +1,71 @@
+// Weights as the kernels want them: 16 output rows interleaved, repacked once while loading.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/dequantize.h"
+#include "kernels/kernels.h"
+
+namespace octavo {
+
+// Rows of a stored tensor: [stored_rows, columns] in `format`, starting at `data`. Output row i is stored row order[i],
+// or i.
+struct StoredRows {
+  Format format;
+  const uint8_t* data;
+  int64_t rows, columns;
+  const int32_t* order = nullptr;
+
+  const uint8_t* row(int64_t i) const {
+    const FormatInfo& info = format_info(format);
+    return data + (order ? order[i] : i) * (columns / info.block * info.bytes);
+  }
+};
+
+struct RowAt {
+  const StoredRows* source = nullptr;  // none: padding
+  int64_t row = 0;
+  const uint8_t* bytes() const { return source->row(row); }
+};
+
+// How 16 rows of a matrix lie in memory for the kernels of that name; one file here for each.
+struct Layout {
+  const char* name;                                          // of its entry among Kernels::matrices
+  int64_t (*block_bytes)(int64_t k);                         // of 16 rows of k columns
+  void (*pack)(const RowAt* rows, int64_t k, uint8_t* out);  // `out` is zero before
+};
+
+// Makes a layout known to layout_of().
+struct RegisterLayout {
+  explicit RegisterLayout(const Layout& layout);
+};
+
+// Throws std::invalid_argument if there is no layout of that name.
+const Layout& layout_of(const std::string& name);
+
+// [n, k] in a layout. `n` and `k` are the true sizes; rows are padded to 16 with zeros.
+struct PackedMatrix {
+  const Layout* layout;
+  int kernels;  // the place of its kernels among Kernels::matrices
+  int64_t n, k;
+  Buffer memory;
+
+  int64_t blocks() const { return round_up(n, 16) / 16; }
+};
+
+enum class Arrangement : uint8_t {
+  kStacked,      // one below the other, each padded to 16 rows: q, k, v
+  kAlternating,  // 16 rows of each in turn: gate, up
+};
+
+// Rows of several sources in one matrix.
+int64_t packed_rows(const std::vector<int64_t>& rows);
+
+// Reads all rows in parallel, in any stored format, and packs them. All sources have the same number of columns;
+// alternating ones the same number of rows.
+PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangement, const Layout& layout);
+
+}  // namespace octavo

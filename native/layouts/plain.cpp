@@ -1,0 +1,57 @@
+// Matrices of plain numbers, [n / 16][k / pack][16][pack] as kernels/matmul.h reads them: float32 with a pack of one,
+// bfloat16 with a pack of two.
+#include <cstring>
+
+#include "layouts/matrix.h"
+
+namespace octavo {
+
+namespace {
+
+// 16 rows decoded, float32 [16, k]; valid until the next call on this thread.
+const float* decoded(const RowAt* rows, int64_t k) {
+  thread_local std::vector<float> values;
+  values.assign(16 * k, 0);
+  for (int r = 0; r < 16; ++r)
+    if (rows[r].source) dequantize_row(rows[r].source->format, rows[r].bytes(), k, &values[r * k]);
+  return values.data();
+}
+
+void pack_float32(const RowAt* rows, int64_t k, uint8_t* out) {
+  auto* to = reinterpret_cast<float*>(out);
+  const float* values = decoded(rows, k);
+  for (int64_t i = 0; i < k; ++i)
+    for (int r = 0; r < 16; ++r) *to++ = values[r * k + i];
+}
+
+// bf16 to bf16: pairs are moved as they are.
+void move_bf16(const RowAt* rows, int64_t k, uint16_t* out) {
+  auto* pairs = reinterpret_cast<uint32_t*>(out);
+  for (int r = 0; r < 16; ++r) {
+    if (!rows[r].source) continue;
+    const uint8_t* from = rows[r].bytes();
+    for (int64_t s = 0; s < k / 2; ++s) std::memcpy(&pairs[s * 16 + r], from + 4 * s, 4);
+    if (k % 2) std::memcpy(&pairs[k / 2 * 16 + r], from + 2 * (k - 1), 2);
+  }
+}
+
+void pack_bfloat16(const RowAt* rows, int64_t k, uint8_t* out) {
+  auto* to = reinterpret_cast<uint16_t*>(out);
+  bool all_bf16 = true;
+  for (int r = 0; r < 16; ++r) all_bf16 = all_bf16 && (!rows[r].source || rows[r].source->format == Format::BF16);
+  if (all_bf16) return move_bf16(rows, k, to);
+  const float* values = decoded(rows, k);
+  for (int64_t i = 0; i < k; i += 2) {
+    for (int r = 0; r < 16; ++r) {
+      *to++ = to_bf16(values[r * k + i]);
+      *to++ = i + 1 < k ? to_bf16(values[r * k + i + 1]) : 0;
+    }
+  }
+}
+
+const RegisterLayout float32({"float32", [](int64_t k) { return k * 64; }, pack_float32});
+const RegisterLayout bfloat16({"bfloat16", [](int64_t k) { return round_up(k, 2) * 32; }, pack_bfloat16});
+
+}  // namespace
+
+}  // namespace octavo

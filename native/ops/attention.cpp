@@ -1,0 +1,182 @@
+// Attention over the cache: of a sequence's own tokens, or of its source's positions.
+#include <algorithm>
+
+#include "ops/attention_plan.h"
+#include "ops/executor.h"
+
+namespace octavo {
+
+namespace {
+
+// Where keys and values lie: in a layer of the cache, or in one that a step has to itself; in pages of sequences, or of
+// their sources.
+struct Place {
+  KvCache cache;
+  bool is_source, is_scratch;
+
+  explicit Place(OpSpec& spec) {
+    const LayerSpec sizes{static_cast<int>(spec.params.integer("kv_heads")),
+                          static_cast<int>(spec.params.integer("head_dim")),
+                          static_cast<int>(spec.params.integer("value_dim"))};
+    is_source = spec.params.flag("source");
+    is_scratch = !spec.params.has("layer");
+    if (is_scratch) {
+      cache = spec.executor.scratch_layer(sizes);
+      return;
+    }
+    const CachePool& pool = spec.executor.cache();
+    const int64_t layer = spec.params.integer("layer");
+    spec.check(layer >= 0 && layer < std::ssize(pool.layers()), "no such layer");
+    spec.check(pool.layers()[layer] == sizes, "the layer has other heads");
+    cache = pool.layer(static_cast<int>(layer));
+  }
+
+  const BlockTables& blocks(const Run& run) const {
+    return is_source ? run.step.source_blocks : is_scratch ? run.scratch_blocks : run.step.blocks;
+  }
+  int page(const Run& run, const TokenPlace& at) const {
+    return blocks(run).pages[at.sequence * blocks(run).stride + at.position / cache.page_tokens];
+  }
+};
+
+// Rotates queries and keys, if there are angles, and writes keys and values to the cache. Inputs are q, k, v and
+// angles, all float32, each if `has_` it; the output has the queries in the model's type.
+class StoreOp : public Op {
+ public:
+  explicit StoreOp(OpSpec& spec) : place_(spec), dtype_(index_of(spec.element())) {
+    size_t next = 0;
+    const auto take = [&](const char* has, Value& value) {
+      if (!spec.params.flag(has)) return;
+      value = spec.in(next++);
+      spec.check(value.dtype == DType::kFloat32, "inputs must be float32");
+    };
+    take("has_q", q_);
+    take("has_kv", k_);
+    if (k_.memory) v_ = spec.in(next++);
+    take("has_angles", angles_);
+    const KvCache& cache = place_.cache;
+    if (q_.memory) {
+      queries_ = spec.out();
+      spec.check(queries_.columns == q_.columns && q_.columns % cache.key_dim == 0, "queries have another width");
+      spec.check(queries_.dtype == spec.element(), "queries have another type");
+    }
+    if (k_.memory) {
+      spec.check(k_.columns == cache.kv_heads * cache.key_dim, "keys have another width");
+      spec.check(v_.columns == cache.kv_heads * cache.value_dim, "values have another width");
+      spec.check(v_.dtype == DType::kFloat32, "inputs must be float32");
+    }
+    if (angles_.memory) interleaved_ = spec.params.flag("interleaved");
+    spec.check(angles_.columns <= cache.key_dim, "more columns are rotated than a head has");
+  }
+
+  Needs needs() const override { return {.sources = place_.is_source, .one_sequence = place_.is_source}; }
+  int64_t num_tiles(const Run& run, int) const override { return run.row_tiles(run.tokens()); }
+  void run(const Run& run, int, int64_t tile, int) const override {
+    const Range all = run.tokens(), rows = all.part(tile, run.row_tiles(all));
+    for (int64_t token = rows.begin; token < rows.end; ++token) store(run, token);
+  }
+
+ private:
+  void store(const Run& run, int64_t token) const {
+    const TokenPlace& at = run.places[token];
+    const int pairs = static_cast<int>(angles_.columns / 2);
+    const float* cos = pairs ? angles_.floats(token) : nullptr;
+    kernels().rotate_and_store[dtype_]({
+        .q = q_.memory ? q_.floats(token) : nullptr,
+        .k = k_.memory ? k_.floats(token) : nullptr,
+        .v = k_.memory ? v_.floats(token) : nullptr,
+        .heads = static_cast<int>(q_.columns / place_.cache.key_dim),
+        .rotation = {cos, cos + pairs, pairs, interleaved_},
+        .q_out = q_.memory ? queries_.row(token) : nullptr,
+        .cache = place_.cache,
+        .page = place_.page(run, at),
+        .slot = at.position % place_.cache.page_tokens,
+        .last_of_sequence = at.last_of_sequence,
+    });
+  }
+
+  Place place_;
+  int dtype_;
+  bool interleaved_ = false;
+  Value q_, k_, v_, angles_, queries_;
+};
+
+// Queries of a step against what is in the cache: items of queries and keys, then the merge of those that were split.
+class AttendOp : public Op {
+ public:
+  explicit AttendOp(OpSpec& spec)
+      : q_(spec.in(0)),
+        out_(spec.out()),
+        place_(spec),
+        dtype_(index_of(spec.element())),
+        scale_(static_cast<float>(spec.params.number("scale"))) {
+    const KvCache& cache = place_.cache;
+    const bool causal = spec.params.flag("causal");
+    mask_ = place_.is_source ? Mask::kSource : causal ? Mask::kCausal : Mask::kNone;
+    window_ = spec.params.has("window") ? static_cast<int>(spec.params.integer("window")) : 0;
+    heads_ = static_cast<int>(q_.columns / cache.key_dim);
+    spec.check(heads_ > 0 && heads_ * cache.key_dim == q_.columns && heads_ % cache.kv_heads == 0,
+               "heads are no multiple of KV heads");
+    group_ = heads_ / cache.kv_heads;
+    spec.check(group_ <= kMaxAttentionRows, "too many query heads to a KV head");
+    spec.check(out_.columns == int64_t{heads_} * cache.value_dim, "output has another width");
+    spec.check(q_.dtype == spec.element() && out_.dtype == spec.element(), "wrong dtype");
+    std::string key = "attention";
+    for (const int part : {static_cast<int>(mask_), group_, cache.kv_heads, cache.value_dim})
+      key += " " + std::to_string(part);
+    plan_ = spec.executor.share<AttentionPlan>(key, mask_, group_, cache.kv_heads, cache.value_dim);
+  }
+
+  Needs needs() const override { return {.sources = place_.is_source}; }
+  int num_phases() const override { return 2; }
+  int64_t num_tiles(const Run&, int phase) const override {
+    return phase == 0 ? std::ssize(plan_->items()) : std::ssize(plan_->splits());
+  }
+  int64_t scratch_bytes() const override {
+    return attention_scratch_bytes(AttentionPlan::rows_of(group_), place_.cache.key_dim, place_.cache.value_dim);
+  }
+  void run(const Run& run, int phase, int64_t tile, int thread) const override {
+    if (phase == 1) {
+      const AttentionPlan::Split& split = plan_->splits()[tile];
+      kernels().merge[dtype_](arguments(run), split.item, split.num_segments);
+      return;
+    }
+    AttentionItem item = plan_->items()[tile];
+    const int hidden = window_ > 0 ? std::max(0, item.position - window_ + 1) / kSegment : 0;
+    if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);
+    kernels().attend[dtype_](arguments(run), item, run.scratch[thread].as<void>());
+  }
+
+ private:
+  Attention arguments(const Run& run) const {
+    const BlockTables& blocks = place_.blocks(run);
+    return {
+        .q = q_.row(0),
+        .q_stride = q_.stride,
+        .out = out_.row(0),
+        .out_stride = out_.stride,
+        .heads = heads_,
+        .scale = scale_,
+        .window = window_,
+        .causal = mask_ == Mask::kCausal,
+        .cache = place_.cache,
+        .block_tables = blocks.pages,
+        .block_table_stride = blocks.stride,
+        .partials = plan_->partials(),
+    };
+  }
+
+  Value q_, out_;
+  Place place_;
+  Mask mask_;
+  int dtype_, window_, heads_, group_;
+  float scale_;
+  std::shared_ptr<AttentionPlan> plan_;
+};
+
+const RegisterOp store("store", {{Type::kFloat, Type::kFloat, Type::kFloat}, Type::kElement, make_op<StoreOp>});
+const RegisterOp attend("attend", {{Type::kElement}, Type::kElement, make_op<AttendOp>});
+
+}  // namespace
+
+}  // namespace octavo

@@ -1,0 +1,43 @@
+// The KV cache: a pool of pages, each with the keys and values of some positions for all layers.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/buffer.h"
+#include "kernels/kernels.h"
+
+namespace octavo {
+
+struct LayerSpec {
+  int kv_heads, key_dim, value_dim;
+  bool operator==(const LayerSpec&) const = default;
+};
+
+class CachePool {
+ public:
+  // Throws std::invalid_argument for sizes that the kernels can't handle.
+  CachePool(DType dtype, std::vector<LayerSpec> layers, int page_tokens, int64_t num_pages);
+
+  // Bytes of a page.
+  static int64_t page_bytes(DType dtype, const std::vector<LayerSpec>& layers, int page_tokens);
+
+  KvCache layer(int i) const;
+  const std::vector<LayerSpec>& layers() const { return layers_; }
+  int page_tokens() const { return page_tokens_; }
+  int64_t num_pages() const { return num_pages_; }
+  int64_t bytes() const { return memory_.bytes(); }
+  void copy_page(int64_t from, int64_t to);
+  // [kv_heads, positions, key_dim] of positions that lie in `pages`.
+  std::vector<float> keys(int layer, const int32_t* pages, int positions) const;
+
+ private:
+  DType dtype_;
+  std::vector<LayerSpec> layers_;
+  std::vector<int64_t> offsets_;  // of layers in a page, in elements; the last is the page's end
+  int page_tokens_;
+  int64_t num_pages_;
+  Buffer memory_;
+};
+
+}  // namespace octavo

@@ -1,0 +1,124 @@
+// Products with packed matrices, and the rows that make a convolution one.
+#include <algorithm>
+#include <cstring>
+
+#include "ops/executor.h"
+
+namespace octavo {
+
+namespace {
+
+// How a matmul is cut: all row tiles of a panel of weights follow each other.
+struct Cut {
+  int64_t panels, width, row_tiles;
+
+  // Panels are narrow where wide ones would be too few for all threads.
+  Cut(int64_t blocks, int64_t narrowest, int64_t rows, int threads)
+      : width(kMaxMatmulBlocks), row_tiles((rows + kMaxMatmulRows - 1) / kMaxMatmulRows) {
+    if (rows == 1) {  // as wide as can be, with as many for each thread
+      const int64_t each = (blocks + kWideBlocks * threads - 1) / (kWideBlocks * threads);
+      width = round_up((blocks + each * threads - 1) / (each * threads), narrowest);
+    }
+    while (rows > 1 && width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
+    panels = (blocks + width - 1) / width;
+  }
+};
+
+Epilogue epilogue_of(OpSpec& spec) {
+  const std::string name = spec.params.word("epilogue");
+  if (name == "store") return spec.out().dtype == DType::kFloat32 ? Epilogue::kStoreFloat : Epilogue::kStore;
+  if (name == "add") return Epilogue::kAdd;
+  if (name == "glu") return Epilogue::kSiluMul;
+  if (name == "gelu") return Epilogue::kGelu;
+  refuse("matmul: no such epilogue: " + name);
+}
+
+class MatmulOp : public Op {
+ public:
+  explicit MatmulOp(OpSpec& spec)
+      : in_(spec.in(0)), out_(spec.out()), matrix_(spec.matrix("weight")), epilogue_(epilogue_of(spec)) {
+    if (spec.vectors.contains("bias")) bias_ = spec.vector("bias", matrix_->n);
+    const MatrixKernels& kernel = kernels().matrices[matrix_->kernels];
+    spec.check(in_.dtype == kernel.activations, "the matrix is multiplied with another type");
+    spec.check(in_.columns == matrix_->k, "input and weight disagree");
+    const int64_t n = epilogue_ == Epilogue::kSiluMul ? matrix_->n / 2 : matrix_->n;
+    spec.check(round_up(n, 16) <= out_.stride, "output is too narrow");
+    const bool is_wide = epilogue_ == Epilogue::kStoreFloat || epilogue_ == Epilogue::kAdd;
+    spec.check(out_.dtype == (is_wide ? DType::kFloat32 : spec.element()), "wrong output dtype");
+  }
+
+  int64_t num_tiles(const Run& run, int) const override {
+    const int64_t rows = run.rows_of(out_).size();
+    if (rows == 0) return 0;
+    const Cut cut = this->cut(rows, run.threads);
+    return cut.panels * cut.row_tiles;
+  }
+  int64_t scratch_bytes() const override { return kMatmulScratch * static_cast<int64_t>(sizeof(float)); }
+
+  void run(const Run& run, int, int64_t tile, int thread) const override {
+    const Range range = run.rows_of(out_);
+    const int64_t rows = range.size();
+    const Cut cut = this->cut(rows, run.threads);
+    const Matmul matmul{
+        .a = in_.row(range.begin),
+        .a_stride = in_.stride,
+        .weight = matrix_->memory.as<void>(),
+        .k = round_up(matrix_->k, pack_of(in_.dtype)),
+        .blocks = matrix_->blocks(),
+        .bias = bias_ ? bias_->as<float>() : nullptr,
+        .epilogue = epilogue_,
+        .out = out_.row(range.begin),
+        .out_stride = out_.stride,
+    };
+    const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
+    kernels().matrices[matrix_->kernels].matmul(
+        matmul, static_cast<int>(row * rows / cut.row_tiles), static_cast<int>((row + 1) * rows / cut.row_tiles),
+        static_cast<int>(panel * cut.width), static_cast<int>(std::min(matrix_->blocks(), (panel + 1) * cut.width)),
+        run.scratch[thread].as<float>());
+  }
+
+ private:
+  Cut cut(int64_t rows, int threads) const {
+    return Cut(matrix_->blocks(), epilogue_ == Epilogue::kSiluMul ? 2 : 1, rows, threads);
+  }
+
+  Value in_, out_;
+  std::shared_ptr<const PackedMatrix> matrix_;
+  std::shared_ptr<const Buffer> bias_;
+  Epilogue epilogue_;
+};
+
+// The rows of the input that a row of a convolution is made from, side by side.
+class UnfoldOp : public RowOp {
+ public:
+  explicit UnfoldOp(OpSpec& spec)
+      : RowOp(spec), in_(spec.in(0)), kernel_(spec.params.integer("kernel")), stride_(spec.params.integer("stride")) {
+    spec.check(kernel_ % 2 == 1 && stride_ >= 1 && in_.rows_per_token == out_.rows_per_token * stride_ &&
+                   out_.columns == kernel_ * in_.columns && in_.dtype == out_.dtype,
+               "input and output disagree");
+  }
+  Needs needs() const override { return {.one_sequence = true}; }
+
+ protected:
+  void row(const Run& run, int64_t i) const override {
+    const int64_t rows = int64_t{run.step.num_tokens} * in_.rows_per_token, bytes = in_.columns * bytes_of(in_.dtype);
+    auto* to = static_cast<char*>(out_.row(i));
+    for (int64_t from = i * stride_ - kernel_ / 2, end = from + kernel_; from < end; ++from, to += bytes) {
+      if (from < 0 || from >= rows)
+        std::memset(to, 0, bytes);
+      else
+        std::memcpy(to, in_.row(from), bytes);
+    }
+  }
+
+ private:
+  Value in_;
+  int64_t kernel_, stride_;
+};
+
+const RegisterOp matmul("matmul", {{Type::kElement}, Type::kAny, make_op<MatmulOp>});
+const RegisterOp unfold("unfold", {{Type::kElement}, Type::kElement, make_op<UnfoldOp>});
+
+}  // namespace
+
+}  // namespace octavo

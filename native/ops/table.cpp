@@ -1,0 +1,68 @@
+// Where values come from: rows of tables, and sources that encoders read.
+#include "ops/executor.h"
+
+namespace octavo {
+
+namespace {
+
+// Rows of a packed matrix, in float32.
+class TableOp : public RowOp {
+ public:
+  explicit TableOp(OpSpec& spec) : RowOp(spec), matrix_(spec.matrix("weight")) {
+    spec.check(matrix_->k == out_.columns && floats(), "weight and output disagree");
+  }
+
+ protected:
+  void read(int64_t id, int64_t i) const {
+    const int64_t k = round_up(matrix_->k, pack_of(kernels().matrices[matrix_->kernels].activations));
+    kernels().matrices[matrix_->kernels].read_row(matrix_->memory.as<void>(), k, id, matrix_->k,
+                                                  static_cast<float*>(out_.row(i)));
+  }
+  std::shared_ptr<const PackedMatrix> matrix_;
+};
+
+class EmbedOp : public TableOp {
+ public:
+  explicit EmbedOp(OpSpec& spec) : TableOp(spec) {
+    spec.check(matrix_->n >= spec.executor.config().vocab_size, "the vocabulary is larger than the table");
+  }
+  Needs needs() const override { return {.tokens = true}; }
+
+ protected:
+  void row(const Run& run, int64_t i) const override { read(run.step.tokens[i], i); }
+};
+
+class PositionEmbedOp : public TableOp {
+ public:
+  using TableOp::TableOp;
+  Needs needs() const override { return {.positions = matrix_->n}; }
+
+ protected:
+  void row(const Run& run, int64_t i) const override { read(run.places[i].position, i); }
+};
+
+class FeaturesOp : public RowOp {
+ public:
+  explicit FeaturesOp(OpSpec& spec) : RowOp(spec), dtype_(index_of(spec.element())) {
+    spec.check(out_.columns == spec.params.integer("width") && out_.rows_per_token == spec.params.integer("rows"),
+               "output has another shape");
+  }
+  Needs needs() const override { return {.features = true}; }
+
+ protected:
+  void row(const Run& run, int64_t i) const override {
+    const float* x = run.step.features + i * run.step.features_stride;
+    kernels().cast[dtype_](x, out_.columns, floats(), out_.row(i));
+  }
+
+ private:
+  int dtype_;
+};
+
+const RegisterOp embed("embed", {{}, Type::kFloat, make_op<EmbedOp>});
+const RegisterOp position_embed("position_embed", {{}, Type::kFloat, make_op<PositionEmbedOp>});
+const RegisterOp features("features", {{}, Type::kElement, make_op<FeaturesOp>});
+
+}  // namespace
+
+}  // namespace octavo

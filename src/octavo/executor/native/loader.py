@@ -1,0 +1,95 @@
+"""Packs the weights of a tape, and writes the tape into the C++ executor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from octavo import _native
+from octavo.executor.native.tape import Buffer, Op, Packed, Tape
+from octavo.graph.node import Weight
+from octavo.weights.tensor import StoredTensor
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Loader:
+    """`release(name)` is called when all matrices have been packed that are in the tensor of that name.
+
+    `layout` is how matrices lie in memory: one of `native/layouts`.
+    """
+
+    def __init__(
+        self,
+        native: _native.Executor,
+        tape: Tape,
+        tensors: Mapping[str, StoredTensor],
+        layout: str,
+        release: Callable[[str], None],
+    ):
+        self.native, self.tape, self.tensors, self.layout, self.release = native, tape, tensors, layout, release
+        self.packed: dict[Packed, _native.PackedMatrix] = {}
+        self.unpacked = Counter(weight.name for matrix in dict.fromkeys(tape.matrices()) for weight in matrix.weights)
+        self.numbers: list[int] = [native.buffer(*buffer.kind) for buffer in tape.buffers]
+
+    def load(self) -> None:
+        """In the order of the tape."""
+        for op in self.tape.ops:
+            self.native.add(
+                op.name,
+                [self._columns(buffer) for buffer in op.inputs],
+                [self._columns(buffer) for buffer in op.outputs],
+                {name: self._pack(matrix) for name, matrix in op.matrices.items()},
+                {name: self._vector(op, vector) for name, vector in op.vectors.items()},
+                dict(op.params),
+            )
+        if self.tape.logits is not None:
+            self.native.set_logits(self.numbers[self.tape.logits.number])
+
+    def _columns(self, buffer: Buffer) -> tuple[int, int, int]:
+        return self.numbers[buffer.number], buffer.first, buffer.columns
+
+    def _pack(self, matrix: Packed) -> _native.PackedMatrix:
+        if matrix not in self.packed:
+            sources = [_source(_as_matrix(self.tensors[weight.name].part(weight))) for weight in matrix.weights]
+            self.packed[matrix] = _native.pack(sources, matrix.arrangement, self.layout)
+            for weight in matrix.weights:
+                self.unpacked[weight.name] -= 1
+                if self.unpacked[weight.name] == 0:
+                    self.release(weight.name)
+        return self.packed[matrix]
+
+    def _vector(self, op: Op, vector: Weight | tuple[Weight | None, ...]) -> Floats:
+        if isinstance(vector, Weight):
+            return self.tensors[vector.name].part(vector).values().astype(np.float32)
+        return self._biases(op.matrices["weight"], vector)
+
+    def _biases(self, matrix: Packed, biases: tuple[Weight | None, ...]) -> Floats:
+        """Of all packed rows, in their order; zeros where there is none."""
+        parts = [
+            np.zeros(weight.shape[0], np.float32) if bias is None else self.tensors[bias.name].part(bias).values()
+            for weight, bias in zip(matrix.weights, biases, strict=True)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        padded = [np.pad(part, (0, -len(part) % 16)) for part in parts]
+        if matrix.arrangement == "stacked":
+            return np.concatenate(padded)
+        return np.concatenate([part.reshape(-1, 1, 16) for part in padded], axis=1).reshape(-1)
+
+
+def _source(tensor: StoredTensor) -> tuple[str, Any, int, int, Any]:
+    """A matrix as `_native.pack` takes it."""
+    rows, columns = tensor.shape
+    return tensor.format, np.ascontiguousarray(tensor.data).reshape(-1), rows, columns, tensor.row_order
+
+
+def _as_matrix(tensor: StoredTensor) -> StoredTensor:
+    """A convolution's weight [rows, columns, kernel] as [rows, kernel * columns]: a matrix for unfolded rows."""
+    if len(tensor.shape) != 3:
+        return tensor
+    matrix = np.ascontiguousarray(tensor.values().transpose(0, 2, 1)).reshape(tensor.shape[0], -1)
+    return StoredTensor(tensor.name, "F32", matrix.shape, matrix.view(np.uint8).reshape(-1))

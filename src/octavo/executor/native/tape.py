@@ -1,0 +1,134 @@
+"""The native executor's tape: a list of plain records, and what it needs of memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from octavo import _native
+from octavo.executor.base import Sizes
+from octavo.graph.cache import PagedCache
+from octavo.graph.node import Node, StepShape, Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Columns of rows: float32 if `floats`, else in the model's type; some per token, or one per logit row."""
+
+    number: int
+    columns: int
+    floats: bool
+    logit_rows: bool = False
+    rows_per_token: int = 1
+    first: int = 0  # of the columns that the buffer of this number has
+
+    @property
+    def kind(self) -> tuple[int, bool, bool, int]:
+        return self.columns, self.floats, self.logit_rows, self.rows_per_token
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Matrices that are packed into one, "stacked" or "alternating"."""
+
+    weights: tuple[Weight, ...]
+    arrangement: str = "stacked"
+
+    def nbytes(self, layout: str) -> int:
+        first = self.weights[0]
+        return _native.packed_bytes(layout, [weight.shape[0] for weight in self.weights], first.size // first.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """What the native op `name` is given. `nodes` are those of the graph that it computes, for what that costs.
+
+    A vector is a weight, or, of packed matrices, one for each or None.
+    """
+
+    name: str
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    nodes: tuple[Node, ...]
+    matrices: Mapping[str, Packed] = field(default_factory=dict)
+    vectors: Mapping[str, Weight | tuple[Weight | None, ...]] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def flops(self, step: StepShape) -> int:
+        return sum(node.flops(step) for node in self.nodes)
+
+
+class Slice(NamedTuple):
+    """Operations [first, last) for tokens [first, last), and what they cost."""
+
+    ops: tuple[int, int]
+    tokens: tuple[int, int]
+    flops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """The program of a step. `logits` is the buffer in which it ends, unless it is an encoder's."""
+
+    ops: list[Op]
+    buffers: list[Buffer]
+    logits: Buffer | None
+    layers: list[PagedCache]  # of the cache
+
+    def matrices(self) -> list[Packed]:
+        return [matrix for op in self.ops for matrix in op.matrices.values()]
+
+    def slices(self, tokens: int, flops: float) -> list[Slice]:
+        """The tape in parts of about so many `flops`: several operations, or one for some of its tokens."""
+        step = StepShape([(tokens, tokens)], 0)
+        found: list[Slice] = []
+        first, spent = 0, 0.0
+        for i, op in enumerate(self.ops):
+            cost = op.flops(step)
+            if first < i and spent + cost > flops:
+                found.append(Slice((first, i), (0, tokens), spent))
+                first, spent = i, 0.0
+            if cost > flops:
+                count = min(tokens, math.ceil(cost / flops))
+                borders = [tokens * part // count for part in range(count + 1)]
+                found += [Slice((i, i + 1), border, cost / count) for border in pairwise(borders)]
+                first = i + 1
+            else:
+                spent += cost
+        return [*found, Slice((first, len(self.ops)), (0, tokens), spent)] if first < len(self.ops) else found
+
+    def weight_bytes(self, dtype: str) -> int:
+        """Bytes of all weights, each held once: a table used by embedding and logits counts once."""
+        packed = set(self.matrices())
+        vectors = {vector for op in self.ops for vector in op.vectors.values()}
+        return sum(matrix.nbytes(dtype) for matrix in packed) + 4 * sum(map(_size, vectors))
+
+    def page_bytes(self, dtype: str, block_size: int) -> int:
+        """Bytes of a block of the KV cache, for all layers."""
+        return _native.page_bytes(dtype, cache_sizes(self.layers), block_size)
+
+    def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
+        """Bytes of all buffers for the largest steps, and of keys and values that a step has to itself."""
+        total = 0
+        for buffer in self.buffers:
+            rows = sizes.max_num_batched_tokens * buffer.rows_per_token
+            layout = "float32" if buffer.floats else dtype
+            row = _native.packed_bytes(layout, [16], -(-buffer.columns // 16) * 16) // 16
+            total += row * (sizes.max_logit_rows if buffer.logit_rows else rows)
+        scratch = {node.sizes for op in self.ops for node in op.nodes if hasattr(node, "sizes") and node.cached is None}
+        pages = -(-sizes.max_num_batched_tokens // sizes.block_size) + sizes.max_num_seqs - 1
+        return total + sum(
+            pages * _native.page_bytes(dtype, cache_sizes([layer]), sizes.block_size) for layer in scratch
+        )
+
+
+def cache_sizes(layers: list[PagedCache]) -> list[tuple[int, int, int]]:
+    return [(layer.kv_heads, layer.key_dim, layer.value_dim) for layer in layers]
+
+
+def _size(vector: Weight | tuple[Weight | None, ...]) -> int:
+    parts = vector if isinstance(vector, tuple) else (vector,)
+    return sum(part.size for part in parts if part is not None)

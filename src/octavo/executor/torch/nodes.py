@@ -1,0 +1,230 @@
+"""How PyTorch computes each op of the graph: a function for each, found by the class of its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from octavo.executor.torch import ops as plain
+from octavo.executor.torch.ops import Rotation
+from octavo.executor.torch.step import Step
+from octavo.executor.torch.weights import Weights
+from octavo.graph.node import Node
+from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
+from octavo.graph.ops.linear import Conv1d, Logits
+from octavo.graph.ops.norm import LayerNorm, RMSNorm
+from octavo.graph.ops.pointwise import Add, Gelu, Glu
+from octavo.graph.ops.rope import Rope
+from octavo.graph.ops.table import Embed, Features, PositionEmbed
+
+
+@dataclass(frozen=True)
+class Device:
+    """What all programs of a model have in common on a device. `kernels` has the functions of `ops`, made for it.
+
+    `pages` is (keys, values) of every layer, `tokens` the flat token table, `positions` how many a sequence may have.
+    """
+
+    weights: Weights
+    kernels: ModuleType
+    pages: list[tuple[Tensor, Tensor]]
+    tokens: Tensor
+    positions: int
+    backends: list[SDPBackend]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weights.dtype
+
+    def cast(self, x: Tensor) -> Tensor:
+        """`x` in the model's type, as matmuls and attention want it."""
+        return x.to(self.dtype)
+
+    def heads(self, x: Tensor, head_dim: int) -> Tensor:
+        """[tokens, columns] as [tokens, heads, head_dim], in the model's type."""
+        return self.cast(x).view(len(x), -1, head_dim)
+
+
+# In the order of preference where the chip has them: cuDNN's is the fastest on Hopper, and newer ones.
+BACKENDS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+def backends_of(device: torch.device) -> list[SDPBackend]:
+    """What computes attention within a prompt there, the best first."""
+    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0)
+    return BACKENDS[1:] if old else BACKENDS
+
+
+NODES: dict[type[Node], Callable[..., Tensor]] = {}
+Function = Callable[..., Tensor]
+
+
+def computes(op: type[Node]) -> Callable[[Function], Function]:
+    """Makes a function the one that computes `op`: it takes the device, the node, the step, and the node's inputs."""
+
+    def register(function: Function) -> Function:
+        NODES[op] = function
+        return function
+
+    return register
+
+
+@computes(Embed)
+def embed(device: Device, node: Embed, step: Step) -> Tensor:
+    return F.embedding(device.tokens[step.places], device.weights.get(node.weight)).float()
+
+
+@computes(PositionEmbed)
+def position_embed(device: Device, node: PositionEmbed, step: Step) -> Tensor:
+    return F.embedding(step.positions, device.weights.get(node.weight)).float()
+
+
+@computes(Features)
+def features(device: Device, node: Features, step: Step) -> Tensor:
+    assert step.features is not None
+    return device.cast(step.features)
+
+
+@computes(Conv1d)
+def conv1d(device: Device, node: Conv1d, step: Step, x: Tensor) -> Tensor:
+    weight, bias = device.weights.get(node.weight), device.cast(device.weights.get(node.bias))
+    return F.conv1d(device.cast(x).t()[None], weight, bias, node.stride, node.kernel // 2)[0].t()
+
+
+@computes(RMSNorm)
+def rms_norm(device: Device, node: RMSNorm, step: Step, x: Tensor) -> Tensor:
+    normed: Tensor = device.kernels.rms_norm(x, device.weights.get(node.weight), node.eps, device.dtype)
+    return normed
+
+
+@computes(LayerNorm)
+def layer_norm(device: Device, node: LayerNorm, step: Step, x: Tensor) -> Tensor:
+    scale, shift = device.weights.get(node.weight), device.weights.get(node.bias)
+    return device.cast(F.layer_norm(x.float(), (node.columns,), scale, shift, node.eps))
+
+
+@computes(Add)
+def add(device: Device, node: Add, step: Step, x: Tensor, y: Tensor) -> Tensor:
+    return x.float() + y.float()
+
+
+@computes(Glu)
+def glu(device: Device, node: Glu, step: Step, gate: Tensor, up: Tensor) -> Tensor:
+    gated: Tensor = device.kernels.silu_mul(gate, up)
+    return gated
+
+
+@computes(Gelu)
+def gelu(device: Device, node: Gelu, step: Step, x: Tensor) -> Tensor:
+    return device.cast(F.gelu(x.float()))
+
+
+@computes(Rope)
+def rope(device: Device, node: Rope, step: Step, x: Tensor) -> Tensor:
+    heads = x.reshape(len(x), -1, node.head_dim).clone()
+    plain.rotate(heads, device.weights.rotation(node.table, device.positions), step.positions)
+    return heads.flatten(1)
+
+
+@computes(Logits)
+def logits(device: Device, node: Logits, step: Step | None, x: Tensor) -> Tensor:
+    """float32 [rows, vocabulary]; in 16 bits, likely tokens would often get the same logit."""
+    weight, x = device.weights.get(node.weight).t(), device.cast(x)
+    if x.dtype == torch.float32:
+        return x @ weight
+    if x.is_cuda:
+        return torch.mm(x, weight, out_dtype=torch.float32)
+    return x.float() @ weight.float()
+
+
+@computes(Attention)
+def attention(
+    device: Device,
+    node: Attention,
+    step: Step,
+    q: Tensor,
+    k: Tensor | None = None,
+    v: Tensor | None = None,
+    rotation: Rotation | None = None,
+) -> Tensor:
+    """With `rotation`, q and k are rotated by it first, in place."""
+    q = device.heads(q, node.head_dim)
+    if k is not None and v is not None:
+        k, v = device.heads(k, node.head_dim), device.heads(v, node.value_dim)
+    if node.layer is None:
+        assert k is not None
+        assert v is not None
+        return _attend_each(device, node, step, q, k, v).flatten(1)
+    k_pages, v_pages = device.pages[node.layer]
+    if k is not None:
+        device.kernels.rotate_and_store(q, k, v, rotation, step.positions, step.slots, k_pages, v_pages)
+    out = torch.empty(*q.shape[:2], node.value_dim, dtype=device.dtype, device=q.device)
+    for begin, end in step.fresh:  # there are none in models whose layers share keys
+        assert k is not None
+        assert v is not None
+        out[begin:end] = _attend_prompt(device, node, q[begin:end], k[begin:end], v[begin:end])
+    for ragged in step.groups:
+        device.kernels.paged_attention(q, k_pages, v_pages, ragged, node.scale, node.window, out)
+    return out.flatten(1)
+
+
+def _attend_each(device: Device, node: Attention, step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention within the tokens that each sequence has in this step."""
+    out = torch.empty(*q.shape[:2], node.value_dim, dtype=device.dtype, device=q.device)
+    for begin, end in step.spans() or [(0, len(q))]:  # an encoder has one source
+        out[begin:end] = _attend_prompt(device, node, q[begin:end], k[begin:end], v[begin:end])
+    return out
+
+
+def _attend_prompt(device: Device, node: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention within a prompt that has no history, or within a source: [tokens, heads, value_dim]."""
+    mask = None
+    if node.causal and node.window is not None and node.window < len(q):
+        back = torch.arange(len(q), device=q.device)[:, None] - torch.arange(len(q), device=q.device)
+        mask = (back >= 0) & (back < node.window)
+    causal = node.causal and mask is None
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    with sdpa_kernel(device.backends, set_priority=True):
+        found = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=node.scale, enable_gqa=True)
+    return found[0].transpose(0, 1)
+
+
+@computes(StoreSource)
+def store_source(device: Device, node: StoreSource, step: Step, k: Tensor, v: Tensor) -> Tensor:
+    plain.store(device.heads(k, node.head_dim), device.heads(v, node.head_dim), step.slots, *device.pages[node.layer])
+    return k[:, :0]
+
+
+@computes(CrossAttention)
+def cross_attention(device: Device, node: CrossAttention, step: Step, q: Tensor) -> Tensor:
+    assert step.sources is not None
+    queries = device.heads(q, node.head_dim).contiguous()
+    out = torch.empty_like(queries)
+    device.kernels.paged_attention(queries, *device.pages[node.layer], step.sources, node.scale, None, out)
+    return out.flatten(1)
+
+
+def cross_weights(
+    device: Device, node: CrossAttention, step: Step, q: Tensor, heads: list[int], positions: int
+) -> Tensor:
+    """What some heads of a cross attention look at, in a step of one sequence: float32 [heads, tokens, positions]."""
+    assert step.sources is not None
+    blocks = step.sources.block_tables[0].long()
+    queries, k_pages = device.heads(q, node.head_dim), device.pages[node.layer][0]
+    found: list[Any] = []
+    for head in heads:
+        keys = k_pages[blocks, head * node.kv_heads // node.heads].flatten(0, 1)[:positions]
+        found.append((node.scale * (queries[:, head].float() @ keys.float().t())).softmax(1))
+    return torch.stack(found)

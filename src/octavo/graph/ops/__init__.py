@@ -1,0 +1,5 @@
+"""The vocabulary: what a model may be made of, one op a class. Importing this registers all of it."""
+
+from octavo.graph.ops import attention, linear, norm, pointwise, rope, table
+
+__all__ = ["attention", "linear", "norm", "pointwise", "rope", "table"]

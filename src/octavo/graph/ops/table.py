@@ -1,0 +1,66 @@
+"""Where values come from: rows of tables, and sources that encoders read."""
+
+from __future__ import annotations
+
+from octavo.graph.node import Floats, Node, ReferencePass, Weight, op
+
+
+@op
+class Embed(Node):
+    """Rows of `weight` [vocabulary, columns], chosen by the step's token ids."""
+
+    weight: Weight
+    keeps_float32 = True
+    reads_all_weights = False
+
+    @classmethod
+    def of(cls, name: str, vocab_size: int, columns: int) -> Node:
+        return cls(Weight(f"{name}.weight", (vocab_size, columns)))
+
+    @property
+    def columns(self) -> int:
+        return self.weight.shape[1]
+
+    def reference(self, run: ReferencePass) -> Floats:
+        return run.read(self.weight)[list(run.token_ids)]
+
+
+@op
+class PositionEmbed(Node):
+    """Rows of `weight` [positions, columns], chosen by the tokens' positions."""
+
+    weight: Weight
+    keeps_float32 = True
+    reads_all_weights = False
+
+    @classmethod
+    def of(cls, name: str, positions: int, columns: int) -> Node:
+        return cls(Weight(f"{name}.weight", (positions, columns)))
+
+    @property
+    def columns(self) -> int:
+        return self.weight.shape[1]
+
+    def reference(self, run: ReferencePass) -> Floats:
+        table = run.read(self.weight)
+        return table[: len(run.token_ids) or len(table)]
+
+
+@op
+class Features(Node):
+    """The source that an encoder reads: `rows` rows of `width` columns for each of its positions."""
+
+    width: int
+    rows: int
+
+    @property
+    def columns(self) -> int:
+        return self.width
+
+    @property
+    def rows_per_token(self) -> int:
+        return self.rows
+
+    def reference(self, run: ReferencePass) -> Floats:
+        assert run.features is not None
+        return run.features
