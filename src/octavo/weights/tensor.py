@@ -45,7 +45,7 @@ class StoredTensor:
         return decoded.reshape(-1, *self.shape[1:])[self.row_order]
 
     def part(self, weight: Weight) -> StoredTensor:
-        """What `weight` is of this: one expert of a stack, transposed, some rows. Raises ValueError where that is not."""
+        """What `weight` is of this: an expert of a stack, transposed, some rows. Raises ValueError if that is not there."""
         part = self
         if weight.expert is not None:
             part = part._expert(weight.expert)
