@@ -107,3 +107,11 @@ def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch
     executor = make_native(graph, bind(graph.weights, checkpoint, model.ignored))
     tokens = random_tokens(50, vocab=301)
     assert error(logits_of(executor, tokens), transformers_logits(reference, tokens)) < 1e-4
+
+
+def test_the_rule_of_the_walk_through_is_the_one_of_the_code():
+    blocks = re.findall(r"```(python|cpp)\n(.*?)```", (DOCS / "add_a_logits_rule.md").read_text("utf-8"), re.DOTALL)
+    sources = {"python": ROOT / "src/octavo/sampling/rules/tokens.py", "cpp": ROOT / "native/ops/token_rules.cpp"}
+    assert [language for language, _ in blocks] == [*sources]
+    for language, block in blocks:
+        assert block in sources[language].read_text("utf-8")

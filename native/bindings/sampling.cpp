@@ -3,9 +3,10 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 namespace nb = nanobind;
@@ -16,8 +17,6 @@ namespace octavo {
 namespace {
 
 using Logits = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
-using Ids = std::vector<int32_t>;
-using Timestamps = std::tuple<int32_t, int32_t, int32_t>;
 template <class T>
 using Array = nb::ndarray<nb::numpy, const T>;
 
@@ -35,52 +34,15 @@ LogitRows rows_of(const Logits& logits) {
           logits.stride(0)};
 }
 
-void init_sampler(SequenceSampler* self, int64_t vocab_size, double temperature, double top_p, int64_t top_k,
-                  double min_p, float presence_penalty, float frequency_penalty, float repetition_penalty,
-                  uint64_t seed, Ids bias_ids, std::vector<float> bias_values, Ids allowed_ids,
-                  std::vector<Ids> bad_words, int64_t min_tokens, Ids early_stop_ids, const Ids& prompt_token_ids,
-                  int64_t num_logprobs, bool adjusted_logprobs, const std::optional<Timestamps>& timestamps) {
-  SamplingOptions options{
-      .vocab_size = vocab_size,
-      .temperature = temperature,
-      .top_p = top_p,
-      .top_k = top_k,
-      .min_p = min_p,
-      .presence_penalty = presence_penalty,
-      .frequency_penalty = frequency_penalty,
-      .repetition_penalty = repetition_penalty,
-      .num_logprobs = num_logprobs,
-      .adjusted_logprobs = adjusted_logprobs,
-      .min_tokens = min_tokens,
-      .bias_ids = std::move(bias_ids),
-      .bias_values = std::move(bias_values),
-      .allowed_ids = std::move(allowed_ids),
-      .early_stop_ids = std::move(early_stop_ids),
-      .bad_words = std::move(bad_words),
-      .timestamps = {},
-  };
-  if (timestamps) {
-    const auto [begin, end_of_text, max_initial] = *timestamps;
-    options.timestamps = TimestampRules{begin, end_of_text, max_initial};
-  }
-  new (self) SequenceSampler(std::move(options), seed, prompt_token_ids);
-}
-
 }  // namespace
 
 void bind_sampling(nb::module_& m) {
   using nb::handle;
 
-  nb::class_<SequenceSampler>(m, "SequenceSampler",
-                              "Sampling parameters, output history and random stream of one sequence.")
-      .def("__init__", &init_sampler, "vocab_size"_a, nb::kw_only(), "temperature"_a = 1.0, "top_p"_a = 1.0,
-           "top_k"_a = 0, "min_p"_a = 0.0, "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,
-           "repetition_penalty"_a = 1.0f, "seed"_a = 0, "bias_ids"_a = Ids(), "bias_values"_a = std::vector<float>(),
-           "allowed_ids"_a = Ids(), "bad_words"_a = std::vector<Ids>(), "min_tokens"_a = 0, "early_stop_ids"_a = Ids(),
-           "prompt_token_ids"_a = Ids(), "num_logprobs"_a = -1, "adjusted_logprobs"_a = false,
-           "timestamps"_a = nb::none())
+  nb::class_<SequenceSampler>(m, "SequenceSampler", "Options, rules, output and random stream of one sequence.")
+      .def(nb::init<Parameters::Values, SequenceSampler::Rules, uint64_t>(), "options"_a, "rules"_a, "seed"_a,
+           "`rules` are names and parameters, in order: see octavo.sampling.options.SamplerOptions.as_data.")
       .def("accept", &SequenceSampler::accept, "token"_a, "Appends a token to the output.")
-      .def("fork", &SequenceSampler::fork, "seed"_a, "A copy with the same history and another random stream.")
       .def_prop_ro("num_output", &SequenceSampler::num_output);
 
   nb::class_<SampleResult>(m, "SampleResult", "One entry per sampler; arrays are views into this object.")
@@ -137,7 +99,7 @@ void bind_sampling(nb::module_& m) {
 
   m.def(
       "top_logprobs",
-      [](const Logits& logits, int64_t k, const Ids& token_ids) {
+      [](const Logits& logits, int64_t k, const TokenIds& token_ids) {
         const LogitRows view = rows_of(logits);
         nb::gil_scoped_release release;
         return top_logprobs(view, k, token_ids);

@@ -75,9 +75,7 @@ void sample_row(const float* logits, const SequenceSampler& sampler, int64_t i, 
   Scratch& space = scratch();
   if (!space.raw.scan(logits, options.vocab_size)) return;
   LogitRow* row = &space.raw;
-  if (sampler.adjusts()) {
-    space.logits.assign(logits, logits + options.vocab_size);
-    sampler.adjust(space.logits.data());
+  if (sampler.adjust(logits, space.logits)) {
     if (!space.adjusted.scan(space.logits.data(), options.vocab_size)) return;
     row = &space.adjusted;
   }

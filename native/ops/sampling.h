@@ -1,6 +1,5 @@
-// From logits to tokens. The order of the pipeline is vLLM's: bias, allowed tokens, bans, penalties; then
-// temperature, min_p, top_k, top_p and a draw. octavo/sampling/reference.py is the same thing in its plainest
-// form.
+// From logits to tokens. The order of the pipeline is vLLM's: rules; then temperature, min_p, top_k, top_p and a
+// draw. octavo/sampling/reference.py is the same thing in its plainest form.
 //
 // Nothing here sorts a vocabulary. One pass over a row leaves the maximum of every 64 logits; whatever asks
 // for the likeliest tokens finds a threshold among those maxima, and sorts the few tokens that reach it.
@@ -11,74 +10,52 @@
 // the batch never matters.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <optional>
-#include <unordered_map>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
+
+#include "ops/logits_rule.h"
 
 namespace octavo {
 
-// The rules of timestamps in Whisper's output; see octavo/sampling/timestamps.py.
-struct TimestampRules {
-  int32_t begin, end_of_text, max_initial;
-};
-
 struct SamplingOptions {
-  int64_t vocab_size = 0;
-  double temperature = 1;  // below 1e-5: greedy
-  double top_p = 1;
-  int64_t top_k = 0;  // below 1: all
-  double min_p = 0;
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
-  float repetition_penalty = 1;
-  int64_t num_logprobs = -1;       // likeliest tokens to report; 0: only the chosen one's logprob; -1: nothing
-  bool adjusted_logprobs = false;  // report what adjust() leaves, and not the model's own logits
-  int64_t min_tokens = 0;
-  std::vector<int32_t> bias_ids;
-  std::vector<float> bias_values;
-  std::vector<int32_t> allowed_ids;             // empty: all
-  std::vector<int32_t> early_stop_ids;          // banned before `min_tokens` tokens
-  std::vector<std::vector<int32_t>> bad_words;  // their last token is banned after the others
-  std::optional<TimestampRules> timestamps;
+  explicit SamplingOptions(Parameters given);
+
+  int64_t vocab_size;
+  double temperature;  // below 1e-5: greedy
+  double top_p;
+  int64_t top_k;  // below 1: all
+  double min_p;
+  int64_t num_logprobs;    // likeliest tokens to report; 0: only the chosen one's logprob; -1: nothing
+  bool adjusted_logprobs;  // report what the rules leave, and not the model's own logits
 };
 
-// One sequence: its options, the tokens it has generated, its random stream. Not safe for use by two threads,
-// except for the const members.
+// One sequence: its options and rules, the tokens it has generated, its random stream. Not safe for use by two
+// threads, except for the const members.
 class SequenceSampler {
  public:
-  // Throws std::invalid_argument for token ids outside the vocabulary, and numbers out of range.
-  SequenceSampler(SamplingOptions options, uint64_t seed, const std::vector<int32_t>& prompt_token_ids);
+  using Rules = std::vector<std::pair<std::string, Parameters::Values>>;  // names and parameters, in order
+
+  // Throws std::invalid_argument for unknown rules, and for parameters that are missing, unknown or out of range.
+  SequenceSampler(Parameters::Values options, Rules rules, uint64_t seed);
+  SequenceSampler(SequenceSampler&&) = default;
 
   const SamplingOptions& options() const { return options_; }
   int64_t num_output() const { return static_cast<int64_t>(output_.size()); }
   void accept(int32_t token);
-  SequenceSampler fork(uint64_t seed) const;
 
-  // Whether adjust() would change anything at this position.
-  bool adjusts() const;
-  // Applies bias, allowed tokens, bans, penalties and the rules of timestamps to a row of `vocab_size` logits.
-  void adjust(float* logits) const;
+  // Where rules apply at this position, `adjusted` becomes what they make of a row of `vocab_size` logits.
+  bool adjust(const float* logits, std::vector<float>& adjusted) const;
   // This position's random number, above 0 and at most 1.
   double uniform() const;
 
  private:
-  struct Seen {
-    int32_t token;
-    int32_t count;  // in the output; 0 where only the prompt has it
-  };
-  bool counts_tokens() const;
-  void see(int32_t token, int32_t count);
-  void apply_timestamps(float* logits) const;
-  bool ends_bad_word(const std::vector<int32_t>& word) const;
-
   SamplingOptions options_;
   uint64_t seed_;
-  std::vector<int32_t> output_;
-  std::vector<Seen> seen_;                            // every token that a penalty touches …
-  std::unordered_map<int32_t, std::size_t> seen_at_;  // … and its place there
+  TokenIds output_;
+  std::vector<std::unique_ptr<LogitsRule>> rules_;
 };
 
 // A view of logits: row i starts at data + i * stride.

@@ -106,15 +106,15 @@ class Executor:
     def kv_bytes(self) -> int: ...
 
 class SequenceSampler:
-    """Sampling parameters, output history and random stream of one sequence."""
+    """Options, rules, output and random stream of one sequence."""
 
-    def __init__(self, vocab_size: int, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0, bias_ids: Sequence[int] = [], bias_values: Sequence[float] = [], allowed_ids: Sequence[int] = [], bad_words: Sequence[Sequence[int]] = [], min_tokens: int = 0, early_stop_ids: Sequence[int] = [], prompt_token_ids: Sequence[int] = [], num_logprobs: int = -1, adjusted_logprobs: bool = False, timestamps: tuple[int, int, int] | None = None) -> None: ...
+    def __init__(self, options: Mapping[str, float | Sequence[float] | Sequence[Sequence[float]]], rules: Sequence[tuple[str, Mapping[str, float | Sequence[float] | Sequence[Sequence[float]]]]], seed: int) -> None:
+        """
+        `rules` are names and parameters, in order: see octavo.sampling.options.SamplerOptions.as_data.
+        """
 
     def accept(self, token: int) -> None:
         """Appends a token to the output."""
-
-    def fork(self, seed: int) -> SequenceSampler:
-        """A copy with the same history and another random stream."""
 
     @property
     def num_output(self) -> int: ...

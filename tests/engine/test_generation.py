@@ -7,7 +7,9 @@ import pytest
 
 from checkpoints import reference_tokens, transformers_logits
 from octavo import SamplingParams
+from octavo.sampling.options import sampler_options
 from octavo.sampling.reference import ReferenceSampler, log_softmax
+from octavo.sampling.rules.base import RuleRequest
 
 TEXT = "And so, my fellow Americans: ask not"
 VOCAB = 500
@@ -202,7 +204,8 @@ SAMPLING = {
 def test_tokens_are_those_of_the_reference_sampler(tiny, complete, prompt_ids, params):
     for seed in (0, 1, 2**64 - 1):
         given = {"temperature": 0, **params, "seed": seed}
-        reference = ReferenceSampler(VOCAB, **given, prompt_token_ids=prompt_ids)
+        request = RuleRequest(params=SamplingParams(**given), vocab_size=VOCAB, prompt_token_ids=prompt_ids)
+        reference = ReferenceSampler(sampler_options(request), seed)
 
         def choose(logits, sampler=reference):
             token = sampler.sample(logits).token

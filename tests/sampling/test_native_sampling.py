@@ -4,14 +4,19 @@ Both order tokens by the same float32 logits, but sum probabilities in float32 a
 may differ: a token may be on the other side of an edge (of top_p, min_p or the draw) within rounding of it.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octavo import _native
+from octavo.sampling.options import SamplerOptions
 from octavo.sampling.reference import ReferenceSampler, falling, log_softmax, uniform
-from octavo.sampling.timestamps import TimestampRules
+from octavo.sampling.rules import RULES
+from octavo.sampling.rules.timestamps import Timestamps
+from octavo.sampling.rules.tokens import AllowedTokens, BadWords, LogitBias, Penalties, SuppressedTokens
 
 MARGIN = 1e-5  # relative error of a mass that is summed in float32
 SIZES = [1, 2, 15, 16, 17, 63, 64, 65, 1000, 1024, 1025, 2500]
@@ -39,38 +44,56 @@ def rows(draw, sizes=SIZES):
     return logits
 
 
+def rules(size):
+    """Rules of every kind but timestamps, each of them mostly off, in order."""
+    tokens = st.integers(0, size - 1)
+    ids = st.lists(tokens, max_size=3)
+    kinds = [
+        st.builds(
+            lambda bias: LogitBias([*bias], [*bias.values()]),
+            st.dictionaries(tokens, st.floats(-20, 20, width=32), min_size=1, max_size=5),
+        ),
+        st.builds(AllowedTokens, st.lists(tokens, min_size=1, max_size=20, unique=True)),
+        st.builds(BadWords, st.lists(st.lists(tokens, min_size=1, max_size=3), min_size=1, max_size=4)),
+        st.builds(SuppressedTokens, ids, st.integers(0, 8)),
+        st.builds(
+            Penalties,
+            repetition=st.sampled_from([1.0, 1.0, 0.5, 1.1, 2.0]),
+            frequency=st.just(0.0) | st.floats(-2, 2, width=32),
+            presence=st.just(0.0) | st.floats(-2, 2, width=32),
+            prompt_token_ids=st.lists(tokens, max_size=20),
+        ),
+    ]
+    maybe = [st.one_of(st.none(), st.none(), kind) for kind in kinds]
+    return st.tuples(*maybe).map(lambda found: tuple(rule for rule in found if rule is not None))
+
+
 @st.composite
 def options(draw, size):
-    """Keywords of a sampler: each feature is mostly off."""
-    tokens = st.integers(0, size - 1)
+    """Options of a sampler: each feature is mostly off."""
 
     def maybe(off, strategy):
         return draw(st.one_of(st.just(off), st.just(off), strategy))
 
-    bias = maybe({}, st.dictionaries(tokens, st.floats(-20, 20, width=32), max_size=5))
-    return {
-        "temperature": draw(st.sampled_from([0.0, 1e-6, 0.01, 0.3, 0.8, 1.0, 1.0, 2.0, 100.0, 1e30])),
-        "top_p": maybe(1.0, st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.95, 0.999])),
-        "top_k": maybe(0, st.sampled_from([-1, 1, 2, 5, 50, 1000, 10**6])),
-        "min_p": maybe(0.0, st.sampled_from([1e-6, 0.05, 0.5, 1.0])),
-        "presence_penalty": maybe(0.0, st.floats(-2, 2, width=32)),
-        "frequency_penalty": maybe(0.0, st.floats(-2, 2, width=32)),
-        "repetition_penalty": maybe(1.0, st.sampled_from([0.5, 1.1, 2.0])),
-        "seed": draw(st.integers(0, 2**64 - 1)),
-        "bias_ids": list(bias),
-        "bias_values": list(bias.values()),
-        "allowed_ids": maybe([], st.lists(tokens, min_size=1, max_size=20, unique=True)),
-        "bad_words": maybe([], st.lists(st.lists(tokens, min_size=1, max_size=3), max_size=4)),
-        "min_tokens": maybe(0, st.integers(0, 8)),
-        "early_stop_ids": draw(st.lists(tokens, max_size=3)),
-        "prompt_token_ids": draw(st.lists(tokens, max_size=20)),
-        "num_logprobs": draw(st.sampled_from([0, 1, 5, 20, size])),
-    }
+    return SamplerOptions(
+        vocab_size=size,
+        temperature=draw(st.sampled_from([0.0, 1e-6, 0.01, 0.3, 0.8, 1.0, 1.0, 2.0, 100.0, 1e30])),
+        top_p=maybe(1.0, st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.95, 0.999])),
+        top_k=maybe(0, st.sampled_from([-1, 1, 2, 5, 50, 1000, 10**6])),
+        min_p=maybe(0.0, st.sampled_from([1e-6, 0.05, 0.5, 1.0])),
+        num_logprobs=draw(st.sampled_from([0, 1, 5, 20, size])),
+        rules=draw(rules(size)),
+    )
 
 
-def pair(size, keywords, output=()):
+def sampler_of(size, seed=0, **given):
+    """A native sampler with these options."""
+    return _native.SequenceSampler(*SamplerOptions(vocab_size=size, **given).as_data(), seed)
+
+
+def pair(options, seed=0, output=()):
     """The native sampler and the reference, after the same output."""
-    native, reference = _native.SequenceSampler(size, **keywords), ReferenceSampler(size, **keywords)
+    native, reference = _native.SequenceSampler(*options.as_data(), seed), ReferenceSampler(options, seed)
     for token in output:
         native.accept(token)
         reference.accept(token)
@@ -85,19 +108,20 @@ def assert_close(logprobs, expected):
 def possible_tokens(reference, logits):
     """The tokens that a draw may give when every edge is moved by MARGIN either way."""
     adjusted = reference.adjusted(logits)
-    if reference.temperature < 1e-5:
+    exact = reference.options
+    if exact.temperature < 1e-5:
         return {reference.draw(adjusted)}
     u, found = uniform(reference.seed, len(reference.output)), set()
-    exact = reference.top_p, reference.min_p
     for move in (-MARGIN, 0, MARGIN):
-        reference.top_p = exact[0] if exact[0] == 1 else min(exact[0] * (1 + move), 1 - 1e-9)
-        reference.min_p = exact[1] * (1 + (move if exact[1] < 1 else 0))
+        top_p = exact.top_p if exact.top_p == 1 else min(exact.top_p * (1 + move), 1 - 1e-9)
+        min_p = exact.min_p * (1 + (move if exact.min_p < 1 else 0))
+        reference.options = replace(exact, top_p=top_p, min_p=min_p)
         ids, weights = reference.candidates(adjusted)
         cumulative = np.cumsum(weights)
         first, last = np.searchsorted(cumulative, cumulative[-1] * np.clip([u - MARGIN, u + MARGIN], 0, 1))
         near = slice(first, last + 1)
         found |= set(ids[near][weights[near] > 0].tolist())
-    reference.top_p, reference.min_p = exact
+    reference.options = exact
     return found
 
 
@@ -105,9 +129,9 @@ def possible_tokens(reference, logits):
 @given(data=st.data())
 def test_a_token_is_the_one_that_the_reference_draws(isa, data):
     logits = data.draw(rows())
-    keywords = data.draw(options(logits.size))
+    given, seed = data.draw(options(logits.size)), data.draw(st.integers(0, 2**64 - 1))
     output = data.draw(st.lists(st.integers(0, logits.size - 1), max_size=10))
-    native, reference = pair(logits.size, keywords, output)
+    native, reference = pair(given, seed, output)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = reference.sample(logits)
     result = _native.sample(logits[None], [0], [native])
@@ -141,7 +165,7 @@ def test_a_whole_vocabulary_is_sampled_as_the_reference_does(isa, spread, keywor
     size = 49152
     logits = (np.random.default_rng(0).standard_normal(size) * spread).astype(np.float32)
     for seed in range(12):
-        native, reference = pair(size, {**keywords, "seed": seed})
+        native, reference = pair(SamplerOptions(vocab_size=size, **keywords), seed)
         token = int(_native.sample(logits[None], [0], [native]).tokens[0])
         assert token == reference.sample(logits).token or token in possible_tokens(reference, logits)
 
@@ -149,7 +173,7 @@ def test_a_whole_vocabulary_is_sampled_as_the_reference_does(isa, spread, keywor
 def test_equal_logits_are_cut_by_token_id(isa):
     logits = np.zeros((1, 3000), np.float32)
     for keywords, kept in [({"top_k": 7}, 7), ({"top_p": 0.01}, 30), ({"temperature": 0.0}, 1)]:
-        samplers = [_native.SequenceSampler(3000, seed=seed, **keywords) for seed in range(300)]
+        samplers = [sampler_of(3000, seed, **keywords) for seed in range(300)]
         tokens = set(_native.sample(logits, [0] * 300, samplers).tokens.tolist())
         assert tokens == set(range(kept))
 
@@ -157,7 +181,7 @@ def test_equal_logits_are_cut_by_token_id(isa):
 def test_a_masked_token_is_never_drawn(isa):
     logits = np.full((1, 5000), -np.inf, np.float32)
     logits[0, [3, 2047, 4100]] = [1.0, 1.5, 1.0]
-    samplers = [_native.SequenceSampler(5000, seed=seed) for seed in range(500)]
+    samplers = [sampler_of(5000, seed) for seed in range(500)]
     assert set(_native.sample(logits, [0] * 500, samplers).tokens.tolist()) == {3, 2047, 4100}
 
 
@@ -182,7 +206,7 @@ def test_top_logprobs_are_those_of_a_sort(isa, logits, data):
     assert result.ranks[0] == 1 + (logits > logits[token]).sum()
 
 
-TIMES = TimestampRules(begin=40, end_of_text=35, max_initial=5)
+TIMES = Timestamps(begin=40, end_of_text=35, max_initial=5)
 HISTORIES = [
     [],
     [40],
@@ -202,11 +226,8 @@ HISTORIES = [
 def test_timestamps_follow_their_rules(isa, output, shift):
     logits = np.random.default_rng(len(output)).standard_normal(64).astype(np.float32)
     logits[40:] += shift
-    native = _native.SequenceSampler(64, temperature=0.0, num_logprobs=0, timestamps=TIMES)
-    reference = ReferenceSampler(64, temperature=0.0, timestamps=TIMES)
-    for token in output:
-        native.accept(token)
-        reference.accept(token)
+    given = SamplerOptions(vocab_size=64, temperature=0.0, num_logprobs=0, rules=[TIMES])
+    native, reference = pair(given, output=output)
     banned = reference.adjusted(logits) == -np.inf
     for _ in range((~banned).sum()):  # all that is possible, likeliest first, until it ends
         found = _native.sample(logits[None], [0], [native])
@@ -235,3 +256,18 @@ def test_what_the_rules_of_timestamps_mean():
     assert possible([42, 3, 47, 50]) == text | special
     assert possible([42, 3], likely=[44]) == set(range(43, 64)), "a likely time keeps text out"
     assert times >= possible([42, 3], likely=[44])
+
+
+def test_every_rule_has_a_native_form_and_keeps_the_order_of_stages():
+    examples = {
+        LogitBias: LogitBias([1], [1.0]),
+        AllowedTokens: AllowedTokens([1]),
+        BadWords: BadWords([[1]]),
+        SuppressedTokens: SuppressedTokens([1]),
+        Penalties: Penalties(presence=1.0),
+        Timestamps: TIMES,
+    }
+    assert set(RULES) == set(examples)
+    assert [rule.stage for rule in RULES] == sorted(rule.stage for rule in RULES)
+    for example in examples.values():
+        assert sampler_of(64, rules=[example]).num_output == 0

@@ -22,7 +22,9 @@ from octavo.request import (
     RequestOutput,
     Sequence,
 )
-from octavo.sampling.options import banning, sampler_options, sequence_seed
+from octavo.sampling.options import sampler_options, sequence_seed
+from octavo.sampling.rules import banning
+from octavo.sampling.rules.base import RuleRequest
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
@@ -145,17 +147,16 @@ class SamplingJob(Job):
         self.samples: list[Completion] = []
         self.by_sequence: dict[Sequence, Completion] = {}
         params, first = request.params, request.sequences[0]
-        options = sampler_options(
-            params,
+        rule_request = RuleRequest(
+            params=params,
             vocab_size=model.vocab_size,
             prompt_token_ids=request.prompt_token_ids,
             end_ids=self.rules.all,
             bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
         )
-        sampler = first.sampler = model.executor.sampler(options, sequence_seed(seed, 0))
-        self._siblings: list[Sampler] = [  # they begin where the prompt ends
-            sampler.fork(sequence_seed(seed, index)) for index in range(1, params.num_sequences)
-        ]
+        options = sampler_options(rule_request)
+        samplers = [model.executor.sampler(options, sequence_seed(seed, i)) for i in range(params.num_sequences)]
+        first.sampler, *self._siblings = samplers  # the siblings begin where the prompt ends
         self._add(first)
 
     def _add(self, sequence: Sequence) -> None:

@@ -20,8 +20,11 @@ from octavo.engine.loading import LoadedModel
 from octavo.errors import NumericalError
 from octavo.executor.base import Logits, Sampler, StepResult
 from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence, SpeechOutput
-from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
-from octavo.sampling.timestamps import TimestampRules
+from octavo.sampling.options import sampler_options, sequence_seed
+from octavo.sampling.rules import apply_rules
+from octavo.sampling.rules.base import Rule, RuleRequest
+from octavo.sampling.rules.timestamps import Timestamps
+from octavo.sampling.rules.tokens import SuppressedTokens
 from octavo.scheduler.scheduler import Scheduler
 from octavo.speech.alignment import POSITIONS_PER_SECOND, token_starts
 from octavo.speech.tokens import SpeechTokens
@@ -80,15 +83,13 @@ class SpeechTask:
         return limit is not None and attempt.compression_ratio > limit
 
     @property
-    def rules(self) -> SpeechRules:
-        tokens, times = self.tokens, None
-        if self.timestamps:
-            times = TimestampRules(tokens.first_timestamp, tokens.end)
+    def rules(self) -> tuple[Rule, ...]:
+        """Those that no user asks for, and text of speech needs; they are in order."""
+        tokens = self.tokens
         banned = {tokens.start, tokens.start_of_previous, tokens.no_speech, tokens.no_timestamps}
         banned |= {*tokens.tasks.values(), *tokens.languages.values(), *self.suppressed_ids}
-        return SpeechRules(
-            suppressed_ids=tuple(sorted(banned)), suppressed_first_ids=self.suppressed_first_ids, timestamps=times
-        )
+        rules: list[Rule] = [SuppressedTokens(sorted(banned)), SuppressedTokens(self.suppressed_first_ids, 1)]
+        return (*rules, Timestamps(tokens.first_timestamp, tokens.end)) if self.timestamps else tuple(rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ class SpeechJob(SamplingJob):
     def _advance_beams(self, scheduler: Scheduler, beams: Beams, logits: Logits) -> None:
         adjusted = logits.copy()
         for row, beam in zip(adjusted, beams.search.beams, strict=True):
-            self._rules.apply(row, beam.tokens)
+            apply_rules(self._rules, row, beam.tokens)
         beams.advance(scheduler, adjusted)
         if not beams.search.beams:
             best = beams.search.best(1)[0]
@@ -277,14 +278,13 @@ class SpeechJob(SamplingJob):
             search = BeamSearch(self.task.beam_size, self.max_tokens, end, frozenset([end]), self.task.length_penalty)
             self._beams = Beams(self.request, search)
             return
-        options = sampler_options(
-            params,
+        request = RuleRequest(
+            params=params,
             vocab_size=self.model.vocab_size,
             prompt_token_ids=sequence.tokens,
             end_ids=self.rules.all,
-            rules=self._rules,
-            adjusted_logprobs=True,
         )
+        options = sampler_options(request, self._rules, adjusted_logprobs=True)
         sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, attempt))
 
 

@@ -22,9 +22,6 @@ class Sampler(Protocol):
     def accept(self, token: int) -> None:
         """Notes that `token` has become the sequence's next one."""
 
-    def fork(self, seed: int) -> Sampler:
-        """A copy with the same history and another random stream."""
-
 
 @dataclass(frozen=True, slots=True)
 class Draw:

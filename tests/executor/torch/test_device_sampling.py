@@ -1,7 +1,6 @@
 """Draws on the device beside the reference sampler: by plain PyTorch, and by the Triton kernel."""
 
 import math
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,10 +10,11 @@ from hypothesis import strategies as st
 
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS
 from octavo.executor.torch import ops
-from octavo.executor.torch.sampling import DrawRow, TorchSampler, draw, uniforms
+from octavo.executor.torch.sampling import DrawRow, TorchSampler, draw
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.reference import ReferenceSampler, uniform
-from octavo.sampling.timestamps import TimestampRules
+from octavo.sampling.rules.timestamps import Timestamps
+from octavo.sampling.rules.tokens import AllowedTokens, BadWords, LogitBias, Penalties, SuppressedTokens
 
 MARGIN = 1e-6  # how near to a border of the cumulative distribution a draw may take the neighbour
 PROMPT, OUTPUT = [3, 1, 4, 1], [2, 0, 3, 3, 1]
@@ -47,8 +47,7 @@ def sample(target, logits, samplers, output=OUTPUT, prompt=PROMPT):
 
 
 def reference(options, seed, output=OUTPUT):
-    given = asdict(options) | {"num_logprobs": max(0, options.num_logprobs), "timestamps": options.timestamps}
-    return ReferenceSampler(**given, seed=seed, output=output)
+    return ReferenceSampler(options, seed, output)
 
 
 def assert_possible(token, logits, options, seed, output=OUTPUT):
@@ -71,7 +70,11 @@ def assert_possible(token, logits, options, seed, output=OUTPUT):
 
 
 def options_of(vocab, **options):
-    return SamplerOptions(vocab_size=vocab, prompt_token_ids=PROMPT, **options)
+    return SamplerOptions(vocab_size=vocab, **options)
+
+
+def penalties(repetition, frequency, presence):
+    return Penalties(repetition=repetition, frequency=frequency, presence=presence, prompt_token_ids=PROMPT)
 
 
 VARIETY = {
@@ -87,13 +90,18 @@ VARIETY = {
     "min_p": {"min_p": 0.2},
     "min_p of 1": {"min_p": 1.0},
     "everything": {"temperature": 1.5, "top_k": 4, "top_p": 0.8, "min_p": 0.01},
-    "penalties": {"repetition_penalty": 1.7, "frequency_penalty": 0.5, "presence_penalty": 0.9},
-    "rewards": {"repetition_penalty": 0.5, "frequency_penalty": -1.5, "presence_penalty": -0.5, "top_p": 0.5},
-    "bias": {"bias_ids": [2, 4], "bias_values": [5.0, -3.0]},
-    "allowed": {"allowed_ids": [0, 4], "top_k": 3},
-    "bad words": {"bad_words": [[3, 1, 0], [3, 3, 1, 2], [1, 4], [4]], "top_p": 0.9},
-    "too early to end": {"min_tokens": 6, "early_stop_ids": [0, 1, 2]},
-    "late enough to end": {"min_tokens": 5, "early_stop_ids": [0, 1, 2]},
+    "penalties": {"rules": [penalties(1.7, 0.5, 0.9)]},
+    "rewards": {"rules": [penalties(0.5, -1.5, -0.5)], "top_p": 0.5},
+    "bias": {"rules": [LogitBias([2, 4], [5.0, -3.0])]},
+    "allowed": {"rules": [AllowedTokens([0, 4])], "top_k": 3},
+    "bad words": {"rules": [BadWords([[3, 1, 0], [3, 3, 1, 2], [1, 4], [4]])], "top_p": 0.9},
+    "words longer than the output": {"rules": [BadWords([[*PROMPT, *OUTPUT, 4], [1, *OUTPUT, 3], [*OUTPUT, 0]])]},
+    "too early to end": {"rules": [SuppressedTokens([0, 1, 2], 6)]},
+    "late enough to end": {"rules": [SuppressedTokens([0, 1, 2], 5)]},
+    "several of a kind": {"rules": [SuppressedTokens([0]), SuppressedTokens([1, 3]), SuppressedTokens((), 6)]},
+    "rules of every kind": {
+        "rules": [LogitBias([3], [9.0]), AllowedTokens([0, 1, 3]), BadWords([[1, 0]]), penalties(1.2, 0.1, 0.2)]
+    },
 }
 
 
@@ -134,18 +142,19 @@ def test_any_parameters_draw_as_the_reference_does(data):
         top_k=data.draw(st.integers(0, vocab + 1)),
         top_p=data.draw(st.floats(0.01, 1)),
         min_p=data.draw(st.floats(0, 0.9)),
-        repetition_penalty=data.draw(st.floats(0.5, 2)),
-        frequency_penalty=data.draw(st.floats(-2, 2)),
-        presence_penalty=data.draw(st.floats(-2, 2)),
-        min_tokens=data.draw(st.integers(0, 9)),
-        early_stop_ids=data.draw(ids),
+        rules=[
+            SuppressedTokens(data.draw(ids), data.draw(st.integers(0, 9))),
+            penalties(*(data.draw(numbers) for numbers in (st.floats(0.5, 2), st.floats(-2, 2), st.floats(-2, 2)))),
+        ],
     )
     seed = data.draw(st.integers(0, 2**64 - 1))
     (token,) = sample((ops, torch.device("cpu")), [logits], [TorchSampler(options, seed)]).tokens.tolist()
     assert_possible(token, logits, options, seed)
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {}, {"top_p": 0.5}, {"frequency_penalty": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {}, {"top_p": 0.5}, {"rules": [Penalties(frequency=1.0)]}], ids=str
+)
 def test_a_row_without_a_possible_token_fails_and_no_other_does(target, options):
     good = np.linspace(-1, 1, 40).astype(np.float32)
     rows = [good.copy() for _ in range(4)]
@@ -160,7 +169,7 @@ def test_a_row_without_a_possible_token_fails_and_no_other_does(target, options)
 def test_nan_is_noticed_even_where_a_ban_hides_it(target):
     logits = np.zeros(40, np.float32)
     logits[7] = np.nan
-    options = options_of(40, allowed_ids=[1, 2])
+    options = options_of(40, rules=[AllowedTokens([1, 2])])
     assert sample(target, [logits], [TorchSampler(options, 1)]).tokens.tolist() == [-1]
 
 
@@ -179,7 +188,7 @@ def test_logprobs_and_ranks_are_of_the_logits_before_adjustment(target):
     logits = [rng.standard_normal(200).astype(np.float32) for _ in range(4)]
     counts = [3, -1, 0, 200]
     samplers = [
-        TorchSampler(options_of(200, bias_ids=[9], bias_values=[50.0], num_logprobs=count), 1) for count in counts
+        TorchSampler(options_of(200, rules=[LogitBias([9], [50.0])], num_logprobs=count), 1) for count in counts
     ]
     drawn = sample(target, logits, samplers)
     assert drawn.tokens.tolist() == [9] * 4
@@ -198,18 +207,12 @@ def test_logprobs_and_ranks_are_of_the_logits_before_adjustment(target):
 def test_a_penalty_counts_a_token_that_only_the_device_knows(target):
     """The history is read from the table when the draw runs, not from the host's sequence."""
     logits = np.array([0.0, 1.0, 0.9, 0.0, 0.0], np.float32)
-    options = options_of(5, temperature=0.0, presence_penalty=0.5)
+    options = options_of(5, temperature=0.0, rules=[Penalties(presence=0.5)])
     assert sample(target, [logits], [TorchSampler(options, 1)], output=[0]).tokens[0] == 1
     assert sample(target, [logits], [TorchSampler(options, 1)], output=[1]).tokens[0] == 2
 
 
-def test_random_numbers_are_the_reference_s():
-    seeds, positions = [0, 1, 2**64 - 1, 12345], [0, 1, 77, 2**20]
-    found = uniforms(np.array(seeds, np.uint64), np.array(positions, np.uint64))
-    assert found.tolist() == [uniform(*pair) for pair in zip(seeds, positions, strict=True)]
-
-
-TIMES = TimestampRules(begin=40, end_of_text=35, max_initial=5)
+TIMES = Timestamps(begin=40, end_of_text=35, max_initial=5)
 
 
 @pytest.mark.parametrize("output", [[], [40], [7], [42, 3], [42, 3, 47], [42, 3, 47, 47], [63, 1, 63]])
@@ -219,7 +222,7 @@ def test_timestamps_follow_their_rules(target, output):
     logits = [rng.standard_normal(64).astype(np.float32) for _ in range(4)]
     logits[1][40:] += 3
     logits[2][40:] -= 20
-    timed = SamplerOptions(vocab_size=64, temperature=0.0, timestamps=TIMES)
+    timed = SamplerOptions(vocab_size=64, temperature=0.0, rules=[TIMES])
     plain = SamplerOptions(vocab_size=64, temperature=0.0)
     options = [timed, timed, timed, plain]
     prompt = [39, 55, 60]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -80,7 +80,7 @@ class NativeExecutor:
             self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
 
     def sampler(self, options: SamplerOptions, seed: int) -> _native.SequenceSampler:
-        return _native.SequenceSampler(**asdict(options), seed=seed)
+        return _native.SequenceSampler(*options.as_data(), seed)
 
     def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> NativeStepResult:
         """Computes one step. The plan's block copies come first."""

@@ -27,6 +27,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.ops.attention import Attention
 from octavo.request import Chunk, Request, Sequence, Source, StepPlan, chunks_of
 from octavo.sampling.options import SamplerOptions
+from octavo.sampling.rules.tokens import Penalties
 from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
 
@@ -168,7 +169,7 @@ class TorchExecutor:
             source = request.source = Source(np.zeros(shape, np.float32), positions)
             source.place.blocks = list(range(-(-positions // self.sizes.block_size)))
             self.run(StepPlan([], encode=request))
-        options = SamplerOptions(vocab_size=self.sizes.vocab_size, top_p=0.5, presence_penalty=0.5)
+        options = SamplerOptions(vocab_size=self.sizes.vocab_size, top_p=0.5, rules=[Penalties(presence=0.5)])
         self.run(StepPlan([Chunk(request, sequence, 0, 2)]), [Draw(0, self.sampler(options, seed=0))])
 
     def _capture(self) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.sampling.reference import GREEDY_BELOW
+from octavo.sampling_params import GREEDY_BELOW
 
 
 @dataclass(frozen=True, slots=True)

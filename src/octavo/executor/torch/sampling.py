@@ -1,4 +1,4 @@
-"""Draws tokens on the device, by the rules of `octavo.sampling.reference`, and waits for nothing.
+"""Draws tokens on the device, as `octavo.sampling.reference` does, and waits for nothing.
 
 Whatever depends on a sequence's tokens is computed from the token table, whose newest token the host may not know yet.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
 
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS, Ids, Logits
-from octavo.executor.torch.adjust import adjust, adjusts
 from octavo.executor.torch.step import to_device
 from octavo.sampling.options import SamplerOptions
-from octavo.sampling.reference import GREEDY_BELOW
+from octavo.sampling.reference import uniforms
+from octavo.sampling.rules import RULES
+from octavo.sampling.rules.base import Batch, Rule
+from octavo.sampling_params import GREEDY_BELOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,6 @@ class TorchSampler:
 
     def accept(self, token: int) -> None:
         """The device knows already."""
-
-    def fork(self, seed: int) -> TorchSampler:
-        return TorchSampler(self.options, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +133,11 @@ def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: Mod
     rows = to_device(chosen, torch.int64, device)
     source = logits if chosen == list(range(len(logits))) else logits[rows]
     raw_peaks: Tensor | None = None
-    if any(adjusts(one) for one in asked):
+    rules = [(i, rule) for i, one in enumerate(asked) for rule in one.options.rules if rule.applies(one.num_output)]
+    if rules:
         raw_peaks = source.amax(1)
         source = source.clone() if source is logits else source
-        adjust(source, asked, history, kernels)
+        _apply(rules, source, asked, history, kernels)
     if all(one.options.temperature < GREEDY_BELOW for one in asked):
         peaks, tokens = source.max(1)
     else:
@@ -150,6 +150,20 @@ def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: Mod
     return Drawn(tokens, _report(logits, rows, source, asked, tokens))
 
 
+def _apply(
+    rules: list[tuple[int, Rule]], logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: ModuleType
+) -> None:
+    """Changes row i of `logits` in place by the rules of the i-th draw; `rules` has each with its draw's number."""
+    integers = partial(to_device, dtype=torch.int64, device=logits.device)
+    numbers = partial(to_device, dtype=torch.float32, device=logits.device)
+    sequences = [(one.table_row, one.num_prompt, one.num_tokens) for one in asked]
+    for kind in RULES:
+        rows = [row for row, rule in rules if isinstance(rule, kind)]
+        if rows:
+            batch = Batch(logits, rows, history, [sequences[row] for row in rows], integers, numbers, kernels)
+            kind.apply_batch([rule for _, rule in rules if isinstance(rule, kind)], batch)
+
+
 def _parameters(asked: Sequence[DrawRow], device: torch.device) -> tuple[Tensor, Tensor]:
     """temperature, top_p, min_p and the random number, float64 [4, draws]; and top_k, int32 [draws]."""
     options = [one.options for one in asked]
@@ -158,20 +172,6 @@ def _parameters(asked: Sequence[DrawRow], device: torch.device) -> tuple[Tensor,
     numbers[3] = uniforms(seeds, np.array([one.num_output for one in asked], np.uint64))
     top_k = [min(o.top_k, 2**31 - 1) for o in options]
     return to_device(numbers, torch.float64, device), to_device(top_k, torch.int32, device)
-
-
-def uniforms(seeds: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """`octavo.sampling.reference.uniform` of many at once; both are uint64."""
-    step = np.uint64(0x9E3779B97F4A7C15)
-    bits = _mix(_mix(seeds + step) + step * (positions + np.uint64(1)))
-    numbers: np.ndarray[Any, Any] = ((bits >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
-    return numbers
-
-
-def _mix(z: Any) -> Any:
-    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return z ^ z >> np.uint64(31)
 
 
 def _report(logits: Tensor, rows: Tensor, adjusted: Tensor, asked: Sequence[DrawRow], tokens: Tensor) -> _Report | None:
