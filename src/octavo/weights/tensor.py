@@ -45,7 +45,7 @@ class StoredTensor:
         return decoded.reshape(-1, *self.shape[1:])[self.row_order]
 
     def part(self, weight: Weight) -> StoredTensor:
-        """What `weight` is of this: an expert of a stack, transposed, some rows. Raises ValueError if that is not there."""
+        """What `weight` is of this: an expert of a stack, transposed, some rows. Raises ValueError."""
         part = self
         if weight.expert is not None:
             part = part._expert(weight.expert)
