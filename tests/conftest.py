@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def one_thread_for_tiny_models(request, monkeypatch):
     if "real_model" not in request.fixturenames:
         monkeypatch.setenv("OCTAVO_NUM_THREADS", "1")
         _native.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """Commands and servers set up the log of their process."""
+    logger = logging.getLogger("octavo")
+    before = logger.level, logger.handlers, logger.propagate
+    yield
+    logger.setLevel(before[0])
+    logger.handlers, logger.propagate = before[1:]
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from octavo.devices import DEVICES, DTYPES, EXECUTORS, place
-from octavo.environment import read_environment
+from octavo.environment import note_the_others, read_environment
 from octavo.errors import ConfigError, UnsupportedError
 from octavo.options import NOTED, ON_CPU, REFUSED, asks
 
@@ -92,29 +92,24 @@ class EngineConfig:
         Raises ConfigError or UnsupportedError, naming the option. A value of None is one that was not said. What means
         nothing here is noted once all is known to be right, so that a mistake is told in one line.
         """
-        config, notes = cls._resolve(options)
-        for name, value, note in notes:
-            logger.warning("%s=%r: %s", name, value, note)
+        config, notes = cls.resolve(options)
+        log_notes(notes)
         return config
 
     @classmethod
-    def check(cls, options: Mapping[str, Any]) -> None:
-        """Raises what `from_options` raises, and notes nothing."""
-        cls._resolve(options)
-
-    @classmethod
-    def _resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[tuple[str, Any, str]]]:
-        """The config, and (name, value, what is said of it) for options that mean nothing here."""
+    def resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[str]]:
+        """The config, and a note for each option that means nothing here. Raises what `from_options` raises."""
         said = {name: value for name, value in options.items() if value is not None}
         if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit
             del said["max_model_len"]
         for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
             _choice(name, said.setdefault(name, "auto"), tuple(choices))
-        said |= asdict(place(said["device"], said["executor"], said["dtype"]))
-        on_cpu = said["device"] == "cpu"
+        placement = place(said["device"], said["executor"], said["dtype"])
+        said |= {"device": placement.device, "executor": placement.executor, "dtype": placement.dtype}
+        on_cpu = placement.device == "cpu"
         said = {**read_environment(on_cpu), **said}
         known = {field.name for field in fields(cls)}
-        noted, notes = NOTED | ON_CPU if on_cpu else NOTED, []
+        noted, notes = NOTED | ON_CPU if on_cpu else NOTED, list(placement.notes)
         for name, value in said.items():
             if name not in {*known, *REFUSED, *NOTED}:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
@@ -122,13 +117,20 @@ class EngineConfig:
             if name in noted:
                 neutral, note = noted[name]
                 if asks(value, neutral):
-                    notes.append((name, value, note))
+                    notes.append(f"{name}={value!r}: {note}")
             elif name in REFUSED:
                 neutral, reason = REFUSED[name]
                 if asks(value, neutral):
                     raise UnsupportedError(name, value, reason)
         used = {name: value for name, value in said.items() if name in known}
         return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used)), notes
+
+
+def log_notes(notes: Iterable[str]) -> None:
+    """Logs each note once, after one on environment variables that mean nothing here."""
+    note_the_others()
+    for note in dict.fromkeys(notes):
+        logger.warning("%s", note)
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

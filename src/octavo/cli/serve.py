@@ -43,7 +43,7 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     args = _parser(prog).parse(argv)
     config, specs = read_arguments(args)
     for spec in specs:
-        EngineConfig.check(spec.options)
+        EngineConfig.resolve(spec.options)
 
     from octavo.server.listener import address, bind
     from octavo.server.logs import set_up
@@ -51,6 +51,8 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     listener = bind(config)  # before anything slow is imported: from here on clients can connect
     set_up(config.log_level, config.log_format)
     logger.info("listening on %s", address(config, listener))
+    for note in server_notes(args):
+        logger.warning("%s", note)
     from octavo.server.models import ModelRegistry
     from octavo.server.state import ServerState
 
@@ -103,7 +105,9 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
         given = [args.model] if hasattr(args, "model") else []
     elif hasattr(args, "model"):
         raise UsageError(f"models were given as arguments and with --model {args.model}")
-    _check_known(args)
+    for name, (neutral, reason) in SERVER_REFUSED.items():
+        if asks(getattr(args, name, None), neutral):
+            raise UnsupportedError(name, getattr(args, name), reason)
     others = {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)}
     common = {name: value for name, value in engine_options(args).items() if name not in others}
     if entries:
@@ -134,14 +138,10 @@ def _server_config(args: argparse.Namespace) -> ServerConfig:
     return ServerConfig(**options, api_keys=keys)
 
 
-def _check_known(args: argparse.Namespace) -> None:
-    """Refuses and notes flags of vLLM's server. Raises UnsupportedError."""
-    for name, (neutral, reason) in SERVER_REFUSED.items():
-        if asks(getattr(args, name, None), neutral):
-            raise UnsupportedError(name, getattr(args, name), reason)
-    for name, (neutral, note) in SERVER_NOTED.items():
-        if asks(getattr(args, name, None), neutral):
-            logger.warning("%s: %s", as_flag(name), note)
+def server_notes(args: argparse.Namespace) -> list[str]:
+    """A note for each flag of vLLM's server that means nothing here."""
+    typed = {name: getattr(args, name, None) for name in SERVER_NOTED}
+    return [f"{as_flag(name)}: {note}" for name, (neutral, note) in SERVER_NOTED.items() if asks(typed[name], neutral)]
 
 
 def _read_file(args: argparse.Namespace, file: str) -> list[Any]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from octavo.config import EngineConfig
+from octavo.config import EngineConfig, log_notes
 from octavo.engine.async_llm import AsyncLLM
 from octavo.engine.driver import EngineStats
 from octavo.engine.inputs import Prompt, read_prompt
@@ -164,9 +164,9 @@ class ModelRegistry:
 
     def __init__(self, specs: Sequence[ModelSpec], server: ServerConfig):
         share = {"gpu_memory_utilization": SHARE / len(specs)}
-        self._models = [
-            ServedModel(spec, EngineConfig.from_options({**share, **spec.options}), server) for spec in specs
-        ]
+        resolved = [EngineConfig.resolve({**share, **spec.options}) for spec in specs]
+        log_notes(note for _, notes in resolved for note in notes)
+        self._models = [ServedModel(spec, config, server) for spec, (config, _) in zip(specs, resolved, strict=True)]
         self._by_name: dict[str, ServedModel] = {}
         for model in self._models:
             for name in model.names:
