@@ -12,6 +12,7 @@ if not devices.driver_has_devices():
     os.environ["TRITON_INTERPRET"] = "1"
 
 DATA = Path(__file__).parent / "data"
+RECORDING = Path(__file__).parents[2] / "shared" / "audio" / "harvard.wav"
 
 
 @pytest.fixture(params=_native.available_isas())
@@ -89,10 +90,18 @@ def whisper_model():
 
 @pytest.fixture(scope="session")
 def audio_path():
-    """A file of a few spoken sentences; OCTAVO_TEST_AUDIO names it."""
-    if not (path := os.environ.get("OCTAVO_TEST_AUDIO")):
-        pytest.skip("OCTAVO_TEST_AUDIO names no recording")
-    return Path(path)
+    """A file of a few spoken sentences, which OCTAVO_TEST_AUDIO names, or the one that lies beside a checkout."""
+    if path := os.environ.get("OCTAVO_TEST_AUDIO"):
+        return Path(path)
+    if not RECORDING.exists():
+        pytest.skip(f"OCTAVO_TEST_AUDIO names no recording, and there is no {RECORDING}")
+    return RECORDING
+
+
+@pytest.fixture(scope="session")
+def spoken_text(audio_path):
+    """What is said in it."""
+    return audio_path.with_suffix(".txt").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

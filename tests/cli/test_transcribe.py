@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import wave
 from pathlib import Path
 
@@ -124,11 +123,8 @@ def test_a_model_of_text_can_t_listen(tiny, tmp_path, capsys):
     assert "Whisper" in capsys.readouterr().err
 
 
-def test_the_real_model_writes_down_what_is_said(whisper_model):
-    path = os.environ.get("OCTAVO_TEST_AUDIO")
-    if not path or not Path(path).with_suffix(".txt").exists():
-        pytest.skip("OCTAVO_TEST_AUDIO names no recording with a text")
-    expected = " ".join(Path(path).with_suffix(".txt").read_text().split())
+def test_the_real_model_writes_down_what_is_said(whisper_model, audio_path, spoken_text):
+    expected = " ".join(spoken_text.split())
     for dtype in ("bfloat16", "float32"):
-        done = octavo("transcribe", path, "--model", str(whisper_model), "--dtype", dtype)
+        done = octavo("transcribe", str(audio_path), "--model", str(whisper_model), "--dtype", dtype)
         assert done.stdout == expected + "\n", done.stderr
