@@ -145,13 +145,15 @@ def typed(name, neutral):
 
 
 LOCAL = [command for command in PARSERS if command not in ("pull", "bench serve")]
-OF_THE_SERVER = {*SPELLINGS, *(flag.name for flag in SERVER_FLAGS), "served_model_name"}
+OF_COMMAND = {  # which have a meaning for it
+    "serve": {*SPELLINGS, *(flag.name for flag in SERVER_FLAGS), "served_model_name"},
+    "run-batch": {"served_model_name"},
+}
 
 
 @pytest.mark.parametrize("command", LOCAL)
 def test_every_flag_without_a_meaning_is_noted_in_one_line(command, reaches, capsys, caplog):
-    of_command = OF_THE_SERVER if command == "serve" else set()
-    table = {name: entry for name, entry in (NOTED | ON_CPU).items() if name not in of_command}
+    table = {name: entry for name, entry in (NOTED | ON_CPU).items() if name not in OF_COMMAND.get(command, ())}
     table |= SERVER_NOTED if command == "serve" else {}
     words = [word for name, (neutral, _) in table.items() for word in typed(name, neutral)]
     assert reaches(command, "--device", "cpu", *words)

@@ -112,10 +112,10 @@ def options_of(args: argparse.Namespace, flags: Sequence[Flag]) -> dict[str, Any
     return {flag.name: getattr(args, flag.name) for flag in flags if hasattr(args, flag.name)}
 
 
-def engine_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was typed of the engine's options, for `LLM(**options)`."""
-    others = {name: getattr(args, name) for name in (*REFUSED, *NOTED) if hasattr(args, name)}
-    return {**options_of(args, MODEL_FLAGS), **options_of(args, ENGINE_FLAGS), **others}
+def engine_options(args: argparse.Namespace, without: Collection[str] = ()) -> dict[str, Any]:
+    """What was typed of the engine's options, for `LLM(**options)`, but for those that the command uses itself."""
+    names = (*(flag.name for flag in (*MODEL_FLAGS, *ENGINE_FLAGS)), *REFUSED, *NOTED)
+    return {name: getattr(args, name) for name in names if hasattr(args, name) and name not in without}
 
 
 def take_model(args: argparse.Namespace, given: str | None) -> None:

@@ -131,7 +131,7 @@ async def _open_answerer(args: argparse.Namespace) -> Answerer:
     if args.url is None:
         from octavo.cli.batch.local import LocalBatch
 
-        return LocalBatch(engine_options(args), tuple(args.served_model_name))
+        return LocalBatch(engine_options(args, ("served_model_name",)), tuple(args.served_model_name))
     from octavo.cli.batch.remote import RemoteBatch
     from octavo.client.api import ApiClient
 

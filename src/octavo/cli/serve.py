@@ -108,8 +108,7 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
     for name, (neutral, reason) in SERVER_REFUSED.items():
         if asks(getattr(args, name, None), neutral):
             raise UnsupportedError(name, getattr(args, name), reason)
-    others = {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)}
-    common = {name: value for name, value in engine_options(args).items() if name not in others}
+    common = engine_options(args, {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)})
     if entries:
         if given:
             raise UsageError("models were given on the command line and in --config")
