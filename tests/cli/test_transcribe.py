@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from octavo.cli.main import main
-from octavo.cli.transcribe import ENDINGS
+from octavo.speech.formats import FORMATS
 from speech.tiny_whisper import make_tiny_whisper
 
 from .processes import octavo
@@ -36,7 +36,7 @@ def transcribe(model, *arguments):
     return main(["transcribe", "--model", model, "--dtype", "float32", "--language", "en", *arguments])
 
 
-@pytest.mark.parametrize("format", ENDINGS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_each_format_goes_to_stdout_or_to_a_file(model, tmp_path, capsys, format):
     file = wav(tmp_path / "tone.wav")
     assert transcribe(model, file, "--format", format) == 0
@@ -45,7 +45,7 @@ def test_each_format_goes_to_stdout_or_to_a_file(model, tmp_path, capsys, format
     assert transcribe(model, file, "--format", format, "-o", str(tmp_path / "new" / "out")) == 0
     assert capsys.readouterr().out == ""
     (written,) = (tmp_path / "new" / "out").iterdir()
-    assert written.name == f"tone{ENDINGS[format]}"
+    assert written.name == f"tone{FORMATS[format].suffix}"
     assert written.read_text() == found.out
 
 

@@ -489,7 +489,7 @@ def test_a_folder_with_several_models_asks_which(tmp_path: Path) -> None:
 def test_every_format_is_known_under_its_ggml_type(format: str, tmp_path: Path) -> None:
     import gguf as reference
 
-    block, size = FORMATS[format]
+    block, size, _ = FORMATS[format]
     kind = int(reference.GGMLQuantizationType[format])
     (tmp_path / "m.gguf").write_bytes(one_tensor(tensor_info("t", [block, 3], kind=kind), bytes(3 * size)))
     tensor = read_gguf(tmp_path / "m.gguf").tensors["t"]

@@ -21,8 +21,8 @@ def dequantize(tensor: StoredTensor) -> Floats:
     """The values of a tensor as float32, in its own shape, rows in their own order."""
     if not tensor.data.size:
         return np.empty(tensor.shape, np.float32)
-    _, size = FORMATS[tensor.format]
-    values = _DECODERS[tensor.format](tensor.data.reshape(-1, size)).reshape(tensor.shape)
+    blocks = tensor.data.reshape(-1, FORMATS[tensor.format].bytes)
+    values = _DECODERS[tensor.format](blocks).reshape(tensor.shape)
     return values if tensor.row_order is None else values[tensor.row_order]
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, one_line
 from octavo.weights.files import MEMORY_BUDGET, map_bytes, refuse_pickle
-from octavo.weights.tensor import StoredTensor, nbytes
+from octavo.weights.tensor import FORMATS, StoredTensor, nbytes
 
 MAX_KEYS = 4096
 MAX_TENSORS = 32768
@@ -34,11 +34,7 @@ _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "<B", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
-# Source: enum ggml_type.
-_FORMATS = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
-    10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16",
-}  # fmt: skip
+_FORMATS = {format.ggml_type: name for name, format in FORMATS.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

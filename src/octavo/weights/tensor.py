@@ -6,27 +6,35 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-# format -> (elements of a block, bytes of a block). Blocks run along the innermost axis.
-# Source: the block structures of ggml (ggml-common.h); plain types are blocks of one element.
-FORMATS: dict[str, tuple[int, int]] = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q5_0": (32, 22),
-    "Q5_1": (32, 24),
-    "Q8_0": (32, 34),
-    "Q2_K": (256, 84),
-    "Q3_K": (256, 110),
-    "Q4_K": (256, 144),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
+
+class Format(NamedTuple):
+    """A stored format: blocks of `elements` values in `bytes` bytes, along the innermost axis; plain types have one."""
+
+    elements: int
+    bytes: int
+    ggml_type: int  # its number in GGUF files
+
+
+# Source: the block structures of ggml (ggml-common.h) and its enum ggml_type.
+FORMATS = {
+    "F32": Format(1, 4, 0),
+    "F16": Format(1, 2, 1),
+    "BF16": Format(1, 2, 30),
+    "Q4_0": Format(32, 18, 2),
+    "Q4_1": Format(32, 20, 3),
+    "Q5_0": Format(32, 22, 6),
+    "Q5_1": Format(32, 24, 7),
+    "Q8_0": Format(32, 34, 8),
+    "Q2_K": Format(256, 84, 10),
+    "Q3_K": Format(256, 110, 11),
+    "Q4_K": Format(256, 144, 12),
+    "Q5_K": Format(256, 176, 13),
+    "Q6_K": Format(256, 210, 14),
 }
 
 
@@ -35,7 +43,7 @@ def nbytes(format: str, shape: tuple[int, ...]) -> int:
 
     Raises ValueError if the innermost dimension is not a whole number of blocks.
     """
-    block, size = FORMATS[format]
+    block, size, _ = FORMATS[format]
     innermost = shape[-1] if shape else 1
     if innermost % block:
         raise ValueError(f"rows of {innermost} elements are not a multiple of {format}'s block of {block}")
