@@ -72,14 +72,25 @@ def _parser() -> Parser:
     parser = Parser("octavo transcribe", "[flags] FILE…", DESCRIPTION)
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio, or video with sound")
     group = parser.add_argument_group("transcription")
-    group.add_argument("--format", choices=list(FORMATS), default="text", help="of what is written (text)")
-    group.add_argument("-o", "--output-dir", type=Path, default=None, metavar="DIR", help="a file there for each FILE")
-    group.add_argument("--language", metavar="NAME", help="what is spoken, as en or English; or it is detected")
+    group.add_argument("--format", choices=list(FORMATS), default="text", help="the format of what is written (text)")
+    group.add_argument(
+        "-o", "--output-dir", type=Path, default=None, metavar="DIR", help="a folder that gets a file for each FILE"
+    )
+    group.add_argument(
+        "--language", metavar="NAME", help="the language that is spoken, as en or English; left out, it is detected"
+    )
     group.add_argument("--prompt", metavar="TEXT", help="what was said before, or names and spellings to expect")
-    group.add_argument("--temperature", type=float, metavar="T", help="the only one tried; or 0, and more in doubt")
-    group.add_argument("--beam-size", type=positive, metavar="N", help="texts that are followed at a time (1)")
-    group.add_argument("--word-timestamps", action="store_true", default=False, help="times of words in verbose_json")
-    follow = "windows of 30 s follow each other where the text ended, instead of pauses"
+    group.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="the only temperature; left out, 0, and higher ones where a text looks wrong",
+    )
+    group.add_argument("--beam-size", type=positive, metavar="N", help="the beams of a beam search (1)")
+    group.add_argument(
+        "--word-timestamps", action="store_true", default=False, help="add the times of words, in verbose_json"
+    )
+    follow = "begin each window of 30 s where the text of the last one ended, instead of in a pause"
     group.add_argument("--sequential", action="store_true", help=follow)
     add_engine_flags(parser)
     return parser

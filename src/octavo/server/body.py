@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from octavo import strict_json
-from octavo.server.complaints import complaint
 from octavo.server.errors import ClientGoneError, HttpError
+from octavo.server.validation import validation_error
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -55,7 +55,7 @@ def validated(fields: dict[str, Any], model: type[T]) -> T:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise complaint(error) from None
+        raise validation_error(error) from None
 
 
 def _check_type(request: Request) -> None:

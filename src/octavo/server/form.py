@@ -1,4 +1,7 @@
-"""Reads a form with a file in it (multipart/form-data) as it arrives. Every part of it is bounded."""
+"""Reads a form with a file in it (multipart/form-data) as it arrives.
+
+Put together by hand on python_multipart's parser, as a guard: the number and the size of every part are bounded.
+"""
 
 from __future__ import annotations
 

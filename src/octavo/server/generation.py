@@ -22,7 +22,7 @@ from octavo.server.protocol.common import check_room
 from octavo.server.state import ServerState
 
 TIMEOUT_HEADER = "x-request-timeout"  # seconds; a request may only shorten what the server allows
-LAST_WORDS = 2.0  # seconds that the engine has, after the deadline, to hand out what it generated
+GRACE_SECONDS = 2.0  # seconds that the engine has, after the deadline, to hand out what it generated
 
 
 def admit(server: ServerState, model: ServedModel, request: Request, num_prompts: int) -> None:
@@ -167,7 +167,7 @@ class Generation:
             self._timer = loop.call_at(self._began + allowed, self._watch_time)
         elif not self._is_late:
             self._is_late = True
-            self._timer = loop.call_later(LAST_WORDS, self._watch_time)
+            self._timer = loop.call_later(GRACE_SECONDS, self._watch_time)
             self._expire()
         else:
             self.fail(self._deadline_error)

@@ -1,5 +1,7 @@
 """Parsing a GGUF file: metadata, and where its tensors lie.
 
+Read by hand, as a guard: a count or size that a file gives is compared with what remains before it is used.
+
 Layout: "GGUF", u32 version, u64 tensors, u64 key-values; the key-values; the tensor infos; padding up to
 `general.alignment`; the tensors' data.
 Source: the GGUF specification (ggml's docs/gguf.md), versions 2 and 3.

@@ -45,7 +45,7 @@ _LIMITS: dict[str, Callable[[dict[str, Any], Any], str]] = {
 _MEMBER = re.compile(r"(constrained-)?(str|int|float|bool|list|dict)(\[.*\])?", re.DOTALL)  # of a union
 
 
-def complaint(error: ValidationError) -> HttpError:
+def validation_error(error: ValidationError) -> HttpError:
     """The error of the first field that is wrong."""
     found = error.errors(include_url=False)
     path, errors = _furthest([one for one in found if one["loc"][:1] == found[0]["loc"][:1]])
