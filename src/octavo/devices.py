@@ -14,7 +14,7 @@ LEAST_CAPABILITY = (7, 5)
 BFLOAT16_CAPABILITY = (8, 0)
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("auto", "native", "torch")
-# What a type is called, and which it is; "auto" on hardware that has all of them.
+# Names of types, and the types; "auto" is that of hardware that has all of them.
 DTYPES = {
     "auto": "bfloat16",
     "bfloat16": "bfloat16",

@@ -12,7 +12,7 @@ from octavo.errors import ConfigError, UnsupportedError
 logger = logging.getLogger("octavo")
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
-# What these ask for is so anyway: nobody is told about usage, and bits do not depend on the batch.
+# These ask for what Octavo does anyway: it reports no usage, and bits do not depend on the batch.
 _SO_ANYWAY = {"VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "VLLM_BATCH_INVARIANT"}
 _USED = {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"} | {
     "VLLM_USE_MODELSCOPE"

@@ -116,7 +116,7 @@ REFUSED: Options = {
     "tokens_only": ((False,), "prompts are tokenized here"),
 }
 
-# What a GPU's memory would be relieved by: refused on a GPU, and noted on a CPU.
+# Options that move weights off a GPU: refused on a GPU, and noted on a CPU.
 _OFFLOADING: dict[str, Any] = {"cpu_offload_gb": 0, "offload_group_size": 0}
 _OFFLOADING |= {"cpu_offload_params": [], "offload_params": []}
 REFUSED |= _each("weights stay on the GPU; a smaller model needs less of its memory, device cpu none", **_OFFLOADING)

@@ -107,7 +107,7 @@ def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] =
     """All options of the engine; those that mean nothing here, or are refused, are hidden from the list."""
     add_flags(parser, "model", MODEL_FLAGS)
     add_flags(parser, "engine", ENGINE_FLAGS, without)
-    hidden = parser.add_argument_group()  # which checks no metavar: of hundreds that would take a while
+    hidden = parser.add_argument_group()  # a group checks no metavars, which takes a while for hundreds
     for name, (neutral, _) in {**REFUSED, **NOTED}.items():
         if as_flag(name) in parser._option_string_actions:  # the command has a flag of that name
             continue

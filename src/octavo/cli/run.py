@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from octavo.request import CompletionOutput, RequestMetrics, RequestOutput
     from octavo.sampling_params import SamplingParams
 
-DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # where neither user nor model says otherwise
+DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # used where neither user nor model gives a value
 
 
 def main(argv: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ DESCRIPTION = (
     "and /readyz says how far that is. Requests say in `model` which one they mean."
 )
 Options = dict[str, Any]
-NAMES = ("served_model_name", "alias", "tags")  # of one model
+NAMES = ("served_model_name", "alias", "tags")  # the options that name one model
 logger = logging.getLogger("octavo")
 
 
@@ -85,7 +85,7 @@ def _parser(prog: str) -> Parser:
             parser.add_argument(as_flag(name), action="store_true", help=argparse.SUPPRESS)
         else:
             parser.add_argument(as_flag(name), type=convert, help=argparse.SUPPRESS)
-    add_engine_flags(parser)  # without those that the server has
+    add_engine_flags(parser)  # skips those that the server has itself
     toggle = argparse.BooleanOptionalAction
     for name, (neutral, _) in {**SERVER_REFUSED, **SERVER_NOTED}.items():
         if any(isinstance(value, bool) for value in neutral):
@@ -136,7 +136,7 @@ def _server_config(args: argparse.Namespace) -> ServerConfig:
         if hasattr(args, name):
             value = getattr(args, name)
             options[ours] = (not value) if is_opposite else value
-    of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # where an empty one is none
+    of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # an empty variable is no key
     keys = (*options.pop("api_key", ()), *filter(None, of_environment))
     return ServerConfig(**options, api_keys=keys)
 

@@ -13,7 +13,7 @@ from octavo.engine.memory import free_memory
 from octavo.graph.cost import StepCost, step_cost
 from octavo.request import RequestMetrics
 
-BANDWIDTH_BYTES = 256 << 20  # read to measure the memory: more than caches hold, and done within 0.2 s
+BANDWIDTH_BYTES = 256 << 20  # the bytes read to measure memory: more than caches hold, and read within 0.2 s
 
 
 def process_start() -> float | None:

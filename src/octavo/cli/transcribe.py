@@ -33,14 +33,14 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse(argv)
     given = _check(args)
     report_notes()
-    # What decodes audio takes a while to import, and the model to load: both at once.
+    # Importing the decoder of audio and loading the model both take a while: they run at once.
     threading.Thread(target=import_module, args=("octavo.speech.decode",), daemon=True).start()
 
     from octavo.llm import LLM
     from octavo.speech.reading import TranscribeOptions
 
     wanted = _options(args)
-    TranscribeOptions(**wanted)  # complains about bad ones before anything is loaded
+    TranscribeOptions(**wanted)  # raises for bad ones before anything is loaded
     there = [(file, place) for file, place in given if _is_there(file)]
     if not there:
         return BAD_FILE

@@ -6,8 +6,8 @@ import httptools
 
 from octavo.errors import OctavoError
 
-MAX_HEAD = 1 << 16  # bytes of a status line and headers
-MAX_EVENT = 1 << 26  # bytes of one event
+MAX_HEAD = 1 << 16  # the most bytes of a status line and headers
+MAX_EVENT = 1 << 26  # the most bytes of one event
 
 
 class ConnectionFailed(OctavoError):  # noqa: N818
@@ -18,12 +18,12 @@ class AnswerParser:
     """The status, the headers and the body of one HTTP answer. httptools calls the `on_` methods."""
 
     def __init__(self) -> None:
-        self.status = 0  # until the head is there
+        self.status = 0  # 0 until the headers are complete
         self.headers: dict[str, str] = {}
         self.ended = False
         self.keeps_open = False  # whether the connection can be used again afterwards
         self._parser = httptools.HttpResponseParser(self)
-        self._head = b""  # what has arrived of it
+        self._head = b""  # the bytes that have arrived of status line and headers
         self._body: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from octavo.server.options import ServerConfig
 
 INLINE_BYTES = 32 << 10  # longer bodies are parsed on another thread
-MAX_VALUES = 1 << 18  # about, in one body: parsing takes longer for many values than for long ones
-MAX_NAMES = 1 << 15  # of objects' entries, and as many lists
+MAX_VALUES = 1 << 18  # the most commas in one body: many values take longer to parse than long ones
+MAX_NAMES = 1 << 15  # the most entries of objects, and the most lists
 T = TypeVar("T", bound=BaseModel)
 
 

@@ -22,7 +22,7 @@ from octavo.errors import (
     UnsupportedError,
 )
 
-MAX_MESSAGE = 500  # characters
+MAX_MESSAGE = 500  # the most characters
 
 
 class HttpError(OctavoError):

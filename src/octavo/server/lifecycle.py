@@ -28,10 +28,10 @@ from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
 
 logger = logging.getLogger("octavo.server")
-SWITCH_INTERVAL = 0.001  # seconds that a Python thread may keep another waiting; steps and HTTP alternate quickly
-SAME_SIGNAL = 1.0  # seconds in which a signal that comes again is the same one: `timeout` sends each twice
-GRACE_SECONDS = 2.0  # seconds to write error events when the time for draining is over
-QUESTION = "Why is the sky blue?"  # to try a server with: even a tiny model has something to say
+SWITCH_INTERVAL = 0.001  # a Python thread keeps another waiting for at most so many seconds
+SAME_SIGNAL = 1.0  # a signal that comes again within so many seconds is the same one: `timeout` sends each twice
+GRACE_SECONDS = 2.0  # error events are written within so many seconds when draining is over
+QUESTION = "Why is the sky blue?"  # the example that a server logs: even a tiny model has something to say
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
 

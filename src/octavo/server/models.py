@@ -27,7 +27,7 @@ from octavo.text.tokenizer import LONG_TEXT
 from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES
 
 logger = logging.getLogger("octavo.server")
-SHARE = 0.9  # of the free memory, for all models together
+SHARE = 0.9  # all models together take this share of the free memory
 
 
 INLINE_CHARACTERS = LONG_TEXT - 1  # longer texts are read on another thread, without the GIL
@@ -141,7 +141,7 @@ class ServedModel:
         """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
         model = self.engine.model
         room = model.max_model_len
-        if num_characters <= 4 * room:  # nothing to find out for
+        if num_characters <= 4 * room:  # it fits, whatever its tokens are
             return
         longest = model.tokenizer.longest_token
         if num_characters > longest * room:

@@ -11,7 +11,7 @@ from octavo.client.api import ApiClient, ApiError
 from octavo.client.framing import ConnectionFailed
 
 TRIES = 6
-LATER = (408, 409, 429, 500, 502, 503, 504)  # what may go better in a while
+LATER = (408, 409, 429, 500, 502, 503, 504)  # statuses after which a request is sent again
 
 
 class RemoteBatch:

@@ -24,7 +24,7 @@ from octavo.cli.remote import add_server_flags, api_key
 from octavo.client.api import CHAT, COMPLETIONS, ApiClient, ApiError, Json
 from octavo.sampling_params import SamplingParams
 
-BUSY = 0.8  # share of a core from which on the client may be what is measured
+BUSY = 0.8  # the share of a core above which the client may be what is measured
 
 
 def main(argv: Sequence[str]) -> int:
@@ -119,7 +119,7 @@ def _add_workload_flags(parser: Parser) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    SamplingParams(temperature=args.temperature, seed=args.seed)  # complains about bad ones
+    SamplingParams(temperature=args.temperature, seed=args.seed)  # raises for bad ones
     if args.url is None:
         raise UsageError("octavo bench serve needs --url, as --url http://127.0.0.1:8000")
     if (args.dataset_name == "random") != (args.dataset_path is None):

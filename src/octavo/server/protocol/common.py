@@ -25,7 +25,7 @@ from octavo.server.errors import HttpError
 
 MAX_INT = 2**31 - 1
 MAX_BIASES = 4096
-MAX_NAME = 512  # characters of a model's name, a user's, and the like
+MAX_NAME = 512  # the most characters of a name
 Neutral = tuple[tuple[Any, ...], str]  # values that ask for nothing, and what is said about others
 NOT_YET = "is not supported yet; leave it out"
 UNUSED = "taken, and not used: nothing depends on it here"
