@@ -56,9 +56,7 @@ class EngineConfig:
     kv_cache_memory_bytes: int | None = None  # the size of the KV cache in bytes
     seed: int | None = None  # the seed of requests that bring none
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
-    override_generation_config: Mapping[str, Any] | None = (
-        None  # replaces some of those, by generation_config.json's names
-    )
+    override_generation_config: Mapping[str, Any] | None = None  # replaces some of those defaults
     chat_template: str | None = None  # a file, or the template itself
     max_logprobs: int = 20  # a request may ask for so many log-probabilities per position; -1: no limit
 

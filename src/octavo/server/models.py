@@ -141,7 +141,7 @@ class ServedModel:
         """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
         model = self.engine.model
         room = model.max_model_len
-        if num_characters <= 4 * room:  # it fits, whatever its tokens are
+        if num_characters <= 4 * room:  # it may fit
             return
         longest = model.tokenizer.longest_token
         if num_characters > longest * room:
