@@ -29,7 +29,7 @@ def api_key(args: argparse.Namespace) -> str | None:
 
 
 def check_place(args: argparse.Namespace, keeps: tuple[str, ...] = ("model",)) -> None:
-    """With --url, refuses the flags of an engine here, but for `keeps`; without, a key. Raises UsageError."""
+    """Refuses an engine's flags, but for `keeps`, with --url, and a key without it. Raises UsageError."""
     if args.url is None:
         if args.api_key is not None:
             raise UsageError("--api-key is for a server: give its --url too")

@@ -39,13 +39,13 @@ def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: 
 
 
 def first_token_seconds(metrics: RequestMetrics) -> float:
-    """From the request to its first token (TTFT)."""
+    """Seconds from the request to its first token (TTFT)."""
     assert metrics.first_token_time is not None
     return metrics.first_token_time - metrics.arrival_time
 
 
 def seconds_per_token(metrics: RequestMetrics, num_tokens: int) -> float | None:
-    """Between tokens after the first (TPOT); None where there are none."""
+    """Seconds between tokens after the first (TPOT); None where there are none."""
     assert metrics.first_token_time is not None
     assert metrics.finished_time is not None
     seconds = metrics.finished_time - metrics.first_token_time

@@ -50,7 +50,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
 
 
 class Lifecycle:
-    """From the bound socket to the exit code."""
+    """The life of a server, from the bound socket to the exit code."""
 
     def __init__(self, state: ServerState, listener: socket.socket):
         self._config, self._state, self._listener = state.config, state, listener

@@ -43,7 +43,7 @@ class Queue:
         self.tokens -= num_tokens
 
     def leave(self, num_requests: int) -> None:
-        """So many ended, however they did."""
+        """`num_requests` requests ended, in whatever way."""
         self.requests -= num_requests
         self._ended.extend([time.monotonic()] * num_requests)
         self._forget()

@@ -49,5 +49,5 @@ def _body(body: Any) -> Any:
 
 
 def _seconds(text: str | None) -> float:
-    """Of a Retry-After; dates are not understood."""
+    """The seconds that a Retry-After asks for; dates are not understood."""
     return min(60.0, float(text)) if text is not None and text.isascii() and text.isdigit() else 0.0
