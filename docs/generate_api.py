@@ -131,7 +131,7 @@ def _options() -> str:
             _table(("options", "reason"), _by_reason(options.REFUSED)),
             "Known, without a meaning here; any but the usual values are noted in one line of the log:\n",
             _table(("options", "note"), _by_reason(options.NOTED)),
-            "Noted too on a CPU:\n",
+            "Noted on a CPU, whatever the tables above say of a GPU:\n",
             _table(("options", "note"), _by_reason(options.ON_CPU)),
         ]
     )

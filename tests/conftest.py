@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ if not devices.driver_has_devices():
     os.environ["TRITON_INTERPRET"] = "1"
 
 DATA = Path(__file__).parent / "data"
+RECORDING = Path(__file__).parents[2] / "shared" / "audio" / "harvard.wav"
 
 
 @pytest.fixture(params=_native.available_isas())
@@ -50,6 +52,16 @@ def one_thread_for_tiny_models(request, monkeypatch):
         _native.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """Commands and servers set up the log of their process."""
+    logger = logging.getLogger("octavo")
+    before = logger.level, logger.handlers, logger.propagate
+    yield
+    logger.setLevel(before[0])
+    logger.handlers, logger.propagate = before[1:]
+
+
 @pytest.fixture
 def threads():
     """Sets the number of threads, and puts it back afterwards."""
@@ -78,10 +90,18 @@ def whisper_model():
 
 @pytest.fixture(scope="session")
 def audio_path():
-    """A file of a few spoken sentences; OCTAVO_TEST_AUDIO names it."""
-    if not (path := os.environ.get("OCTAVO_TEST_AUDIO")):
-        pytest.skip("OCTAVO_TEST_AUDIO names no recording")
-    return Path(path)
+    """A file of a few spoken sentences, which OCTAVO_TEST_AUDIO names, or the one that lies beside a checkout."""
+    if path := os.environ.get("OCTAVO_TEST_AUDIO"):
+        return Path(path)
+    if not RECORDING.exists():
+        pytest.skip(f"OCTAVO_TEST_AUDIO names no recording, and there is no {RECORDING}")
+    return RECORDING
+
+
+@pytest.fixture(scope="session")
+def spoken_text(audio_path):
+    """What is said in it."""
+    return audio_path.with_suffix(".txt").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

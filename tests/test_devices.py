@@ -1,6 +1,5 @@
 """Which executor runs where, in which type, and what is said where that can't be."""
 
-import logging
 import subprocess
 import sys
 
@@ -69,12 +68,12 @@ def test_a_gpu_that_is_too_old_is_refused_and_not_taken_unasked(gpu):
 
 
 @pytest.mark.parametrize("package", ["torch", "triton"])
-def test_a_gpu_without_the_packages_for_it_is_noted_and_refused(gpu, monkeypatch, caplog, package):
+def test_a_gpu_without_the_packages_for_it_is_noted_and_refused(gpu, monkeypatch, package):
     gpu()
     without(monkeypatch, package)
-    with caplog.at_level(logging.WARNING, "octavo"):
-        assert place().device == "cpu"
-    assert f"no {package} to use it: pip install '.[cuda]' in a checkout of Octavo brings them" in caplog.text
+    assert place().device == "cpu"
+    (note,) = place().notes
+    assert note.endswith(f"no {package} to use it: pip install '.[cuda]' in a checkout of Octavo brings them")
     with pytest.raises(ConfigError, match=rf"device='cuda': needs {package}, .*pip install '\.\[cuda\]'"):
         place(device="cuda")
 

@@ -79,6 +79,22 @@ def test_the_page_of_the_api_is_current():
     assert generator.PAGE.read_text(encoding="utf-8") == generator.render(), "run: python docs/generate_api.py"
 
 
+def test_the_page_on_serving_says_what_help_says_about_each_flag():
+    from octavo.cli.flag import as_flag
+    from octavo.cli.serve import _parser
+    from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
+
+    page = (DOCS / "serving.md").read_text(encoding="utf-8")
+    helps = {name: action.help for action in _parser("octavo serve")._actions for name in action.option_strings}
+    rows = dict(
+        re.findall(r"^\| `(--[\w-]+)[^`]*` \| (.*?)(?:; the opposite is `--no-[\w-]+`)? \|$", page, re.MULTILINE)
+    )
+    assert rows == {name: helps[name] for name in rows}
+    assert {as_flag(flag.name) for flag in SERVER_FLAGS} | {"--config", "--served-model-name"} <= set(rows)
+    for table in (SPELLINGS, SERVER_NOTED, SERVER_REFUSED):
+        assert ", ".join(f"`{as_flag(name)}`" for name in sorted(table)) in " ".join(page.split())
+
+
 def test_the_readme_s_commands_and_example_name_what_exists():
     import octavo
     from octavo.cli.main import COMMANDS

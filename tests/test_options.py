@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from asking import something_else
 from octavo import LLM, config, environment
 from octavo.cli.options import add_engine_flags, engine_options
 from octavo.cli.parser import Parser
@@ -68,33 +69,14 @@ worker_extension_cls
 """
 
 
-def something_else(neutral):
-    """A value of the option's kind that asks for something."""
-    for value in neutral:
-        if isinstance(value, bool):
-            return not value
-        if isinstance(value, int | float):
-            return value + 7
-        if isinstance(value, list):
-            return ["something"]
-        if isinstance(value, dict):
-            return {"something": 1}
-    return "something"
-
-
 def options(**given):
     return EngineConfig.from_options({"device": "cpu", **given})
 
 
 @pytest.fixture(autouse=True)
 def fresh_process():
-    """Notes that are made once are made again, and the log has the level that it had."""
-    environment._note_the_others.cache_clear()
-    logger = logging.getLogger("octavo")
-    before = logger.level
-    logger.setLevel(logging.NOTSET)
-    yield
-    logger.setLevel(before)
+    """Notes that are made once are made again."""
+    environment.note_the_others.cache_clear()
 
 
 def test_no_option_of_vllm_s_is_unknown():
@@ -105,30 +87,40 @@ def test_no_option_of_vllm_s_is_unknown():
 def test_an_option_is_in_one_table():
     assert not set(REFUSED) & set(NOTED)
     assert not set(EngineConfig.__dataclass_fields__) & {*REFUSED, *NOTED}
-    assert set(ON_CPU) <= {*EngineConfig.__dataclass_fields__, *REFUSED}
+    assert set(ON_CPU) <= {*EngineConfig.__dataclass_fields__, *REFUSED, *NOTED}
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    monkeypatch.setattr(config, "place", lambda *_: Placement("cuda", "torch", "bfloat16"))
+
+
+@pytest.mark.parametrize("name", NOTED | ON_CPU)
+def test_every_note_is_printed_once_and_names_its_option(name, caplog):
+    neutral, note = (NOTED | ON_CPU)[name]
+    value = something_else(neutral)
+    with caplog.at_level(logging.WARNING, "octavo"):
+        options(**{name: value})
+    assert caplog.messages == [f"{name}={value!r}: {note}"]
 
 
 @pytest.mark.parametrize("name", NOTED)
-def test_every_note_is_printed_once_and_names_its_option(name, caplog):
+def test_every_note_on_a_gpu_is_that_of_a_gpu(name, on_gpu, caplog):
     value = something_else(NOTED[name][0])
     with caplog.at_level(logging.WARNING, "octavo"):
-        options(**{name: value})
+        EngineConfig.from_options({name: value})
     assert caplog.messages == [f"{name}={value!r}: {NOTED[name][1]}"]
 
 
-@pytest.mark.parametrize("name", ON_CPU)
-def test_what_only_a_gpu_has_is_noted_on_a_cpu(name, caplog):
-    with caplog.at_level(logging.WARNING, "octavo"):
-        options(**{name: something_else(ON_CPU[name][0])})
-    assert len(caplog.messages) == 1
-    assert name in caplog.messages[0]
+def test_what_a_gpu_does_anyway_is_not_noted_there(on_gpu, caplog):
+    assert EngineConfig.from_options({"enforce_eager": True, "async_scheduling": True}).enforce_eager
+    assert caplog.messages == []
 
 
-def test_weights_are_not_offloaded_from_a_gpu(monkeypatch):
-    monkeypatch.setattr(config, "place", lambda *_: Placement("cuda", "torch", "bfloat16"))
-    assert EngineConfig.from_options({"enforce_eager": True}).enforce_eager
-    with pytest.raises(UnsupportedError, match=r"cpu_offload_gb=4: .*device cpu"):
-        EngineConfig.from_options({"cpu_offload_gb": 4})
+@pytest.mark.parametrize("name", sorted(set(ON_CPU) & set(REFUSED)))
+def test_weights_are_not_offloaded_from_a_gpu(name, on_gpu):
+    with pytest.raises(UnsupportedError, match=rf"{name}=.*device cpu"):
+        EngineConfig.from_options({name: something_else(REFUSED[name][0])})
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name not in ON_CPU])
@@ -148,7 +140,7 @@ def test_values_that_ask_for_nothing_pass_without_a_word(table, caplog):
 
 
 def test_the_defaults_of_vllm_ask_for_nothing(caplog):
-    defaults = {name: neutral[0] for name, (neutral, _) in {**REFUSED, **NOTED}.items()}
+    defaults = {name: neutral[0] for name, (neutral, _) in (REFUSED | NOTED | ON_CPU).items()}
     with caplog.at_level(logging.WARNING, "octavo"):
         assert options(**defaults) == options()
     assert caplog.messages == []

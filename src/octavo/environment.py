@@ -12,7 +12,7 @@ from octavo.errors import ConfigError, UnsupportedError
 logger = logging.getLogger("octavo")
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
-# What these ask for is so anyway: nobody is told about usage, and bits do not depend on the batch.
+# These ask for what Octavo does anyway: it reports no usage, and bits do not depend on the batch.
 _SO_ANYWAY = {"VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "VLLM_BATCH_INVARIANT"}
 _USED = {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"} | {
     "VLLM_USE_MODELSCOPE"
@@ -20,11 +20,8 @@ _USED = {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE", "VLLM_H
 
 
 def read_environment(on_cpu: bool) -> dict[str, Any]:
-    """Options of the engine. Notes the variables without a meaning, once in a process.
-
-    Raises ConfigError, naming the variable.
-    """
-    _note_the_others()
+    """Options of the engine. Raises ConfigError, naming the variable."""
+    log_level()
     space = _number("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
     return {"kv_cache_memory_bytes": int(space * 2**30)} if on_cpu and space else {}
 
@@ -66,7 +63,8 @@ def _number(name: str, said: str | None) -> float:
 
 
 @cache
-def _note_the_others() -> None:
+def note_the_others() -> None:
+    """Sets the level of the log, and notes the variables without a meaning, once in a process."""
     if (level := log_level()) and logger.level == logging.NOTSET:
         logger.setLevel(level.upper())
     names = sorted(name for name in os.environ if name.startswith("VLLM_") and name not in _USED | _SO_ANYWAY)

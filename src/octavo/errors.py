@@ -1,4 +1,4 @@
-"""Every error that Octavo raises on purpose.
+"""The errors that the library raises on purpose; cli/, client/ and server/ have further OctavoErrors of their own.
 
 OctavoError
 ├── ConfigError              an argument, flag or environment variable has a bad value (also a ValueError)
@@ -15,7 +15,7 @@ OctavoError
     │   ├── PromptTooLongError
     │   └── ChatTemplateError    there is none, or it failed
     ├── AudioError           audio can't be decoded, or is longer, wider or louder than allowed
-    ├── NumericalError       the model gave NaN logits for this request
+    ├── NumericalError       the model gave NaN or infinite logits for this request
     ├── RequestFailedError   a mistake of Octavo's own ended it
     └── RequestAbortedError
         └── SlowReaderError      its outputs were not read
@@ -133,7 +133,7 @@ class AudioError(RequestError):
 
 
 class NumericalError(RequestError):
-    """The model produced NaN logits for this request."""
+    """The model produced NaN or infinite logits for this request."""
 
 
 class RequestFailedError(RequestError):

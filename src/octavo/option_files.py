@@ -40,13 +40,13 @@ def read_yaml(option: str, file: str) -> Any:
 
     text = read_text(option, file)
     try:
-        _refuse_twins(yaml.compose(text, yaml.SafeLoader))
+        _refuse_duplicates(yaml.compose(text, yaml.SafeLoader))
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(option, file, f"can't be read: {' '.join(str(error).split())[:200]}") from None
 
 
-def _refuse_twins(node: Any) -> None:
+def _refuse_duplicates(node: Any) -> None:
     """Raises ValueError if a mapping within `node`, of YAML, has a key twice: the last one would count."""
     if isinstance(node.value if node else None, list):
         pairs = [pair for pair in node.value if isinstance(pair, tuple)]
@@ -55,4 +55,4 @@ def _refuse_twins(node: Any) -> None:
             twice = next(key for i, key in enumerate(keys) if key in keys[:i])
             raise ValueError(f"{twice[:60]} is there twice, at line {node.start_mark.line + 1} and after it")
         for child in [value for _, value in pairs] or node.value:
-            _refuse_twins(child)
+            _refuse_duplicates(child)

@@ -32,7 +32,7 @@ _REASONING = "reasoning is not taken apart yet"
 # Options that ask for what is not there.
 REFUSED: Options = {
     **_each(
-        "one device is supported; all its cores are used",
+        "one device is supported",
         tensor_parallel_size=1,
         pipeline_parallel_size=1,
         data_parallel_size=1,
@@ -49,7 +49,7 @@ REFUSED: Options = {
         enable_elastic_ep=False,
         device_ids=([], [0]),
     ),
-    "quantization": (("gguf",), "not supported yet; GGUF files are unpacked to bfloat16 while loading"),
+    "quantization": (("gguf",), "not supported yet; GGUF files are unpacked to the model's dtype while loading"),
     **_each(LORA, enable_lora=False, lora_modules=[], default_mm_loras=None, qlora_adapter_name_or_path=None),
     **_each(_SPECULATION, speculative_config={}, speculative_model=None, num_speculative_tokens=0),
     **_each(_SPECULATION, spec_method=None, spec_model=None, spec_tokens=0, ngram_prompt_lookup_max=None),
@@ -116,13 +116,10 @@ REFUSED: Options = {
     "tokens_only": ((False,), "prompts are tokenized here"),
 }
 
-# Those of them that a CPU has no need for, which is all that has to be said there. On a GPU `enforce_eager` is used.
-ON_CPU: Options = {
-    "enforce_eager": ((False,), "a CPU has no CUDA graphs"),
-    "cpu_offload_gb": ((0,), "the weights are in the CPU's memory already"),
-}
-_OFFLOADING = "weights are not offloaded; a smaller model, or device cpu, needs none of a GPU's memory"
-REFUSED |= _each(_OFFLOADING, cpu_offload_gb=0, offload_group_size=0, cpu_offload_params=[], offload_params=[])
+# Options that move weights off a GPU: refused on a GPU, and noted on a CPU.
+_OFFLOADING: dict[str, Any] = {"cpu_offload_gb": 0, "offload_group_size": 0}
+_OFFLOADING |= {"cpu_offload_params": [], "offload_params": []}
+REFUSED |= _each("weights stay on the GPU; a smaller model needs less of its memory, device cpu none", **_OFFLOADING)
 
 _ONE_PROCESS = "there is one process and one device"
 _EXPERTS = "mixtures of experts are not supported yet"
@@ -142,11 +139,12 @@ NOTED: Options = {
     "disable_async_output_proc": ((False,), "there is no such processor"),
     "tokenizer_mode": (("auto", "hf"), "there is one kind of tokenizer"),
     "use_v2_block_manager": ((True,), "there is one block manager"),
-    **_each("steps are scheduled one by one", num_scheduler_steps=1, num_lookahead_slots=0, async_scheduling=False),
+    **_each("steps are scheduled one by one", num_scheduler_steps=1, num_lookahead_slots=0),
+    "async_scheduling": ((True,), "a GPU's steps are always scheduled one ahead"),
     **_each("every token is told as it comes", stream_interval=1, multi_step_stream_outputs=True),
     "max_seq_len_to_capture": ((8192,), "no graph depends on a length"),
     "chunked_prefill_size": ((None,), "use max_num_batched_tokens"),
-    "hf_token": ((True,), "set HF_TOKEN instead"),
+    "hf_token": ((None,), "set HF_TOKEN instead"),
     "served_model_name": ((None,), "a server has names for its models: octavo serve --served-model-name"),
     **_each("set the level of Python's logger octavo", log_level=None, logging_config={}, log_config_file=None),
     "aggregate_engine_logging": ((False,), "there is one engine"),
@@ -349,4 +347,11 @@ NOTED: Options = {
         replayssm_buffer_len=16,
         use_replayssm=False,
     ),
+}
+
+# What is noted on a CPU, instead of what the tables above and `EngineConfig` make of it on a GPU.
+ON_CPU: Options = {
+    "enforce_eager": ((False,), "a CPU has no CUDA graphs"),
+    "async_scheduling": ((False,), "a CPU's steps are scheduled one by one"),
+    **_each("the weights are in the CPU's memory already", **_OFFLOADING),
 }

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from octavo.errors import ParameterError, UnsupportedError
 
-MAX_SEQUENCES = 128  # samples or beams of one request
+MAX_SEQUENCES = 128  # the most samples or beams of one request
 MAX_STOP_STRINGS = 64
 MAX_BAD_WORDS = 1024
-MAX_TEXT_LENGTH = 1024  # characters of a stop string or bad word
-MAX_TOKEN_IDS = 2**20  # in one list
-MAX_LENGTH_PENALTY = 10.0  # in either direction; a length to a larger power is no number any more
+MAX_TEXT_LENGTH = 1024  # the most characters of a stop string or bad word
+MAX_TOKEN_IDS = 2**20  # the most token ids in one list
+MAX_LENGTH_PENALTY = 10.0  # the farthest from 0; a length to a larger power is no finite number
 GREEDY_BELOW = 1e-5  # a smaller temperature means: always the likeliest token
-_MAX_INT = 2**31 - 1  # what the native side counts with
+_MAX_INT = 2**31 - 1  # the highest integer of the native sampler
 
 
 class RequestOutputKind(enum.Enum):
@@ -40,13 +40,13 @@ class SamplingParams:
 
     n: int = 1  # completions to return
     best_of: int | None = None  # completions to make, of which the best `n` are returned; the width of a beam
-    presence_penalty: float = 0.0  # subtracted from every token that was generated
-    frequency_penalty: float = 0.0  # the same, times how often it was
+    presence_penalty: float = 0.0  # subtracted from the logits of tokens that were generated
+    frequency_penalty: float = 0.0  # subtracted once for each time that the token was generated
     repetition_penalty: float = 1.0  # divides the logits of tokens of the prompt and the output
     temperature: float = 1.0  # 0 is greedy
-    top_p: float = 1.0  # keep the likeliest tokens that together have this probability
+    top_p: float = 1.0  # keep the likeliest tokens whose probabilities add up to this
     top_k: int = 0  # keep this many tokens; 0 and -1 keep all
-    min_p: float = 0.0  # keep tokens at least this probable, relative to the likeliest
+    min_p: float = 0.0  # keep tokens that are at least this many times as probable as the likeliest
     seed: int | None = None  # None and -1 draw a fresh one
     use_beam_search: bool = False
     length_penalty: float = 1.0  # beam search: exponent of the length that scores are divided by
@@ -57,7 +57,7 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     max_tokens: int | None = 16  # None: up to the end of the context
-    min_tokens: int = 0  # no end-of-sequence or stop token before so many
+    min_tokens: int = 0  # generate at least so many tokens
     logprobs: int | None = None  # likeliest tokens to report per position; 0 is the chosen one only, -1 is all
     prompt_logprobs: int | None = None
     detokenize: bool = True

@@ -3,6 +3,7 @@
 import json
 import re
 import statistics as plain
+import sys
 from array import array
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from octavo.cli.bench.figures import percentile, summarize, tokens_per_second
 from octavo.cli.bench.load import Measured, brings_token
-from octavo.cli.bench.picture import ticks
 from octavo.cli.bench.workload import arrivals, file_samples, random_samples, sharegpt_samples
 from octavo.cli.main import main
 from octavo.cli.parser import UsageError
@@ -86,13 +86,6 @@ def test_percentiles_are_those_of_numpy(values, percent):
 def test_every_token_is_in_one_bin_of_the_timeline():
     measured = [request(0.0, [0.1, 0.2, 2.0]), request(1.0, [1.5])]
     assert tokens_per_second(measured, 2) == [2.0, 2.0]
-
-
-@given(st.floats(0, 1e4), st.floats(1e-4, 1e4))
-def test_ticks_are_few_and_within_the_axis(low, length):
-    found = ticks(low, low + length)
-    assert 1 <= len(found) <= 6
-    assert all(low - 1e-6 <= tick <= low + length + 1e-6 for tick in found)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +215,17 @@ def test_pictures_are_a_png_a_drawing_and_a_page_that_needs_nothing_else(bench, 
     page = files["html"].read_text()
     (data,) = re.findall(r'<script type="application/json" id="results">(.*?)</script>', page, re.S)
     assert json.loads(data) == document
-    assert not re.search(r"<script src|<link|@import|url\(|<img", page)
+    assert not re.search(r"<script src|<link|@import|url\((?!#)|<img|<image", page)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "html"])
+def test_a_picture_without_matplotlib_says_what_to_install(stub, stub_url, tmp_path, monkeypatch, capsys, ending):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "serve", "--url", stub_url, "--picture", str(tmp_path / f"a.{ending}")]) == 2
+    err = capsys.readouterr().err
+    assert "Matplotlib, which is not installed: pip install '.[bench]'" in err
+    assert err.count("\n") == 1
+    assert stub.asked == [], "it is said before anything is measured"
 
 
 def test_no_more_requests_are_under_way_than_was_said(bench, stub, stub_url):

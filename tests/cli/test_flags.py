@@ -5,13 +5,17 @@ line that names the flag, unless it is listed here as one that means something.
 """
 
 import argparse
+import json
+import re
 from importlib import import_module
 
 import pytest
 
-from octavo.cli.flag import literal
+from asking import something_else
+from octavo.cli.flag import as_flag, literal
 from octavo.cli.main import main
-from octavo.cli.server_flags import SERVER_NOTED, SERVER_REFUSED, SPELLINGS
+from octavo.cli.options import spell_flags
+from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
 from octavo.options import NOTED, ON_CPU, REFUSED, asks
 
 VALUES = {
@@ -64,9 +68,11 @@ class ReachedError(Exception):
 
 
 def flags_of(command):
-    """The spellings of each flag that takes a value, the longest last."""
+    """The spellings of each flag that takes a value, the longest last; hidden ones of `run` and `serve`."""
     for action in import_module(f"octavo.cli.{PARSERS[command]}")._parser(*ARGUMENTS.get(command, []))._actions:
-        if action.option_strings and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
+        is_seen = action.help is not argparse.SUPPRESS or command in ("run", "serve")
+        takes_value = action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction)
+        if action.option_strings and takes_value and is_seen:
             yield sorted(action.option_strings, key=len)
 
 
@@ -130,3 +136,54 @@ def test_a_value_is_refused_in_one_line_that_names_the_flag_unless_it_means_some
                 assert err.count("\n") == 1, (flag, kind, err)
                 assert any(name in err for name in [*spellings, *([f"--{ours}"] if ours else [])]), (flag, kind, err)
                 assert len(err) < 500, (flag, kind, err)
+
+
+def typed(name, neutral):
+    """A flag with a value that asks for something."""
+    value = something_else(neutral)
+    if isinstance(value, bool):
+        return [as_flag(name) if value else f"--no-{as_flag(name)[2:]}"]
+    return [as_flag(name), *(value if isinstance(value, list) else [json.dumps(value)])]
+
+
+LOCAL = [command for command in PARSERS if command not in ("pull", "bench serve")]
+OF_COMMAND = {  # which have a meaning for it
+    "serve": {*SPELLINGS, *(flag.name for flag in SERVER_FLAGS), "served_model_name"},
+    "run-batch": {"served_model_name"},
+}
+
+
+@pytest.mark.parametrize("command", LOCAL)
+def test_every_flag_without_a_meaning_is_noted_in_one_line(command, reaches, capsys, caplog):
+    table = {name: entry for name, entry in (NOTED | ON_CPU).items() if name not in OF_COMMAND.get(command, ())}
+    table |= SERVER_NOTED if command == "serve" else {}
+    words = [word for name, (neutral, _) in table.items() for word in typed(name, neutral)]
+    assert reaches(command, "--device", "cpu", *words)
+    lines = capsys.readouterr().err.splitlines() + caplog.messages
+    for name, (_, note) in table.items():
+        about = [line for line in lines if re.match(rf"(octavo: )?({name}=|{as_flag(name)}[ :])", line)]
+        assert len(about) == 1, (name, about)
+        assert about[0].endswith(spell_flags(note) if about[0].startswith("octavo: ") else note)
+    assert len(lines) == len(table)
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in ON_CPU])
+def test_every_flag_that_asks_for_what_is_not_there_is_refused_by_name(name, reaches, capsys):
+    assert not reaches("run", "--device", "cpu", *typed(name, REFUSED[name][0]))
+    assert capsys.readouterr().err.startswith(f"octavo: {as_flag(name)}")
+
+
+@pytest.mark.parametrize("name", SERVER_REFUSED)
+def test_every_flag_of_a_server_that_asks_for_what_is_not_there_is_refused_by_name(name, reaches, capsys):
+    assert not reaches("serve", *typed(name, SERVER_REFUSED[name][0]))
+    assert capsys.readouterr().err.startswith(f"octavo: {as_flag(name)}")
+
+
+def test_two_models_have_one_note(reaches, caplog):
+    assert reaches("serve", "one", "two", "--device", "cpu", "--swap-space", "8", "--dtype", "half")
+    assert [line.partition("=")[0] for line in caplog.messages] == ["dtype", "swap_space"]
+
+
+def test_pull_takes_no_flag_that_it_would_ignore(reaches, capsys):
+    assert not reaches("pull", "--override-generation-config", "{}")
+    assert "no such flag" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import wave
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from octavo.cli.main import main
-from octavo.cli.transcribe import ENDINGS
+from octavo.speech.formats import FORMATS
 from speech.tiny_whisper import make_tiny_whisper
 
 from .processes import octavo
@@ -37,7 +36,7 @@ def transcribe(model, *arguments):
     return main(["transcribe", "--model", model, "--dtype", "float32", "--language", "en", *arguments])
 
 
-@pytest.mark.parametrize("format", ENDINGS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_each_format_goes_to_stdout_or_to_a_file(model, tmp_path, capsys, format):
     file = wav(tmp_path / "tone.wav")
     assert transcribe(model, file, "--format", format) == 0
@@ -46,7 +45,7 @@ def test_each_format_goes_to_stdout_or_to_a_file(model, tmp_path, capsys, format
     assert transcribe(model, file, "--format", format, "-o", str(tmp_path / "new" / "out")) == 0
     assert capsys.readouterr().out == ""
     (written,) = (tmp_path / "new" / "out").iterdir()
-    assert written.name == f"tone{ENDINGS[format]}"
+    assert written.name == f"tone{FORMATS[format].suffix}"
     assert written.read_text() == found.out
 
 
@@ -124,11 +123,8 @@ def test_a_model_of_text_can_t_listen(tiny, tmp_path, capsys):
     assert "Whisper" in capsys.readouterr().err
 
 
-def test_the_real_model_writes_down_what_is_said(whisper_model):
-    path = os.environ.get("OCTAVO_TEST_AUDIO")
-    if not path or not Path(path).with_suffix(".txt").exists():
-        pytest.skip("OCTAVO_TEST_AUDIO names no recording with a text")
-    expected = " ".join(Path(path).with_suffix(".txt").read_text().split())
+def test_the_real_model_writes_down_what_is_said(whisper_model, audio_path, spoken_text):
+    expected = " ".join(spoken_text.split())
     for dtype in ("bfloat16", "float32"):
-        done = octavo("transcribe", path, "--model", str(whisper_model), "--dtype", dtype)
+        done = octavo("transcribe", str(audio_path), "--model", str(whisper_model), "--dtype", dtype)
         assert done.stdout == expected + "\n", done.stderr

@@ -58,11 +58,26 @@ def test_an_answer_that_breaks_off_is_an_error(cut):
     [
         (b"SSH-2.0-OpenSSH\r\n\r\n", "not an HTTP server"),
         (b"x" * (MAX_HEAD + 1), "not an HTTP server"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-5\r\n", "chunk of a bad size"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffff\r\n", "chunk of a bad size"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\r\n", "chunk of a bad size"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-5\r\n", "body is not HTTP: .*chunk size"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "not an HTTP server"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\r\n", "body is not HTTP: .*chunk size"),
     ],
 )
 def test_what_is_not_http_is_an_error(data, says):
     with pytest.raises(ConnectionFailed, match=says):
         AnswerParser().feed(data)
+
+
+def test_a_large_chunk_comes_as_it_arrives():
+    parser = AnswerParser()
+    assert parser.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffff\r\nsome") == b"some"
+    assert parser.feed(b" more") == b" more"
+    assert not parser.ended
+
+
+def test_what_follows_an_answer_is_none_of_it():
+    for rest in (b"junk", SIZED):
+        parser = AnswerParser()
+        assert parser.feed(CHUNKED + rest) == b"hello, world!"
+        assert (parser.status, parser.ended, "x-trailer" in parser.headers) == (200, True, False)
+        assert not parser.keeps_open

@@ -180,9 +180,8 @@ def test_the_same_request_gets_the_same_answer_at_any_temperature(http):
 
 def test_fields_that_ask_for_nothing_are_taken(http):
     fields = {"language": "English", "prompt": "", "temperature": "0.0", "stream": "False", "seed": "7"}
-    fields |= {"chunking_strategy": "auto", "user_is_not_a_field": ""}
-    del fields["user_is_not_a_field"]
-    assert ask(http, model=SPEECH, response_format="", top_p="1", **fields).status_code == 200
+    fields |= {"chunking_strategy": "auto", "response_format": "", "top_p": "1"}
+    assert ask(http, model=SPEECH, **fields).status_code == 200
 
 
 # Which model
@@ -232,7 +231,7 @@ def test_a_model_for_english_translates_nothing(http):
 def test_a_server_without_speech_says_so(server):
     with server.client() as client:
         error = check_error(ask(client), 400, "model")
-        assert "can't transcribe speech" in error["message"] or "can transcribe speech" in error["message"]
+        assert "No model that is served can transcribe speech" in error["message"]
 
 
 def test_a_model_of_many_languages_translates_and_knows_their_names(start, tmp_path):

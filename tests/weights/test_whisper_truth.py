@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import wave
 from pathlib import Path
@@ -19,16 +18,14 @@ RATE = 16000
 
 
 @pytest.fixture(scope="module")
-def recording() -> tuple[np.ndarray[Any, Any], str]:
+def recording(audio_path: Path, spoken_text: str) -> tuple[np.ndarray[Any, Any], str]:
     """A few spoken sentences, float32 [n] at 16 kHz, and their words."""
-    if not (path := os.environ.get("OCTAVO_TEST_AUDIO")):
-        pytest.skip("OCTAVO_TEST_AUDIO names no recording")
-    with wave.open(path) as file:
+    with wave.open(str(audio_path)) as file:
         frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
         length = len(frames) * RATE // file.getframerate()
     spectrum = np.fft.rfft(frames.mean(axis=1) / 2**15)[: length // 2 + 1]
     samples = np.fft.irfft(spectrum, length) * length / len(frames)
-    return samples.astype(np.float32), Path(path).with_suffix(".txt").read_text(encoding="utf-8")
+    return samples.astype(np.float32), spoken_text
 
 
 def words(text: str) -> list[str]:

@@ -20,52 +20,68 @@ MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACK
 
 MODEL_FLAGS = (
     Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, or pypi:PACKAGE"),
-    Flag("task", str, "TASK", "auto, generate, transcription or translation; refused if the model can't do it"),
-    Flag("revision", str, "REV", "branch, tag or commit of a Hub model; also MODEL@REV"),
-    Flag("download_dir", str, "DIR", "where fetched models are kept"),
+    Flag("task", str, "TASK", "what the model is for: auto, generate, transcription or translation"),
+    Flag("revision", str, "REV", "the branch, tag or commit of a Hub model; also MODEL@REV"),
+    Flag("download_dir", str, "DIR", "the folder that fetched models are kept in"),
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),
     Flag("chat_template", str, "FILE", "a Jinja chat template instead of the model's"),
     Flag(
         "generation_config",
         str,
         "WHERE",
-        "sampling defaults: auto (those of the model or its authors), vllm (none), or a directory",
+        "where sampling defaults come from: auto (the model or its authors), vllm (nowhere), or a directory",
     ),
-    Flag("override_generation_config", mapping, "JSON", 'sampling defaults over those, as {"temperature": 0.5}'),
+    Flag(
+        "override_generation_config", mapping, "JSON", 'sampling defaults that replace those, as {"temperature": 0.5}'
+    ),
 )
 ENGINE_FLAGS = (
-    Flag("device", str, "DEVICE", "auto, cpu or cuda; auto takes a GPU where PyTorch and Triton are there for it"),
-    Flag("executor", str, "NAME", "auto, native (on the CPU) or torch"),
-    Flag("dtype", str, "TYPE", "auto, bfloat16, half (float16; on the native executor bfloat16) or float32"),
-    Flag("max_model_len", count, "N", "tokens of prompt and output together; 4k is 4000, 4K is 4096"),
-    Flag("max_num_seqs", int, "N", "requests that run at once"),
-    Flag("max_num_batched_tokens", count, "N", "tokens computed in one step"),
-    Flag("block_size", int, "N", "tokens of a KV cache block"),
+    Flag(
+        "device",
+        str,
+        "DEVICE",
+        "where to compute: auto, cpu or cuda; auto takes a GPU if PyTorch and Triton are installed",
+    ),
+    Flag("executor", str, "NAME", "what computes: auto, native (on the CPU) or torch"),
+    Flag(
+        "dtype",
+        str,
+        "TYPE",
+        "the type to compute in: auto, bfloat16, half (float16; bfloat16 on the native executor) or float32",
+    ),
+    Flag("max_model_len", count, "N", "at most N tokens of prompt and output together; 4k is 4000, 4K is 4096"),
+    Flag("max_num_seqs", int, "N", "at most N requests run at once"),
+    Flag("max_num_batched_tokens", count, "N", "at most N tokens are computed in one step"),
+    Flag("block_size", int, "N", "the tokens of a KV cache block: 16, 32, 64, 128 or 256"),
     Flag(
         "gpu_memory_utilization",
         float,
         "SHARE",
-        "share of a GPU's memory to use, or of a CPU's free memory",
+        "the share of a GPU's memory, or of the free memory on a CPU, that is used",
     ),
     Flag("enforce_eager", None, None, "on a GPU, capture no CUDA graphs"),
-    Flag("num_gpu_blocks_override", int, "N", "KV cache blocks, instead of as many as are useful and fit"),
-    Flag("kv_cache_memory_bytes", count, "N", "the same in bytes, as 4G"),
-    Flag("enable_prefix_caching", None, None, "keep the KV cache of prompts' beginnings"),
+    Flag(
+        "num_gpu_blocks_override", int, "N", "the number of KV cache blocks, instead of as many as are useful and fit"
+    ),
+    Flag("kv_cache_memory_bytes", count, "N", "the size of the KV cache in bytes, as 4G"),
+    Flag("enable_prefix_caching", None, None, "keep the keys and values of prompts' beginnings, and use them again"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
-    Flag("scheduling_policy", str, "NAME", "fcfs or priority"),
-    Flag("max_logprobs", int, "N", "most log-probabilities per token that may be asked for"),
-    Flag("seed", int, "N", "of the random numbers: the same seed, the same text"),
+    Flag(
+        "scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come, first served) or priority"
+    ),
+    Flag("max_logprobs", int, "N", "at most N log-probabilities per token may be asked for"),
+    Flag("seed", int, "N", "the seed of the random numbers: the same seed, the same text"),
 )
 SAMPLING_FLAGS = (
     Flag("temperature", float, "T", "0 always takes the likeliest token"),
-    Flag("top_p", float, "P", "keep the likeliest tokens that together have this probability"),
+    Flag("top_p", float, "P", "keep the likeliest tokens whose probabilities add up to P"),
     Flag("top_k", int, "K", "keep the K likeliest tokens; 0 keeps all"),
-    Flag("min_p", float, "P", "keep tokens at least this probable, relative to the likeliest"),
-    Flag("max_tokens", count, "N", "most tokens to generate"),
-    Flag("min_tokens", count, "N", "do not end before so many tokens"),
+    Flag("min_p", float, "P", "keep tokens that are at least P times as probable as the likeliest"),
+    Flag("max_tokens", count, "N", "generate at most N tokens"),
+    Flag("min_tokens", count, "N", "generate at least N tokens"),
     Flag("stop", str, "TEXT", "end before this text; may be repeated", repeat=True),
     Flag("presence_penalty", float, "X", "subtracted from the logits of tokens that were generated"),
-    Flag("frequency_penalty", float, "X", "the same, times how often they were"),
+    Flag("frequency_penalty", float, "X", "subtracted once for each time that the token was generated"),
     Flag("repetition_penalty", float, "X", "divides the logits of tokens of the prompt and the output"),
     Flag("ignore_eos", None, None, "do not end at the end-of-sequence token"),
 )
@@ -91,7 +107,7 @@ def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] =
     """All options of the engine; those that mean nothing here, or are refused, are hidden from the list."""
     add_flags(parser, "model", MODEL_FLAGS)
     add_flags(parser, "engine", ENGINE_FLAGS, without)
-    hidden = parser.add_argument_group()  # which checks no metavar: of hundreds that would take a while
+    hidden = parser.add_argument_group()  # a group checks no metavars, which takes a while for hundreds
     for name, (neutral, _) in {**REFUSED, **NOTED}.items():
         if as_flag(name) in parser._option_string_actions:  # the command has a flag of that name
             continue
@@ -112,10 +128,10 @@ def options_of(args: argparse.Namespace, flags: Sequence[Flag]) -> dict[str, Any
     return {flag.name: getattr(args, flag.name) for flag in flags if hasattr(args, flag.name)}
 
 
-def engine_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was typed of the engine's options, for `LLM(**options)`."""
-    others = {name: getattr(args, name) for name in (*REFUSED, *NOTED) if hasattr(args, name)}
-    return {**options_of(args, MODEL_FLAGS), **options_of(args, ENGINE_FLAGS), **others}
+def engine_options(args: argparse.Namespace, without: Collection[str] = ()) -> dict[str, Any]:
+    """What was typed of the engine's options, for `LLM(**options)`, but for those that the command uses itself."""
+    names = (*(flag.name for flag in (*MODEL_FLAGS, *ENGINE_FLAGS)), *REFUSED, *NOTED)
+    return {name: getattr(args, name) for name in names if hasattr(args, name) and name not in without}
 
 
 def take_model(args: argparse.Namespace, given: str | None) -> None:

@@ -25,5 +25,5 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser("octavo pull", "[flags] [MODEL]", "Fetches a model and prints where it is.")
     parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
-    add_flags(parser, "model", MODEL_FLAGS, without=("task", "tokenizer", "chat_template", "generation_config"))
+    add_flags(parser, "model", [flag for flag in MODEL_FLAGS if flag.name in ("model", "revision", "download_dir")])
     return parser

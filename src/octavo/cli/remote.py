@@ -13,11 +13,11 @@ from octavo.options import NOTED, REFUSED
 
 def add_server_flags(parser: Parser, required: bool = False) -> None:
     group = parser.add_argument_group("server")
-    about = "an OpenAI-compatible server, as http://127.0.0.1:8000"
+    about = "the address of an OpenAI-compatible server, as http://127.0.0.1:8000"
     if not required:
         about += "; without it the model runs in this process"
     group.add_argument("--url", "--base-url", dest="url", metavar="URL", default=None, help=about)
-    group.add_argument("--api-key", metavar="KEY", default=None, help="its key; or set OCTAVO_API_KEY")
+    group.add_argument("--api-key", metavar="KEY", default=None, help="the server's key; or set OCTAVO_API_KEY")
 
 
 def api_key(args: argparse.Namespace) -> str | None:
@@ -29,7 +29,7 @@ def api_key(args: argparse.Namespace) -> str | None:
 
 
 def check_place(args: argparse.Namespace, keeps: tuple[str, ...] = ("model",)) -> None:
-    """With --url, refuses the flags of an engine here, but for `keeps`; without, a key. Raises UsageError."""
+    """Refuses an engine's flags, but for `keeps`, with --url, and a key without it. Raises UsageError."""
     if args.url is None:
         if args.api_key is not None:
             raise UsageError("--api-key is for a server: give its --url too")

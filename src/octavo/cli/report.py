@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def rates(llm: LLM, contexts: list[tuple[int, int]], times: Json | None, limits: Json) -> Json | None:
-    """Of a step over `contexts`, see `step_cost`, that took `times["mean"]` seconds; None without times."""
+    """The figures of a step over `contexts`, see `step_cost`, that took `times["mean"]` seconds; None without times."""
     if times is None:
         return None
     seconds = times["mean"]

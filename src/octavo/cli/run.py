@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from octavo.request import CompletionOutput, RequestMetrics, RequestOutput
     from octavo.sampling_params import SamplingParams
 
-DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # where neither user nor model says otherwise
+DEFAULTS = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 1024}  # used where neither user nor model gives a value
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,11 +61,13 @@ def _parser() -> Parser:
     parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
     group = parser.add_argument_group("run")
     toggle = argparse.BooleanOptionalAction
-    chat = "a conversation, or text to continue; by default whether the model has a chat template"
+    chat = (
+        "take the prompt as a conversation, or as text to continue; by default, whether the model has a chat template"
+    )
     group.add_argument("--chat", action=toggle, default=None, help=chat)
     group.add_argument("--system", metavar="TEXT", default=None, help="the system message of a conversation")
-    group.add_argument("--json", action="store_true", default=False, help="one JSON object, no streaming")
-    group.add_argument("--logprobs", type=int, metavar="N", help="with --json: N likeliest tokens per position")
+    group.add_argument("--json", action="store_true", default=False, help="print one JSON object at the end")
+    group.add_argument("--logprobs", type=int, metavar="N", help="with --json, the N likeliest tokens of each position")
     group.add_argument("--n", type=int, default=1, help=argparse.SUPPRESS)
     add_flags(parser, "sampling", SAMPLING_FLAGS)
     add_engine_flags(parser)

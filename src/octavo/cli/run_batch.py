@@ -52,11 +52,15 @@ def _parser() -> Parser:
     parser = Parser("octavo run-batch", "-i IN -o OUT [flags] [MODEL]", DESCRIPTION)
     parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("batch")
-    group.add_argument("-i", "--input-file", type=Path, required=True, metavar="IN", help="requests, JSON lines")
-    group.add_argument("-o", "--output-file", type=Path, required=True, metavar="OUT", help="where answers go")
-    names = "what bodies may call the model, if not its own name"
+    group.add_argument(
+        "-i", "--input-file", type=Path, required=True, metavar="IN", help="the file of requests, in JSON lines"
+    )
+    group.add_argument(
+        "-o", "--output-file", type=Path, required=True, metavar="OUT", help="the file that answers are appended to"
+    )
+    names = "the names of the model in requests, instead of its own"
     group.add_argument("--served-model-name", nargs="+", default=[], metavar="NAME", help=names)
-    many = "with --url: requests at a time (32)"
+    many = "with --url, at most N requests at a time (32)"
     group.add_argument("--max-concurrency", type=positive, metavar="N", help=many)
     add_server_flags(parser)
     add_engine_flags(parser)
@@ -131,7 +135,7 @@ async def _open_answerer(args: argparse.Namespace) -> Answerer:
     if args.url is None:
         from octavo.cli.batch.local import LocalBatch
 
-        return LocalBatch(engine_options(args), tuple(args.served_model_name))
+        return LocalBatch(engine_options(args, ("served_model_name",)), tuple(args.served_model_name))
     from octavo.cli.batch.remote import RemoteBatch
     from octavo.client.api import ApiClient
 

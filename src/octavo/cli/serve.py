@@ -35,7 +35,7 @@ DESCRIPTION = (
     "and /readyz says how far that is. Requests say in `model` which one they mean."
 )
 Options = dict[str, Any]
-NAMES = ("served_model_name", "alias", "tags")  # of one model
+NAMES = ("served_model_name", "alias", "tags")  # the options that name one model
 logger = logging.getLogger("octavo")
 
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     args = _parser(prog).parse(argv)
     config, specs = read_arguments(args)
     for spec in specs:
-        EngineConfig.check(spec.options)
+        EngineConfig.resolve(spec.options)
 
     from octavo.server.listener import address, bind
     from octavo.server.logs import set_up
@@ -51,6 +51,8 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     listener = bind(config)  # before anything slow is imported: from here on clients can connect
     set_up(config.log_level, config.log_format)
     logger.info("listening on %s", address(config, listener))
+    for note in server_notes(args):
+        logger.warning("%s", note)
     from octavo.server.models import ModelRegistry
     from octavo.server.state import ServerState
 
@@ -67,11 +69,15 @@ def _parser(prog: str) -> Parser:
     parser = Parser(prog, "[flags] [MODEL …]", DESCRIPTION)
     parser.add_argument("given", nargs="*", default=[], metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("serving")
-    group.add_argument("--config", metavar="FILE", help="flags in YAML; `models` there has options for each model")
-    named = "what requests call the model; the first name is its id"
+    group.add_argument(
+        "--config", metavar="FILE", help="a YAML file of flags; `models` in it has options for each model"
+    )
+    named = "the names of the model in requests; the first is its id"
     group.add_argument("--served-model-name", nargs="+", metavar="NAME", help=named)
-    group.add_argument("--alias", type=names, metavar="LIST", help="further names that lead to the model")
-    group.add_argument("--tags", type=names, metavar="LIST", help="what the list of models says of it; nothing else")
+    group.add_argument("--alias", type=names, metavar="LIST", help="further names of the model in requests")
+    group.add_argument(
+        "--tags", type=names, metavar="LIST", help="words that the list of models shows beside the model"
+    )
     add_flags(parser, "server", SERVER_FLAGS)
     for name, (ours, _) in SPELLINGS.items():
         convert = _flag(ours).convert
@@ -79,7 +85,7 @@ def _parser(prog: str) -> Parser:
             parser.add_argument(as_flag(name), action="store_true", help=argparse.SUPPRESS)
         else:
             parser.add_argument(as_flag(name), type=convert, help=argparse.SUPPRESS)
-    add_engine_flags(parser)  # without those that the server has
+    add_engine_flags(parser)  # skips those that the server has itself
     toggle = argparse.BooleanOptionalAction
     for name, (neutral, _) in {**SERVER_REFUSED, **SERVER_NOTED}.items():
         if any(isinstance(value, bool) for value in neutral):
@@ -103,9 +109,10 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
         given = [args.model] if hasattr(args, "model") else []
     elif hasattr(args, "model"):
         raise UsageError(f"models were given as arguments and with --model {args.model}")
-    _check_known(args)
-    others = {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)}
-    common = {name: value for name, value in engine_options(args).items() if name not in others}
+    for name, (neutral, reason) in SERVER_REFUSED.items():
+        if asks(getattr(args, name, None), neutral):
+            raise UnsupportedError(name, getattr(args, name), reason)
+    common = engine_options(args, {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)})
     if entries:
         if given:
             raise UsageError("models were given on the command line and in --config")
@@ -129,19 +136,15 @@ def _server_config(args: argparse.Namespace) -> ServerConfig:
         if hasattr(args, name):
             value = getattr(args, name)
             options[ours] = (not value) if is_opposite else value
-    of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # where an empty one is none
+    of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # an empty variable is no key
     keys = (*options.pop("api_key", ()), *filter(None, of_environment))
     return ServerConfig(**options, api_keys=keys)
 
 
-def _check_known(args: argparse.Namespace) -> None:
-    """Refuses and notes flags of vLLM's server. Raises UnsupportedError."""
-    for name, (neutral, reason) in SERVER_REFUSED.items():
-        if asks(getattr(args, name, None), neutral):
-            raise UnsupportedError(name, getattr(args, name), reason)
-    for name, (neutral, note) in SERVER_NOTED.items():
-        if asks(getattr(args, name, None), neutral):
-            logger.warning("%s: %s", as_flag(name), note)
+def server_notes(args: argparse.Namespace) -> list[str]:
+    """A note for each flag of vLLM's server that means nothing here."""
+    typed = {name: getattr(args, name, None) for name in SERVER_NOTED}
+    return [f"{as_flag(name)}: {note}" for name, (neutral, note) in SERVER_NOTED.items() if asks(typed[name], neutral)]
 
 
 def _read_file(args: argparse.Namespace, file: str) -> list[Any]:

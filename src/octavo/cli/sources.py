@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from octavo.engine.async_llm import AsyncLLM
     from octavo.engine.inputs import Prompt
 
-MAX_TOKENS = 1024  # of an answer, where neither user nor model says otherwise
+MAX_TOKENS = 1024  # the longest answer, where neither user nor model gives a limit
 Messages = Sequence[Mapping[str, str]]
 
 

@@ -15,7 +15,7 @@ from octavo.graph.node import StepShape
 from octavo.request import RequestMetrics
 from octavo.weights.layout import PLAIN
 
-BANDWIDTH_BYTES = 256 << 20  # read to measure the memory: more than caches hold, and done within 0.2 s
+BANDWIDTH_BYTES = 256 << 20  # the bytes read to measure memory: more than caches hold, and read within 0.2 s
 
 
 def process_start() -> float | None:
@@ -43,13 +43,13 @@ def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: 
 
 
 def first_token_seconds(metrics: RequestMetrics) -> float:
-    """From the request to its first token (TTFT)."""
+    """Seconds from the request to its first token (TTFT)."""
     assert metrics.first_token_time is not None
     return metrics.first_token_time - metrics.arrival_time
 
 
 def seconds_per_token(metrics: RequestMetrics, num_tokens: int) -> float | None:
-    """Between tokens after the first (TPOT); None where there are none."""
+    """Seconds between tokens after the first (TPOT); None where there are none."""
     assert metrics.first_token_time is not None
     assert metrics.finished_time is not None
     seconds = metrics.finished_time - metrics.first_token_time

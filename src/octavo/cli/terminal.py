@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """To stdout at once; to a terminal only what is printable."""
+    """Writes to stdout at once; to a terminal only what is printable."""
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 

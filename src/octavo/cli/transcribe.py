@@ -16,6 +16,7 @@ from octavo.cli.flag import positive
 from octavo.cli.inputs import missing
 from octavo.cli.options import add_engine_flags, engine_options, report_notes
 from octavo.cli.parser import Parser, UsageError
+from octavo.speech.formats import FORMATS, write
 
 if TYPE_CHECKING:
     from octavo.speech.reading import Reading
@@ -25,7 +26,6 @@ DESCRIPTION = (
     "for each. A FILE of - is read from stdin. The model is Whisper tiny.en unless --model names another."
 )
 DEFAULT_MODEL = "openai/whisper-tiny.en"
-ENDINGS = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt", "verbose_json": ".json"}
 BAD_FILE = 2
 
 
@@ -33,15 +33,14 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse(argv)
     given = _check(args)
     report_notes()
-    # What decodes audio takes a while to import, and the model to load: both at once.
+    # Importing the decoder of audio and loading the model both take a while: they run at once.
     threading.Thread(target=import_module, args=("octavo.speech.decode",), daemon=True).start()
 
     from octavo.llm import LLM
-    from octavo.speech.formats import write
     from octavo.speech.reading import TranscribeOptions
 
     wanted = _options(args)
-    TranscribeOptions(**wanted)  # complains about bad ones before anything is loaded
+    TranscribeOptions(**wanted)  # raises for bad ones before anything is loaded
     there = [(file, place) for file, place in given if _is_there(file)]
     if not there:
         return BAD_FILE
@@ -73,14 +72,25 @@ def _parser() -> Parser:
     parser = Parser("octavo transcribe", "[flags] FILE…", DESCRIPTION)
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio, or video with sound")
     group = parser.add_argument_group("transcription")
-    group.add_argument("--format", choices=list(ENDINGS), default="text", help="of what is written (text)")
-    group.add_argument("-o", "--output-dir", type=Path, default=None, metavar="DIR", help="a file there for each FILE")
-    group.add_argument("--language", metavar="NAME", help="what is spoken, as en or English; or it is detected")
+    group.add_argument("--format", choices=list(FORMATS), default="text", help="the format of what is written (text)")
+    group.add_argument(
+        "-o", "--output-dir", type=Path, default=None, metavar="DIR", help="a folder that gets a file for each FILE"
+    )
+    group.add_argument(
+        "--language", metavar="NAME", help="the language that is spoken, as en or English; left out, it is detected"
+    )
     group.add_argument("--prompt", metavar="TEXT", help="what was said before, or names and spellings to expect")
-    group.add_argument("--temperature", type=float, metavar="T", help="the only one tried; or 0, and more in doubt")
-    group.add_argument("--beam-size", type=positive, metavar="N", help="texts that are followed at a time (1)")
-    group.add_argument("--word-timestamps", action="store_true", default=False, help="times of words in verbose_json")
-    follow = "windows of 30 s follow each other where the text ended, instead of pauses"
+    group.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="the only temperature; left out, 0, and higher ones where a text looks wrong",
+    )
+    group.add_argument("--beam-size", type=positive, metavar="N", help="the beams of a beam search (1)")
+    group.add_argument(
+        "--word-timestamps", action="store_true", default=False, help="add the times of words, in verbose_json"
+    )
+    follow = "begin each window of 30 s where the text of the last one ended, instead of in a pause"
     group.add_argument("--sequential", action="store_true", help=follow)
     add_engine_flags(parser)
     return parser
@@ -90,7 +100,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What TranscribeOptions is made of: what was typed, and what the format needs."""
     names = ("language", "prompt", "temperature", "beam_size", "sequential")
     given = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    needs_times = args.format in ("srt", "vtt", "verbose_json") or given.get("sequential", False)
+    needs_times = FORMATS[args.format].timed or given.get("sequential", False)
     if getattr(args, "task", "auto").startswith("transl"):
         given["task"] = "translate"
     return {**given, "timestamps": needs_times, "word_timestamps": args.word_timestamps}
@@ -104,10 +114,11 @@ def _check(args: argparse.Namespace) -> list[tuple[str, Path | None]]:
         raise UsageError("- is given twice, but there is one stdin")
     if args.output_dir is None:
         return [(file, None) for file in args.files]
+    suffix = FORMATS[args.format].suffix
     names = ["stdin" if file == "-" else Path(file).stem for file in args.files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UsageError(f"-o: several files would be written to {twice[0]}{ENDINGS[args.format]}; rename one")
-    places = [args.output_dir / f"{name}{ENDINGS[args.format]}" for name in names]
+        raise UsageError(f"-o: several files would be written to {twice[0]}{suffix}; rename one")
+    places = [args.output_dir / f"{name}{suffix}" for name in names]
     return list(zip(args.files, places, strict=True))
 
 

@@ -1,13 +1,13 @@
-"""HTTP/1.1 answers and server-sent events, cut out of bytes as they arrive. Nothing here does I/O."""
+"""HTTP/1.1 answers and server-sent events, taken out of bytes as they arrive. Nothing here does I/O."""
 
 from __future__ import annotations
 
-import re
+import httptools
 
 from octavo.errors import OctavoError
 
-MAX_HEAD = 1 << 16  # bytes of a status line and headers
-MAX_EVENT = 1 << 26  # bytes of one event, or of one chunk of a body
+MAX_HEAD = 1 << 16  # the most bytes of a status line and headers
+MAX_EVENT = 1 << 26  # the most bytes of one event
 
 
 class ConnectionFailed(OctavoError):  # noqa: N818
@@ -15,75 +15,64 @@ class ConnectionFailed(OctavoError):  # noqa: N818
 
 
 class AnswerParser:
-    """The status, the headers and the body of one HTTP answer."""
+    """The status, the headers and the body of one HTTP answer. httptools calls the `on_` methods."""
 
     def __init__(self) -> None:
-        self.status = 0  # until the head is there
+        self.status = 0  # 0 until the headers are complete
         self.headers: dict[str, str] = {}
         self.ended = False
         self.keeps_open = False  # whether the connection can be used again afterwards
-        self._buffer = bytearray()
-        self._chunked = False
-        self._left: int | None = None  # bytes of the body still to come; None: until the connection ends
+        self._parser = httptools.HttpResponseParser(self)
+        self._head = b""  # the bytes that have arrived of status line and headers
+        self._body: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
         """What `data` adds to the body. Raises ConnectionFailed."""
-        self._buffer += data
-        if not self.status and not self._read_head():
-            return b""
-        if self._chunked:
-            return self._read_chunks()
-        body = bytes(self._buffer if self._left is None else self._buffer[: self._left])
-        self._buffer.clear()
-        if self._left is not None:
-            self._left -= len(body)
-            self.ended = self._left == 0
+        if not self.status:
+            self._head += data
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.status:
+                raise ConnectionFailed(f"this is not an HTTP server: it answers {self._head[:40]!r}") from None
+            if not self.ended:
+                raise ConnectionFailed(f"the server's body is not HTTP: {error}") from None
+            self.keeps_open = False
+        if not self.status and len(self._head) > MAX_HEAD:
+            raise ConnectionFailed(f"this is not an HTTP server: it answers {self._head[:40]!r}")
+        body = b"".join(self._body)
+        self._body.clear()
         return body
 
     def close(self) -> None:
         """The connection has ended. Raises ConnectionFailed if the answer has not."""
-        if not self.status or self._chunked or self._left:
+        has_end = "transfer-encoding" in self.headers or "content-length" in self.headers
+        if not self.status or (has_end and not self.ended):
             where = "in the middle of its answer" if self.status else "without an answer"
             raise ConnectionFailed(f"the server closed the connection {where}")
         self.ended = True
 
-    def _read_head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 and len(self._buffer) <= MAX_HEAD:
-            return False
-        first, *lines = self._buffer[: max(end, 0)].decode("latin-1").split("\r\n")
-        found = re.match(r"HTTP/1\.([01]) (\d{3})(?: |$)", first)
-        if found is None:
-            raise ConnectionFailed(f"this is not an HTTP server: it answers {bytes(self._buffer[:40])!r}")
-        del self._buffer[: end + 4]
-        if found[2].startswith("1"):  # 100 Continue and the like: the answer is still to come
-            return self._read_head()
-        self.status = int(found[2])
-        for line in lines:
-            name, _, value = line.partition(":")
-            self.headers[name.strip().lower()] = value.strip()
-        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
-        length = self.headers.get("content-length", "")
-        if not self._chunked and length.isascii() and length.isdigit():
-            self._left = int(length)
-        self.keeps_open = found[1] == "1" and self.headers.get("connection", "").lower() != "close"
-        return True
+    def on_message_begin(self) -> None:
+        if self.ended:  # what follows the answer is none of it
+            self.keeps_open = False
 
-    def _read_chunks(self) -> bytes:
-        buffer, body = self._buffer, bytearray()
-        while (end := buffer.find(b"\r\n")) >= 0:
-            found = re.match(rb"\s*([0-9a-fA-F]{1,8})\s*(?:;|$)", buffer[:end])
-            size = int(found[1], 16) if found else MAX_EVENT + 1
-            if size > MAX_EVENT:
-                raise ConnectionFailed(f"the server's body has a chunk of a bad size: {bytes(buffer[:end][:20])!r}")
-            if size == 0:
-                self.ended = buffer.find(b"\r\n\r\n") >= 0  # after trailers, if there are any
-                break
-            if len(buffer) < end + size + 4:
-                break
-            body += buffer[end + 2 : end + 2 + size]
-            del buffer[: end + size + 4]
-        return bytes(body)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.status:  # those that follow a body in chunks are dropped
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:  # 100 Continue and the like: the answer is still to come
+            self.headers.clear()
+        elif not self.status:
+            self.status, self.keeps_open = status, self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        if not self.ended:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.ended = self.status > 0
 
 
 class EventParser:

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client over asyncio: as little as talking to a model server needs, and nothing to install.
+"""An HTTP/1.1 client over asyncio: as little as talking to a model server needs, on httptools.
 
 A load generator shares the machine with the server that it measures. Here bytes are cut into pieces where they arrive,
 in the protocol's callback, and a task is woken once for what arrived together.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from octavo.server.complaints import complaint
+from octavo import strict_json
 from octavo.server.errors import ClientGoneError, HttpError
+from octavo.server.validation import validation_error
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from octavo.server.options import ServerConfig
 
 INLINE_BYTES = 32 << 10  # longer bodies are parsed on another thread
-MAX_VALUES = 1 << 18  # about, in one body: parsing takes longer for many values than for long ones
-MAX_NAMES = 1 << 15  # of objects' entries, and as many lists
+MAX_VALUES = 1 << 18  # the most commas in one body: many values take longer to parse than long ones
+MAX_NAMES = 1 << 15  # the most entries of objects, and the most lists
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -41,7 +41,10 @@ def parse(raw: bytes, model: type[T]) -> T:
     ):
         if raw.count(separator) > limit:
             raise HttpError(f"the body has more than {limit} {what}", code="too_many_values")
-    value = parse_json(raw)
+    try:
+        value = strict_json.loads(raw)
+    except ValueError as error:
+        raise HttpError(f"the body is not valid JSON: {str(error)[:200]}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise HttpError("the body must be a JSON object", code="invalid_json")
     return validated(value, model)
@@ -52,33 +55,7 @@ def validated(fields: dict[str, Any], model: type[T]) -> T:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise complaint(error) from None
-
-
-def parse_json(raw: bytes) -> Any:
-    """JSON, but for what readers disagree on: repeated names, NaN, and bytes that are not UTF-8."""
-    try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
-    except UnicodeDecodeError as error:
-        reason = f"not UTF-8 at byte {error.start}"
-    except RecursionError:
-        reason = "nested too deeply"
-    except ValueError as error:
-        reason = str(error)[:200]
-    raise HttpError(f"the body is not valid JSON: {reason}", code="invalid_json")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"{twice[:80]!r} is there twice")
-    return found
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+        raise validation_error(error) from None
 
 
 def _check_type(request: Request) -> None:

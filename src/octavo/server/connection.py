@@ -13,7 +13,7 @@ from octavo.server.errors import HttpError, encoded
 from octavo.server.options import ServerConfig
 
 MAX_URL = 8 << 10  # bytes
-CHUNKING = 8  # bytes on the wire for each byte of a body in chunks
+CHUNKING = 8  # the most bytes on the wire for each byte of a body in chunks
 
 
 class Connection(HttpToolsProtocol):
@@ -23,8 +23,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._header_bytes = 0  # of the request that is being read, without the line that is not complete
-        self._raw_bytes = 0  # of all of it
+        self._header_bytes = 0  # those of the request that is being read, without the incomplete line
+        self._raw_bytes = 0  # all bytes of that request
         self._held_bytes = 0  # since the last piece of its body: headers, chunks' frames, or what the parser holds back
         self._header_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None

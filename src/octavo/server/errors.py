@@ -22,7 +22,7 @@ from octavo.errors import (
     UnsupportedError,
 )
 
-MAX_MESSAGE = 500  # characters
+MAX_MESSAGE = 500  # the most characters
 
 
 class HttpError(OctavoError):
@@ -64,7 +64,7 @@ class DeadlineError(HttpError):
 
 
 class UnavailableError(HttpError):
-    """Not now: loading, draining, or a full queue. Comes with Retry-After."""
+    """The server can't take the request now: it loads, drains, or its queue is full. The answer has a Retry-After."""
 
     status, type, code = 503, "service_unavailable_error", "unavailable"
 

@@ -1,4 +1,7 @@
-"""Reads a form with a file in it (multipart/form-data) as it arrives. Every part of it is bounded."""
+"""Reads a form with a file in it (multipart/form-data) as it arrives.
+
+Put together by hand on python_multipart's parser, as a guard: the number and the size of every part are bounded.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
 
 MAX_PARTS = 64
 MAX_PART_HEADERS = 8
-MAX_HEADER_BYTES = 4 << 10  # of a line
+MAX_HEADER_BYTES = 4 << 10  # the most bytes of one header
 MAX_FIELD_BYTES = 64 << 10
-FORM_BYTES = MAX_PARTS * (MAX_FIELD_BYTES + MAX_PART_HEADERS * MAX_HEADER_BYTES)  # besides the file
+FORM_BYTES = MAX_PARTS * (MAX_FIELD_BYTES + MAX_PART_HEADERS * MAX_HEADER_BYTES)  # the most bytes besides the file
 LEAST_RATE = 64 << 10  # bytes per second at which an upload may go on for longer than other bodies
 T = TypeVar("T", bound=AudioRequest)
 
@@ -66,7 +69,7 @@ class Form:
         self._upload: Upload | None = None
         self._num_parts = 0
         self._has_ended = False
-        self._headers: dict[bytes, bytes] = {}  # of the part that is being read
+        self._headers: dict[bytes, bytes] = {}  # headers of the part that is being read
         self._header, self._value = b"", b""
         self._name, self._text = "", bytearray()
         self._is_file = False

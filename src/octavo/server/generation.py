@@ -22,7 +22,7 @@ from octavo.server.protocol.common import check_room
 from octavo.server.state import ServerState
 
 TIMEOUT_HEADER = "x-request-timeout"  # seconds; a request may only shorten what the server allows
-LAST_WORDS = 2.0  # seconds that the engine has, after the deadline, to hand out what it generated
+GRACE_SECONDS = 2.0  # the engine has so long after the deadline to hand out what it generated
 
 
 def admit(server: ServerState, model: ServedModel, request: Request, num_prompts: int) -> None:
@@ -62,13 +62,13 @@ class Generation:
         self.model, self.prompts, self.params = model, prompts, params
         self.num_output_tokens = [0] * len(prompts)
         self.num_cached_tokens = 0
-        self._num_seats = max(1, len(prompts))  # in the queue
+        self._num_seats = max(1, len(prompts))  # the queue counts so many requests
         self._server, self._request = server, request
         self._stream = model.engine.open_stream()
-        self._places: dict[str, int] = {}  # of prompts, by the engine's name of the request
+        self._places: dict[str, int] = {}  # indices of prompts, by the engine's request id
         self._waiting: set[int] = set()  # prompts without a token yet
         self._last_token: dict[int, float] = {}
-        self._lengths: Counter[tuple[int, int]] = Counter()  # of completions, by prompt and index
+        self._lengths: Counter[tuple[int, int]] = Counter()  # lengths of completions, by prompt and index
         self._asked_tokens, self._priority = asked_tokens, priority or 0
         self._asked_timeout = _asked_timeout(request)
         self._is_late = False
@@ -167,7 +167,7 @@ class Generation:
             self._timer = loop.call_at(self._began + allowed, self._watch_time)
         elif not self._is_late:
             self._is_late = True
-            self._timer = loop.call_later(LAST_WORDS, self._watch_time)
+            self._timer = loop.call_later(GRACE_SECONDS, self._watch_time)
             self._expire()
         else:
             self.fail(self._deadline_error)

@@ -18,7 +18,7 @@ WRONG = "this API key is not known"
 
 
 class Allowance:
-    """So many units a minute, refilled steadily; a debt has to be waited out."""
+    """A token bucket: so many units a minute, refilled steadily; a debt has to be waited out."""
 
     def __init__(self, per_minute: int):
         self.per_minute = per_minute

@@ -28,10 +28,10 @@ from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
 
 logger = logging.getLogger("octavo.server")
-SWITCH_INTERVAL = 0.001  # seconds that a Python thread may keep another waiting; steps and HTTP alternate quickly
-SAME_SIGNAL = 1.0  # seconds in which a signal that comes again is the same one: `timeout` sends each twice
-LAST_WORDS = 2.0  # seconds to write error events when the time for draining is over
-QUESTION = "Why is the sky blue?"  # to try a server with: even a tiny model has something to say
+SWITCH_INTERVAL = 0.001  # a Python thread keeps another waiting for at most so many seconds
+SAME_SIGNAL = 1.0  # a signal that comes again within so many seconds is the same one: `timeout` sends each twice
+GRACE_SECONDS = 2.0  # error events are written within so many seconds when draining is over
+QUESTION = "Why is the sky blue?"  # the example that a server logs: even a tiny model has something to say
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
 
@@ -50,7 +50,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
 
 
 class Lifecycle:
-    """From the bound socket to the exit code."""
+    """The life of a server, from the bound socket to the exit code."""
 
     def __init__(self, state: ServerState, listener: socket.socket):
         self._config, self._state, self._listener = state.config, state, listener
@@ -109,7 +109,7 @@ class Lifecycle:
         await self._wait_for_requests(self._config.shutdown_timeout)
         for generation in list(self._state.active):
             generation.fail(UnavailableError("the server was shut down before this was finished", "shutting_down", 5))
-        await self._wait_for_requests(LAST_WORDS)
+        await self._wait_for_requests(GRACE_SECONDS)
         self._server.should_exit = True
 
     async def _wait_for_requests(self, seconds: float) -> None:
@@ -150,7 +150,7 @@ def _uvicorn_config(config: ServerConfig, state: ServerState) -> uvicorn.Config:
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=int(config.keep_alive_timeout),
-        timeout_graceful_shutdown=int(LAST_WORDS),
+        timeout_graceful_shutdown=int(GRACE_SECONDS),
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
         ssl_ca_certs=config.ssl_ca_certs,

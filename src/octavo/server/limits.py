@@ -7,7 +7,7 @@ from collections import deque
 
 from octavo.server.errors import UnavailableError
 
-MEASURED_SECONDS = 30.0  # of the past, for the drain rate
+MEASURED_SECONDS = 30.0  # the drain rate is that of so many past seconds
 
 
 class Queue:
@@ -15,7 +15,7 @@ class Queue:
 
     def __init__(self, max_requests: int, max_tokens: int):
         self.max_requests, self.max_tokens = max_requests, max_tokens
-        self.seats = 0  # requests that run at once do not wait
+        self.seats = 0  # so many requests run at once, and do not wait
         self.requests = 0  # admitted, and not ended
         self.tokens = 0  # of prompts that have no token yet
         self._ended: deque[float] = deque()  # when requests ended, lately
@@ -43,7 +43,7 @@ class Queue:
         self.tokens -= num_tokens
 
     def leave(self, num_requests: int) -> None:
-        """So many ended, however they did."""
+        """`num_requests` requests ended, in whatever way."""
         self.requests -= num_requests
         self._ended.extend([time.monotonic()] * num_requests)
         self._forget()

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from octavo.config import EngineConfig
+from octavo.config import EngineConfig, log_notes
 from octavo.engine.async_llm import AsyncLLM
 from octavo.engine.driver import EngineStats
 from octavo.engine.inputs import Prompt, read_prompt
@@ -27,7 +27,7 @@ from octavo.text.tokenizer import LONG_TEXT
 from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES
 
 logger = logging.getLogger("octavo.server")
-SHARE = 0.9  # of the free memory, for all models together
+SHARE = 0.9  # all models together take this share of the free memory
 
 
 INLINE_CHARACTERS = LONG_TEXT - 1  # longer texts are read on another thread, without the GIL
@@ -141,7 +141,7 @@ class ServedModel:
         """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
         model = self.engine.model
         room = model.max_model_len
-        if num_characters <= 4 * room:  # nothing to find out for
+        if num_characters <= 4 * room:  # it may fit
             return
         longest = model.tokenizer.longest_token
         if num_characters > longest * room:
@@ -164,9 +164,9 @@ class ModelRegistry:
 
     def __init__(self, specs: Sequence[ModelSpec], server: ServerConfig):
         share = {"gpu_memory_utilization": SHARE / len(specs)}
-        self._models = [
-            ServedModel(spec, EngineConfig.from_options({**share, **spec.options}), server) for spec in specs
-        ]
+        resolved = [EngineConfig.resolve({**share, **spec.options}) for spec in specs]
+        log_notes(note for _, notes in resolved for note in notes)
+        self._models = [ServedModel(spec, config, server) for spec, (config, _) in zip(specs, resolved, strict=True)]
         self._by_name: dict[str, ServedModel] = {}
         for model in self._models:
             for name in model.names:

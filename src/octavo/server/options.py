@@ -11,9 +11,9 @@ from octavo.errors import ConfigError, ParameterError
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
-MOST = 1 << 53  # of a size or a count
-LONGEST = 366 * 86400  # seconds
-_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # a name in HTTP; "*" is one too
+MOST = 1 << 53  # the highest size or count
+LONGEST = 366 * 86400  # the longest time, in seconds
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # HTTP's token, which "*" is too
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(\[[0-9a-fA-F:.]+\]|[^\s/\\\[\]:\"',]+)(:[0-9]{1,5})?")
 _KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 
@@ -22,8 +22,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 class ModelSpec:
     """One model to serve: the engine's options, and the names that requests may call it."""
 
-    options: Mapping[str, Any] = field(default_factory=dict)  # of EngineConfig; "model" is the reference
-    names: tuple[str, ...] = ()  # the first is its id; without any, the reference
+    options: Mapping[str, Any] = field(default_factory=dict)  # options of EngineConfig; "model" is the reference
+    names: tuple[str, ...] = ()  # the first is the id; the reference is, if there are none
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()  # shown in the list of models, and nothing else
 
@@ -35,31 +35,31 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     uds: str | None = None  # a Unix socket instead of host and port
-    root_path: str = ""  # what a proxy puts before every path
+    root_path: str = ""  # the path that a proxy puts before every other
     ssl_keyfile: str | None = None
     ssl_certfile: str | None = None
     ssl_ca_certs: str | None = None
     ssl_cert_reqs: int = 0  # as in Python's ssl module: 0 none, 1 optional, 2 required
-    allowed_origins: tuple[str, ...] = ()  # of web pages that may call the server; "*" is any
+    allowed_origins: tuple[str, ...] = ()  # origins of web pages that may call the server; "*" is any
     allowed_methods: tuple[str, ...] = ("*",)
     allowed_headers: tuple[str, ...] = ("*",)
     allow_credentials: bool = False
     api_keys: tuple[str, ...] = ()
     api_key_file: str | None = None
-    requests_per_minute: int | None = None  # of each key
+    requests_per_minute: int | None = None  # the limit of each key
     tokens_per_minute: int | None = None
-    max_queued_requests: int = 256  # that wait for the engine, for each model
-    max_queued_tokens: int = 1 << 18  # of their prompts
+    max_queued_requests: int = 256  # so many requests may wait for each model
+    max_queued_tokens: int = 1 << 18  # so many tokens of prompts may wait for each model
     max_body_bytes: int = 4 << 20
-    max_audio_bytes: int = 256 << 20  # of a file with speech
+    max_audio_bytes: int = 256 << 20  # the longest file of speech
     max_header_bytes: int = 64 << 10
     max_headers: int = 100
-    max_prompts: int = 1024  # in one request
+    max_prompts: int = 1024  # the most prompts per request
     request_timeout: float = 600.0  # from the request's arrival to the answer's last byte
     header_timeout: float = 30.0
     body_timeout: float = 60.0
-    write_timeout: float = 30.0  # without the client reading anything
-    keep_alive_timeout: float = 75.0  # a connection that is not used
+    write_timeout: float = 30.0  # the longest that a client may read nothing
+    keep_alive_timeout: float = 75.0  # the longest that a connection may be unused
     shutdown_timeout: float = 30.0
     response_role: str = "assistant"
     log_requests: bool = True

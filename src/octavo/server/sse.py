@@ -13,7 +13,7 @@ from octavo.errors import OctavoError
 from octavo.server.errors import ClientGoneError, encoded, status_of
 
 logger = logging.getLogger("octavo.server")
-KEEP_ALIVE = 15.0  # seconds of silence before a comment
+KEEP_ALIVE = 15.0  # a comment is sent after so many seconds of silence
 COMMENT = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 

@@ -11,8 +11,8 @@ from typing import IO, cast
 from octavo.server.errors import HttpError, UnavailableError
 
 logger = logging.getLogger("octavo.server")
-MEMORY_BYTES = 1 << 20  # of a file; a longer one is on disk
-FILES = 4  # times the longest file is what all uploads together may take
+MEMORY_BYTES = 1 << 20  # a longer file is on disk
+FILES = 4  # all uploads together may take as much as so many of the longest files
 
 
 class UploadSpace:
@@ -37,7 +37,7 @@ class Upload:
         self.file = cast("IO[bytes]", SpooledTemporaryFile(MEMORY_BYTES))  # noqa: SIM115 - `close` closes it
         self.size = 0
         self._space = space
-        self._pieces: list[bytes] = []  # that have come, and are not in the file yet
+        self._pieces: list[bytes] = []  # bytes that have come and are not in the file yet
 
     def add(self, piece: bytes) -> None:
         """Raises HttpError if the file is too large, UnavailableError if the server holds too much."""

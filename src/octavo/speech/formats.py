@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from octavo.speech.languages import LANGUAGES
 from octavo.speech.result import Transcription
 from octavo.speech.subtitles import Cue, srt, vtt
 
-FORMATS = ("text", "json", "srt", "vtt", "verbose_json")
+FormatName = Literal["json", "text", "srt", "vtt", "verbose_json"]
 
 
-def write(transcription: Transcription, format: str, *, words: bool = False) -> str:
-    """The contents of a file in one of FORMATS, with a newline at the end; with `words`, their times if there are any.
+class Format(NamedTuple):
+    """How a transcription may be written: a file's suffix, the media type, and whether it needs the segments' times."""
+
+    suffix: str
+    media_type: str
+    timed: bool
+
+
+FORMATS: dict[FormatName, Format] = {
+    "json": Format(".json", "application/json", False),
+    "text": Format(".txt", "text/plain", False),
+    "srt": Format(".srt", "application/x-subrip", True),
+    "vtt": Format(".vtt", "text/vtt", True),
+    "verbose_json": Format(".json", "application/json", True),
+}
+
+
+def write(transcription: Transcription, format: FormatName, *, words: bool = False) -> str:
+    """The contents of a file of that format, with a newline at the end; with `words`, their times if there are any.
 
     Raises ValueError for another format.
     """

@@ -19,7 +19,7 @@ Samples = NDArray[np.float32]
 
 @dataclass(slots=True)
 class Window:
-    """Up to 30 s of an audio. `start` counts samples from its beginning; `seconds` of it are heard, the rest is not."""
+    """A part of an audio, `seconds` long, at most 30. `start` counts samples from the beginning of the audio."""
 
     number: int
     start: int

@@ -1,4 +1,4 @@
-"""From a conversation to token ids, so that what users write never becomes a control token."""
+"""Turns a conversation into token ids, so that what users write never becomes a control token."""
 
 from __future__ import annotations
 

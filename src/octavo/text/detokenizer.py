@@ -73,7 +73,7 @@ class _ByteStream:
 
 
 class _WindowStream:
-    """For decoders that look at neighbours: decodes the last tokens with and without the new ones.
+    """Serves decoders that look at neighbours: decodes the last tokens with and without the new ones.
 
     `_context` are the tokens whose text came last; they give the new ones their surroundings.
     """

@@ -1,5 +1,6 @@
-"""Reads SentencePiece's `tokenizer.model`, a protobuf message, without the protobuf library.
+"""Reads SentencePiece's `tokenizer.model`, a protobuf message.
 
+Read by hand, as a guard: a count or size that a file gives is compared with what remains before it is used.
 The message is `ModelProto` of sentencepiece_model.proto in google/sentencepiece: 1 = pieces, 2 =
 trainer_spec, 3 = normalizer_spec. A protobuf field is a varint key (number << 3 | wire type) and a value.
 """

@@ -1,5 +1,7 @@
 """Parsing model.bin of CTranslate2: named variables one after the other, then other names for some of them.
 
+Read by hand, as a guard: a count or size that a file gives is compared with what remains before it is used.
+
 Layout: u32 binary version, string specification, u32 its revision; u32 count and the variables, each a string name,
 u8 rank, u32 dimensions, u8 type, u32 bytes, data; u32 count and the aliases, each a string alias and a string name. A
 string is its u16 length with a closing NUL, and its bytes. Everything is little endian, and nothing is aligned.

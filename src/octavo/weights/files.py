@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import stat
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo import strict_json
 from octavo.errors import ModelLoadError, one_line
 
 MEMORY_BUDGET = 64 << 20  # bytes that reading a file may take beyond the file's own size
@@ -89,29 +89,9 @@ def parse_json(data: bytes, file: Path, field: str, budget: int = MEMORY_BUDGET)
     if len(data) * (9 if wide else 3) + marks * _BYTES_PER_MARK > len(data) + budget:
         raise ModelLoadError(file, field, f"{len(data)} bytes of JSON with {marks} entries are too large")
     try:
-        return json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_int=_short_int,
-        )
-    except RecursionError:
-        raise ModelLoadError(file, field, "invalid JSON: nested too deeply") from None
-    except ValueError as error:  # also UnicodeDecodeError
+        return strict_json.loads(data, _short_int)
+    except ValueError as error:
         raise ModelLoadError(file, field, f"invalid JSON: {one_line(str(error))}") from None
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"duplicate key {one_line(duplicate)!r}")
-    return result
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _short_int(digits: str) -> int:

@@ -1,5 +1,7 @@
 """Parsing a GGUF file: metadata, and where its tensors lie.
 
+Read by hand, as a guard: a count or size that a file gives is compared with what remains before it is used.
+
 Layout: "GGUF", u32 version, u64 tensors, u64 key-values; the key-values; the tensor infos; padding up to
 `general.alignment`; the tensors' data.
 Source: the GGUF specification (ggml's docs/gguf.md), versions 2 and 3.
@@ -35,11 +37,7 @@ _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "<B", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
-# Source: enum ggml_type.
-_FORMATS = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
-    10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16",
-}  # fmt: skip
+_FORMATS = {layout.ggml_type: name for name, layout in LAYOUTS.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

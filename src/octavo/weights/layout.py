@@ -30,6 +30,7 @@ class Layout:
     block: int
     block_bytes: int
     decode: Callable[..., Floats]
+    ggml_type: int | None = None  # its number in GGUF files, of their enum ggml_type
     parts: tuple[str, ...] = ()
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
@@ -142,19 +143,19 @@ def _q6_k(blocks: Bytes) -> Floats:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        Layout("F32", 1, 4, _plain("<f4")),
-        Layout("F16", 1, 2, _plain("<f2")),
-        Layout("BF16", 1, 2, _bf16),
-        Layout("Q4_0", 32, 18, _q4_0),
-        Layout("Q4_1", 32, 20, _q4_1),
-        Layout("Q5_0", 32, 22, _q5_0),
-        Layout("Q5_1", 32, 24, _q5_1),
-        Layout("Q8_0", 32, 34, _q8_0),
-        Layout("Q2_K", 256, 84, _q2_k),
-        Layout("Q3_K", 256, 110, _q3_k),
-        Layout("Q4_K", 256, 144, _q4_k),
-        Layout("Q5_K", 256, 176, _q5_k),
-        Layout("Q6_K", 256, 210, _q6_k),
+        Layout("F32", 1, 4, _plain("<f4"), 0),
+        Layout("F16", 1, 2, _plain("<f2"), 1),
+        Layout("BF16", 1, 2, _bf16, 30),
+        Layout("Q4_0", 32, 18, _q4_0, 2),
+        Layout("Q4_1", 32, 20, _q4_1, 3),
+        Layout("Q5_0", 32, 22, _q5_0, 6),
+        Layout("Q5_1", 32, 24, _q5_1, 7),
+        Layout("Q8_0", 32, 34, _q8_0, 8),
+        Layout("Q2_K", 256, 84, _q2_k, 10),
+        Layout("Q3_K", 256, 110, _q3_k, 11),
+        Layout("Q4_K", 256, 144, _q4_k, 12),
+        Layout("Q5_K", 256, 176, _q5_k, 13),
+        Layout("Q6_K", 256, 210, _q6_k, 14),
     )
 }
 

@@ -1,5 +1,7 @@
 """Checkpoints in safetensors files: a JSON header with names, types and offsets, then the tensors' bytes.
 
+Read by hand, as a guard: a count or size that a file gives is compared with what remains before it is used.
+
 Layout of a file: u64 length of the header, the header, the data; offsets count from the start of the data.
 Source: the format's own description in the safetensors repository. Everything is little endian.
 """

@@ -1,4 +1,4 @@
-"""From what a user calls a model to files on this machine.
+"""Finds the files on this machine of what a user calls a model.
 
 ./folder, /path/file.gguf        a local path: no network, ever
 org/name, org/name@revision      safetensors from the Hugging Face Hub

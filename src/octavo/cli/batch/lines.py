@@ -55,7 +55,7 @@ def _read_line(number: int, data: bytes, seen: dict[str, int]) -> Line | BadLine
     custom_id = value.get("custom_id")
     if not isinstance(custom_id, str) or not custom_id:
         return BadLine(number, None, f"custom_id: must be a text, got {_short(custom_id)}")
-    reason = _complaint(value)
+    reason = _reason_to_refuse(value)
     if reason is None and custom_id in seen:
         reason = f"custom_id: {_short(custom_id)} is that of line {seen[custom_id]} too"
     if reason is not None:
@@ -64,7 +64,7 @@ def _read_line(number: int, data: bytes, seen: dict[str, int]) -> Line | BadLine
     return Line(number, custom_id, value["url"], value["body"])
 
 
-def _complaint(value: dict[str, Any]) -> str | None:
+def _reason_to_refuse(value: dict[str, Any]) -> str | None:
     """What is wrong with a line's fields, `custom_id` apart."""
     if unknown := sorted(set(value) - set(FIELDS)):
         return f"{unknown[0][:40]}: is not known; a line has {', '.join(FIELDS)}"

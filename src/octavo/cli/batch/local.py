@@ -18,7 +18,7 @@ from octavo.server.state import ServerState
 
 NO_LIMIT = 1 << 40
 A_WEEK = 7 * 86400.0
-# A batch has a queue of its own, and nobody who waits.
+# A batch has a queue of its own, and no client waits.
 CONFIG = ServerConfig(
     max_queued_requests=NO_LIMIT,
     max_queued_tokens=NO_LIMIT,
@@ -40,7 +40,7 @@ class LocalBatch:
         model.load()
         server = ServerState(CONFIG, self._models)
         self._app = wrap(make_app(server), server)
-        self.concurrency = 2 * model.config.max_num_seqs  # as one ends, the next is there
+        self.concurrency = 2 * model.config.max_num_seqs  # the next request is there as one ends
 
     async def answer(self, line: Line) -> Reply:
         messages: list[Message] = [{"type": "http.request", "body": json.dumps(line.body).encode()}]

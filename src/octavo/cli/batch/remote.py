@@ -11,7 +11,7 @@ from octavo.client.api import ApiClient, ApiError
 from octavo.client.framing import ConnectionFailed
 
 TRIES = 6
-LATER = (408, 409, 429, 500, 502, 503, 504)  # what may go better in a while
+LATER = (408, 409, 429, 500, 502, 503, 504)  # statuses after which a request is sent again
 
 
 class RemoteBatch:
@@ -49,5 +49,5 @@ def _body(body: Any) -> Any:
 
 
 def _seconds(text: str | None) -> float:
-    """Of a Retry-After; dates are not understood."""
+    """The seconds that a Retry-After asks for; dates are not understood."""
     return min(60.0, float(text)) if text is not None and text.isascii() and text.isdigit() else 0.0

@@ -1,4 +1,4 @@
-"""From measured requests to numbers, and the table that people read."""
+"""Turns measured requests into numbers, and into the table that people read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OBJECTIVES = {"ttft": "ttft_s", "tpot": "tpot_s", "e2el": "e2e_s"}  # --goodput'
 
 
 def latencies(one: Measured) -> dict[str, float]:
-    """Of a request that went well, in seconds; no `tpot_s` for a single token."""
+    """The latencies of a request that went well, in seconds; no `tpot_s` for a single token."""
     found = {"ttft_s": one.times[0] - one.begin, "e2e_s": one.end - one.begin}
     if one.num_written > 1:
         found["tpot_s"] = (one.times[-1] - one.times[0]) / (one.num_written - 1)
@@ -75,7 +75,7 @@ def statistics(values: Sequence[float]) -> Json | None:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Of sorted values, interpolated between the two nearest."""
+    """The percentile of sorted values, interpolated between the two nearest."""
     place = (len(values) - 1) * percent / 100
     below = values[int(place)]
     above = values[min(int(place) + 1, len(values) - 1)]

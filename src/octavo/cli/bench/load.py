@@ -34,7 +34,7 @@ class Target:
     client: ApiClient
     path: str
     fields: Json
-    timeout: float  # seconds for one request
+    timeout: float  # the longest that a request may take, in seconds
 
     def body(self, sample: Sample) -> Json:
         is_chat = self.path.endswith(CHAT.removeprefix("/v1"))

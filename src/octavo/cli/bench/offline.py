@@ -66,16 +66,16 @@ def _parser(kind: str) -> Parser:
     def number(default: int, help: str, *names: str) -> None:
         group.add_argument(*names, type=positive, default=default, metavar="N", help=f"{help} ({default})")
 
-    number(32 if kind == "latency" else 256, "tokens of a prompt", "--input-len", "--random-input-len")
-    number(128, "tokens of an output", "--output-len", "--random-output-len")
+    number(32 if kind == "latency" else 256, "the tokens of each prompt", "--input-len", "--random-input-len")
+    number(128, "the tokens of each output", "--output-len", "--random-output-len")
     if kind == "latency":
-        number(1, "requests of a batch", "--batch-size")
-        number(10, "batches that are measured", "--num-iters")
-        number(2, "batches before those", "--warmup", "--num-iters-warmup")
+        number(1, "the requests of a batch", "--batch-size")
+        number(10, "measure N batches", "--num-iters")
+        number(2, "run N batches before measuring", "--warmup", "--num-iters-warmup")
     else:
-        number(64, "requests", "--num-prompts")
-        group.add_argument("--dataset-name", choices=["random"], default="random", help="of the prompts")
-    group.add_argument("--output-json", type=Path, default=None, metavar="FILE", help="where results go")
+        number(64, "the number of requests", "--num-prompts")
+        group.add_argument("--dataset-name", choices=["random"], default="random", help="where prompts come from")
+    group.add_argument("--output-json", type=Path, default=None, metavar="FILE", help="a file for the results, in JSON")
     add_flags(parser, "sampling (greedy by default)", SAMPLING)
     add_engine_flags(parser)
     return parser
@@ -119,7 +119,7 @@ def _throughput(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json,
     from octavo.cli.speed import model_cost
 
     prompts = random_prompts(llm, args.num_prompts, args.input_len, getattr(args, "seed", 0))
-    _run(llm, prompts[:1], args)  # first touches of memory
+    _run(llm, prompts[:1], args)  # memory is touched for the first time before the clock runs
     begin = time.monotonic()
     outputs, steps = _run(llm, prompts, args)
     seconds = time.monotonic() - begin

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from html import escape
-from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from octavo.cli.bench.canvas import Canvas, PngCanvas, SvgCanvas
 from octavo.cli.bench.figures import (
     OBJECTIVES,
     TITLES,
@@ -23,110 +22,110 @@ from octavo.cli.bench.figures import (
 )
 from octavo.cli.bench.load import Measured
 from octavo.cli.parser import UsageError
+from octavo.errors import OctavoError
 
-WIDTH, HEIGHT, MARGIN, TOP, PANEL = 960, 770, 24, 100, 204
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 MAX_BARS, MAX_BINS, BIN_SECONDS = 48, 96, 0.25
 KINDS = (".png", ".svg", ".html")
+INK, FAINT, BAR = "#1b1f27", "#6b7280", "#7ba4db"
+PERCENTILES = {50: "#1f9d55", 90: "#c77700", 99: "#c8283c"}
+STYLE: dict[Any, Any] = {
+    "axes.edgecolor": FAINT,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "legend.borderpad": 0,
+    "legend.columnspacing": 1,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 0,  # the colors of the letters are those of the lines
+    "legend.handletextpad": 0,
+    "svg.fonttype": "none",  # letters stay text
+    "text.color": INK,
+    "text.parse_math": False,  # a model's name may have dollar signs
+    "xtick.color": FAINT,
+    "ytick.left": False,
+    "ytick.labelleft": False,
+}
 
 
 def check_kind(file: Path) -> None:
-    """Raises UsageError for another ending, OctavoError for a PNG without Pillow: before anything is measured."""
+    """Raises UsageError for another ending, OctavoError without Matplotlib: before anything is measured."""
     if file.suffix not in KINDS:
         raise UsageError(f"--picture {str(file)!r}: the name must end in {', '.join(KINDS)}")
-    if file.suffix == ".png":
-        PngCanvas(1, 1)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        how = "pip install '.[bench]' in a checkout of Octavo, or pip install matplotlib"
+        raise OctavoError(f"--picture is drawn by Matplotlib, which is not installed: {how}") from None
 
 
 def write_picture(file: Path, document: Json, measured: Sequence[Measured]) -> None:
-    if file.suffix == ".png":
-        raster = PngCanvas(WIDTH, HEIGHT)
-        draw(raster, document, measured)
-        file.write_bytes(raster.data())
-        return
-    canvas = SvgCanvas(WIDTH, HEIGHT)
-    draw(canvas, document, measured)
-    drawing = canvas.element()
-    file.write_text(drawing + "\n" if file.suffix == ".svg" else page(document, drawing), encoding="utf-8")
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure = draw(document, measured)
+        if file.suffix != ".html":
+            figure.savefig(file, dpi=200)
+            return
+        drawing = io.StringIO()
+        figure.savefig(drawing, format="svg")
+    svg = drawing.getvalue()
+    file.write_text(page(document, svg[svg.index("<svg") :]), encoding="utf-8")
 
 
-def draw(canvas: Canvas, document: Json, measured: Sequence[Measured]) -> None:
+def draw(document: Json, measured: Sequence[Measured]) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     results = document["results"]
-    canvas.rect(0, 0, WIDTH, HEIGHT, "paper")
-    canvas.text(MARGIN, 30, headline(document), "ink", 17)
-    for i, line in enumerate(summary_lines(results)[:3]):
-        canvas.text(MARGIN, 48 + 15 * i, line, "faint")
+    summary = summary_lines(results)[:3]
+    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12, rect=(0, 0, 1, 0.95 - 0.019 * len(summary)))
+    figure = Figure(figsize=(9.6, 7.7), layout=layout)
+    figure.text(0.01, 0.985, headline(document), fontsize=13, va="top")
+    figure.text(0.01, 0.953, "\n".join(summary), color=FAINT, va="top")
+    axes = figure.subplot_mosaic([["ttft_s", "tpot_s"], ["itl_s", "e2e_s"], ["rate", "rate"]])
     objectives = (results["goodput"] or {}).get("objectives_ms", {})
     goals = {OBJECTIVES[name]: limit / 1000 for name, limit in objectives.items()}
-    width = (WIDTH - 3 * MARGIN) / 2
-    for i, (name, values) in enumerate(distributions(measured).items()):
-        x, y = MARGIN + (i % 2) * (width + MARGIN), TOP + (i // 2) * (PANEL + MARGIN)
-        _histogram(canvas, (x, y, width, PANEL), TITLES[name], values, goals.get(name))
-    box = (MARGIN, TOP + 2 * (PANEL + MARGIN), WIDTH - 2 * MARGIN, HEIGHT - TOP - 2 * (PANEL + MARGIN) - 12)
+    for name, values in distributions(measured).items():
+        _histogram(axes[name], TITLES[name], values, goals.get(name))
     num_bins = max(8, min(MAX_BINS, round(results["seconds"] / BIN_SECONDS)))
-    _timeline(canvas, box, tokens_per_second(measured, num_bins), results["seconds"])
+    rates, seconds = tokens_per_second(measured, num_bins), results["seconds"]
+    axes["rate"].stairs(rates, [seconds * i / num_bins for i in range(num_bins + 1)], fill=True, color=BAR)
+    axes["rate"].set_title("tokens per second, over the seconds of the run")
+    axes["rate"].set_title(f"highest {max(rates):.0f}", loc="right", color=FAINT)
+    axes["rate"].margins(x=0)
+    return figure
 
 
-Box = tuple[float, float, float, float]  # x, y, width, height
-
-
-def _histogram(canvas: Canvas, box: Box, title: str, values: Sequence[float], goal: float | None) -> None:
+def _histogram(axes: Axes, title: str, values: Sequence[float], goal: float | None) -> None:
     """Bars over the sorted `values`, in seconds; the far end of a long tail is counted, not drawn."""
-    x, y, width, height = box
     if not values:
-        canvas.text(x, y + 14, title, "ink", 13)
-        canvas.text(x + width / 2, y + height / 2, "nothing was measured", "faint", 12, "middle")
+        axes.set_title(title)
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "nothing was measured", color=FAINT, ha="center", transform=axes.transAxes)
         return
     low, high, num_beyond = _span(values)
     unit, per_unit = ("ms", 1000.0) if high < 10 else ("s", 1.0)
-    canvas.text(x, y + 14, f"{title}, {unit}", "ink", 13)
-    marks = {f"p{percent}": percentile(values, percent) for percent in (99, 90, 50)}
-    right = x + width
-    for name, value in marks.items():  # from the right
-        text = f"{name} {value * per_unit:.{1 if value * per_unit < 100 else 0}f}"
-        canvas.text(right, y + 14, text, name, 12, "end")
-        right -= 7.2 * len(text) + 8
-    plot = (x, y + 24, width, height - 44)
+    axes.set_title(f"{title}, {unit}")
     num_bars = max(12, min(MAX_BARS, round(3 * math.sqrt(len(values)))))  # few values make a comb of many bars
-    edges = [low + (high - low) * i / num_bars for i in range(num_bars)]
-    places = [*[bisect_left(values, edge) for edge in edges], len(values) - num_beyond]
-    counts = [after - before for before, after in pairwise(places)]
-    _bars(canvas, plot, counts)
-
-    def across(value: float) -> float:
-        return x + width * (value - low) / (high - low)
-
-    for tick in ticks(low * per_unit, high * per_unit):
-        canvas.text(across(tick / per_unit), y + height - 6, f"{tick:g}", "faint", 11, "middle")
-    if num_beyond:
-        canvas.text(x + width, y + height + 8, f"{num_beyond} farther out", "faint", 11, "end")
-    lines = {name: value for name, value in marks.items() if value <= high}
+    span = (low * per_unit, high * per_unit)
+    axes.hist([value * per_unit for value in values], bins=num_bars, range=span, color=BAR, rwidth=0.9)
+    axes.set_xlim(span)
+    for percent, color in PERCENTILES.items():
+        value = percentile(values, percent) * per_unit
+        axes.axvline(value, color=color, label=f"p{percent} {value:.{1 if value < 100 else 0}f}")
     if goal is not None and low <= goal <= high:
-        lines["goal"] = goal
-        is_right = across(goal) > x + width / 2  # where the marks of the tail are
-        side, anchor = (-4, "end") if is_right else (4, "start")
-        canvas.text(across(goal) + side, plot[1] + 10, "objective", "faint", 11, anchor)
-    for name, value in lines.items():
-        canvas.line(across(value), plot[1], across(value), plot[1] + plot[3], name, dashed=name == "goal")
-
-
-def _timeline(canvas: Canvas, box: Box, rates: Sequence[float], seconds: float) -> None:
-    x, y, width, height = box
-    canvas.text(x, y + 14, "tokens per second, over the seconds of the run", "ink", 13)
-    plot = (x, y + 24, width, height - 44)
-    _bars(canvas, plot, rates)
-    canvas.text(x + width, y + 14, f"highest {max(rates):.0f}", "faint", 12, "end")
-    for tick in ticks(0, seconds, 8):
-        canvas.text(x + width * tick / seconds, y + height - 6, f"{tick:g}", "faint", 11, "middle")
-
-
-def _bars(canvas: Canvas, plot: Box, heights: Sequence[float]) -> None:
-    x, y, width, height = plot
-    step, highest = width / len(heights), max(heights) or 1
-    for i, value in enumerate(heights):
-        if value:
-            tall = max(1.0, height * value / highest)
-            canvas.rect(x + i * step, y + height - tall, step - 0.8, tall, "bar")
-    canvas.line(x, y + height, x + width, y + height, "grid")
+        axes.axvline(goal * per_unit, color=INK, linestyle="--", label="objective")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, labelcolor="linecolor")  # beside the title
+    if num_beyond:
+        axes.set_xlabel(f"{num_beyond} farther out", loc="right", color=FAINT)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float, int]:
@@ -136,16 +135,7 @@ def _span(values: Sequence[float]) -> tuple[float, float, int]:
         high = p99 + 0.15 * (p99 - low)
     low = 0.0 if low < 0.5 * high else low
     high = max(high, low + 1e-4)
-    return low, high, len(values) - bisect_left(values, math.nextafter(high, math.inf))
-
-
-def ticks(low: float, high: float, number: int = 5) -> list[float]:
-    """About `number` round values from `low` to `high`."""
-    rough = (high - low) / number
-    power = 10 ** math.floor(math.log10(rough))
-    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first = math.ceil(low / step)
-    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return low, high, sum(value > high for value in values)
 
 
 def page(document: Json, drawing: str) -> str:
@@ -178,8 +168,7 @@ def page(document: Json, drawing: str) -> str:
 
 _PAGE_STYLE = (
     "body{font:14px system-ui,sans-serif;max-width:960px;margin:1rem auto;padding:0 1rem;background:#fff;color:#1b1f27}"
-    "svg{max-width:100%;height:auto}div,p{margin-left:24px}p,th:first-child{color:#6b7280}"
+    "svg{max-width:100%;height:auto}p,th:first-child{color:#6b7280}"
     "div{display:flex;align-items:start;flex-wrap:wrap;gap:3rem}th,td{text-align:right;padding:.15rem .8rem}"
     "th{font-weight:normal}th:first-child{text-align:left;padding-left:0}"
-    "@media(prefers-color-scheme:dark){body{background:#16181d;color:#e6e8ec}p,th:first-child{color:#9aa2af}}"
 )

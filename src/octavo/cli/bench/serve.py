@@ -24,7 +24,7 @@ from octavo.cli.remote import add_server_flags, api_key
 from octavo.client.api import CHAT, COMPLETIONS, ApiClient, ApiError, Json
 from octavo.sampling_params import SamplingParams
 
-BUSY = 0.8  # share of a core from which on the client may be what is measured
+BUSY = 0.8  # the share of a core above which the client may be what is measured
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,58 +50,76 @@ def _parser() -> Parser:
     parser = Parser("octavo bench serve", "--url URL [flags]", f"Puts {KINDS['serve']}.")
     add_server_flags(parser, required=True)
     server = parser.add_argument_group("requests")
-    server.add_argument("--model", metavar="NAME", default=None, help="what the server calls it (its first)")
-    which = "completions, or chat completions"
+    server.add_argument(
+        "--model", metavar="NAME", default=None, help="the model's name on the server; left out, its first model"
+    )
+    which = "the endpoint: completions (openai, vllm), or chat completions"
     server.add_argument("--backend", choices=["openai", "vllm", "openai-chat"], default="openai", help=which)
-    server.add_argument("--endpoint", metavar="PATH", default=None, help=f"another path than {COMPLETIONS} or {CHAT}")
-    server.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of the sampling (0)")
+    server.add_argument(
+        "--endpoint", metavar="PATH", default=None, help=f"the endpoint's path, instead of {COMPLETIONS} or {CHAT}"
+    )
+    server.add_argument("--temperature", type=float, default=0.0, metavar="T", help="the temperature of sampling (0)")
     toggle = argparse.BooleanOptionalAction
-    full = "outputs of full length; by default for random prompts"
+    full = "ask for outputs of full length; the default for random prompts"
     server.add_argument("--ignore-eos", action=toggle, default=None, help=full)
-    server.add_argument("--timeout", type=_number, default=600.0, metavar="SECONDS", help="for one request (600)")
+    server.add_argument(
+        "--timeout", type=_number, default=600.0, metavar="SECONDS", help="a request takes at most so long (600)"
+    )
     _add_load_flags(parser)
     _add_workload_flags(parser)
     group = parser.add_argument_group("results")
-    goals = "objectives in ms, as ttft:250 tpot:60 e2el:5000: how many requests keep all of them"
+    goals = "count the requests that keep all of these objectives in ms, as ttft:250 tpot:60 e2el:5000"
     group.add_argument("--goodput", nargs="+", type=_objective, default=[], metavar="NAME:MS", help=goals)
     group.add_argument(
-        "--json", "--output-json", "--result-filename", type=Path, default=None, metavar="FILE", help="all numbers"
+        "--json",
+        "--output-json",
+        "--result-filename",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a file for all numbers",
     )
-    picture = "the distributions, as .png, .svg or .html; may be repeated"
+    picture = "draw the distributions into a .png, .svg or .html, with Matplotlib; may be repeated"
     group.add_argument("--picture", action="append", type=Path, default=[], metavar="FILE", help=picture)
     return parser
 
 
 def _add_load_flags(parser: Parser) -> None:
     group = parser.add_argument_group("load")
-    group.add_argument("--num-prompts", type=positive, default=100, metavar="N", help="requests (100)")
-    rate = "requests per second; inf, the default, sends all at once"
+    group.add_argument("--num-prompts", type=positive, default=100, metavar="N", help="the number of requests (100)")
+    rate = "send R requests per second; inf, the default, sends all at once"
     group.add_argument("--request-rate", type=_number, default=math.inf, metavar="R", help=rate)
-    bursts = "1, the default, is a Poisson process; less is burstier, more is more even"
+    bursts = "how even arrivals are: 1, the default, is a Poisson process; less is burstier, more is more even"
     group.add_argument("--burstiness", type=_number, default=1.0, metavar="B", help=bursts)
-    group.add_argument("--max-concurrency", type=positive, default=None, metavar="N", help="requests at a time")
-    group.add_argument("--num-warmups", type=natural, default=0, metavar="N", help="requests before those (0)")
+    group.add_argument(
+        "--max-concurrency", type=positive, default=None, metavar="N", help="at most N requests at a time"
+    )
+    group.add_argument(
+        "--num-warmups", type=natural, default=0, metavar="N", help="send N requests before measuring (0)"
+    )
 
 
 def _add_workload_flags(parser: Parser) -> None:
     group = parser.add_argument_group("workload")
-    names = "random; custom: lines of a file, JSON with `prompt` and `output_len`, or text; or sharegpt"
+    names = "where prompts come from: random tokens; custom, a file of lines of text or JSON; or sharegpt"
     group.add_argument("--dataset-name", choices=["random", "custom", "sharegpt"], default="random", help=names)
-    group.add_argument("--dataset-path", type=Path, default=None, metavar="FILE", help="for custom and sharegpt")
-    sizes = "tokens of a random prompt (128)"
+    group.add_argument(
+        "--dataset-path", type=Path, default=None, metavar="FILE", help="the file of custom and sharegpt"
+    )
+    sizes = "the tokens of a random prompt (128)"
     group.add_argument("--random-input-len", "--input-len", type=positive, default=128, metavar="N", help=sizes)
-    outputs = "tokens of an output (128; for sharegpt as long as the conversation's answer)"
+    outputs = "the tokens of each output (128; for sharegpt as many as the conversation's answer has)"
     aliases = ("--output-len", "--custom-output-len", "--sharegpt-output-len")
     group.add_argument("--random-output-len", *aliases, type=positive, default=None, metavar="N", help=outputs)
     ratio = "lengths vary by this share up and down (0)"
     group.add_argument("--random-range-ratio", type=_share, default=0.0, metavar="R", help=ratio)
-    prefix = "tokens before those that all prompts share (0)"
+    prefix = "N tokens at the start that all prompts share (0)"
     group.add_argument("--random-prefix-len", type=natural, default=0, metavar="N", help=prefix)
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals (0)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of prompts and arrivals (0)")
 
 
 def _check(args: argparse.Namespace) -> None:
-    SamplingParams(temperature=args.temperature, seed=args.seed)  # complains about bad ones
+    SamplingParams(temperature=args.temperature, seed=args.seed)  # raises for bad ones
     if args.url is None:
         raise UsageError("octavo bench serve needs --url, as --url http://127.0.0.1:8000")
     if (args.dataset_name == "random") != (args.dataset_path is None):

@@ -22,7 +22,7 @@ WORDS = (
     *("she", "there", "would", "their", "we", "him", "been", "has", "when", "who", "will", "no", "more", "if", "out"),
     *("up", "said", "what", "its", "about", "than", "into", "them", "can", "only", "other", "time", "new", "some"),
 )
-CHARACTERS_PER_TOKEN = 4  # of English text: what a length is guessed from where no tokenizer is at hand
+CHARACTERS_PER_TOKEN = 4  # English text has about so many; lengths are estimated where there is no tokenizer
 MAX_SHARED_LENGTH = 1024  # conversations with longer prompts or answers are passed over, as in vLLM
 
 

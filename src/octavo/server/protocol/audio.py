@@ -13,13 +13,12 @@ from octavo.errors import ParameterError
 from octavo.server.errors import HttpError
 from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel
 from octavo.server.upload import Upload
-from octavo.speech.formats import verbose
+from octavo.speech.formats import FORMATS, FormatName, verbose
 from octavo.speech.reading import TranscribeOptions
 from octavo.speech.result import Transcription
 from octavo.speech.tokens import SpeechTokens
 
 FILE = "file"
-TIMED_FORMATS = ("srt", "vtt", "verbose_json")
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 SAMPLED = "is not supported: leave it out; temperature and seed are what there is"
 
@@ -62,7 +61,7 @@ class AudioRequest(RequestModel):
     model: Name = Field("", description="may be left out where one model can do it")
     language: Name = Field("", description="what is spoken, as a code (en) or a name; left out: detected")
     prompt: str = Field("", description="what was said before, or names and spellings that may occur")
-    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
+    response_format: FormatName = "json"
     temperature: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)] = Field(
         0.0, description="0: and higher ones where a text looks wrong; another: only that"
     )
@@ -112,7 +111,7 @@ class AudioRequest(RequestModel):
 
     def check(self) -> None:
         """What fields say together. Raises HttpError."""
-        if self.stream and self.response_format in TIMED_FORMATS:
+        if self.stream and FORMATS[self.response_format].timed:
             reason = "response_format: with stream=true only json and text: times are known at the end"
             raise HttpError(reason, "response_format", code="unsupported_parameter")
         name = "timestamp_granularities"
@@ -136,7 +135,7 @@ class AudioRequest(RequestModel):
             language=self.language or None,
             task=task,
             prompt=self.prompt or None,
-            timestamps=self.response_format in TIMED_FORMATS,
+            timestamps=FORMATS[self.response_format].timed,
             word_timestamps="word" in self.granularities,
             temperature=self.temperature or None,
         )

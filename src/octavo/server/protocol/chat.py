@@ -205,7 +205,7 @@ class ChatBatchRequest(ChatFields):
 
 
 def _num_values(value: Any) -> int:
-    """In a JSON value, at any depth."""
+    """The number of values in a JSON value, at any depth."""
     if isinstance(value, dict):
         value = list(value.values())
     return sum(map(_num_values, value)) + 1 if isinstance(value, list) else 1
@@ -218,7 +218,7 @@ class LogprobsWriter:
         self._tokenizer, self._top, self._as_ids = tokenizer, top, as_ids
 
     def write(self, positions: list[LogprobsAtPosition]) -> dict[str, Any]:
-        """Of each generated token: its log-probability, its bytes, and the likeliest."""
+        """The log-probability and the bytes of each generated token, and the likeliest tokens in its place."""
         return {
             "content": [
                 {

@@ -25,7 +25,7 @@ from octavo.server.errors import HttpError
 
 MAX_INT = 2**31 - 1
 MAX_BIASES = 4096
-MAX_NAME = 512  # characters of a model's name, a user's, and the like
+MAX_NAME = 512  # the most characters of a name
 Neutral = tuple[tuple[Any, ...], str]  # values that ask for nothing, and what is said about others
 NOT_YET = "is not supported yet; leave it out"
 UNUSED = "taken, and not used: nothing depends on it here"
@@ -50,7 +50,7 @@ def _check_bias(value: Any) -> Any:
     return value
 
 
-def _complaint(code: str, name: str, reason: str) -> PydanticCustomError:
+def _field_error(code: str, name: str, reason: str) -> PydanticCustomError:
     """An error about the field `name` of the object that is being read."""
     name = name[:80].encode(errors="replace").decode()
     return PydanticCustomError(code, "{name} {reason}", {"name": name, "reason": reason})
@@ -72,10 +72,10 @@ class RequestModel(BaseModel):
             return value
         for name in [name for name in value if name not in cls.model_fields]:
             if name not in cls.REFUSED:
-                raise _complaint("unknown_parameter", name, "is not known here; no field is ignored")
+                raise _field_error("unknown_parameter", name, "is not known here; no field is ignored")
             neutral, reason = cls.REFUSED[name]
             if not any(value[name] == one and type(value[name]) is type(one) for one in neutral):
-                raise _complaint("unsupported_parameter", name, reason)
+                raise _field_error("unsupported_parameter", name, reason)
             del value[name]
         return value
 

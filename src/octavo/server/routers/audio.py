@@ -23,13 +23,12 @@ from octavo.server.sse import EventStream, event
 from octavo.server.state import state_of
 from octavo.server.transcribing import Transcribing
 from octavo.server.writing import JSONAnswer, dumps
-from octavo.speech.formats import write
+from octavo.speech.formats import FORMATS, write
 from octavo.speech.reading import speech_of
 from octavo.speech.result import Transcription
 
 router = APIRouter(tags=["audio"])
-TEXT_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
-TEXTS = tuple(TEXT_TYPES.values())
+TEXTS = tuple(format.media_type for name, format in FORMATS.items() if "json" not in name)
 ANSWER = AudioText | VerboseAudioText
 
 
@@ -71,7 +70,7 @@ def _whole(result: Transcription, body: AudioRequest) -> Response:
         return JSONAnswer(transcription_json(result))
     if body.response_format == "verbose_json":
         return JSONAnswer(verbose_json(result, body.granularities))
-    media_type = f"{TEXT_TYPES[body.response_format]}; charset=utf-8"
+    media_type = f"{FORMATS[body.response_format].media_type}; charset=utf-8"
     return Response(write(result, body.response_format), headers={"content-type": media_type})
 
 

@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 
 from octavo.server.errors import HttpError
 
-MAX_SHOWN = 40  # characters of a value that was got
-MAX_PART = 80  # characters of a name that a client chose
+MAX_SHOWN = 40  # the most characters shown of a value
+MAX_PART = 80  # the most characters shown of a name
 Path = tuple[str | int, ...]
 
 # What fields of a type must be, by pydantic's name of the error.
@@ -42,16 +42,16 @@ _LIMITS: dict[str, Callable[[dict[str, Any], Any], str]] = {
     "value_error": lambda limit, got: str(limit["error"]),
     "missing": lambda limit, got: "this field is required",
 }
-_MEMBER = re.compile(r"(constrained-)?(str|int|float|bool|list|dict)(\[.*\])?", re.DOTALL)  # of a union
+_MEMBER = re.compile(r"(constrained-)?(str|int|float|bool|list|dict)(\[.*\])?", re.DOTALL)  # a member of a union
 
 
-def complaint(error: ValidationError) -> HttpError:
+def validation_error(error: ValidationError) -> HttpError:
     """The error of the first field that is wrong."""
     found = error.errors(include_url=False)
     path, errors = _furthest([one for one in found if one["loc"][:1] == found[0]["loc"][:1]])
     first = next((one for one in errors if one["type"] not in _TYPES), errors[0])
     context = first.get("ctx", {})
-    if "name" in context:  # of a field that is not known or not supported
+    if "name" in context:  # the field is not known or not supported
         path = (*path, context["name"])
         return HttpError(f"{_spelled(path)} {context['reason']}", _param(path), code=first["type"])
     if first["type"] in _TYPES:
