@@ -23,7 +23,7 @@ ThreadPool::ThreadPool(int num_threads) { start(num_threads); }
 ThreadPool::~ThreadPool() { stop(); }
 
 void ThreadPool::resize(int num_threads) {
-  std::lock_guard lock(turns_);
+  std::lock_guard lock(lock_);
   if (num_threads == num_threads_ && owner_ == getpid()) return;
   stop();
   start(num_threads);
@@ -77,7 +77,7 @@ void ThreadPool::work(int thread) {
 }
 
 void ThreadPool::run_job(Job job) {
-  std::lock_guard lock(turns_);
+  std::lock_guard lock(lock_);
   if (owner_ != getpid()) {
     stop();
     start(num_threads_);

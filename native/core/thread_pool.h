@@ -16,8 +16,8 @@
 
 namespace octavo {
 
-// A mutex that is given to whoever has waited longest.
-class Turns {
+// A ticket lock: it is given to whoever has waited longest.
+class TicketLock {
  public:
   void lock() {
     std::unique_lock lock(mutex_);
@@ -50,7 +50,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return num_threads_; }     // of the moment: another thread may resize it
-  bool is_busy() { return turns_.is_taken(); }  // whether a job runs, or waits to
+  bool is_busy() { return lock_.is_taken(); }  // whether a job runs, or waits to
   void resize(int num_threads);
 
   // Runs body(thread) on the caller as thread 0, and on any number of workers, and returns when all that entered have
@@ -85,9 +85,9 @@ class ThreadPool {
   void start(int num_threads);
   void stop();
 
-  Turns turns_;  // several engines may share the pool: their jobs alternate
+  TicketLock lock_;  // several engines may share the pool: their jobs alternate
   std::vector<std::thread> workers_;
-  std::atomic<int> num_threads_{1};  // written while `turns_` is held, read at any time
+  std::atomic<int> num_threads_{1};  // written while `lock_` is held, read at any time
   int owner_ = 0;                    // process that started the threads: a forked child has none of them
   Job job_;
   alignas(64) std::atomic<uint32_t> job_number_{0};

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError, MemoryPlanError
 from octavo.executor.base import Footprint, Sizes
+from octavo.graph.cache import window_of
+from octavo.scheduler.blocks import most_held
 
 MOST_BLOCKS = 1 << 30  # of a model that keeps nothing: they are no more than numbers
 LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run at once
@@ -93,7 +95,8 @@ def plan_memory(
         max_logit_rows=logit_rows,
     )
     blocks_of_source = -(-encoder.positions // config.block_size)
-    blocks_of_one = -(-length // config.block_size) + blocks_of_source
+    window = window_of(footprint.layers)
+    blocks_of_one = most_held(length, batch, config.block_size, window) + blocks_of_source
     left = plan.usable - plan.weights - plan.workspace
     affordable = left // plan.kv_bytes_per_block if plan.kv_bytes_per_block else MOST_BLOCKS if left >= 0 else 0
     wanted = _blocks_asked_for(config, plan) or blocks_of_one * config.max_num_seqs
@@ -107,8 +110,9 @@ def plan_memory(
         reason = f"a source takes {blocks_of_source} blocks, and a whole request up to {blocks_of_one}; give that many"
         option = "kv_cache_memory_bytes" if config.num_gpu_blocks_override is None else "num_gpu_blocks_override"
         raise ConfigError(option, getattr(config, option), reason)
-    longest = (num_blocks - blocks_of_source) * config.block_size
-    return replace(plan, num_blocks=num_blocks, max_model_len=min(length, longest))
+    if num_blocks < blocks_of_one:
+        length = min(length, (num_blocks - blocks_of_source) * config.block_size)
+    return replace(plan, num_blocks=num_blocks, max_model_len=length)
 
 
 def _blocks_asked_for(config: EngineConfig, plan: MemoryPlan) -> int | None:

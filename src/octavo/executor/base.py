@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from octavo.graph.cache import PagedCache
 from octavo.request import Request, Sequence, StepPlan
 from octavo.sampling.options import SamplerOptions
 
@@ -80,6 +81,10 @@ class Sizes:
 
 class Footprint(Protocol):
     """What an executor takes for a graph, in a model of `dtype`: bytes."""
+
+    @property
+    def layers(self) -> SequenceOf[PagedCache]:
+        """Of the KV cache."""
 
     def weight_bytes(self, dtype: str) -> int:
         """Of all weights, as they lie in memory."""

@@ -9,6 +9,13 @@ from struct import Struct
 from octavo.request import CacheScope, Sequence
 
 
+def most_held(num_tokens: int, chunk: int, block_size: int, window: int | None) -> int:
+    """Blocks that a sequence of so many tokens has at a time, at most, if `chunk` are computed at once."""
+    if window is not None:
+        num_tokens = min(num_tokens, window + chunk + block_size)
+    return -(-num_tokens // block_size)
+
+
 class BlockManager:
     """Hands out blocks 0 … num_blocks - 1, each with room for the keys and values of `block_size` tokens.
 
@@ -18,11 +25,20 @@ class BlockManager:
 
     The prefix cache finds a full block by a digest of all tokens up to its end, chained block by block from a
     root made of `root_key` (whatever else decides the contents: model, adapter) and the request's scope.
+
+    With `window`, no layer looks further back than that many tokens: a block that lies before them is given back, and
+    its place in the table names the first block that is still there.
     """
 
     def __init__(
-        self, num_blocks: int, block_size: int, enable_prefix_caching: bool = True, root_key: bytes = b""
+        self,
+        num_blocks: int,
+        block_size: int,
+        enable_prefix_caching: bool = True,
+        root_key: bytes = b"",
+        window: int | None = None,
     ) -> None:
+        self.window = window
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.enable_prefix_caching = enable_prefix_caching
@@ -47,9 +63,13 @@ class BlockManager:
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
-    def fits(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Whether the blocks that a new sequence lacks for its first `num_tokens` tokens are free now."""
-        return self.blocks_for(num_tokens) - len(sequence.blocks) <= self.num_free
+    def most_held(self, num_tokens: int, chunk: int) -> int:
+        """Blocks that a sequence of so many tokens has at a time, at most, if `chunk` are computed at once."""
+        return most_held(num_tokens, chunk, self.block_size, self.window)
+
+    def fits(self, sequence: Sequence, num_blocks: int) -> bool:
+        """Whether the blocks that a new sequence lacks of `num_blocks` are free now."""
+        return num_blocks - len(sequence.blocks) <= self.num_free
 
     def match_prefix(self, sequence: Sequence, num_tokens: int, scope: CacheScope) -> int:
         """Gives a sequence without blocks the cached ones that it starts with; returns their tokens' number.
@@ -64,6 +84,7 @@ class BlockManager:
                 self._share(block)
                 sequence.blocks.append(block)
             sequence.num_computed = len(sequence.blocks) * self.block_size
+            self._give_back_passed(sequence)
         return sequence.num_computed
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> list[tuple[int, int]] | None:
@@ -104,22 +125,36 @@ class BlockManager:
                 if digest not in self._block_of:
                     self._block_of[digest] = sequence.blocks[index]
                     self._digest_of[sequence.blocks[index]] = digest
+        self._give_back_passed(sequence)
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """Lets the child share its parent's blocks; their first `parent.num_computed` tokens are equal."""
-        for block in parent.blocks:
+        for block in parent.blocks[parent.num_passed :]:
             self._share(block)
-        child.blocks = parent.blocks.copy()
+        child.blocks, child.num_passed = parent.blocks.copy(), parent.num_passed
         child.num_computed = parent.num_computed
         child.digests = parent.digests[: parent.num_computed // self.block_size]
 
     def release(self, sequence: Sequence) -> None:
         """Takes all blocks from the sequence. It can start again, from nothing."""
         # The end goes first and is evicted first: a cached block is of no use without those before it.
-        for block in reversed(sequence.blocks):
+        for block in reversed(sequence.blocks[sequence.num_passed :]):
             self._leave(block)
         sequence.blocks = []
-        sequence.num_computed = 0
+        sequence.num_computed = sequence.num_passed = 0
+
+    def _give_back_passed(self, sequence: Sequence) -> None:
+        """Gives back the leading blocks that the window has passed, all but one at most."""
+        if self.window is None:
+            return
+        blocks = sequence.blocks
+        passed = min((sequence.num_computed + 1 - self.window) // self.block_size, len(blocks) - 1)
+        if passed <= sequence.num_passed:
+            return
+        for block in blocks[sequence.num_passed : passed]:
+            self._leave(block)
+        blocks[:passed] = [blocks[passed]] * passed
+        sequence.num_passed = passed
 
     def _take(self) -> int:
         if self._free:
