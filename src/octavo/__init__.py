@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from octavo.async_llm import AsyncLLM
     from octavo.engine.arg_utils import AsyncEngineArgs, EngineArgs
-    from octavo.engine.async_llm import AsyncLLM
     from octavo.engine.llm_engine import LLMEngine
     from octavo.errors import (
         ConfigError,
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 # Loaded when they are asked for, so that `import octavo` takes no time.
 _HOMES = {
     "LLM": "octavo.llm",
-    "AsyncLLM": "octavo.engine.async_llm",
+    "AsyncLLM": "octavo.async_llm",
     "EngineArgs": "octavo.engine.arg_utils",
     "AsyncEngineArgs": "octavo.engine.arg_utils",
     "LLMEngine": "octavo.engine.llm_engine",

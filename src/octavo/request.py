@@ -217,20 +217,6 @@ class RequestMetrics:
 
 
 @dataclass(slots=True)
-class SpeechOutput:
-    """What is known of a window of speech besides its text."""
-
-    language: str  # its code
-    language_probability: float = 1.0
-    no_speech_prob: float = 0.0
-    temperature: float = 0.0
-    avg_logprob: float = 0.0  # per token
-    compression_ratio: float = 0.0
-    token_starts: list[float] = field(default_factory=list)  # if asked for: of each text token, and of their end
-    is_silence: bool = False  # whether the text is no more than a guess at nothing
-
-
-@dataclass(slots=True)
 class RequestOutput:
     """What a request has produced so far. `error` says why it failed, if it did."""
 
@@ -243,7 +229,7 @@ class RequestOutput:
     metrics: RequestMetrics | None = None
     num_cached_tokens: int | None = None
     error: OctavoError | None = None
-    speech: SpeechOutput | None = None  # of a window of speech
+    details: Any = None  # what the kind of job tells besides, such as a SpeechOutput of a window of speech
 
 
 TokenIds = SequenceOf[int]

@@ -11,8 +11,8 @@ from octavo.cli.remote import api_key
 from octavo.errors import OctavoError
 
 if TYPE_CHECKING:
+    from octavo.async_llm import AsyncLLM
     from octavo.client.api import ApiClient
-    from octavo.engine.async_llm import AsyncLLM
     from octavo.engine.inputs import Prompt
 
 MAX_TOKENS = 1024  # of an answer, where neither user nor model says otherwise
@@ -47,8 +47,8 @@ class LocalSource:
 
     def __init__(self, options: Mapping[str, Any], sampling: Mapping[str, Any]):
         """`options` are the engine's, `sampling` the parameters that were typed. Raises OctavoError."""
+        from octavo.async_llm import AsyncLLM
         from octavo.cli.run import DEFAULTS
-        from octavo.engine.async_llm import AsyncLLM
         from octavo.engine.defaults import default_sampling_params
         from octavo.sampling_params import RequestOutputKind
 

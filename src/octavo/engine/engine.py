@@ -15,9 +15,8 @@ import time
 from dataclasses import dataclass, field
 
 from octavo.engine.inputs import Prompt, check_prompt
-from octavo.engine.job import BeamJob, Job, SamplingJob, Share
+from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
-from octavo.engine.speech import SpeechJob
 from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
 from octavo.request import UNKNOWN_TOKEN, CacheScope, CompletionOutput, Request, RequestOutput, Status, StepPlan
@@ -84,20 +83,12 @@ class Engine:
             prompt=prompt.text,
             priority=priority,
             scope=CacheScope(prompt.cache_salt, b"" if prompt.source is None else prompt.source.digest),
-            max_sequences=params.num_sequences if prompt.speech is None else prompt.speech.beam_size,
-            lockstep=params.use_beam_search or (prompt.speech is not None and prompt.speech.beam_size > 1),
             needs_prompt_logits=params.prompt_logprobs is not None,
             source=prompt.source,
         )
-        job = self._job_of(request, prompt)
+        job = (prompt.job or text_job)(request, model, self._random.next(params.seed))
         self.scheduler.add(request)
         self.jobs[request_id] = job
-
-    def _job_of(self, request: Request, prompt: Prompt) -> Job:
-        seed = self._random.next(request.params.seed)
-        if prompt.speech is not None:
-            return SpeechJob(request, self.model, prompt.speech, seed)
-        return (BeamJob if request.params.use_beam_search else SamplingJob)(request, self.model, seed)
 
     def step(self) -> list[RequestOutput]:
         """Begins a step, lands the one before it, and returns what is new for whoever is to be told."""

@@ -137,11 +137,17 @@ class Job:
 UNUSABLE = "no token can be chosen: the model gave NaN or infinite logits, or its own rules ban every token"
 
 
+def text_job(request: Request, model: LoadedModel, seed: int) -> Job:
+    """The job of a prompt that brings none of its own. Raises RequestError."""
+    return (BeamJob if request.params.use_beam_search else SamplingJob)(request, model, seed)
+
+
 class SamplingJob(Job):
     """Parallel samples: one prompt, `n` or `best_of` continuations that do not look at each other."""
 
     def __init__(self, request: Request, model: LoadedModel, seed: int):
         super().__init__(request, model)
+        request.max_sequences = request.params.num_sequences
         self.samples: list[Completion] = []
         self.by_sequence: dict[Sequence, Completion] = {}
         params, first = request.params, request.sequences[0]
@@ -249,6 +255,7 @@ class BeamJob(Job):
         super().__init__(request, model)
         check_beam_params(request.params)
         params = request.params
+        request.max_sequences, request.lockstep = params.num_sequences, True
         self.search = BeamSearch(
             params.num_sequences,
             self.max_tokens,

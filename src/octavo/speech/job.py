@@ -19,11 +19,12 @@ from octavo.engine.job import UNUSABLE, Beams, SamplingJob, Share, rows_of_beams
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NumericalError
 from octavo.executor.base import Logits, Sampler, StepResult
-from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence, SpeechOutput
+from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.timestamps import TimestampRules
 from octavo.scheduler.scheduler import Scheduler
 from octavo.speech.alignment import POSITIONS_PER_SECOND, token_starts
+from octavo.speech.result import SpeechOutput
 from octavo.speech.tokens import SpeechTokens
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -57,6 +58,10 @@ class SpeechTask:
     no_speech_threshold: float | None = 0.6
     suppressed_ids: tuple[int, ...] = field(default=(), repr=False)
     suppressed_first_ids: tuple[int, ...] = field(default=(), repr=False)
+
+    def job(self, request: Request, model: LoadedModel, seed: int) -> SpeechJob:
+        """Raises PromptError where the prompt leaves no room for a text."""
+        return SpeechJob(request, model, self, seed)
 
     def prompt(self, language: str) -> list[int]:
         return self.tokens.prompt(language, self.task, self.timestamps, self.previous_tokens)
@@ -107,6 +112,7 @@ class SpeechJob(SamplingJob):
     def __init__(self, request: Request, model: LoadedModel, task: SpeechTask, seed: int):
         super().__init__(request, model, seed)
         self.task, self._seed = task, seed
+        request.max_sequences, request.lockstep = task.beam_size, task.beam_size > 1
         check_prompt(task.prompt(task.language or "en"), model.vocab_size, model.max_model_len)
         self._rules = task.rules
         self.samples, self.by_sequence = [], {}
@@ -131,7 +137,7 @@ class SpeechJob(SamplingJob):
 
     def output(self, finished: bool, delta: bool) -> RequestOutput:
         output = super().output(finished, delta)
-        output.speech = self.result
+        output.details = self.result
         return output
 
     def samplers(self, sequence: Sequence) -> list[Sampler]:
