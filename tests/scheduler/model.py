@@ -8,7 +8,7 @@ from typing import Any
 
 from octavo.request import Chunk, Request, Sequence, Status, StepPlan
 from octavo.scheduler.blocks import BlockManager
-from octavo.scheduler.scheduler import Scheduler, logits_rows
+from octavo.scheduler.scheduler import Scheduler
 
 Content = tuple[str, tuple[int, ...]]
 
@@ -88,7 +88,7 @@ class Engine:
         for chunk in plan.chunks:
             if chunk.is_last and not chunk.sequence.finished:
                 sampled.setdefault(chunk.request, []).append(chunk.sequence)
-        self.scheduler.commit(plan)
+        self.scheduler.commit(plan, [chunk.count for chunk in plan.chunks])
         for request, sequences in sampled.items():
             if request.lockstep:
                 assert sequences == request.sequences
@@ -109,7 +109,7 @@ class Engine:
     def _check_limits(self, plan: StepPlan) -> None:
         scheduler = self.scheduler
         assert plan.num_tokens <= scheduler.max_num_batched_tokens
-        assert sum(map(logits_rows, plan.chunks)) <= scheduler.max_logits_rows
+        assert sum(chunk.num_logit_rows for chunk in plan.chunks) <= scheduler.max_logits_rows
         running = scheduler._running
         assert sum(request.max_sequences for request in running) <= scheduler.max_num_seqs
         planned = [chunk.sequence for chunk in plan.chunks]

@@ -12,7 +12,7 @@ from octavo.engine.beam import BeamSearch
 from octavo.engine.completion import Completion, StopRules
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NoTokenError, NumericalError, OctavoError, UnsupportedError
-from octavo.executor.base import ALL_BANNED, Logits, Sampled, Sampler, StepResult
+from octavo.executor.base import ALL_BANNED, Logits, Sampled, StepResult
 from octavo.request import (
     Chunk,
     Logprob,
@@ -32,9 +32,9 @@ from octavo.text.tokenizer import Tokenizer
 class Share:
     """A job's part of a step: its chunks, each with what of the step's result belongs to it."""
 
-    prompts: list[tuple[Chunk, int]] = field(default_factory=list)  # of prompt logits: the chunk's number
+    prompts: list[tuple[Chunk, range]] = field(default_factory=list)  # of prompt logits: the rows of its tokens
     draws: list[tuple[Chunk, range]] = field(default_factory=list)  # of drawn tokens: their places among the draws
-    ends: list[tuple[Chunk, int]] = field(default_factory=list)  # of logits that no sampler draws from: the number
+    ends: list[tuple[Chunk, int]] = field(default_factory=list)  # of logits that nothing is drawn from: the last row
     error: Exception | None = None  # what the job raised when the step began
 
     @property
@@ -64,8 +64,11 @@ class Job:
     def finished(self) -> bool:
         raise NotImplementedError
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
-        """The samplers that draw from the logits after the sequence; none if the job takes the logits itself."""
+    def draws(self, sequence: Sequence) -> list[Sequence]:
+        """The sequences whose next tokens are drawn from the logits after this one; none if the job takes the logits.
+
+        They have options and a seed.
+        """
         raise NotImplementedError
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
@@ -73,8 +76,7 @@ class Job:
 
         Raises NumericalError for logits that no token can be chosen from, NoTokenError where the request bans all.
         """
-        for chunk, number in share.prompts:
-            rows = result.rows[number]
+        for chunk, rows in share.prompts:
             self.take_prompt_logits(chunk, result.logits[rows.start : rows.stop])
 
     @property
@@ -158,9 +160,10 @@ class SamplingJob(Job):
             end_ids=self.rules.all,
             bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
         )
-        sampler = first.sampler = model.executor.sampler(options, sequence_seed(seed, 0))
-        self._siblings: list[Sampler] = [  # they begin where the prompt ends
-            sampler.fork(sequence_seed(seed, index)) for index in range(1, params.num_sequences)
+        first.options, first.seed = options, sequence_seed(seed, 0)
+        request.siblings = [
+            Sequence(index, [], 0, options=options, seed=sequence_seed(seed, index))
+            for index in range(1, params.num_sequences)
         ]
         self._add(first)
 
@@ -204,9 +207,9 @@ class SamplingJob(Job):
             sample.index = index
         return best
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
-        """At the prompt's end, those of all samples."""
-        return [sequence.sampler, *self._siblings]
+    def draws(self, sequence: Sequence) -> list[Sequence]:
+        """At the prompt's end, all samples."""
+        return [sequence, *self.request.siblings]
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
         super().land(scheduler, share, result, tokens)
@@ -219,12 +222,12 @@ class SamplingJob(Job):
     ) -> None:
         """Appends the drawn tokens; at the prompt's end, the other samples begin."""
         sequences = [sequence]
-        for index, sampler in enumerate(self._siblings, 1):
-            child = Sequence(index, list(sequence.tokens), sequence.num_prompt_tokens, sampler=sampler)
+        for child in self.request.siblings:
+            child.tokens, child.num_prompt_tokens = list(sequence.tokens), sequence.num_prompt_tokens
             scheduler.fork(self.request, sequence, child)
             self._add(child)
             sequences.append(child)
-        self._siblings = []
+        self.request.siblings = []
         for each, place in zip(sequences, places, strict=True):
             if tokens[place] < 0:
                 names = banning(self.request.params) if tokens[place] == ALL_BANNED else []
@@ -234,7 +237,6 @@ class SamplingJob(Job):
     def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
         completion = self.by_sequence[sequence]
         sequence.append(token)
-        sequence.sampler.accept(token)
         params = self.request.params
         if completion.logprobs is not None or params.num_sequences > params.n:
             logprob = float(sampled.logprobs[place])
@@ -281,7 +283,7 @@ class BeamJob(Job):
         else:
             self.reason = reason
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
+    def draws(self, sequence: Sequence) -> list[Sequence]:
         return []
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
@@ -361,7 +363,7 @@ class Beams:
 
 def rows_of_beams(beams: Beams, ends: list[tuple[Chunk, int]], result: StepResult) -> Logits:
     """The rows of the beams, in their order."""
-    row_of = {chunk.sequence: result.rows[number][-1] for chunk, number in ends}
+    row_of = {chunk.sequence: row for chunk, row in ends}
     return result.logits[[row_of[sequence] for sequence in beams.sequences]]
 
 

@@ -17,9 +17,10 @@ from octavo.engine.completion import Completion
 from octavo.engine.inputs import check_prompt
 from octavo.engine.job import UNUSABLE, Beams, SamplingJob, Share, rows_of_beams
 from octavo.engine.loading import LoadedModel
+from octavo.engine.steps import make_step
 from octavo.errors import NumericalError
-from octavo.executor.base import Logits, Sampler, StepResult
-from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence
+from octavo.executor.base import Logits, StepResult
+from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence, StepPlan
 from octavo.sampling.options import SpeechRules, sampler_options, sequence_seed
 from octavo.sampling.timestamps import TimestampRules
 from octavo.scheduler.scheduler import Scheduler
@@ -140,10 +141,10 @@ class SpeechJob(SamplingJob):
         output.details = self.result
         return output
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
+    def draws(self, sequence: Sequence) -> list[Sequence]:
         """None for the language, for beams, and for what the text looks at."""
         draws = self._prompt and self._beams is None and self._aligned is None
-        return [sequence.sampler] if draws else []
+        return [sequence] if draws else []
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
         super().land(scheduler, share, result, tokens)
@@ -158,8 +159,8 @@ class SpeechJob(SamplingJob):
         elif self._beams is not None:
             self._advance_beams(scheduler, self._beams, rows_of_beams(self._beams, ends, result))
         else:
-            chunk, number = ends[0]
-            self._hear(chunk.sequence, result.logits[result.rows[number][-1]])
+            chunk, row = ends[0]
+            self._hear(chunk.sequence, result.logits[row])
 
     def _hear(self, sequence: Sequence, logits: Logits) -> None:
         """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt."""
@@ -248,7 +249,8 @@ class SpeechJob(SamplingJob):
     def _align(self, scheduler: Scheduler) -> None:
         assert self._aligned is not None
         sequence, task = self._aligned, self.task
-        weights = self.model.executor.cross_attention(self.request, sequence, task.alignment_heads)
+        whole = StepPlan([Chunk(self.request, sequence, 0, len(sequence.tokens))])
+        weights = self.model.executor.cross_attention(make_step(whole), task.alignment_heads)
         # Row i is what was looked at to write token i + 1.
         written = weights[:, sequence.num_prompt_tokens - 1 : len(sequence.tokens) - 1]
         self.result.token_starts = token_starts(written, task.num_positions)
@@ -283,7 +285,8 @@ class SpeechJob(SamplingJob):
             search = BeamSearch(self.task.beam_size, self.max_tokens, end, frozenset([end]), self.task.length_penalty)
             self._beams = Beams(self.request, search)
             return
-        options = sampler_options(
+        sequence.seed = sequence_seed(self._seed, attempt)
+        sequence.options = sampler_options(
             params,
             vocab_size=self.model.vocab_size,
             prompt_token_ids=sequence.tokens,
@@ -291,7 +294,6 @@ class SpeechJob(SamplingJob):
             rules=self._rules,
             adjusted_logprobs=True,
         )
-        sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, attempt))
 
 
 def compression_ratio(text: str) -> float:

@@ -29,12 +29,6 @@ class TorchSampler:
     options: SamplerOptions
     seed: int
 
-    def accept(self, token: int) -> None:
-        """The device knows already."""
-
-    def fork(self, seed: int) -> TorchSampler:
-        return TorchSampler(self.options, seed)
-
 
 @dataclass(frozen=True, slots=True)
 class DrawRow:
