@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from octavo.version import __version__
+
 if TYPE_CHECKING:
     from octavo.async_llm import AsyncLLM
     from octavo.engine.arg_utils import AsyncEngineArgs, EngineArgs
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.request import CompletionOutput, Logprob, RequestOutput
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
-
-__version__ = "0.1.0"
 
 # Loaded when they are asked for, so that `import octavo` takes no time.
 _HOMES = {

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 from octavo.config import EngineConfig
-from octavo.engine.defaults import default_sampling_params
 from octavo.engine.driver import Driver
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt
@@ -19,9 +18,6 @@ from octavo.readers import READERS
 from octavo.request import RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.text.hf_tokenizer import HFTokenizer
-
-if TYPE_CHECKING:
-    from octavo.engine.arg_utils import EngineArgs
 
 
 class AsyncLLM:
@@ -42,7 +38,7 @@ class AsyncLLM:
         return llm
 
     @classmethod
-    def from_engine_args(cls, engine_args: EngineArgs) -> AsyncLLM:
+    def from_engine_args(cls, engine_args: object) -> AsyncLLM:
         return cls(**vars(engine_args))
 
     def _set_up(self, model: LoadedModel) -> None:
@@ -63,7 +59,7 @@ class AsyncLLM:
         return self.model.hf_tokenizer()
 
     def get_default_sampling_params(self) -> SamplingParams:
-        return default_sampling_params(self.model)
+        return self.model.sampling_params()
 
     async def generate(
         self,

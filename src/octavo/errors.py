@@ -1,4 +1,4 @@
-"""Every error that Octavo raises on purpose.
+"""Every error that Octavo raises on purpose to users of Python. The server, the client and commands add their own.
 
 OctavoError
 ├── ConfigError              an argument, flag or environment variable has a bad value (also a ValueError)

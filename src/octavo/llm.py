@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
-from octavo.engine.defaults import default_sampling_params
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt, split_prompts
 from octavo.engine.loading import load
@@ -22,7 +21,6 @@ from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 
 if TYPE_CHECKING:
-    from octavo.engine.arg_utils import EngineArgs
     from octavo.speech.reading import Reading
 
 
@@ -46,7 +44,7 @@ class LLM:
         self._streams: dict[str, deque[RequestOutput]] = {}
 
     @classmethod
-    def from_engine_args(cls, engine_args: EngineArgs) -> LLM:
+    def from_engine_args(cls, engine_args: object) -> LLM:
         return cls(**vars(engine_args))
 
     def get_tokenizer(self) -> HFTokenizer:
@@ -57,7 +55,7 @@ class LLM:
 
         They are of generation_config.json, of a GGUF file's metadata, or else what its authors are known to advise.
         """
-        return default_sampling_params(self.model)
+        return self.model.sampling_params()
 
     def generate(
         self,

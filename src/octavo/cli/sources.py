@@ -49,13 +49,12 @@ class LocalSource:
         """`options` are the engine's, `sampling` the parameters that were typed. Raises OctavoError."""
         from octavo.async_llm import AsyncLLM
         from octavo.cli.run import DEFAULTS
-        from octavo.engine.defaults import default_sampling_params
         from octavo.sampling_params import RequestOutputKind
 
         self.llm: AsyncLLM = AsyncLLM(**{"max_num_seqs": 1, **options})
         model = self.llm.model
         self.name = model.name
-        self.params = default_sampling_params(model, sampling, {**DEFAULTS, "max_tokens": MAX_TOKENS})
+        self.params = model.sampling_params(sampling, {**DEFAULTS, "max_tokens": MAX_TOKENS})
         if "max_tokens" not in sampling:
             self.params.max_tokens = _room(self.params.max_tokens or MAX_TOKENS, model.max_model_len, sampling)
         self.params.output_kind = RequestOutputKind.DELTA

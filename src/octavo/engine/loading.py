@@ -22,6 +22,7 @@ from octavo.graph.cost import weight_bytes
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM, ConfigReader
 from octavo.option_files import read_text
+from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
@@ -53,6 +54,12 @@ class LoadedModel:
     @property
     def max_model_len(self) -> int:
         return self.plan.max_model_len
+
+    def sampling_params(
+        self, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
+    ) -> SamplingParams:
+        """What `given` says; else the model; else `neutral`; else the class's defaults. Raises ParameterError."""
+        return SamplingParams(**{**(neutral or {}), **self.sampling_defaults, **(given or {})})
 
     def hf_tokenizer(self) -> HFTokenizer:
         return HFTokenizer(self.tokenizer, self.chat_template, self.name, self.max_model_len)

@@ -39,7 +39,7 @@ def make_draw(sequence: Sequence, row: int) -> Draw:
     """A draw of the sequence's next token from a row of the wanted logits."""
     assert sequence.options is not None
     tokens, num_prompt = sequence.tokens, sequence.num_prompt_tokens
-    accepted = tuple(tokens[max(sequence.num_told, num_prompt) :])
+    accepted = tuple(tokens[sequence.num_told or num_prompt :])
     return Draw(row, sequence.id, sequence.options, sequence.seed, len(tokens) - num_prompt, accepted)
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS
 from octavo.executor.torch import ops
-from octavo.executor.torch.sampling import DrawRow, TorchSampler, draw, uniforms
+from octavo.executor.torch.adjust import DrawRow, TorchSampler
+from octavo.executor.torch.sampling import draw, uniforms
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.reference import ReferenceSampler, uniform
 from octavo.sampling.timestamps import TimestampRules

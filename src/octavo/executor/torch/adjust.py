@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +12,32 @@ from torch import Tensor
 from octavo.executor.torch.step import to_device
 from octavo.sampling.options import SamplerOptions
 
-if TYPE_CHECKING:
-    from octavo.executor.torch.sampling import DrawRow
+
+@dataclass(frozen=True, slots=True)
+class TorchSampler:
+    """A sequence's parameters and the seed of its random stream; its history is in the token table."""
+
+    options: SamplerOptions
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRow:
+    """A draw from row `row` of the logits, for the sequence in row `table_row` of the token table."""
+
+    sampler: TorchSampler
+    row: int
+    table_row: int
+    num_prompt: int
+    num_tokens: int  # of prompt and output so far
+
+    @property
+    def options(self) -> SamplerOptions:
+        return self.sampler.options
+
+    @property
+    def num_output(self) -> int:
+        return self.num_tokens - self.num_prompt
 
 
 def adjusts(one: DrawRow) -> bool:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from octavo.executor.base import Draw, Encode, Encoded, Logits, Sizes, Step, Wanted
 from octavo.executor.torch import ops
+from octavo.executor.torch.adjust import DrawRow, TorchSampler
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
 from octavo.executor.torch.interpreter import Interpreter
 from octavo.executor.torch.program import compile_graph
-from octavo.executor.torch.sampling import Drawn, DrawRow, TorchSampler, draw
+from octavo.executor.torch.sampling import Drawn, draw
 from octavo.executor.torch.step import Layout, TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph

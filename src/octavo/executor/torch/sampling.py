@@ -16,37 +16,9 @@ import torch
 from torch import Tensor
 
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS, Ids, Logits
-from octavo.executor.torch.adjust import adjust, adjusts
+from octavo.executor.torch.adjust import DrawRow, adjust, adjusts
 from octavo.executor.torch.step import to_device
-from octavo.sampling.options import SamplerOptions
 from octavo.sampling.reference import GREEDY_BELOW
-
-
-@dataclass(frozen=True, slots=True)
-class TorchSampler:
-    """A sequence's parameters and the seed of its random stream; its history is in the token table."""
-
-    options: SamplerOptions
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class DrawRow:
-    """A draw from row `row` of the logits, for the sequence in row `table_row` of the token table."""
-
-    sampler: TorchSampler
-    row: int
-    table_row: int
-    num_prompt: int
-    num_tokens: int  # of prompt and output so far
-
-    @property
-    def options(self) -> SamplerOptions:
-        return self.sampler.options
-
-    @property
-    def num_output(self) -> int:
-        return self.num_tokens - self.num_prompt
 
 
 class Drawn:

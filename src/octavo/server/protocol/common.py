@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from octavo.engine.defaults import default_sampling_params
 from octavo.engine.loading import LoadedModel
 from octavo.errors import PromptTooLongError
 from octavo.sampling_params import (
@@ -164,7 +163,7 @@ class SamplingFields(RequestModel):
             given["logit_bias"] = {int(token): min(100.0, max(-100.0, bias)) for token, bias in self._biases}
         if "stop" in given and not given["stop"]:
             del given["stop"]
-        params = default_sampling_params(model, {**given, **more}, {"max_tokens": max_tokens})
+        params = model.sampling_params({**given, **more}, {"max_tokens": max_tokens})
         params.output_kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
         return params
 
