@@ -10,10 +10,11 @@ from hashlib import sha256
 from itertools import count as counter
 from typing import TYPE_CHECKING, Any
 
+from octavo.errors import OctavoError, PromptError, PromptTooLongError
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from octavo.errors import OctavoError
     from octavo.sampling.options import SamplerOptions
     from octavo.sampling_params import SamplingParams
 
@@ -129,6 +130,14 @@ class Request:
     def __post_init__(self) -> None:
         if not self.sequences:
             self.sequences = [Sequence(0, list(self.prompt_token_ids), len(self.prompt_token_ids))]
+
+
+def check_length(num_tokens: int, max_model_len: int) -> None:
+    """Raises PromptError if a prompt is empty, PromptTooLongError if it leaves no room for an answer."""
+    if not num_tokens:
+        raise PromptError("the prompt is empty; it must have at least one token")
+    if num_tokens >= max_model_len:
+        raise PromptTooLongError(num_tokens, max_model_len)
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from octavo.config import EngineConfig
-from octavo.errors import PromptError, PromptTooLongError
+from octavo.errors import PromptError
 from octavo.models.base import ConfigReader
-from octavo.request import Source
+from octavo.request import Source, check_length
 from octavo.text.tokenizer import Tokenizer
 
 
@@ -78,10 +78,7 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:
 
 def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int) -> None:
     """Raises PromptError if the prompt is empty, names tokens that are not there, or leaves no room for an answer."""
-    if not token_ids:
-        raise PromptError("the prompt is empty; it must have at least one token")
-    if len(token_ids) >= max_model_len:
-        raise PromptTooLongError(len(token_ids), max_model_len)
+    check_length(len(token_ids), max_model_len)
     if min(token_ids) < 0 or max(token_ids) >= vocab_size:
         bad = next(token for token in token_ids if not 0 <= token < vocab_size)
         raise PromptError(f"prompt token id {bad} is outside the vocabulary; ids are 0..{vocab_size - 1}")

@@ -44,8 +44,10 @@ class Share:
 
 
 class Job:
-    """What all kinds of requests have in common: prompt log-probabilities, metrics, the final output.
+    """What an engine asks of a job, and what all kinds have in common: prompt log-probabilities, metrics, the output.
 
+    `draws` says what it wants of a step, `land` what it does when that has landed, `finished` and `stop` how it ends.
+    A kind of job says in its constructor how many seats its request takes, and whether its sequences go in lockstep.
     Whatever a method raises ends this job alone.
     """
 

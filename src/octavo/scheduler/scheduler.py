@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count as counter
 
-from octavo.errors import ConfigError, PromptError, PromptTooLongError, RequestError
-from octavo.request import Chunk, Request, Sequence, Status, StepPlan
+from octavo.errors import ConfigError, PromptError, RequestError
+from octavo.request import Chunk, Request, Sequence, Status, StepPlan, check_length
 from octavo.scheduler.blocks import BlockManager
 
 POLICIES = ("fcfs", "priority")
@@ -196,10 +196,7 @@ class Scheduler:
         prompt, sequences, blocks = len(request.prompt_token_ids), request.max_sequences, self.blocks
         if request.id in self._live:
             raise RequestError(f"a request with the id {request.id!r} is already running; ids must be unique")
-        if not prompt:
-            raise PromptError("the prompt is empty; it needs at least one token")
-        if prompt >= self.max_model_len:
-            raise PromptTooLongError(prompt, self.max_model_len)
+        check_length(prompt, self.max_model_len)
         if sequences > self.max_num_seqs:
             raise RequestError(
                 f"the request needs {sequences} sequences at once, but max_num_seqs is {self.max_num_seqs}; "
