@@ -17,6 +17,7 @@ from pathlib import Path
 
 from octavo import LLM, SamplingParams
 from octavo.cli.report import describe, header, measure_limits, shares, show_rates
+from octavo.engine.steps import make_step
 from octavo.errors import OctavoError
 from octavo.executor.native.lowering import AttentionOp, MatmulOp, TapeOp
 from octavo.request import Chunk, Request, Sequence, StepPlan
@@ -56,12 +57,13 @@ def main() -> int:
 def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> list[dict]:
     """The ops of a step of `rows` tokens, those of the same shape together."""
     executor = llm.model.executor
-    plan = step(rows, context, executor.sizes.block_size)
+    plan = plan_of(rows, context, executor.sizes.block_size)
+    step = make_step(plan, plan.logit_rows()[0])
     executor.native.set_profiling(True)
-    executor.run(plan)
+    executor.run(step)
     before = [seconds for _, seconds in executor.native.profile()]
     for _ in range(repeat):
-        executor.run(plan)
+        executor.run(step)
     spent: dict[tuple[str, str], list[float]] = defaultdict(list)
     costs: dict[tuple[str, str], tuple[int, int]] = {}
     value_bytes = 4 if llm.model.config == "float32" else 2
@@ -78,7 +80,7 @@ def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> lis
     return found
 
 
-def step(rows: int, context: int, block_size: int) -> StepPlan:
+def plan_of(rows: int, context: int, block_size: int) -> StepPlan:
     """One token each of `rows` sequences, or the `rows` tokens of one prompt."""
     number, length, start = (rows, context, context - 1) if rows <= MOST_DECODING else (1, rows, 0)
     blocks = math.ceil(length / block_size)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from octavo.engine.steps import make_step
 from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
 from octavo.graph.builder import Graph
@@ -137,7 +138,7 @@ class Line:
     def __init__(self, tokens, blocks, start=0):
         params = SamplingParams(prompt_logprobs=0)
         self.request = Request("line", list(tokens), params, needs_prompt_logits=True)
-        self.sequence = Sequence(0, list(tokens), len(tokens), blocks=list(blocks), num_computed=start)
+        self.sequence = Sequence(0, list(tokens), len(tokens), blocks=list(blocks), num_computed=start, id=blocks[0])
 
     def chunk(self, count):
         """The next `count` tokens."""
@@ -146,10 +147,12 @@ class Line:
         return Chunk(self.request, self.sequence, start, count)
 
 
-def run(executor, chunks):
+def run(executor, chunks, **options):
     """Logits of a step, one array for each chunk."""
-    result = executor.run(StepPlan(chunks))
-    return [result.logits[rows.start : rows.stop].copy() for rows in result.rows]
+    plan = StepPlan(chunks, **options)
+    wanted, ranges = plan.logit_rows()
+    result = executor.run(make_step(plan, wanted))
+    return [result.logits[rows.start : rows.stop].copy() for rows in ranges]
 
 
 def logits_of(executor, tokens, sizes=(), blocks=None):
@@ -172,22 +175,23 @@ def error(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
-def spoil(executor, monkeypatch, value, when=lambda chunk: True):
-    """Makes the executor give `value` among the logits of the chunks that `when` picks."""
+def spoil(executor, monkeypatch, value, when=lambda num_tokens: True):
+    """Makes the executor give `value` among the logits after as many tokens of a sequence as `when` picks."""
     run, rows = executor.run, []
 
     def spoil_rows(logits):
         logits[rows, 77] = value
         return logits
 
-    def run_native(plan, draws):
-        result = run(plan, draws)
+    def run_native(step):
+        result = run(step)
         return replace(result, logits=spoil_rows(result.logits.copy()))
 
-    def spoiled(plan, draws):
-        ranges = plan.logit_rows()[1]
-        rows[:] = [found[-1] for chunk, found in zip(plan.chunks, ranges, strict=True) if found and when(chunk)]
-        return run(plan, draws) if executor.runs_ahead else run_native(plan, draws)
+    def spoiled(step):
+        ends = np.cumsum(step.counts) - 1
+        last = [at for at, end in zip(ends, step.starts + step.counts, strict=True) if when(end)]
+        rows[:] = np.flatnonzero(np.isin(step.wanted.logits, last))
+        return run(step) if executor.runs_ahead else run_native(step)
 
     if executor.runs_ahead:  # it draws before it returns
         compute = executor.interpreter.logits

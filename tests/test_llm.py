@@ -258,7 +258,7 @@ def test_more_sequences_than_seats_are_refused(llm):
 )
 def test_nan_logits_fail_that_request_alone(llm, monkeypatch, params, value):
     expected = tokens_of(generate(llm, [TEXT, TEXT + "!"]))
-    spoil(llm.model.executor, monkeypatch, value, lambda chunk: len(chunk.sequence.tokens) > 60)
+    spoil(llm.model.executor, monkeypatch, value, lambda num_tokens: num_tokens > 60)
     long = " ".join([TEXT] * 6)
     outputs = llm.generate([TEXT, long, TEXT + "!"], [GREEDY, params, GREEDY], use_tqdm=False)
     assert [type(output.error) for output in outputs] == [type(None), NumericalError, type(None)]
@@ -273,11 +273,11 @@ def test_an_interrupt_leaves_the_engine_clean(llm, monkeypatch):
     expected = tokens_of(generate(llm, [TEXT] * 3))
     run, calls = llm.model.executor.run, []
 
-    def interrupted(plan, draws):
-        calls.append(plan)
+    def interrupted(step):
+        calls.append(step)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return run(plan, draws)
+        return run(step)
 
     monkeypatch.setattr(llm.model.executor, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from octavo.version import __version__
+
 if TYPE_CHECKING:
+    from octavo.async_llm import AsyncLLM
     from octavo.engine.arg_utils import AsyncEngineArgs, EngineArgs
-    from octavo.engine.async_llm import AsyncLLM
     from octavo.engine.llm_engine import LLMEngine
     from octavo.errors import (
         ConfigError,
@@ -27,12 +29,10 @@ if TYPE_CHECKING:
     from octavo.request import CompletionOutput, Logprob, RequestOutput
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
-__version__ = "0.1.0"
-
 # Loaded when they are asked for, so that `import octavo` takes no time.
 _HOMES = {
     "LLM": "octavo.llm",
-    "AsyncLLM": "octavo.engine.async_llm",
+    "AsyncLLM": "octavo.async_llm",
     "EngineArgs": "octavo.engine.arg_utils",
     "AsyncEngineArgs": "octavo.engine.arg_utils",
     "LLMEngine": "octavo.engine.llm_engine",

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
-from octavo.engine.defaults import default_sampling_params
 from octavo.engine.engine import Engine
-from octavo.engine.inputs import Prompt, read_prompt, split_prompts
+from octavo.engine.inputs import Prompt, split_prompts
 from octavo.engine.loading import load
 from octavo.errors import PromptError, RequestError, UnsupportedError
 from octavo.lora.request import refuse_lora
+from octavo.readers import READERS
 from octavo.request import CompletionOutput, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
@@ -21,7 +21,6 @@ from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 
 if TYPE_CHECKING:
-    from octavo.engine.arg_utils import EngineArgs
     from octavo.speech.reading import Reading
 
 
@@ -38,14 +37,14 @@ class LLM:
 
     def __init__(self, model: str | None = None, **options: Any):
         config = EngineConfig.from_options({"model": model, **options})
-        self.model = load(config)
+        self.model = load(config, READERS)
         self.engine = Engine(self.model)
         self._chat = ChatEncoder(self.model.tokenizer, self.model.chat_template)
         self._ids = itertools.count()
         self._streams: dict[str, deque[RequestOutput]] = {}
 
     @classmethod
-    def from_engine_args(cls, engine_args: EngineArgs) -> LLM:
+    def from_engine_args(cls, engine_args: object) -> LLM:
         return cls(**vars(engine_args))
 
     def get_tokenizer(self) -> HFTokenizer:
@@ -56,7 +55,7 @@ class LLM:
 
         They are of generation_config.json, of a GGUF file's metadata, or else what its authors are known to advise.
         """
-        return default_sampling_params(self.model)
+        return self.model.sampling_params()
 
     def generate(
         self,
@@ -209,8 +208,7 @@ class LLM:
         params = (sampling_params or self.get_default_sampling_params()).clone()
         params.output_kind = RequestOutputKind.DELTA
         request_id = str(next(self._ids))
-        checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer, self.model.speech)
-        self.engine.submit(request_id, checked, params)
+        self.engine.submit(request_id, self.model.reader.read(prompt), params)
         inbox = self._streams[request_id] = deque()
         finished = False
         try:
@@ -263,12 +261,7 @@ class LLM:
                 final = param.clone()
                 final.output_kind = RequestOutputKind.FINAL_ONLY
                 try:
-                    checked = (
-                        prompt
-                        if isinstance(prompt, Prompt)
-                        else read_prompt(prompt, self.model.tokenizer, self.model.speech)
-                    )
-                    self.engine.submit(request_id, checked, final, priority)
+                    self.engine.submit(request_id, self.model.reader.read(prompt), final, priority)
                 except RequestError as error:
                     outputs[request_id] = _failed(request_id, prompt, error)
             progress = _Progress(len(prompts), use_tqdm)

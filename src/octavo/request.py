@@ -7,16 +7,20 @@ import time
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import count as counter
 from typing import TYPE_CHECKING, Any
+
+from octavo.errors import OctavoError, PromptError, PromptTooLongError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from octavo.errors import OctavoError
+    from octavo.sampling.options import SamplerOptions
     from octavo.sampling_params import SamplingParams
 
 
 UNKNOWN_TOKEN = -1  # stands for a token that has been drawn, but has not been read yet
+_ids = counter()
 
 
 class Status(enum.Enum):
@@ -35,10 +39,14 @@ class Sequence:
     tokens: list[int]  # prompt, then what was generated
     num_prompt_tokens: int
     blocks: list[int] = field(default_factory=list)  # block table; the block manager writes it
+    num_passed: int = 0  # leading blocks that no layer's window reaches any more, and that it has given back
     num_computed: int = 0  # leading tokens whose keys and values are in the cache; the block manager counts
     digests: list[bytes] = field(default_factory=list)  # prefix cache keys of its leading full blocks
-    sampler: Any = None  # the executor's: parameters, history, random stream
+    options: SamplerOptions | None = None  # how its tokens are drawn, if they are
+    seed: int = 0
+    num_told: int = 0  # leading tokens that the executor knows of for its draws
     finished: bool = False
+    id: int = field(default_factory=_ids.__next__)  # among all of this process
 
     @property
     def num_pending(self) -> int:
@@ -69,7 +77,7 @@ class Source:
     num_positions: int
     digest: bytes = field(init=False)
     place: Sequence = field(init=False)
-    num_slices_done: int = 0  # parts of the encoder that have been run over it; the executor counts
+    num_slices_done: int = 0  # parts of the encoder that have been run over it
     is_encoded: bool = False
 
     def __post_init__(self) -> None:
@@ -77,6 +85,10 @@ class Source:
             repr((self.features.shape, self.num_positions)).encode() + self.features.tobytes()
         ).digest()
         self.place = Sequence(0, [], self.num_positions)
+
+    @property
+    def id(self) -> int:
+        return self.place.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +124,21 @@ class Request:
     source: Source | None = None
     status: Status = Status.WAITING
     sequences: list[Sequence] = field(default_factory=list)  # the unfinished ones
+    siblings: list[Sequence] = field(default_factory=list)  # that will begin where the first one's prompt ends
     num_cached_tokens: int | None = None  # prompt tokens found in the prefix cache at first admission
     num_preemptions: int = 0
 
     def __post_init__(self) -> None:
         if not self.sequences:
             self.sequences = [Sequence(0, list(self.prompt_token_ids), len(self.prompt_token_ids))]
+
+
+def check_length(num_tokens: int, max_model_len: int) -> None:
+    """Raises PromptError if a prompt is empty, PromptTooLongError if it leaves no room for an answer."""
+    if not num_tokens:
+        raise PromptError("the prompt is empty; it must have at least one token")
+    if num_tokens >= max_model_len:
+        raise PromptTooLongError(num_tokens, max_model_len)
 
 
 @dataclass(slots=True)
@@ -136,40 +157,38 @@ class Chunk:
     def __post_init__(self) -> None:
         self.is_last = self.start + self.count == len(self.sequence.tokens)
 
-
-def chunks_of(request: Request, sequence: Sequence, size: int) -> list[Chunk]:
-    """The whole of a sequence, `size` tokens at a time."""
-    count = len(sequence.tokens)
-    return [Chunk(request, sequence, start, min(size, count - start)) for start in range(0, count, size)]
+    @property
+    def num_logit_rows(self) -> int:
+        """Of how many of its tokens, the last ones, logits are wanted: all if the request wants prompt logits."""
+        return self.count if self.request.needs_prompt_logits else int(self.is_last)
 
 
 @dataclass(slots=True)
 class StepPlan:
     """What one step computes. `copies` are (source, target) blocks to copy before anything is written.
 
-    `encode` is a request whose source is encoded, or a part of it.
+    `encode` is a source that is encoded, or a part of it; `ended` are ids of sequences and sources that have ended,
+    or lost their blocks, since the last step.
     """
 
     chunks: list[Chunk]
-    encode: Request | None = None
+    encode: Source | None = None
     copies: list[tuple[int, int]] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
+    ended: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:
         return sum(chunk.count for chunk in self.chunks)
 
     def logit_rows(self) -> tuple[list[int], list[range]]:
-        """The step's rows (a token each, chunk by chunk) whose logits are wanted, and each chunk's range among these.
-
-        Of a chunk that is the newest token's; all its tokens' if the request wants prompt logits; or none.
-        """
+        """The step's rows (a token each, chunk by chunk) whose logits are wanted; each chunk's range among these."""
         wanted: list[int] = []
         ranges = []
         end = 0
         for chunk in self.chunks:
             end += chunk.count
-            count = chunk.count if chunk.request.needs_prompt_logits else int(chunk.is_last)
+            count = chunk.num_logit_rows
             ranges.append(range(len(wanted), len(wanted) + count))
             wanted += range(end - count, end)
         return wanted, ranges
@@ -217,20 +236,6 @@ class RequestMetrics:
 
 
 @dataclass(slots=True)
-class SpeechOutput:
-    """What is known of a window of speech besides its text."""
-
-    language: str  # its code
-    language_probability: float = 1.0
-    no_speech_prob: float = 0.0
-    temperature: float = 0.0
-    avg_logprob: float = 0.0  # per token
-    compression_ratio: float = 0.0
-    token_starts: list[float] = field(default_factory=list)  # if asked for: of each text token, and of their end
-    is_silence: bool = False  # whether the text is no more than a guess at nothing
-
-
-@dataclass(slots=True)
 class RequestOutput:
     """What a request has produced so far. `error` says why it failed, if it did."""
 
@@ -243,7 +248,7 @@ class RequestOutput:
     metrics: RequestMetrics | None = None
     num_cached_tokens: int | None = None
     error: OctavoError | None = None
-    speech: SpeechOutput | None = None  # of a window of speech
+    details: Any = None  # what the kind of job tells besides, such as a SpeechOutput of a window of speech
 
 
 TokenIds = SequenceOf[int]

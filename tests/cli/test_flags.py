@@ -96,7 +96,7 @@ def reaches(monkeypatch, tmp_path):
     def begin(*arguments, **options):
         raise ReachedError
 
-    beginnings = ["llm.load", "engine.async_llm.load", "weights.source.resolve", "server.loading.start_loading"]
+    beginnings = ["llm.load", "async_llm.load", "weights.source.resolve", "server.loading.start_loading"]
     beginnings += [f"client.api.ApiClient.{method}" for method in ("models", "stream")]
     for place in beginnings:
         monkeypatch.setattr(f"octavo.{place}", begin)

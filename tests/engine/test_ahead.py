@@ -33,10 +33,10 @@ def watch(llm, monkeypatch):
                 events.append(("read", self.number))
             return getattr(self.result, name)
 
-    def watched(plan, draws):
+    def watched(step):
         number = sum(kind == "begin" for kind, _ in events)
         events.append(("begin", number))
-        return Watched(number, run(plan, draws))
+        return Watched(number, run(step))
 
     monkeypatch.setattr(llm.model.executor, "run", watched)
     return events

@@ -69,11 +69,11 @@ class Gate:
         self._run, self._left, self._open = llm.model.executor.run, steps, threading.Event()
         monkeypatch.setattr(llm.model.executor, "run", self)
 
-    def __call__(self, plan, draws):
+    def __call__(self, step):
         self._left -= 1
         if self._left < 0:
             assert self._open.wait(60)
-        return self._run(plan, draws)
+        return self._run(step)
 
     def open(self):
         self._open.set()
@@ -225,18 +225,18 @@ def test_nan_logits_fail_that_request_alone(allm, monkeypatch):
     async def main():
         good = asyncio.create_task(collect(allm, TEXT, LONG))
         with pytest.raises(NumericalError):
-            await collect(allm, TEXT, LONG, "bad")
+            await collect(allm, [5, 6], LONG)
         assert (await good)[-1].finished
         await settle(allm)
 
-    spoil(allm.model.executor, monkeypatch, float("nan"), lambda chunk: chunk.request.id == "bad")
+    spoil(allm.model.executor, monkeypatch, float("nan"), lambda num_tokens: num_tokens == 2)
     asyncio.run(main())
 
 
 def test_a_step_that_fails_tells_everyone_and_the_engine_goes_on(allm, monkeypatch, caplog):
     run = allm.model.executor.run
 
-    def broken(plan, draws):
+    def broken(step):
         raise RuntimeError("a wire came loose")
 
     async def main():
@@ -271,13 +271,13 @@ def test_requests_that_were_submitted_just_before_the_end_are_told(allm, monkeyp
     """The engine is in a step while a request arrives and the engine is closed: nobody may wait for ever."""
     run, told = allm.model.executor.run, []
 
-    def slow(plan, draws):
+    def slow(step):
         if not told:
             driver = allm.driver
             told.append("not yet")
             driver.submit("late", late_prompt, LONG, 0, told.append)
             driver._closing = True
-        return run(plan, draws)
+        return run(step)
 
     late_prompt = read_prompt(TEXT, allm.model.tokenizer)
     monkeypatch.setattr(allm.model.executor, "run", slow)

@@ -10,6 +10,7 @@ from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import Prompt
 from octavo.engine.loading import load
+from octavo.readers import READERS
 from octavo.sampling_params import SamplingParams
 
 LENGTHS = [1, 2, 3, 5, 9, 15, 16, 17, 30, 31, 32, 33, 34, 47, 63, 64]
@@ -29,7 +30,7 @@ def seeded(number=0):
 @pytest.fixture(scope="module", params=["bfloat16", "float32"])
 def model(request, real_model):
     config = EngineConfig(model=str(real_model), dtype=request.param, max_model_len=1024, max_num_seqs=32)
-    return load(replace(config, enable_prefix_caching=False))
+    return load(replace(config, enable_prefix_caching=False), READERS)
 
 
 @pytest.fixture(scope="module")

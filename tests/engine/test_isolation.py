@@ -7,12 +7,12 @@ import pytest
 from octavo import LLM
 from octavo.engine.inputs import Prompt
 from octavo.engine.job import BeamJob, SamplingJob
-from octavo.engine.speech import SpeechJob
 from octavo.errors import NoTokenError, RequestFailedError
+from octavo.speech.job import SpeechJob
+from speech.test_job import sound, submit
 from speech.tiny_whisper import make_tiny_whisper
 
 from .test_engine import MIX, assert_clean, finish, params_of, submit_all
-from .test_speech import sound, submit
 
 VICTIM = {SamplingJob: "best of three", BeamJob: "beams"}
 
@@ -90,7 +90,7 @@ def speech(tmp_path_factory):
 @pytest.mark.parametrize("method", methods_of(SpeechJob))
 def test_a_window_of_speech_that_raises_ends_alone(speech, method, calls):
     engine = speech.engine
-    words = {"word_timestamps": True, "alignment_heads": speech.model.speech.alignment_heads, "num_positions": 150}
+    words = {"word_timestamps": True, "alignment_heads": speech.model.reader.alignment_heads, "num_positions": 150}
 
     def submit_windows():
         submit(speech, "words", sound(0), **words)

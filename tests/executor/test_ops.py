@@ -17,7 +17,6 @@ from harness import (
 from octavo.executor.native.lowering import lower
 from octavo.executor.reference import reference_logits
 from octavo.graph.builder import Graph
-from octavo.request import StepPlan
 
 DTYPES = ["float32", "bfloat16"]
 ROW_COUNTS = [1, 2, 3, 4, 5, 6, 7, 16, 17, 97, 200]
@@ -150,8 +149,8 @@ def test_a_copied_block_has_the_source_s_contents(dtype):
     run(executor, [line.chunk(19)])
     line.sequence.blocks = [0, 7]
     chunk = line.chunk(1)
-    result = executor.run(StepPlan([chunk], copies=[(1, 7)]))
-    np.testing.assert_array_equal(result.logits[0], alone[19])
+    (found,) = run(executor, [chunk], copies=[(1, 7)])
+    np.testing.assert_array_equal(found[0], alone[19])
 
 
 def branched_graph():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import harness
+from octavo.engine.steps import make_step
 from octavo.executor.native.lowering import lower
 from octavo.executor.reference import reference_logits, reference_sources
 from octavo.graph.ops.attention import StoreSource
@@ -68,8 +69,10 @@ def request_of(features, tokens, source_blocks, blocks):
 
 
 def encode(executor, request):
-    while not request.source.is_encoded:
-        executor.run(StepPlan([], encode=request))
+    source = request.source
+    while not source.is_encoded:
+        encoded = executor.run(make_step(StepPlan([], encode=source))).encoded
+        source.num_slices_done, source.is_encoded = encoded.num_slices_done, encoded.is_finished
 
 
 def logits_of(executor, request, chunks=(100,)):
@@ -78,10 +81,15 @@ def logits_of(executor, request, chunks=(100,)):
     for count in chunks:
         count = min(count, sequence.num_pending)
         if count:
-            result = executor.run(StepPlan([Chunk(request, sequence, sequence.num_computed, count)]))
+            found += harness.run(executor, [Chunk(request, sequence, sequence.num_computed, count)])
             sequence.num_computed += count
-            found.append(result.logits[: len(result.rows[0])].copy())
     return np.concatenate(found)
+
+
+def looked_at(executor, request, heads):
+    (sequence,) = request.sequences
+    whole = StepPlan([Chunk(request, sequence, 0, len(sequence.tokens))])
+    return executor.cross_attention(make_step(whole), heads)
 
 
 @pytest.fixture(params=["native", "torch"])
@@ -144,11 +152,8 @@ def test_neither_chunks_nor_neighbours_nor_slices_change_a_bit(dtype):
     assert (logits_of(executor, again, chunks=(1, 3, 100)) == expected).all()
 
     again.sequences[0].num_computed = 9
-    plan = StepPlan(
-        [Chunk(other, other.sequences[0], 0, 6), Chunk(again, again.sequences[0], 9, 1)],
-    )
-    result = executor.run(plan)
-    assert (result.logits[result.rows[1].start] == expected[9]).all()
+    _, found = harness.run(executor, [Chunk(other, other.sequences[0], 0, 6), Chunk(again, again.sequences[0], 9, 1)])
+    assert (found[0] == expected[9]).all()
 
 
 def test_fusing_changes_no_bit():
@@ -184,7 +189,7 @@ def test_what_heads_look_at_is_what_they_look_at_in_transformers(variant, max_to
     request = request_of(features, TOKENS, [9, 3, 5, 7], [1])
     encode(executor, request)
     heads = [(1, 2), (0, 0), (1, 0)]
-    found = executor.cross_attention(request, request.sequences[0], heads)
+    found = looked_at(executor, request, heads)
     assert found.shape == (3, len(TOKENS), POSITIONS)
     for weights, (layer, head) in zip(found, heads, strict=True):
         assert np.abs(weights - expected[layer][0, head].numpy()).max() < 1e-4
@@ -206,5 +211,5 @@ def test_small_steps_change_no_bit_of_what_heads_look_at(dtype):
         )
         request = request_of(features_of(declaration), TOKENS, [9, 3, 5, 7], [1])
         encode(executor, request)
-        found.append(executor.cross_attention(request, request.sequences[0], [(1, 2), (0, 0)]))
+        found.append(looked_at(executor, request, [(1, 2), (0, 0)]))
     assert all((other == found[0]).all() for other in found[1:])

@@ -8,7 +8,7 @@ from typing import Any
 
 from octavo.request import Chunk, Request, Sequence, Status, StepPlan
 from octavo.scheduler.blocks import BlockManager
-from octavo.scheduler.scheduler import Scheduler, logits_rows
+from octavo.scheduler.scheduler import Scheduler
 
 Content = tuple[str, tuple[int, ...]]
 
@@ -25,8 +25,8 @@ def make_request(id: str, prompt: list[int], max_tokens: int | None = 4, **optio
 class Memory:
     """KV blocks whose slots hold what keys and values depend on: the scope and all tokens up to there."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
-        self.block_size = block_size
+    def __init__(self, num_blocks: int, block_size: int, window: int | None = None) -> None:
+        self.block_size, self.window = block_size, window
         self.blocks: list[list[Content | None]] = [[None] * block_size for _ in range(num_blocks)]
 
     def run(self, plan: StepPlan) -> None:
@@ -43,7 +43,8 @@ class Memory:
             self._check(chunk, chunk.start + chunk.count)
 
     def _check(self, chunk: Chunk, num_tokens: int) -> None:
-        for position in range(num_tokens):
+        seen = chunk.start + 1 - self.window if self.window else 0  # by the first of the chunk's tokens
+        for position in range(max(0, seen), num_tokens):
             block = chunk.sequence.blocks[position // self.block_size]
             assert self.blocks[block][position % self.block_size] == self._expected(chunk, position)
 
@@ -56,7 +57,8 @@ class Engine:
 
     def __init__(self, scheduler: Scheduler, seed: int = 0, num_token_ids: int = 2) -> None:
         self.scheduler = scheduler
-        self.memory = Memory(scheduler.blocks.num_blocks, scheduler.blocks.block_size)
+        blocks = scheduler.blocks
+        self.memory = Memory(blocks.num_blocks, blocks.block_size, blocks.window)
         self.random = random.Random(seed)
         self.num_token_ids = num_token_ids
         self.ends: dict[Request, int] = {}  # terminal events of every request that was accepted
@@ -88,7 +90,7 @@ class Engine:
         for chunk in plan.chunks:
             if chunk.is_last and not chunk.sequence.finished:
                 sampled.setdefault(chunk.request, []).append(chunk.sequence)
-        self.scheduler.commit(plan)
+        self.scheduler.commit(plan, [chunk.count for chunk in plan.chunks])
         for request, sequences in sampled.items():
             if request.lockstep:
                 assert sequences == request.sequences
@@ -109,7 +111,7 @@ class Engine:
     def _check_limits(self, plan: StepPlan) -> None:
         scheduler = self.scheduler
         assert plan.num_tokens <= scheduler.max_num_batched_tokens
-        assert sum(map(logits_rows, plan.chunks)) <= scheduler.max_logits_rows
+        assert sum(chunk.num_logit_rows for chunk in plan.chunks) <= scheduler.max_logits_rows
         running = scheduler._running
         assert sum(request.max_sequences for request in running) <= scheduler.max_num_seqs
         planned = [chunk.sequence for chunk in plan.chunks]
@@ -177,9 +179,13 @@ def check_ownership(blocks: BlockManager, sequences: list[Sequence]) -> None:
     """A block has as many owners as tables hold it, and is free or idle exactly if it has none."""
     owners = [0] * blocks.num_blocks
     for sequence in sequences:
-        assert len(sequence.blocks) == len(set(sequence.blocks))
+        held = sequence.blocks[sequence.num_passed :]
+        assert len(held) == len(set(held))
+        assert set(sequence.blocks[: sequence.num_passed]) <= {*held[:1]}
         assert sequence.num_computed <= len(sequence.blocks) * blocks.block_size
-        for block in sequence.blocks:
+        if blocks.window is None:
+            assert sequence.num_passed == 0
+        for block in held:
             owners[block] += 1
     assert blocks._num_owners == owners
     unowned = [block for block, count in enumerate(owners) if count == 0]

@@ -284,3 +284,30 @@ def test_without_prefix_caching_nothing_is_found_or_kept() -> None:
     assert match(blocks, [1, 2, 3]) == 0
     blocks.release(sequence)
     check_ownership(blocks, [])
+
+
+def test_blocks_that_the_window_has_passed_are_given_back() -> None:
+    blocks = BlockManager(6, 2, window=3)
+    sequence = Sequence(0, list(range(20)), 20)
+    for num_tokens in range(1, 21):
+        assert blocks.reserve(sequence, num_tokens) == []
+        blocks.commit(sequence, 1, CacheScope())
+        held = sequence.blocks[sequence.num_passed :]
+        first_seen = max(0, num_tokens + 1 - 3)  # by the next token
+        assert sequence.num_passed == min(first_seen // 2, len(sequence.blocks) - 1)
+        assert sequence.blocks[: sequence.num_passed] == [held[0]] * sequence.num_passed
+        assert len(held) <= blocks.most_held(20, 1)
+    blocks.release(sequence)
+    assert blocks.num_free == 6
+
+
+def test_a_fork_shares_what_its_parent_still_has() -> None:
+    blocks = BlockManager(8, 2, window=2)
+    parent, child = Sequence(0, list(range(9)), 9), Sequence(1, list(range(9)), 9)
+    blocks.reserve(parent, 8)
+    blocks.commit(parent, 8, CacheScope())
+    blocks.fork(parent, child)
+    check_ownership(blocks, [parent, child])
+    for sequence in (parent, child):
+        blocks.release(sequence)
+    assert blocks.num_free == 8

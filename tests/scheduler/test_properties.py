@@ -24,7 +24,8 @@ class Histories(RuleBasedStateMachine):
     def start(self, data: st.DataObject) -> None:
         draw = data.draw
         max_num_seqs = draw(st.integers(1, 5))
-        blocks = BlockManager(draw(st.integers(4, 16)), draw(st.integers(1, 4)), draw(st.booleans()))
+        window = draw(st.none() | st.integers(1, 9))
+        blocks = BlockManager(draw(st.integers(4, 16)), draw(st.integers(1, 4)), draw(st.booleans()), window=window)
         scheduler = Scheduler(
             blocks,
             max_num_seqs=max_num_seqs,

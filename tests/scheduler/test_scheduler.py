@@ -168,6 +168,41 @@ def test_prompt_logits_need_every_token_so_no_prefix_is_used() -> None:
     assert request.num_cached_tokens == 0
 
 
+# Tokens that are not accepted
+
+
+def test_rejected_tokens_are_computed_again_and_their_block_is_not_cached() -> None:
+    scheduler = make(block_size=2, caching=True).scheduler
+    request = make_request("a", [1, 2, 3, 4, 5, 6])
+    scheduler.add(request)
+    plan = scheduler.plan()
+    assert plan is not None
+    (sequence,) = request.sequences
+    sequence.tokens[3:] = [7]  # of six computed tokens three are accepted, and another follows
+    scheduler.commit(plan, [3])
+    assert sequence.num_computed == 3
+    plan = scheduler.plan()
+    assert plan is not None
+    assert [(chunk.start, chunk.count) for chunk in plan.chunks] == [(3, 1)]
+    assert plan.copies == []
+    for tokens, num_cached in ([1, 2, 3, 4, 5], 2), ([1, 2, 3, 7, 5], 2):
+        other = make_request("b", tokens).sequences[0]
+        assert scheduler.blocks.match_prefix(other, len(tokens), request.scope) == num_cached
+        scheduler.blocks.release(other)
+    scheduler.commit(plan, [1])
+    other = make_request("b", [1, 2, 3, 7, 5]).sequences[0]
+    assert scheduler.blocks.match_prefix(other, 5, request.scope) == 4
+
+
+def test_what_is_accepted_is_said_of_every_chunk() -> None:
+    scheduler = make().scheduler
+    scheduler.add(make_request("a", [1, 2]))
+    plan = scheduler.plan()
+    assert plan is not None
+    with pytest.raises(ValueError, match="zip"):
+        scheduler.commit(plan, [])
+
+
 # Preemption
 
 

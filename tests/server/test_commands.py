@@ -371,7 +371,7 @@ def test_help_lists_the_flags_and_imports_nothing_heavy():
     assert done.stdout.strip().endswith("set()")
 
 
-@pytest.mark.parametrize("module", ["octavo", "octavo.llm", "octavo.engine.async_llm"])
+@pytest.mark.parametrize("module", ["octavo", "octavo.llm", "octavo.async_llm"])
 def test_the_library_needs_nothing_of_the_server(module):
     code = f"import sys, {module}\nprint({{m for m in ('fastapi', 'pydantic', 'uvicorn', 'yaml', 'prometheus_client')"
     code += " if m in sys.modules})"

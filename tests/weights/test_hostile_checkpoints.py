@@ -25,7 +25,7 @@ def use(path: Path) -> None:
     """Loads a model, and has it write two tokens, if only text is needed for that."""
     llm = LLM(str(path), dtype="float32", max_num_seqs=1, max_num_batched_tokens=64, num_gpu_blocks_override=64)
     params = llm.get_default_sampling_params()
-    if llm.model.speech is None:
+    if llm.model.encoder is None:
         two = SamplingParams(max_tokens=2, min_tokens=2, temperature=0)
         llm.generate([{"prompt_token_ids": [1]}], two, use_tqdm=False)
         llm.generate(["a"], params, use_tqdm=False)

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["--version"]:
-        from octavo import __version__
+        from octavo.version import __version__
 
         print(f"octavo {__version__}")
         return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from octavo import __version__, _native
+from octavo import _native
 from octavo.cli.speed import machine, measured_bandwidth, model_cost
+from octavo.version import __version__
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig

@@ -98,10 +98,9 @@ def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
 
 
 def _params(llm: LLM, given: dict[str, Any]) -> SamplingParams:
-    from octavo.engine.defaults import default_sampling_params
 
     neutral = {**DEFAULTS, "max_tokens": max(DEFAULTS["max_tokens"], given.get("min_tokens", 0))}
-    return default_sampling_params(llm.model, given, neutral)
+    return llm.model.sampling_params(given, neutral)
 
 
 def _generate(llm: LLM, prompt: Any, params: SamplingParams, echo: bool) -> tuple[RequestOutput, CompletionOutput]:

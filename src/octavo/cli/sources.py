@@ -11,8 +11,8 @@ from octavo.cli.remote import api_key
 from octavo.errors import OctavoError
 
 if TYPE_CHECKING:
+    from octavo.async_llm import AsyncLLM
     from octavo.client.api import ApiClient
-    from octavo.engine.async_llm import AsyncLLM
     from octavo.engine.inputs import Prompt
 
 MAX_TOKENS = 1024  # the longest answer, where neither user nor model gives a limit
@@ -47,15 +47,14 @@ class LocalSource:
 
     def __init__(self, options: Mapping[str, Any], sampling: Mapping[str, Any]):
         """`options` are the engine's, `sampling` the parameters that were typed. Raises OctavoError."""
+        from octavo.async_llm import AsyncLLM
         from octavo.cli.run import DEFAULTS
-        from octavo.engine.async_llm import AsyncLLM
-        from octavo.engine.defaults import default_sampling_params
         from octavo.sampling_params import RequestOutputKind
 
         self.llm: AsyncLLM = AsyncLLM(**{"max_num_seqs": 1, **options})
         model = self.llm.model
         self.name = model.name
-        self.params = default_sampling_params(model, sampling, {**DEFAULTS, "max_tokens": MAX_TOKENS})
+        self.params = model.sampling_params(sampling, {**DEFAULTS, "max_tokens": MAX_TOKENS})
         if "max_tokens" not in sampling:
             self.params.max_tokens = _room(self.params.max_tokens or MAX_TOKENS, model.max_model_len, sampling)
         self.params.output_kind = RequestOutputKind.DELTA

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from octavo.errors import ConfigError, ModelLoadError, OctavoError, ParameterError
 from octavo.sampling_params import SamplingParams
-
-if TYPE_CHECKING:
-    from octavo.engine.loading import LoadedModel
 
 # generation_config.json's names, and ours.
 NAMES = {
@@ -43,10 +40,3 @@ def _checked(
     except ParameterError as error:
         raise refusal(error) from None
     return defaults
-
-
-def default_sampling_params(
-    model: LoadedModel, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
-) -> SamplingParams:
-    """What `given` says; else the model; else `neutral`; else the class's defaults. Raises ParameterError."""
-    return SamplingParams(**{**(neutral or {}), **model.sampling_defaults, **(given or {})})

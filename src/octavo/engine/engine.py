@@ -15,12 +15,21 @@ import time
 from dataclasses import dataclass, field
 
 from octavo.engine.inputs import Prompt, check_prompt
-from octavo.engine.job import BeamJob, Job, SamplingJob, Share
+from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
-from octavo.engine.speech import SpeechJob
+from octavo.engine.steps import make_draw, make_step
 from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
-from octavo.request import UNKNOWN_TOKEN, CacheScope, CompletionOutput, Request, RequestOutput, Status, StepPlan
+from octavo.request import (
+    UNKNOWN_TOKEN,
+    CacheScope,
+    CompletionOutput,
+    Request,
+    RequestOutput,
+    Sequence,
+    Status,
+    StepPlan,
+)
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
@@ -52,9 +61,10 @@ class Engine:
     def __init__(self, model: LoadedModel):
         config, plan = model.config, model.plan
         self.model = model
+        model.executor.reset()
         root = f"{model.name}\0{config.dtype}".encode()
         self.scheduler = Scheduler(
-            BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching, root),
+            BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching, root, plan.window),
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=plan.max_num_batched_tokens,
             max_model_len=plan.max_model_len,
@@ -84,20 +94,12 @@ class Engine:
             prompt=prompt.text,
             priority=priority,
             scope=CacheScope(prompt.cache_salt, b"" if prompt.source is None else prompt.source.digest),
-            max_sequences=params.num_sequences if prompt.speech is None else prompt.speech.beam_size,
-            lockstep=params.use_beam_search or (prompt.speech is not None and prompt.speech.beam_size > 1),
             needs_prompt_logits=params.prompt_logprobs is not None,
             source=prompt.source,
         )
-        job = self._job_of(request, prompt)
+        job = (prompt.job or text_job)(request, model, self._random.next(params.seed))
         self.scheduler.add(request)
         self.jobs[request_id] = job
-
-    def _job_of(self, request: Request, prompt: Prompt) -> Job:
-        seed = self._random.next(request.params.seed)
-        if prompt.speech is not None:
-            return SpeechJob(request, self.model, prompt.speech, seed)
-        return (BeamJob if request.params.use_beam_search else SamplingJob)(request, self.model, seed)
 
     def step(self) -> list[RequestOutput]:
         """Begins a step, lands the one before it, and returns what is new for whoever is to be told."""
@@ -106,7 +108,7 @@ class Engine:
         outputs = self._land(before) if before else []
         if flight is None:
             return outputs
-        self.scheduler.commit(flight.plan)
+        self.scheduler.commit(flight.plan, [chunk.count for chunk in flight.plan.chunks])
         if not (self.model.executor.runs_ahead and flight.can_be_overtaken):
             return outputs + self._land(flight)
         for share in flight.shares.values():
@@ -130,28 +132,35 @@ class Engine:
         if plan is None:
             return None
         flight, now = _Flight(plan), time.monotonic()
-        for number, chunk in enumerate(plan.chunks):
+        wanted, ranges = plan.logit_rows()
+        drawn: list[Sequence] = []
+        for chunk, rows in zip(plan.chunks, ranges, strict=True):
             job = self.jobs[chunk.request.id]
             job.metrics.first_scheduled_time = job.metrics.first_scheduled_time or now
-            if not (chunk.is_last or chunk.request.needs_prompt_logits):
+            if not rows:
                 continue
             share = flight.shares.setdefault(job, Share())
             if chunk.request.needs_prompt_logits:
-                share.prompts.append((chunk, number))
+                share.prompts.append((chunk, rows))
             if not chunk.is_last:
                 continue
             try:
-                samplers = job.samplers(chunk.sequence)
+                sequences = job.draws(chunk.sequence)
             except Exception as error:
                 share.error = error
                 continue
-            if samplers:
-                first = len(flight.draws)
-                flight.draws += [Draw(number, sampler) for sampler in samplers]
-                share.draws.append((chunk, range(first, len(flight.draws))))
+            if sequences:
+                share.draws.append((chunk, range(len(drawn), len(drawn) + len(sequences))))
+                flight.draws += [make_draw(sequence, rows[-1]) for sequence in sequences]
+                drawn += sequences
             else:
-                share.ends.append((chunk, number))
-        flight.result = self.model.executor.run(plan, flight.draws)
+                share.ends.append((chunk, rows[-1]))
+        result = flight.result = self.model.executor.run(make_step(plan, wanted, flight.draws))
+        for sequence in drawn:
+            sequence.num_told = len(sequence.tokens)
+        if plan.encode is not None and result.encoded is not None:
+            plan.encode.num_slices_done = result.encoded.num_slices_done
+            plan.encode.is_encoded = result.encoded.is_finished
         return flight
 
     def _land(self, flight: _Flight) -> list[RequestOutput]:

@@ -12,7 +12,7 @@ from octavo.engine.beam import BeamSearch
 from octavo.engine.completion import Completion, StopRules
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NoTokenError, NumericalError, OctavoError, UnsupportedError
-from octavo.executor.base import ALL_BANNED, Logits, Sampled, Sampler, StepResult
+from octavo.executor.base import ALL_BANNED, Logits, Sampled, StepResult
 from octavo.request import (
     Chunk,
     Logprob,
@@ -34,9 +34,9 @@ from octavo.text.tokenizer import Tokenizer
 class Share:
     """A job's part of a step: its chunks, each with what of the step's result belongs to it."""
 
-    prompts: list[tuple[Chunk, int]] = field(default_factory=list)  # of prompt logits: the chunk's number
+    prompts: list[tuple[Chunk, range]] = field(default_factory=list)  # of prompt logits: the rows of its tokens
     draws: list[tuple[Chunk, range]] = field(default_factory=list)  # of drawn tokens: their places among the draws
-    ends: list[tuple[Chunk, int]] = field(default_factory=list)  # of logits that no sampler draws from: the number
+    ends: list[tuple[Chunk, int]] = field(default_factory=list)  # of logits that nothing is drawn from: the last row
     error: Exception | None = None  # what the job raised when the step began
 
     @property
@@ -46,8 +46,10 @@ class Share:
 
 
 class Job:
-    """What all kinds of requests have in common: prompt log-probabilities, metrics, the final output.
+    """What an engine asks of a job, and what all kinds have in common: prompt log-probabilities, metrics, the output.
 
+    `draws` says what it wants of a step, `land` what it does when that has landed, `finished` and `stop` how it ends.
+    A kind of job says in its constructor how many seats its request takes, and whether its sequences go in lockstep.
     Whatever a method raises ends this job alone.
     """
 
@@ -66,8 +68,11 @@ class Job:
     def finished(self) -> bool:
         raise NotImplementedError
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
-        """The samplers that draw from the logits after the sequence; none if the job takes the logits itself."""
+    def draws(self, sequence: Sequence) -> list[Sequence]:
+        """The sequences whose next tokens are drawn from the logits after this one; none if the job takes the logits.
+
+        They have options and a seed.
+        """
         raise NotImplementedError
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
@@ -75,8 +80,7 @@ class Job:
 
         Raises NumericalError for logits that no token can be chosen from, NoTokenError where the request bans all.
         """
-        for chunk, number in share.prompts:
-            rows = result.rows[number]
+        for chunk, rows in share.prompts:
             self.take_prompt_logits(chunk, result.logits[rows.start : rows.stop])
 
     @property
@@ -139,11 +143,17 @@ class Job:
 UNUSABLE = "no token can be chosen: the model gave NaN or infinite logits, or its own rules ban every token"
 
 
+def text_job(request: Request, model: LoadedModel, seed: int) -> Job:
+    """The job of a prompt that brings none of its own. Raises RequestError."""
+    return (BeamJob if request.params.use_beam_search else SamplingJob)(request, model, seed)
+
+
 class SamplingJob(Job):
     """Parallel samples: one prompt, `n` or `best_of` continuations that do not look at each other."""
 
     def __init__(self, request: Request, model: LoadedModel, seed: int):
         super().__init__(request, model)
+        request.max_sequences = request.params.num_sequences
         self.samples: list[Completion] = []
         self.by_sequence: dict[Sequence, Completion] = {}
         params, first = request.params, request.sequences[0]
@@ -155,8 +165,11 @@ class SamplingJob(Job):
             bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
         )
         options = sampler_options(rule_request)
-        samplers = [model.executor.sampler(options, sequence_seed(seed, i)) for i in range(params.num_sequences)]
-        first.sampler, *self._siblings = samplers  # the siblings begin where the prompt ends
+        first.options, first.seed = options, sequence_seed(seed, 0)
+        request.siblings = [
+            Sequence(index, [], 0, options=options, seed=sequence_seed(seed, index))
+            for index in range(1, params.num_sequences)
+        ]
         self._add(first)
 
     def _add(self, sequence: Sequence) -> None:
@@ -199,9 +212,9 @@ class SamplingJob(Job):
             sample.index = index
         return best
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
-        """At the prompt's end, those of all samples."""
-        return [sequence.sampler, *self._siblings]
+    def draws(self, sequence: Sequence) -> list[Sequence]:
+        """At the prompt's end, all samples."""
+        return [sequence, *self.request.siblings]
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
         super().land(scheduler, share, result, tokens)
@@ -214,12 +227,12 @@ class SamplingJob(Job):
     ) -> None:
         """Appends the drawn tokens; at the prompt's end, the other samples begin."""
         sequences = [sequence]
-        for index, sampler in enumerate(self._siblings, 1):
-            child = Sequence(index, list(sequence.tokens), sequence.num_prompt_tokens, sampler=sampler)
+        for child in self.request.siblings:
+            child.tokens, child.num_prompt_tokens = list(sequence.tokens), sequence.num_prompt_tokens
             scheduler.fork(self.request, sequence, child)
             self._add(child)
             sequences.append(child)
-        self._siblings = []
+        self.request.siblings = []
         for each, place in zip(sequences, places, strict=True):
             if tokens[place] < 0:
                 names = banning(self.request.params) if tokens[place] == ALL_BANNED else []
@@ -229,7 +242,6 @@ class SamplingJob(Job):
     def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
         completion = self.by_sequence[sequence]
         sequence.append(token)
-        sequence.sampler.accept(token)
         params = self.request.params
         if completion.logprobs is not None or params.num_sequences > params.n:
             logprob = float(sampled.logprobs[place])
@@ -250,6 +262,7 @@ class BeamJob(Job):
         super().__init__(request, model)
         check_beam_params(request.params)
         params = request.params
+        request.max_sequences, request.lockstep = params.num_sequences, True
         self.search = BeamSearch(
             params.num_sequences,
             self.max_tokens,
@@ -275,7 +288,7 @@ class BeamJob(Job):
         else:
             self.reason = reason
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
+    def draws(self, sequence: Sequence) -> list[Sequence]:
         return []
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
@@ -355,7 +368,7 @@ class Beams:
 
 def rows_of_beams(beams: Beams, ends: list[tuple[Chunk, int]], result: StepResult) -> Logits:
     """The rows of the beams, in their order."""
-    row_of = {chunk.sequence: result.rows[number][-1] for chunk, number in ends}
+    row_of = {chunk.sequence: row for chunk, row in ends}
     return result.logits[[row_of[sequence] for sequence in beams.sequences]]
 
 

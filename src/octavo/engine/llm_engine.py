@@ -7,9 +7,9 @@ from typing import Any
 
 from octavo.engine.arg_utils import EngineArgs
 from octavo.engine.engine import Engine
-from octavo.engine.inputs import Prompt, read_prompt
 from octavo.engine.loading import LoadedModel, load
 from octavo.lora.request import refuse_lora
+from octavo.readers import READERS
 from octavo.request import RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.text.hf_tokenizer import HFTokenizer
@@ -25,7 +25,7 @@ class LLMEngine:
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs) -> LLMEngine:
         """Raises what `LLM` raises."""
-        return cls(load(engine_args.create_engine_config()))
+        return cls(load(engine_args.create_engine_config(), READERS))
 
     def add_request(
         self,
@@ -42,8 +42,7 @@ class LLMEngine:
         Raises RequestError if it can't be carried out.
         """
         refuse_lora(lora_request)
-        checked = prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.model.tokenizer, self.model.speech)
-        self.engine.submit(request_id, checked, params, priority)
+        self.engine.submit(request_id, self.model.reader.read(prompt), params, priority)
         return request_id
 
     def step(self) -> list[RequestOutput]:

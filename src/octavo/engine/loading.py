@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from octavo import _native
 from octavo.config import SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
 from octavo.engine.defaults import read_defaults
+from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import EncoderNeeds, MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Sizes
@@ -20,7 +21,7 @@ from octavo.graph.builder import Graph
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM, ConfigReader
 from octavo.option_files import read_text
-from octavo.speech.model import GENERATION_FIELDS, SpeechModel
+from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ class LoadedModel:
     graph: Graph
     encoder: Graph | None
     source_positions: int  # that its encoder reads; 0 without one
-    speech: SpeechModel | None  # if it writes down what is said
+    reader: PromptReader
     plan: MemoryPlan
     executor: Executor
     tokenizer: Tokenizer
@@ -53,12 +54,22 @@ class LoadedModel:
     def max_model_len(self) -> int:
         return self.plan.max_model_len
 
+    def sampling_params(
+        self, given: Mapping[str, Any] | None = None, neutral: Mapping[str, Any] | None = None
+    ) -> SamplingParams:
+        """What `given` says; else the model; else `neutral`; else the class's defaults. Raises ParameterError."""
+        return SamplingParams(**{**(neutral or {}), **self.sampling_defaults, **(given or {})})
+
     def hf_tokenizer(self) -> HFTokenizer:
         return HFTokenizer(self.tokenizer, self.chat_template, self.name, self.max_model_len)
 
 
-def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: None) -> LoadedModel:
+def load(
+    config: EngineConfig, readers: Mapping[str, ReaderFactory], report: Callable[[str], None] = lambda phase: None
+) -> LoadedModel:
     """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError. `report` is told what it does.
+
+    `readers` are those of prompts, by what a declaration says that its model reads.
 
     That the weights fit, and that they are those of the model, is known before any of them is read.
     """
@@ -106,24 +117,21 @@ def load(config: EngineConfig, report: Callable[[str], None] = lambda phase: Non
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
     said, said_by = _generation_config(config, path, checkpoint)
-    readers = (ConfigReader.of_file(checkpoint.config, file), ConfigReader.of_file(said, said_by))
-    speech = None if encoder is None else _speech_model(text, model.vocab_size, *readers)
-    if config.task in ("translation", "translate") and speech is not None and not speech.tokens.is_multilingual:
-        raise ConfigError("task", config.task, "this model knows only English; load one without .en in its name")
+    files = (ConfigReader.of_file(checkpoint.config, file), ConfigReader.of_file(said, said_by))
     return LoadedModel(
         name=config.model or path.name,
         config=config,
         graph=graph,
         encoder=encoder,
         source_positions=model.source_positions,
-        speech=speech,
+        reader=readers[model.inputs](config, text, model.vocab_size, *files),
         plan=plan,
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
         sampling_defaults=read_defaults(said, said_by, config.override_generation_config or {}),
         vocab_size=model.vocab_size,
-        eos_token_ids=_eos_ids(text, readers, model.vocab_size),
+        eos_token_ids=_eos_ids(text, files, model.vocab_size),
     )
 
 
@@ -132,14 +140,6 @@ def _check_task(config: EngineConfig, reads_speech: bool) -> None:
         raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
     if config.task == "generate" and reads_speech:
         raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
-
-
-def _speech_model(tokenizer: Tokenizer, vocab_size: int, config: ConfigReader, defaults: ConfigReader) -> SpeechModel:
-    said = {name: value for name, value in defaults.values.items() if name in GENERATION_FIELDS}
-    both = ConfigReader(
-        {**config.values, **said}, lambda field, reason: (defaults if field in said else config).fail(field, reason)
-    )
-    return SpeechModel.of(tokenizer, vocab_size, both)
 
 
 def _encoder_needs(config: EngineConfig, model: CausalLM, encoder: Graph | None, backend: Backend) -> EncoderNeeds:

@@ -38,6 +38,7 @@ class MemoryPlan:
     max_model_len: int
     max_num_batched_tokens: int
     max_logit_rows: int
+    window: int | None  # how far back any layer looks, if none looks at everything
 
     @property
     def kv_cache(self) -> int:
@@ -93,10 +94,10 @@ def plan_memory(
         max_model_len=length,
         max_num_batched_tokens=batch,
         max_logit_rows=logit_rows,
+        window=window_of(footprint.layers),
     )
     blocks_of_source = -(-encoder.positions // config.block_size)
-    window = window_of(footprint.layers)
-    blocks_of_one = most_held(length, batch, config.block_size, window) + blocks_of_source
+    blocks_of_one = most_held(length, batch, config.block_size, plan.window) + blocks_of_source
     left = plan.usable - plan.weights - plan.workspace
     affordable = left // plan.kv_bytes_per_block if plan.kv_bytes_per_block else MOST_BLOCKS if left >= 0 else 0
     wanted = _blocks_asked_for(config, plan) or blocks_of_one * config.max_num_seqs

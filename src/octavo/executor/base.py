@@ -1,35 +1,123 @@
-"""What an engine needs of an executor, whichever it is."""
+"""What an engine and its executor tell each other: a step as plain data, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from octavo.errors import UnsupportedError
 from octavo.graph.cache import PagedCache
-from octavo.request import Request, Sequence, StepPlan
 from octavo.sampling.options import SamplerOptions
 
 UNUSABLE_LOGITS, ALL_BANNED = -1, -2  # in place of a drawn token: NaN or infinity; every token is banned
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 Ids = np.ndarray[Any, np.dtype[np.int32]]
+NONE = np.zeros(0, np.int32)
+NO_COPIES = np.zeros((0, 2), np.int32)
 
 
-class Sampler(Protocol):
-    """How one sequence's tokens are drawn: its parameters, its history, its random stream."""
+def _nothing() -> Ids:
+    return NONE
 
-    def accept(self, token: int) -> None:
-        """Notes that `token` has become the sequence's next one."""
+
+def _no_pairs() -> Ids:
+    return NO_COPIES
+
+
+class Draw(NamedTuple):
+    """A token to be drawn for a sequence, from row `row` of the wanted logits.
+
+    Executors keep what they derive from the options, and the output so far, until the sequence has ended.
+    """
+
+    row: int
+    sequence: int  # its id; where several sequences begin at one prompt's end, not that of the computed one
+    options: SamplerOptions
+    seed: int
+    num_output: int  # tokens of the sequence's output
+    accepted: tuple[int, ...]  # those of them that were accepted since its last draw: all of them before its first
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """A token to be drawn by `sampler`, from the logits after the last token of the plan's chunk number `chunk`."""
+class Encode:
+    """A source that is to be encoded, or the rest of one of which `num_slices_done` parts are."""
 
-    chunk: int
-    sampler: Sampler
+    source: int  # its id
+    features: Logits  # [rows, columns]: what the encoder reads
+    blocks: Ids  # [blocks]: where the encoder's output goes
+    num_positions: int
+    num_slices_done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """How far an encoder has come."""
+
+    num_slices_done: int
+    is_finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The outputs that are wanted: int32 rows of the step, each of which is a token, in rising order."""
+
+    logits: Ids = field(default_factory=_nothing)
+    hidden_states: Ids = field(default_factory=_nothing)
+    pooled: Ids = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an executor computes at once, as values that could be sent to another process; it changes none of them.
+
+    First it drops what it keeps of `ended` sequences and sources, then it encodes, copies blocks, computes the tokens
+    and draws. Arrays are int32. A token below 0 has been drawn by the executor itself, and not been read yet.
+    """
+
+    sequences: tuple[int, ...] = ()  # ids
+    tokens: Ids = field(default_factory=_nothing)  # [tokens], sequence by sequence
+    starts: Ids = field(default_factory=_nothing)  # [sequences]: the position of the first token of each
+    counts: Ids = field(default_factory=_nothing)  # [sequences]: how many tokens of each
+    block_tables: Ids = field(default_factory=_no_pairs)  # [sequences, blocks], padded with zeros
+    source_tables: Ids | None = None  # [sequences, blocks], likewise; None if the model has no encoder
+    source_lengths: Ids | None = None  # [sequences]: positions
+    adapters: Ids = field(default_factory=_nothing)  # [sequences]: ids of adapters, 0 for none; empty if nobody has one
+    num_proposed: Ids = field(
+        default_factory=_nothing
+    )  # [sequences]: how many of its tokens, the last ones, are to be verified; or empty
+    copies: Ids = field(default_factory=_no_pairs)  # [copies, 2]: source and target blocks
+    wanted: Wanted = field(default_factory=Wanted)
+    draws: tuple[Draw, ...] = ()
+    encode: Encode | None = None
+    ended: tuple[int, ...] = ()  # ids of sequences and sources that have ended, or begin anew
+
+    def check_supported(self) -> None:
+        """Raises UnsupportedError, with its name, for what no executor does yet."""
+        asked = {
+            "adapters": self.adapters.any(),
+            "num_proposed": self.num_proposed.any(),
+            "hidden_states": len(self.wanted.hidden_states),
+            "pooled": len(self.wanted.pooled),
+        }
+        for name, value in asked.items():
+            if value:
+                raise UnsupportedError(name, True, "this executor computes logits of tokens that are known, no more")
+
+    def parts(self, size: int) -> Iterator[Step]:
+        """A step of one sequence as several of at most `size` tokens."""
+        for first in range(0, len(self.tokens), size):
+            tokens = self.tokens[first : first + size]
+            counts = np.array([len(tokens)], np.int32)
+            yield replace(self, tokens=tokens, starts=self.starts + np.int32(first), counts=counts)
+
+
+def block_tables(tables: Sequence[list[int]]) -> Ids:
+    """Block ids: int32 [tables, longest table], padded with zeros."""
+    width = max(map(len, tables))
+    return np.array([table + [0] * (width - len(table)) for table in tables], np.int32)
 
 
 class Sampled(Protocol):
@@ -49,20 +137,18 @@ class Sampled(Protocol):
 
 
 class StepResult(Protocol):
-    """What a step gives. The step may still be running: to read tokens or logits is to wait for them.
-
-    `rows[i]` is the range of rows of the plan's i-th chunk, see `StepPlan.logit_rows`.
-    """
-
-    @property
-    def rows(self) -> list[range]: ...
+    """What a step gives. The step may still be running: to read tokens or logits is to wait for them."""
 
     @property
     def logits(self) -> Logits:
-        """float32 [rows, vocabulary], valid until the next step is begun."""
+        """float32 [wanted rows, vocabulary], valid until the next step is begun."""
 
     @property
     def sampled(self) -> Sampled: ...
+
+    @property
+    def encoded(self) -> Encoded | None:
+        """How far the source is that was to be encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +169,7 @@ class Footprint(Protocol):
     """What an executor takes for a graph, in a model of `dtype`: bytes."""
 
     @property
-    def layers(self) -> SequenceOf[PagedCache]:
+    def layers(self) -> Sequence[PagedCache]:
         """Of the KV cache."""
 
     def weight_bytes(self, dtype: str) -> int:
@@ -106,16 +192,18 @@ class Executor(Protocol):
     def runs_ahead(self) -> bool:
         """Whether a step may be begun while the tokens of the one before it are still unknown to the host."""
 
-    def sampler(self, options: SamplerOptions, seed: int) -> Sampler: ...
+    def reset(self) -> None:
+        """Forgets all sequences and sources: another engine begins."""
 
-    def cross_attention(self, request: Request, sequence: Sequence, heads: SequenceOf[tuple[int, int]]) -> Logits:
-        """What the tokens of `sequence` look at in the request's source: float32 [heads, tokens, positions].
+    def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
+        """What the tokens of a sequence look at in its source: float32 [heads, tokens, positions].
 
-        `heads` are (layer, head). The sequence has blocks for all its tokens; they are computed once more.
+        `heads` are (layer, head). The step is of this sequence alone, and may be longer than others: its tokens have
+        been computed, and are computed once more.
         """
 
-    def run(self, plan: StepPlan, draws: SequenceOf[Draw] = ()) -> StepResult:
-        """Begins a step: the plan's block copies, its chunks, then the draws.
+    def run(self, step: Step) -> StepResult:
+        """Begins a step. Of the source that is to be encoded, some or all is.
 
-        Of the source that is to be encoded, some or all is; it says of itself whether it is done.
+        Raises UnsupportedError for what the executor does not have, ValueError for a malformed step.
         """

@@ -61,6 +61,7 @@ class CausalLM:
     """
 
     architectures: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
 
     vocab_size: int
     max_positions: int  # the context that the model was trained on

@@ -14,6 +14,7 @@ class Whisper(CausalLM):
     """An encoder of 30 s of sound and a decoder of text that looks at it (Radford et al. 2022)."""
 
     architectures = ("WhisperForConditionalGeneration",)
+    inputs = "speech"
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         self.hidden = config.integer("d_model")

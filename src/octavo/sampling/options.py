@@ -33,6 +33,11 @@ class SamplerOptions:
     adjusted_logprobs: bool = False
     rules: Sequence[Rule] = ()
 
+    @property
+    def prompt_token_ids(self) -> Sequence[int]:
+        """What rules look at of the prompt."""
+        return next((rule.prompt_token_ids for rule in self.rules if rule.prompt_token_ids), ())
+
     def as_data(self) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
         """The options and the rules as `octavo._native.SequenceSampler` takes them."""
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "rules"}

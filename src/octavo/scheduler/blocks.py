@@ -112,6 +112,7 @@ class BlockManager:
             self._leave(source)
         for _ in range(num_added):
             table.append(self._take())
+        table[: sequence.num_passed] = table[sequence.num_passed :][:1] * sequence.num_passed
         return copies
 
     def commit(self, sequence: Sequence, count: int, scope: CacheScope) -> None:

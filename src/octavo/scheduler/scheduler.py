@@ -7,16 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count as counter
 
-from octavo.errors import ConfigError, PromptError, PromptTooLongError, RequestError
-from octavo.request import Chunk, Request, Sequence, Status, StepPlan
+from octavo.errors import ConfigError, PromptError, RequestError
+from octavo.request import Chunk, Request, Sequence, Status, StepPlan, check_length
 from octavo.scheduler.blocks import BlockManager
 
 POLICIES = ("fcfs", "priority")
-
-
-def logits_rows(chunk: Chunk) -> int:
-    """Rows of logits that a chunk may ask for: all if its request wants prompt logits, else the newest."""
-    return chunk.count if chunk.request.needs_prompt_logits else int(chunk.is_last)
 
 
 @dataclass(slots=True)
@@ -32,7 +27,7 @@ class _Draft:
         chunk = Chunk(request, sequence, sequence.num_computed, count)
         self.plan.chunks.append(chunk)
         self.tokens_left -= count
-        self.rows_left -= logits_rows(chunk)
+        self.rows_left -= chunk.num_logit_rows
 
     def drop(self, request: Request) -> None:
         """Takes a request that still has its blocks out of the plan."""
@@ -40,9 +35,9 @@ class _Draft:
         for chunk in plan.chunks:
             if chunk.request is request:
                 self.tokens_left += chunk.count
-                self.rows_left += logits_rows(chunk)
+                self.rows_left += chunk.num_logit_rows
         plan.chunks = [chunk for chunk in plan.chunks if chunk.request is not request]
-        if plan.encode is request:
+        if plan.encode is not None and plan.encode is request.source:
             plan.encode = None
         owned = {block for sequence in request.sequences for block in sequence.blocks}
         plan.copies = [copy for copy in plan.copies if copy[1] not in owned]
@@ -51,7 +46,7 @@ class _Draft:
 class Scheduler:
     """Decides, step by step, which tokens of which requests are computed, and in which blocks they live.
 
-    A step goes `plan()`, run, `commit(plan)`; then one sampled token is appended to each sequence whose chunk
+    A step goes `plan()`, run, `commit(plan, …)`; then one sampled token is appended to each sequence whose chunk
     was its last, or UNKNOWN_TOKEN until it has been read: a plan needs to know how many tokens there are, `commit`
     which they are. `add`, `abort` and the finishing calls may come at any time from the same thread, even
     between plan and commit; `fork` comes after commit.
@@ -102,6 +97,7 @@ class Scheduler:
         self._running: list[Request] = []
         self._seats_taken = 0
         self._arrivals = counter()
+        self._ended: list[int] = []  # ids of sequences and sources, which no step has been told yet
 
     @property
     def num_waiting(self) -> int:
@@ -135,14 +131,20 @@ class Scheduler:
             if draft.tokens_left and request.status is Status.RUNNING:
                 self._plan_prompt(draft, request, sequence)
         self._admit(draft)
+        draft.plan.ended = tuple(self._ended)
         return draft.plan if draft.plan.chunks or draft.plan.encode else None
 
-    def commit(self, plan: StepPlan) -> None:
-        """Notes that the step has been run. To be called before sampled tokens are appended."""
+    def commit(self, plan: StepPlan, accepted: list[int]) -> None:
+        """Notes that the step has been run: of the tokens of chunk i, the first `accepted[i]` are kept.
+
+        The keys and values of the others are written again by later steps, and are not found in the prefix cache. To be
+        called when those tokens are gone from their sequences, and before sampled ones are appended.
+        """
         self.steps[plan.num_tokens] += 1
-        for chunk in plan.chunks:
+        del self._ended[: len(plan.ended)]
+        for chunk, count in zip(plan.chunks, accepted, strict=True):
             if not chunk.sequence.finished:
-                self.blocks.commit(chunk.sequence, chunk.count, chunk.request.scope)
+                self.blocks.commit(chunk.sequence, count, chunk.request.scope)
             at_prompt = chunk.start < chunk.sequence.num_prompt_tokens
             self.num_prompt_tokens += chunk.count if at_prompt else 0
             if chunk.is_last:
@@ -165,6 +167,7 @@ class Scheduler:
         if not sequence.finished:
             sequence.finished = True
             self.blocks.release(sequence)
+            self._ended.append(sequence.id)
             request.sequences.remove(sequence)
 
     def finish(self, request: Request) -> None:
@@ -193,10 +196,7 @@ class Scheduler:
         prompt, sequences, blocks = len(request.prompt_token_ids), request.max_sequences, self.blocks
         if request.id in self._live:
             raise RequestError(f"a request with the id {request.id!r} is already running; ids must be unique")
-        if not prompt:
-            raise PromptError("the prompt is empty; it needs at least one token")
-        if prompt >= self.max_model_len:
-            raise PromptTooLongError(prompt, self.max_model_len)
+        check_length(prompt, self.max_model_len)
         if sequences > self.max_num_seqs:
             raise RequestError(
                 f"the request needs {sequences} sequences at once, but max_num_seqs is {self.max_num_seqs}; "
@@ -212,7 +212,7 @@ class Scheduler:
                     f"step, and {name} is {limit}; shorten it, raise {name}, or enable chunked prefill"
                 )
         length = self._longest(request)
-        needed = sequences * blocks.blocks_for(length)
+        needed = sequences * blocks.most_held(length, self.max_num_batched_tokens)
         if request.source is not None:
             needed += blocks.blocks_for(request.source.num_positions)
         if needed > blocks.num_blocks:
@@ -278,7 +278,7 @@ class Scheduler:
                 draft.stalled = request.status is Status.RUNNING
                 return False
             self._preempt(draft)
-        draft.plan.encode = request
+        draft.plan.encode = source
         return True
 
     def _plan_chunk(self, draft: _Draft, request: Request, sequence: Sequence) -> bool:
@@ -347,18 +347,20 @@ class Scheduler:
 
     def _fits(self, request: Request, sequence: Sequence) -> bool:
         """Whether there are blocks for all tokens of a request that starts, and for its source."""
-        tokens = len(sequence.tokens)
-        if request.source is not None:  # in blocks of their own
-            tokens = sum(self.blocks.blocks_for(n) for n in (tokens, request.source.num_positions))
-            tokens *= self.blocks.block_size
-        return self.blocks.fits(sequence, tokens)
+        needed = self.blocks.most_held(len(sequence.tokens), self.max_num_batched_tokens)
+        if request.source is not None:  # in blocks of its own
+            needed += self.blocks.blocks_for(request.source.num_positions)
+        return self.blocks.fits(sequence, needed)
 
     def _release(self, request: Request) -> None:
-        """Gives back all blocks of a request."""
-        for sequence in request.sequences:
+        """Gives back all blocks of a request, and has executors forget it."""
+        for sequence in (*request.sequences, *request.siblings):
             self.blocks.release(sequence)
+            self._ended.append(sequence.id)
+            sequence.num_told = 0
         if request.source is not None:
             self.blocks.release(request.source.place)
+            self._ended.append(request.source.id)
             request.source.num_slices_done, request.source.is_encoded = 0, False
 
     def _preempt_for(self, draft: _Draft, request: Request) -> bool:

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any, TypeVar
 
+from octavo.async_llm import AsyncLLM
 from octavo.config import EngineConfig, log_notes
-from octavo.engine.async_llm import AsyncLLM
 from octavo.engine.driver import EngineStats
 from octavo.engine.inputs import Prompt, read_prompt
 from octavo.errors import ChatTemplateError, ConfigError, OctavoError
@@ -21,6 +21,7 @@ from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
 from octavo.server.options import ModelSpec, ServerConfig
+from octavo.speech.model import SpeechModel
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import MISSING, text_size
 from octavo.text.tokenizer import LONG_TEXT
@@ -80,8 +81,8 @@ class ServedModel:
         """Whether it can do one of SKILLS; of a model that is not loaded nobody knows, so it may."""
         if self.llm is None:
             return True
-        speech = self.llm.model.speech
-        if speech is None:
+        speech = self.llm.model.reader
+        if not isinstance(speech, SpeechModel):
             return skill == "text"
         return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
 

@@ -10,13 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from octavo import __version__
 from octavo.server.protocol.answers import ErrorAnswer, Health
 from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, TranslationRequest
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest, Message, TextPart
 from octavo.server.protocol.common import RequestModel, StreamOptions
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from octavo.version import __version__
 
 REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from octavo.engine.driver import EngineStats
+from octavo.errors import OctavoError
 from octavo.server.errors import UnavailableError
 from octavo.server.keys import read_keys
 from octavo.server.metrics import HttpMetrics
@@ -16,7 +17,12 @@ from octavo.server.upload import UploadSpace
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from octavo.server.generation import Generation
+
+class Answering(Protocol):
+    """A request that is being answered."""
+
+    def fail(self, error: OctavoError) -> None:
+        """Ends it with an error."""
 
 
 class ServerState:
@@ -26,7 +32,7 @@ class ServerState:
         self.config, self.models = config, models
         self.keys = read_keys(config)
         self.http = HttpMetrics()
-        self.active: set[Generation] = set()
+        self.active: set[Answering] = set()
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.draining = False
 

@@ -123,7 +123,7 @@ class Transcribing(Generation):
             return
         number, prompt = found
         assert number == len(self.prompts)
-        self.prompts.append(replace(prompt, source=None, speech=None))  # the engine holds those while it needs them
+        self.prompts.append(replace(prompt, source=None, job=None))  # the engine holds those while it needs them
         self.num_output_tokens.append(0)
         self._num_open += 1
         self._waiting.add(number)

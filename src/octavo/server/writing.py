@@ -12,8 +12,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from octavo import __version__
 from octavo.server.generation import Generation
+from octavo.version import __version__
 
 FINGERPRINT = f"octavo-{__version__}"
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)

@@ -1,16 +1,21 @@
-"""What a speech model has besides its graphs: control tokens, banned tokens, and the size of its spectrograms."""
+"""What a speech model has besides its graphs: control tokens, banned tokens, and how it reads sounds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.config import EngineConfig
+from octavo.engine.inputs import Prompt, read_prompt
+from octavo.errors import ConfigError, PromptError
 from octavo.models.base import ConfigReader
 from octavo.request import Source
-from octavo.speech.mel import WINDOW_FRAMES, window_features
+from octavo.speech.mel import WINDOW_FRAMES, WINDOW_SAMPLES, WINDOW_SECONDS, window_features
+from octavo.speech.sources import samples_of
 from octavo.speech.tokens import SpeechTokens
 from octavo.text.tokenizer import Tokenizer
 
@@ -23,7 +28,10 @@ MAX_SUPPRESSED = 4096  # every Whisper that was published has about 90
 
 @dataclass(frozen=True, slots=True)
 class SpeechModel:
-    """`suppressed_ids` are never written, `suppressed_first_ids` not first; `alignment_heads` are (layer, head)."""
+    """Reads the prompts of a speech model, see `octavo.engine.inputs.PromptReader`.
+
+    `suppressed_ids` are never written, `suppressed_first_ids` not first; `alignment_heads` are (layer, head).
+    """
 
     tokens: SpeechTokens
     num_mel_bins: int
@@ -31,6 +39,20 @@ class SpeechModel:
     suppressed_ids: tuple[int, ...]
     suppressed_first_ids: tuple[int, ...]
     alignment_heads: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def load(
+        cls, options: EngineConfig, tokenizer: Tokenizer, vocab_size: int, config: ConfigReader, defaults: ConfigReader
+    ) -> SpeechModel:
+        """Raises ModelLoadError, or ConfigError where the model can't do the `task` that `options` ask for."""
+        said = {name: value for name, value in defaults.values.items() if name in GENERATION_FIELDS}
+        both = ConfigReader(
+            {**config.values, **said}, lambda field, reason: (defaults if field in said else config).fail(field, reason)
+        )
+        model = cls.of(tokenizer, vocab_size, both)
+        if options.task in ("translation", "translate") and not model.tokens.is_multilingual:
+            raise ConfigError("task", options.task, "this model knows only English; load one without .en in its name")
+        return model
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, vocab_size: int, config: ConfigReader) -> SpeechModel:
@@ -50,6 +72,34 @@ class SpeechModel:
         """What the encoder reads of up to 30 s of mono samples at 16 kHz; the rest of a window is silence."""
         features = window_features(samples, self.num_mel_bins)
         return Source(np.ascontiguousarray(features.T), self.source_positions)
+
+    def read(self, prompt: Any) -> Prompt:
+        """A prompt as for a model of text, whose "multi_modal_data" says {"audio": (samples, rate)} beside it.
+
+        Samples at 16 kHz need no rate. The form that names encoder and decoder is taken too. Raises PromptError.
+        """
+        tokenizer = self.tokens.tokenizer
+        if not isinstance(prompt, Mapping):
+            return read_prompt(prompt, tokenizer)
+        given = dict(prompt)
+        if "encoder_prompt" in given and "decoder_prompt" in given:
+            encoder, decoder = given.pop("encoder_prompt"), given.pop("decoder_prompt")
+            given |= {**(encoder if isinstance(encoder, Mapping) else {}), "prompt": decoder}
+        audio = given.pop("multi_modal_data", None)
+        if not isinstance(audio, Mapping) or set(audio) != {"audio"}:
+            raise PromptError("multi_modal_data must be {'audio': (samples, rate)}: this model reads audio")
+        samples = samples_of(audio["audio"][0] if isinstance(audio["audio"], list) else audio["audio"])
+        if len(samples) > WINDOW_SAMPLES:
+            seconds = f"{len(samples) / WINDOW_SAMPLES * WINDOW_SECONDS:.1f}"
+            raise PromptError(
+                f"audio: a prompt has at most {WINDOW_SECONDS} s, got {seconds}; LLM.transcribe takes any length"
+            )
+        text = given.get("prompt")
+        if isinstance(text, str) and text:
+            read = Prompt(text, tokenizer.encode(text, add_special_tokens=False))
+        else:
+            read = read_prompt(given, tokenizer)
+        return replace(read, source=self.source(samples))
 
 
 def _alignment_heads(config: ConfigReader) -> tuple[tuple[int, int], ...]:

@@ -14,13 +14,13 @@ import numpy as np
 
 from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel
-from octavo.engine.speech import TEMPERATURES, SpeechTask
 from octavo.errors import OctavoError, ParameterError, UnsupportedError
 from octavo.request import RequestOutput
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.alignment import POSITIONS_PER_SECOND, split_words
+from octavo.speech.job import TEMPERATURES, SpeechTask
 from octavo.speech.model import SpeechModel
-from octavo.speech.result import Segment, Transcription, Word
+from octavo.speech.result import Segment, SpeechOutput, Transcription, Word
 from octavo.speech.windows import CutWindows, FollowingWindows, Samples, Window, next_window, split_at_timestamps
 
 HUNDREDTHS = 100
@@ -179,12 +179,11 @@ class Reading:
             suppressed_ids=speech.suppressed_ids,
             suppressed_first_ids=speech.suppressed_first_ids,
         )
-        return Prompt(None, task.opening, source=speech.source(window.samples), speech=task)
+        return Prompt(None, task.opening, source=speech.source(window.samples), job=task.job)
 
     def _read(self, window: Window, output: RequestOutput) -> _Heard:
         """The segments of a window's text, none if it is silence."""
-        found, completion, tokens = output.speech, output.outputs[0], self.speech.tokens
-        assert found is not None
+        found, completion, tokens = _details(output), output.outputs[0], self.speech.tokens
         if self.language is None and not found.is_silence:
             self.language = found.language
         heard, place = _Heard(), 0
@@ -219,8 +218,7 @@ class Reading:
 
     def _words(self, window: Window, output: RequestOutput, ids: list[int], first: int) -> list[Word]:
         """The words of a segment, whose tokens are those from `first` on of the window's text."""
-        assert output.speech is not None
-        starts, completion, tokens = output.speech.token_starts, output.outputs[0], self.speech.tokens
+        starts, completion, tokens = _details(output).token_starts, output.outputs[0], self.speech.tokens
         likely = [
             math.exp(entry[token].logprob)
             for token, entry in zip(completion.token_ids, completion.logprobs or (), strict=False)
@@ -237,13 +235,12 @@ class Reading:
     def _go_on(self, window: Window, output: RequestOutput, heard: _Heard) -> None:
         """Moves the next window of a sequential reading to where this one's text ended."""
         assert isinstance(self._windows, FollowingWindows)
-        tokens, ids = self.speech.tokens, output.outputs[0].token_ids
-        assert output.speech is not None
-        if output.speech.is_silence:
+        tokens, ids, found = self.speech.tokens, output.outputs[0].token_ids, _details(output)
+        if found.is_silence:
             self._windows.advance(window.seconds)
             return
         self._windows.advance(next_window(ids, tokens, window.seconds))
-        if not self.options.condition_on_previous_text or output.speech.temperature > 0.5:
+        if not self.options.condition_on_previous_text or found.temperature > 0.5:
             self._previous = []
         else:
             self._previous += [token for segment in heard.segments for token in segment.tokens]
@@ -251,9 +248,14 @@ class Reading:
 
 def speech_of(model: LoadedModel) -> SpeechModel:
     """Raises UnsupportedError if it is a model of text."""
-    if model.speech is None:
+    if not isinstance(model.reader, SpeechModel):
         raise UnsupportedError("model", model.name, "it reads text; to transcribe, load a Whisper model")
-    return model.speech
+    return model.reader
+
+
+def _details(output: RequestOutput) -> SpeechOutput:
+    assert isinstance(output.details, SpeechOutput)
+    return output.details
 
 
 def without_pauses(words: list[Word]) -> list[Word]:

@@ -10,6 +10,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class SpeechOutput:
+    """What is known of a window of speech besides its text."""
+
+    language: str  # its code
+    language_probability: float = 1.0
+    no_speech_prob: float = 0.0
+    temperature: float = 0.0
+    avg_logprob: float = 0.0  # per token
+    compression_ratio: float = 0.0
+    token_starts: list[float] = field(default_factory=list)  # if asked for: of each text token, and of their end
+    is_silence: bool = False  # whether the text is no more than a guess at nothing
+
+
+@dataclass(slots=True)
 class Word:
     """A word with the punctuation that clings to it; times are seconds from the start of the audio."""
 

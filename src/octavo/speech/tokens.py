@@ -29,7 +29,7 @@ class SpeechTokens:
 
         Raises ModelLoadError if a token is missing, or beyond the model's vocabulary.
         """
-        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self.tokenizer, self._vocab_size = tokenizer, vocab_size
         self.end = self._id("<|endoftext|>")
         self.start = self._id("<|startoftranscript|>")
         self.start_of_previous = self._id("<|startofprev|>")
@@ -100,7 +100,7 @@ class SpeechTokens:
     def _id(self, *names: str) -> int:
         """The id of a token that goes by one of these names."""
         for name in names:
-            if (found := self._tokenizer.token_id(name)) is not None:
+            if (found := self.tokenizer.token_id(name)) is not None:
                 if found >= self._vocab_size:
                     reason = f"has id {found}, beyond the model's vocabulary of {self._vocab_size} tokens"
                     raise ModelLoadError("tokenizer", name, reason)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS
 from octavo.executor.torch import ops
-from octavo.executor.torch.sampling import DrawRow, TorchSampler, draw
+from octavo.executor.torch.sampling import DrawRow, draw
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.reference import ReferenceSampler, uniform
 from octavo.sampling.rules.timestamps import Timestamps
@@ -34,11 +34,11 @@ def target(request):
 
 
 def sample(target, logits, samplers, output=OUTPUT, prompt=PROMPT):
-    """Draws from row i of `logits` with sampler i; all sequences have the same tokens."""
+    """Draws from row i of `logits` with (options, seed) i; all sequences have the same tokens."""
     module, device = target
     history = torch.zeros(2, 20, dtype=torch.int32)
     history[1, : len(prompt + output)] = torch.tensor(prompt + output)
-    rows = [DrawRow(sampler, i, 1, len(prompt), len(prompt + output)) for i, sampler in enumerate(samplers)]
+    rows = [DrawRow(*sampler, i, 1, len(prompt), len(prompt + output)) for i, sampler in enumerate(samplers)]
     given = torch.tensor(np.stack(logits), device=device)
     before = given.clone()
     drawn = draw(given, rows, history.to(device), module)
@@ -116,7 +116,7 @@ def test_draws_are_the_reference_s(target, name, vocab):
     logits[3][:] = -1.5
     logits[4][: vocab // 2] += 60
     options = options_of(vocab, **VARIETY[name])
-    drawn = sample(target, logits, [TorchSampler(options, seed) for seed in range(6)])
+    drawn = sample(target, logits, [(options, seed) for seed in range(6)])
     for seed, token in enumerate(drawn.tokens.tolist()):
         assert_possible(token, logits[seed], options, seed)
 
@@ -124,7 +124,7 @@ def test_draws_are_the_reference_s(target, name, vocab):
 def test_a_mixed_batch_gives_each_row_what_it_gets_alone(target):
     rng = np.random.default_rng(0)
     logits = [rng.standard_normal(300).astype(np.float32) for _ in VARIETY]
-    samplers = [TorchSampler(options_of(300, **options), 7) for options in VARIETY.values()]
+    samplers = [(options_of(300, **options), 7) for options in VARIETY.values()]
     together = sample(target, logits, samplers).tokens.tolist()
     assert together == [sample(target, [row], [one]).tokens[0] for row, one in zip(logits, samplers, strict=True)]
 
@@ -148,7 +148,7 @@ def test_any_parameters_draw_as_the_reference_does(data):
         ],
     )
     seed = data.draw(st.integers(0, 2**64 - 1))
-    (token,) = sample((ops, torch.device("cpu")), [logits], [TorchSampler(options, seed)]).tokens.tolist()
+    (token,) = sample((ops, torch.device("cpu")), [logits], [(options, seed)]).tokens.tolist()
     assert_possible(token, logits, options, seed)
 
 
@@ -159,7 +159,7 @@ def test_a_row_without_a_possible_token_fails_and_no_other_does(target, options)
     good = np.linspace(-1, 1, 40).astype(np.float32)
     rows = [good.copy() for _ in range(4)]
     rows[0][7], rows[1][7], rows[2][:] = np.nan, np.inf, -np.inf
-    drawn = sample(target, rows, [TorchSampler(options_of(40, **options, num_logprobs=2), 3)] * 4)
+    drawn = sample(target, rows, [(options_of(40, **options, num_logprobs=2), 3)] * 4)
     assert drawn.tokens[:3].tolist() == [-1, -1, -1]
     assert_possible(int(drawn.tokens[3]), good, options_of(40, **options), 3)
     assert drawn.top(0)[0].size == 0
@@ -170,7 +170,7 @@ def test_nan_is_noticed_even_where_a_ban_hides_it(target):
     logits = np.zeros(40, np.float32)
     logits[7] = np.nan
     options = options_of(40, rules=[AllowedTokens([1, 2])])
-    assert sample(target, [logits], [TorchSampler(options, 1)]).tokens.tolist() == [-1]
+    assert sample(target, [logits], [(options, 1)]).tokens.tolist() == [-1]
 
 
 def test_many_seeds_follow_the_distribution(target):
@@ -178,7 +178,7 @@ def test_many_seeds_follow_the_distribution(target):
     if target[0] is not ops and target[1].type == "cpu":
         pytest.skip("the interpreter is slow, and the kernel's draws are compared one by one")
     for options, expected in (({}, [0.5, 0.3, 0.15, 0.05]), ({"top_k": 2}, [0.625, 0.375, 0, 0])):
-        samplers = [TorchSampler(options_of(4, **options), seed) for seed in range(2000)]
+        samplers = [(options_of(4, **options), seed) for seed in range(2000)]
         tokens = sample(target, [logits] * 2000, samplers, [], []).tokens
         np.testing.assert_allclose(np.bincount(tokens, minlength=4) / 2000, expected, atol=0.035)
 
@@ -187,9 +187,7 @@ def test_logprobs_and_ranks_are_of_the_logits_before_adjustment(target):
     rng = np.random.default_rng(5)
     logits = [rng.standard_normal(200).astype(np.float32) for _ in range(4)]
     counts = [3, -1, 0, 200]
-    samplers = [
-        TorchSampler(options_of(200, rules=[LogitBias([9], [50.0])], num_logprobs=count), 1) for count in counts
-    ]
+    samplers = [(options_of(200, rules=[LogitBias([9], [50.0])], num_logprobs=count), 1) for count in counts]
     drawn = sample(target, logits, samplers)
     assert drawn.tokens.tolist() == [9] * 4
     for i, count in enumerate(counts):
@@ -208,8 +206,8 @@ def test_a_penalty_counts_a_token_that_only_the_device_knows(target):
     """The history is read from the table when the draw runs, not from the host's sequence."""
     logits = np.array([0.0, 1.0, 0.9, 0.0, 0.0], np.float32)
     options = options_of(5, temperature=0.0, rules=[Penalties(presence=0.5)])
-    assert sample(target, [logits], [TorchSampler(options, 1)], output=[0]).tokens[0] == 1
-    assert sample(target, [logits], [TorchSampler(options, 1)], output=[1]).tokens[0] == 2
+    assert sample(target, [logits], [(options, 1)], output=[0]).tokens[0] == 1
+    assert sample(target, [logits], [(options, 1)], output=[1]).tokens[0] == 2
 
 
 TIMES = Timestamps(begin=40, end_of_text=35, max_initial=5)
@@ -226,6 +224,6 @@ def test_timestamps_follow_their_rules(target, output):
     plain = SamplerOptions(vocab_size=64, temperature=0.0)
     options = [timed, timed, timed, plain]
     prompt = [39, 55, 60]
-    drawn = sample(target, logits, [TorchSampler(one, 0) for one in options], output, prompt)
+    drawn = sample(target, logits, [(one, 0) for one in options], output, prompt)
     for i, one in enumerate(options):
         assert drawn.tokens[i] == reference(one, 0, output).draw(reference(one, 0, output).adjusted(logits[i]))

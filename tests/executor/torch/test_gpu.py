@@ -43,10 +43,10 @@ def test_a_decode_step_never_waits_for_the_device(tiny):
     params = [SamplingParams(**kind, max_tokens=20, ignore_eos=True) for kind in list(KINDS.values())[:3]]
     run = llm.model.executor.run
 
-    def watched(plan, draws):
+    def watched(step):
         torch.cuda.set_sync_debug_mode("error")
         try:
-            return run(plan, draws)
+            return run(step)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -1,58 +1,80 @@
-"""The tokens of sequences on the device: nothing is sent twice, nothing is missing, and rows are handed on."""
+"""The tokens of sequences on the device: each sequence has a row of its own, and rows are handed on."""
 
+import numpy as np
 import pytest
 import torch
 
+from harness import decoder, make_torch, random_tensors
+from octavo.executor.base import Draw, Step, Wanted
 from octavo.executor.torch.step import TokenTable
-from octavo.request import UNKNOWN_TOKEN, Chunk, Request, Sequence
-from octavo.sampling_params import SamplingParams
+from octavo.sampling.options import SamplerOptions
 
 
 @pytest.fixture
-def table():
-    return TokenTable(max_sequences=2, max_model_len=20, device=torch.device("cpu"))
+def executor():
+    graph = decoder()
+    return make_torch(graph, random_tensors(graph))
 
 
-def sequence_of(*tokens):
-    return Sequence(0, list(tokens), len(tokens))
+def step(sequence, tokens, start=0, draws=(), **options):
+    return Step(
+        sequences=(sequence,),
+        tokens=np.array(tokens, np.int32),
+        starts=np.array([start], np.int32),
+        counts=np.array([len(tokens)], np.int32),
+        block_tables=np.array([[sequence]], np.int32),
+        wanted=Wanted(np.array([len(tokens) - 1], np.int32)),
+        draws=tuple(draws),
+        **options,
+    )
 
 
-def chunk_of(sequence, start=0, count=None):
-    request = Request("request", [1], SamplingParams())
-    return Chunk(request, sequence, start, len(sequence.tokens) - start if count is None else count)
+def draw_of(sequence, *output, accepted=None, **options):
+    chosen = SamplerOptions(vocab_size=131, temperature=0.0, **options)
+    return Draw(0, sequence, chosen, 7, len(output), output if accepted is None else accepted)
 
 
-def test_a_chunk_brings_what_is_not_there_yet_even_what_it_does_not_compute(table):
-    sequence = sequence_of(7, 8, 9, 10)
-    assert table.lacking(chunk_of(sequence, start=1, count=1)) == (0, [7, 8])
-    assert table.lacking(chunk_of(sequence, start=2)) == (2, [9, 10])
-    assert table.lacking(chunk_of(sequence)) == (4, [])
+def row(executor, sequence):
+    return executor.table.tokens[executor.table.row_of(sequence)].tolist()
 
 
-def test_a_drawn_token_is_never_asked_of_the_host(table):
-    sequence = sequence_of(7, 8)
-    chunk = chunk_of(sequence)
-    table.lacking(chunk)
-    assert table.place_of_next(chunk) == 2
-    sequence.tokens.append(UNKNOWN_TOKEN)
-    assert table.lacking(chunk_of(sequence, start=2))[1] == []
-    sequence.tokens += [5]
-    assert table.lacking(chunk_of(sequence, start=2)) == (3, [5])
+def test_a_chunk_brings_its_tokens(executor):
+    executor.run(step(5, [7, 8]))
+    executor.run(step(5, [9, 10], start=2))
+    assert row(executor, 5)[:4] == [7, 8, 9, 10]
 
 
-def test_sequences_have_rows_of_their_own(table):
-    first, second = sequence_of(1), sequence_of(1)
-    assert table.row_of(first) != table.row_of(second)
-    assert table.lacking(chunk_of(second)) == (table.width, [1])
+def test_a_drawn_token_is_never_asked_of_the_host(executor):
+    drawn = executor.run(step(5, [7, 8], draws=[draw_of(5)])).sampled.tokens[0]
+    ahead = executor.run(step(5, [-1], start=2, draws=[draw_of(5, -1)]))
+    assert row(executor, 5)[:4] == [7, 8, drawn, ahead.sampled.tokens[0]]
+    alone = executor.run(step(6, [7, 8, drawn], draws=[draw_of(6)]))
+    assert alone.sampled.tokens[0] == ahead.sampled.tokens[0]
 
 
-def test_the_sequence_that_was_not_used_for_longest_loses_its_row(table):
-    sequences = [sequence_of(i) for i in range(4)]
-    rows = [table.row_of(sequence) for sequence in sequences]
-    for sequence in sequences:
-        table.lacking(chunk_of(sequence))
-    table.row_of(sequences[0])
-    assert table.row_of(sequence_of(9)) == rows[1]
-    assert table.lacking(chunk_of(sequences[0]))[1] == []
-    place, tokens = table.lacking(chunk_of(sequences[1]))
-    assert (place // table.width, tokens) == (rows[2], [1])  # back again, from the beginning
+def test_what_was_in_the_prefix_cache_counts_for_penalties(executor):
+    executor.run(step(5, [7, 8, 9]))
+    plain = executor.run(step(5, [10], start=3, draws=[draw_of(5)]))
+    (favourite,) = plain.sampled.tokens
+    penalties = {"repetition_penalty": 1e6, "prompt_token_ids": [favourite, 8, 9, 10]}
+    found = executor.run(step(5, [10], start=3, draws=[draw_of(5, **penalties)], ended=(5,)))
+    assert found.sampled.tokens[0] != favourite
+    draw = draw_of(5, favourite, 10, frequency_penalty=1e6)
+    found = executor.run(step(5, [10], start=3, draws=[draw], ended=(5,)))
+    assert found.sampled.tokens[0] != favourite, "the output before the chunk counts"
+
+
+def test_a_token_that_is_drawn_for_another_sequence_is_not_written_into_the_row(executor):
+    executor.run(step(5, [7, 8], draws=[draw_of(6, allowed_ids=[11]), draw_of(5, allowed_ids=[12])]))
+    assert row(executor, 5)[2] == 12
+
+
+def test_sequences_have_rows_of_their_own_until_they_end():
+    table = TokenTable(max_sequences=2, max_model_len=20, device=torch.device("cpu"))
+    rows = [table.row_of(sequence) for sequence in (3, 4, 5, 6)]
+    assert len(set(rows)) == 4
+    assert table.row_of(4) == rows[1]
+    table.drop((4, 99, 6))
+    assert {table.row_of(7), table.row_of(8)} == {rows[1], rows[3]}
+    table.clear()
+    assert len({table.row_of(sequence) for sequence in range(10, 14)}) == 4

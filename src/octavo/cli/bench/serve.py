@@ -230,7 +230,7 @@ def _describe(
     """The document of benchmarks/schema.md. The machine is left out: the server's is not known."""
     from datetime import UTC, datetime
 
-    from octavo import __version__
+    from octavo.version import __version__
 
     is_random = args.dataset_name == "random"
     workload = {

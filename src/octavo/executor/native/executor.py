@@ -10,20 +10,16 @@ from typing import Any
 import numpy as np
 
 from octavo import _native
-from octavo.executor.base import Draw, Logits, Sizes
+from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Logits, Sizes, Step
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
 from octavo.executor.native.tape import cache_sizes
 from octavo.graph.builder import Graph
 from octavo.graph.ops.attention import CrossAttention
-from octavo.request import Chunk, Request, Source, StepPlan, chunks_of
-from octavo.request import Sequence as RequestSequence
-from octavo.sampling.options import SamplerOptions
 from octavo.weights.tensor import StoredTensor
 
 SLICE_FLOPS = 1.5e9  # of an encoder: some milliseconds, after which another engine may have its turn
 STEP_FLOPS = 6e9  # in one step, if none wants it
-NO_COPIES = np.zeros((0, 2), np.int32)
 
 
 @dataclass
@@ -31,13 +27,13 @@ class NativeStepResult:
     """A step that is done. Tokens are drawn from its logits when they are asked for."""
 
     logits: Logits
-    rows: list[range]
-    draws: Sequence[Draw]
+    encoded: Encoded | None
+    rows: list[int]  # of the draws
+    samplers: list[_native.SequenceSampler]  # of the draws
 
     @cached_property
     def sampled(self) -> _native.SampleResult:
-        last_rows = [self.rows[draw.chunk][-1] for draw in self.draws]
-        return _native.sample(self.logits, last_rows, [draw.sampler for draw in self.draws])  # type: ignore[misc]
+        return _native.sample(self.logits, self.rows, self.samplers)
 
 
 class NativeExecutor:
@@ -79,34 +75,53 @@ class NativeExecutor:
         if encoder is not None:
             self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
 
-    def sampler(self, options: SamplerOptions, seed: int) -> _native.SequenceSampler:
-        return _native.SequenceSampler(*options.as_data(), seed)
+        self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
 
-    def run(self, plan: StepPlan, draws: Sequence[Draw] = ()) -> NativeStepResult:
-        """Computes one step. The plan's block copies come first."""
-        if plan.encode is not None and plan.encode.source is not None:
+    def reset(self) -> None:
+        self._samplers.clear()
+
+    def run(self, step: Step) -> NativeStepResult:
+        """Computes one step."""
+        step.check_supported()
+        for ended in step.ended:
+            self._samplers.pop(ended, None)
+        encoded = None
+        if step.encode is not None:
             assert self._encoder is not None
-            self._encoder.run(plan.encode.source)
-        if not plan.chunks:
-            return NativeStepResult(self.native.logits(0), [], draws)
-        tokens: list[int] = []
-        for chunk in plan.chunks:
-            tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
-        logit_rows, rows = plan.logit_rows()
-        self.native.run(
-            np.array(tokens, np.int32),
-            np.array([chunk.start for chunk in plan.chunks], np.int32),
-            np.array([chunk.count for chunk in plan.chunks], np.int32),
-            _block_tables([chunk.sequence.blocks for chunk in plan.chunks]),
-            np.array(logit_rows, np.int32),
-            np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
-            *self._sources(plan),
+            encoded = self._encoder.run(step.encode)
+        if len(step.tokens):
+            self._run(step, step.wanted.logits, step.copies)
+        logits = self.native.logits(len(step.wanted.logits))
+        return NativeStepResult(
+            logits, encoded, [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
         )
-        return NativeStepResult(self.native.logits(len(logit_rows)), rows, draws)
 
-    def cross_attention(self, request: Request, sequence: RequestSequence, heads: Sequence[tuple[int, int]]) -> Logits:
-        assert request.source is not None
-        source = request.source
+    def _sampler(self, draw: Draw) -> _native.SequenceSampler:
+        sampler = self._samplers.get(draw.sequence)
+        if sampler is None:
+            sampler = _native.SequenceSampler(*draw.options.as_data(), draw.seed)
+            self._samplers[draw.sequence] = sampler
+        for token in draw.accepted:
+            sampler.accept(token)
+        return sampler
+
+    def _run(self, step: Step, logit_rows: Ids, copies: Ids, *ops: int) -> None:
+        """Runs the whole tape, or operations [first, last) of it."""
+        self.native.run(
+            step.tokens,
+            step.starts,
+            step.counts,
+            step.block_tables,
+            logit_rows,
+            copies,
+            step.source_tables,
+            step.source_lengths,
+            *ops,
+        )
+
+    def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
+        assert step.source_tables is not None
+        assert step.source_lengths is not None
         layers = {layer for layer, _ in heads}
         crossings = [
             (i, op.inputs[0], node)
@@ -115,16 +130,17 @@ class NativeExecutor:
             if isinstance(node, CrossAttention) and node.layer in layers
         ]
         rows: dict[int, list[list[float]]] = {layer: [] for layer in layers}
-        for chunk in chunks_of(request, sequence, self.sizes.max_num_batched_tokens):
+        for part in step.parts(self.sizes.max_num_batched_tokens):
             first = 0
             for end, q, node in crossings:
-                self._run_ops(chunk, source, first, end)
+                self._run(part, NONE, NO_COPIES, first, end)
                 first = end
-                rows[node.layer] += [self.native.read_row(q.number, i, q.columns) for i in range(chunk.count)]
+                count = len(part.tokens)
+                rows[node.layer] += [self.native.read_row(q.number, i, q.columns) for i in range(count)]
         found: dict[tuple[int, int], Logits] = {}
         for _, _, node in crossings:
             layer = node.layer
-            keys = self.native.keys(layer, np.array(source.place.blocks, np.int32), source.num_positions)
+            keys = self.native.keys(layer, step.source_tables[0], int(step.source_lengths[0]))
             queries = np.array(rows[layer], np.float32)
             for head in (head for at, head in heads if at == layer):
                 columns = slice(head * node.head_dim, (head + 1) * node.head_dim)
@@ -132,30 +148,6 @@ class NativeExecutor:
                 weights = np.exp(scores - scores.max(axis=1, keepdims=True))
                 found[layer, head] = weights / weights.sum(axis=1, keepdims=True)
         return np.stack([found[head] for head in heads])
-
-    def _run_ops(self, chunk: Chunk, source: Source, first: int, last: int) -> None:
-        """Runs operations [first, last) of the tape over one chunk."""
-        sequence = chunk.sequence
-        self.native.run(
-            np.array(sequence.tokens[chunk.start : chunk.start + chunk.count], np.int32),
-            np.array([chunk.start], np.int32),
-            np.array([chunk.count], np.int32),
-            _block_tables([sequence.blocks]),
-            np.zeros(0, np.int32),
-            NO_COPIES,
-            _block_tables([source.place.blocks]),
-            np.array([source.num_positions], np.int32),
-            first,
-            last,
-        )
-
-    def _sources(self, plan: StepPlan) -> tuple[Any, ...]:
-        """The block tables and the lengths of every chunk's source, if there are any."""
-        if self._encoder is None:
-            return ()
-        sources = [chunk.request.source for chunk in plan.chunks]
-        lengths = np.array([source.num_positions for source in sources if source is not None], np.int32)
-        return _block_tables([source.place.blocks for source in sources if source is not None]), lengths
 
 
 class NativeEncoder:
@@ -178,24 +170,17 @@ class NativeEncoder:
         Loader(self.native, tape, tensors, cache["dtype"], release).load()
         self.slices = tape.slices(positions, SLICE_FLOPS)
 
-    def run(self, source: Source) -> None:
+    def run(self, source: Encode) -> Encoded:
         """Computes the next slices. Values of the last ones are still in the buffers: one source at a time."""
         features = source.features
         columns = -(-features.shape[1] // 16) * 16
         if columns != features.shape[1]:
             features = np.pad(features, ((0, 0), (0, columns - features.shape[1])))
-        features, blocks = np.ascontiguousarray(features, np.float32), np.array(source.place.blocks, np.int32)
-        spent = 0.0
-        for ops, tokens, flops in self.slices[source.num_slices_done :]:
+        features, spent, done = np.ascontiguousarray(features, np.float32), 0.0, source.num_slices_done
+        for ops, tokens, flops in self.slices[done:]:
             if spent and (spent + flops > STEP_FLOPS or _native.pool_is_busy()):
-                return
-            self.native.encode(features, blocks, source.num_positions, ops, tokens)
-            source.num_slices_done += 1
+                break
+            self.native.encode(features, source.blocks, source.num_positions, ops, tokens)
+            done += 1
             spent += flops
-        source.is_encoded = True
-
-
-def _block_tables(tables: Sequence[list[int]]) -> np.ndarray[Any, Any]:
-    """Block ids: int32 [tables, longest table], padded with zeros."""
-    width = max(len(table) for table in tables)
-    return np.array([table + [0] * (width - len(table)) for table in tables], np.int32)
+        return Encoded(done, done == len(self.slices))

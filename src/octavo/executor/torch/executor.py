@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -14,21 +13,19 @@ import torch
 from torch import Tensor
 
 from octavo.errors import UnsupportedError
-from octavo.executor.base import Draw, Logits, Sizes
+from octavo.executor.base import Draw, Encode, Encoded, Logits, Sizes, Step, Wanted
 from octavo.executor.torch import ops
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
 from octavo.executor.torch.interpreter import Interpreter
 from octavo.executor.torch.nodes import Device, backends_of
 from octavo.executor.torch.program import compile_graph
-from octavo.executor.torch.sampling import Drawn, DrawRow, TorchSampler, draw
-from octavo.executor.torch.step import TokenTable, lay_out, make_encoder_step, make_step, to_device
+from octavo.executor.torch.sampling import Drawn, DrawRow, draw
+from octavo.executor.torch.step import Layout, TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
 from octavo.graph.ops.attention import Attention
-from octavo.request import Chunk, Request, Sequence, Source, StepPlan, chunks_of
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.rules.tokens import Penalties
-from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
 
 
@@ -36,9 +33,9 @@ from octavo.weights.tensor import StoredTensor
 class TorchStepResult:
     """A step that has been given to the device. Reading its logits or tokens waits for it."""
 
-    rows: list[range]
     device_logits: Tensor  # float32 [rows, vocabulary]
     drawn: Drawn | None
+    encoded: Encoded | None
 
     @cached_property
     def logits(self) -> Logits:
@@ -109,44 +106,50 @@ class TorchExecutor:
             if self.device.type == "cuda" and not enforce_eager and encoder is None:
                 self._take_time("CUDA graphs", self._capture)
 
-    def sampler(self, options: SamplerOptions, seed: int) -> TorchSampler:
-        return TorchSampler(options, seed)
+    def reset(self) -> None:
+        self.table.clear()
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan, draws: SequenceOf[Draw] = ()) -> TorchStepResult:
+    def run(self, step: Step) -> TorchStepResult:
         """Gives a step to the device, and does not wait for it."""
-        for source, target in plan.copies:
+        step.check_supported()
+        self.table.drop(step.ended)
+        for source, target in step.copies.tolist():
             for pages in (one for layer in self.pages for one in layer):
                 pages[target] = pages[source]
-        if plan.encode is not None and plan.encode.source is not None:
+        encoded = None
+        if step.encode is not None:
             assert self._encoder is not None
-            self._encoder.encode(make_encoder_step(plan.encode.source, self.sizes.block_size, self.device))
-            plan.encode.source.is_encoded = True
-        if not plan.chunks:
-            return TorchStepResult([], torch.empty(0, self.sizes.vocab_size), None)
-        self._upload_tokens(plan.chunks)
-        layout = lay_out(plan, self.table, self.sizes.block_size, self._longest_fresh)
-        wanted, rows = plan.logit_rows()
-        if self.graphs is not None and layout.is_decode and len(plan.chunks) <= self.graphs.largest:
+            self._encoder.encode(make_encoder_step(step.encode, self.sizes.block_size, self.device))
+            encoded = Encoded(1, is_finished=True)
+        if not len(step.tokens):
+            return TorchStepResult(torch.empty(0, self.sizes.vocab_size), None, encoded)
+        layout = self._lay_out(step)
+        asked = _draw_rows(step, layout)
+        self._upload_tokens(step, layout, asked)
+        if self.graphs is not None and layout.is_decode and len(step.sequences) <= self.graphs.largest:
             hidden = self.graphs.replay(layout)
         else:
             hidden = self.interpreter.hidden(make_step(layout, self.device))
-        if len(wanted) < len(hidden):
-            hidden = hidden[to_device(wanted, torch.int64, self.device)]
+        if len(step.wanted.logits) < len(hidden):
+            hidden = hidden[to_device(step.wanted.logits, torch.int64, self.device)]
         logits = self.interpreter.logits(hidden)
-        return TorchStepResult(rows, logits, self._draw(plan, rows, draws, logits))
+        return TorchStepResult(logits, self._draw(step, asked, logits) if asked else None, encoded)
 
     @torch.inference_mode()
-    def cross_attention(self, request: Request, sequence: Sequence, heads: SequenceOf[tuple[int, int]]) -> Logits:
-        assert request.source is not None
+    def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
+        assert step.source_lengths is not None
         found = []
-        for chunk in chunks_of(request, sequence, self.sizes.max_num_batched_tokens):
-            self._upload_tokens([chunk])
-            layout = lay_out(StepPlan([chunk]), self.table, self.sizes.block_size, self._longest_fresh)
-            step = make_step(layout, self.device)
-            found.append(self.interpreter.cross_weights(step, heads, request.source.num_positions))
+        for part in step.parts(self.sizes.max_num_batched_tokens):
+            layout = self._lay_out(part)
+            self._upload_tokens(part, layout, [])
+            device_step = make_step(layout, self.device)
+            found.append(self.interpreter.cross_weights(device_step, heads, int(step.source_lengths[0])))
         weights: Logits = torch.cat(found, dim=1).cpu().numpy()
         return weights
+
+    def _lay_out(self, step: Step) -> Layout:
+        return lay_out(step, self.table, self.sizes.block_size, self._longest_fresh)
 
     def _take_time(self, what: str, work: Callable[[], None]) -> None:
         begin = time.monotonic()
@@ -160,51 +163,77 @@ class TorchExecutor:
 
     def _warm_up(self) -> None:
         """Runs a small step, so that no request has to wait for kernels to be compiled."""
-        sequence = Sequence(0, [0, 0], 2, blocks=[0])
-        request = Request("warm-up", [0, 0], SamplingParams(), sequences=[sequence])
+        source_tables = source_lengths = None
         if self._encoder is not None:
             features = self._encoder.program.ops[0].outputs[0]
             positions = self.sizes.source_positions
             shape = (positions * features.rows_per_token, features.columns)
-            source = request.source = Source(np.zeros(shape, np.float32), positions)
-            source.place.blocks = list(range(-(-positions // self.sizes.block_size)))
-            self.run(StepPlan([], encode=request))
+            blocks = np.arange(-(-positions // self.sizes.block_size), dtype=np.int32)
+            self.run(Step(encode=Encode(0, np.zeros(shape, np.float32), blocks, positions)))
+            source_tables, source_lengths = blocks[None], np.array([positions], np.int32)
         options = SamplerOptions(vocab_size=self.sizes.vocab_size, top_p=0.5, rules=[Penalties(presence=0.5)])
-        self.run(StepPlan([Chunk(request, sequence, 0, 2)]), [Draw(0, self.sampler(options, seed=0))])
+        zeros, ones = np.zeros(2, np.int32), np.ones(1, np.int32)
+        self.run(
+            Step(
+                sequences=(0,),
+                tokens=zeros,
+                starts=zeros[:1],
+                counts=2 * ones,
+                block_tables=zeros[None, :1],
+                source_tables=source_tables,
+                source_lengths=source_lengths,
+                wanted=Wanted(ones),
+                draws=(Draw(0, 0, options, seed=0, num_output=0, accepted=()),),
+            )
+        )
+        self.reset()
 
     def _capture(self) -> None:
         width = -(-self.sizes.max_model_len // self.sizes.block_size)
         self.graphs = DecodeGraphs(self.interpreter.hidden, self.sizes.max_num_seqs, width, self.device)
 
-    def _upload_tokens(self, chunks: list[Chunk]) -> None:
-        places: list[int] = []
-        tokens: list[int] = []
-        for chunk in chunks:
-            first, lacking = self.table.lacking(chunk)
-            places += range(first, first + len(lacking))
-            tokens += lacking
+    def _upload_tokens(self, step: Step, layout: Layout, asked: list[DrawRow]) -> None:
+        """Brings the tokens of a step, and what the rules of its draws look at before them, to the token table.
+
+        At the beginning of a sequence's output the table may lack tokens whose keys the prefix cache had.
+        """
+        known = step.tokens >= 0
+        places, tokens = layout.rows[0][known].tolist(), step.tokens[known].tolist()
+        for one, row in zip(step.draws, asked, strict=True):
+            if len(one.accepted) == one.num_output:
+                first, prompt = row.table_row * self.table.width, one.options.prompt_token_ids
+                history = [*enumerate(prompt), *enumerate(one.accepted, row.num_prompt)]
+                places += [first + position for position, token in history if token >= 0]
+                tokens += [token for _, token in history if token >= 0]
         if places:
             both = to_device([places, tokens], torch.int64, self.device)
             self.table.tokens.view(-1)[both[0]] = both[1].int()
 
-    def _draw(self, plan: StepPlan, rows: list[range], draws: SequenceOf[Draw], logits: Tensor) -> Drawn | None:
+    def _draw(self, step: Step, asked: list[DrawRow], logits: Tensor) -> Drawn:
         """Draws, and writes what the sequences of the step go on with into the token table."""
-        if not draws:
-            return None
-        asked: list[DrawRow] = []
-        places: dict[int, tuple[int, int]] = {}  # chunk -> where its sequence's next token goes, which draw it is
-        for number, one in enumerate(draws):
-            chunk = plan.chunks[one.chunk]
-            assert isinstance(one.sampler, TorchSampler)
-            row, prompt = self.table.row_of(chunk.sequence), chunk.sequence.num_prompt_tokens
-            asked.append(DrawRow(one.sampler, rows[one.chunk][-1], row, prompt, chunk.start + chunk.count))
-            if one.chunk not in places:
-                places[one.chunk] = (self.table.place_of_next(chunk), number)
         drawn = draw(logits, asked, self.table.tokens, self.kernels)
-        where, which = to_device([list(pair) for pair in zip(*places.values(), strict=True)], torch.int64, self.device)
+        computed = set(step.sequences)  # others begin with a token that the host gives them
+        places = [
+            (row.table_row * self.table.width + row.num_tokens, number)
+            for number, (one, row) in enumerate(zip(step.draws, asked, strict=True))
+            if one.sequence in computed
+        ]
+        where, which = to_device(np.array(places).reshape(-1, 2).T, torch.int64, self.device)
         # Where no token was possible the request fails; until the host knows, any token will do.
         self.table.tokens.view(-1)[where] = drawn.device_tokens[which].clamp(min=0).int()
         return drawn
+
+
+def _draw_rows(step: Step, layout: Layout) -> list[DrawRow]:
+    """The draws, with where in the token table the tokens are that precede what they draw."""
+    rows = step.wanted.logits[[one.row for one in step.draws]]
+    owners = np.searchsorted(np.cumsum(step.counts), rows, side="right")
+    ends = layout.rows[1][rows] + 1
+    table_rows = layout.table_rows[owners]
+    return [
+        DrawRow(one.options, one.seed, one.row, row, end - one.num_output, end)
+        for one, row, end in zip(step.draws, table_rows.tolist(), ends.tolist(), strict=True)
+    ]
 
 
 def _kernels_of(device: torch.device) -> ModuleType:

@@ -25,29 +25,15 @@ from octavo.sampling_params import GREEDY_BELOW
 
 
 @dataclass(frozen=True, slots=True)
-class TorchSampler:
-    """A sequence's parameters and the seed of its random stream; its history is in the token table."""
+class DrawRow:
+    """A draw from row `row` of the logits, for the sequence in row `table_row` of the token table, with its seed."""
 
     options: SamplerOptions
     seed: int
-
-    def accept(self, token: int) -> None:
-        """The device knows already."""
-
-
-@dataclass(frozen=True, slots=True)
-class DrawRow:
-    """A draw from row `row` of the logits, for the sequence in row `table_row` of the token table."""
-
-    sampler: TorchSampler
     row: int
     table_row: int
     num_prompt: int
     num_tokens: int  # of prompt and output so far
-
-    @property
-    def options(self) -> SamplerOptions:
-        return self.sampler.options
 
     @property
     def num_output(self) -> int:
@@ -168,7 +154,7 @@ def _parameters(asked: Sequence[DrawRow], device: torch.device) -> tuple[Tensor,
     """temperature, top_p, min_p and the random number, float64 [4, draws]; and top_k, int32 [draws]."""
     options = [one.options for one in asked]
     numbers = np.array([(o.temperature, o.top_p, o.min_p, 0.0) for o in options]).T
-    seeds = np.array([one.sampler.seed for one in asked], np.uint64)
+    seeds = np.array([one.seed for one in asked], np.uint64)
     numbers[3] = uniforms(seeds, np.array([one.num_output for one in asked], np.uint64))
     top_k = [min(o.top_k, 2**31 - 1) for o in options]
     return to_device(numbers, torch.float64, device), to_device(top_k, torch.int32, device)

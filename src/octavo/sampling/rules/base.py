@@ -89,6 +89,8 @@ class Rule(ABC):
     `banning` are the parameters by which a request bans tokens; the first of them turns the rule on.
     """
 
+    prompt_token_ids: Sequence[int] = ()  # those that it looks at besides the output
+
     name: ClassVar[str]
     stage: ClassVar[Stage]
     banning: ClassVar[tuple[str, ...]]

@@ -9,9 +9,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from octavo.engine.defaults import default_sampling_params
 from octavo.engine.loading import LoadedModel
-from octavo.errors import PromptTooLongError
+from octavo.request import check_length
 from octavo.sampling_params import (
     MAX_BAD_WORDS,
     MAX_LENGTH_PENALTY,
@@ -164,7 +163,7 @@ class SamplingFields(RequestModel):
             given["logit_bias"] = {int(token): min(100.0, max(-100.0, bias)) for token, bias in self._biases}
         if "stop" in given and not given["stop"]:
             del given["stop"]
-        params = default_sampling_params(model, {**given, **more}, {"max_tokens": max_tokens})
+        params = model.sampling_params({**given, **more}, {"max_tokens": max_tokens})
         params.output_kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
         return params
 
@@ -202,9 +201,11 @@ REFUSED_BY_BOTH: dict[str, Neutral] = {
 
 
 def check_room(num_prompt_tokens: int, max_tokens: int | None, max_model_len: int) -> None:
-    """Raises HttpError if prompt and answer together are longer than the context: answers are not cut short unasked."""
-    if num_prompt_tokens >= max_model_len:
-        raise PromptTooLongError(num_prompt_tokens, max_model_len)
+    """Raises HttpError or PromptError if prompt and answer together are longer than the context.
+
+    Answers are not cut short unasked.
+    """
+    check_length(num_prompt_tokens, max_model_len)
     if max_tokens is not None and num_prompt_tokens + max_tokens > max_model_len:
         raise HttpError(
             f"This model's maximum context length is {max_model_len} tokens. However, you requested "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from octavo import __version__
-from octavo.server import metrics
+from octavo.server.exposition import exposition
 from octavo.server.protocol.answers import Health, Load, Version
 from octavo.server.schema import endpoint
 from octavo.server.state import ServerState, state_of
 from octavo.server.writing import JSONAnswer
+from octavo.version import __version__
 
 router = APIRouter(tags=["health"])
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -79,4 +79,4 @@ async def load(request: Request) -> Response:
 async def get_metrics(request: Request) -> Response:
     """Everything that is counted, in the text format of Prometheus."""
     server = state_of(request)
-    return Response(metrics.exposition(server.models, server.http), media_type=METRICS_TYPE)
+    return Response(exposition(server.models, server.http), media_type=METRICS_TYPE)

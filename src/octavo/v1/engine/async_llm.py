@@ -1,5 +1,5 @@
 """`AsyncLLM`, where vLLM has it."""
 
-from octavo.engine.async_llm import AsyncLLM
+from octavo.async_llm import AsyncLLM
 
 __all__ = ["AsyncLLM"]

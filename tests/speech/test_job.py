@@ -5,14 +5,6 @@ import pytest
 
 from octavo import LLM
 from octavo.engine.inputs import Prompt
-from octavo.engine.speech import (
-    HOPELESS_LOGPROB,
-    SPARE_TOKENS,
-    TEMPERATURES,
-    TOKENS_PER_SECOND,
-    SpeechTask,
-    compression_ratio,
-)
 from octavo.errors import (
     AudioError,
     ConfigError,
@@ -24,6 +16,14 @@ from octavo.errors import (
 )
 from octavo.sampling_params import SamplingParams
 from octavo.speech import SAMPLE_RATE
+from octavo.speech.job import (
+    HOPELESS_LOGPROB,
+    SPARE_TOKENS,
+    TEMPERATURES,
+    TOKENS_PER_SECOND,
+    SpeechTask,
+    compression_ratio,
+)
 from speech.tiny_whisper import make_tiny_whisper
 
 ANYTHING = {"compression_ratio_threshold": None, "logprob_threshold": None, "no_speech_threshold": None}
@@ -49,9 +49,9 @@ def sound(seed, seconds=3.0):
 
 
 def submit(llm, name, audio, **task):
-    speech = llm.model.speech
+    speech = llm.model.reader
     asked = SpeechTask(tokens=speech.tokens, **{**ANYTHING, **task})
-    prompt = Prompt(None, asked.opening, source=speech.source(audio), speech=asked)
+    prompt = Prompt(None, asked.opening, source=speech.source(audio), job=asked.job)
     llm.engine.submit(name, prompt, SamplingParams(max_tokens=12, logprobs=0))
 
 
@@ -79,7 +79,9 @@ def test_both_executors_write_the_same(make):
     for llm in (make(), make(executor="torch")):
         for number, options in enumerate(({}, {"timestamps": True, "language": "de"}, {"beam_size": 3})):
             submit(llm, str(number), sound(number), **options)
-        found.append({name: (output.outputs[0].token_ids, output.speech.language) for name, output in run(llm).items()})
+        found.append(
+            {name: (output.outputs[0].token_ids, output.details.language) for name, output in run(llm).items()}
+        )
     assert found[0] == found[1]
 
 
@@ -109,11 +111,11 @@ def test_too_few_blocks_for_a_window_are_refused_with_the_numbers(make):
 def test_the_language_is_the_likeliest_of_those_that_are_known(make):
     llm = make()
     submit(llm, "a", sound(0))
-    found = run(llm)["a"].speech
-    assert found.language in llm.model.speech.tokens.languages
+    found = run(llm)["a"].details
+    assert found.language in llm.model.reader.tokens.languages
     assert 0 < found.language_probability <= 1
     submit(llm, "b", sound(0), language="fi")
-    assert run(llm)["b"].speech.language == "fi"
+    assert run(llm)["b"].details.language == "fi"
 
 
 def test_a_text_in_doubt_is_tried_at_every_temperature(make):
@@ -124,11 +126,11 @@ def test_a_text_in_doubt_is_tried_at_every_temperature(make):
     before = llm.engine.scheduler.num_output_tokens
     found = run(llm)
     assert llm.engine.scheduler.num_output_tokens - before > 3 * 12, "some were written again"
-    assert found["sure"].speech.temperature == 0.0
+    assert found["sure"].details.temperature == 0.0
     # A random model finds everything unlikely: what greedy decoding finds hopeless is not tried again.
-    first = found["doubtful"].speech
-    assert first.is_silence == (found["sure"].speech.avg_logprob < HOPELESS_LOGPROB)
-    greedy, kept = found["sure"].speech, found["repetitive"].speech
+    first = found["doubtful"].details
+    assert first.is_silence == (found["sure"].details.avg_logprob < HOPELESS_LOGPROB)
+    greedy, kept = found["sure"].details, found["repetitive"].details
     assert (kept.temperature == 0.0) == (kept.avg_logprob == greedy.avg_logprob)
     assert kept.compression_ratio <= 1e-6 or kept.avg_logprob >= greedy.avg_logprob, "the best of both is kept"
 
@@ -136,7 +138,7 @@ def test_a_text_in_doubt_is_tried_at_every_temperature(make):
 def test_where_nobody_speaks_an_unlikely_text_is_dropped(make):
     llm = make()
     submit(llm, "a", sound(0), no_speech_threshold=-1.0, logprob_threshold=0.0)
-    assert run(llm)["a"].speech.is_silence
+    assert run(llm)["a"].details.is_silence
     assert llm.transcribe(sound(0), no_speech_threshold=-1.0, logprob_threshold=0.0).text == ""
 
 
@@ -258,10 +260,10 @@ def test_the_average_log_probability_is_that_of_what_the_rules_allow(make, execu
     submit(llm, "greedy", sound(0), timestamps=timestamps, language="de")
     submit(llm, "beams", sound(0), timestamps=timestamps, language="de", beam_size=2)
     for output in run(llm).values():
-        (completion,), end = output.outputs, llm.model.speech.tokens.end
+        (completion,), end = output.outputs, llm.model.reader.tokens.end
         found = [entry[token].logprob for token, entry in zip(completion.token_ids, completion.logprobs, strict=True)]
         num_text = sum(token != end for token in completion.token_ids)
-        assert output.speech.avg_logprob == pytest.approx(sum(found) / (num_text + 1))
+        assert output.details.avg_logprob == pytest.approx(sum(found) / (num_text + 1))
         assert len(set(found)) > 1
         if timestamps:  # a text begins with one of the first 51 times, however unlikely the model finds them all
             assert found[0] > -np.log(51) - 1e-6
@@ -278,7 +280,7 @@ def test_beams_of_one_are_as_likely_as_the_greedy_text(make):
         greedy, beams = (outputs[f"{size} {seed}"] for size in (1, 2))
         if greedy.outputs[0].token_ids == beams.outputs[0].token_ids:
             found.append(seed)
-            assert beams.speech.avg_logprob == pytest.approx(greedy.speech.avg_logprob, abs=1e-4)
+            assert beams.details.avg_logprob == pytest.approx(greedy.details.avg_logprob, abs=1e-4)
     assert found, "no seed has a greedy text that is the best of two beams"
 
 
@@ -295,7 +297,7 @@ def test_a_context_without_room_for_a_text_is_refused_with_the_numbers(make):
 
 def test_a_text_has_no_more_tokens_than_its_sound_can_have(make):
     llm = make()
-    banned = (llm.model.speech.tokens.end,)
+    banned = (llm.model.reader.tokens.end,)
     step, num_steps = llm.engine.step, 0
 
     def count():
@@ -305,12 +307,12 @@ def test_a_text_has_no_more_tokens_than_its_sound_can_have(make):
 
     llm.engine.step = count
     limits = {"logprob_threshold": 0.0, "no_speech_threshold": None, "compression_ratio_threshold": 0.0}
-    speech = llm.model.speech
+    speech = llm.model.reader
     task = SpeechTask(tokens=speech.tokens, num_positions=50, suppressed_ids=banned, language="de", **limits)
     assert task.longest_text == SPARE_TOKENS + TOKENS_PER_SECOND
     llm.engine.submit(
         "a",
-        Prompt(None, task.opening, source=speech.source(sound(0, 1.0)), speech=task),
+        Prompt(None, task.opening, source=speech.source(sound(0, 1.0)), job=task.job),
         SamplingParams(logprobs=0, max_tokens=None),
     )
     output = run(llm)["a"]

@@ -17,9 +17,10 @@ from octavo.engine.completion import Completion
 from octavo.engine.inputs import check_prompt
 from octavo.engine.job import UNUSABLE, Beams, SamplingJob, Share, rows_of_beams
 from octavo.engine.loading import LoadedModel
+from octavo.engine.steps import make_step
 from octavo.errors import NumericalError
-from octavo.executor.base import Logits, Sampler, StepResult
-from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence, SpeechOutput
+from octavo.executor.base import Logits, StepResult
+from octavo.request import Chunk, Logprob, Request, RequestOutput, Sequence, StepPlan
 from octavo.sampling.options import sampler_options, sequence_seed
 from octavo.sampling.rules import apply_rules
 from octavo.sampling.rules.base import Rule, RuleRequest
@@ -27,6 +28,7 @@ from octavo.sampling.rules.timestamps import Timestamps
 from octavo.sampling.rules.tokens import SuppressedTokens
 from octavo.scheduler.scheduler import Scheduler
 from octavo.speech.alignment import POSITIONS_PER_SECOND, token_starts
+from octavo.speech.result import SpeechOutput
 from octavo.speech.tokens import SpeechTokens
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -60,6 +62,10 @@ class SpeechTask:
     no_speech_threshold: float | None = 0.6
     suppressed_ids: tuple[int, ...] = field(default=(), repr=False)
     suppressed_first_ids: tuple[int, ...] = field(default=(), repr=False)
+
+    def job(self, request: Request, model: LoadedModel, seed: int) -> SpeechJob:
+        """Raises PromptError where the prompt leaves no room for a text."""
+        return SpeechJob(request, model, self, seed)
 
     def prompt(self, language: str) -> list[int]:
         return self.tokens.prompt(language, self.task, self.timestamps, self.previous_tokens)
@@ -108,6 +114,7 @@ class SpeechJob(SamplingJob):
     def __init__(self, request: Request, model: LoadedModel, task: SpeechTask, seed: int):
         super().__init__(request, model, seed)
         self.task, self._seed = task, seed
+        request.max_sequences, request.lockstep = task.beam_size, task.beam_size > 1
         check_prompt(task.prompt(task.language or "en"), model.vocab_size, model.max_model_len)
         self._rules = task.rules
         self.samples, self.by_sequence = [], {}
@@ -132,13 +139,13 @@ class SpeechJob(SamplingJob):
 
     def output(self, finished: bool, delta: bool) -> RequestOutput:
         output = super().output(finished, delta)
-        output.speech = self.result
+        output.details = self.result
         return output
 
-    def samplers(self, sequence: Sequence) -> list[Sampler]:
+    def draws(self, sequence: Sequence) -> list[Sequence]:
         """None for the language, for beams, and for what the text looks at."""
         draws = self._prompt and self._beams is None and self._aligned is None
-        return [sequence.sampler] if draws else []
+        return [sequence] if draws else []
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
         super().land(scheduler, share, result, tokens)
@@ -153,8 +160,8 @@ class SpeechJob(SamplingJob):
         elif self._beams is not None:
             self._advance_beams(scheduler, self._beams, rows_of_beams(self._beams, ends, result))
         else:
-            chunk, number = ends[0]
-            self._hear(chunk.sequence, result.logits[result.rows[number][-1]])
+            chunk, row = ends[0]
+            self._hear(chunk.sequence, result.logits[row])
 
     def _hear(self, sequence: Sequence, logits: Logits) -> None:
         """Takes the logits after <|startoftranscript|>, and goes on with the rest of the prompt."""
@@ -243,7 +250,8 @@ class SpeechJob(SamplingJob):
     def _align(self, scheduler: Scheduler) -> None:
         assert self._aligned is not None
         sequence, task = self._aligned, self.task
-        weights = self.model.executor.cross_attention(self.request, sequence, task.alignment_heads)
+        whole = StepPlan([Chunk(self.request, sequence, 0, len(sequence.tokens))])
+        weights = self.model.executor.cross_attention(make_step(whole), task.alignment_heads)
         # Row i is what was looked at to write token i + 1.
         written = weights[:, sequence.num_prompt_tokens - 1 : len(sequence.tokens) - 1]
         self.result.token_starts = token_starts(written, task.num_positions)
@@ -284,8 +292,8 @@ class SpeechJob(SamplingJob):
             prompt_token_ids=sequence.tokens,
             end_ids=self.rules.all,
         )
-        options = sampler_options(request, self._rules, adjusted_logprobs=True)
-        sequence.sampler = self.model.executor.sampler(options, sequence_seed(self._seed, attempt))
+        sequence.options = sampler_options(request, self._rules, adjusted_logprobs=True)
+        sequence.seed = sequence_seed(self._seed, attempt)
 
 
 def compression_ratio(text: str) -> float:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 from octavo.config import EngineConfig
-from octavo.engine.defaults import default_sampling_params
 from octavo.engine.driver import Driver
 from octavo.engine.engine import Engine
-from octavo.engine.inputs import Prompt, read_prompt
+from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel, load
 from octavo.engine.stream import Mailbox, OutputStream
 from octavo.lora.request import refuse_lora
+from octavo.readers import READERS
 from octavo.request import RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.text.hf_tokenizer import HFTokenizer
-
-if TYPE_CHECKING:
-    from octavo.engine.arg_utils import EngineArgs
 
 
 class AsyncLLM:
@@ -31,17 +28,17 @@ class AsyncLLM:
     """
 
     def __init__(self, model: str | None = None, **options: Any):
-        self._set_up(load(EngineConfig.from_options({"model": model, **options})))
+        self._set_up(load(EngineConfig.from_options({"model": model, **options}), READERS))
 
     @classmethod
     def from_config(cls, config: EngineConfig, report: Callable[[str], None]) -> AsyncLLM:
         """Like the constructor; `report` is told each phase of loading as it begins."""
         llm = cls.__new__(cls)
-        llm._set_up(load(config, report))
+        llm._set_up(load(config, READERS, report))
         return llm
 
     @classmethod
-    def from_engine_args(cls, engine_args: EngineArgs) -> AsyncLLM:
+    def from_engine_args(cls, engine_args: object) -> AsyncLLM:
         return cls(**vars(engine_args))
 
     def _set_up(self, model: LoadedModel) -> None:
@@ -62,7 +59,7 @@ class AsyncLLM:
         return self.model.hf_tokenizer()
 
     def get_default_sampling_params(self) -> SamplingParams:
-        return default_sampling_params(self.model)
+        return self.model.sampling_params()
 
     async def generate(
         self,
@@ -84,7 +81,7 @@ class AsyncLLM:
         checked = prompt
         if not isinstance(prompt, Prompt):
             loop = asyncio.get_running_loop()
-            checked = await loop.run_in_executor(None, read_prompt, prompt, self.model.tokenizer, self.model.speech)
+            checked = await loop.run_in_executor(None, self.model.reader.read, prompt)
         stream = self.open_stream()
         stream.submit(request_id or self.driver.new_id(), checked, params, priority)
         try:

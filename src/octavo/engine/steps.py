@@ -1,0 +1,56 @@
+"""From a plan, which has requests in it, to a step, which has nothing but values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+
+import numpy as np
+
+from octavo.executor.base import NO_COPIES, Draw, Encode, Ids, Step, Wanted, block_tables
+from octavo.request import Sequence, Source, StepPlan
+
+
+def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceOf[Draw] = ()) -> Step:
+    """`logit_rows` are those of the plan that are wanted, `draws` are from them."""
+    chunks, encode = plan.chunks, None if plan.encode is None else _encode(plan.encode)
+    if not chunks:
+        return Step(encode=encode, ended=plan.ended)
+    tokens: list[int] = []
+    for chunk in chunks:
+        tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+    tables, lengths = _sources([chunk.request.source for chunk in chunks])
+    return Step(
+        sequences=tuple([chunk.sequence.id for chunk in chunks]),
+        tokens=np.array(tokens, np.int32),
+        starts=np.array([chunk.start for chunk in chunks], np.int32),
+        counts=np.array([chunk.count for chunk in chunks], np.int32),
+        block_tables=block_tables([chunk.sequence.blocks for chunk in chunks]),
+        source_tables=tables,
+        source_lengths=lengths,
+        copies=np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
+        wanted=Wanted(np.array(logit_rows, np.int32)),
+        draws=tuple(draws),
+        encode=encode,
+        ended=plan.ended,
+    )
+
+
+def make_draw(sequence: Sequence, row: int) -> Draw:
+    """A draw of the sequence's next token from a row of the wanted logits."""
+    assert sequence.options is not None
+    tokens, num_prompt = sequence.tokens, sequence.num_prompt_tokens
+    accepted = tuple(tokens[sequence.num_told or num_prompt :])
+    return Draw(row, sequence.id, sequence.options, sequence.seed, len(tokens) - num_prompt, accepted)
+
+
+def _encode(source: Source) -> Encode:
+    blocks = np.array(source.place.blocks, np.int32)
+    return Encode(source.id, source.features, blocks, source.num_positions, source.num_slices_done)
+
+
+def _sources(sources: list[Source | None]) -> tuple[Ids, Ids] | tuple[None, None]:
+    found = [source for source in sources if source is not None]
+    if not found:
+        return None, None
+    lengths = np.array([source.num_positions for source in found], np.int32)
+    return block_tables([source.place.blocks for source in found]), lengths
