@@ -68,9 +68,9 @@ class ReachedError(Exception):
 
 
 def flags_of(command):
-    """The spellings of each flag that takes a value, the longest last; hidden ones of `run` and `serve`."""
+    """The spellings of each flag that takes a value, the longest last; hidden ones of `serve` only."""
     for action in import_module(f"octavo.cli.{PARSERS[command]}")._parser(*ARGUMENTS.get(command, []))._actions:
-        is_seen = action.help is not argparse.SUPPRESS or command in ("run", "serve")
+        is_seen = action.help is not argparse.SUPPRESS or command == "serve"
         takes_value = action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction)
         if action.option_strings and takes_value and is_seen:
             yield sorted(action.option_strings, key=len)
