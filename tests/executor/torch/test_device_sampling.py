@@ -191,7 +191,7 @@ def test_logprobs_and_ranks_are_of_the_logits_before_adjustment(target):
     drawn = sample(target, logits, samplers)
     assert drawn.tokens.tolist() == [9] * 4
     for i, count in enumerate(counts):
-        expected = reference(samplers[i].options, 1).sample(logits[i])
+        expected = reference(samplers[i][0], 1).sample(logits[i])
         if count < 0:
             assert math.isnan(drawn.logprobs[i])
             assert drawn.ranks[i] == 0

@@ -8,6 +8,7 @@ from harness import decoder, make_torch, random_tensors
 from octavo.executor.base import Draw, Step, Wanted
 from octavo.executor.torch.step import TokenTable
 from octavo.sampling.options import SamplerOptions
+from octavo.sampling.rules.tokens import AllowedTokens, Penalties
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def step(sequence, tokens, start=0, draws=(), **options):
     )
 
 
-def draw_of(sequence, *output, accepted=None, **options):
-    chosen = SamplerOptions(vocab_size=131, temperature=0.0, **options)
+def draw_of(sequence, *output, accepted=None, rules=()):
+    chosen = SamplerOptions(vocab_size=131, temperature=0.0, rules=rules)
     return Draw(0, sequence, chosen, 7, len(output), output if accepted is None else accepted)
 
 
@@ -56,16 +57,18 @@ def test_what_was_in_the_prefix_cache_counts_for_penalties(executor):
     executor.run(step(5, [7, 8, 9]))
     plain = executor.run(step(5, [10], start=3, draws=[draw_of(5)]))
     (favourite,) = plain.sampled.tokens
-    penalties = {"repetition_penalty": 1e6, "prompt_token_ids": [favourite, 8, 9, 10]}
-    found = executor.run(step(5, [10], start=3, draws=[draw_of(5, **penalties)], ended=(5,)))
+    repetition = Penalties(repetition=1e6, prompt_token_ids=[favourite, 8, 9, 10])
+    found = executor.run(step(5, [10], start=3, draws=[draw_of(5, rules=[repetition])], ended=(5,)))
     assert found.sampled.tokens[0] != favourite
-    draw = draw_of(5, favourite, 10, frequency_penalty=1e6)
+    draw = draw_of(5, favourite, 10, rules=[Penalties(frequency=1e6)])
     found = executor.run(step(5, [10], start=3, draws=[draw], ended=(5,)))
     assert found.sampled.tokens[0] != favourite, "the output before the chunk counts"
 
 
 def test_a_token_that_is_drawn_for_another_sequence_is_not_written_into_the_row(executor):
-    executor.run(step(5, [7, 8], draws=[draw_of(6, allowed_ids=[11]), draw_of(5, allowed_ids=[12])]))
+    executor.run(
+        step(5, [7, 8], draws=[draw_of(6, rules=[AllowedTokens([11])]), draw_of(5, rules=[AllowedTokens([12])])])
+    )
     assert row(executor, 5)[2] == 12
 
 
