@@ -8,6 +8,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
@@ -79,23 +80,13 @@ std::shared_ptr<const Buffer> padded(const Floats& values) {
   return buffer;
 }
 
-Params::Value param_of(nb::handle value) {
-  if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value);
-  if (nb::isinstance<nb::int_>(value)) return nb::cast<int64_t>(value);
-  if (nb::isinstance<nb::float_>(value)) return nb::cast<double>(value);
-  if (nb::isinstance<nb::str>(value)) return nb::cast<std::string>(value);
-  return nb::cast<std::vector<float>>(value);
-}
-
 void add_op(Executor& e, const std::string& name, const std::vector<Columns>& inputs,
             const std::vector<Columns>& outputs, const std::map<std::string, Matrix>& matrices,
-            const std::map<std::string, Floats>& vectors, nb::typed<nb::dict, std::string, nb::object> params) {
-  OpSpec spec{
-      .name = name, .inputs = {}, .outputs = {}, .matrices = matrices, .vectors = {}, .params = {}, .executor = e};
+            const std::map<std::string, Floats>& vectors, Parameters::Values params) {
+  OpSpec spec{name, {}, {}, matrices, {}, Parameters(name, std::move(params)), e};
   for (const auto& [buffer, first, columns] : inputs) spec.inputs.push_back(e.view(buffer, first, columns));
   for (const auto& [buffer, first, columns] : outputs) spec.outputs.push_back(e.view(buffer, first, columns));
   for (const auto& [weight, values] : vectors) spec.vectors[weight] = padded(values);
-  for (const auto& [key, value] : params) spec.params.set(nb::cast<std::string>(key), param_of(value));
   e.add_op(spec);
 }
 

@@ -49,7 +49,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return num_threads_; }     // of the moment: another thread may resize it
+  int size() const { return num_threads_; }    // of the moment: another thread may resize it
   bool is_busy() { return lock_.is_taken(); }  // whether a job runs, or waits to
   void resize(int num_threads);
 

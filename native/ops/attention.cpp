@@ -15,20 +15,19 @@ struct Place {
   bool is_source, is_scratch;
 
   explicit Place(OpSpec& spec) {
-    const LayerSpec sizes{static_cast<int>(spec.params.integer("kv_heads")),
-                          static_cast<int>(spec.params.integer("head_dim")),
-                          static_cast<int>(spec.params.integer("value_dim"))};
+    const LayerSpec sizes{spec.params.integer("kv_heads", 1), spec.params.integer("head_dim", 1),
+                          spec.params.integer("value_dim", 1)};
+    const int layer = spec.params.integer("layer", -1);  // -1: none
     is_source = spec.params.flag("source");
-    is_scratch = !spec.params.has("layer");
+    is_scratch = layer < 0;
     if (is_scratch) {
       cache = spec.executor.scratch_layer(sizes);
       return;
     }
     const CachePool& pool = spec.executor.cache();
-    const int64_t layer = spec.params.integer("layer");
-    spec.check(layer >= 0 && layer < std::ssize(pool.layers()), "no such layer");
+    spec.check(layer < std::ssize(pool.layers()), "no such layer");
     spec.check(pool.layers()[layer] == sizes, "the layer has other heads");
-    cache = pool.layer(static_cast<int>(layer));
+    cache = pool.layer(layer);
   }
 
   const BlockTables& blocks(const Run& run) const {
@@ -65,7 +64,7 @@ class StoreOp : public Op {
       spec.check(v_.columns == cache.kv_heads * cache.value_dim, "values have another width");
       spec.check(v_.dtype == DType::kFloat32, "inputs must be float32");
     }
-    if (angles_.memory) interleaved_ = spec.params.flag("interleaved");
+    interleaved_ = spec.params.flag("interleaved");
     spec.check(angles_.columns <= cache.key_dim, "more columns are rotated than a head has");
   }
 
@@ -109,11 +108,11 @@ class AttendOp : public Op {
         out_(spec.out()),
         place_(spec),
         dtype_(index_of(spec.element())),
-        scale_(static_cast<float>(spec.params.number("scale"))) {
+        scale_(spec.params.real("scale")) {
     const KvCache& cache = place_.cache;
     const bool causal = spec.params.flag("causal");
     mask_ = place_.is_source ? Mask::kSource : causal ? Mask::kCausal : Mask::kNone;
-    window_ = spec.params.has("window") ? static_cast<int>(spec.params.integer("window")) : 0;
+    window_ = spec.params.integer("window", 0);
     heads_ = static_cast<int>(q_.columns / cache.key_dim);
     spec.check(heads_ > 0 && heads_ * cache.key_dim == q_.columns && heads_ % cache.kv_heads == 0,
                "heads are no multiple of KV heads");

@@ -45,7 +45,7 @@ void Executor::add_op(OpSpec& spec) {
   const auto kind = op_kinds().find(spec.name);
   if (kind == op_kinds().end()) refuse("the native executor has no op " + spec.name);
   ops_.push_back(kind->second.make(spec));
-  spec.params.check_all_taken(spec.name);
+  spec.params.finish();
   const Needs needs = ops_.back()->needs();
   needs_.tokens |= needs.tokens;
   needs_.sources |= needs.sources;

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "ops/parameters.h"
+#include "core/parameters.h"
 
 namespace octavo {
 

@@ -92,8 +92,8 @@ class MatmulOp : public Op {
 class UnfoldOp : public RowOp {
  public:
   explicit UnfoldOp(OpSpec& spec)
-      : RowOp(spec), in_(spec.in(0)), kernel_(spec.params.integer("kernel")), stride_(spec.params.integer("stride")) {
-    spec.check(kernel_ % 2 == 1 && stride_ >= 1 && in_.rows_per_token == out_.rows_per_token * stride_ &&
+      : RowOp(spec), kernel_(spec.params.integer("kernel", 1)), stride_(spec.params.integer("stride", 1)) {
+    spec.check(kernel_ % 2 == 1 && in_.rows_per_token == out_.rows_per_token * stride_ &&
                    out_.columns == kernel_ * in_.columns && in_.dtype == out_.dtype,
                "input and output disagree");
   }
@@ -112,7 +112,6 @@ class UnfoldOp : public RowOp {
   }
 
  private:
-  Value in_;
   int64_t kernel_, stride_;
 };
 

@@ -5,10 +5,10 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "core/cpu.h"
+#include "core/parameters.h"
 #include "layouts/matrix.h"
 #include "ops/step.h"
 
@@ -18,33 +18,13 @@ class Executor;
 
 [[noreturn]] void refuse(const std::string& why);  // throws std::invalid_argument
 
-// Numbers, flags and words by name. Each of them has to be taken, so that none is ignored.
-class Params {
- public:
-  using Value = std::variant<bool, int64_t, double, std::string, std::vector<float>>;
-
-  void set(const std::string& name, Value value) { values_[name] = std::move(value); }
-  bool has(const std::string& name) const { return values_.contains(name); }
-  int64_t integer(const std::string& name);
-  double number(const std::string& name);
-  bool flag(const std::string& name);
-  std::string word(const std::string& name);
-  std::vector<float> numbers(const std::string& name);
-  void check_all_taken(const std::string& op) const;
-
- private:
-  Value take(const std::string& name);
-  std::map<std::string, Value> values_;
-  std::map<std::string, bool> taken_;
-};
-
 // One record of the tape, as the lowering writes it.
 struct OpSpec {
   std::string name;
   std::vector<Value> inputs, outputs;
   std::map<std::string, std::shared_ptr<const PackedMatrix>> matrices;
   std::map<std::string, std::shared_ptr<const Buffer>> vectors;  // float32, padded to 16
-  Params params;
+  Parameters params;
   Executor& executor;
 
   const Value& in(size_t i) const;
@@ -72,10 +52,13 @@ class Op {
   virtual int64_t scratch_bytes() const { return 0; }  // that a thread has in Run::scratch
 };
 
-// An op that computes one row at a time.
+inline int index_of(DType dtype) { return static_cast<int>(dtype); }
+
+// An op that computes one row at a time, from its first input if it has any.
 class RowOp : public Op {
  public:
-  explicit RowOp(const OpSpec& spec) : out_(spec.out()) {}
+  explicit RowOp(const OpSpec& spec)
+      : in_(spec.inputs.empty() ? Value() : spec.in(0)), out_(spec.out()), dtype_(index_of(spec.element())) {}
   int64_t num_tiles(const Run& run, int) const override { return run.row_tiles(run.rows_of(out_)); }
   void run(const Run& run, int, int64_t tile, int) const override {
     const Range all = run.rows_of(out_), rows = all.part(tile, run.row_tiles(all));
@@ -88,8 +71,11 @@ class RowOp : public Op {
   int64_t from(const Run& run, const Value& in, int64_t i) const {
     return out_.logit_rows && !in.logit_rows ? run.step.logit_rows[i] : i;
   }
+  int64_t from(const Run& run, int64_t i) const { return from(run, in_, i); }
   bool floats() const { return out_.dtype == DType::kFloat32; }
-  Value out_;
+
+  Value in_, out_;
+  int dtype_;  // of the model
 };
 
 // What several ops of a tape have in common: planned anew for each step, before any of them runs.
@@ -119,7 +105,5 @@ template <class T>
 std::unique_ptr<Op> make_op(OpSpec& spec) {
   return std::make_unique<T>(spec);
 }
-
-inline int index_of(DType dtype) { return static_cast<int>(dtype); }
 
 }  // namespace octavo

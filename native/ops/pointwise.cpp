@@ -9,39 +9,34 @@ namespace {
 
 class PointwiseOp : public RowOp {
  public:
-  PointwiseOp(OpSpec& spec, int64_t kernel)
-      : RowOp(spec), x_(spec.in(0)), kernel_(kernel), dtype_(index_of(spec.element())) {
+  PointwiseOp(OpSpec& spec, int64_t kernel) : RowOp(spec), kernel_(kernel) {
     const PointwiseKernel& k = kernels().pointwise[kernel];
-    y_ = k.num_inputs == 2 ? spec.in(1) : x_;
-    for (const Value& in : {x_, y_})
+    y_ = spec.in(k.num_inputs - 1);
+    for (const Value& in : {in_, y_})
       spec.check(in.dtype == DType::kFloat32 && in.columns == out_.columns, "input and output disagree");
-    for (int i = 0; i < kMaxPointwiseParams && k.params[i]; ++i)
-      params_[i] = static_cast<float>(spec.params.number(k.params[i]));
+    for (int i = 0; i < kMaxPointwiseParams && k.params[i]; ++i) params_[i] = spec.params.real(k.params[i]);
   }
 
  protected:
   void row(const Run& run, int64_t i) const override {
-    kernels().pointwise[kernel_].run[dtype_](x_.floats(from(run, x_, i)), y_.floats(from(run, y_, i)), params_,
+    kernels().pointwise[kernel_].run[dtype_](in_.floats(from(run, i)), y_.floats(from(run, y_, i)), params_,
                                              out_.columns, floats(), out_.row(i));
   }
 
  private:
-  Value x_, y_;
+  Value y_;
   int64_t kernel_;
-  int dtype_;
   float params_[kMaxPointwiseParams] = {};
 };
 
 // A value in another type, or rows of it as they are.
 class CastOp : public RowOp {
  public:
-  explicit CastOp(OpSpec& spec) : RowOp(spec), in_(spec.in(0)), dtype_(index_of(spec.element())) {
-    spec.check(in_.columns == out_.columns, "input and output disagree");
-  }
+  explicit CastOp(OpSpec& spec) : RowOp(spec) { spec.check(in_.columns == out_.columns, "input and output disagree"); }
 
  protected:
   void row(const Run& run, int64_t i) const override {
-    const void* x = in_.row(from(run, in_, i));
+    const void* x = in_.row(from(run, i));
     if (in_.dtype == DType::kFloat32) {
       kernels().cast[dtype_](static_cast<const float*>(x), out_.columns, floats(), out_.row(i));
       return;
@@ -53,10 +48,6 @@ class CastOp : public RowOp {
     auto* to = static_cast<float*>(out_.row(i));
     for (int64_t c = 0; c < out_.columns; ++c) to[c] = to_float(static_cast<const bf16*>(x)[c]);
   }
-
- private:
-  Value in_;
-  int dtype_;
 };
 
 const bool registered = [] {

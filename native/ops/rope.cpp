@@ -11,9 +11,7 @@ namespace {
 class AnglesOp : public RowOp {
  public:
   explicit AnglesOp(OpSpec& spec)
-      : RowOp(spec),
-        frequencies_(spec.params.numbers("inverse_frequencies")),
-        scale_(static_cast<float>(spec.params.number("scale"))) {
+      : RowOp(spec), frequencies_(spec.params.numbers("inverse_frequencies")), scale_(spec.params.real("scale")) {
     spec.check(floats() && out_.columns == 2 * std::ssize(frequencies_), "output has another width");
   }
 
@@ -38,26 +36,25 @@ class RopeOp : public RowOp {
  public:
   explicit RopeOp(OpSpec& spec)
       : RowOp(spec),
-        in_(spec.in(0)),
         angles_(spec.in(1)),
-        head_dim_(static_cast<int>(spec.params.integer("head_dim"))),
+        head_dim_(spec.params.integer("head_dim", 1)),
         interleaved_(spec.params.flag("interleaved")) {
     spec.check(floats() && in_.dtype == DType::kFloat32 && in_.columns == out_.columns, "input and output disagree");
-    spec.check(head_dim_ > 0 && in_.columns % head_dim_ == 0, "columns are no whole number of heads");
+    spec.check(in_.columns % head_dim_ == 0, "columns are no whole number of heads");
     spec.check(angles_.columns <= head_dim_, "more columns are rotated than a head has");
   }
 
  protected:
   void row(const Run& run, int64_t i) const override {
     const int pairs = static_cast<int>(angles_.columns / 2);
-    const int64_t at = from(run, in_, i);
+    const int64_t at = from(run, i);
     const float* cos = angles_.floats(at);
     kernels().rotate(in_.floats(at), {cos, cos + pairs, pairs, interleaved_}, static_cast<int>(in_.columns / head_dim_),
                      head_dim_, static_cast<float*>(out_.row(i)));
   }
 
  private:
-  Value in_, angles_;
+  Value angles_;
   int head_dim_;
   bool interleaved_;
 };

@@ -43,8 +43,8 @@ class PositionEmbedOp : public TableOp {
 
 class FeaturesOp : public RowOp {
  public:
-  explicit FeaturesOp(OpSpec& spec) : RowOp(spec), dtype_(index_of(spec.element())) {
-    spec.check(out_.columns == spec.params.integer("width") && out_.rows_per_token == spec.params.integer("rows"),
+  explicit FeaturesOp(OpSpec& spec) : RowOp(spec) {
+    spec.check(out_.columns == spec.params.integer("width", 1) && out_.rows_per_token == spec.params.integer("rows", 1),
                "output has another shape");
   }
   Needs needs() const override { return {.features = true}; }
@@ -54,9 +54,6 @@ class FeaturesOp : public RowOp {
     const float* x = run.step.features + i * run.step.features_stride;
     kernels().cast[dtype_](x, out_.columns, floats(), out_.row(i));
   }
-
- private:
-  int dtype_;
 };
 
 const RegisterOp embed("embed", {{}, Type::kFloat, make_op<EmbedOp>});

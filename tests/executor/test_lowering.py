@@ -220,5 +220,5 @@ def test_layers_may_differ_in_their_windows():
     h = g.attention(*g.qkv(), layer=0, head_dim=8, scale=1.0, window=4)
     h = g.rms_norm(g.linear(h, "o1", 32), "norm2", 1e-5)
     tape = lower(g.finish(g.attend(*g.qkv(h, "2"), layer=1)))
-    assert [op.params.get("window") for op in tape.ops if op.name == "attend"] == [4, None]
+    assert [op.params.get("window") for op in tape.ops if op.name == "attend"] == [4, 0]
     assert [layer.window for layer in tape.layers] == [4, None]

@@ -277,7 +277,7 @@ class _Lowering:
 
     def _attention(self, node: Attention) -> None:
         where = _place(node, node.layer, node.value_dim, source=False)
-        stored = {**where, "has_q": True, "has_kv": node.k is not None, "has_angles": False}
+        stored = {**where, "has_q": True, "has_kv": node.k is not None, "has_angles": False, "interleaved": False}
         inputs, angles = list(node.inputs), []
         if isinstance(node.q, Rope) and node.q in self.absorbed:
             inputs[:2] = [x.inputs[0] for x in inputs[:2]]
@@ -287,19 +287,20 @@ class _Lowering:
         queries = self._take(node.q.columns, floats=False)
         self._emit("store", buffers + angles, [queries], params=stored)
         self.dying.append(queries)
-        how = {"scale": node.scale, "causal": node.causal, **({"window": node.window} if node.window else {})}
+        how = {"scale": node.scale, "causal": node.causal, "window": node.window or 0}
         self._emit("attend", [queries], [self._define(node, floats=False)], node, params=where | how)
 
     def _cross_attention(self, node: CrossAttention) -> None:
         where = _place(node, node.layer, node.head_dim, source=True)
         q = self._read(node.q, "element")
-        params = {**where, "scale": node.scale, "causal": False}
+        params = {**where, "scale": node.scale, "causal": False, "window": 0}
         self._emit("attend", [q], [self._define(node, floats=False)], node, params=params)
 
     def _store_source(self, node: StoreSource) -> None:
         where = _place(node, node.layer, node.head_dim, source=True)
         kv = [self._read(x, "float32") for x in node.inputs]
-        self._emit("store", kv, [], params={**where, "has_q": False, "has_kv": True, "has_angles": False})
+        how = {"has_q": False, "has_kv": True, "has_angles": False, "interleaved": False}
+        self._emit("store", kv, [], params=where | how)
 
     def _logits(self, node: Logits) -> None:
         """Of some rows alone, and so is the norm before it."""
@@ -330,5 +331,10 @@ def _place(
     node: Attention | CrossAttention | StoreSource, layer: int | None, value_dim: int, source: bool
 ) -> dict[str, Any]:
     """Where keys and values lie: parameters of the native ops that write and read them."""
-    place = {"kv_heads": node.kv_heads, "head_dim": node.head_dim, "value_dim": value_dim, "source": source}
-    return place if layer is None else {**place, "layer": layer}
+    return {
+        "kv_heads": node.kv_heads,
+        "head_dim": node.head_dim,
+        "value_dim": value_dim,
+        "source": source,
+        "layer": -1 if layer is None else layer,
+    }

@@ -18,7 +18,7 @@ using TokenIds = std::vector<int32_t>;
 class Parameters {
  public:
   using Numbers = std::vector<double>;
-  using Values = std::map<std::string, std::variant<double, Numbers, std::vector<Numbers>>>;
+  using Values = std::map<std::string, std::variant<double, std::string, Numbers, std::vector<Numbers>>>;
 
   static constexpr double kMinFloat = std::numeric_limits<float>::denorm_min();  // above 0
   static constexpr double kMaxFloat = std::numeric_limits<float>::max();
@@ -34,6 +34,10 @@ class Parameters {
   T number(const char* name, double low, double high) {
     return cast<T>(name, {take<double>(name)}, low, high)[0];
   }
+  bool flag(const char* name) { return number(name, 0, 1) != 0; }
+  int integer(const char* name, int low) { return number<int>(name, low, std::numeric_limits<int>::max()); }
+  float real(const char* name) { return number<float>(name, -kMaxFloat, kMaxFloat); }
+  std::string word(const char* name) { return take<std::string>(name); }
   std::vector<float> numbers(const char* name) { return cast<float>(name, take<Numbers>(name), -kMaxFloat, kMaxFloat); }
   TokenIds token_ids(const char* name) { return cast<int32_t>(name, take<Numbers>(name), 0, vocab_size - 1.0); }
   std::vector<TokenIds> words(const char* name) {
@@ -60,7 +64,7 @@ class Parameters {
     auto node = values_.extract(name);
     if (node.empty()) fail(name, "is missing");
     if (auto* found = std::get_if<T>(&node.mapped())) return std::move(*found);
-    fail(name, "is a list in place of a number, or a number in place of a list");
+    fail(name, "is of another type: a list in place of a number, say");
   }
 
   template <class T>
