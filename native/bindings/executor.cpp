@@ -14,6 +14,7 @@
 #include <cstring>
 
 namespace nb = nanobind;
+using namespace nb::literals;
 
 namespace octavo {
 
@@ -103,10 +104,35 @@ std::map<std::string, std::pair<std::vector<std::string>, std::string>> op_types
   return found;
 }
 
-Step step_of(Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies) {
+void init(Executor* self, const std::string& dtype, const Layers& layers, int page_tokens, int64_t num_pages,
+          int max_tokens, int max_sequences, int max_logit_rows, int vocab_size, const Executor* decoder) {
+  new (self) Executor({dtype_of(dtype), layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences,
+                       max_logit_rows, vocab_size},
+                      decoder);
+}
+
+int add_buffer(Executor& e, int64_t columns, bool floats, bool logit_rows, int rows_per_token) {
+  return e.add_buffer(columns, floats ? DType::kFloat32 : e.config().dtype, logit_rows, rows_per_token);
+}
+
+int64_t packed_bytes(const std::string& layout, const std::vector<int64_t>& rows, int64_t columns) {
+  return round_up(packed_rows(rows), 16) / 16 * layout_of(layout).block_bytes(columns);
+}
+
+int64_t page_bytes(const std::string& dtype, const Layers& layers, int page_tokens) {
+  return CachePool::page_bytes(dtype_of(dtype), layers_of(layers), page_tokens);
+}
+
+BlockTables blocks_of(const IntTable& tables) { return {tables.data(), static_cast<int64_t>(tables.shape(1))}; }
+
+void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
+         std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, int first_op, int last_op) {
   if (starts.size() != counts.size() || tables.shape(0) != starts.size() ||
       (copies.shape(0) > 0 && copies.shape(1) != 2))
     throw nb::value_error("step: arrays disagree");
+  if (source_tables.has_value() != source_lengths.has_value() ||
+      (source_tables && (source_tables->shape(0) != starts.size() || source_lengths->size() != starts.size())))
+    throw nb::value_error("step: sources and sequences disagree");
   Step step;
   step.num_tokens = static_cast<int>(tokens.size());
   step.num_sequences = static_cast<int>(starts.size());
@@ -115,20 +141,17 @@ Step step_of(Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_
   step.tokens = tokens.data();
   step.starts = starts.data();
   step.counts = counts.data();
-  step.blocks = {tables.data(), static_cast<int64_t>(tables.shape(1))};
+  step.blocks = blocks_of(tables);
   step.logit_rows = logit_rows.data();
   step.copies = copies.data();
-  return step;
-}
-
-void add_sources(Step& step, const std::optional<IntTable>& tables, const std::optional<Ints>& lengths) {
-  if (tables.has_value() != lengths.has_value()) throw nb::value_error("step: sources need tables and lengths");
-  if (!tables) return;
-  const auto sequences = static_cast<size_t>(step.num_sequences);
-  if (tables->shape(0) != sequences || lengths->size() != sequences)
-    throw nb::value_error("step: sources and sequences disagree");
-  step.source_blocks = {tables->data(), static_cast<int64_t>(tables->shape(1))};
-  step.source_lengths = lengths->data();
+  if (source_tables) {
+    step.source_blocks = blocks_of(*source_tables);
+    step.source_lengths = source_lengths->data();
+  }
+  step.first_op = first_op;
+  step.last_op = last_op;
+  nb::gil_scoped_release release;
+  e.run(step);
 }
 
 // Runs operations [first, last) of an encoder for positions [first, last) of a source that lies in `blocks`.
@@ -165,85 +188,52 @@ nb::ndarray<nb::numpy, float, nb::ndim<3>> keys_of(const Executor& e, int layer,
   return {values->data(), 3, shape, owner};
 }
 
-nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(const Executor& e, size_t rows, nb::handle owner) {
+nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(nb::handle self, size_t rows) {
+  const Executor& e = nb::cast<Executor&>(self);
   const size_t shape[2] = {rows, static_cast<size_t>(e.config().vocab_size)};
   const int64_t strides[2] = {e.logits_stride(), 1};
-  return {e.logits(), 2, shape, owner, strides};
+  return {e.logits(), 2, shape, self, strides};
+}
+
+void bind_weights(nb::module_& m) {
+  nb::class_<PackedMatrix>(m, "PackedMatrix")
+      .def_ro("n", &PackedMatrix::n)
+      .def_ro("k", &PackedMatrix::k)
+      .def_prop_ro("nbytes", [](const PackedMatrix& w) { return w.memory.bytes(); });
+  m.def("pack", &pack_sources, "sources"_a, "arrangement"_a, "layout"_a,
+        "Packs rows [(format, bytes, rows, columns, row order or None), ...] into a layout of the kernels.");
+  m.def("packed_bytes", &packed_bytes, "layout"_a, "rows"_a, "columns"_a,
+        "Bytes of matrices that are packed into one.");
+  m.def("page_bytes", &page_bytes, "dtype"_a, "layers"_a, "page_tokens"_a,
+        "Bytes of a page of the cache, for layers [(kv_heads, key_dim, value_dim), ...].");
+  m.def("op_types", &op_types,
+        "The ops that a tape may have: {name: (types of inputs, type of output)}; a type is float32, element or any.");
 }
 
 }  // namespace
 
 void bind_executor(nb::module_& m) {
-  nb::class_<PackedMatrix>(m, "PackedMatrix")
-      .def_ro("n", &PackedMatrix::n)
-      .def_ro("k", &PackedMatrix::k)
-      .def_prop_ro("nbytes", [](const PackedMatrix& w) { return w.memory.bytes(); });
-  m.def("pack", &pack_sources, nb::arg("sources"), nb::arg("arrangement"), nb::arg("layout"),
-        "Packs rows [(format, bytes, rows, columns, row order or None), ...] into a layout of the kernels.");
-  m.def(
-      "packed_bytes",
-      [](const std::string& layout, const std::vector<int64_t>& rows, int64_t columns) {
-        return round_up(packed_rows(rows), 16) / 16 * layout_of(layout).block_bytes(columns);
-      },
-      nb::arg("layout"), nb::arg("rows"), nb::arg("columns"), "Bytes of matrices that are packed into one.");
-  m.def(
-      "page_bytes",
-      [](const std::string& dtype, const Layers& layers, int page_tokens) {
-        return CachePool::page_bytes(dtype_of(dtype), layers_of(layers), page_tokens);
-      },
-      nb::arg("dtype"), nb::arg("layers"), nb::arg("page_tokens"),
-      "Bytes of a page of the cache, for layers [(kv_heads, key_dim, value_dim), ...].");
-  m.def("op_types", &op_types,
-        "The ops that a tape may have: {name: (types of inputs, type of output)}; a type is float32, element or any.");
-
+  bind_weights(m);
   nb::class_<Executor>(m, "Executor")
-      .def(
-          "__init__",
-          [](Executor* self, const std::string& dtype, const Layers& layers, int page_tokens, int64_t num_pages,
-             int max_tokens, int max_sequences, int max_logit_rows, int vocab_size, const Executor* decoder) {
-            new (self) Executor({dtype_of(dtype), layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences,
-                                 max_logit_rows, vocab_size},
-                                decoder);
-          },
-          nb::kw_only(), nb::arg("dtype"), nb::arg("layers"), nb::arg("page_tokens"), nb::arg("num_pages"),
-          nb::arg("max_tokens"), nb::arg("max_sequences"), nb::arg("max_logit_rows"), nb::arg("vocab_size"),
-          nb::arg("decoder").none() = nb::none(),
-          "`layers` of the cache are (kv_heads, key_dim, value_dim). With `decoder`, an encoder that leaves keys and "
-          "values in that executor's cache.")
-      .def(
-          "buffer",
-          [](Executor& e, int64_t columns, bool floats, bool logit_rows, int rows_per_token) {
-            return e.add_buffer(columns, floats ? DType::kFloat32 : e.config().dtype, logit_rows, rows_per_token);
-          },
-          nb::arg("columns"), nb::arg("floats"), nb::arg("logit_rows") = false, nb::arg("rows_per_token") = 1)
-      .def("add", &add_op, nb::arg("name"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("matrices"),
-           nb::arg("vectors"), nb::arg("params"),
+      .def("__init__", &init, nb::kw_only(), "dtype"_a, "layers"_a, "page_tokens"_a, "num_pages"_a, "max_tokens"_a,
+           "max_sequences"_a, "max_logit_rows"_a, "vocab_size"_a, "decoder"_a.none() = nb::none(),
+           "`layers` of the cache are (kv_heads, key_dim, value_dim). With `decoder`, an encoder that leaves keys and "
+           "values in that executor's cache.")
+      .def("buffer", &add_buffer, "columns"_a, "floats"_a, "logit_rows"_a = false, "rows_per_token"_a = 1)
+      .def("add", &add_op, "name"_a, "inputs"_a, "outputs"_a, "matrices"_a, "vectors"_a, "params"_a,
            "Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).")
-      .def("set_logits", &Executor::set_logits, nb::arg("buffer"))
-      .def(
-          "run",
-          [](Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
-             std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, int first_op, int last_op) {
-            Step step = step_of(tokens, starts, counts, tables, logit_rows, copies);
-            add_sources(step, source_tables, source_lengths);
-            step.first_op = first_op;
-            step.last_op = last_op;
-            nb::gil_scoped_release release;
-            e.run(step);
-          },
-          nb::arg("tokens"), nb::arg("starts"), nb::arg("counts"), nb::arg("block_tables"), nb::arg("logit_rows"),
-          nb::arg("copies"), nb::arg("source_tables") = nb::none(), nb::arg("source_lengths") = nb::none(),
-          nb::arg("first_op") = 0, nb::arg("last_op") = 1 << 30,
-          "Computes one step, or a part of it; its logits are then in logits(rows).")
-      .def("encode", &encode, nb::arg("features"), nb::arg("blocks"), nb::arg("positions"), nb::arg("ops"),
-           nb::arg("tokens"), "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
-      .def(
-          "logits", [](nb::handle self, size_t rows) { return logits_view(nb::cast<Executor&>(self), rows, self); },
-          nb::arg("rows"), "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
-      .def("keys", &keys_of, nb::arg("layer"), nb::arg("blocks"), nb::arg("positions"),
+      .def("set_logits", &Executor::set_logits, "buffer"_a)
+      .def("run", &run, "tokens"_a, "starts"_a, "counts"_a, "block_tables"_a, "logit_rows"_a, "copies"_a,
+           "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "first_op"_a = 0, "last_op"_a = 1 << 30,
+           "Computes one step, or a part of it; its logits are then in logits(rows).")
+      .def("encode", &encode, "features"_a, "blocks"_a, "positions"_a, "ops"_a, "tokens"_a,
+           "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
+      .def("logits", &logits_view, "rows"_a,
+           "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
+      .def("keys", &keys_of, "layer"_a, "blocks"_a, "positions"_a,
            "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
-      .def("read_row", &Executor::read_row, nb::arg("buffer"), nb::arg("row"), nb::arg("columns"))
-      .def("set_profiling", &Executor::set_profiling, nb::arg("on"))
+      .def("read_row", &Executor::read_row, "buffer"_a, "row"_a, "columns"_a)
+      .def("set_profiling", &Executor::set_profiling, "on"_a)
       .def("profile", &Executor::profile, "The name of each op of the tape, and the seconds that it took in all.")
       .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
       .def_prop_ro("kv_bytes", &Executor::kv_bytes);

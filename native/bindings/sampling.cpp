@@ -27,6 +27,19 @@ Array<T> view(const std::vector<T>& values, nb::handle owner, std::vector<size_t
   return Array<T>(values.data(), shape.size(), shape.data(), owner);
 }
 
+// The array `member` of the object `self`, which keeps it alive.
+template <auto member, class C>
+auto array_of(nb::handle self) {
+  return view(nb::cast<C&>(self).*member, self);
+}
+
+// One with k columns for each row.
+template <auto member>
+auto columns_of(nb::handle self) {
+  auto& top = nb::cast<TopLogprobs&>(self);
+  return view(top.*member, self, {top.chosen.size(), static_cast<size_t>(top.k)});
+}
+
 LogitRows rows_of(const Logits& logits) {
   if (logits.shape(1) > 1 && logits.stride(1) != 1)
     throw std::invalid_argument("the logits of a row must lie side by side");
@@ -37,8 +50,6 @@ LogitRows rows_of(const Logits& logits) {
 }  // namespace
 
 void bind_sampling(nb::module_& m) {
-  using nb::handle;
-
   nb::class_<SequenceSampler>(m, "SequenceSampler", "Options, rules, output and random stream of one sequence.")
       .def(nb::init<Parameters::Values, SequenceSampler::Rules, uint64_t>(), "options"_a, "rules"_a, "seed"_a,
            "`rules` are names and parameters, in order: see octavo.sampling.options.SamplerOptions.as_data.")
@@ -46,19 +57,16 @@ void bind_sampling(nb::module_& m) {
       .def_prop_ro("num_output", &SequenceSampler::num_output);
 
   nb::class_<SampleResult>(m, "SampleResult", "One entry per sampler; arrays are views into this object.")
-      .def_prop_ro(
-          "tokens", [](handle self) { return view(nb::cast<SampleResult&>(self).tokens, self); },
-          "int32 [n]; -1 where the row has NaN or infinity, -2 where the sampler bans every token")
-      .def_prop_ro(
-          "logprobs", [](handle self) { return view(nb::cast<SampleResult&>(self).logprobs, self); },
-          "float32 [n], of the raw or, where the sampler says so, the adjusted logits; NaN where it has "
-          "num_logprobs=-1")
-      .def_prop_ro(
-          "ranks", [](handle self) { return view(nb::cast<SampleResult&>(self).ranks, self); },
-          "int32 [n]; 1 is the likeliest, 0 where the sampler has num_logprobs=-1")
+      .def_prop_ro("tokens", &array_of<&SampleResult::tokens, SampleResult>,
+                   "int32 [n]; -1 where the row has NaN or infinity, -2 where the sampler bans every token")
+      .def_prop_ro("logprobs", &array_of<&SampleResult::logprobs, SampleResult>,
+                   "float32 [n], of the raw or, where the sampler says so, the adjusted logits; NaN where it has "
+                   "num_logprobs=-1")
+      .def_prop_ro("ranks", &array_of<&SampleResult::ranks, SampleResult>,
+                   "int32 [n]; 1 is the likeliest, 0 where the sampler has num_logprobs=-1")
       .def(
           "top",
-          [](handle self, size_t i) {
+          [](nb::handle self, size_t i) {
             const TopTokens& top = nb::cast<SampleResult&>(self).top.at(i);
             return std::pair(view(top.ids, self), view(top.logprobs, self));
           },
@@ -75,27 +83,13 @@ void bind_sampling(nb::module_& m) {
       "Draws a token for each sampler from the row of logits [rows, vocab] named for it.");
 
   nb::class_<TopLogprobs>(m, "TopLogprobs", "One entry per row; arrays are views into this object.")
-      .def_prop_ro(
-          "ids",
-          [](handle self) {
-            auto& top = nb::cast<TopLogprobs&>(self);
-            return view(top.ids, self, {top.chosen.size(), static_cast<size_t>(top.k)});
-          },
-          "int32 [rows, k], likeliest first; -1 where the row has NaN or infinity, or nothing more is "
-          "possible")
-      .def_prop_ro(
-          "logprobs",
-          [](handle self) {
-            auto& top = nb::cast<TopLogprobs&>(self);
-            return view(top.logprobs, self, {top.chosen.size(), static_cast<size_t>(top.k)});
-          },
-          "float32 [rows, k]; NaN where ids is -1")
-      .def_prop_ro(
-          "chosen", [](handle self) { return view(nb::cast<TopLogprobs&>(self).chosen, self); },
-          "float32 [rows], logprob of the row's token")
-      .def_prop_ro(
-          "ranks", [](handle self) { return view(nb::cast<TopLogprobs&>(self).ranks, self); },
-          "int32 [rows], rank of the row's token, 1 is the likeliest");
+      .def_prop_ro("ids", &columns_of<&TopLogprobs::ids>,
+                   "int32 [rows, k], likeliest first; -1 where the row has NaN or infinity, or nothing more is "
+                   "possible")
+      .def_prop_ro("logprobs", &columns_of<&TopLogprobs::logprobs>, "float32 [rows, k]; NaN where ids is -1")
+      .def_prop_ro("chosen", &array_of<&TopLogprobs::chosen, TopLogprobs>, "float32 [rows], logprob of the row's token")
+      .def_prop_ro("ranks", &array_of<&TopLogprobs::ranks, TopLogprobs>,
+                   "int32 [rows], rank of the row's token, 1 is the likeliest");
 
   m.def(
       "top_logprobs",

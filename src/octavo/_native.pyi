@@ -65,7 +65,7 @@ class Executor:
 
     def buffer(self, columns: int, floats: bool, logit_rows: bool = False, rows_per_token: int = 1) -> int: ...
 
-    def add(self, name: str, inputs: Sequence[tuple[int, int, int]], outputs: Sequence[tuple[int, int, int]], matrices: Mapping[str, PackedMatrix], vectors: Mapping[str, Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]], params: dict[str, object]) -> None:
+    def add(self, name: str, inputs: Sequence[tuple[int, int, int]], outputs: Sequence[tuple[int, int, int]], matrices: Mapping[str, PackedMatrix], vectors: Mapping[str, Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]], params: Mapping[str, float | str | Sequence[float] | Sequence[Sequence[float]]]) -> None:
         """
         Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).
         """
@@ -108,7 +108,7 @@ class Executor:
 class SequenceSampler:
     """Options, rules, output and random stream of one sequence."""
 
-    def __init__(self, options: Mapping[str, float | Sequence[float] | Sequence[Sequence[float]]], rules: Sequence[tuple[str, Mapping[str, float | Sequence[float] | Sequence[Sequence[float]]]]], seed: int) -> None:
+    def __init__(self, options: Mapping[str, float | str | Sequence[float] | Sequence[Sequence[float]]], rules: Sequence[tuple[str, Mapping[str, float | str | Sequence[float] | Sequence[Sequence[float]]]]], seed: int) -> None:
         """
         `rules` are names and parameters, in order: see octavo.sampling.options.SamplerOptions.as_data.
         """

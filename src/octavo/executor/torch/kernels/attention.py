@@ -91,6 +91,14 @@ def _partials(rows: int, splits: int, head_dim: int, out: Tensor) -> tuple[Tenso
     return partial, peaks, sums
 
 
+@triton.jit
+def keys_of_split(begin, end, split, SPLITS: tl.constexpr, TILE: tl.constexpr):
+    """The part of the keys [begin, end) that a split takes: whole tiles."""
+    size = tl.cdiv(tl.cdiv(end - begin, TILE), SPLITS) * TILE
+    first = begin + split * size
+    return first, tl.minimum(end, first + size)
+
+
 @triton.jit(do_not_specialize=["window", "longest", "table_stride"])  # they change from step to step
 def attend(
     q, k_pages, v_pages, out, partial, peaks, sums, block_tables, starts, counts, rows,
@@ -117,15 +125,8 @@ def attend(
     query_at = step_row * q_stride + head * HEAD_DIM
     query = tl.load(q + query_at[:, None] + column[None, :], mask=real[:, None] & in_head[None, :], other=0.0)
 
-    # The keys that the block's tokens see, and the part of them that this split takes: whole tiles.
-    end = start + tl.minimum(first + TOKENS, count)
-    begin = 0
-    if HAS_WINDOW:
-        begin = tl.maximum(start + first - window + 1, 0) // TILE * TILE
-    keys_of_split = tl.cdiv(tl.cdiv(end - begin, TILE), SPLITS) * TILE
-    begin += split * keys_of_split
-    end = tl.minimum(end, begin + keys_of_split)
-
+    oldest = tl.maximum(start + first - window + 1, 0) // TILE * TILE if HAS_WINDOW else 0
+    begin, end = keys_of_split(oldest, start + tl.minimum(first + TOKENS, count), split, SPLITS, TILE)
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     weighted = tl.zeros([ROWS, DIM_TILE], tl.float32)
