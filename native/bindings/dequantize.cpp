@@ -20,22 +20,21 @@ using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 using Floats = nb::ndarray<nb::numpy, float, nb::ndim<1>>;
 
 Floats dequantize(std::string_view name, Bytes data, int64_t count) {
-  const Format format = format_of(name);
-  const FormatInfo& info = format_info(format);
-  if (count < 0 || count % info.block != 0) {
-    throw std::invalid_argument("count " + std::to_string(count) + " is not a multiple of " + info.name +
-                                "'s block of " + std::to_string(info.block));
+  const Format& format = format_of(name);
+  if (count < 0 || count % format.block != 0) {
+    throw std::invalid_argument("count " + std::to_string(count) + " is not a multiple of " + format.name +
+                                "'s block of " + std::to_string(format.block));
   }
-  const int64_t num_blocks = count / info.block;
+  const int64_t num_blocks = count / format.block;
   // Compared by dividing, since multiplying could overflow.
-  if (int64_t(data.size()) % info.bytes != 0 || int64_t(data.size()) / info.bytes != num_blocks) {
+  if (int64_t(data.size()) % format.bytes != 0 || int64_t(data.size()) / format.bytes != num_blocks) {
     throw std::invalid_argument(std::to_string(data.size()) + " bytes of data are not " + std::to_string(num_blocks) +
-                                " blocks of " + std::to_string(info.bytes));
+                                " blocks of " + std::to_string(format.bytes));
   }
   auto values = std::make_unique_for_overwrite<float[]>(size_t(count));
   {
     nb::gil_scoped_release release;
-    dequantize_row(format, data.data(), count, values.get());
+    format.decode(data.data(), count, values.get());
   }
   float* raw = values.get();
   nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<float*>(p); });

@@ -45,10 +45,9 @@ std::vector<LayerSpec> layers_of(const Layers& layers) {
 // Checks that every source's bytes are all there, so that the loops of packing need not.
 StoredRows rows_of(const Source& source) {
   const auto& [format_name, data, n, k, order] = source;
-  const Format format = format_of(format_name);
-  const FormatInfo& info = format_info(format);
-  const int64_t row_bytes = k / info.block * info.bytes;
-  if (n < 1 || k < 1 || k % info.block != 0 || static_cast<int64_t>(data.size()) % row_bytes != 0)
+  const Format& format = format_of(format_name);
+  const int64_t row_bytes = k / format.block * format.bytes;
+  if (n < 1 || k < 1 || k % format.block != 0 || static_cast<int64_t>(data.size()) % row_bytes != 0)
     throw nb::value_error("stored rows: the number of bytes does not fit the shape");
   const int64_t stored = static_cast<int64_t>(data.size()) / row_bytes;
   if (!order && stored != n) throw nb::value_error("stored rows: the number of bytes does not fit the shape");
@@ -57,7 +56,7 @@ StoredRows rows_of(const Source& source) {
     for (size_t i = 0; i < order->size(); ++i)
       if ((*order)(i) < 0 || (*order)(i) >= stored) throw nb::value_error("stored rows: order leads outside");
   }
-  return {format, data.data(), n, k, order ? order->data() : nullptr};
+  return {&format, data.data(), n, k, order ? order->data() : nullptr};
 }
 
 Matrix pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& layout) {

@@ -5,18 +5,11 @@
 
 #include <bit>
 #include <cstring>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 
 namespace octavo {
 namespace {
-
-constexpr FormatInfo kFormats[] = {
-    {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"Q4_0", 32, 18},  {"Q4_1", 32, 20},
-    {"Q5_0", 32, 22},   {"Q5_1", 32, 24},   {"Q8_0", 32, 34},   {"Q2_K", 256, 84}, {"Q3_K", 256, 110},
-    {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
-};
 
 uint16_t load_u16(const uint8_t* p) {
   uint16_t value;
@@ -162,52 +155,38 @@ void q6_k(const uint8_t* b, float* y) {
   }
 }
 
-template <void decode(const uint8_t*, float*)>
-void blocks(Format format, const uint8_t* src, int64_t count, float* dst) {
-  const FormatInfo& info = format_info(format);
-  for (int64_t i = 0; i < count / info.block; ++i) decode(src + i * info.bytes, dst + i * info.block);
+template <void decode(const uint8_t*, float*), int block, int bytes>
+void blocks(const uint8_t* src, int64_t count, float* dst) {
+  for (int64_t i = 0; i < count / block; ++i) decode(src + i * bytes, dst + i * block);
 }
+
+template <void decode(const uint8_t*, float*), int block, int bytes>
+constexpr Format blocks_of(const char* name) {
+  return {name, block, bytes, blocks<decode, block, bytes>};
+}
+
+constexpr Format kFormats[] = {
+    {"F32", 1, 4, f32},
+    {"F16", 1, 2, f16},
+    {"BF16", 1, 2, bf16},
+    blocks_of<q4_0, 32, 18>("Q4_0"),
+    blocks_of<q4_1, 32, 20>("Q4_1"),
+    blocks_of<q5_0, 32, 22>("Q5_0"),
+    blocks_of<q5_1, 32, 24>("Q5_1"),
+    blocks_of<q8_0, 32, 34>("Q8_0"),
+    blocks_of<q2_k, 256, 84>("Q2_K"),
+    blocks_of<q3_k, 256, 110>("Q3_K"),
+    blocks_of<q4_k, 256, 144>("Q4_K"),
+    blocks_of<q5_k, 256, 176>("Q5_K"),
+    blocks_of<q6_k, 256, 210>("Q6_K"),
+};
 
 }  // namespace
 
-const FormatInfo& format_info(Format format) { return kFormats[size_t(format)]; }
-
-Format format_of(std::string_view name) {
-  for (size_t i = 0; i < std::size(kFormats); ++i) {
-    if (name == kFormats[i].name) return Format(i);
-  }
+const Format& format_of(std::string_view name) {
+  for (const Format& format : kFormats)
+    if (name == format.name) return format;
   throw std::invalid_argument("unknown weight format '" + std::string(name) + "'");
-}
-
-void dequantize_row(Format format, const uint8_t* src, int64_t count, float* dst) {
-  switch (format) {
-    case Format::F32:
-      return f32(src, count, dst);
-    case Format::F16:
-      return f16(src, count, dst);
-    case Format::BF16:
-      return bf16(src, count, dst);
-    case Format::Q4_0:
-      return blocks<q4_0>(format, src, count, dst);
-    case Format::Q4_1:
-      return blocks<q4_1>(format, src, count, dst);
-    case Format::Q5_0:
-      return blocks<q5_0>(format, src, count, dst);
-    case Format::Q5_1:
-      return blocks<q5_1>(format, src, count, dst);
-    case Format::Q8_0:
-      return blocks<q8_0>(format, src, count, dst);
-    case Format::Q2_K:
-      return blocks<q2_k>(format, src, count, dst);
-    case Format::Q3_K:
-      return blocks<q3_k>(format, src, count, dst);
-    case Format::Q4_K:
-      return blocks<q4_k>(format, src, count, dst);
-    case Format::Q5_K:
-      return blocks<q5_k>(format, src, count, dst);
-    case Format::Q6_K:
-      return blocks<q6_k>(format, src, count, dst);
-  }
 }
 
 }  // namespace octavo

@@ -14,14 +14,13 @@ namespace octavo {
 // Rows of a stored tensor: [stored_rows, columns] in `format`, starting at `data`. Output row i is stored row order[i],
 // or i.
 struct StoredRows {
-  Format format;
+  const Format* format;
   const uint8_t* data;
   int64_t rows, columns;
   const int32_t* order = nullptr;
 
   const uint8_t* row(int64_t i) const {
-    const FormatInfo& info = format_info(format);
-    return data + (order ? order[i] : i) * (columns / info.block * info.bytes);
+    return data + (order ? order[i] : i) * (columns / format->block * format->bytes);
   }
 };
 

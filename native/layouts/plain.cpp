@@ -13,7 +13,7 @@ const float* decoded(const RowAt* rows, int64_t k) {
   thread_local std::vector<float> values;
   values.assign(16 * k, 0);
   for (int r = 0; r < 16; ++r)
-    if (rows[r].source) dequantize_row(rows[r].source->format, rows[r].bytes(), k, &values[r * k]);
+    if (rows[r].source) rows[r].source->format->decode(rows[r].bytes(), k, &values[r * k]);
   return values.data();
 }
 
@@ -37,8 +37,9 @@ void move_bf16(const RowAt* rows, int64_t k, uint16_t* out) {
 
 void pack_bfloat16(const RowAt* rows, int64_t k, uint8_t* out) {
   auto* to = reinterpret_cast<uint16_t*>(out);
+  static const Format* const kBf16 = &format_of("BF16");
   bool all_bf16 = true;
-  for (int r = 0; r < 16; ++r) all_bf16 = all_bf16 && (!rows[r].source || rows[r].source->format == Format::BF16);
+  for (int r = 0; r < 16; ++r) all_bf16 = all_bf16 && (!rows[r].source || rows[r].source->format == kBf16);
   if (all_bf16) return move_bf16(rows, k, to);
   const float* values = decoded(rows, k);
   for (int64_t i = 0; i < k; i += 2) {

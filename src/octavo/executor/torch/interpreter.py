@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octavo.executor.torch.nodes import NODES, Device, cross_weights, logits
-from octavo.executor.torch.program import AddNormOp, AttentionOp, MatmulOp, NodeOp, Op, Program
+from octavo.executor.torch.program import Op, Program
 from octavo.executor.torch.step import Step
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import CrossAttention
 from octavo.graph.ops.linear import Logits
+from octavo.graph.ops.norm import RMSNorm
 
 
 class Interpreter:
@@ -22,21 +23,19 @@ class Interpreter:
     def __init__(self, program: Program, device: Device):
         self.program, self.device = program, device
         for op in program.ops:
-            if isinstance(op, NodeOp) and type(op.node) not in NODES:
-                raise TypeError(f"the torch executor has no op {op.node.name()}, which the graph has")
+            if op.kind == "node" and type(op.outputs[0]) not in NODES:
+                raise TypeError(f"the torch executor has no op {op.outputs[0].name()}, which the graph has")
 
     def load(self) -> None:
         """Brings all weights to the device, in the order in which they are used."""
         weights = self.device.weights
         for op in self.program.ops:
-            if isinstance(op, MatmulOp):
-                weights.matrix(*op.weights)
-                weights.bias(op.nodes)
+            if op.kind == "linears":
+                weights.stacked(op.outputs)
                 continue
-            for node in op.outputs:
-                for weight in node.weights:
-                    weights.get(weight)
-            if isinstance(op, AttentionOp) and op.table is not None:
+            for weight in (weight for node in op.outputs for weight in node.weights):
+                weights.get(weight)
+            if op.table is not None:
                 weights.rotation(op.table, self.device.positions)
         weights.loaded()
 
@@ -60,7 +59,8 @@ class Interpreter:
         values: dict[Node, Tensor] = {}
         found: dict[tuple[int, int], Tensor] = {}
         for op in self._run(self.program.ops[:-1], values, step):
-            if isinstance(op, NodeOp) and isinstance(node := op.node, CrossAttention):
+            node = op.outputs[0]
+            if isinstance(node, CrossAttention):
                 asked = [head for layer, head in heads if layer == node.layer]
                 if asked:
                     weights = cross_weights(self.device, node, step, values[node.q], asked, positions)
@@ -73,10 +73,9 @@ class Interpreter:
 
     @property
     def _logits(self) -> Logits:
-        op = self.program.ops[-1]
-        assert isinstance(op, NodeOp)
-        assert isinstance(op.node, Logits)
-        return op.node
+        (node,) = self.program.ops[-1].outputs
+        assert isinstance(node, Logits)
+        return node
 
     def _run(self, ops: Sequence[Op], values: dict[Node, Tensor], step: Step) -> Iterator[Op]:
         """Computes the ops, and gives each away while its inputs are still there."""
@@ -87,19 +86,20 @@ class Interpreter:
                 values.pop(node, None)
 
     def _compute(self, op: Op, values: dict[Node, Tensor], step: Step) -> None:
-        device = self.device
-        match op:
-            case MatmulOp(nodes=nodes):
-                x = device.cast(values[nodes[0].x])
-                result = F.linear(x, device.weights.matrix(*op.weights), device.weights.bias(nodes))
-                parts = torch.split(result, [node.columns for node in nodes], dim=1)
-                values.update(zip(nodes, parts, strict=True))
-            case AddNormOp(add=add, norm=norm):
-                x, y, weight = values[add.x], values[add.y], device.weights.get(norm.weight)
-                values[add], values[norm] = device.kernels.add_rms_norm(x, y, weight, norm.eps, device.dtype)
-            case AttentionOp(node=node) if op.table is not None:
+        device, inputs, node = self.device, [values[x] for x in op.inputs], op.outputs[0]
+        match op.kind:
+            case "linears":
+                result = F.linear(device.cast(inputs[0]), *device.weights.stacked(op.outputs))
+                parts = torch.split(result, [linear.columns for linear in op.outputs], dim=1)
+                values.update(zip(op.outputs, parts, strict=True))
+            case "add and norm":
+                norm = op.outputs[1]
+                assert isinstance(norm, RMSNorm)
+                weight = device.weights.get(norm.weight)
+                values[node], values[norm] = device.kernels.add_rms_norm(*inputs, weight, norm.eps, device.dtype)
+            case "rotated attention":
+                assert op.table is not None
                 rotation = device.weights.rotation(op.table, device.positions)
-                inputs = [values[x] for x in op.inputs]
                 values[node] = NODES[type(node)](device, node, step, *inputs, rotation=rotation)
-            case NodeOp(node=node) | AttentionOp(node=node):
-                values[node] = NODES[type(node)](device, node, step, *(values[x] for x in node.inputs))
+            case _:
+                values[node] = NODES[type(node)](device, node, step, *inputs)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from octavo.executor.base import Sizes
 from octavo.graph.builder import Graph
 from octavo.graph.cache import PagedCache
-from octavo.graph.node import Node, Weight
+from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention
 from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.norm import RMSNorm
@@ -25,72 +25,17 @@ from octavo.weights.layout import PLAIN
 
 @dataclass(slots=True)
 class Op:
-    """Computes `outputs`. Values in `dead` are read here for the last time."""
+    """Computes `outputs` from `inputs`; values in `dead` are read here for the last time.
 
-    dead: list[Node] = field(default_factory=list, init=False)
+    `kind` says how: a "node" by itself, "linears" of one input, "add and norm", or a "rotated attention", which rotates
+    its first two inputs by `table`, in place.
+    """
 
-    @property
-    def outputs(self) -> tuple[Node, ...]:
-        raise NotImplementedError
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        inside = set(map(id, self.outputs))
-        return tuple(x for node in self.outputs for x in node.inputs if id(x) not in inside)
-
-
-@dataclass(slots=True)
-class NodeOp(Op):
-    """A node by itself."""
-
-    node: Node
-
-    @property
-    def outputs(self) -> tuple[Node, ...]:
-        return (self.node,)
-
-
-@dataclass(slots=True)
-class MatmulOp(Op):
-    """Linears of one input."""
-
-    nodes: tuple[Linear, ...]
-
-    @property
-    def outputs(self) -> tuple[Node, ...]:
-        return self.nodes
-
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        return tuple(node.weight for node in self.nodes)
-
-
-@dataclass(slots=True)
-class AddNormOp(Op):
-    add: Add
-    norm: RMSNorm
-
-    @property
-    def outputs(self) -> tuple[Node, ...]:
-        return (self.add, self.norm)
-
-
-@dataclass(slots=True)
-class AttentionOp(Op):
-    """Rotates q and k in place by `table`, if there is one, stores k and v, and attends."""
-
-    node: Attention
-    q: Node
-    k: Node | None
-    table: RopeTable | None
-
-    @property
-    def outputs(self) -> tuple[Node, ...]:
-        return (self.node,)
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return tuple(x for x in (self.q, self.k, self.node.v) if x is not None)
+    kind: str
+    outputs: tuple[Node, ...]
+    inputs: tuple[Node, ...]
+    table: RopeTable | None = None
+    dead: list[Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +58,8 @@ class Program:
         """Bytes of the largest step, of the token table, and of the tables of cos and sin."""
         logits = 2 * 4 * sizes.vocab_size * sizes.max_logit_rows  # a second copy is adjusted
         token_table = 2 * sizes.max_num_seqs * sizes.max_model_len * 4
-        nodes = [node for op in self.ops for node in (*op.outputs, *op.inputs)]
-        tables = {node.table for node in nodes if isinstance(node, Rope)}
-        tables |= {op.table for op in self.ops if isinstance(op, AttentionOp) and op.table is not None}
+        tables = {node.table for op in self.ops for node in op.outputs if isinstance(node, Rope)}
+        tables |= {op.table for op in self.ops if op.table is not None}
         rotations = sum(2 * 4 * len(table.inverse_frequencies) for table in tables) * sizes.max_model_len
         return self._bytes_per_token(dtype) * sizes.max_num_batched_tokens + logits + token_table + rotations
 
@@ -151,16 +95,14 @@ def compile_graph(graph: Graph) -> Program:
 def _op_of(node: Node, readers: dict[Node, list[Node]]) -> Op:
     match node:
         case Linear():
-            return MatmulOp(tuple(other for other in dict.fromkeys(readers[node.x]) if isinstance(other, Linear)))
-        case Add():
-            norm = next((other for other in readers[node] if isinstance(other, RMSNorm)), None)
-            return NodeOp(node) if norm is None else AddNormOp(node, norm)
-        case Attention(q=Rope(x=q, table=table), k=Rope(x=k)) if _rotates(node, readers):
-            return AttentionOp(node, q, k, table)
-        case Attention():
-            return AttentionOp(node, node.q, node.k, None)
+            linears = tuple(other for other in dict.fromkeys(readers[node.x]) if isinstance(other, Linear))
+            return Op("linears", linears, (node.x,))
+        case Add() if norms := [other for other in readers[node] if isinstance(other, RMSNorm)]:
+            return Op("add and norm", (node, norms[0]), node.inputs)
+        case Attention(q=Rope(x=q, table=table), k=Rope(x=k), v=v) if v and _rotates(node, readers):
+            return Op("rotated attention", (node,), (q, k, v), table)
         case _:
-            return NodeOp(node)
+            return Op("node", (node,), node.inputs)
 
 
 def _rotated_by_attention(rope: Rope, readers: dict[Node, list[Node]]) -> bool:

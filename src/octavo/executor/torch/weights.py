@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from octavo.executor.torch.ops import Rotation
 from octavo.graph.node import Weight
-from octavo.graph.ops.linear import Linear
 from octavo.graph.ops.rope import RopeTable
 from octavo.weights.tensor import StoredTensor
 
@@ -35,7 +35,7 @@ class Weights:
         self._tensors, self._release = tensors, release
         self.device, self.dtype = device, dtype
         self._made: dict[tuple[Weight, ...], Tensor] = {}
-        self._biases: dict[tuple[Linear, ...], Tensor | None] = {}
+        self._biases: dict[tuple[Any, ...], Tensor | None] = {}
         self._rotations: dict[RopeTable, Rotation] = {}
         self._staging: Tensor | None = None
 
@@ -45,35 +45,29 @@ class Weights:
 
     def get(self, weight: Weight) -> Tensor:
         """A matrix in the model's type, or a vector in float32."""
-        return self.matrix(weight) if len(weight.shape) > 1 else self._vector(weight)
+        return self._stack((weight,), self.dtype if len(weight.shape) > 1 else torch.float32)
 
-    def matrix(self, *weights: Weight) -> Tensor:
-        """Matrices stacked into one, in the model's type: [rows, columns], of a convolution [rows, columns, kernel]."""
+    def stacked(self, nodes: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
+        """The matrix of linears one below the other, in the model's type, and their biases; None if none has one."""
+        matrix = self._stack(tuple(node.weight for node in nodes), self.dtype)
+        if nodes not in self._biases:
+            biases = [
+                torch.zeros(node.columns, device=self.device) if node.bias is None else self.get(node.bias)
+                for node in nodes
+            ]
+            has_any = any(node.bias is not None for node in nodes)
+            self._biases[nodes] = torch.cat(biases).to(self.dtype) if has_any else None
+        return matrix, self._biases[nodes]
+
+    def _stack(self, weights: tuple[Weight, ...], dtype: torch.dtype) -> Tensor:
         if weights not in self._made:
             rows = [weight.shape[0] for weight in weights]
-            whole = torch.empty(sum(rows), *weights[0].shape[1:], dtype=self.dtype, device=self.device)
+            whole = torch.empty(sum(rows), *weights[0].shape[1:], dtype=dtype, device=self.device)
             for weight, part in zip(weights, torch.split(whole, rows), strict=True):
                 self._copy(self._tensors[weight.name].part(weight), part)
                 self._release(weight.name)
             self._made[weights] = whole
         return self._made[weights]
-
-    def _vector(self, weight: Weight) -> Tensor:
-        if (weight,) not in self._made:
-            self._made[weight,] = torch.empty(weight.shape, dtype=torch.float32, device=self.device)
-            self._copy(self._tensors[weight.name].part(weight), self._made[weight,])
-        return self._made[weight,]
-
-    def bias(self, nodes: tuple[Linear, ...]) -> Tensor | None:
-        """The biases of stacked linears in the model's type, zeros for those that have none; None if none has."""
-        if nodes not in self._biases:
-            parts = [
-                torch.zeros(node.columns, device=self.device) if node.bias is None else self._vector(node.bias)
-                for node in nodes
-            ]
-            has_any = any(node.bias is not None for node in nodes)
-            self._biases[nodes] = torch.cat(parts).to(self.dtype) if has_any else None
-        return self._biases[nodes]
 
     def rotation(self, table: RopeTable, positions: int) -> Rotation:
         """cos and sin of `table` for that many positions."""
