@@ -27,6 +27,12 @@ struct Glu {
 struct Gelu {
   static F32 of(F32 x, F32, const float*) { return gelu(x); }
 };
+struct Softcap {
+  static F32 of(F32 x, F32, const float* params) {
+    const F32 cap = set1(params[0]), e = exp(x * set1(2.0f) / cap);
+    return cap - set1(2.0f) * cap / (e + set1(1.0f));
+  }
+};
 
 #define OCTAVO_POINTWISE(F) {each_value<F, Float32>, each_value<F, BFloat16>}
 
@@ -35,6 +41,7 @@ constexpr PointwiseKernel pointwise[] = {
     {"add", 2, {}, OCTAVO_POINTWISE(Add)},
     {"glu", 2, {}, OCTAVO_POINTWISE(Glu)},
     {"gelu", 1, {}, OCTAVO_POINTWISE(Gelu)},
+    {"softcap", 1, {"cap"}, OCTAVO_POINTWISE(Softcap)},
 };
 
 }  // namespace octavo::OCTAVO_ISA

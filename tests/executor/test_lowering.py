@@ -188,6 +188,12 @@ def no_attention():
     return g.finish(g.gelu(g.linear(g.h, "up", 48)))
 
 
+def values_that_are_capped():
+    g = Sketch()
+    h = g.softcap(g.linear(g.attend(*g.qkv()), "o1", 48), 0.4)
+    return g.finish(g.softcap(h, 30.0))
+
+
 UNUSUAL = {
     build.__name__: build
     for build in (
@@ -201,6 +207,7 @@ UNUSUAL = {
         a_layer_that_looks_at_another_s_keys,
         nothing_kept,
         no_attention,
+        values_that_are_capped,
     )
 }
 

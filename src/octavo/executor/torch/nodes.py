@@ -20,7 +20,7 @@ from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.linear import Conv1d, Logits
 from octavo.graph.ops.norm import LayerNorm, RMSNorm
-from octavo.graph.ops.pointwise import Add, Gelu, Glu
+from octavo.graph.ops.pointwise import Add, Gelu, Glu, Softcap
 from octavo.graph.ops.rope import Rope
 from octavo.graph.ops.table import Embed, Features, PositionEmbed
 
@@ -129,6 +129,11 @@ def glu(device: Device, node: Glu, step: Step, gate: Tensor, up: Tensor) -> Tens
 @computes(Gelu)
 def gelu(device: Device, node: Gelu, step: Step, x: Tensor) -> Tensor:
     return device.cast(F.gelu(x.float()))
+
+
+@computes(Softcap)
+def softcap(device: Device, node: Softcap, step: Step, x: Tensor) -> Tensor:
+    return device.cast(node.cap * torch.tanh(x.float() / node.cap))
 
 
 @computes(Rope)

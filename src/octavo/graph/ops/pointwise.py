@@ -40,3 +40,14 @@ class Gelu(Node):
 
     def reference(self, run: ReferencePass, x: Floats) -> Floats:
         return np.asarray([v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x.ravel()]).reshape(x.shape)
+
+
+@op
+class Softcap(Node):
+    """cap * tanh(x / cap): nearly x where that is small, and never beyond cap (Gemma Team 2024)."""
+
+    x: Node
+    cap: float
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        return np.asarray(self.cap * np.tanh(x / self.cap), np.float32)
