@@ -27,6 +27,7 @@ constinit const Kernels table = {
     .cast = {cast<Float32>, cast<BFloat16>},
     .rms_norm = {rms_norm<Float32>, rms_norm<BFloat16>},
     .layer_norm = {layer_norm<Float32>, layer_norm<BFloat16>},
+    .normalise = normalise,
     .rotate = rotate_heads,
     .rotate_and_store = {rotate_and_store<Float32>, rotate_and_store<BFloat16>},
     .attend = {attend<Float32>, attend<BFloat16>},

@@ -154,6 +154,7 @@ struct Kernels {
   void (*rms_norm[2])(const float* x, const float* weight, float eps, int64_t n, bool floats, void* out);
   void (*layer_norm[2])(const float* x, const float* weight, const float* bias, float eps, int64_t n, bool floats,
                         void* out);
+  void (*normalise)(const float* x, int64_t groups, int64_t width, float eps, float* out);
   void (*rotate)(const float* x, const Rotation&, int heads, int head_dim, float* out);
   void (*rotate_and_store[2])(const RotateAndStore&);
   void (*attend[2])(const Attention&, const AttentionItem&, void* scratch);

@@ -34,4 +34,18 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
     store_as<T>(out, i, floats, fma((load(x + i) - mean) * scale, load(weight + i), load(bias + i)));
 }
 
+// out = x / max(|x|, eps), for each of `groups` groups of `width` columns.
+inline void normalise(const float* x, int64_t groups, int64_t width, float eps, float* out) {
+  for (int64_t g = 0; g < groups; ++g, x += width, out += width) {
+    F32 squares = zero();
+    float rest[kLanes] = {};
+    for (int64_t i = 0; i + kLanes <= width; i += kLanes) squares = fma(load(x + i), load(x + i), squares);
+    memcpy(rest, x + width / kLanes * kLanes, width % kLanes * sizeof(float));
+    squares = fma(load(rest), load(rest), squares);
+    float length[kLanes] = {reduce_add(squares)};
+    store(length, max(sqrt(load(length)), set1(eps)));
+    for (int64_t i = 0; i < width; ++i) out[i] = x[i] / length[0];
+  }
+}
+
 }  // namespace octavo::OCTAVO_ISA

@@ -194,6 +194,13 @@ def values_that_are_capped():
     return g.finish(g.softcap(h, 30.0))
 
 
+def heads_of_length_one():
+    g = Sketch()
+    q, k, v = g.qkv()
+    h = g.attend(g.normalise(q, 8), g.rope(g.normalise(k, 8), 8, plain_rope(8)), v)
+    return g.finish(g.normalise(g.linear(h, "o1", 38), 19))
+
+
 UNUSUAL = {
     build.__name__: build
     for build in (
@@ -208,6 +215,7 @@ UNUSUAL = {
         nothing_kept,
         no_attention,
         values_that_are_capped,
+        heads_of_length_one,
     )
 }
 

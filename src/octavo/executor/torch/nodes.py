@@ -19,7 +19,7 @@ from octavo.executor.torch.weights import Weights
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.linear import Conv1d, Logits
-from octavo.graph.ops.norm import LayerNorm, RMSNorm
+from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
 from octavo.graph.ops.pointwise import Add, Gelu, Glu, Softcap
 from octavo.graph.ops.rope import Rope
 from octavo.graph.ops.table import Embed, Features, PositionEmbed
@@ -113,6 +113,12 @@ def rms_norm(device: Device, node: RMSNorm, step: Step, x: Tensor) -> Tensor:
 def layer_norm(device: Device, node: LayerNorm, step: Step, x: Tensor) -> Tensor:
     scale, shift = device.weights.get(node.weight), device.weights.get(node.bias)
     return device.cast(F.layer_norm(x.float(), (node.columns,), scale, shift, node.eps))
+
+
+@computes(Normalise)
+def normalise(device: Device, node: Normalise, step: Step, x: Tensor) -> Tensor:
+    groups = x.float().reshape(len(x), -1, node.width)
+    return device.cast(F.normalize(groups, dim=-1, eps=node.eps).flatten(1))
 
 
 @computes(Add)

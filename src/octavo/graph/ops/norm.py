@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from octavo.graph.node import Floats, Node, ReferencePass, Weight, op
+from octavo.graph.node import Floats, Node, ReferencePass, ShapeError, Weight, op
 
 
 @op
@@ -42,3 +42,21 @@ class LayerNorm(Node):
         centred = x - x.mean(axis=-1, keepdims=True)
         normed = centred / np.sqrt(np.mean(np.square(centred), -1, keepdims=True) + self.eps)
         return np.asarray(normed * run.read(self.weight) + run.read(self.bias))
+
+
+@op
+class Normalise(Node):
+    """x / max(|x|, eps), with the Euclidean length of each group of `width` columns: of each head, or of the row."""
+
+    x: Node
+    width: int
+    eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.x.columns % self.width:
+            raise ShapeError(f"normalise: {self.x.columns} columns are no whole number of groups of {self.width}")
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        groups = x.reshape(len(x), -1, self.width)
+        lengths = np.sqrt(np.sum(np.square(groups), -1, keepdims=True))
+        return np.asarray(groups / np.maximum(lengths, np.float32(self.eps)), np.float32).reshape(x.shape)
