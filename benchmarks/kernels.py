@@ -19,8 +19,10 @@ from octavo import LLM, SamplingParams
 from octavo.cli.report import describe, header, measure_limits, shares, show_rates
 from octavo.engine.steps import make_step
 from octavo.errors import OctavoError
-from octavo.executor.native.lowering import AttentionOp, MatmulOp, TapeOp
+from octavo.executor.native.tape import Op
+from octavo.graph.node import StepShape
 from octavo.request import Chunk, Request, Sequence, StepPlan
+from octavo.weights.layout import PLAIN
 
 MOST_DECODING = 64
 COLUMNS = "{op:<10} {shape:<16} {rows:>5} {calls:>5} {microseconds:>10.1f} µs {rates}"
@@ -66,9 +68,8 @@ def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> lis
         executor.run(step)
     spent: dict[tuple[str, str], list[float]] = defaultdict(list)
     costs: dict[tuple[str, str], tuple[int, int]] = {}
-    value_bytes = 4 if llm.model.config == "float32" else 2
     for op, (name, seconds), start in zip(executor.tape.ops, executor.native.profile(), before, strict=True):
-        if (described := cost(op, plan, value_bytes)) is not None:
+        if (described := cost(op, plan, llm.model.config.dtype)) is not None:
             shape, read, flops = described
             spent[name, shape].append((seconds - start) / repeat)
             costs[name, shape] = read, flops
@@ -92,18 +93,19 @@ def plan_of(rows: int, context: int, block_size: int) -> StepPlan:
     return StepPlan(chunks)
 
 
-def cost(op: TapeOp, plan: StepPlan, value_bytes: int) -> tuple[str, int, int] | None:
+def cost(op: Op, plan: StepPlan, dtype: str) -> tuple[str, int, int] | None:
     """(shape, bytes of weights and KV cache read, FLOPs) of an op; None for the small ones."""
-    if isinstance(op, MatmulOp):
-        rows = len(plan.chunks) if op.out.logit_rows else plan.num_tokens
-        n, k = sum(weight.shape[0] for weight in op.weight.weights), op.weight.weights[0].shape[1]
-        return f"{n}x{k}", n * k * value_bytes, 2 * rows * n * k
-    if isinstance(op, AttentionOp):
-        node = op.node
-        ends = [chunk.start + chunk.count for chunk in plan.chunks]
-        pairs = sum(sum(range(chunk.start + 1, end + 1)) for chunk, end in zip(plan.chunks, ends, strict=True))
-        read = sum(ends) * 2 * node.kv_heads * node.head_dim * value_bytes
-        return f"{node.heads}/{node.kv_heads} x {node.head_dim}", read, pairs * 4 * node.heads * node.head_dim
+    contexts = [(chunk.count, chunk.start + chunk.count) for chunk in plan.chunks]
+    shape = StepShape(contexts, logit_rows=len(contexts))
+    flops = sum(node.flops(shape) for node in op.nodes)
+    if op.name == "matmul":
+        weights = op.matrices["weight"].weights
+        rows, columns = sum(weight.shape[0] for weight in weights), weights[0].size // weights[0].shape[0]
+        return f"{rows}x{columns}", op.matrices["weight"].nbytes(dtype), flops
+    if op.name == "attend":
+        (node,) = op.nodes
+        read = node.cache_reads(shape) * PLAIN[dtype].block_bytes
+        return f"{node.heads}/{node.kv_heads} x {node.head_dim}", read, flops
     return None
 
 

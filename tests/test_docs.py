@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import KINDS, save_checkpoint, transformers_logits
-from harness import error, logits_of, make_native, random_tokens
-from octavo import models
-from octavo.weights import open_checkpoint
-from octavo.weights.bind import bind
+from checkpoints import KINDS, save_checkpoint, save_tokenizer, transformers_logits
+from harness import error, logits_of, random_tokens
+from octavo import LLM, models
+from octavo.graph.node import OPS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -108,7 +107,7 @@ def test_the_readme_s_commands_and_example_name_what_exists():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch, tied):
+def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch, tied, inaugural_text):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     block = re.search(r"```python\n(.*?)```", (DOCS / "add_a_model.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -117,17 +116,30 @@ def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch
     monkeypatch.setattr(models, "DECLARATIONS", (*models.DECLARATIONS, names["Qwen2"]))
     monkeypatch.setitem(KINDS, "qwen2", (Qwen2Config, Qwen2ForCausalLM))
     reference = save_checkpoint(tmp_path, "qwen2", tie_word_embeddings=tied)
-    checkpoint = open_checkpoint(tmp_path)
-    model = models.load_declaration(checkpoint.config, tmp_path / "config.json")
-    graph = model.build()
-    executor = make_native(graph, bind(graph.weights, checkpoint, model.ignored))
+    save_tokenizer(tmp_path, inaugural_text, vocab_size=300)
+    executor = LLM(str(tmp_path), dtype="float32", max_model_len=64, max_num_seqs=4).model.executor
     tokens = random_tokens(50, vocab=301)
     assert error(logits_of(executor, tokens), transformers_logits(reference, tokens)) < 1e-4
 
 
-def test_the_rule_of_the_walk_through_is_the_one_of_the_code():
-    blocks = re.findall(r"```(python|cpp)\n(.*?)```", (DOCS / "add_a_logits_rule.md").read_text("utf-8"), re.DOTALL)
-    sources = {"python": ROOT / "src/octavo/sampling/rules/tokens.py", "cpp": ROOT / "native/ops/token_rules.cpp"}
-    assert [language for language, _ in blocks] == [*sources]
-    for language, block in blocks:
-        assert block in sources[language].read_text("utf-8")
+WALK_THROUGHS = {
+    "add_a_logits_rule.md": ["src/octavo/sampling/rules/tokens.py", "native/ops/token_rules.cpp"],
+    "add_a_kernel.md": [
+        "src/octavo/graph/ops/norm.py",
+        "src/octavo/executor/torch/nodes.py",
+        "native/ops/normalise.cpp",
+        "native/kernels/norm.h",
+    ],
+}
+
+
+@pytest.mark.parametrize("page", WALK_THROUGHS)
+def test_the_code_of_a_walk_through_is_the_one_of_the_source(page):
+    blocks = re.findall(r"```(?:python|cpp)\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
+    for block, source in zip(blocks, WALK_THROUGHS[page], strict=True):
+        assert block in (ROOT / source).read_text("utf-8")
+
+
+def test_the_page_on_models_lists_all_ops():
+    page = " ".join((DOCS / "add_a_model.md").read_text("utf-8").split())
+    assert ", ".join(f"`{name}`" for name in sorted(OPS)) + "." in page
