@@ -82,7 +82,9 @@ class Loader:
 
 
 def _source(tensor: StoredTensor) -> tuple[str, Any, int, int, Any]:
-    """A matrix as `_native.pack` takes it."""
+    """A matrix as `_native.pack` takes it: decoded, if its layout is of several tensors."""
+    if tensor.parts:
+        tensor = _floats(tensor.name, tensor.values())
     rows, columns = tensor.shape
     return tensor.format, np.ascontiguousarray(tensor.data).reshape(-1), rows, columns, tensor.row_order
 
@@ -91,5 +93,8 @@ def _as_matrix(tensor: StoredTensor) -> StoredTensor:
     """A convolution's weight [rows, columns, kernel] as [rows, kernel * columns]: a matrix for unfolded rows."""
     if len(tensor.shape) != 3:
         return tensor
-    matrix = np.ascontiguousarray(tensor.values().transpose(0, 2, 1)).reshape(tensor.shape[0], -1)
-    return StoredTensor(tensor.name, "F32", matrix.shape, matrix.view(np.uint8).reshape(-1))
+    return _floats(tensor.name, tensor.values().transpose(0, 2, 1).reshape(tensor.shape[0], -1))
+
+
+def _floats(name: str, values: Floats) -> StoredTensor:
+    return StoredTensor(name, "F32", values.shape, np.ascontiguousarray(values).view(np.uint8).reshape(-1))

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness import error, logits_of, make_executor_for, random_tokens
 from octavo import _native
-from octavo.weights.layout import LAYOUTS
+from octavo.executor.reference import reference_logits
+from octavo.graph.builder import Graph
+from octavo.graph.node import Rows, Weight
+from octavo.graph.ops.linear import Linear
+from octavo.weights.layout import LAYOUTS, Layout
 from octavo.weights.tensor import StoredTensor
 
 # Where each block has float16 numbers; they are made finite, since a NaN's bits are not part of the contract.
@@ -117,3 +122,83 @@ def test_nbytes_refuses_rows_that_split_a_block() -> None:
     assert LAYOUTS["F32"].nbytes(()) == 4
     with pytest.raises(ValueError, match="rows of 257 elements"):
         LAYOUTS["Q4_K"].nbytes((256, 257))
+
+
+def plain(values: NDArray[np.float32], name: str = "w") -> StoredTensor:
+    return StoredTensor(name, "F32", values.shape, values.view(np.uint8).reshape(-1))
+
+
+STACK = np.arange(3 * 8 * 6, dtype=np.float32).reshape(3, 8, 6)
+PARTS = {
+    "an expert of a stack": (STACK, Weight("w", (8, 6), expert=2), STACK[2]),
+    "a matrix that is stored transposed": (STACK[0], Weight("w", (6, 8), transposed=True), STACK[0].T),
+    "rows of one block": (STACK[0], Weight("w", (3, 6), rows=Rows(1, 8, 2, 5)), STACK[0][2:5]),
+    "rows of every head": (STACK[0], Weight("w", (4, 6), rows=Rows(4, 2, 1, 2)), STACK[0][1::2]),
+    "rows of a transposed expert": (
+        STACK, Weight("w", (2, 8), rows=Rows(2, 3, 1, 2), transposed=True, expert=1), STACK[1].T[[1, 4]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stored_as", "weight", "expected"), PARTS.values(), ids=PARTS)
+def test_a_weight_may_be_a_part_of_what_is_stored(stored_as, weight, expected) -> None:  # type: ignore[no-untyped-def]
+    np.testing.assert_array_equal(plain(stored_as).part(weight).values(), expected)
+
+
+@pytest.mark.parametrize("format", ["Q4_0", "Q6_K"])
+def test_rows_and_experts_of_packed_formats_are_not_decoded_to_be_found(format: str) -> None:
+    whole = stored(format, rows=6)
+    columns = whole.shape[1]
+    some = whole.part(Weight("w", (2, columns), rows=Rows(2, 3, 1, 2)))
+    np.testing.assert_array_equal(some.values(), whole.values()[[1, 4]])
+    assert some.data is whole.data
+    stack = StoredTensor("w", format, (3, 2, columns), whole.data)
+    np.testing.assert_array_equal(stack.part(Weight("w", (2, columns), expert=1)).values(), whole.values()[2:4])
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (Weight("w", (8, 7)), r"has shape \(8, 6\), but config.json makes it \(8, 7\)"),
+        (Weight("w", (8, 6), expert=8), "no stack"),
+        (Weight("w", (4, 6), rows=Rows(3, 2, 0, 1)), "without 3 blocks of 2 rows"),
+        (Weight("w", (4, 6), rows=Rows(2, 4, 1, 2)), r"of which \(2, 6\) would be taken"),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused_with_the_shape(weight: Weight, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plain(STACK[0]).part(weight)
+    with pytest.raises(ValueError, match="can't be transposed"):
+        stored("Q4_0", rows=4).part(Weight("w", (512, 4), transposed=True))
+
+
+def scaled(blocks: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bytes, with a scale for each row in a tensor of its own."""
+    return blocks.reshape(len(scales), -1).astype(np.float32) * scales[:, None]
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+def test_a_graph_may_be_made_of_parts_in_layouts_of_several_tensors(executor, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """A stack of q, k and v by heads, a transposed projection, an expert, and a layout with scales apart."""
+    monkeypatch.setitem(LAYOUTS, "scaled", Layout("scaled", 1, 1, scaled, parts=("scales",)))
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: plain((rng.standard_normal(shape) / 6).astype(np.float32), name)
+        for name, shape in {"embed.weight": (131, 32), "norm.weight": (32,), "qkv": (3 * 16, 32), "o": (16, 32)}.items()
+    }
+    tensors["experts"] = plain((rng.standard_normal((4, 24, 32)) / 6).astype(np.float32), "experts")
+    tensors["down"] = StoredTensor(
+        "down", "scaled", (32, 24), rng.integers(0, 255, 32 * 24, np.uint8), None,
+        {"scales": np.full(32, 1e-3, np.float32)},
+    )  # fmt: skip
+    g = Graph()
+    x = g.embed("embed", 131, 32)
+    q, k, v = (g.append(Linear(x, Weight("qkv", (16, 32), rows=Rows(2, 24, 8 * i, 8 * i + 8)))) for i in range(3))
+    h = g.attention(q, k, v, layer=0, head_dim=8, scale=1.0)
+    x = g.add(x, g.append(Linear(h, Weight("o", (32, 16), transposed=True))))
+    h = g.gelu(g.append(Linear(x, Weight("experts", (24, 32), expert=3))))
+    x = g.add(x, g.append(Linear(h, Weight("down", (32, 24)))))
+    g.logits(g.rms_norm(x, "norm", 1e-5), "embed", 131)
+    tokens = random_tokens(40)
+    found = logits_of(make_executor_for(executor)(g, tensors), tokens)
+    assert error(found, reference_logits(g, tensors, tokens)) < 1e-4
