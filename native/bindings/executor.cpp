@@ -125,7 +125,8 @@ int64_t page_bytes(const std::string& dtype, const Layers& layers, int page_toke
 BlockTables blocks_of(const IntTable& tables) { return {tables.data(), static_cast<int64_t>(tables.shape(1))}; }
 
 void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
-         std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, int first_op, int last_op) {
+         std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, std::optional<Ints> slots,
+         int first_op, int last_op) {
   if (starts.size() != counts.size() || tables.shape(0) != starts.size() ||
       (copies.shape(0) > 0 && copies.shape(1) != 2))
     throw nb::value_error("step: arrays disagree");
@@ -147,6 +148,8 @@ void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, In
     step.source_blocks = blocks_of(*source_tables);
     step.source_lengths = source_lengths->data();
   }
+  if (slots && slots->size() != starts.size()) throw nb::value_error("step: slots and sequences disagree");
+  step.slots = slots ? slots->data() : nullptr;
   step.first_op = first_op;
   step.last_op = last_op;
   nb::gil_scoped_release release;
@@ -223,8 +226,10 @@ void bind_executor(nb::module_& m) {
            "Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).")
       .def("set_logits", &Executor::set_logits, "buffer"_a)
       .def("run", &run, "tokens"_a, "starts"_a, "counts"_a, "block_tables"_a, "logit_rows"_a, "copies"_a,
-           "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "first_op"_a = 0, "last_op"_a = 1 << 30,
-           "Computes one step, or a part of it; its logits are then in logits(rows).")
+           "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "slots"_a = nb::none(), "first_op"_a = 0,
+           "last_op"_a = 1 << 30, "Computes one step, or a part of it; its logits are then in logits(rows).")
+      .def("copy_state", &Executor::copy_state, "source"_a, "target"_a,
+           "Copies what is kept of the sequence in one slot, beside its pages, to another.")
       .def("encode", &encode, "features"_a, "blocks"_a, "positions"_a, "ops"_a, "tokens"_a,
            "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
       .def("logits", &logits_view, "rows"_a,

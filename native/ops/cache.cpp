@@ -13,6 +13,7 @@ int64_t elements(const LayerSpec& layer, int page_tokens) {
 }
 
 void check(const LayerSpec& layer) {
+  if (layer == LayerSpec{}) return;  // a layer that has no pages
   for (const int dim : {layer.key_dim, layer.value_dim})
     if (dim < 2 || dim % 2 != 0 || dim > kMaxHeadDim)
       throw std::invalid_argument("head_dim must be even and at most 1024, got " + std::to_string(dim));

@@ -10,7 +10,7 @@
 namespace octavo {
 
 struct LayerSpec {
-  int kv_heads, key_dim, value_dim;
+  int kv_heads = 0, key_dim = 0, value_dim = 0;
   bool operator==(const LayerSpec&) const = default;
 };
 

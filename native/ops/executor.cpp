@@ -1,7 +1,7 @@
 #include "ops/executor.h"
 
 #include <chrono>
-#include <stdexcept>
+#include <cstring>
 
 #include "core/thread_pool.h"
 
@@ -41,6 +41,19 @@ KvCache Executor::scratch_layer(const LayerSpec& spec) {
   return scratch_.back()->layer(0);
 }
 
+std::shared_ptr<const Buffer> Executor::add_state(int64_t values) {
+  states_.push_back(std::make_shared<Buffer>(num_slots() * values * sizeof(float)));
+  return states_.back();
+}
+
+void Executor::copy_state(int from, int to) {
+  if (from < 0 || to < 0 || std::max(from, to) >= num_slots()) refuse("no such slot of a sequence");
+  for (const auto& state : states_) {
+    const int64_t bytes = state->bytes() / num_slots();
+    std::memcpy(state->as<char>() + to * bytes, state->as<char>() + from * bytes, bytes);
+  }
+}
+
 void Executor::add_op(OpSpec& spec) {
   const auto kind = op_kinds().find(spec.name);
   if (kind == op_kinds().end()) refuse("the native executor has no op " + spec.name);
@@ -49,6 +62,7 @@ void Executor::add_op(OpSpec& spec) {
   const Needs needs = ops_.back()->needs();
   needs_.tokens |= needs.tokens;
   needs_.sources |= needs.sources;
+  needs_.states |= needs.states;
   needs_.one_sequence |= needs.one_sequence;
   needs_.positions = std::min(needs_.positions, needs.positions);
   if (needs.features) {
@@ -85,6 +99,8 @@ void Executor::check_sequence(const Step& step, int s) const {
   if (step.counts[s] <= 0 || step.starts[s] < 0) refuse("step: empty sequence");
   const int64_t end = int64_t{step.starts[s]} + step.counts[s];
   if (end > needs_.positions) refuse("step: the model has no such position");
+  if (needs_.states && (!step.slots || step.slots[s] < 0 || step.slots[s] >= num_slots()))
+    refuse("step: no such slot of a sequence");
   if (step.blocks.pages) check_table("block table", step.blocks, s, end);
   if (!step.source_lengths) return;
   if (step.source_lengths[s] <= 0) refuse("step: empty source");
@@ -161,6 +177,7 @@ int64_t Executor::workspace_bytes() const {
   int64_t bytes = 0;
   for (const Buffer& memory : memory_) bytes += memory.bytes();
   for (const auto& pool : scratch_) bytes += pool->bytes();
+  for (const auto& state : states_) bytes += state->bytes();
   return bytes;
 }
 

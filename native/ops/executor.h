@@ -51,6 +51,10 @@ class Executor {
   // A layer that a step has to itself: nothing in it is kept.
   KvCache scratch_layer(const LayerSpec& spec);
 
+  // Room for `values` numbers of each sequence, which are kept from step to step: float32 [slots, values].
+  std::shared_ptr<const Buffer> add_state(int64_t values);
+  void copy_state(int from, int to);  // of a sequence that goes on from where another is
+
   const ExecutorConfig& config() const { return config_; }
   const float* logits() const { return buffers_.at(logits_).floats(0); }
   int64_t logits_stride() const { return buffers_.at(logits_).stride; }
@@ -75,11 +79,13 @@ class Executor {
   void check_sequence(const Step& step, int s) const;
   void check_table(const char* what, const BlockTables& tables, int sequence, int64_t tokens) const;
   void plan(const Step& step);
+  int num_slots() const { return 2 * config_.max_sequences; }  // also of those that have just ended
   int scratch_pages_of(int tokens) const { return (tokens + config_.page_tokens - 1) / config_.page_tokens; }
 
   ExecutorConfig config_;
   std::shared_ptr<CachePool> cache_;
   std::vector<std::unique_ptr<CachePool>> scratch_;  // one for each kind of layer
+  std::vector<std::shared_ptr<const Buffer>> states_;
   std::vector<Value> buffers_;
   std::vector<Buffer> memory_;  // of the buffers
   std::vector<std::unique_ptr<Op>> ops_;

@@ -37,7 +37,7 @@ struct OpSpec {
 
 // What of a step an op looks at: a step must have what its tape looks at, and nothing else.
 struct Needs {
-  bool tokens = false, features = false, sources = false, one_sequence = false;
+  bool tokens = false, features = false, sources = false, states = false, one_sequence = false;
   int64_t positions = INT32_MAX;  // that it has
 };
 

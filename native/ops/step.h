@@ -28,6 +28,7 @@ struct Step {
   const int32_t* copies = nullptr;      // [num_copies, 2] pages to copy first: from, to
   BlockTables source_blocks;
   const int32_t* source_lengths = nullptr;  // [num_sequences]
+  const int32_t* slots = nullptr;           // [num_sequences] whose states they are
   const float* features = nullptr;          // [rows, features_stride] what an encoder reads, padded to 16 columns
   int64_t features_stride = 0;
   int first_op = 0, last_op = 1 << 30;        // the operations to run are [first_op, last_op) …

@@ -167,7 +167,8 @@ class Chunk:
 class StepPlan:
     """What one step computes. `copies` are (source, target) blocks to copy before anything is written.
 
-    `encode` is a source that is encoded, or a part of it; `ended` are ids of sequences and sources that have ended,
+    `encode` is a source that is encoded, or a part of it; `forks` are ids (from, to) of sequences that have forked,
+    `ended` those of sequences and sources that have ended,
     or lost their blocks, since the last step.
     """
 
@@ -175,6 +176,7 @@ class StepPlan:
     encode: Source | None = None
     copies: list[tuple[int, int]] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
+    forks: tuple[tuple[int, int], ...] = ()
     ended: tuple[int, ...] = ()
 
     @property

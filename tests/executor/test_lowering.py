@@ -201,6 +201,15 @@ def heads_of_length_one():
     return g.finish(g.normalise(g.linear(h, "o1", 38), 19))
 
 
+def convolutions_between_attentions():
+    g = Sketch()
+    x = g.add(g.x, g.causal_conv(g.linear(g.h, "in", 32), "conv", 4, layer=0))
+    h = g.attend(*g.qkv(g.rms_norm(x, "norm2", 1e-5)), layer=1)
+    x = g.add(x, g.linear(h, "o1", 32))
+    h = g.causal_conv(g.rms_norm(x, "norm3", 1e-5), "conv2", 2, layer=2)
+    return g.finish(g.gelu(h))
+
+
 UNUSUAL = {
     build.__name__: build
     for build in (
@@ -216,6 +225,7 @@ UNUSUAL = {
         no_attention,
         values_that_are_capped,
         heads_of_length_one,
+        convolutions_between_attentions,
     )
 }
 

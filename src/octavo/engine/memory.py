@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError, MemoryPlanError
 from octavo.executor.base import Footprint, Sizes
-from octavo.graph.cache import window_of
+from octavo.graph.cache import state_values, window_of
 from octavo.scheduler.blocks import most_held
 
 MOST_BLOCKS = 1 << 30  # of a model that keeps nothing: they are no more than numbers
@@ -39,6 +39,7 @@ class MemoryPlan:
     max_num_batched_tokens: int
     max_logit_rows: int
     window: int | None  # how far back any layer looks, if none looks at everything
+    has_states: bool  # beside pages, which alone can be found again in the prefix cache
 
     @property
     def kv_cache(self) -> int:
@@ -95,6 +96,7 @@ def plan_memory(
         max_num_batched_tokens=batch,
         max_logit_rows=logit_rows,
         window=window_of(footprint.layers),
+        has_states=state_values(footprint.layers) > 0,
     )
     blocks_of_source = -(-encoder.positions // config.block_size)
     blocks_of_one = most_held(length, batch, config.block_size, plan.window) + blocks_of_source

@@ -14,7 +14,7 @@ def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceO
     """`logit_rows` are those of the plan that are wanted, `draws` are from them."""
     chunks, encode = plan.chunks, None if plan.encode is None else _encode(plan.encode)
     if not chunks:
-        return Step(encode=encode, ended=plan.ended)
+        return Step(encode=encode, forks=plan.forks, ended=plan.ended)
     tokens: list[int] = []
     for chunk in chunks:
         tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
@@ -31,6 +31,7 @@ def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceO
         wanted=Wanted(np.array(logit_rows, np.int32)),
         draws=tuple(draws),
         encode=encode,
+        forks=plan.forks,
         ended=plan.ended,
     )
 

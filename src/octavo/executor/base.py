@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from octavo.errors import UnsupportedError
-from octavo.graph.cache import PagedCache
+from octavo.graph.cache import LayerCache
 from octavo.sampling.options import SamplerOptions
 
 UNUSABLE_LOGITS, ALL_BANNED = -1, -2  # in place of a drawn token: NaN or infinity; every token is banned
@@ -73,8 +73,9 @@ class Wanted:
 class Step:
     """What an executor computes at once, as values that could be sent to another process; it changes none of them.
 
-    First it drops what it keeps of `ended` sequences and sources, then it encodes, copies blocks, computes the tokens
-    and draws. Arrays are int32. A token below 0 has been drawn by the executor itself, and not been read yet.
+    First it copies what it keeps of sequences for their `forks`, and drops it of `ended` ones; then it encodes, copies
+    blocks, computes the tokens and draws. Arrays are int32. A token below 0 has been drawn by the executor itself, and
+    not been read yet.
     """
 
     sequences: tuple[int, ...] = ()  # ids
@@ -92,6 +93,7 @@ class Step:
     wanted: Wanted = field(default_factory=Wanted)
     draws: tuple[Draw, ...] = ()
     encode: Encode | None = None
+    forks: tuple[tuple[int, int], ...] = ()  # ids (from, to): sequences that go on from where others are
     ended: tuple[int, ...] = ()  # ids of sequences and sources that have ended, or begin anew
 
     def check_supported(self) -> None:
@@ -169,7 +171,7 @@ class Footprint(Protocol):
     """What an executor takes for a graph, in a model of `dtype`: bytes."""
 
     @property
-    def layers(self) -> Sequence[PagedCache]:
+    def layers(self) -> Sequence[LayerCache]:
         """Of the KV cache."""
 
     def weight_bytes(self, dtype: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import octavo.graph.ops  # noqa: F401  (registers the vocabulary)
-from octavo.graph.cache import PagedCache, layers_of
+from octavo.graph.cache import LayerCache, layers_of
 from octavo.graph.node import OPS, Node, ShapeError, Weight
 
 
@@ -41,7 +41,7 @@ class Graph:
         return list(dict.fromkeys(weight for node in self.nodes for weight in node.weights))
 
     @property
-    def layers(self) -> dict[int, PagedCache]:
+    def layers(self) -> dict[int, LayerCache]:
         """What it keeps of the tokens that it has seen, by layer."""
         return layers_of(self.nodes)
 

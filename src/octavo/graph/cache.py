@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,50 @@ class PagedCache:
         return self.kv_heads * (self.key_dim + self.value_dim)
 
 
-def layers_of(nodes: Iterable[Any]) -> dict[int, PagedCache]:
+@dataclass(frozen=True, slots=True)
+class FixedState:
+    """As many float32 `values` for each sequence, however long it is: of convolutions and recurrences.
+
+    It can't be shared by sequences that begin alike, nor go back; it takes no room in pages.
+    """
+
+    values: int
+    kv_heads: ClassVar[int] = 0
+    key_dim: ClassVar[int] = 0
+    value_dim: ClassVar[int] = 0
+    values_per_token: ClassVar[int] = 0
+    window: ClassVar[int] = 0
+
+
+LayerCache = PagedCache | FixedState
+
+
+def layers_of(nodes: Iterable[Any]) -> dict[int, LayerCache]:
     """The layers of the cache that nodes of graphs read and write, by number.
 
-    Nodes may share a layer: its window is then the widest. Raises ValueError where they disagree on its sizes.
+    Nodes may share pages: the window is then the widest. Raises ValueError where they disagree on what a layer is.
     """
-    layers: dict[int, PagedCache] = {}
+    layers: dict[int, LayerCache] = {}
     for node in nodes:
         if node.cached is None:
             continue
         layer, spec = node.cached
-        known = layers.get(layer, spec)
-        if replace(known, window=None) != replace(spec, window=None):
+        known = layers.setdefault(layer, spec)
+        if known != spec and isinstance(known, PagedCache) and isinstance(spec, PagedCache):
+            widest = None if None in (known.window, spec.window) else max(known.window or 0, spec.window or 0)
+            known, spec = replace(known, window=widest), replace(spec, window=widest)
+        if known != spec:
             raise ValueError(f"{node.name()}: layer {layer} of the cache is {known}, not {spec}")
-        windows = (known.window, spec.window)
-        layers[layer] = replace(spec, window=None if None in windows else max(windows))
+        layers[layer] = spec
     return dict(sorted(layers.items()))
 
 
-def window_of(layers: Iterable[PagedCache]) -> int | None:
+def window_of(layers: Iterable[LayerCache]) -> int | None:
     """How far back any layer looks: blocks that lie before that are of no more use. None if one looks at everything."""
     windows = [layer.window for layer in layers]
     return max(windows) if windows and None not in windows else None  # type: ignore[type-var]
+
+
+def state_values(layers: Iterable[LayerCache]) -> int:
+    """Values that all layers keep of a sequence beside its pages; 0 if its pages are all there is."""
+    return sum(layer.values for layer in layers if isinstance(layer, FixedState))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 import numpy as np
 
-from octavo.graph.cache import PagedCache
+from octavo.graph.cache import LayerCache
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 T = TypeVar("T")
@@ -91,6 +91,7 @@ class Node:
 
     keeps_float32: ClassVar[bool] = False  # its value is part of the residual stream, which no executor rounds
     reads_all_weights: ClassVar[bool] = True  # in every step; not so a table of which each token takes a row
+    multiplies: ClassVar[bool] = True  # matrices among its weights by rows, so that they are packed for that
 
     def __post_init__(self) -> None:
         """The shape rule: inputs are equally wide, unless an op has another rule."""
@@ -134,7 +135,7 @@ class Node:
         return self._fields(int | float | str)
 
     @property
-    def cached(self) -> tuple[int, PagedCache] | None:
+    def cached(self) -> tuple[int, LayerCache] | None:
         """The layer of the KV cache that it reads or writes, and what that has to be."""
         return None
 

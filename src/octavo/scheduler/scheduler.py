@@ -97,6 +97,7 @@ class Scheduler:
         self._running: list[Request] = []
         self._seats_taken = 0
         self._arrivals = counter()
+        self._forks: list[tuple[int, int]] = []  # ids, which no step has been told yet
         self._ended: list[int] = []  # ids of sequences and sources, which no step has been told yet
 
     @property
@@ -131,7 +132,7 @@ class Scheduler:
             if draft.tokens_left and request.status is Status.RUNNING:
                 self._plan_prompt(draft, request, sequence)
         self._admit(draft)
-        draft.plan.ended = tuple(self._ended)
+        draft.plan.forks, draft.plan.ended = tuple(self._forks), tuple(self._ended)
         return draft.plan if draft.plan.chunks or draft.plan.encode else None
 
     def commit(self, plan: StepPlan, accepted: list[int]) -> None:
@@ -141,7 +142,7 @@ class Scheduler:
         called when those tokens are gone from their sequences, and before sampled ones are appended.
         """
         self.steps[plan.num_tokens] += 1
-        del self._ended[: len(plan.ended)]
+        del self._forks[: len(plan.forks)], self._ended[: len(plan.ended)]
         for chunk, count in zip(plan.chunks, accepted, strict=True):
             if not chunk.sequence.finished:
                 self.blocks.commit(chunk.sequence, count, chunk.request.scope)
@@ -156,6 +157,7 @@ class Scheduler:
         There may be more than `max_sequences` while beams replace each other, but not in the next plan.
         """
         self.blocks.fork(parent, child)
+        self._forks.append((parent.id, child.id))
         request.sequences.append(child)
 
     def restart(self, request: Request, sequence: Sequence) -> None:

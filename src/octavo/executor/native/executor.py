@@ -14,7 +14,9 @@ from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Lo
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
 from octavo.executor.native.tape import cache_sizes
+from octavo.executor.slots import Slots
 from octavo.graph.builder import Graph
+from octavo.graph.cache import state_values
 from octavo.graph.ops.attention import CrossAttention
 from octavo.weights.tensor import StoredTensor
 
@@ -76,13 +78,20 @@ class NativeExecutor:
             self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
 
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
+        self._slots = Slots(2 * sizes.max_num_seqs) if state_values(self.tape.layers) else None
 
     def reset(self) -> None:
         self._samplers.clear()
+        if self._slots is not None:
+            self._slots.clear()
 
     def run(self, step: Step) -> NativeStepResult:
         """Computes one step."""
         step.check_supported()
+        if self._slots is not None:
+            for source, target in self._slots.forked(step.forks):
+                self.native.copy_state(source, target)
+            self._slots.drop(step.ended)
         for ended in step.ended:
             self._samplers.pop(ended, None)
         encoded = None
@@ -116,6 +125,7 @@ class NativeExecutor:
             copies,
             step.source_tables,
             step.source_lengths,
+            None if self._slots is None else np.array([self._slots.of(id) for id in step.sequences], np.int32),
             *ops,
         )
 

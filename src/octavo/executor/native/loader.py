@@ -64,7 +64,7 @@ class Loader:
 
     def _vector(self, op: Op, vector: Weight | tuple[Weight | None, ...]) -> Floats:
         if isinstance(vector, Weight):
-            return self.tensors[vector.name].part(vector).values().astype(np.float32)
+            return self.tensors[vector.name].part(vector).values().astype(np.float32).reshape(-1)
         return self._biases(op.matrices["weight"], vector)
 
     def _biases(self, matrix: Packed, biases: tuple[Weight | None, ...]) -> Floats:

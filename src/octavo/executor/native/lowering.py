@@ -322,8 +322,8 @@ def _weights(node: Node) -> dict[str, Any]:
     """A node's matrices, to be packed, and its vectors."""
     named = node.named_weights.items()
     return {
-        "matrices": {name: Packed((weight,)) for name, weight in named if len(weight.shape) > 1},
-        "vectors": {name: weight for name, weight in named if len(weight.shape) == 1},
+        "matrices": {name: Packed((weight,)) for name, weight in named if len(weight.shape) > 1 and node.multiplies},
+        "vectors": {name: weight for name, weight in named if len(weight.shape) == 1 or not node.multiplies},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from octavo import _native
 from octavo.executor.base import Sizes
-from octavo.graph.cache import PagedCache
+from octavo.graph.cache import LayerCache, state_values
 from octavo.graph.node import Node, StepShape, Weight
 
 
@@ -76,7 +76,7 @@ class Tape:
     ops: list[Op]
     buffers: list[Buffer]
     logits: Buffer | None
-    layers: list[PagedCache]  # of the cache
+    layers: list[LayerCache]  # of the cache
 
     def matrices(self) -> list[Packed]:
         return [matrix for op in self.ops for matrix in op.matrices.values()]
@@ -120,12 +120,13 @@ class Tape:
             total += row * (sizes.max_logit_rows if buffer.logit_rows else rows)
         scratch = {node.sizes for op in self.ops for node in op.nodes if hasattr(node, "sizes") and node.cached is None}
         pages = -(-sizes.max_num_batched_tokens // sizes.block_size) + sizes.max_num_seqs - 1
+        total += 4 * state_values(self.layers) * 2 * sizes.max_num_seqs  # also of those that are about to be forgotten
         return total + sum(
             pages * _native.page_bytes(dtype, cache_sizes([layer]), sizes.block_size) for layer in scratch
         )
 
 
-def cache_sizes(layers: list[PagedCache]) -> list[tuple[int, int, int]]:
+def cache_sizes(layers: list[LayerCache]) -> list[tuple[int, int, int]]:
     return [(layer.kv_heads, layer.key_dim, layer.value_dim) for layer in layers]
 
 

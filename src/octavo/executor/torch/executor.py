@@ -24,6 +24,7 @@ from octavo.executor.torch.step import Layout, TokenTable, lay_out, make_encoder
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
 from octavo.graph.ops.attention import Attention
+from octavo.graph.ops.linear import CausalConv
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.rules.tokens import Penalties
 from octavo.weights.tensor import StoredTensor
@@ -85,6 +86,11 @@ class TorchExecutor:
             )
             for layer in program.layers
         ]
+        self.states = {
+            node.layer: torch.zeros(len(self.table.tokens) + 1, node.kernel - 1, node.columns, device=self.device)
+            for node in graph.nodes
+            if isinstance(node, CausalConv)
+        }
         self.kernels = kernels or _kernels_of(self.device)
         if self.kernels is not ops and any(layer.key_dim != layer.value_dim for layer in program.layers):
             raise UnsupportedError("device", str(device), "heads of keys and values differ in their width")
@@ -94,6 +100,8 @@ class TorchExecutor:
             [(keys, values) for keys, values in self.pages],
             self.table.tokens.view(-1),
             sizes.max_model_len,
+            self.table.width,
+            self.states,
             backends_of(self.device),
         )
         self.interpreter = Interpreter(program, on_device)
@@ -113,6 +121,9 @@ class TorchExecutor:
     def run(self, step: Step) -> TorchStepResult:
         """Gives a step to the device, and does not wait for it."""
         step.check_supported()
+        for state in self.states.values():
+            for source, target in step.forks:
+                state[self.table.row_of(target)] = state[self.table.row_of(source)]
         self.table.drop(step.ended)
         for source, target in step.copies.tolist():
             for pages in (one for layer in self.pages for one in layer):

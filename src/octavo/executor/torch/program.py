@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from octavo.executor.base import Sizes
 from octavo.graph.builder import Graph
-from octavo.graph.cache import PagedCache
+from octavo.graph.cache import LayerCache, state_values
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention
 from octavo.graph.ops.linear import Linear, Logits
@@ -43,7 +43,7 @@ class Program:
     """What a step computes, in this order, down to the logits, or to what an encoder stores."""
 
     ops: list[Op]
-    layers: list[PagedCache]  # of the cache
+    layers: list[LayerCache]  # of the cache
 
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of all weights, each held once: matrices in the model's type, vectors in float32."""
@@ -55,9 +55,9 @@ class Program:
         return PLAIN[dtype].nbytes((sum(layer.values_per_token for layer in self.layers) * block_size,))
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
-        """Bytes of the largest step, of the token table, and of the tables of cos and sin."""
+        """Bytes of the largest step, of the token table with the states beside it, and of the tables of cos and sin."""
         logits = 2 * 4 * sizes.vocab_size * sizes.max_logit_rows  # a second copy is adjusted
-        token_table = 2 * sizes.max_num_seqs * sizes.max_model_len * 4
+        token_table = 2 * sizes.max_num_seqs * (sizes.max_model_len + state_values(self.layers)) * 4
         tables = {node.table for op in self.ops for node in op.outputs if isinstance(node, Rope)}
         tables |= {op.table for op in self.ops if op.table is not None}
         rotations = sum(2 * 4 * len(table.inverse_frequencies) for table in tables) * sizes.max_model_len

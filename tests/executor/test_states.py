@@ -1,0 +1,105 @@
+"""What layers keep of a sequence beside its pages, by the sequence's id."""
+
+import numpy as np
+import pytest
+
+from harness import Line, logits_of, make_native, make_torch, random_tensors, random_tokens, run
+from octavo.config import EngineConfig
+from octavo.engine.memory import plan_memory
+from octavo.executor.native.lowering import lower
+from octavo.executor.torch.program import compile_graph
+from octavo.graph.builder import Graph
+from octavo.graph.cache import FixedState, PagedCache
+from octavo.graph.node import ShapeError
+
+TOKENS = random_tokens(40)
+
+
+def convolutions():
+    """Two convolutions around an attention."""
+    g = Graph()
+    x = g.embed("embed", 131, 24)
+    x = g.add(x, g.causal_conv(g.linear(x, "in", 24), "conv", 4, layer=0))
+    q, k, v = (g.linear(x, name, 16) for name in "qkv")
+    x = g.add(x, g.linear(g.attention(q, k, v, layer=1, head_dim=8, scale=1.0), "o", 24))
+    x = g.add(x, g.causal_conv(x, "conv2", 3, layer=2))
+    g.logits(g.rms_norm(x, "norm", 1e-5), "head", 131)
+    return g
+
+
+@pytest.fixture(params=[make_native, make_torch], ids=["native", "torch"])
+def executor(request):
+    graph = convolutions()
+    return request.param(graph, random_tensors(graph), max_tokens=64)
+
+
+def assert_same(executor, found, expected):
+    if executor.runs_ahead:
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_layers_are_of_two_kinds():
+    assert convolutions().layers == {0: FixedState(3 * 24), 1: PagedCache(2, 8, 8), 2: FixedState(2 * 24)}
+
+
+@pytest.mark.parametrize("sizes", [[1], [2], [7, 1, 3], [39, 1]])
+def test_chunks_give_what_the_whole_gives(executor, sizes):
+    whole = logits_of(executor, TOKENS)
+    assert_same(executor, logits_of(executor, TOKENS, sizes), whole)
+
+
+def test_sequences_of_a_step_have_states_of_their_own(executor):
+    alone = logits_of(executor, TOKENS)
+    executor.reset()
+    lines = [Line(TOKENS, [8 * i + j for j in range(8)]) for i in range(4)]
+    for counts in ([5, 1, 2, 17], [1, 1, 9, 3], [3, 1, 1, 1]):
+        starts = [line.sequence.num_computed for line in lines]
+        found = run(executor, [line.chunk(count) for line, count in zip(lines, counts, strict=True)])
+        for start, count, logits in zip(starts, counts, found, strict=True):
+            assert_same(executor, logits, alone[start : start + count])
+
+
+def test_a_fork_goes_on_from_where_its_parent_is(executor):
+    alone = logits_of(executor, TOKENS)
+    executor.reset()
+    parent, child = Line(TOKENS, [0, 1, 2]), Line(TOKENS, [5, 6, 7])
+    run(executor, [parent.chunk(16)])
+    child.sequence.blocks[0], child.sequence.num_computed = 0, 16
+    forks = ((parent.sequence.id, child.sequence.id),)
+    for found in run(executor, [child.chunk(2)], forks=forks, ended=(parent.sequence.id,)):
+        assert_same(executor, found, alone[16:18])
+
+
+def test_a_sequence_that_begins_anew_finds_nothing_of_what_was_before(executor):
+    alone = logits_of(executor, TOKENS)
+    for _ in range(2):
+        line = Line(TOKENS, [0, 1, 2])
+        assert_same(executor, run(executor, [line.chunk(3)])[0], alone[:3])
+        assert_same(executor, run(executor, [line.chunk(9)])[0], alone[3:12])
+
+
+@pytest.mark.parametrize("compiled", [lower, compile_graph])
+def test_states_are_in_the_plan_of_memory_and_turn_the_prefix_cache_off(compiled):
+    footprint = compiled(convolutions())
+    plans = [plan_memory(EngineConfig(max_num_seqs=n), footprint, 64, 131, 1 << 40, 0) for n in (1, 65)]
+    assert plans[0].has_states
+    assert plans[1].workspace - plans[0].workspace >= 64 * 4 * (3 + 2) * 24
+
+
+def test_a_kernel_of_one_or_a_weight_of_another_shape_is_refused():
+    g = Graph()
+    x = g.embed("embed", 131, 24)
+    with pytest.raises(ShapeError, match="kernel 1 over 24 columns"):
+        g.causal_conv(x, "conv", 1, layer=0)
+
+
+def test_a_step_without_slots_is_refused():
+    graph = convolutions()
+    executor = make_native(graph, random_tensors(graph))
+    arrays = [np.array(values, np.int32) for values in ([1], [0], [1], [[0]], [0])]
+    with pytest.raises(ValueError, match="no such slot"):
+        executor.native.run(*arrays, np.zeros((0, 2), np.int32))
+    with pytest.raises(ValueError, match="no such slot"):
+        executor.native.copy_state(0, 80)
