@@ -6,9 +6,9 @@ import pytest
 
 from harness import TOLERANCE, decoder, error, logits_of, make_executor_for, plain_rope, random_tensors, random_tokens
 from octavo.executor.native.lowering import LoweringError, lower
-from octavo.executor.reference import reference_logits
 from octavo.graph.builder import Graph
 from octavo.graph.node import Floats, Node, ReferencePass, op
+from reference import reference_logits
 
 LAYER = {"rms_norm": 2, "store": 1, "attend": 1, "matmul": 4}
 

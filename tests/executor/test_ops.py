@@ -15,8 +15,8 @@ from harness import (
     run,
 )
 from octavo.executor.native.lowering import lower
-from octavo.executor.reference import reference_logits
 from octavo.graph.builder import Graph
+from reference import reference_logits
 
 DTYPES = ["float32", "bfloat16"]
 ROW_COUNTS = [1, 2, 3, 4, 5, 6, 7, 16, 17, 97, 200]

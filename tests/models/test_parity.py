@@ -6,10 +6,10 @@ import torch
 
 from checkpoints import K_QUANTS, edit_config, save_checkpoint, save_gguf, transformers_logits
 from harness import error, logits_of, make_native, make_torch, random_tokens
-from octavo.executor.reference import reference_logits
 from octavo.models import load_declaration
 from octavo.weights import open_checkpoint
 from octavo.weights.bind import bind
+from reference import reference_logits
 
 TOKENS = random_tokens(100, vocab=301)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

@@ -7,11 +7,11 @@ import torch
 import harness
 from octavo.engine.steps import make_step
 from octavo.executor.native.lowering import lower
-from octavo.executor.reference import reference_logits, reference_sources
 from octavo.graph.ops.attention import StoreSource
 from octavo.models import load_declaration
 from octavo.request import Chunk, Request, Sequence, Source, StepPlan
 from octavo.sampling_params import SamplingParams
+from reference import reference_logits, reference_sources
 
 POSITIONS, MELS, VOCAB = 50, 20, 99
 VARIANTS = {

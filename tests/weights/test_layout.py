@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from harness import error, logits_of, make_executor_for, random_tokens
 from octavo import _native
-from octavo.executor.reference import reference_logits
 from octavo.graph.builder import Graph
 from octavo.graph.node import Rows, Weight
 from octavo.graph.ops.linear import Linear
 from octavo.weights.layout import LAYOUTS, Layout
 from octavo.weights.tensor import StoredTensor
+from reference import reference_logits
 
 # Where each block has float16 numbers; they are made finite, since a NaN's bits are not part of the contract.
 HALVES = {

@@ -5,9 +5,9 @@ import torch
 
 from harness import TOLERANCE as TOLERANCES
 from harness import decoder, error, logits_of, make_torch, random_tensors, random_tokens
-from octavo.executor.reference import reference_logits
 from octavo.executor.torch import ops
 from octavo.executor.torch.ops import Ragged, Rotation
+from reference import reference_logits
 
 # Triton's interpreter multiplies bfloat16 matrices by their bits, so those are left to GPUs.
 DTYPES = [torch.float32, torch.float16]

@@ -14,8 +14,8 @@ class Embed(Node):
     reads_all_weights = False
 
     @classmethod
-    def of(cls, name: str, vocab_size: int, columns: int) -> Node:
-        return cls(Weight(f"{name}.weight", (vocab_size, columns)))
+    def of(cls, name: str, rows: int, columns: int) -> Node:
+        return cls(Weight(f"{name}.weight", (rows, columns)))
 
     @property
     def columns(self) -> int:
@@ -26,20 +26,8 @@ class Embed(Node):
 
 
 @op
-class PositionEmbed(Node):
+class PositionEmbed(Embed):
     """Rows of `weight` [positions, columns], chosen by the tokens' positions."""
-
-    weight: Weight
-    keeps_float32 = True
-    reads_all_weights = False
-
-    @classmethod
-    def of(cls, name: str, positions: int, columns: int) -> Node:
-        return cls(Weight(f"{name}.weight", (positions, columns)))
-
-    @property
-    def columns(self) -> int:
-        return self.weight.shape[1]
 
     def reference(self, run: ReferencePass) -> Floats:
         table = run.read(self.weight)

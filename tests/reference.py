@@ -1,10 +1,7 @@
-"""A plain numpy interpreter of the graph: what every executor is tested against.
+"""A plain numpy interpreter of the graph, by the references of its nodes: what every executor is tested against.
 
-One sequence, or one source, all of it at once, in float32: no cache, no batch, no fusion. What an op means is said by
-its node.
+One sequence, or one source, all of it at once, in float32: no cache, no batch, no fusion.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
