@@ -8,12 +8,12 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from octavo.server.errors import HttpError, encoded, status_of
+from octavo.server.errors import HttpError
 from octavo.server.state import ServerState
+from octavo.server.writing import error_answer
 
 logger = logging.getLogger("octavo.server")
 # Open to everyone: what an orchestrator asks before it knows a key. /health and /ping are older names of the probes.
@@ -52,7 +52,7 @@ class Envelope:
         except BaseException as error:  # a panic of a library in Rust is no Exception
             logger.exception("request %s failed", request_id)
             if not status:
-                await send_error(send_with_id, error)
+                await error_answer(error)(scope, receive, send_with_id)
             if not is_answered or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
         finally:
@@ -90,7 +90,7 @@ class Guard:
                 client = self._server.keys.identify(headers.get(b"authorization"))
                 scope["state"]["client"] = client
         except HttpError as error:
-            return await send_error(send, error)
+            return await error_answer(error)(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _path(self, scope: Scope) -> str:
@@ -109,13 +109,3 @@ class Guard:
         if len(keys) > 1:
             raise HttpError("more than one Authorization header", "authorization", code="invalid_request")
         return dict(headers)
-
-
-async def send_error(send: Send, error: BaseException) -> None:
-    """A whole answer that is an error."""
-    body = encoded(error)
-    headers: dict[str, Any] = {"content-type": "application/json", "content-length": str(len(body))}
-    headers |= error.headers if isinstance(error, HttpError) else {}
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status_of(error), "headers": raw})
-    await send({"type": "http.response.body", "body": body})
