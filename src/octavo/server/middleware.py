@@ -62,7 +62,7 @@ class Envelope:
         status = status or 499  # nobody was left to answer
         route = scope.get("route")
         path = getattr(route, "path", "other")
-        self._server.http.answers[scope["method"], path, status] += 1
+        self._server.http_answers[scope["method"], path, status] += 1
         if self._server.config.log_requests and path not in PUBLIC and path != "/metrics":
             fields = {"id": request_id, "status": status, "seconds": round(seconds, 4), **scope["state"].get("log", {})}
             # The path as JSON: a log line stays one line, whatever somebody asks for.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from typing import Protocol
 
-from octavo.engine.driver import EngineStats
+from starlette.requests import Request
+
 from octavo.errors import OctavoError
 from octavo.server.errors import UnavailableError
 from octavo.server.keys import read_keys
-from octavo.server.metrics import HttpMetrics
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.upload import UploadSpace
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 
 class Answering(Protocol):
@@ -31,7 +28,7 @@ class ServerState:
     def __init__(self, config: ServerConfig, models: ModelRegistry):
         self.config, self.models = config, models
         self.keys = read_keys(config)
-        self.http = HttpMetrics()
+        self.http_answers: Counter[tuple[str, str, int]] = Counter()  # by method, path and status
         self.active: set[Answering] = set()
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.draining = False
@@ -47,9 +44,6 @@ class ServerState:
             return "shutting down"
         phases = [f"{model.short_name}: {model.phase}" for model in self.models if not model.is_ready]
         return "; ".join(phases) or self.models.ailment()
-
-    def stats(self) -> Iterator[EngineStats]:
-        return (model.stats() for model in self.models)
 
 
 def state_of(request: Request) -> ServerState:
