@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -112,12 +111,6 @@ class HttpClient:
     def close(self) -> None:
         while self._idle:
             self._idle.pop().transport.abort()
-
-    async def __aenter__(self) -> HttpClient:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self.close()
 
     async def _send(self, request: bytes) -> _Connection:
         while self._idle:

@@ -147,7 +147,7 @@ class Writer(ABC, Generic[Body]):
 
 def usage_json(generation: Generation) -> dict[str, Any]:
     """Tokens read and written so far."""
-    read, written = generation.num_prompt_tokens, sum(generation.num_output_tokens)
+    read, written = generation.num_prompt_tokens, generation.num_output_tokens
     nothing = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
     return {
         "prompt_tokens": read,

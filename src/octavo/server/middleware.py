@@ -71,7 +71,7 @@ class Envelope:
 
 
 class Guard:
-    """Refuses what has no key, an impossible Host, or too many headers, before anything looks at the path.
+    """Refuses what has no key or an impossible Host before anything looks at the path.
 
     The path is compared as it was sent, so that no two readers of it can disagree. Everything but PUBLIC needs a key.
     """
@@ -99,9 +99,6 @@ class Guard:
 
     def _check_headers(self, scope: Scope) -> dict[bytes, bytes]:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if len(headers) > self._server.config.max_headers:
-            reason = f"more than {self._server.config.max_headers} headers"
-            raise HttpError(reason, status=431, code="headers_too_large")
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) > 1 or any(value and not _HOST.fullmatch(value) for value in hosts):
             raise HttpError("the Host header must be one host name, and a port", "host", code="invalid_host")

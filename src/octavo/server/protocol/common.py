@@ -57,13 +57,20 @@ def _field_error(code: str, name: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError(code, "{name} {reason}", {"name": name, "reason": reason})
 
 
+def tell_refused(schema: dict[str, Any], model: type[RequestModel]) -> None:
+    """Adds fields that are known and refused to a schema: only neutral values are allowed."""
+    for name, (neutral, reason) in model.REFUSED.items():
+        allowed: dict[str, Any] = {"enum": list(neutral)} if neutral else {"not": {}}
+        schema["properties"].setdefault(name, {**allowed, "description": f"{name} {reason}"})
+
+
 class RequestModel(BaseModel):
     """JSON of a request: types are exact, and what is not known is refused.
 
     `REFUSED` has fields that are known but not supported, with their neutral values; those are let through.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=tell_refused)
     REFUSED: ClassVar[Mapping[str, Neutral]] = {}
 
     @model_validator(mode="before")

@@ -47,7 +47,7 @@ class _Writer(Writer[CompletionRequest]):
 
     def more(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         if self.body.max_tokens == 0:
-            self.generation.num_output_tokens = [0] * len(outputs)
+            self.generation.num_output_tokens = 0
         return {}
 
     def choice(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
