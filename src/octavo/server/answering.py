@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from octavo.engine.inputs import Prompt
+from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, RequestOutput
 from octavo.server.body import read_body
 from octavo.server.generation import Generation, admit
@@ -34,7 +35,8 @@ async def answer(request: Request, form: type[Body], writer: type[Writer[Body]])
     body = await read_body(request, form, server.config)
     body.check()
     model = server.models.find(body.model, "text")
-    server.config.check_prompts(body.PROMPTS, len(body.prompts))
+    if len(body.prompts) > (most := server.config.max_prompts):
+        raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
     prompts = [prompt.salted(body.cache_salt) for prompt in await writer.read(model, body)]

@@ -52,7 +52,7 @@ def wrap(app: FastAPI, server: ServerState) -> ASGIApp:
     return Envelope(wrapped, server)
 
 
-async def _answer(request: Request, error: Exception) -> Response:
+async def _answer(_: Request, error: Exception) -> Response:
     return error_answer(error)
 
 

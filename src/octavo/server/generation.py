@@ -92,7 +92,7 @@ class Generation:
         except HttpError as error:
             self.model.metrics.refused[error.code] += 1
             raise
-        self._server.active.add(self)
+        self._server.active.add(self.fail)
         self._request.state.client.charge(self.num_prompt_tokens)
         self.model.metrics.observe("asked_n", self.params.n)
         if self._asked_tokens is not None:
@@ -108,7 +108,7 @@ class Generation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.active.discard(self)
+        self._server.active.discard(self.fail)
         for watcher in (self._watcher, self._timer):
             if watcher is not None:
                 watcher.cancel()

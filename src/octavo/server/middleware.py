@@ -29,8 +29,6 @@ class Envelope:
         self._app, self._server = app, server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         given_id = given.decode() if _ID.fullmatch(given) else None
         request_id = given_id or uuid.uuid4().hex
@@ -81,8 +79,6 @@ class Guard:
         self._prefix = server.config.root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
         scope["root_path"] = self._prefix  # routes are found with and without it
         try:
             headers = self._check_headers(scope)

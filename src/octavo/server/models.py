@@ -30,12 +30,8 @@ from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES
 
 logger = logging.getLogger("octavo.server")
 SHARE = 0.9  # all models together take this share of the free memory
-
-
 _readers = ThreadPoolExecutor(2, "octavo-text")
 T = TypeVar("T")
-
-
 # What a model can do, as requests ask for it, and how that is said.
 SKILLS = {"text": "answer text", "transcribe": "transcribe speech", "translate": "translate speech into English"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Protocol
+from collections.abc import Callable
 
 from starlette.requests import Request
 
@@ -15,13 +15,6 @@ from octavo.server.options import ServerConfig
 from octavo.server.upload import UploadSpace
 
 
-class Answering(Protocol):
-    """A request that is being answered."""
-
-    def fail(self, error: OctavoError) -> None:
-        """Ends it with an error."""
-
-
 class ServerState:
     """The models, the keys, the metrics, and the requests that are being answered."""
 
@@ -29,7 +22,7 @@ class ServerState:
         self.config, self.models = config, models
         self.keys = read_keys(config)
         self.http_answers: Counter[tuple[str, str, int]] = Counter()  # by method, path and status
-        self.active: set[Answering] = set()
+        self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.draining = False
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from octavo.speech.result import Word
+
 
 class Error(BaseModel):
     message: str = Field(max_length=500)
@@ -126,12 +128,6 @@ class AudioText(BaseModel):
     usage: AudioUsage
 
 
-class AudioWord(BaseModel):
-    word: str
-    start: float
-    end: float
-
-
 class AudioSegment(BaseModel):
     id: int
     seek: int
@@ -149,7 +145,7 @@ class VerboseAudioText(AudioText):
     task: Literal["transcribe", "translate"]
     language: str
     duration: float
-    words: list[AudioWord] = Field([], description="with timestamp_granularities=word")
+    words: list[Word] = Field([], description="with timestamp_granularities=word")
     segments: list[AudioSegment] = Field([], description="unless only words are asked for")
 
 
