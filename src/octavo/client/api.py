@@ -21,7 +21,7 @@ class ApiError(OctavoError):
         error = body.get("error", body) if isinstance(body, dict) else body
         fields = error if isinstance(error, dict) else {}
         self.status, self.body, self.headers = status, body, headers or {}
-        self.code = fields.get("code")
+        self.code, self.param = fields.get("code"), fields.get("param")
         self.reason = " ".join(str(fields.get("message") or error or "no reason given").split())[:500]
         super().__init__(f"the server says {status}: {self.reason}" if status != 200 else f"the server: {self.reason}")
 

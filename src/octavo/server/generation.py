@@ -113,7 +113,9 @@ class Generation:
             if watcher is not None:
                 watcher.cancel()
         self._stream.close()
-        self._leave_queue()
+        for place in self._waiting:
+            self.model.queue.start(len(self.prompts[place].token_ids))
+        self.model.queue.leave(self._num_seats)
         self._request.state.client.charge(self.num_output_tokens)
         self._request.state.log = self._log_fields()
         if error is not None:
@@ -215,12 +217,6 @@ class Generation:
             metrics.observe("between_tokens", mean, sum(lengths) // len(lengths) - 1)
         for completion in output.outputs:
             metrics.finished[completion.finish_reason or "stop"] += 1
-
-    def _leave_queue(self) -> None:
-        for place in self._waiting:
-            self.model.queue.start(len(self.prompts[place].token_ids))
-        self._waiting.clear()
-        self.model.queue.leave(self._num_seats)
 
 
 def _asked_timeout(request: Request) -> float:
