@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -60,40 +59,18 @@ class Arrival(NamedTuple):
     data: bytes
 
 
-class Answer:
-    """The answer to one request, whose head is there; its body arrives while it is iterated."""
-
-    def __init__(self, connection: _Connection):
-        self._connection = connection
-        self.status = connection.parser.status
-        self.headers: Mapping[str, str] = connection.parser.headers
-
-    async def arrivals(self) -> AsyncIterator[Arrival]:
-        """The body, piece by piece. Raises ConnectionFailed if it breaks off."""
-        connection = self._connection
-        while True:
-            while connection.inbox:
-                yield connection.inbox.popleft()
-            if connection.parser.ended:
-                return
-            await connection.news()
-
-    async def read(self) -> bytes:
-        return b"".join([arrival.data async for arrival in self.arrivals()])
-
-
 class HttpClient:
     """Connections to one server. They are kept and used again; one request at a time is on each."""
 
     def __init__(self, address: Address, headers: Mapping[str, str] | None = None):
         self.address = address
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._tls = ssl.create_default_context() if address.tls else None
         lines = {"host": str(address).partition("://")[2].removesuffix(address.path), **(headers or {})}
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
     @asynccontextmanager
-    async def request(self, method: str, path: str, body: bytes = b"") -> AsyncIterator[Answer]:
+    async def request(self, method: str, path: str, body: bytes = b"") -> AsyncIterator[Connection]:
         """Sends a request and waits for the head of the answer. Leaving early drops the connection.
 
         Raises ConnectionFailed.
@@ -102,7 +79,7 @@ class HttpClient:
         head = f"{method} {self.address.path}{path} HTTP/1.1\r\n{self._head}{kind}content-length: {len(body)}\r\n\r\n"
         connection = await self._send(head.encode("latin-1") + body)
         try:
-            yield Answer(connection)
+            yield connection
         finally:
             if connection.parser.ended and connection.parser.keeps_open and not connection.is_closed:
                 self._idle.append(connection)
@@ -113,13 +90,7 @@ class HttpClient:
         while self._idle:
             self._idle.pop().transport.abort()
 
-    async def __aenter__(self) -> HttpClient:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self.close()
-
-    async def _send(self, request: bytes) -> _Connection:
+    async def _send(self, request: bytes) -> Connection:
         while self._idle:
             connection = self._idle.pop()
             if connection.is_closed:
@@ -128,17 +99,17 @@ class HttpClient:
                 await connection.exchange(request)
                 return connection
             except ConnectionFailed:  # a server may close what is idle just when it is used again
-                if connection.parser.status or connection.has_received:
+                if connection.has_received:
                     raise
         connection = await self._connect()
         await connection.exchange(request)
         return connection
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         loop, (_, host, port, _) = asyncio.get_running_loop(), self.address
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                _, connection = await loop.create_connection(_Connection, host, port, ssl=self._tls)
+                _, connection = await loop.create_connection(Connection, host, port, ssl=self._tls)
         except TimeoutError:
             raise ConnectionFailed(f"{self.address}: no connection within {CONNECT_TIMEOUT:.0f} s") from None
         except OSError as error:
@@ -148,8 +119,8 @@ class HttpClient:
         return connection
 
 
-class _Connection(asyncio.Protocol):
-    """One connection, and the answer that is on it."""
+class Connection(asyncio.Protocol):
+    """One connection, and the answer that is on it: its head is there, its body arrives while it is iterated."""
 
     def __init__(self) -> None:
         self.parser = AnswerParser()
@@ -159,18 +130,38 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport
 
+    @property
+    def status(self) -> int:
+        return self.parser.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.parser.headers
+
+    async def arrivals(self) -> AsyncIterator[Arrival]:
+        """The answer's body, piece by piece. Raises ConnectionFailed if it breaks off."""
+        while True:
+            while self.inbox:
+                yield self.inbox.popleft()
+            if self.parser.ended:
+                return
+            await self._news()
+
+    async def read(self) -> bytes:
+        return b"".join([arrival.data async for arrival in self.arrivals()])
+
     async def exchange(self, request: bytes) -> None:
         """Sends a request and waits for the answer's head. Raises ConnectionFailed, or what cancels it."""
         self.parser, self.has_received = AnswerParser(), False
         self.transport.write(request)
         try:
             while not self.parser.status:
-                await self.news()
+                await self._news()
         except BaseException:
             self.transport.abort()
             raise
 
-    async def news(self) -> None:
+    async def _news(self) -> None:
         """Waits until something has arrived, or the connection has ended. Raises ConnectionFailed."""
         if self._error is not None:
             raise self._error

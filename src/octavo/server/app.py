@@ -10,12 +10,12 @@ from starlette.types import ASGIApp
 
 from octavo.errors import OctavoError
 from octavo.server.docs import docs_page
-from octavo.server.errors import HttpError, NotFoundError, body_of, status_of
+from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.middleware import Envelope, Guard
 from octavo.server.routers import audio, chat, completions, health, models, tokens
 from octavo.server.schema import describe
 from octavo.server.state import ServerState
-from octavo.server.writing import JSONAnswer
+from octavo.server.writing import JSONAnswer, error_answer
 
 ROUTERS = (chat.router, completions.router, audio.router, models.router, tokens.router, health.router)
 
@@ -52,9 +52,8 @@ def wrap(app: FastAPI, server: ServerState) -> ASGIApp:
     return Envelope(wrapped, server)
 
 
-async def _answer(request: Request, error: Exception) -> Response:
-    headers = error.headers if isinstance(error, HttpError) else None
-    return JSONAnswer(body_of(error), status_of(error), headers)
+async def _answer(_: Request, error: Exception) -> Response:
+    return error_answer(error)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -64,11 +63,11 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     path = request.url.path[:200]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
-        wrong = HttpError(f"{request.method} {path} is not possible, but {allowed} is", status=405, code="method")
-        return JSONAnswer(body_of(wrong), 405, error.headers)
+        reason = f"{request.method} {path} is not possible, but {allowed} is"
+        return error_answer(HttpError(reason, status=405, code="method", headers=error.headers))
     near = difflib.get_close_matches(path, endpoints, 1, 0.5)
     advice = f" Did you mean {near[0]}?" if near else ""
-    return await _answer(request, NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}"))
+    return error_answer(NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}"))
 
 
 def _endpoints() -> list[str]:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
 
 from octavo import strict_json
 from octavo.server.errors import ClientGoneError, HttpError
+from octavo.server.options import ServerConfig
 from octavo.server.validation import validation_error
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from octavo.server.options import ServerConfig
 
 INLINE_BYTES = 32 << 10  # longer bodies are parsed on another thread
 MAX_VALUES = 1 << 18  # the most commas in one body: many values take longer to parse than long ones

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields
 from html import escape
 from typing import Any
@@ -82,31 +82,33 @@ def _example(method: str, path: str, address: str) -> str:
 
 def _body(schema: Json, operation: Json) -> Iterator[str]:
     """What an endpoint takes: its fields, those that are needed first, and then what it knows and refuses."""
+    schemas = schema["components"]["schemas"]
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        body = schema["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
-        required = set(body.get("required", []))
+        body = schemas[content["schema"]["$ref"].rpartition("/")[2]]
+        required = body.get("required", [])
         named = sorted(body.get("properties", {}).items(), key=lambda item: item[0] not in required)
-        taken = [_field(name, field, name in required) for name, field in named if not _is_refused(field)]
-        refused = [_field(name, field, False) for name, field in named if _is_refused(field)]
-        yield f"<p>Fields, as <code>{escape(media_type)}</code>:</p><dl>{''.join(taken)}</dl>"
+        refused = [(name, field) for name, field in named if _is_refused(field)]
+        taken = _fields([one for one in named if one not in refused], required)
+        yield f"<p>Fields, as <code>{escape(media_type)}</code>:</p>{taken}"
         for other in sorted(set(_REFERENCE.findall(json.dumps(body)))):
-            nested = schema["components"]["schemas"][other]
-            rows = [
-                _field(name, field, name in nested.get("required", [])) for name, field in nested["properties"].items()
-            ]
-            yield f"<p><code>{escape(other)}</code>:</p><dl>{''.join(rows)}</dl>"
+            rows = _fields(schemas[other]["properties"].items(), schemas[other].get("required", []))
+            yield f"<p><code>{escape(other)}</code>:</p>{rows}"
         if refused:
-            yield f"<details><summary>Fields that are refused</summary><dl>{''.join(refused)}</dl></details>"
+            yield f"<details><summary>Fields that are refused</summary>{_fields(refused)}</details>"
 
 
 def _is_refused(field: Json) -> bool:
-    """Whether it is one that `schema.describe` added: nothing, or only neutral values, may be said."""
+    """Whether it is one that `tell_refused` added: nothing, or only neutral values, may be said."""
     return "not" in field or ("enum" in field and "type" not in field)
 
 
-def _field(name: str, field: Json, required: bool) -> str:
-    about = [_type(field), "required" if required else _default(name, field), field.get("description", "")]
-    return f"<dt><code>{escape(name)}</code></dt><dd>{escape('; '.join(filter(None, about)))}</dd>"
+def _fields(named: Iterable[tuple[str, Json]], required: Sequence[str] = ()) -> str:
+    rows = []
+    for name, field in named:
+        need = "required" if name in required else _default(name, field)
+        about = "; ".join(filter(None, [_type(field), need, field.get("description", "")]))
+        rows.append(f"<dt><code>{escape(name)}</code></dt><dd>{escape(about)}</dd>")
+    return f"<dl>{''.join(rows)}</dl>"
 
 
 def _default(name: str, field: Json) -> str:

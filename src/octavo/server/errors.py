@@ -38,9 +38,13 @@ class HttpError(OctavoError):
         status: int | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ):
+        """`retry_after` is in seconds; clients wait at most a minute."""
         super().__init__(message)
         self.param, self.headers = param, dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(max(1, min(60, round(retry_after))))
         self.status = status or type(self).status
         self.code = code or type(self).code
 
@@ -69,7 +73,7 @@ class UnavailableError(HttpError):
     status, type, code = 503, "service_unavailable_error", "unavailable"
 
     def __init__(self, message: str, code: str, retry_after: float):
-        super().__init__(message, code=code, headers=retry_header(retry_after))
+        super().__init__(message, code=code, retry_after=retry_after)
 
 
 class RateLimitError(HttpError):
@@ -77,19 +81,11 @@ class RateLimitError(HttpError):
 
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
-    def __init__(self, message: str, retry_after: float):
-        super().__init__(message, headers=retry_header(retry_after))
-
 
 class ClientGoneError(HttpError):
     """The client has closed the connection; nobody sees this."""
 
     status, code = 499, "client_closed_request"
-
-
-def retry_header(seconds: float) -> dict[str, str]:
-    """Clients wait at most a minute."""
-    return {"retry-after": str(max(1, min(60, round(seconds))))}
 
 
 # The tree of octavo.errors: status, type, code. A class stands for those below it that are not named.
@@ -117,17 +113,14 @@ def status_of(error: BaseException) -> int:
 
 def body_of(error: BaseException) -> dict[str, Any]:
     """The error's JSON. Of what was not raised on purpose it tells nothing."""
-    if isinstance(error, HttpError):
-        return error_json(str(error), error.type, error.param, error.code)
-    _, kind, code = _row(error)
     message = str(error) if isinstance(error, OctavoError) else INTERNAL
+    if isinstance(error, HttpError):
+        kind, param, code = error.type, error.param, error.code
+    else:
+        _, kind, code = _row(error)
+        param = error.name if isinstance(error, ParameterError | ConfigError | AudioError) else None
     if isinstance(error, EngineFailedError):
         message = ENGINE_FAILED
-    param = getattr(error, "name", None) if isinstance(error, ParameterError | ConfigError | AudioError) else None
-    return error_json(message, kind, param, code)
-
-
-def error_json(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
     message = " ".join(message.encode(errors="replace").decode().split())
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 1] + "…"

@@ -1,138 +1,145 @@
-"""How /metrics tells what `metrics.py` has noted: as families of prometheus_client."""
+"""What /metrics tells, under vLLM's names where vLLM has one. docs/metrics.md lists all of it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
-from octavo.server.metrics import _STEP, BY_LABEL, ENGINE, HISTOGRAMS, ONLY, Histogram, HttpMetrics, ModelMetrics
-from octavo.server.models import ModelRegistry, ServedModel
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily as Count
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+
+from octavo.engine.driver import EngineStats
+from octavo.server.metrics import HISTOGRAMS, STEP_TOKENS, Histogram
+from octavo.server.models import ServedModel
+from octavo.server.state import ServerState
+
+OF_MODEL = ("model_name", "engine")
+ONLY = "0"  # vLLM counts its engines; here a model has one
+CACHE = ("block_size", "num_gpu_blocks", "enable_prefix_caching", "gpu_memory_utilization", "cache_dtype")
+_Numbers = Mapping[tuple[str, ...], float]
+_Values = Callable[[ServedModel, EngineStats], float | _Numbers]
+
+
+def _cache(model: ServedModel) -> _Numbers:
+    """vLLM's way of telling its configuration: the labels of a 1."""
+    if model.llm is None:
+        return {}
+    plan, config = model.llm.model.plan, model.config
+    values = (plan.block_size, plan.num_blocks, config.enable_prefix_caching, config.gpu_memory_utilization, "auto")
+    return {tuple(map(str, values)): 1}
+
+
+def _by_source(stats: EngineStats) -> _Numbers:
+    computed = stats.prefix_queries - stats.prefix_hits
+    return {("local_compute",): computed, ("local_cache_hit",): stats.prefix_hits, ("external_kv_transfer",): 0}
+
+
+def _counted(counts: Counter[str], *always: str) -> _Numbers:
+    return {(name,): counts[name] for name in always or counts}
+
+
+# Of each model: name, further labels, help, and the number, or one for each of the labels' values.
+GAUGES: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
+    ("vllm:num_requests_running", (), "Requests that are in steps.", lambda _, stats: stats.running),
+    ("vllm:num_requests_waiting", (), "Requests that wait for a seat.", lambda _, stats: stats.waiting),
+    ("vllm:kv_cache_usage_perc", (), "Share of KV blocks in use; 1 is all.", lambda _, stats: stats.block_usage),
+    ("vllm:gpu_cache_usage_perc", (), "The same, under its older name.", lambda _, stats: stats.block_usage),
+    (
+        *("vllm:num_requests_waiting_by_reason", ("reason",), "Requests that wait for a seat, and for anything else."),
+        lambda _, stats: {("capacity",): stats.waiting, ("deferred",): 0},
+    ),
+    (
+        *("vllm:engine_sleep_state", ("sleep_state",), "1 for the state of the engine, which never sleeps."),
+        lambda *_: {("awake",): 1, ("weights_offloaded",): 0, ("discard_all",): 0},
+    ),
+    ("vllm:cache_config_info", CACHE, "The KV cache of a model that is loaded.", lambda model, _: _cache(model)),
+    ("octavo:model_ready", (), "1 if the model is loaded.", lambda model, _: model.is_ready),
+    (
+        *("octavo:kv_cache_tokens", (), "Tokens that the KV cache holds."),
+        lambda model, _: model.llm.model.plan.num_blocks * model.llm.model.plan.block_size if model.llm else 0,
+    ),
+    ("octavo:queued_tokens", (), "Prompt tokens that wait.", lambda model, _: model.queue.tokens),
+)
+COUNTERS: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
+    ("vllm:prompt_tokens", (), "Tokens of prompts that have begun.", lambda _, stats: stats.prefix_queries),
+    ("vllm:prompt_tokens_cached", (), "Those that the prefix cache had.", lambda _, stats: stats.prefix_hits),
+    (
+        *("vllm:prompt_tokens_by_source", ("source",)),
+        "Tokens of prompts that have begun, by where their keys and values came from.",
+        lambda _, stats: _by_source(stats),
+    ),
+    ("vllm:generation_tokens", (), "Tokens generated.", lambda _, stats: stats.output_tokens),
+    ("vllm:prefix_cache_queries", (), "Tokens looked up in the cache.", lambda _, stats: stats.prefix_queries),
+    ("vllm:prefix_cache_hits", (), "Those that the prefix cache had.", lambda _, stats: stats.prefix_hits),
+    ("vllm:gpu_prefix_cache_queries", (), "The older name of those.", lambda _, stats: stats.prefix_queries),
+    ("vllm:gpu_prefix_cache_hits", (), "The older name of those.", lambda _, stats: stats.prefix_hits),
+    ("vllm:num_preemptions", (), "Requests that lost their blocks.", lambda _, stats: stats.preemptions),
+    (
+        *("vllm:request_success", ("finished_reason",), "Completions that ended, by reason."),
+        lambda model, _: _counted(model.metrics.finished, "stop", "length", "abort", "error"),
+    ),
+    (
+        *("octavo:requests_failed", ("code",), "Requests that ended in an error, by its code."),
+        lambda model, _: _counted(model.metrics.failed),
+    ),
+    (
+        *("octavo:requests_refused", ("code",), "Requests that were not queued, by the error's code."),
+        lambda model, _: _counted(model.metrics.refused),
+    ),
+    (
+        *("octavo:engine_restarts", (), "Engines that failed."),
+        lambda model, _: model.llm.driver.num_restarts if model.llm else 0,
+    ),
+    ("octavo:audio_seconds", (), "Seconds of audio decoded.", lambda model, _: model.metrics.audio_seconds),
+)
 
 
 class Collector:
     """Hands everything to prometheus_client, as families of metrics."""
 
-    def __init__(self, models: ModelRegistry, http: HttpMetrics):
-        self._models, self._http = models, http
+    def __init__(self, server: ServerState):
+        self._server = server
 
-    def collect(self) -> Iterator[Any]:
-        models = list(self._models)
-        stats = [(model.id, model.stats()) for model in models]
-        for name, kind, of_stats, text in ENGINE:
-            yield _family(kind, name, text, [((model_id,), of_stats(numbers)) for model_id, numbers in stats])
-        for name, kind, label, by_value, text in BY_LABEL:
-            entries = [((model_id, key), v) for model_id, numbers in stats for key, v in by_value(numbers).items()]
-            yield _family(kind, name, text, entries, label)
-        steps = [(model_id, Histogram(_STEP, numbers.steps)) for model_id, numbers in stats]
-        yield _histogram_family("vllm:iteration_tokens_total", "Tokens of a step.", steps)
+    def collect(self) -> Iterator[Metric]:
+        models = [(model, model.stats()) for model in self._server.models]
+        for kind, families in ((Gauge, GAUGES), (Count, COUNTERS)):
+            for name, labels, text, values in families:
+                family = kind(name, text, labels=(*OF_MODEL, *labels))
+                for model, stats in models:
+                    found = values(model, stats)
+                    for key, number in (found if isinstance(found, Mapping) else {(): found}).items():
+                        family.add_metric((model.id, ONLY, *key), number)
+                yield family
+        steps = [(model.id, Histogram(STEP_TOKENS, stats.steps)) for model, stats in models]
+        yield _histograms("vllm:iteration_tokens_total", "Tokens of a step.", steps)
         for attribute, name, _, text in HISTOGRAMS:
-            yield _histogram_family(name, text, [(model.id, model.metrics.histograms[attribute]) for model in models])
-        for name, label, text, count in _COUNTERS:
-            counts = [((model.id, key), number) for model in models for key, number in count(model.metrics)]
-            yield _family("counter", name, text, counts, label)
-        for name, kind, of_model, text in OWN:
-            yield _family(kind, name, text, [((model.id,), of_model(model)) for model in models])
-        yield self._caches(models)
-        yield from self._http_answers()
+            yield _histograms(name, text, [(model.id, model.metrics.histograms[attribute]) for model, _ in models])
+        yield self._http_answers("octavo:http_requests", "path", str)
+        yield self._http_answers("http_requests", "handler", lambda status: f"{status // 100}xx")  # vLLM's
 
-    def _caches(self, models: Iterable[ServedModel]) -> Any:
-        """vLLM's way of telling its configuration: the labels of a 1."""
-        from prometheus_client.core import GaugeMetricFamily
-
-        names = ("block_size", "num_gpu_blocks", "enable_prefix_caching", "gpu_memory_utilization", "cache_dtype")
-        text = "The KV cache of a model that is loaded."
-        family = GaugeMetricFamily("vllm:cache_config_info", text, labels=["model_name", "engine", *names])
-        for model in models:
-            if model.llm is not None:
-                plan, config = model.llm.model.plan, model.config
-                values = (plan.block_size, plan.num_blocks, config.enable_prefix_caching, config.gpu_memory_utilization)
-                family.add_metric([model.id, ONLY, *map(str, values), "auto"], 1)
+    def _http_answers(self, name: str, label: str, kind_of: Callable[[int], str]) -> Metric:
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for (method, path, status), number in self._server.http_answers.items():
+            counts[method, path, kind_of(status)] += number
+        family = Count(name, "Answers.", labels=("method", label, "status"))
+        for labels, number in counts.items():
+            family.add_metric(labels, number)
         return family
 
-    def _http_answers(self) -> Iterator[Any]:
-        """Ours by status, and those of vLLM's dashboards by kind of status."""
-        from prometheus_client.core import CounterMetricFamily
 
-        ours = CounterMetricFamily("octavo:http_requests", "Answers.", labels=["method", "path", "status"])
-        kinds: Counter[tuple[str, str, str]] = Counter()
-        for (method, path, status), number in self._http.answers.items():
-            ours.add_metric([method, path, str(status)], number)
-            kinds[method, path, f"{status // 100}xx"] += number
-        theirs = CounterMetricFamily("http_requests", "Answers.", labels=["method", "handler", "status"])
-        for labels, number in kinds.items():
-            theirs.add_metric(labels, number)
-        yield from (ours, theirs)
-
-
-def _family(kind: str, name: str, text: str, entries: Iterable[tuple[tuple[str, ...], float]], label: str = "") -> Any:
-    """A gauge or counter; entries are (the model, and the value of `label` if there is one) and the number."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-    make = GaugeMetricFamily if kind == "gauge" else CounterMetricFamily
-    family = make(name, text, labels=["model_name", "engine", *([label] if label else ())])
-    for (model_id, *key), number in entries:
-        family.add_metric([model_id, ONLY, *key], number)
-    return family
-
-
-def _histogram_family(name: str, text: str, histograms: Iterable[tuple[str, Histogram]]) -> Any:
-    from prometheus_client.core import HistogramMetricFamily
-
-    family = HistogramMetricFamily(name, text, labels=["model_name", "engine"])
+def _histograms(name: str, text: str, histograms: list[tuple[str, Histogram]]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=OF_MODEL)
     for model_id, histogram in histograms:
-        family.add_metric([model_id, ONLY], *histogram.buckets())
+        family.add_metric((model_id, ONLY), *histogram.buckets())
     return family
 
 
-# Of a model: name, type, value, help.
-OWN: tuple[tuple[str, str, Callable[[ServedModel], float], str], ...] = (
-    ("octavo:model_ready", "gauge", lambda model: model.is_ready, "1 if the model is loaded."),
-    (
-        "octavo:engine_restarts",
-        "counter",
-        lambda model: model.llm.driver.num_restarts if model.llm else 0,
-        "Engines that failed.",
-    ),
-    (
-        "octavo:kv_cache_tokens",
-        "gauge",
-        lambda model: model.llm.model.plan.num_blocks * model.llm.model.plan.block_size if model.llm else 0,
-        "Tokens that the KV cache holds.",
-    ),
-    ("octavo:queued_tokens", "gauge", lambda model: model.queue.tokens, "Prompt tokens that wait."),
-    ("octavo:audio_seconds", "counter", lambda model: model.metrics.audio_seconds, "Seconds of audio decoded."),
-)
-_Count = Callable[[ModelMetrics], Iterable[tuple[str, int]]]
-FINISH_REASONS = ("stop", "length", "abort", "error")
-_COUNTERS: tuple[tuple[str, str, str, _Count], ...] = (
-    (
-        "vllm:request_success",
-        "finished_reason",
-        "Completions that ended, by reason.",
-        lambda metrics: [(reason, metrics.finished[reason]) for reason in FINISH_REASONS],
-    ),
-    (
-        "octavo:requests_failed",
-        "code",
-        "Requests that ended in an error, by its code.",
-        lambda metrics: metrics.failed.items(),
-    ),
-    (
-        "octavo:requests_refused",
-        "code",
-        "Requests that were not queued, by the error's code.",
-        lambda metrics: metrics.refused.items(),
-    ),
-)
-
-
-def exposition(models: ModelRegistry, http: HttpMetrics) -> bytes:
+def exposition(server: ServerState) -> bytes:
     """The text format of Prometheus."""
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.process_collector import ProcessCollector
-
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(Collector(models, http))
+    registry.register(Collector(server))
     return generate_latest(registry)

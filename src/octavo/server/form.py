@@ -6,20 +6,17 @@ Put together by hand on python_multipart's parser, as a guard: the number and th
 from __future__ import annotations
 
 from email.message import Message
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
 
 from octavo.server.body import announced_bytes, check_encoding, receive, validated
 from octavo.server.errors import HttpError
+from octavo.server.options import ServerConfig
 from octavo.server.protocol.audio import FILE, AudioRequest
 from octavo.server.upload import Upload, UploadSpace, file_too_large
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from octavo.server.options import ServerConfig
 
 MAX_PARTS = 64
 MAX_PART_HEADERS = 8

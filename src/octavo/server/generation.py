@@ -60,13 +60,13 @@ class Generation:
             reason = "priority: the server does not run with --scheduling-policy priority"
             raise HttpError(reason, "priority", code="unsupported_parameter")
         self.model, self.prompts, self.params = model, prompts, params
-        self.num_output_tokens = [0] * len(prompts)
+        self.num_output_tokens = 0
         self.num_cached_tokens = 0
         self._num_seats = max(1, len(prompts))  # the queue counts so many requests
         self._server, self._request = server, request
         self._stream = model.engine.open_stream()
         self._places: dict[str, int] = {}  # indices of prompts, by the engine's request id
-        self._waiting: set[int] = set()  # prompts without a token yet
+        self._waiting = set(range(len(prompts)))  # prompts without a token yet
         self._last_token: dict[int, float] = {}
         self._lengths: Counter[tuple[int, int]] = Counter()  # lengths of completions, by prompt and index
         self._asked_tokens, self._priority = asked_tokens, priority or 0
@@ -92,8 +92,7 @@ class Generation:
         except HttpError as error:
             self.model.metrics.refused[error.code] += 1
             raise
-        self._waiting = set(range(len(self.prompts)))
-        self._server.active.add(self)
+        self._server.active.add(self.fail)
         self._request.state.client.charge(self.num_prompt_tokens)
         self.model.metrics.observe("asked_n", self.params.n)
         if self._asked_tokens is not None:
@@ -109,13 +108,15 @@ class Generation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.active.discard(self)
+        self._server.active.discard(self.fail)
         for watcher in (self._watcher, self._timer):
             if watcher is not None:
                 watcher.cancel()
         self._stream.close()
-        self._leave_queue()
-        self._request.state.client.charge(sum(self.num_output_tokens))
+        for place in self._waiting:
+            self.model.queue.start(len(self.prompts[place].token_ids))
+        self.model.queue.leave(self._num_seats)
+        self._request.state.client.charge(self.num_output_tokens)
         self._request.state.log = self._log_fields()
         if error is not None:
             code = "cancelled" if not isinstance(error, Exception) else body_of(error)["error"]["code"]
@@ -133,7 +134,7 @@ class Generation:
             place = self._places[output.request_id]
             self._note(place, output)
             held.append((place, output))
-            if self._is_late and not any(self.num_output_tokens):
+            if self._is_late and not self.num_output_tokens:
                 continue
             for each in held:
                 yield each
@@ -185,14 +186,14 @@ class Generation:
             "client": self._request.state.client.name,
             "model": self.model.id,
             "prompt_tokens": self.num_prompt_tokens,
-            "output_tokens": sum(self.num_output_tokens),
+            "output_tokens": self.num_output_tokens,
         }
 
     def _note(self, place: int, output: RequestOutput) -> None:
         """Counts tokens, and leaves the queue with the first."""
         metrics, now = self.model.metrics, time.monotonic()
         count = sum(len(completion.token_ids) for completion in output.outputs)
-        self.num_output_tokens[place] += count
+        self.num_output_tokens += count
         for completion in output.outputs:
             self._lengths[place, completion.index] += len(completion.token_ids)
         if place in self._waiting and (count or output.finished):
@@ -216,12 +217,6 @@ class Generation:
             metrics.observe("between_tokens", mean, sum(lengths) // len(lengths) - 1)
         for completion in output.outputs:
             metrics.finished[completion.finish_reason or "stop"] += 1
-
-    def _leave_queue(self) -> None:
-        for place in self._waiting:
-            self.model.queue.start(len(self.prompts[place].token_ids))
-        self._waiting.clear()
-        self.model.queue.leave(self._num_seats)
 
 
 def _asked_timeout(request: Request) -> float:

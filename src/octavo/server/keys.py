@@ -48,7 +48,7 @@ class Client:
         """Takes one request. Raises RateLimitError if the minute's requests or tokens are used up."""
         for allowance, what in ((self._requests, "requests"), (self._tokens, "tokens")):
             if allowance is not None and (wait := allowance.wait()) > 0:
-                raise RateLimitError(f"this key may use {allowance.per_minute} {what} per minute", wait)
+                raise RateLimitError(f"this key may use {allowance.per_minute} {what} per minute", retry_after=wait)
         if self._requests is not None:
             self._requests.take(1)
 

@@ -67,8 +67,6 @@ class Lifecycle:
         ready.add_done_callback(self._on_loaded)
         self._begin(self._watch())
         await self._server.serve(sockets=[self._listener])
-        for task in self._tasks:
-            task.cancel()
         if self._config.uds is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.uds)
@@ -107,8 +105,8 @@ class Lifecycle:
     async def _drain(self) -> None:
         """Lets running requests finish, tells those that do not, and ends the server."""
         await self._wait_for_requests(self._config.shutdown_timeout)
-        for generation in list(self._state.active):
-            generation.fail(UnavailableError("the server was shut down before this was finished", "shutting_down", 5))
+        for fail in list(self._state.active):
+            fail(UnavailableError("the server was shut down before this was finished", "shutting_down", 5))
         await self._wait_for_requests(GRACE_SECONDS)
         self._server.should_exit = True
 

@@ -8,8 +8,6 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from octavo.errors import OctavoError
-
 if TYPE_CHECKING:
     from octavo.server.models import ModelRegistry
 
@@ -20,11 +18,13 @@ def start_loading(models: ModelRegistry) -> Future[None]:
         signal.signal(number, lambda *_: os._exit(0))
     loaded: Future[None] = Future()
 
-    def done(error: OctavoError | None) -> None:
-        if error is None:
-            loaded.set_result(None)
-        else:
+    def load() -> None:
+        try:
+            models.load_all()
+        except BaseException as error:
             loaded.set_exception(error)
+        else:
+            loaded.set_result(None)
 
-    threading.Thread(target=models.load_all, args=(done,), name="octavo-loading", daemon=True).start()
+    threading.Thread(target=load, name="octavo-loading", daemon=True).start()
     return loaded

@@ -1,17 +1,13 @@
-"""What /metrics tells, under vLLM's names where vLLM has one. docs/metrics.md lists all of it.
-
-Numbers are noted on the event loop and are plain Python; prometheus_client writes them out when somebody asks.
-"""
+"""What is noted about requests, in plain Python on the event loop; `exposition.py` tells it when somebody asks."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from octavo.engine.driver import EngineStats
 from octavo.request import RequestMetrics
 
 _SECONDS = (
@@ -25,8 +21,7 @@ _FIRST = (
 _BETWEEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 _TOKENS = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
 _FEW = (1.0, 2.0, 5.0, 10.0, 20.0)
-_STEP = (1.0, *(float(2**power) for power in range(3, 15)))
-ONLY = "0"  # vLLM counts its engines; here a model has one
+STEP_TOKENS = (1.0, *(float(2**power) for power in range(3, 15)))
 
 
 class Histogram:
@@ -70,49 +65,6 @@ HISTOGRAMS = (
     ("asked_tokens", "vllm:request_params_max_tokens", _TOKENS, "max_tokens of requests that say it."),
     ("asked_n", "vllm:request_params_n", _FEW, "n of requests."),
 )
-# From the engine's statistics: name, type, value, help.
-ENGINE: tuple[tuple[str, str, Callable[[EngineStats], float], str], ...] = (
-    ("vllm:num_requests_running", "gauge", lambda stats: stats.running, "Requests that are in steps."),
-    ("vllm:num_requests_waiting", "gauge", lambda stats: stats.waiting, "Requests that wait for a seat."),
-    ("vllm:kv_cache_usage_perc", "gauge", lambda stats: stats.block_usage, "Share of KV blocks in use; 1 is all."),
-    ("vllm:gpu_cache_usage_perc", "gauge", lambda stats: stats.block_usage, "The same, under its older name."),
-    ("vllm:prompt_tokens", "counter", lambda stats: stats.prefix_queries, "Tokens of prompts that have begun."),
-    ("vllm:prompt_tokens_cached", "counter", lambda stats: stats.prefix_hits, "Those that the prefix cache had."),
-    ("vllm:generation_tokens", "counter", lambda stats: stats.output_tokens, "Tokens generated."),
-    ("vllm:prefix_cache_queries", "counter", lambda stats: stats.prefix_queries, "Tokens looked up in the cache."),
-    ("vllm:prefix_cache_hits", "counter", lambda stats: stats.prefix_hits, "Those that the prefix cache had."),
-    ("vllm:gpu_prefix_cache_queries", "counter", lambda stats: stats.prefix_queries, "The older name of those."),
-    ("vllm:gpu_prefix_cache_hits", "counter", lambda stats: stats.prefix_hits, "The older name of those."),
-    ("vllm:num_preemptions", "counter", lambda stats: stats.preemptions, "Requests that lost their blocks."),
-)
-# The same, with a label and its values.
-BY_LABEL: tuple[tuple[str, str, str, Callable[[EngineStats], dict[str, int]], str], ...] = (
-    (
-        "vllm:num_requests_waiting_by_reason",
-        "gauge",
-        "reason",
-        lambda stats: {"capacity": stats.waiting, "deferred": 0},
-        "Requests that wait for a seat, and for anything else.",
-    ),
-    (
-        "vllm:prompt_tokens_by_source",
-        "counter",
-        "source",
-        lambda stats: {
-            "local_compute": stats.prefix_queries - stats.prefix_hits,
-            "local_cache_hit": stats.prefix_hits,
-            "external_kv_transfer": 0,
-        },
-        "Tokens of prompts that have begun, by where their keys and values came from.",
-    ),
-    (
-        "vllm:engine_sleep_state",
-        "gauge",
-        "sleep_state",
-        lambda stats: {"awake": 1, "weights_offloaded": 0, "discard_all": 0},
-        "1 for the state of the engine, which never sleeps.",
-    ),
-)
 
 
 @dataclass
@@ -153,10 +105,3 @@ class ModelMetrics:
         per_token = (times.finished_time - times.first_token_time) / (length - 1)
         self.observe("per_token", per_token)
         return per_token
-
-
-@dataclass
-class HttpMetrics:
-    """Answers by path and status, over all models."""
-
-    answers: Counter[tuple[str, str, int]] = field(default_factory=Counter)

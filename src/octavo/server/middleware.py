@@ -8,12 +8,12 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from octavo.server.errors import HttpError, encoded, status_of
+from octavo.server.errors import HttpError
 from octavo.server.state import ServerState
+from octavo.server.writing import error_answer
 
 logger = logging.getLogger("octavo.server")
 # Open to everyone: what an orchestrator asks before it knows a key. /health and /ping are older names of the probes.
@@ -29,8 +29,6 @@ class Envelope:
         self._app, self._server = app, server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         given_id = given.decode() if _ID.fullmatch(given) else None
         request_id = given_id or uuid.uuid4().hex
@@ -52,7 +50,7 @@ class Envelope:
         except BaseException as error:  # a panic of a library in Rust is no Exception
             logger.exception("request %s failed", request_id)
             if not status:
-                await send_error(send_with_id, error)
+                await error_answer(error)(scope, receive, send_with_id)
             if not is_answered or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
         finally:
@@ -62,7 +60,7 @@ class Envelope:
         status = status or 499  # nobody was left to answer
         route = scope.get("route")
         path = getattr(route, "path", "other")
-        self._server.http.answers[scope["method"], path, status] += 1
+        self._server.http_answers[scope["method"], path, status] += 1
         if self._server.config.log_requests and path not in PUBLIC and path != "/metrics":
             fields = {"id": request_id, "status": status, "seconds": round(seconds, 4), **scope["state"].get("log", {})}
             # The path as JSON: a log line stays one line, whatever somebody asks for.
@@ -71,7 +69,7 @@ class Envelope:
 
 
 class Guard:
-    """Refuses what has no key, an impossible Host, or too many headers, before anything looks at the path.
+    """Refuses what has no key or an impossible Host before anything looks at the path.
 
     The path is compared as it was sent, so that no two readers of it can disagree. Everything but PUBLIC needs a key.
     """
@@ -81,8 +79,6 @@ class Guard:
         self._prefix = server.config.root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
         scope["root_path"] = self._prefix  # routes are found with and without it
         try:
             headers = self._check_headers(scope)
@@ -90,7 +86,7 @@ class Guard:
                 client = self._server.keys.identify(headers.get(b"authorization"))
                 scope["state"]["client"] = client
         except HttpError as error:
-            return await send_error(send, error)
+            return await error_answer(error)(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _path(self, scope: Scope) -> str:
@@ -99,9 +95,6 @@ class Guard:
 
     def _check_headers(self, scope: Scope) -> dict[bytes, bytes]:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if len(headers) > self._server.config.max_headers:
-            reason = f"more than {self._server.config.max_headers} headers"
-            raise HttpError(reason, status=431, code="headers_too_large")
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) > 1 or any(value and not _HOST.fullmatch(value) for value in hosts):
             raise HttpError("the Host header must be one host name, and a port", "host", code="invalid_host")
@@ -109,13 +102,3 @@ class Guard:
         if len(keys) > 1:
             raise HttpError("more than one Authorization header", "authorization", code="invalid_request")
         return dict(headers)
-
-
-async def send_error(send: Send, error: BaseException) -> None:
-    """A whole answer that is an error."""
-    body = encoded(error)
-    headers: dict[str, Any] = {"content-type": "application/json", "content-length": str(len(body))}
-    headers |= error.headers if isinstance(error, HttpError) else {}
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status_of(error), "headers": raw})
-    await send({"type": "http.response.body", "body": body})

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -29,13 +30,8 @@ from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES
 
 logger = logging.getLogger("octavo.server")
 SHARE = 0.9  # all models together take this share of the free memory
-
-
-INLINE_CHARACTERS = LONG_TEXT - 1  # longer texts are read on another thread, without the GIL
 _readers = ThreadPoolExecutor(2, "octavo-text")
 T = TypeVar("T")
-
-
 # What a model can do, as requests ask for it, and how that is said.
 SKILLS = {"text": "answer text", "transcribe": "transcribe speech", "translate": "translate speech into English"}
 
@@ -130,8 +126,9 @@ class ServedModel:
         """Raises PromptError, or HttpError if a text can't fit."""
         tokenizer = self.engine.model.tokenizer
         self._check_length(max(map(len, texts)))
-        size = sum(map(len, texts))
-        read = await _read(size, lambda: tokenizer.encode_batch(texts, add_special_tokens))
+        read_all = partial(tokenizer.encode_batch, texts, add_special_tokens)
+        is_short = sum(map(len, texts)) < LONG_TEXT
+        read = read_all() if is_short else await _read_elsewhere(read_all)  # without the GIL
         return [Prompt(text, ids) for text, ids in zip(texts, read, strict=True)]
 
     def read_ids(self, token_ids: list[int]) -> Prompt:
@@ -211,23 +208,16 @@ class ModelRegistry:
         reason = f"The model {name[:100]!r} does not exist.{advice} Served: {served}"
         raise NotFoundError(reason, "model", code="model_not_found")
 
-    def load_all(self, done: Callable[[OctavoError | None], None]) -> None:
-        """Loads one after another; the first error ends it. `done` is called at the end, on the same thread."""
+    def load_all(self) -> None:
+        """Loads one after another. Raises OctavoError, which ends it."""
         try:
             for model in self._models:
                 model.load()
+        except OctavoError:
+            raise
         except Exception as error:
-            if not isinstance(error, OctavoError):
-                logger.exception("loading failed")
-                error = OctavoError(f"loading failed: {error}")
-            done(error)
-        else:
-            done(None)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether all are loaded."""
-        return all(model.is_ready for model in self._models)
+            logger.exception("loading failed")
+            raise OctavoError(f"loading failed: {error}") from error
 
     def ailment(self) -> str | None:
         """What is wrong with the engines right now; None if nothing is."""
@@ -240,13 +230,6 @@ class ModelRegistry:
         for model in self._models:
             if model.llm is not None:
                 model.llm.close()
-
-
-async def _read(num_characters: int, function: Callable[[], T]) -> T:
-    """Calls `function` here if that is quick, else on another thread."""
-    if num_characters <= INLINE_CHARACTERS:
-        return function()
-    return await _read_elsewhere(function)
 
 
 async def _read_elsewhere(function: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from octavo.errors import ConfigError, ParameterError
+from octavo.errors import ConfigError
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
@@ -16,6 +16,16 @@ LONGEST = 366 * 86400  # the longest time, in seconds
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # HTTP's token, which "*" is too
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(\[[0-9a-fA-F:.]+\]|[^\s/\\\[\]:\"',]+)(:[0-9]{1,5})?")
 _KEY = re.compile(r"[\x21-\x7e]{1,4096}")
+_COUNTS = (
+    *("requests_per_minute", "tokens_per_minute", "max_queued_requests", "max_queued_tokens", "max_prompts"),
+    *("max_body_bytes", "max_audio_bytes", "max_header_bytes", "max_headers"),
+)
+_TIMES = ("request_timeout", "header_timeout", "body_timeout", "write_timeout", "keep_alive_timeout")
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(_COUNTS, (1, MOST)),
+    **dict.fromkeys(_TIMES, (0.001, LONGEST)),
+    "shutdown_timeout": (0, LONGEST),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +79,10 @@ class ServerConfig:
     enable_docs: bool = True
 
     def __post_init__(self) -> None:
-        sizes = ("max_body_bytes", "max_audio_bytes", "max_header_bytes", "max_headers")
-        for name in ("max_queued_requests", "max_queued_tokens", *sizes):
-            _within(name, getattr(self, name), 1, MOST)
-        for name in ("requests_per_minute", "tokens_per_minute"):
-            if getattr(self, name) is not None:
-                _within(name, getattr(self, name), 1, MOST)
-        for name in ("request_timeout", "header_timeout", "body_timeout", "write_timeout", "keep_alive_timeout"):
-            _within(name, getattr(self, name), 0.001, LONGEST)
-        _within("shutdown_timeout", self.shutdown_timeout, 0, LONGEST)
-        _within("max_prompts", self.max_prompts, 1, MOST)
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(name, value, f"must be in {low}..{high}")
         if not 0 <= self.port <= 65535:
             raise ConfigError("port", self.port, "must be in 0..65535; 0 takes a free one")
         for name in ("ssl_keyfile", "ssl_ca_certs"):
@@ -111,18 +115,8 @@ class ServerConfig:
                 if not isinstance(value, str) or not form.fullmatch(value):
                     raise ConfigError(name, value, reason)
 
-    def check_prompts(self, name: str, count: int) -> None:
-        """Raises ParameterError for more prompts in one request than it may have; `name` is their field."""
-        if count > self.max_prompts:
-            raise ParameterError(name, count, f"at most {self.max_prompts} prompts (--max-prompts)")
-
 
 def check_key(option: str, value: str, key: str) -> None:
     """Raises ConfigError, which shows `value` and not `key`, for a key that no header can carry."""
     if not _KEY.fullmatch(key):
         raise ConfigError(option, value, "a key has 1 to 4096 printable ASCII characters, and no spaces")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(name, value, f"must be in {low}..{high}")

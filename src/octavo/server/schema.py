@@ -12,8 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from octavo.server.protocol.answers import ErrorAnswer, Health
 from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, TranslationRequest
-from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest, Message, TextPart
-from octavo.server.protocol.common import RequestModel, StreamOptions
+from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
+from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.version import __version__
@@ -23,7 +23,6 @@ BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
     *(TranscriptionRequest, TranslationRequest),
 )
-NESTED: tuple[type[RequestModel], ...] = (Message, TextPart, StreamOptions)
 _ERRORS = {
     400: "the request is wrong; `param` names the field",
     401: "no API key, or a wrong one",
@@ -75,7 +74,8 @@ def endpoint(
     extra: dict[str, Any] = {}
     if body is not None:
         kind = "multipart/form-data" if issubclass(body, AudioRequest) else "application/json"
-        extra["requestBody"] = {"required": True, "content": {kind: {"schema": _reference(body)}}}
+        schema = {"$ref": REFERENCE.format(model=body.__name__)}
+        extra["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
     return {"responses": responses, "openapi_extra": extra, "response_model": None}
 
 
@@ -88,22 +88,9 @@ def describe(app: FastAPI, root_path: str) -> dict[str, Any]:
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         _, definitions = models_json_schema([(body, "validation") for body in BODIES], ref_template=REFERENCE)
         schemas.update(definitions["$defs"])
-        for model in (*BODIES, *NESTED):
-            for name, (neutral, reason) in model.REFUSED.items():
-                allowed: dict[str, Any] = {"enum": list(neutral)} if neutral else {"not": {}}
-                refused = {**allowed, "description": f"{name} {reason}"}
-                schemas[_name(model)]["properties"].setdefault(name, refused)
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}, {}]
         if root_path:
             schema["servers"] = [{"url": root_path}]
         app.openapi_schema = schema
     return app.openapi_schema
-
-
-def _reference(model: type[BaseModel]) -> dict[str, str]:
-    return {"$ref": REFERENCE.format(model=_name(model))}
-
-
-def _name(model: type[BaseModel]) -> str:
-    return model.__name__

@@ -54,7 +54,8 @@ class EventStream(Response):
                 raise
             if not isinstance(error, ClientGoneError):
                 if status_of(error) >= 500:
-                    logger.warning("a stream ended in an error: %s", error, exc_info=_unforeseen(error))
+                    unforeseen = None if isinstance(error, OctavoError) else error  # whose traceback says more
+                    logger.warning("a stream ended in an error: %s", error, exc_info=unforeseen)
                 await self._write(send, event(encoded(error)), last=True)
             else:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -72,8 +73,3 @@ class EventStream(Response):
             if not self._spoke and not self._ended:
                 await self._write(send, COMMENT)
             self._spoke = False
-
-
-def _unforeseen(error: BaseException) -> BaseException | None:
-    """The error if its traceback says more than its text."""
-    return None if isinstance(error, OctavoError) else error

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from collections.abc import Callable
 
-from octavo.engine.driver import EngineStats
+from starlette.requests import Request
+
 from octavo.errors import OctavoError
 from octavo.server.errors import UnavailableError
 from octavo.server.keys import read_keys
-from octavo.server.metrics import HttpMetrics
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.upload import UploadSpace
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-
-class Answering(Protocol):
-    """A request that is being answered."""
-
-    def fail(self, error: OctavoError) -> None:
-        """Ends it with an error."""
 
 
 class ServerState:
@@ -31,8 +21,8 @@ class ServerState:
     def __init__(self, config: ServerConfig, models: ModelRegistry):
         self.config, self.models = config, models
         self.keys = read_keys(config)
-        self.http = HttpMetrics()
-        self.active: set[Answering] = set()
+        self.http_answers: Counter[tuple[str, str, int]] = Counter()  # by method, path and status
+        self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.draining = False
 
@@ -47,9 +37,6 @@ class ServerState:
             return "shutting down"
         phases = [f"{model.short_name}: {model.phase}" for model in self.models if not model.is_ready]
         return "; ".join(phases) or self.models.ailment()
-
-    def stats(self) -> Iterator[EngineStats]:
-        return (model.stats() for model in self.models)
 
 
 def state_of(request: Request) -> ServerState:

@@ -124,7 +124,6 @@ class Transcribing(Generation):
         number, prompt = found
         assert number == len(self.prompts)
         self.prompts.append(replace(prompt, source=None, job=None))  # the engine holds those while it needs them
-        self.num_output_tokens.append(0)
         self._num_open += 1
         self._waiting.add(number)
         self.model.queue.wait(len(prompt.token_ids))

@@ -56,7 +56,8 @@ def validation_error(error: ValidationError) -> HttpError:
         return HttpError(f"{_spelled(path)} {context['reason']}", _param(path), code=first["type"])
     if first["type"] in _TYPES:
         wanted = list(dict.fromkeys(_TYPES[one["type"]] for one in errors))
-        reason, code = f"must be {_any_of(wanted)}, got {_shown(first['input'])}", "invalid_type"
+        any_of = " or ".join(filter(None, [", ".join(wanted[:-1]), wanted[-1]]))
+        reason, code = f"must be {any_of}, got {_shown(first['input'])}", "invalid_type"
     else:
         describe = _LIMITS.get(first["type"])
         reason = describe(context, first["input"]) if describe else first["msg"]
@@ -86,10 +87,6 @@ def _spelled(path: Path) -> str:
 def _param(path: Path) -> str | None:
     """The names alone, as clients compare them."""
     return ".".join(part[:MAX_PART] for part in path if isinstance(part, str)) or None
-
-
-def _any_of(wanted: list[str]) -> str:
-    return " or ".join([", ".join(wanted[:-1]), wanted[-1]] if len(wanted) > 1 else wanted)
 
 
 def _count(number: int, unit: str = "character") -> str:

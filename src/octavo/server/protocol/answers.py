@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from octavo.speech.result import Word
+
 
 class Error(BaseModel):
     message: str = Field(max_length=500)
@@ -38,7 +40,29 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionTokensDetails
 
 
-FinishReason = Literal["stop", "length"]
+class Answer(BaseModel):
+    """What the answers of text have in common."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Any]
+    usage: Usage
+    system_fingerprint: str
+
+
+class Choice(BaseModel):
+    index: int
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length"]
+    stop_reason: int | str | None
+    token_ids: list[int] | None = Field(description="with return_token_ids")
+
+
+class OfPrompt(BaseModel):
+    prompt_logprobs: list[dict[str, Any] | None] | None
+    prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
 
 
 class ChatMessage(BaseModel):
@@ -47,61 +71,33 @@ class ChatMessage(BaseModel):
     refusal: None
 
 
-class ChatChoice(BaseModel):
-    index: int
+class ChatChoice(Choice):
     message: ChatMessage
-    logprobs: dict[str, Any] | None
-    finish_reason: FinishReason
-    stop_reason: int | str | None
-    token_ids: list[int] | None = Field(description="with return_token_ids")
 
 
-class ChatCompletion(BaseModel):
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-    system_fingerprint: str
-    prompt_logprobs: list[dict[str, Any] | None] | None
-    prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
+class ChatBatchChoice(ChatChoice, OfPrompt):
+    pass
 
 
-class ChatBatchChoice(ChatChoice):
-    prompt_logprobs: list[dict[str, Any] | None] | None
-    prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
-
-
-class ChatBatchCompletion(BaseModel):
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[ChatBatchChoice] = Field(description="one for each conversation, in their order")
-    usage: Usage = Field(description="of all together")
-    system_fingerprint: str
-
-
-class CompletionChoice(BaseModel):
-    index: int
+class CompletionChoice(Choice, OfPrompt):
     text: str
     logprobs: dict[str, list[Any]] | None
-    finish_reason: FinishReason
-    stop_reason: int | str | None
-    token_ids: list[int] | None = Field(description="with return_token_ids")
-    prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
-    prompt_logprobs: list[dict[str, Any] | None] | None
 
 
-class Completion(BaseModel):
-    id: str
+class ChatCompletion(Answer, OfPrompt):
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class ChatBatchCompletion(Answer):
+    object: Literal["chat.completion"]
+    choices: list[ChatBatchChoice] = Field(description="one for each conversation, in their order")
+    usage: Usage = Field(description="of all together")
+
+
+class Completion(Answer):
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[CompletionChoice]
-    usage: Usage
-    system_fingerprint: str
 
 
 class ModelCard(BaseModel):
@@ -132,12 +128,6 @@ class AudioText(BaseModel):
     usage: AudioUsage
 
 
-class AudioWord(BaseModel):
-    word: str
-    start: float
-    end: float
-
-
 class AudioSegment(BaseModel):
     id: int
     seek: int
@@ -155,7 +145,7 @@ class VerboseAudioText(AudioText):
     task: Literal["transcribe", "translate"]
     language: str
     duration: float
-    words: list[AudioWord] = Field([], description="with timestamp_granularities=word")
+    words: list[Word] = Field([], description="with timestamp_granularities=word")
     segments: list[AudioSegment] = Field([], description="unless only words are asked for")
 
 

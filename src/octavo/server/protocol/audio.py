@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from octavo.errors import ParameterError
 from octavo.server.errors import HttpError
-from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel
+from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel, tell_refused
 from octavo.server.upload import Upload
 from octavo.speech.formats import FORMATS, FormatName, verbose
 from octavo.speech.reading import TranscribeOptions
@@ -19,33 +19,29 @@ from octavo.speech.result import Transcription
 from octavo.speech.tokens import SpeechTokens
 
 FILE = "file"
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+SPEAKERS = ("known_speaker_names", "known_speaker_references")
 SAMPLED = "is not supported: leave it out; temperature and seed are what there is"
 
 
-def _number(text: Any) -> Any:
-    if not re.fullmatch(r"[+-]?\d{0,20}\.?\d{0,20}(e[+-]?\d{1,3})?", text, re.ASCII | re.IGNORECASE):
-        raise ValueError(f"must be a number, got {text[:40]!r}")
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"must be a number, got {text[:40]!r}") from None
+def _written(form: str, what: str, read: Callable[[str], Any]) -> BeforeValidator:
+    """A value that a form spells like `form`."""
+
+    def check(text: str) -> Any:
+        if not re.fullmatch(form, text, re.ASCII | re.IGNORECASE):
+            raise ValueError(f"must be {what}, got {text[:40]!r}")
+        return read(text)
+
+    return BeforeValidator(check)
 
 
-def _integer(text: Any) -> Any:
-    if not re.fullmatch(r"[+-]?\d{1,40}", text, re.ASCII):
-        raise ValueError(f"must be an integer, got {text[:40]!r}")
-    return int(text)
+NUMBER = _written(r"[+-]?(\d{1,20}\.?\d{0,20}|\.\d{1,20})(e[+-]?\d{1,3})?", "a number", float)
+INTEGER = _written(r"[+-]?\d{1,40}", "an integer", int)
+BOOLEAN = _written("true|1|false|0", "true or false", lambda text: text.lower() in ("true", "1"))
 
 
-def _boolean(text: Any) -> Any:
-    if text.lower() not in BOOLEANS:
-        raise ValueError(f"must be true or false, got {text[:40]!r}")
-    return BOOLEANS[text.lower()]
-
-
-def _spell_twice(schema: dict[str, Any]) -> None:
+def _describe(schema: dict[str, Any], model: type[RequestModel]) -> None:
     """Lists may have brackets behind their names, as OpenAI's clients write them."""
+    tell_refused(schema, model)
     properties = schema["properties"]
     properties["timestamp_granularities[]"] = properties["timestamp_granularities"]
 
@@ -53,7 +49,7 @@ def _spell_twice(schema: dict[str, Any]) -> None:
 class AudioRequest(RequestModel):
     """A form: all its fields are texts. What is left out or empty is the default."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, json_schema_extra=_spell_twice)
+    model_config = ConfigDict(arbitrary_types_allowed=True, json_schema_extra=_describe)
 
     file: Annotated[Upload, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
         description="wav, mp3, m4a, mp4, flac, ogg, opus, webm, mkv, aac, aiff or amr, of any length"
@@ -62,25 +58,23 @@ class AudioRequest(RequestModel):
     language: Name = Field("", description="what is spoken, as a code (en) or a name; left out: detected")
     prompt: str = Field("", description="what was said before, or names and spellings that may occur")
     response_format: FormatName = "json"
-    temperature: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)] = Field(
+    temperature: Annotated[float, Field(ge=0, le=1), NUMBER] = Field(
         0.0, description="0: and higher ones where a text looks wrong; another: only that"
     )
-    stream: Annotated[bool, BeforeValidator(_boolean)] = Field(False, description="with json and text")
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), BeforeValidator(_integer)] = 0
+    stream: Annotated[bool, BOOLEAN] = Field(False, description="with json and text")
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), INTEGER] = 0
     timestamp_granularities: list[Literal["segment", "word"]] = Field(
         [], description="with verbose_json; may be repeated; left out: segment"
     )
 
     # Fields that may be repeated, and may have brackets behind their names.
     LISTS: ClassVar[frozenset[str]] = frozenset(
-        {"timestamp_granularities", "include", "keywords", "languages"}
-        | {"known_speaker_names", "known_speaker_references"}
+        {"timestamp_granularities", "include", "keywords", "languages", *SPEAKERS}
     )
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         "include": ((), "is not supported: there are no log-probabilities; verbose_json has avg_logprob"),
         "chunking_strategy": (("auto",), "is not supported but for auto: audio is cut in its pauses"),
-        "known_speaker_names": ((), "is not supported: speakers are not told apart"),
-        "known_speaker_references": ((), "is not supported: speakers are not told apart"),
+        **dict.fromkeys(SPEAKERS, ((), "is not supported: speakers are not told apart")),
         "keywords": ((), "is not supported: say words that may occur in 'prompt'"),
         "languages": ((), "is not supported: say one in 'language', or none to detect it"),
         "to_language": (("en",), "is not supported but for en: Whisper translates into English only"),
@@ -90,13 +84,9 @@ class AudioRequest(RequestModel):
         "hotwords": ((), "is not supported: say them in 'prompt'"),
         "n": (("1",), SAMPLED),
         "use_beam_search": (("false",), NOT_YET),
-        "length_penalty": (("1", "1.0"), SAMPLED),
-        "top_p": (("1", "1.0"), SAMPLED),
         "top_k": (("0", "-1"), SAMPLED),
-        "min_p": (("0", "0.0"), SAMPLED),
-        "repetition_penalty": (("1", "1.0"), SAMPLED),
-        "presence_penalty": (("0", "0.0"), SAMPLED),
-        "frequency_penalty": (("0", "0.0"), SAMPLED),
+        **dict.fromkeys(("length_penalty", "top_p", "repetition_penalty"), (("1", "1.0"), SAMPLED)),
+        **dict.fromkeys(("min_p", "presence_penalty", "frequency_penalty"), (("0", "0.0"), SAMPLED)),
         "vllm_xargs": ((), "is not supported"),
     }
 
@@ -169,20 +159,3 @@ def verbose_json(result: Transcription, granularities: set[str]) -> dict[str, An
     if "segment" not in granularities:
         del answer["segments"]
     return answer
-
-
-def delta_json(text: str) -> dict[str, Any]:
-    return {"type": "transcript.text.delta", "delta": text}
-
-
-def done_json(text: str, text_tokens: int, audio_tokens: int, output_tokens: int) -> dict[str, Any]:
-    """The last event. Its usage is in tokens, as OpenAI's clients declare it; those of audio are the encoder's."""
-    read = text_tokens + audio_tokens
-    usage = {
-        "type": "tokens",
-        "input_tokens": read,
-        "input_token_details": {"text_tokens": text_tokens, "audio_tokens": audio_tokens},
-        "output_tokens": output_tokens,
-        "total_tokens": read + output_tokens,
-    }
-    return {"type": "transcript.text.done", "text": text, "usage": usage}

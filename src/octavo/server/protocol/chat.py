@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field
 
 from octavo.engine.loading import LoadedModel
 from octavo.errors import ChatTemplateError
-from octavo.request import LogprobsAtPosition
 from octavo.sampling_params import SamplingParams
 from octavo.server.errors import HttpError
 from octavo.server.protocol.common import (
@@ -21,10 +20,8 @@ from octavo.server.protocol.common import (
     Neutral,
     RequestModel,
     SamplingFields,
-    shown_token,
 )
 from octavo.text.chat_template import check_kwargs
-from octavo.text.tokenizer import Tokenizer
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
@@ -36,11 +33,9 @@ class TextPart(RequestModel):
     text: str
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         "cache_control": ((None,), NOT_YET),
-        "image_url": ((), "is not supported: contents are text"),
-        "video_url": ((), "is not supported: contents are text"),
-        "input_audio": ((), "is not supported: contents are text"),
-        "file": ((), "is not supported: contents are text"),
-        "refusal": ((), "is not supported: contents are text"),
+        **dict.fromkeys(
+            ("image_url", "video_url", "input_audio", "file", "refusal"), ((), "is not supported: contents are text")
+        ),
     }
 
 
@@ -59,10 +54,8 @@ class Message(RequestModel):
     reasoning: str | None = None
     reasoning_content: str | None = None
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
-        "refusal": ((None,), NOT_YET),
-        "audio": ((None,), NOT_YET),
+        **dict.fromkeys(("refusal", "audio", "function_call"), ((None,), NOT_YET)),
         "annotations": ((None, []), NOT_YET),
-        "function_call": ((None,), NOT_YET),
     }
 
     @property
@@ -86,7 +79,35 @@ def _check_few(value: Any) -> Any:
 Conversation = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
-class ChatFields(SamplingFields):
+class TemplateFields(RequestModel):
+    """What to do with a conversation besides its messages."""
+
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_special_tokens: bool | None = None
+
+    def check(self) -> None:
+        """What fields say together. Raises HttpError."""
+        if self.continue_final_message and self.add_generation_prompt:
+            reason = "continue_final_message: not together with add_generation_prompt=true"
+            raise HttpError(reason, "continue_final_message", code="invalid_value")
+
+    @property
+    def generation_prompt(self) -> bool:
+        return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
+
+    def template_options(self) -> dict[str, Any]:
+        """What ChatEncoder.encode is told."""
+        return {
+            "add_generation_prompt": self.generation_prompt,
+            "continue_final_message": bool(self.continue_final_message),
+            "add_special_tokens": bool(self.add_special_tokens),
+            "template_kwargs": self.chat_template_kwargs,
+        }
+
+
+class ChatFields(SamplingFields, TemplateFields):
     """How to answer a conversation."""
 
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
@@ -94,24 +115,19 @@ class ChatFields(SamplingFields):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(None, description="-1: all of them")
     echo: bool | None = Field(None, description="put a last message of the answer's role before the answer")
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
     add_special_tokens: bool | None = Field(None, description="besides those that the template writes")
-    chat_template_kwargs: dict[str, Any] | None = None
     documents: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
     metadata: Annotated[dict[str, Name], BeforeValidator(_check_few)] | None = Field(None, description=UNUSED)
     safety_identifier: Name | None = Field(None, description=UNUSED)
     prompt_cache_key: Name | None = Field(None, description="taken, and not used: all prefixes are cached")
+    PROMPTS = "messages"
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         **REFUSED_BY_BOTH,
-        "tools": ((None, []), NOT_YET),
-        "tool_choice": ((None, "none", "auto"), NOT_YET),
+        **dict.fromkeys(("tools", "functions"), ((None, []), NOT_YET)),
+        **dict.fromkeys(("tool_choice", "function_call"), ((None, "none", "auto"), NOT_YET)),
+        **dict.fromkeys(("audio", "prediction"), ((None,), NOT_YET)),
         "parallel_tool_calls": ((None, True, False), NOT_YET),
-        "functions": ((None, []), NOT_YET),
-        "function_call": ((None, "none", "auto"), NOT_YET),
         "modalities": ((None, ["text"]), "may only be ['text']"),
-        "audio": ((None,), NOT_YET),
-        "prediction": ((None,), NOT_YET),
         "reasoning_effort": ((None, "none"), NOT_YET),
         "include_reasoning": ((None, True), NOT_YET),
         "verbosity": ((None, "medium"), NOT_YET),
@@ -121,8 +137,7 @@ class ChatFields(SamplingFields):
     }
 
     def check(self) -> None:
-        """What fields say together. Raises HttpError."""
-        self.check_streaming()
+        super().check()
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             reason = f"max_completion_tokens={both[1]} contradicts max_tokens={both[0]}; give one of them"
@@ -136,13 +151,7 @@ class ChatFields(SamplingFields):
             check_kwargs(self.chat_template_kwargs or {}, {})
         except ChatTemplateError as error:
             raise HttpError(str(error), "chat_template_kwargs", code="invalid_value") from None
-        if self.continue_final_message and self.add_generation_prompt:
-            reason = "continue_final_message: not together with add_generation_prompt=true"
-            raise HttpError(reason, "continue_final_message", code="invalid_value")
-
-    @property
-    def generation_prompt(self) -> bool:
-        return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
+        TemplateFields.check(self)
 
     @property
     def asked_tokens(self) -> int | None:
@@ -156,19 +165,8 @@ class ChatFields(SamplingFields):
             more["logprobs"] = self.top_logprobs or 0
         return self.make_params(model, None, more)
 
-    @property
-    def conversations(self) -> list[list[Message]]:
-        raise NotImplementedError
-
     def template_options(self) -> dict[str, Any]:
-        """What ChatEncoder.encode is told besides the messages."""
-        return {
-            "add_generation_prompt": self.generation_prompt,
-            "continue_final_message": bool(self.continue_final_message),
-            "add_special_tokens": bool(self.add_special_tokens),
-            "documents": self.documents,
-            "template_kwargs": self.chat_template_kwargs,
-        }
+        return {**super().template_options(), "documents": self.documents}
 
 
 class ChatRequest(ChatFields):
@@ -177,7 +175,7 @@ class ChatRequest(ChatFields):
     messages: Conversation
 
     @property
-    def conversations(self) -> list[list[Message]]:
+    def prompts(self) -> list[list[Message]]:
         return [self.messages]
 
 
@@ -200,7 +198,7 @@ class ChatBatchRequest(ChatFields):
         super().check()
 
     @property
-    def conversations(self) -> list[list[Message]]:
+    def prompts(self) -> list[list[Message]]:
         return self.messages
 
 
@@ -209,36 +207,3 @@ def _num_values(value: Any) -> int:
     if isinstance(value, dict):
         value = list(value.values())
     return sum(map(_num_values, value)) + 1 if isinstance(value, list) else 1
-
-
-class LogprobsWriter:
-    """The `logprobs` of a choice, with the `top` likeliest of each position; -1 is all of them."""
-
-    def __init__(self, tokenizer: Tokenizer, top: int, as_ids: bool):
-        self._tokenizer, self._top, self._as_ids = tokenizer, top, as_ids
-
-    def write(self, positions: list[LogprobsAtPosition]) -> dict[str, Any]:
-        """The log-probability and the bytes of each generated token, and the likeliest tokens in its place."""
-        return {
-            "content": [
-                {
-                    **self._entry(next(iter(position)), position),
-                    "top_logprobs": [self._entry(token, position) for token in self._likeliest(position)],
-                }
-                for position in positions
-            ],
-            "refusal": None,
-        }
-
-    def _likeliest(self, position: LogprobsAtPosition) -> list[int]:
-        """The chosen one comes first in `position`, whatever its rank."""
-        by_rank = sorted(position, key=lambda token: position[token].rank or 0)
-        return by_rank if self._top == -1 else by_rank[: self._top]
-
-    def _entry(self, token: int, position: LogprobsAtPosition) -> dict[str, Any]:
-        found = position[token]
-        return {
-            "token": shown_token(token, found.decoded_token, self._as_ids),
-            "logprob": max(found.logprob, -9999.0),
-            "bytes": list(self._tokenizer.token_bytes(token)),
-        }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -55,13 +57,20 @@ def _field_error(code: str, name: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError(code, "{name} {reason}", {"name": name, "reason": reason})
 
 
+def tell_refused(schema: dict[str, Any], model: type[RequestModel]) -> None:
+    """Adds fields that are known and refused to a schema: only neutral values are allowed."""
+    for name, (neutral, reason) in model.REFUSED.items():
+        allowed: dict[str, Any] = {"enum": list(neutral)} if neutral else {"not": {}}
+        schema["properties"].setdefault(name, {**allowed, "description": f"{name} {reason}"})
+
+
 class RequestModel(BaseModel):
     """JSON of a request: types are exact, and what is not known is refused.
 
     `REFUSED` has fields that are known but not supported, with their neutral values; those are let through.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=tell_refused)
     REFUSED: ClassVar[Mapping[str, Neutral]] = {}
 
     @model_validator(mode="before")
@@ -125,23 +134,19 @@ class SamplingFields(RequestModel):
     return_token_ids: bool | None = Field(None, description="token_ids of each choice, and prompt_token_ids")
     return_tokens_as_token_ids: bool | None = Field(None, description="log-probabilities name tokens token_id:ID")
 
-    # The fields above that are SamplingParams' under the same name.
-    SAMPLING: ClassVar[tuple[str, ...]] = (
-        *("temperature", "top_p", "n", "stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias"),
-        *("best_of", "use_beam_search", "length_penalty", "early_stopping", "top_k", "min_p", "repetition_penalty"),
-        *("stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens", "skip_special_tokens"),
-        *("spaces_between_special_tokens", "bad_words", "allowed_token_ids", "prompt_logprobs"),
-    )
+    PROMPTS: ClassVar[str]  # the field that has them
 
     @property
-    def includes_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
+    @abstractmethod
+    def prompts(self) -> Sequence[Any]:
+        """One entry for each prompt."""
 
     @property
-    def continuous_usage(self) -> bool:
-        return self.includes_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+    def asked_tokens(self) -> int | None:
+        return self.max_tokens
 
-    def check_streaming(self) -> None:
+    def check(self) -> None:
+        """What fields say together. Raises HttpError."""
         if self.stream_options is not None and not self.stream:
             raise HttpError("stream_options: only with stream=true", "stream_options", code="invalid_value")
         whole_only = {
@@ -153,45 +158,40 @@ class SamplingFields(RequestModel):
             if self.stream and is_asked:
                 raise HttpError(f"{name}: not with stream=true", name, code="unsupported_parameter")
 
-    def make_params(self, model: LoadedModel, max_tokens: int | None, more: Mapping[str, Any]) -> SamplingParams:
-        """The engine's parameters. `max_tokens` is for requests that say none, where the model says none either.
+    @abstractmethod
+    def params(self, model: LoadedModel) -> SamplingParams:
+        """The engine's parameters. Raises ParameterError or ConfigError."""
 
-        Raises ParameterError or ConfigError.
-        """
-        given = {name: getattr(self, name) for name in self.SAMPLING if getattr(self, name) is not None}
-        if "logit_bias" in given:
-            given["logit_bias"] = {int(token): min(100.0, max(-100.0, bias)) for token, bias in self._biases}
-        if "stop" in given and not given["stop"]:
-            del given["stop"]
+    def make_params(self, model: LoadedModel, max_tokens: int | None, more: Mapping[str, Any]) -> SamplingParams:
+        """`max_tokens` is for requests that say none, where the model says none either."""
+        same = {field.name for field in fields(SamplingParams)} - {"max_tokens", "logprobs"}
+        given = {name: value for name, value in self if name in same and value is not None}
+        if not self.stop:
+            given.pop("stop", None)
+        if self.logit_bias is not None:
+            given["logit_bias"] = {int(token): min(100.0, max(-100.0, bias)) for token, bias in self.logit_bias.items()}
         params = model.sampling_params({**given, **more}, {"max_tokens": max_tokens})
         params.output_kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
         return params
-
-    @property
-    def _biases(self) -> list[tuple[str, float]]:
-        return list((self.logit_bias or {}).items())
 
 
 # Fields of chat and completions that are known, and what they may say.
 REFUSED_BY_BOTH: dict[str, Neutral] = {
     "response_format": ((None, {"type": "text"}), NOT_YET),
-    "structured_outputs": ((None,), NOT_YET),
-    "guided_json": ((None,), NOT_YET),
-    "guided_regex": ((None,), NOT_YET),
-    "guided_choice": ((None,), NOT_YET),
-    "guided_grammar": ((None,), NOT_YET),
-    "guided_decoding_backend": ((None,), NOT_YET),
-    "guided_whitespace_pattern": ((None,), NOT_YET),
-    "structural_tag": ((None,), NOT_YET),
+    **dict.fromkeys(
+        (
+            *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+            *("guided_decoding_backend", "guided_whitespace_pattern", "structural_tag"),
+            *("logprob_token_ids", "repetition_detection"),
+        ),
+        ((None,), NOT_YET),
+    ),
+    **dict.fromkeys(("watermarking", "return_token_offsets"), ((None, False), NOT_YET)),
+    "thinking_token_budget": ((None, -1), NOT_YET),
+    "stream_interval": ((None, 1), NOT_YET),
     "logits_processors": ((None, []), "is not supported"),
     "truncate_prompt_tokens": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
     "truncation_side": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
-    "logprob_token_ids": ((None,), NOT_YET),
-    "repetition_detection": ((None,), NOT_YET),
-    "thinking_token_budget": ((None, -1), NOT_YET),
-    "watermarking": ((None, False), NOT_YET),
-    "stream_interval": ((None, 1), NOT_YET),
-    "return_token_offsets": ((None, False), NOT_YET),
     "kv_transfer_params": ((None,), "is not supported"),
     "vllm_xargs": ((None, {}), "is not supported"),
     "extra_body": ((None, {}), "is a parameter of the client library: put its fields into the body itself"),
@@ -214,8 +214,3 @@ def check_room(num_prompt_tokens: int, max_tokens: int | None, max_model_len: in
             "max_tokens",
             code="context_length_exceeded",
         )
-
-
-def shown_token(token: int, text: str | None, as_ids: bool) -> str:
-    """A token as log-probabilities name it."""
-    return f"token_id:{token}" if as_ids else text or ""

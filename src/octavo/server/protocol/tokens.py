@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from octavo.server.errors import HttpError
-from octavo.server.protocol.chat import Conversation
+from octavo.server.protocol.chat import Conversation, TemplateFields
 from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel, TokenIds
 
 
-class TokenizeRequest(RequestModel):
+class TokenizeRequest(TemplateFields):
     """A text or a conversation, of which one has to be there."""
 
     model: Name | None = None
     prompt: str | None = None
     messages: Conversation | None = None
     add_special_tokens: bool | None = Field(None, description="left out: of a text true, of a conversation false")
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool | None = Field(None, description="also tokens as the vocabulary spells them")
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         "tools": ((None, []), NOT_YET),
@@ -35,9 +32,7 @@ class TokenizeRequest(RequestModel):
         for name in ("add_generation_prompt", "continue_final_message", "chat_template_kwargs"):
             if self.prompt is not None and getattr(self, name) is not None:
                 raise HttpError(f"{name}: only with messages", name, code="invalid_value")
-        if self.continue_final_message and self.add_generation_prompt:
-            reason = "continue_final_message: not together with add_generation_prompt=true"
-            raise HttpError(reason, "continue_final_message", code="invalid_value")
+        super().check()
 
 
 class DetokenizeRequest(RequestModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,8 +14,6 @@ from octavo.server.protocol.audio import (
     AudioRequest,
     TranscriptionRequest,
     TranslationRequest,
-    delta_json,
-    done_json,
     transcription_json,
     verbose_json,
 )
@@ -80,8 +79,18 @@ async def _events(transcribing: Transcribing) -> AsyncIterator[bytes]:
         sent = ""
         async for result in transcribing.run():
             if len(result.text) > len(sent):
-                yield event(dumps(delta_json(result.text[len(sent) :])))
+                yield event(dumps({"type": "transcript.text.delta", "delta": result.text[len(sent) :]}))
                 sent = result.text
-        output_tokens = sum(transcribing.num_output_tokens)
-        done = done_json(sent, transcribing.num_prompt_tokens, transcribing.num_audio_tokens, output_tokens)
-        yield event(dumps(done))
+        yield event(dumps({"type": "transcript.text.done", "text": sent, "usage": _usage(transcribing)}))
+
+
+def _usage(transcribing: Transcribing) -> dict[str, Any]:
+    """In tokens, as OpenAI's clients declare it; those of audio are the encoder's."""
+    text, audio, written = transcribing.num_prompt_tokens, transcribing.num_audio_tokens, transcribing.num_output_tokens
+    return {
+        "type": "tokens",
+        "input_tokens": text + audio,
+        "input_token_details": {"text_tokens": text, "audio_tokens": audio},
+        "output_tokens": written,
+        "total_tokens": text + audio + written,
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from octavo.server.exposition import exposition
 from octavo.server.protocol.answers import Health, Load, Version
 from octavo.server.schema import endpoint
 from octavo.server.state import ServerState, state_of
@@ -15,36 +14,33 @@ router = APIRouter(tags=["health"])
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def _answer(server: ServerState, status: str, reason: str | None) -> JSONAnswer:
+def _answer(server: ServerState, well: str, ill: str, reason: str | None) -> JSONAnswer:
     """Probes are open to everyone: they tell phases and nothing of the machine."""
-    phases = {model.short_name: model.phase for model in server.models}
-    headers = None if reason is None else {"retry-after": "1"}
-    code = 200 if reason is None else 503
-    return JSONAnswer({"status": status, "reason": reason, "models": phases}, code, headers)
+    answer = {"reason": reason, "models": {model.short_name: model.phase for model in server.models}}
+    if reason is None:
+        return JSONAnswer({"status": well, **answer})
+    return JSONAnswer({"status": ill, **answer}, 503, {"retry-after": "1"})
 
 
 @router.get("/livez", **endpoint(None, Health, probe=True))
 async def livez(request: Request) -> Response:
     """Whether the event loop runs and every engine's steps go on. A server that fails this should be restarted."""
     server = state_of(request)
-    reason = server.models.ailment()
-    return _answer(server, "alive" if reason is None else "failed", reason)
+    return _answer(server, "alive", "failed", server.models.ailment())
 
 
 @router.get("/readyz", **endpoint(None, Health, probe=True))
 async def readyz(request: Request) -> Response:
     """Whether requests should be sent here: all models are loaded, all engines well, and it is not shutting down."""
     server = state_of(request)
-    reason = server.unready()
-    return _answer(server, "ready" if reason is None else "not ready", reason)
+    return _answer(server, "ready", "not ready", server.unready())
 
 
 @router.get("/health", **endpoint(None, Health, probe=True))
 async def health(request: Request) -> Response:
     """The same as /livez, for monitors that look for "ok"."""
     server = state_of(request)
-    reason = server.models.ailment()
-    return _answer(server, "ok" if reason is None else "failed", reason)
+    return _answer(server, "ok", "failed", server.models.ailment())
 
 
 @router.get("/ping", **endpoint(None, Health, probe=True))
@@ -64,7 +60,7 @@ async def version() -> Response:
 async def load(request: Request) -> Response:
     """How busy the server is."""
     server = state_of(request)
-    stats = list(server.stats())
+    stats = [model.stats() for model in server.models]
     return JSONAnswer(
         {
             "server_load": len(server.active),
@@ -78,5 +74,6 @@ async def load(request: Request) -> Response:
 @router.get("/metrics", **endpoint(None, None, texts=["text/plain"]))
 async def get_metrics(request: Request) -> Response:
     """Everything that is counted, in the text format of Prometheus."""
-    server = state_of(request)
-    return Response(exposition(server.models, server.http), media_type=METRICS_TYPE)
+    from octavo.server.exposition import exposition  # prometheus_client takes a while to import
+
+    return Response(exposition(state_of(request)), media_type=METRICS_TYPE)

@@ -27,15 +27,8 @@ async def tokenize(request: Request) -> JSONAnswer:
     if body.prompt is not None:
         ids = (await model.read_texts([body.prompt], body.add_special_tokens is not False))[0].token_ids
     else:
-        ends = bool(body.continue_final_message)
-        prompt = await model.read_chat(
-            [message.plain() for message in body.messages or []],
-            add_generation_prompt=not ends if body.add_generation_prompt is None else body.add_generation_prompt,
-            continue_final_message=ends,
-            add_special_tokens=bool(body.add_special_tokens),
-            template_kwargs=body.chat_template_kwargs,
-        )
-        ids = prompt.token_ids
+        messages = [message.plain() for message in body.messages or []]
+        ids = (await model.read_chat(messages, **body.template_options())).token_ids
     texts = [loaded.tokenizer.spelling(token) for token in ids] if body.return_token_strs else None
     return JSONAnswer({"count": len(ids), "max_model_len": loaded.max_model_len, "tokens": ids, "token_strs": texts})
 
