@@ -31,6 +31,12 @@ def asks(value: Any, neutral: tuple[Any, ...]) -> bool:
     return not (value is None or empty or any(value == one and (value is True) == (one is True) for one in neutral))
 
 
+def wanted(given: Mapping[str, Any], table: Options) -> list[tuple[str, Any, str]]:
+    """The options of `table` among those given that ask for something: name, value, and the reason or the note."""
+    known = [(name, value, *table[name]) for name, value in given.items() if name in table]
+    return [(name, value, text) for name, value, neutral, text in known if asks(value, neutral)]
+
+
 LORA = "LoRA adapters are not supported yet"
 # Options that move weights off a GPU.
 _OFFLOADING = _each(

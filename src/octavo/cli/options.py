@@ -13,7 +13,7 @@ from typing import Any
 from octavo.cli.flag import Flag, as_flag, count, literal, mapping
 from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
-from octavo.options import NOTED, REFUSED
+from octavo.options import NOTED, REFUSED, Options
 
 MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
 
@@ -107,9 +107,18 @@ def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] =
     """All options of the engine; those that mean nothing here, or are refused, are hidden from the list."""
     add_flags(parser, "model", MODEL_FLAGS)
     add_flags(parser, "engine", ENGINE_FLAGS, without)
+    add_hidden_flags(parser, {**REFUSED, **NOTED})
+    parser.epilog = (
+        "All other flags of vLLM's engine are known too: those without a meaning here are noted in one line, those "
+        "that ask for what is not there are refused. docs/api.md has the list."
+    )
+
+
+def add_hidden_flags(parser: argparse.ArgumentParser, table: Options) -> None:
+    """The options of a table, but for those that the command has as flags of its own."""
     hidden = parser.add_argument_group()  # a group checks no metavars, which takes a while for hundreds
-    for name, (neutral, _) in {**REFUSED, **NOTED}.items():
-        if as_flag(name) in parser._option_string_actions:  # the command has a flag of that name
+    for name, (neutral, _) in table.items():
+        if as_flag(name) in parser._option_string_actions:
             continue
         names = [as_flag(name), *([ALIASES[name]] if name in ALIASES else [])]
         if any(isinstance(value, bool) for value in neutral):
@@ -117,10 +126,6 @@ def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] =
         else:
             arguments = "+" if [] in neutral else None
             hidden.add_argument(*names, dest=name, type=literal, nargs=arguments, help=argparse.SUPPRESS)
-    parser.epilog = (
-        "All other flags of vLLM's engine are known too: those without a meaning here are noted in one line, those "
-        "that ask for what is not there are refused. docs/api.md has the list."
-    )
 
 
 def options_of(args: argparse.Namespace, flags: Sequence[Flag]) -> dict[str, Any]:

@@ -9,15 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.flag import as_flag
-from octavo.cli.inputs import checked_sampling, read_prompt, text_engine_options
-from octavo.cli.options import (
-    MODEL_HELP,
-    SAMPLING_FLAGS,
-    add_engine_flags,
-    add_flags,
-    report_notes,
-    take_model,
-)
+from octavo.cli.inputs import add_prompt, checked_sampling, read_prompt, text_engine_options
+from octavo.cli.options import SAMPLING_FLAGS, add_engine_flags, add_flags, report_notes
 from octavo.cli.parser import Parser, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +51,7 @@ def _parser() -> Parser:
         + ", ".join(f"{as_flag(name)} {value}" for name, value in DEFAULTS.items())
         + ".",
     )
-    parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
+    add_prompt(parser)
     group = parser.add_argument_group("run")
     toggle = argparse.BooleanOptionalAction
     chat = (
@@ -76,17 +69,13 @@ def _parser() -> Parser:
 
 def _read_arguments(args: argparse.Namespace) -> str:
     """Checks what can be checked before anything is loaded; returns the prompt's text."""
-    if not 1 <= len(args.words) <= 2:
-        got = len(args.words)
-        raise UsageError(f"octavo run takes [MODEL] PROMPT, got {got} arguments; quote a prompt with spaces")
-    take_model(args, args.words[0] if len(args.words) == 2 else None)
     if args.n != 1:
         raise UsageError(f"--n {args.n}: octavo run makes one answer; LLM.generate makes several")
     if hasattr(args, "logprobs") and not args.json:
         raise UsageError("--logprobs needs --json")
     if args.system is not None and args.chat is False:
         raise UsageError("--system needs a conversation, leave out --no-chat")
-    return read_prompt(args.words[-1])
+    return read_prompt(args, "run")
 
 
 def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
@@ -98,7 +87,6 @@ def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
 
 
 def _params(llm: LLM, given: dict[str, Any]) -> SamplingParams:
-
     neutral = {**DEFAULTS, "max_tokens": max(DEFAULTS["max_tokens"], given.get("min_tokens", 0))}
     return llm.model.sampling_params(given, neutral)
 

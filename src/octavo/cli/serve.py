@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from octavo.cli.flag import Flag, as_flag, literal, names
+from octavo.cli.flag import Flag, as_flag, names
 from octavo.cli.options import (
     ENGINE_FLAGS,
     MODEL_FLAGS,
     MODEL_HELP,
     add_engine_flags,
     add_flags,
+    add_hidden_flags,
     engine_options,
     options_of,
     take_model,
@@ -25,9 +25,9 @@ from octavo.cli.parser import MAY_BE_EMPTY, Parser, UsageError, read_value
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
 from octavo.config import EngineConfig
 from octavo.environment import read_server_environment
-from octavo.errors import ConfigError, UnsupportedError
+from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.option_files import read_yaml
-from octavo.options import NOTED, REFUSED, asks
+from octavo.options import NOTED, REFUSED, wanted
 from octavo.server.options import ModelSpec, ServerConfig
 
 DESCRIPTION = (
@@ -51,8 +51,8 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     listener = bind(config)  # before anything slow is imported: from here on clients can connect
     set_up(config.log_level, config.log_format)
     logger.info("listening on %s", address(config, listener))
-    for note in server_notes(args):
-        logger.warning("%s", note)
+    for name, _, note in wanted(vars(args), SERVER_NOTED):
+        logger.warning("%s: %s", as_flag(name), note)
     from octavo.server.models import ModelRegistry
     from octavo.server.state import ServerState
 
@@ -86,12 +86,7 @@ def _parser(prog: str) -> Parser:
         else:
             parser.add_argument(as_flag(name), type=convert, help=argparse.SUPPRESS)
     add_engine_flags(parser)  # skips those that the server has itself
-    toggle = argparse.BooleanOptionalAction
-    for name, (neutral, _) in {**SERVER_REFUSED, **SERVER_NOTED}.items():
-        if any(isinstance(value, bool) for value in neutral):
-            parser.add_argument(as_flag(name), action=toggle, help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(as_flag(name), type=literal, help=argparse.SUPPRESS)
+    add_hidden_flags(parser, {**SERVER_REFUSED, **SERVER_NOTED})
     return parser
 
 
@@ -109,9 +104,8 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
         given = [args.model] if hasattr(args, "model") else []
     elif hasattr(args, "model"):
         raise UsageError(f"models were given as arguments and with --model {args.model}")
-    for name, (neutral, reason) in SERVER_REFUSED.items():
-        if asks(getattr(args, name, None), neutral):
-            raise UnsupportedError(name, getattr(args, name), reason)
+    for name, value, reason in wanted(vars(args), SERVER_REFUSED):
+        raise UnsupportedError(name, value, reason)
     common = engine_options(args, {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)})
     if entries:
         if given:
@@ -141,12 +135,6 @@ def _server_config(args: argparse.Namespace) -> ServerConfig:
     return ServerConfig(**options, api_keys=keys)
 
 
-def server_notes(args: argparse.Namespace) -> list[str]:
-    """A note for each flag of vLLM's server that means nothing here."""
-    typed = {name: getattr(args, name, None) for name in SERVER_NOTED}
-    return [f"{as_flag(name)}: {note}" for name, (neutral, note) in SERVER_NOTED.items() if asks(typed[name], neutral)]
-
-
 def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
     """Puts a file's options where nothing was typed, and returns its `models`."""
     options = read_yaml("config", file)
@@ -160,7 +148,8 @@ def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
     for key, value in options.items():
         name = str(key).replace("-", "_")
         if name not in tables and name not in others:
-            raise ConfigError("config", file, _unknown(str(key), {*tables, *others, "models"}))
+            near = did_you_mean(name, {*tables, *others, "models"})
+            raise ConfigError("config", file, f"there is no option {str(key)[:60]!r}{near}")
         if name in NAMES:
             value = list(_names(value, name, file))
         if not hasattr(args, name):
@@ -203,11 +192,6 @@ def _names(value: Any, key: str, file: str) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
         raise ConfigError("config", file, f"{key} must be a name or a list of names")
     return tuple(given)
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), known, 1)
-    return f"there is no option {name[:60]!r}{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def _flag(name: str) -> Flag:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.cli.bench import KINDS
 from octavo.cli.flag import positive
-from octavo.cli.inputs import checked_sampling
+from octavo.cli.inputs import check_writable, checked_sampling
 from octavo.cli.options import (
     MODEL_HELP,
     SAMPLING_FLAGS,
@@ -27,7 +26,7 @@ from octavo.cli.options import (
     report_notes,
     take_model,
 )
-from octavo.cli.parser import Parser, UsageError
+from octavo.cli.parser import Parser
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
@@ -41,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
     kind = argv[0]
     args = _parser(kind).parse(argv[1:])
     take_model(args, args.given)
-    _check_writable(args.output_json)
+    if args.output_json is not None:
+        check_writable("--output-json", args.output_json)
     checked_sampling(args)
     report_notes()
 
@@ -79,11 +79,6 @@ def _parser(kind: str) -> Parser:
     add_flags(parser, "sampling (greedy by default)", SAMPLING)
     add_engine_flags(parser)
     return parser
-
-
-def _check_writable(file: Path | None) -> None:
-    if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
-        raise UsageError(f"--output-json {str(file)!r}: can't be written there")
 
 
 def _load(kind: str, args: argparse.Namespace) -> LLM:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from octavo.cli.bench import KINDS
 from octavo.cli.bench.figures import OBJECTIVES
 from octavo.cli.bench.workload import Sample
 from octavo.cli.flag import natural, positive
+from octavo.cli.inputs import check_writable
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.remote import add_server_flags, api_key
 from octavo.client.api import CHAT, COMPLETIONS, ApiClient, ApiError, Json
@@ -125,15 +125,13 @@ def _check(args: argparse.Namespace) -> None:
     if (args.dataset_name == "random") != (args.dataset_path is None):
         given = "given" if args.dataset_path else "missing"
         raise UsageError(f"--dataset-path is {given}: custom and sharegpt need it, random does not")
-    for flag, files in {"--json": [args.json] if args.json else [], "--picture": args.picture}.items():
-        for file in files:
-            if file.is_dir() or not os.access(file.parent, os.W_OK):
-                raise UsageError(f"{flag} {str(file)!r}: can't be written there")
-    if args.picture:
+    if args.json is not None:
+        check_writable("--json", args.json)
+    for file in args.picture:
         from octavo.cli.bench.picture import check_kind
 
-        for file in args.picture:
-            check_kind(file)
+        check_writable("--picture", file)
+        check_kind(file)
 
 
 async def _bench(args: argparse.Namespace) -> tuple[Json, list[Any]]:
