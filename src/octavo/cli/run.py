@@ -146,13 +146,12 @@ def _speed(llm: LLM, metrics: RequestMetrics, num_read: int, num_written: int) -
     """Times, and the bytes that decoding read per second: weights and KV cache, at the answer's middle."""
     from octavo.cli import speed
 
-    assert metrics.first_token_time is not None
-    assert metrics.finished_time is not None
-    begin, per_token = speed.process_start(), speed.seconds_per_token(metrics, num_written)
+    begin, times = speed.process_start(), speed.latencies(metrics, num_written)
+    first, per_token = times["ttft_s"], times.get("tpot_s")
     timings = {
-        "first_token": speed.first_token_seconds(metrics),
-        "first_token_from_command": None if begin is None else metrics.first_token_time - begin,
-        "total": metrics.finished_time - metrics.arrival_time,
+        "first_token": first,
+        "first_token_from_command": None if begin is None else metrics.arrival_time + first - begin,
+        "total": times["e2e_s"],
         "tokens_per_second": None if per_token is None else 1 / per_token,
     }
     read = limit = None

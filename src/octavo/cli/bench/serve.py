@@ -6,17 +6,18 @@ Flags have vLLM's names where it has them. The client imports nothing heavy: it 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from octavo.cli.bench import KINDS
-from octavo.cli.bench.figures import OBJECTIVES
-from octavo.cli.bench.workload import Sample
+from octavo.cli.bench.figures import OBJECTIVES, make_document, summarize, table
+from octavo.cli.bench.load import Measured, Target, run_load
+from octavo.cli.bench.workload import Sample, arrivals, file_samples, random_samples, sharegpt_samples
 from octavo.cli.flag import natural, positive
 from octavo.cli.inputs import check_writable
 from octavo.cli.parser import Parser, UsageError
@@ -28,14 +29,9 @@ BUSY = 0.8  # the share of a core above which the client may be what is measured
 
 
 def main(argv: Sequence[str]) -> int:
-    import asyncio
-
     args = _parser().parse(argv[1:])
     _check(args)
     document, measured = asyncio.run(_bench(args))
-
-    from octavo.cli.bench.figures import table
-
     print(table(document))
     if args.json is not None:
         args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -134,12 +130,8 @@ def _check(args: argparse.Namespace) -> None:
         check_kind(file)
 
 
-async def _bench(args: argparse.Namespace) -> tuple[Json, list[Any]]:
+async def _bench(args: argparse.Namespace) -> tuple[Json, list[Measured]]:
     from tqdm import tqdm
-
-    from octavo.cli.bench.figures import summarize
-    from octavo.cli.bench.load import Measured, Target, run_load
-    from octavo.cli.bench.workload import arrivals
 
     client = ApiClient(args.url, api_key(args))
     try:
@@ -150,20 +142,17 @@ async def _bench(args: argparse.Namespace) -> tuple[Json, list[Any]]:
         target = Target(client, path, {**_fields(model, args), **more}, args.timeout)
         await run_load(target, warmups, [0.0] * len(warmups), None, lambda _: None)
         with tqdm(total=len(samples), unit="req", disable=not sys.stderr.isatty()) as bar:
-
-            def on_end(_: Measured) -> None:
-                bar.update()
-
             begin, due = time.process_time(), arrivals(len(samples), args.request_rate, args.burstiness, args.seed)
-            measured = await run_load(target, samples, due, args.max_concurrency, on_end)
+            measured = await run_load(target, samples, due, args.max_concurrency, lambda _: bar.update())
             cpu_seconds = time.process_time() - begin
     finally:
         client.close()
-    goodput = dict(args.goodput)
-    results = summarize(measured, goodput, cpu_seconds)
+    results = summarize(measured, dict(args.goodput), cpu_seconds)
     if results["client_cpu_share"] > BUSY:
         _say(f"this client used {results['client_cpu_share']:.0%} of a core: it may be what was measured")
-    return _describe(args, client, model, path, samples, more, results), measured
+    # The machine is left out: the server's is not known.
+    url, workload = f"{client.address}{path}", _workload(args, samples, bool(more))
+    return make_document("serve", url=url, model={"name": model}, workload=workload, results=results), measured
 
 
 async def _settle(client: ApiClient, path: str, model: str, args: argparse.Namespace) -> tuple[list[Sample], Json]:
@@ -193,8 +182,6 @@ async def _settle(client: ApiClient, path: str, model: str, args: argparse.Names
 
 
 async def _ask(client: ApiClient, path: str, fields: Json, sample: Sample) -> None:
-    from octavo.cli.bench.load import Target
-
     body = {**Target(client, path, fields, 0.0).body(sample), "max_tokens": 1}
     async for _ in client.stream(path, body):
         pass
@@ -205,8 +192,6 @@ def _fields(model: str, args: argparse.Namespace) -> Json:
 
 
 def _samples(args: argparse.Namespace, as_ids: bool) -> list[Sample]:
-    from octavo.cli.bench.workload import file_samples, random_samples, sharegpt_samples
-
     output_len, number = args.random_output_len or 128, args.num_prompts + 1 + args.num_warmups
     if args.dataset_name == "custom":
         return file_samples(args.dataset_path, number, output_len)
@@ -216,22 +201,10 @@ def _samples(args: argparse.Namespace, as_ids: bool) -> list[Sample]:
     return random_samples(number, *sizes, args.seed, as_ids)
 
 
-def _describe(
-    args: argparse.Namespace,
-    client: ApiClient,
-    model: str,
-    path: str,
-    samples: Sequence[Sample],
-    more: Json,
-    results: Json,
-) -> Json:
-    """The document of benchmarks/schema.md. The machine is left out: the server's is not known."""
-    from datetime import UTC, datetime
-
-    from octavo.version import __version__
-
-    is_random = args.dataset_name == "random"
-    workload = {
+def _workload(args: argparse.Namespace, samples: Sequence[Sample], has_full_length: bool) -> Json:
+    """What was asked for, as benchmarks/schema.md has it: null for what does not apply."""
+    is_random, is_paced = args.dataset_name == "random", math.isfinite(args.request_rate)
+    return {
         "dataset": args.dataset_name,
         "num_prompts": len(samples),
         "input_len": args.random_input_len if is_random else None,
@@ -239,22 +212,12 @@ def _describe(
         "range_ratio": args.random_range_ratio if is_random else None,
         "prefix_len": args.random_prefix_len if is_random else None,
         "prompts_as": "text" if isinstance(samples[0].prompt, str) else "token ids",
-        "request_rate": args.request_rate if math.isfinite(args.request_rate) else None,
-        "burstiness": args.burstiness if math.isfinite(args.request_rate) else None,
+        "request_rate": args.request_rate if is_paced else None,
+        "burstiness": args.burstiness if is_paced else None,
         "max_concurrency": args.max_concurrency,
         "temperature": args.temperature,
-        "ignore_eos": bool(more),
+        "ignore_eos": has_full_length,
         "seed": args.seed,
-    }
-    return {
-        "schema": "octavo-bench/1",
-        "kind": "serve",
-        "octavo": __version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "url": f"{client.address}{path}",
-        "model": {"name": model},
-        "workload": workload,
-        "results": results,
     }
 
 
@@ -263,22 +226,20 @@ def _say(text: str) -> None:
 
 
 def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return value
+    return _checked(text, lambda value: value > 0, "above 0")
 
 
 def _share(text: str) -> float:
+    return _checked(text, lambda value: 0 <= value < 1, "from 0 to below 1")
+
+
+def _checked(text: str, fits: Callable[[float], bool], what: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got {text!r}")
+        value = math.nan
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"must be a number {what}, got {text!r}")
     return value
 
 
