@@ -88,25 +88,23 @@ SAMPLING_FLAGS = (
 ALIASES = {"tensor_parallel_size": "-tp", "pipeline_parallel_size": "-pp", "quantization": "-q"}
 
 
-def add_flags(
-    parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag], without: Collection[str] = ()
-) -> None:
+def add_flags(parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag]) -> argparse._ArgumentGroup:
+    """Adds a group of flags, and returns it for further ones."""
     group = parser.add_argument_group(title)
     for flag in flags:
-        if flag.name in without:
-            continue
         name = as_flag(flag.name)
         if flag.convert is None:
             group.add_argument(name, action=argparse.BooleanOptionalAction, help=flag.help)
         else:
             action = "append" if flag.repeat else "store"
             group.add_argument(name, action=action, type=flag.convert, metavar=flag.metavar, help=flag.help)
+    return group
 
 
-def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """All options of the engine; those that mean nothing here, or are refused, are hidden from the list."""
     add_flags(parser, "model", MODEL_FLAGS)
-    add_flags(parser, "engine", ENGINE_FLAGS, without)
+    add_flags(parser, "engine", ENGINE_FLAGS)
     add_hidden_flags(parser, {**REFUSED, **NOTED})
     parser.epilog = (
         "All other flags of vLLM's engine are known too: those without a meaning here are noted in one line, those "

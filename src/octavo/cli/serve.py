@@ -36,6 +36,7 @@ DESCRIPTION = (
 )
 Options = dict[str, Any]
 NAMES = ("served_model_name", "alias", "tags")  # the options that name one model
+TABLES = {flag.name: flag for flag in (*SERVER_FLAGS, *MODEL_FLAGS, *ENGINE_FLAGS)}
 logger = logging.getLogger("octavo")
 
 
@@ -79,12 +80,10 @@ def _parser(prog: str) -> Parser:
         "--tags", type=names, metavar="LIST", help="words that the list of models shows beside the model"
     )
     add_flags(parser, "server", SERVER_FLAGS)
-    for name, (ours, _) in SPELLINGS.items():
-        convert = _flag(ours).convert
-        if convert is None:
-            parser.add_argument(as_flag(name), action="store_true", help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(as_flag(name), type=convert, help=argparse.SUPPRESS)
+    for name, (ours, is_opposite) in SPELLINGS.items():
+        convert = TABLES[ours].convert
+        how: Any = {"type": convert} if convert else {"action": "store_const", "const": not is_opposite}
+        parser.add_argument(as_flag(name), dest=ours, help=argparse.SUPPRESS, **how)
     add_engine_flags(parser)  # skips those that the server has itself
     add_hidden_flags(parser, {**SERVER_REFUSED, **SERVER_NOTED})
     return parser
@@ -106,7 +105,7 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
         raise UsageError(f"models were given as arguments and with --model {args.model}")
     for name, value, reason in wanted(vars(args), SERVER_REFUSED):
         raise UnsupportedError(name, value, reason)
-    common = engine_options(args, {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)})
+    common = engine_options(args, {"model", "served_model_name", *(flag.name for flag in SERVER_FLAGS)})
     if entries:
         if given:
             raise UsageError("models were given on the command line and in --config")
@@ -126,10 +125,6 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
 
 def _server_config(args: argparse.Namespace) -> ServerConfig:
     options = {**read_server_environment(), **options_of(args, SERVER_FLAGS)}
-    for name, (ours, is_opposite) in SPELLINGS.items():
-        if hasattr(args, name):
-            value = getattr(args, name)
-            options[ours] = (not value) if is_opposite else value
     of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # an empty variable is no key
     keys = (*options.pop("api_key", ()), *filter(None, of_environment))
     return ServerConfig(**options, api_keys=keys)
@@ -143,36 +138,38 @@ def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
     entries = options.pop("models", []) if options.get("models", True) else None
     if not isinstance(entries, list):
         raise ConfigError("config", file, "models must be a list of at least one model")
-    tables = {flag.name: flag for flag in (*SERVER_FLAGS, *MODEL_FLAGS, *ENGINE_FLAGS)}
     others = {*NAMES, *SPELLINGS, *SERVER_REFUSED, *SERVER_NOTED, *REFUSED, *NOTED}
     for key, value in options.items():
-        name = str(key).replace("-", "_")
-        if name not in tables and name not in others:
-            near = did_you_mean(name, {*tables, *others, "models"})
+        said = str(key).replace("-", "_")
+        name, is_opposite = SPELLINGS.get(said, (said, False))
+        if name not in TABLES and name not in others:
+            near = did_you_mean(name, {*TABLES, *others, "models"})
             raise ConfigError("config", file, f"there is no option {str(key)[:60]!r}{near}")
-        if name in NAMES:
-            value = list(_names(value, name, file))
+        if name in TABLES:
+            value = _converted(TABLES[name], said, value, file)
+        elif name in NAMES:
+            value = _names(value, name, file)
         if not hasattr(args, name):
-            setattr(args, name, _converted(tables[name], value, file) if name in tables else value)
+            setattr(args, name, not value if is_opposite else value)
     return entries
 
 
-def _converted(flag: Flag, value: Any, file: str) -> Any:
-    """A value of the file as the command line would read it."""
+def _converted(flag: Flag, said: str, value: Any, file: str) -> Any:
+    """A value of the file as the command line would read it; `said` is the name that it has there."""
     if flag.convert is None:
         if not isinstance(value, bool):
-            raise ConfigError("config", file, f"{flag.name} must be true or false")
+            raise ConfigError("config", file, f"{said} must be true or false")
         return value
     if isinstance(value, dict):
         return value
     if isinstance(value, list) and not flag.repeat:
         return tuple(value)
     if value in ("", [""]) and flag.name not in MAY_BE_EMPTY:
-        raise ConfigError("config", file, f"{flag.name} must not be empty")
+        raise ConfigError("config", file, f"{said} must not be empty")
     try:
         values = [read_value(flag.convert, str(item)) for item in (value if isinstance(value, list) else [value])]
     except argparse.ArgumentTypeError as error:
-        raise ConfigError("config", file, f"{flag.name}: {error}") from None
+        raise ConfigError("config", file, f"{said}: {error}") from None
     return values if flag.repeat else values[0]
 
 
@@ -192,10 +189,6 @@ def _names(value: Any, key: str, file: str) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
         raise ConfigError("config", file, f"{key} must be a name or a list of names")
     return tuple(given)
-
-
-def _flag(name: str) -> Flag:
-    return next(flag for flag in SERVER_FLAGS if flag.name == name)
 
 
 assert {flag.name for flag in SERVER_FLAGS} - {"api_key"} <= {field.name for field in fields(ServerConfig)}

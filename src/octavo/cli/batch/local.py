@@ -71,12 +71,8 @@ def _scope(path: str) -> dict[str, Any]:
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
-        "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "root_path": "",
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
-        "client": None,
-        "server": None,
     }
