@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from octavo.options import literal
 
 Convert = Callable[[str], Any]
 
@@ -51,14 +52,6 @@ def mapping(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
     return value
-
-
-def literal(text: str) -> Any:
-    """A number or JSON where `text` is that, else `text`: for options that are only compared."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from octavo.cli.flag import Flag, as_flag, count, literal, mapping
+from octavo.cli.flag import Flag, as_flag, count, mapping
 from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
-from octavo.options import NOTED, REFUSED, Options
+from octavo.options import NOTED, REFUSED, Options, literal
 
 MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
 
