@@ -31,44 +31,25 @@ MODEL_FLAGS = (
         "WHERE",
         "where sampling defaults come from: auto (the model or its authors), vllm (nowhere), or a directory",
     ),
-    Flag(
-        "override_generation_config", mapping, "JSON", 'sampling defaults that replace those, as {"temperature": 0.5}'
-    ),
+    Flag("override_generation_config", mapping, "JSON", 'sampling defaults instead of those, as {"temperature": 0.5}'),
 )
 ENGINE_FLAGS = (
     Flag(
-        "device",
-        str,
-        "DEVICE",
-        "where to compute: auto, cpu or cuda; auto takes a GPU if PyTorch and Triton are installed",
+        "device", str, "DEVICE", "where to compute: auto, cpu or cuda; auto takes a GPU if PyTorch and Triton are there"
     ),
     Flag("executor", str, "NAME", "what computes: auto, native (on the CPU) or torch"),
-    Flag(
-        "dtype",
-        str,
-        "TYPE",
-        "the type to compute in: auto, bfloat16, half (float16; bfloat16 on the native executor) or float32",
-    ),
+    Flag("dtype", str, "TYPE", "the type to compute in: auto, bfloat16, half (float16; bfloat16 if native) or float32"),
     Flag("max_model_len", count, "N", "at most N tokens of prompt and output together; 4k is 4000, 4K is 4096"),
     Flag("max_num_seqs", int, "N", "at most N requests run at once"),
     Flag("max_num_batched_tokens", count, "N", "at most N tokens are computed in one step"),
     Flag("block_size", int, "N", "the tokens of a KV cache block: 16, 32, 64, 128 or 256"),
-    Flag(
-        "gpu_memory_utilization",
-        float,
-        "SHARE",
-        "the share of a GPU's memory, or of the free memory on a CPU, that is used",
-    ),
+    Flag("gpu_memory_utilization", float, "SHARE", "the share of a GPU's memory, or a CPU's free memory, that is used"),
     Flag("enforce_eager", None, None, "on a GPU, capture no CUDA graphs"),
-    Flag(
-        "num_gpu_blocks_override", int, "N", "the number of KV cache blocks, instead of as many as are useful and fit"
-    ),
+    Flag("num_gpu_blocks_override", int, "N", "how many KV cache blocks, instead of as many as are useful and fit"),
     Flag("kv_cache_memory_bytes", count, "N", "the size of the KV cache in bytes, as 4G"),
     Flag("enable_prefix_caching", None, None, "keep the keys and values of prompts' beginnings, and use them again"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
-    Flag(
-        "scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come, first served) or priority"
-    ),
+    Flag("scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come first served) or priority"),
     Flag("max_logprobs", int, "N", "at most N log-probabilities per token may be asked for"),
     Flag("seed", int, "N", "the seed of the random numbers: the same seed, the same text"),
 )

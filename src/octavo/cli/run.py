@@ -32,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
     llm = LLM(**{"max_num_seqs": 1, **options})
     prompt = _prompt(llm, args, text)
-    params = _params(llm, sampling)
+    longest = max(DEFAULTS["max_tokens"], sampling.get("min_tokens", 0))
+    params = llm.model.sampling_params(sampling, {**DEFAULTS, "max_tokens": longest})
     request, answer = _generate(llm, prompt, params, echo=not args.json)
     report = _report(llm, request, answer)
     if args.json:
@@ -84,11 +85,6 @@ def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
         return text
     system = [] if args.system is None else [{"role": "system", "content": args.system}]
     return llm.chat_prompt([*system, {"role": "user", "content": text}])
-
-
-def _params(llm: LLM, given: dict[str, Any]) -> SamplingParams:
-    neutral = {**DEFAULTS, "max_tokens": max(DEFAULTS["max_tokens"], given.get("min_tokens", 0))}
-    return llm.model.sampling_params(given, neutral)
 
 
 def _generate(llm: LLM, prompt: Any, params: SamplingParams, echo: bool) -> tuple[RequestOutput, CompletionOutput]:

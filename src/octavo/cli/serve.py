@@ -70,15 +70,13 @@ def _parser(prog: str) -> Parser:
     parser = Parser(prog, "[flags] [MODEL …]", DESCRIPTION)
     parser.add_argument("given", nargs="*", default=[], metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("serving")
-    group.add_argument(
-        "--config", metavar="FILE", help="a YAML file of flags; `models` in it has options for each model"
-    )
+    file = "a YAML file of flags; `models` in it has options for each model"
+    group.add_argument("--config", metavar="FILE", help=file)
     named = "the names of the model in requests; the first is its id"
     group.add_argument("--served-model-name", nargs="+", metavar="NAME", help=named)
     group.add_argument("--alias", type=names, metavar="LIST", help="further names of the model in requests")
-    group.add_argument(
-        "--tags", type=names, metavar="LIST", help="words that the list of models shows beside the model"
-    )
+    words = "words that the list of models shows beside the model"
+    group.add_argument("--tags", type=names, metavar="LIST", help=words)
     add_flags(parser, "server", SERVER_FLAGS)
     for name, (ours, is_opposite) in SPELLINGS.items():
         convert = TABLES[ours].convert

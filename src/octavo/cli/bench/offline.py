@@ -10,12 +10,12 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octavo.cli.bench import KINDS
+from octavo.cli.bench import KINDS, add_number
 from octavo.cli.bench.figures import Json, rate_line, statistics, statistics_lines
-from octavo.cli.flag import positive
 from octavo.cli.inputs import check_writable, checked_sampling
 from octavo.cli.options import (
     MODEL_HELP,
@@ -63,9 +63,7 @@ def _parser(kind: str) -> Parser:
     parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("workload")
 
-    def number(default: int, help: str, *names: str) -> None:
-        group.add_argument(*names, type=positive, default=default, metavar="N", help=f"{help} ({default})")
-
+    number = partial(add_number, group)
     number(32 if kind == "latency" else 256, "the tokens of each prompt", "--input-len", "--random-input-len")
     number(128, "the tokens of each output", "--output-len", "--random-output-len")
     if kind == "latency":

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from octavo.cli.bench import KINDS
+from octavo.cli.bench import KINDS, add_number
 from octavo.cli.bench.figures import OBJECTIVES, make_document, summarize, table
 from octavo.cli.bench.load import Measured, Target, run_load
 from octavo.cli.bench.workload import Sample, arrivals, file_samples, random_samples, sharegpt_samples
@@ -46,35 +46,25 @@ def _parser() -> Parser:
     parser = Parser("octavo bench serve", "--url URL [flags]", f"Puts {KINDS['serve']}.")
     add_server_flags(parser, required=True)
     server = parser.add_argument_group("requests")
-    server.add_argument(
-        "--model", metavar="NAME", default=None, help="the model's name on the server; left out, its first model"
-    )
+    model = "the model's name on the server; left out, its first model"
+    server.add_argument("--model", metavar="NAME", default=None, help=model)
     which = "the endpoint: completions (openai, vllm), or chat completions"
     server.add_argument("--backend", choices=["openai", "vllm", "openai-chat"], default="openai", help=which)
-    server.add_argument(
-        "--endpoint", metavar="PATH", default=None, help=f"the endpoint's path, instead of {COMPLETIONS} or {CHAT}"
-    )
+    path = f"the endpoint's path, instead of {COMPLETIONS} or {CHAT}"
+    server.add_argument("--endpoint", metavar="PATH", default=None, help=path)
     server.add_argument("--temperature", type=float, default=0.0, metavar="T", help="the temperature of sampling (0)")
     toggle = argparse.BooleanOptionalAction
     full = "ask for outputs of full length; the default for random prompts"
     server.add_argument("--ignore-eos", action=toggle, default=None, help=full)
-    server.add_argument(
-        "--timeout", type=_number, default=600.0, metavar="SECONDS", help="a request takes at most so long (600)"
-    )
+    longest = "a request takes at most so long (600)"
+    server.add_argument("--timeout", type=_number, default=600.0, metavar="SECONDS", help=longest)
     _add_load_flags(parser)
     _add_workload_flags(parser)
     group = parser.add_argument_group("results")
     goals = "count the requests that keep all of these objectives in ms, as ttft:250 tpot:60 e2el:5000"
     group.add_argument("--goodput", nargs="+", type=_objective, default=[], metavar="NAME:MS", help=goals)
-    group.add_argument(
-        "--json",
-        "--output-json",
-        "--result-filename",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help="a file for all numbers",
-    )
+    names, numbers = ("--json", "--output-json", "--result-filename"), "a file for all numbers"
+    group.add_argument(*names, type=Path, default=None, metavar="FILE", help=numbers)
     picture = "draw the distributions into a .png, .svg or .html, with Matplotlib; may be repeated"
     group.add_argument("--picture", action="append", type=Path, default=[], metavar="FILE", help=picture)
     return parser
@@ -82,36 +72,30 @@ def _parser() -> Parser:
 
 def _add_load_flags(parser: Parser) -> None:
     group = parser.add_argument_group("load")
-    group.add_argument("--num-prompts", type=positive, default=100, metavar="N", help="the number of requests (100)")
+    add_number(group, 100, "the number of requests", "--num-prompts")
+    add_number(group, 0, "send N requests before measuring", "--num-warmups", convert=natural)
     rate = "send R requests per second; inf, the default, sends all at once"
     group.add_argument("--request-rate", type=_number, default=math.inf, metavar="R", help=rate)
     bursts = "how even arrivals are: 1, the default, is a Poisson process; less is burstier, more is more even"
     group.add_argument("--burstiness", type=_number, default=1.0, metavar="B", help=bursts)
-    group.add_argument(
-        "--max-concurrency", type=positive, default=None, metavar="N", help="at most N requests at a time"
-    )
-    group.add_argument(
-        "--num-warmups", type=natural, default=0, metavar="N", help="send N requests before measuring (0)"
-    )
+    many = "at most N requests at a time"
+    group.add_argument("--max-concurrency", type=positive, default=None, metavar="N", help=many)
 
 
 def _add_workload_flags(parser: Parser) -> None:
     group = parser.add_argument_group("workload")
     names = "where prompts come from: random tokens; custom, a file of lines of text or JSON; or sharegpt"
     group.add_argument("--dataset-name", choices=["random", "custom", "sharegpt"], default="random", help=names)
-    group.add_argument(
-        "--dataset-path", type=Path, default=None, metavar="FILE", help="the file of custom and sharegpt"
-    )
-    sizes = "the tokens of a random prompt (128)"
-    group.add_argument("--random-input-len", "--input-len", type=positive, default=128, metavar="N", help=sizes)
+    file = "the file of custom and sharegpt"
+    group.add_argument("--dataset-path", type=Path, default=None, metavar="FILE", help=file)
+    add_number(group, 128, "the tokens of a random prompt", "--random-input-len", "--input-len")
     outputs = "the tokens of each output (128; for sharegpt as many as the conversation's answer has)"
     aliases = ("--output-len", "--custom-output-len", "--sharegpt-output-len")
     group.add_argument("--random-output-len", *aliases, type=positive, default=None, metavar="N", help=outputs)
     ratio = "lengths vary by this share up and down (0)"
     group.add_argument("--random-range-ratio", type=_share, default=0.0, metavar="R", help=ratio)
-    prefix = "N tokens at the start that all prompts share (0)"
-    group.add_argument("--random-prefix-len", type=natural, default=0, metavar="N", help=prefix)
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of prompts and arrivals (0)")
+    add_number(group, 0, "N tokens at the start that all prompts share", "--random-prefix-len", convert=natural)
+    add_number(group, 0, "the seed of prompts and arrivals", "--seed", convert=int)
 
 
 def _check(args: argparse.Namespace) -> None:
