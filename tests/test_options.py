@@ -90,6 +90,14 @@ def test_an_option_is_in_one_table():
     assert set(ON_CPU) <= {*EngineConfig.__dataclass_fields__, *REFUSED, *NOTED}
 
 
+def test_what_asks_for_nothing_is_read_as_a_flag_s_value():
+    assert REFUSED["limit_mm_per_prompt"][0] == ({"audio": 1}, "audio=1")
+    assert REFUSED["data_parallel_size_local"][0] == (0, 1)
+    assert NOTED["numa_bind_cpus"][0] == ([],)
+    assert [NOTED[name][0][0] for name in ("numa_bind", "use_v2_block_manager")] == [False, True]
+    assert NOTED["master_addr"] == (("127.0.0.1",), "there is one process and one device")
+
+
 @pytest.fixture
 def on_gpu(monkeypatch):
     monkeypatch.setattr(config, "place", lambda *_: Placement("cuda", "torch", "bfloat16"))

@@ -9,50 +9,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from octavo.errors import (
+    ConfigError,
+    MemoryPlanError,
+    ModelLoadError,
+    ModelNotFoundError,
+    OctavoError,
+    RequestError,
+    UnsupportedError,
+)
 from octavo.version import __version__
 
 if TYPE_CHECKING:
     from octavo.async_llm import AsyncLLM
     from octavo.engine.arg_utils import AsyncEngineArgs, EngineArgs
     from octavo.engine.llm_engine import LLMEngine
-    from octavo.errors import (
-        ConfigError,
-        MemoryPlanError,
-        ModelLoadError,
-        ModelNotFoundError,
-        OctavoError,
-        RequestError,
-        UnsupportedError,
-    )
     from octavo.inputs import TextPrompt, TokensPrompt
     from octavo.llm import LLM
     from octavo.request import CompletionOutput, Logprob, RequestOutput
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
-# Loaded when they are asked for, so that `import octavo` takes no time.
-_HOMES = {
-    "LLM": "octavo.llm",
-    "AsyncLLM": "octavo.async_llm",
-    "EngineArgs": "octavo.engine.arg_utils",
-    "AsyncEngineArgs": "octavo.engine.arg_utils",
-    "LLMEngine": "octavo.engine.llm_engine",
-    "AsyncLLMEngine": "octavo.engine.async_llm_engine",
-    "PromptType": "octavo.inputs",
-    "TextPrompt": "octavo.inputs",
-    "TokensPrompt": "octavo.inputs",
-    "SamplingParams": "octavo.sampling_params",
-    "BeamSearchParams": "octavo.sampling_params",
-    "RequestOutput": "octavo.request",
-    "CompletionOutput": "octavo.request",
-    "Logprob": "octavo.request",
-    "OctavoError": "octavo.errors",
-    "ConfigError": "octavo.errors",
-    "ModelLoadError": "octavo.errors",
-    "RequestError": "octavo.errors",
-    "MemoryPlanError": "octavo.errors",
-    "ModelNotFoundError": "octavo.errors",
-    "UnsupportedError": "octavo.errors",
-    "RequestOutputKind": "octavo.sampling_params",
+# Modules and their names, loaded when those are asked for, so that `import octavo` takes no time.
+_LATER = {
+    "octavo.llm": ("LLM",),
+    "octavo.async_llm": ("AsyncLLM",),
+    "octavo.engine.arg_utils": ("AsyncEngineArgs", "EngineArgs"),
+    "octavo.engine.llm_engine": ("LLMEngine",),
+    "octavo.engine.async_llm_engine": ("AsyncLLMEngine",),
+    "octavo.inputs": ("PromptType", "TextPrompt", "TokensPrompt"),
+    "octavo.request": ("CompletionOutput", "Logprob", "RequestOutput"),
+    "octavo.sampling_params": ("BeamSearchParams", "RequestOutputKind", "SamplingParams"),
 }
 
 __all__ = [
@@ -81,11 +67,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'octavo' has no attribute {name!r}")
-    from importlib import import_module
+    for module, names in _LATER.items():
+        if name in names:
+            from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'octavo' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

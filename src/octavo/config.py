@@ -6,26 +6,24 @@ for what is not there and is refused; see `octavo.options`. An unknown one is re
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from octavo.devices import DEVICES, DTYPES, EXECUTORS, place
 from octavo.environment import note_the_others, read_environment
-from octavo.errors import ConfigError, UnsupportedError
-from octavo.options import NOTED, ON_CPU, REFUSED, asks
+from octavo.errors import ConfigError, UnsupportedError, did_you_mean
+from octavo.options import NOTED, ON_CPU, REFUSED, wanted
 
 logger = logging.getLogger("octavo")
 
 # Defaults of a GPU that differ from those of a CPU.
 CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
-
 MOST = (1 << 53) - 1  # the highest number: JSON and doubles hold it exactly
-
 
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
 TASKS = ("auto", "generate", *SPEECH_TASKS)
@@ -67,9 +65,8 @@ class EngineConfig:
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("num_gpu_blocks_override", "kv_cache_memory_bytes"):
+        sizes = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
+        for name in (*sizes, "num_gpu_blocks_override", "kv_cache_memory_bytes"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_logprobs", self.max_logprobs, -1)
         for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
@@ -109,19 +106,14 @@ class EngineConfig:
         on_cpu = placement.device == "cpu"
         said = {**read_environment(on_cpu), **said}
         known = {field.name for field in fields(cls)}
-        noted, notes = NOTED | ON_CPU if on_cpu else NOTED, list(placement.notes)
+        noted = NOTED | ON_CPU if on_cpu else NOTED
         for name, value in said.items():
             if name not in {*known, *REFUSED, *NOTED}:
-                near = difflib.get_close_matches(name, [*known, *REFUSED, *NOTED], 1)
-                raise ConfigError(name, value, f"no such option{f'; did you mean {near[0]}?' if near else ''}")
-            if name in noted:
-                neutral, note = noted[name]
-                if asks(value, neutral):
-                    notes.append(f"{name}={value!r}: {note}")
-            elif name in REFUSED:
-                neutral, reason = REFUSED[name]
-                if asks(value, neutral):
-                    raise UnsupportedError(name, value, reason)
+                raise ConfigError(name, value, f"no such option{did_you_mean(name, [*known, *REFUSED, *NOTED])}")
+        for name, value, reason in wanted(said, REFUSED):
+            if name not in noted:
+                raise UnsupportedError(name, value, reason)
+        notes = [*placement.notes, *(f"{name}={value!r}: {note}" for name, value, note in wanted(said, noted))]
         used = {name: value for name, value in said.items() if name in known}
         return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used)), notes
 
@@ -157,18 +149,11 @@ def thread_count() -> int:
 
 def _cgroup_cpus() -> int | None:
     """The processors that the container's quota amounts to, rounded up; None where there is none."""
-    for path, divide in (
-        ("/sys/fs/cgroup/cpu.max", None),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "cpu.cfs_period_us"),
-    ):
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # cgroup's version 2, and 1
         try:
-            with open(path) as file:
-                values = file.read().split()
-            if divide:
-                with open(os.path.join(os.path.dirname(path), divide)) as file:
-                    values.append(file.read().strip())
-            quota, period = int(values[0]), int(values[1])
+            said = " ".join(Path("/sys/fs/cgroup", file).read_text() for file in files)
+            quota, period = map(int, said.split())
             return max(1, -(-quota // period)) if quota > 0 else None
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError):
             continue
     return None

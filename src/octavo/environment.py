@@ -14,26 +14,21 @@ logger = logging.getLogger("octavo")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 # These ask for what Octavo does anyway: it reports no usage, and bits do not depend on the batch.
 _SO_ANYWAY = {"VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "VLLM_BATCH_INVARIANT"}
-_USED = {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"} | {
-    "VLLM_USE_MODELSCOPE"
-}
+_USED = {"VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "VLLM_LOGGING_LEVEL"}
+_USED |= {"VLLM_USE_MODELSCOPE"}
 
 
 def read_environment(on_cpu: bool) -> dict[str, Any]:
     """Options of the engine. Raises ConfigError, naming the variable."""
     log_level()
-    space = _number("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
+    space = _number("VLLM_CPU_KVCACHE_SPACE")
     return {"kv_cache_memory_bytes": int(space * 2**30)} if on_cpu and space else {}
 
 
 def read_server_environment() -> dict[str, Any]:
     """Options of the server. Raises ConfigError, naming the variable."""
-    found: dict[str, Any] = {}
-    if level := log_level():
-        found["log_level"] = level
-    if seconds := _number("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")):
-        found["keep_alive_timeout"] = seconds
-    return found
+    found = {"log_level": log_level(), "keep_alive_timeout": _number("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")}
+    return {name: value for name, value in found.items() if value}
 
 
 def refuse_modelscope() -> None:
@@ -51,8 +46,9 @@ def log_level() -> str | None:
     return said.lower() if said else None
 
 
-def _number(name: str, said: str | None) -> float:
-    """A finite number, at least 0, which is also what an unset or empty variable is."""
+def _number(name: str) -> float:
+    """A variable's finite number, at least 0, which is also what an unset or empty one is."""
+    said = os.environ.get(name)
     try:
         value = float(said or 0)
     except ValueError:

@@ -23,8 +23,9 @@ OctavoError
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -34,6 +35,12 @@ def one_line(text: str, limit: int = 200) -> str:
         text = f"{text[: limit // 2]}…{text[-limit // 2 :]}"
     text = " ".join(text.split())
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to add to an error about an unknown name; nothing if no known one is like it."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class OctavoError(Exception):

@@ -12,11 +12,11 @@ from importlib import import_module
 import pytest
 
 from asking import something_else
-from octavo.cli.flag import as_flag, literal
+from octavo.cli.flag import as_flag
 from octavo.cli.main import main
 from octavo.cli.options import spell_flags
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
-from octavo.options import NOTED, ON_CPU, REFUSED, asks
+from octavo.options import NOTED, ON_CPU, REFUSED, asks, literal
 
 VALUES = {
     "empty": "",

@@ -173,6 +173,7 @@ def test_a_file_has_flags_and_what_is_typed_wins(tmp_path):
     assert (config.port, config.log_level, config.allowed_origins) == (9001, "error", ("*",))
     assert (config.log_requests, config.api_keys, spec.names) == (False, ("a", "b"), ("name",))
     assert spec.options == {"model": "m", "max_model_len": 4000, "enable_prefix_caching": False}
+    assert read("--config", file, "--log-requests")[0].log_requests
 
 
 def test_a_file_has_options_for_each_of_several_models(tmp_path):

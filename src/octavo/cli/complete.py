@@ -6,16 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from octavo.cli.inputs import checked_sampling, read_prompt
-from octavo.cli.options import (
-    MODEL_HELP,
-    SAMPLING_FLAGS,
-    add_engine_flags,
-    add_flags,
-    report_notes,
-    take_model,
-)
-from octavo.cli.parser import Parser, UsageError
+from octavo.cli.inputs import add_prompt, checked_sampling, read_prompt
+from octavo.cli.options import SAMPLING_FLAGS, add_engine_flags, add_flags, report_notes
+from octavo.cli.parser import Parser
 from octavo.cli.remote import add_server_flags, check_place
 from octavo.cli.terminal import use_any_text, write
 from octavo.errors import OctavoError
@@ -30,13 +23,9 @@ def main(argv: Sequence[str]) -> int:
     import asyncio
 
     args = _parser().parse(argv)
-    if not 1 <= len(args.words) <= 2:
-        got = len(args.words)
-        raise UsageError(f"octavo complete takes [MODEL] PROMPT, got {got} arguments; quote a prompt with spaces")
-    take_model(args, args.words[0] if len(args.words) == 2 else None)
     check_place(args, keeps=("model", "seed"))
     sampling = checked_sampling(args)
-    text = read_prompt(args.words[-1])
+    text = read_prompt(args, "complete")
     report_notes()
     asyncio.run(_complete(args, sampling, text))
     return 0
@@ -44,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("octavo complete", "[flags] [MODEL] PROMPT", DESCRIPTION)
-    parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
+    add_prompt(parser)
     add_server_flags(parser)
     add_flags(parser, "sampling", SAMPLING_FLAGS)
     add_engine_flags(parser)
@@ -57,7 +46,7 @@ async def _complete(args: argparse.Namespace, sampling: dict[str, Any], text: st
     use_any_text()
     source, last = await open_source(args, sampling), ""
     try:
-        async for piece in source.complete(text):
+        async for piece in source.answer(text):
             write(piece.text)
             last = piece.text or last
         write("" if last.endswith("\n") else "\n")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from octavo.options import literal
 
 Convert = Callable[[str], Any]
 
@@ -26,10 +27,8 @@ def count(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,18})([kKmMgG]?)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be a number, as 4096, 4k (4000) or 4K (4096), got {text!r}")
-    return (
-        int(match[1])
-        * {"": 1, "k": 1000, "K": 1 << 10, "m": 1_000_000, "M": 1 << 20, "g": 10**9, "G": 1 << 30}[match[2]]
-    )
+    scales = {"": 1, "k": 10**3, "K": 1 << 10, "m": 10**6, "M": 1 << 20, "g": 10**9, "G": 1 << 30}
+    return int(match[1]) * scales[match[2]]
 
 
 def positive(text: str) -> int:
@@ -53,14 +52,6 @@ def mapping(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
     return value
-
-
-def literal(text: str) -> Any:
-    """A number or JSON where `text` is that, else `text`: for options that are only compared."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def names(text: str) -> tuple[str, ...]:

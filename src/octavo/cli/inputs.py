@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from octavo.cli.options import SAMPLING_FLAGS, engine_options, options_of
-from octavo.cli.parser import UsageError
+from octavo.cli.options import MODEL_HELP, SAMPLING_FLAGS, engine_options, options_of, take_model
+from octavo.cli.parser import Parser, UsageError
 from octavo.errors import PromptError
 
 
-def read_prompt(text: str) -> str:
-    """`text`, or stdin where that is -. Raises PromptError if there is nothing, or no text."""
+def add_prompt(parser: Parser) -> None:
+    """The arguments that `read_prompt` reads."""
+    parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
+
+
+def read_prompt(args: argparse.Namespace, command: str) -> str:
+    """The prompt, or stdin where that is -; makes a model before it the option `model`.
+
+    Raises UsageError for other arguments, PromptError if there is nothing in the prompt, or no text.
+    """
+    if not 1 <= len(args.words) <= 2:
+        got = len(args.words)
+        raise UsageError(f"octavo {command} takes [MODEL] PROMPT, got {got} arguments; quote a prompt with spaces")
+    take_model(args, args.words[0] if len(args.words) == 2 else None)
+    text: str = args.words[-1]
     if text == "-":
         try:
             text = sys.stdin.buffer.read().decode().removesuffix("\n")
@@ -22,6 +36,12 @@ def read_prompt(text: str) -> str:
     if not text:
         raise PromptError("the prompt is empty; it must have at least one token")
     return text
+
+
+def check_writable(flag: str, file: Path) -> None:
+    """Raises UsageError, before anything is measured, for a file that can't be made."""
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise UsageError(f"{flag} {str(file)!r}: can't be written there")
 
 
 def missing(file: Path) -> str | None:

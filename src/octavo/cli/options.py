@@ -10,10 +10,10 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from octavo.cli.flag import Flag, as_flag, count, literal, mapping
+from octavo.cli.flag import Flag, as_flag, count, mapping
 from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
-from octavo.options import NOTED, REFUSED
+from octavo.options import NOTED, REFUSED, Options, literal
 
 MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
 
@@ -31,44 +31,25 @@ MODEL_FLAGS = (
         "WHERE",
         "where sampling defaults come from: auto (the model or its authors), vllm (nowhere), or a directory",
     ),
-    Flag(
-        "override_generation_config", mapping, "JSON", 'sampling defaults that replace those, as {"temperature": 0.5}'
-    ),
+    Flag("override_generation_config", mapping, "JSON", 'sampling defaults instead of those, as {"temperature": 0.5}'),
 )
 ENGINE_FLAGS = (
     Flag(
-        "device",
-        str,
-        "DEVICE",
-        "where to compute: auto, cpu or cuda; auto takes a GPU if PyTorch and Triton are installed",
+        "device", str, "DEVICE", "where to compute: auto, cpu or cuda; auto takes a GPU if PyTorch and Triton are there"
     ),
     Flag("executor", str, "NAME", "what computes: auto, native (on the CPU) or torch"),
-    Flag(
-        "dtype",
-        str,
-        "TYPE",
-        "the type to compute in: auto, bfloat16, half (float16; bfloat16 on the native executor) or float32",
-    ),
+    Flag("dtype", str, "TYPE", "the type to compute in: auto, bfloat16, half (float16; bfloat16 if native) or float32"),
     Flag("max_model_len", count, "N", "at most N tokens of prompt and output together; 4k is 4000, 4K is 4096"),
     Flag("max_num_seqs", int, "N", "at most N requests run at once"),
     Flag("max_num_batched_tokens", count, "N", "at most N tokens are computed in one step"),
     Flag("block_size", int, "N", "the tokens of a KV cache block: 16, 32, 64, 128 or 256"),
-    Flag(
-        "gpu_memory_utilization",
-        float,
-        "SHARE",
-        "the share of a GPU's memory, or of the free memory on a CPU, that is used",
-    ),
+    Flag("gpu_memory_utilization", float, "SHARE", "the share of a GPU's memory, or a CPU's free memory, that is used"),
     Flag("enforce_eager", None, None, "on a GPU, capture no CUDA graphs"),
-    Flag(
-        "num_gpu_blocks_override", int, "N", "the number of KV cache blocks, instead of as many as are useful and fit"
-    ),
+    Flag("num_gpu_blocks_override", int, "N", "how many KV cache blocks, instead of as many as are useful and fit"),
     Flag("kv_cache_memory_bytes", count, "N", "the size of the KV cache in bytes, as 4G"),
     Flag("enable_prefix_caching", None, None, "keep the keys and values of prompts' beginnings, and use them again"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
-    Flag(
-        "scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come, first served) or priority"
-    ),
+    Flag("scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come first served) or priority"),
     Flag("max_logprobs", int, "N", "at most N log-probabilities per token may be asked for"),
     Flag("seed", int, "N", "the seed of the random numbers: the same seed, the same text"),
 )
@@ -88,28 +69,35 @@ SAMPLING_FLAGS = (
 ALIASES = {"tensor_parallel_size": "-tp", "pipeline_parallel_size": "-pp", "quantization": "-q"}
 
 
-def add_flags(
-    parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag], without: Collection[str] = ()
-) -> None:
+def add_flags(parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag]) -> argparse._ArgumentGroup:
+    """Adds a group of flags, and returns it for further ones."""
     group = parser.add_argument_group(title)
     for flag in flags:
-        if flag.name in without:
-            continue
         name = as_flag(flag.name)
         if flag.convert is None:
             group.add_argument(name, action=argparse.BooleanOptionalAction, help=flag.help)
         else:
             action = "append" if flag.repeat else "store"
             group.add_argument(name, action=action, type=flag.convert, metavar=flag.metavar, help=flag.help)
+    return group
 
 
-def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """All options of the engine; those that mean nothing here, or are refused, are hidden from the list."""
     add_flags(parser, "model", MODEL_FLAGS)
-    add_flags(parser, "engine", ENGINE_FLAGS, without)
+    add_flags(parser, "engine", ENGINE_FLAGS)
+    add_hidden_flags(parser, {**REFUSED, **NOTED})
+    parser.epilog = (
+        "All other flags of vLLM's engine are known too: those without a meaning here are noted in one line, those "
+        "that ask for what is not there are refused. docs/api.md has the list."
+    )
+
+
+def add_hidden_flags(parser: argparse.ArgumentParser, table: Options) -> None:
+    """The options of a table, but for those that the command has as flags of its own."""
     hidden = parser.add_argument_group()  # a group checks no metavars, which takes a while for hundreds
-    for name, (neutral, _) in {**REFUSED, **NOTED}.items():
-        if as_flag(name) in parser._option_string_actions:  # the command has a flag of that name
+    for name, (neutral, _) in table.items():
+        if as_flag(name) in parser._option_string_actions:
             continue
         names = [as_flag(name), *([ALIASES[name]] if name in ALIASES else [])]
         if any(isinstance(value, bool) for value in neutral):
@@ -117,10 +105,6 @@ def add_engine_flags(parser: argparse.ArgumentParser, without: Collection[str] =
         else:
             arguments = "+" if [] in neutral else None
             hidden.add_argument(*names, dest=name, type=literal, nargs=arguments, help=argparse.SUPPRESS)
-    parser.epilog = (
-        "All other flags of vLLM's engine are known too: those without a meaning here are noted in one line, those "
-        "that ask for what is not there are refused. docs/api.md has the list."
-    )
 
 
 def options_of(args: argparse.Namespace, flags: Sequence[Flag]) -> dict[str, Any]:

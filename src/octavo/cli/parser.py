@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import os
 import re
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from octavo.errors import OctavoError
+from octavo.errors import OctavoError, did_you_mean
 
 MAY_BE_EMPTY = {"system", "prompt", "root_path", "reasoning_parser", "tool_parser_plugin", "words"}
 _PLAIN = "\0"  # before an argument that is no flag, whatever it looks like; nothing that is typed has it
@@ -93,9 +92,7 @@ def shorten(message: str, longest: int = 100) -> str:
 
 def unknown(kind: str, word: str, known: Iterable[str], prog: str) -> str:
     """What to say about a command or flag that does not exist."""
-    near = difflib.get_close_matches(word, list(known), 1)
-    advice = f"; did you mean {near[0]}?" if near else f" (see {prog} --help)"
-    return f"no such {kind}: {shorten(word)}{advice}"
+    return f"no such {kind}: {shorten(word)}{did_you_mean(word, known) or f' (see {prog} --help)'}"
 
 
 class _Help(argparse.HelpFormatter):

@@ -6,9 +6,9 @@ import argparse
 import os
 import re
 
-from octavo.cli.options import ENGINE_FLAGS, MODEL_FLAGS
+from octavo.cli.flag import as_flag
+from octavo.cli.options import engine_options
 from octavo.cli.parser import Parser, UsageError
-from octavo.options import NOTED, REFUSED
 
 
 def add_server_flags(parser: Parser, required: bool = False) -> None:
@@ -28,13 +28,11 @@ def api_key(args: argparse.Namespace) -> str | None:
     return key
 
 
-def check_place(args: argparse.Namespace, keeps: tuple[str, ...] = ("model",)) -> None:
+def check_place(args: argparse.Namespace, keeps: tuple[str, ...]) -> None:
     """Refuses an engine's flags, but for `keeps`, with --url, and a key without it. Raises UsageError."""
     if args.url is None:
         if args.api_key is not None:
             raise UsageError("--api-key is for a server: give its --url too")
         return
-    for name in (*(flag.name for flag in (*MODEL_FLAGS, *ENGINE_FLAGS)), *REFUSED, *NOTED):
-        if hasattr(args, name) and name not in keeps:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} is for a model in this process; with --url the server decides that")
+    for name in engine_options(args, without=keeps):
+        raise UsageError(f"{as_flag(name)} is for a model in this process; with --url the server decides that")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from octavo import _native
+from octavo.cli.bench.figures import make_document
 from octavo.cli.speed import machine, measured_bandwidth, model_cost
-from octavo.version import __version__
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig
@@ -51,17 +50,10 @@ def measure_limits(config: EngineConfig) -> Json:
 
 
 def describe(kind: str, llm: LLM, limits: Json, workload: Json, results: Any) -> Json:
-    """The document that every benchmark writes; see benchmarks/schema.md."""
-    return {
-        "schema": "octavo-bench/1",
-        "kind": kind,
-        "octavo": __version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(llm.model.config) | {"limits": limits},
-        "model": {"name": llm.model.name, "dtype": llm.model.config.dtype},
-        "workload": workload,
-        "results": results,
-    }
+    """The document of a benchmark of this machine."""
+    config = llm.model.config
+    computer, model = machine(config) | {"limits": limits}, {"name": llm.model.name, "dtype": config.dtype}
+    return make_document(kind, machine=computer, model=model, workload=workload, results=results)
 
 
 def header(document: Json) -> str:

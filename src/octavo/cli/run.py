@@ -9,15 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.flag import as_flag
-from octavo.cli.inputs import checked_sampling, read_prompt, text_engine_options
-from octavo.cli.options import (
-    MODEL_HELP,
-    SAMPLING_FLAGS,
-    add_engine_flags,
-    add_flags,
-    report_notes,
-    take_model,
-)
+from octavo.cli.inputs import add_prompt, checked_sampling, read_prompt, text_engine_options
+from octavo.cli.options import SAMPLING_FLAGS, add_engine_flags, add_flags, report_notes
 from octavo.cli.parser import Parser, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
     llm = LLM(**{"max_num_seqs": 1, **options})
     prompt = _prompt(llm, args, text)
-    params = _params(llm, sampling)
+    longest = max(DEFAULTS["max_tokens"], sampling.get("min_tokens", 0))
+    params = llm.model.sampling_params(sampling, {**DEFAULTS, "max_tokens": longest})
     request, answer = _generate(llm, prompt, params, echo=not args.json)
     report = _report(llm, request, answer)
     if args.json:
@@ -58,7 +52,7 @@ def _parser() -> Parser:
         + ", ".join(f"{as_flag(name)} {value}" for name, value in DEFAULTS.items())
         + ".",
     )
-    parser.add_argument("words", nargs="*", default=[], metavar="[MODEL] PROMPT", help=MODEL_HELP)
+    add_prompt(parser)
     group = parser.add_argument_group("run")
     toggle = argparse.BooleanOptionalAction
     chat = (
@@ -76,17 +70,13 @@ def _parser() -> Parser:
 
 def _read_arguments(args: argparse.Namespace) -> str:
     """Checks what can be checked before anything is loaded; returns the prompt's text."""
-    if not 1 <= len(args.words) <= 2:
-        got = len(args.words)
-        raise UsageError(f"octavo run takes [MODEL] PROMPT, got {got} arguments; quote a prompt with spaces")
-    take_model(args, args.words[0] if len(args.words) == 2 else None)
     if args.n != 1:
         raise UsageError(f"--n {args.n}: octavo run makes one answer; LLM.generate makes several")
     if hasattr(args, "logprobs") and not args.json:
         raise UsageError("--logprobs needs --json")
     if args.system is not None and args.chat is False:
         raise UsageError("--system needs a conversation, leave out --no-chat")
-    return read_prompt(args.words[-1])
+    return read_prompt(args, "run")
 
 
 def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
@@ -95,12 +85,6 @@ def _prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
         return text
     system = [] if args.system is None else [{"role": "system", "content": args.system}]
     return llm.chat_prompt([*system, {"role": "user", "content": text}])
-
-
-def _params(llm: LLM, given: dict[str, Any]) -> SamplingParams:
-
-    neutral = {**DEFAULTS, "max_tokens": max(DEFAULTS["max_tokens"], given.get("min_tokens", 0))}
-    return llm.model.sampling_params(given, neutral)
 
 
 def _generate(llm: LLM, prompt: Any, params: SamplingParams, echo: bool) -> tuple[RequestOutput, CompletionOutput]:
@@ -158,13 +142,12 @@ def _speed(llm: LLM, metrics: RequestMetrics, num_read: int, num_written: int) -
     """Times, and the bytes that decoding read per second: weights and KV cache, at the answer's middle."""
     from octavo.cli import speed
 
-    assert metrics.first_token_time is not None
-    assert metrics.finished_time is not None
-    begin, per_token = speed.process_start(), speed.seconds_per_token(metrics, num_written)
+    begin, times = speed.process_start(), speed.latencies(metrics, num_written)
+    first, per_token = times["ttft_s"], times.get("tpot_s")
     timings = {
-        "first_token": speed.first_token_seconds(metrics),
-        "first_token_from_command": None if begin is None else metrics.first_token_time - begin,
-        "total": metrics.finished_time - metrics.arrival_time,
+        "first_token": first,
+        "first_token_from_command": None if begin is None else metrics.arrival_time + first - begin,
+        "total": times["e2e_s"],
         "tokens_per_second": None if per_token is None else 1 / per_token,
     }
     read = limit = None

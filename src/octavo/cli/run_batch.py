@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from octavo.cli.flag import positive
 from octavo.cli.inputs import missing
@@ -19,24 +19,15 @@ from octavo.cli.parser import Parser, UsageError
 from octavo.cli.remote import add_server_flags, api_key, check_place
 
 if TYPE_CHECKING:
-    from octavo.cli.batch.lines import Line
-    from octavo.cli.batch.output import BatchOutput, Reply
+    from octavo.cli.batch.local import LocalBatch
+    from octavo.cli.batch.output import BatchOutput
+    from octavo.cli.batch.remote import RemoteBatch
 
 DESCRIPTION = (
     "Answers the requests of a file, one JSON object a line: custom_id, method, url, body, as for OpenAI's batches. "
     "Answers are appended as they are finished; run again, it goes on where it stopped. Bad lines get entries with "
     "an error that names the line and the field."
 )
-
-
-class Answerer(Protocol):
-    """An engine or a server that answers `concurrency` requests at a time."""
-
-    concurrency: int
-
-    async def answer(self, line: Line) -> Reply: ...
-
-    def close(self) -> None: ...
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,12 +43,9 @@ def _parser() -> Parser:
     parser = Parser("octavo run-batch", "-i IN -o OUT [flags] [MODEL]", DESCRIPTION)
     parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("batch")
-    group.add_argument(
-        "-i", "--input-file", type=Path, required=True, metavar="IN", help="the file of requests, in JSON lines"
-    )
-    group.add_argument(
-        "-o", "--output-file", type=Path, required=True, metavar="OUT", help="the file that answers are appended to"
-    )
+    source, target = "the file of requests, in JSON lines", "the file that answers are appended to"
+    group.add_argument("-i", "--input-file", type=Path, required=True, metavar="IN", help=source)
+    group.add_argument("-o", "--output-file", type=Path, required=True, metavar="OUT", help=target)
     names = "the names of the model in requests, instead of its own"
     group.add_argument("--served-model-name", nargs="+", default=[], metavar="NAME", help=names)
     many = "with --url, at most N requests at a time (32)"
@@ -131,7 +119,8 @@ async def _answer_all(args: argparse.Namespace, output: BatchOutput, num_done: i
             answerer.close()
 
 
-async def _open_answerer(args: argparse.Namespace) -> Answerer:
+async def _open_answerer(args: argparse.Namespace) -> LocalBatch | RemoteBatch:
+    """What answers: it says how many requests at a time it takes."""
     if args.url is None:
         from octavo.cli.batch.local import LocalBatch
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from octavo.cli.flag import Flag, as_flag, literal, names
+from octavo.cli.flag import Flag, as_flag, names
 from octavo.cli.options import (
     ENGINE_FLAGS,
     MODEL_FLAGS,
     MODEL_HELP,
     add_engine_flags,
     add_flags,
+    add_hidden_flags,
     engine_options,
     options_of,
     take_model,
@@ -25,9 +25,9 @@ from octavo.cli.parser import MAY_BE_EMPTY, Parser, UsageError, read_value
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED, SPELLINGS
 from octavo.config import EngineConfig
 from octavo.environment import read_server_environment
-from octavo.errors import ConfigError, UnsupportedError
+from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.option_files import read_yaml
-from octavo.options import NOTED, REFUSED, asks
+from octavo.options import NOTED, REFUSED, wanted
 from octavo.server.options import ModelSpec, ServerConfig
 
 DESCRIPTION = (
@@ -36,6 +36,7 @@ DESCRIPTION = (
 )
 Options = dict[str, Any]
 NAMES = ("served_model_name", "alias", "tags")  # the options that name one model
+TABLES = {flag.name: flag for flag in (*SERVER_FLAGS, *MODEL_FLAGS, *ENGINE_FLAGS)}
 logger = logging.getLogger("octavo")
 
 
@@ -51,8 +52,8 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     listener = bind(config)  # before anything slow is imported: from here on clients can connect
     set_up(config.log_level, config.log_format)
     logger.info("listening on %s", address(config, listener))
-    for note in server_notes(args):
-        logger.warning("%s", note)
+    for name, _, note in wanted(vars(args), SERVER_NOTED):
+        logger.warning("%s: %s", as_flag(name), note)
     from octavo.server.models import ModelRegistry
     from octavo.server.state import ServerState
 
@@ -69,29 +70,20 @@ def _parser(prog: str) -> Parser:
     parser = Parser(prog, "[flags] [MODEL …]", DESCRIPTION)
     parser.add_argument("given", nargs="*", default=[], metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("serving")
-    group.add_argument(
-        "--config", metavar="FILE", help="a YAML file of flags; `models` in it has options for each model"
-    )
+    file = "a YAML file of flags; `models` in it has options for each model"
+    group.add_argument("--config", metavar="FILE", help=file)
     named = "the names of the model in requests; the first is its id"
     group.add_argument("--served-model-name", nargs="+", metavar="NAME", help=named)
     group.add_argument("--alias", type=names, metavar="LIST", help="further names of the model in requests")
-    group.add_argument(
-        "--tags", type=names, metavar="LIST", help="words that the list of models shows beside the model"
-    )
+    words = "words that the list of models shows beside the model"
+    group.add_argument("--tags", type=names, metavar="LIST", help=words)
     add_flags(parser, "server", SERVER_FLAGS)
-    for name, (ours, _) in SPELLINGS.items():
-        convert = _flag(ours).convert
-        if convert is None:
-            parser.add_argument(as_flag(name), action="store_true", help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(as_flag(name), type=convert, help=argparse.SUPPRESS)
+    for name, (ours, is_opposite) in SPELLINGS.items():
+        convert = TABLES[ours].convert
+        how: Any = {"type": convert} if convert else {"action": "store_const", "const": not is_opposite}
+        parser.add_argument(as_flag(name), dest=ours, help=argparse.SUPPRESS, **how)
     add_engine_flags(parser)  # skips those that the server has itself
-    toggle = argparse.BooleanOptionalAction
-    for name, (neutral, _) in {**SERVER_REFUSED, **SERVER_NOTED}.items():
-        if any(isinstance(value, bool) for value in neutral):
-            parser.add_argument(as_flag(name), action=toggle, help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(as_flag(name), type=literal, help=argparse.SUPPRESS)
+    add_hidden_flags(parser, {**SERVER_REFUSED, **SERVER_NOTED})
     return parser
 
 
@@ -109,10 +101,9 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
         given = [args.model] if hasattr(args, "model") else []
     elif hasattr(args, "model"):
         raise UsageError(f"models were given as arguments and with --model {args.model}")
-    for name, (neutral, reason) in SERVER_REFUSED.items():
-        if asks(getattr(args, name, None), neutral):
-            raise UnsupportedError(name, getattr(args, name), reason)
-    common = engine_options(args, {"model", "served_model_name", *SPELLINGS, *(flag.name for flag in SERVER_FLAGS)})
+    for name, value, reason in wanted(vars(args), SERVER_REFUSED):
+        raise UnsupportedError(name, value, reason)
+    common = engine_options(args, {"model", "served_model_name", *(flag.name for flag in SERVER_FLAGS)})
     if entries:
         if given:
             raise UsageError("models were given on the command line and in --config")
@@ -132,19 +123,9 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
 
 def _server_config(args: argparse.Namespace) -> ServerConfig:
     options = {**read_server_environment(), **options_of(args, SERVER_FLAGS)}
-    for name, (ours, is_opposite) in SPELLINGS.items():
-        if hasattr(args, name):
-            value = getattr(args, name)
-            options[ours] = (not value) if is_opposite else value
     of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # an empty variable is no key
     keys = (*options.pop("api_key", ()), *filter(None, of_environment))
     return ServerConfig(**options, api_keys=keys)
-
-
-def server_notes(args: argparse.Namespace) -> list[str]:
-    """A note for each flag of vLLM's server that means nothing here."""
-    typed = {name: getattr(args, name, None) for name in SERVER_NOTED}
-    return [f"{as_flag(name)}: {note}" for name, (neutral, note) in SERVER_NOTED.items() if asks(typed[name], neutral)]
 
 
 def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
@@ -155,35 +136,38 @@ def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
     entries = options.pop("models", []) if options.get("models", True) else None
     if not isinstance(entries, list):
         raise ConfigError("config", file, "models must be a list of at least one model")
-    tables = {flag.name: flag for flag in (*SERVER_FLAGS, *MODEL_FLAGS, *ENGINE_FLAGS)}
     others = {*NAMES, *SPELLINGS, *SERVER_REFUSED, *SERVER_NOTED, *REFUSED, *NOTED}
     for key, value in options.items():
-        name = str(key).replace("-", "_")
-        if name not in tables and name not in others:
-            raise ConfigError("config", file, _unknown(str(key), {*tables, *others, "models"}))
-        if name in NAMES:
-            value = list(_names(value, name, file))
+        said = str(key).replace("-", "_")
+        name, is_opposite = SPELLINGS.get(said, (said, False))
+        if name not in TABLES and name not in others:
+            near = did_you_mean(name, {*TABLES, *others, "models"})
+            raise ConfigError("config", file, f"there is no option {str(key)[:60]!r}{near}")
+        if name in TABLES:
+            value = _converted(TABLES[name], said, value, file)
+        elif name in NAMES:
+            value = _names(value, name, file)
         if not hasattr(args, name):
-            setattr(args, name, _converted(tables[name], value, file) if name in tables else value)
+            setattr(args, name, not value if is_opposite else value)
     return entries
 
 
-def _converted(flag: Flag, value: Any, file: str) -> Any:
-    """A value of the file as the command line would read it."""
+def _converted(flag: Flag, said: str, value: Any, file: str) -> Any:
+    """A value of the file as the command line would read it; `said` is the name that it has there."""
     if flag.convert is None:
         if not isinstance(value, bool):
-            raise ConfigError("config", file, f"{flag.name} must be true or false")
+            raise ConfigError("config", file, f"{said} must be true or false")
         return value
     if isinstance(value, dict):
         return value
     if isinstance(value, list) and not flag.repeat:
         return tuple(value)
     if value in ("", [""]) and flag.name not in MAY_BE_EMPTY:
-        raise ConfigError("config", file, f"{flag.name} must not be empty")
+        raise ConfigError("config", file, f"{said} must not be empty")
     try:
         values = [read_value(flag.convert, str(item)) for item in (value if isinstance(value, list) else [value])]
     except argparse.ArgumentTypeError as error:
-        raise ConfigError("config", file, f"{flag.name}: {error}") from None
+        raise ConfigError("config", file, f"{said}: {error}") from None
     return values if flag.repeat else values[0]
 
 
@@ -203,15 +187,6 @@ def _names(value: Any, key: str, file: str) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
         raise ConfigError("config", file, f"{key} must be a name or a list of names")
     return tuple(given)
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), known, 1)
-    return f"there is no option {name[:60]!r}{f'; did you mean {near[0]}?' if near else ''}"
-
-
-def _flag(name: str) -> Flag:
-    return next(flag for flag in SERVER_FLAGS if flag.name == name)
 
 
 assert {flag.name for flag in SERVER_FLAGS} - {"api_key"} <= {field.name for field in fields(ServerConfig)}

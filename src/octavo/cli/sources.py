@@ -13,10 +13,9 @@ from octavo.errors import OctavoError
 if TYPE_CHECKING:
     from octavo.async_llm import AsyncLLM
     from octavo.client.api import ApiClient
-    from octavo.engine.inputs import Prompt
 
 MAX_TOKENS = 1024  # the longest answer, where neither user nor model gives a limit
-Messages = Sequence[Mapping[str, str]]
+Asked = str | Sequence[Mapping[str, str]]  # a text to continue, or the messages of a conversation
 
 
 class Piece(NamedTuple):
@@ -31,13 +30,11 @@ class TooLongError(OctavoError):
 
 
 class Source(Protocol):
-    """One model. `chat` and `complete` raise TooLongError, or another OctavoError if the request can't be answered."""
+    """One model. `answer` raises TooLongError, or another OctavoError if the request can't be answered."""
 
     name: str
 
-    def chat(self, messages: Messages) -> AsyncIterator[Piece]: ...
-
-    def complete(self, text: str) -> AsyncIterator[Piece]: ...
+    def answer(self, prompt: Asked) -> AsyncIterator[Piece]: ...
 
     def close(self) -> None: ...
 
@@ -59,25 +56,20 @@ class LocalSource:
             self.params.max_tokens = _room(self.params.max_tokens or MAX_TOKENS, model.max_model_len, sampling)
         self.params.output_kind = RequestOutputKind.DELTA
 
-    async def chat(self, messages: Messages) -> AsyncIterator[Piece]:
+    async def answer(self, prompt: Asked) -> AsyncIterator[Piece]:
         from octavo.engine.inputs import Prompt
         from octavo.text.chat import ChatEncoder
 
-        rendered = ChatEncoder(self.llm.model.tokenizer, self.llm.model.chat_template).encode(messages)
-        async for piece in self._answer(Prompt(rendered.text, rendered.token_ids)):
-            yield piece
-
-    async def complete(self, text: str) -> AsyncIterator[Piece]:
-        from octavo.engine.inputs import Prompt
-
-        async for piece in self._answer(Prompt(text, self.llm.model.tokenizer.encode(text))):
-            yield piece
-
-    async def _answer(self, prompt: Prompt) -> AsyncIterator[Piece]:
-        length, room, limit = len(prompt.token_ids), self.params.max_tokens or 1, self.llm.model.max_model_len
+        model = self.llm.model
+        if isinstance(prompt, str):
+            read = Prompt(prompt, model.tokenizer.encode(prompt))
+        else:
+            rendered = ChatEncoder(model.tokenizer, model.chat_template).encode(prompt)
+            read = Prompt(rendered.text, rendered.token_ids)
+        length, room, limit = len(read.token_ids), self.params.max_tokens or 1, model.max_model_len
         if length + room > limit:
             raise TooLongError(f"{length} tokens and up to {room} of an answer do not fit into a context of {limit}")
-        async for output in self.llm.generate(prompt, self.params):
+        async for output in self.llm.generate(read, self.params):
             yield Piece(output.outputs[0].text, output.outputs[0].finish_reason)
 
     def close(self) -> None:
@@ -107,21 +99,10 @@ class RemoteSource:
         card = next((card for card in cards if card["id"] == model), {"id": model} if model else cards[0])
         return cls(client, card, sampling)
 
-    async def chat(self, messages: Messages) -> AsyncIterator[Piece]:
-        from octavo.client.api import CHAT
+    async def answer(self, prompt: Asked) -> AsyncIterator[Piece]:
+        from octavo.client.api import CHAT, COMPLETIONS, ApiError, finish_of, text_of
 
-        async for piece in self._answer(CHAT, {"messages": list(messages)}):
-            yield piece
-
-    async def complete(self, text: str) -> AsyncIterator[Piece]:
-        from octavo.client.api import COMPLETIONS
-
-        async for piece in self._answer(COMPLETIONS, {"prompt": text}):
-            yield piece
-
-    async def _answer(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Piece]:
-        from octavo.client.api import ApiError, finish_of, text_of
-
+        path, body = (COMPLETIONS, {"prompt": prompt}) if isinstance(prompt, str) else (CHAT, {"messages": prompt})
         try:
             async for chunk in self.client.stream(path, {**self._fields, **body}):
                 yield Piece(text_of(chunk.json), finish_of(chunk.json))

@@ -42,18 +42,18 @@ def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: 
     return step_cost(model.graph, lambda weight: layout.nbytes(weight.shape), layout.block_bytes, step)
 
 
-def first_token_seconds(metrics: RequestMetrics) -> float:
-    """Seconds from the request to its first token (TTFT)."""
-    assert metrics.first_token_time is not None
-    return metrics.first_token_time - metrics.arrival_time
+def latencies(metrics: RequestMetrics, num_tokens: int) -> dict[str, float]:
+    """TTFT, TPOT and the whole time of a request, in seconds, by the names of benchmarks/schema.md.
 
-
-def seconds_per_token(metrics: RequestMetrics, num_tokens: int) -> float | None:
-    """Seconds between tokens after the first (TPOT); None where there are none."""
+    There is no `tpot_s` where no token came after the first.
+    """
     assert metrics.first_token_time is not None
     assert metrics.finished_time is not None
-    seconds = metrics.finished_time - metrics.first_token_time
-    return seconds / (num_tokens - 1) if num_tokens > 1 and seconds > 0 else None
+    begin, decoding = metrics.arrival_time, metrics.finished_time - metrics.first_token_time
+    found = {"ttft_s": metrics.first_token_time - begin, "e2e_s": metrics.finished_time - begin}
+    if num_tokens > 1 and decoding > 0:
+        found["tpot_s"] = decoding / (num_tokens - 1)
+    return found
 
 
 def machine(config: EngineConfig) -> dict[str, Any]:

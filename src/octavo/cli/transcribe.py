@@ -8,13 +8,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octavo.cli.flag import positive
+from octavo.cli.flag import Flag, positive
 from octavo.cli.inputs import missing
-from octavo.cli.options import add_engine_flags, engine_options, report_notes
+from octavo.cli.options import add_engine_flags, add_flags, engine_options, options_of, report_notes
 from octavo.cli.parser import Parser, UsageError
 from octavo.speech.formats import FORMATS, write
 
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 DESCRIPTION = (
     "Writes down what is said in audio files of any kind, side by side. Text goes to stdout, or with -o into a file "
     "for each. A FILE of - is read from stdin. The model is Whisper tiny.en unless --model names another."
+)
+FLAGS = (  # by the names of TranscribeOptions
+    Flag("language", str, "NAME", "the language that is spoken, as en or English; left out, it is detected"),
+    Flag("prompt", str, "TEXT", "what was said before, or names and spellings to expect"),
+    Flag("temperature", float, "T", "the only temperature; left out, 0, and higher ones where a text looks wrong"),
+    Flag("beam_size", positive, "N", "the beams of a beam search (1)"),
+    Flag("sequential", None, None, "begin each window of 30 s where the last one's text ended, instead of in a pause"),
 )
 DEFAULT_MODEL = "openai/whisper-tiny.en"
 BAD_FILE = 2
@@ -49,8 +58,8 @@ def main(argv: Sequence[str]) -> int:
     files = [file for file, _ in there]
     audios = [sys.stdin.buffer.read() if file == "-" else Path(file) for file in files]
     begin = time.monotonic()
-    with _Bar(files) as bar:
-        results = llm.transcribe(audios, progress=bar.update, **wanted)
+    with _bar(files) if sys.stderr.isatty() else nullcontext() as bar:
+        results = llm.transcribe(audios, progress=partial(_show, bar), **wanted)
     seconds = time.monotonic() - begin
     for (file, place), result in zip(there, results, strict=True):
         if result.error is not None:
@@ -71,35 +80,19 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser("octavo transcribe", "[flags] FILE…", DESCRIPTION)
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio, or video with sound")
-    group = parser.add_argument_group("transcription")
+    group = add_flags(parser, "transcription", FLAGS)
     group.add_argument("--format", choices=list(FORMATS), default="text", help="the format of what is written (text)")
-    group.add_argument(
-        "-o", "--output-dir", type=Path, default=None, metavar="DIR", help="a folder that gets a file for each FILE"
-    )
-    group.add_argument(
-        "--language", metavar="NAME", help="the language that is spoken, as en or English; left out, it is detected"
-    )
-    group.add_argument("--prompt", metavar="TEXT", help="what was said before, or names and spellings to expect")
-    group.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="the only temperature; left out, 0, and higher ones where a text looks wrong",
-    )
-    group.add_argument("--beam-size", type=positive, metavar="N", help="the beams of a beam search (1)")
-    group.add_argument(
-        "--word-timestamps", action="store_true", default=False, help="add the times of words, in verbose_json"
-    )
-    follow = "begin each window of 30 s where the text of the last one ended, instead of in a pause"
-    group.add_argument("--sequential", action="store_true", help=follow)
+    folder = "a folder that gets a file for each FILE"
+    group.add_argument("-o", "--output-dir", type=Path, default=None, metavar="DIR", help=folder)
+    words = "add the times of words, in verbose_json"
+    group.add_argument("--word-timestamps", action="store_true", default=False, help=words)
     add_engine_flags(parser)
     return parser
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What TranscribeOptions is made of: what was typed, and what the format needs."""
-    names = ("language", "prompt", "temperature", "beam_size", "sequential")
-    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    given = options_of(args, FLAGS)
     needs_times = FORMATS[args.format].timed or given.get("sequential", False)
     if getattr(args, "task", "auto").startswith("transl"):
         given["task"] = "translate"
@@ -139,31 +132,20 @@ def _make_folder(folder: Path | None) -> None:
         raise UsageError(f"-o {folder}: can't be made: {error.strerror}") from None
 
 
-class _Bar:
-    """A progress bar over seconds of audio, on a terminal."""
+def _bar(files: Sequence[str]) -> Any:
+    """A progress bar over seconds of audio."""
+    from tqdm import tqdm
 
-    def __init__(self, files: Sequence[str]):
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
+    from octavo.speech.decode import claimed_seconds
 
-            from octavo.speech.decode import claimed_seconds
+    claims = [None if file == "-" else claimed_seconds(Path(file)) for file in files]
+    total = None if None in claims else round(sum(claim or 0.0 for claim in claims), 1)
+    form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]" if total else None
+    return tqdm(total=total, unit="s", bar_format=form, leave=False)
 
-            claims = [None if file == "-" else claimed_seconds(Path(file)) for file in files]
-            total = None if None in claims else round(sum(claim or 0.0 for claim in claims), 1)
-            form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]" if total else None
-            self._bar = tqdm(total=total, unit="s", bar_format=form, leave=False)
 
-    def update(self, readings: Sequence[Reading]) -> None:
-        if self._bar is not None:
-            self._bar.n = sum(reading.seconds_done for reading in readings)
-            if self._bar.total is not None:
-                self._bar.n = min(self._bar.n, self._bar.total)
-            self._bar.refresh()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+def _show(bar: Any, readings: Sequence[Reading]) -> None:
+    if bar is not None:
+        seconds = sum(reading.seconds_done for reading in readings)
+        bar.n = seconds if bar.total is None else min(seconds, bar.total)
+        bar.refresh()

@@ -26,6 +26,15 @@ CONFIG = ServerConfig(
     request_timeout=A_WEEK,
     log_requests=False,
 )
+# A request with JSON, in ASGI's words; its path is to be added.
+POST = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "method": "POST",
+    "query_string": b"",
+    "headers": [(b"content-type", b"application/json")],
+}
 
 
 class LocalBatch:
@@ -55,28 +64,10 @@ class LocalBatch:
         async def send(message: Message) -> None:
             answer.append(message)
 
-        await self._app(_scope(line.url), receive, send)
+        await self._app({**POST, "path": line.url, "raw_path": line.url.encode()}, receive, send)
         headers = dict(answer[0]["headers"])
         body = json.loads(b"".join(message.get("body", b"") for message in answer[1:]))
         return Reply(answer[0]["status"], body, headers[b"x-request-id"].decode())
 
     def close(self) -> None:
         self._models.close()
-
-
-def _scope(path: str) -> dict[str, Any]:
-    """A POST of JSON, in ASGI's words."""
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
-        "client": None,
-        "server": None,
-    }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from octavo.cli.flag import positive
 from octavo.cli.main import choose
 
 KINDS = {
@@ -12,6 +14,13 @@ KINDS = {
     "throughput": "many requests at once: tokens and requests per second",
     "serve": "load on a server: latencies, throughput and goodput of any OpenAI-compatible one",
 }
+
+
+def add_number(
+    group: argparse._ArgumentGroup, default: int, help: str, *names: str, convert: Callable[[str], int] = positive
+) -> None:
+    """Adds a flag for a number, whose help tells the default."""
+    group.add_argument(*names, type=convert, default=default, metavar="N", help=f"{help} ({default})")
 
 
 def main(argv: Sequence[str]) -> int:

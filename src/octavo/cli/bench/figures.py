@@ -1,13 +1,15 @@
-"""Turns measured requests into numbers, and into the table that people read."""
+"""Turns measured requests into numbers, into the document that benchmarks write, and the table that people read."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from octavo.cli.bench.load import Measured
+from octavo.version import __version__
 
 Json = dict[str, Any]
 TITLES = {
@@ -16,7 +18,15 @@ TITLES = {
     "itl_s": "inter-token latency",
     "e2e_s": "end-to-end latency",
 }
+ROWS = {**TITLES, "refusal_s": "refusals"}
+COLUMNS = ("mean", "p50", "p90", "p99")
 OBJECTIVES = {"ttft": "ttft_s", "tpot": "tpot_s", "e2el": "e2e_s"}  # --goodput's names, which are vLLM's
+
+
+def make_document(kind: str, **parts: Any) -> Json:
+    """What every benchmark writes; see benchmarks/schema.md."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"schema": "octavo-bench/1", "kind": kind, "octavo": __version__, "time": now, **parts}
 
 
 def latencies(one: Measured) -> dict[str, float]:
@@ -91,14 +101,16 @@ def tokens_per_second(measured: Sequence[Measured], num_bins: int) -> list[float
 
 
 def table(document: Json) -> str:
-    results, columns = document["results"], "".join(f"{name:>10}" for name in ("mean", "p50", "p90", "p99"))
-    lines = [headline(document)]
-    lines.append(", ".join(f"{name} {value}" for name, value in document["workload"].items() if value is not None))
-    lines += ["", *summary_lines(results), "", f"{'ms':<24}{columns}"]
-    for name, title in {**TITLES, "refusal_s": "refusals"}.items():
-        if results[name] is not None:
-            lines.append(f"{title:<24}" + "".join(f"{1000 * value:>10.1f}" for value in results[name].values()))
-    return "\n".join(lines)
+    results = document["results"]
+    workload = ", ".join(f"{name} {value}" for name, value in document["workload"].items() if value is not None)
+    return "\n".join([headline(document), workload, "", *summary_lines(results), "", *statistics_lines(results)])
+
+
+def statistics_lines(results: Json) -> list[str]:
+    """The statistics that there are, in milliseconds."""
+    rows = {title: results[name].values() for name, title in ROWS.items() if results.get(name) is not None}
+    cells = {title: [f"{1000 * value:.1f}" for value in values] for title, values in rows.items()}
+    return [f"{title:<24}" + "".join(f"{cell:>10}" for cell in row) for title, row in {"ms": COLUMNS, **cells}.items()]
 
 
 def headline(document: Json) -> str:
@@ -111,14 +123,20 @@ def summary_lines(results: Json) -> list[str]:
     lines = [
         f"{results['completed']} requests in {results['seconds']:.2f} s"
         + (f"; {sum(results['failed'].values())} failed ({failed})" if failed else ""),
-        f"{results['requests_per_second']:.2f} requests/s · {results['output_tokens_per_second']:.1f} tok/s of output "
-        f"· {results['total_tokens_per_second']:.1f} tok/s in all",
+        rate_line(results),
     ]
     if results["goodput"] is not None:
         goodput = results["goodput"]
         wanted = ", ".join(f"{name} {limit:g} ms" for name, limit in goodput["objectives_ms"].items())
         lines.append(f"goodput {goodput['requests_per_second']:.2f} requests/s ({goodput['share']:.0%}) with {wanted}")
     return lines
+
+
+def rate_line(results: Json) -> str:
+    return (
+        f"{results['requests_per_second']:.2f} requests/s · {results['output_tokens_per_second']:.1f} tok/s of output "
+        f"· {results['total_tokens_per_second']:.1f} tok/s in all"
+    )
 
 
 def _meets(found: Mapping[str, float], goodput: Mapping[str, float]) -> bool:

@@ -37,11 +37,9 @@ class Target:
     timeout: float  # the longest that a request may take, in seconds
 
     def body(self, sample: Sample) -> Json:
-        is_chat = self.path.endswith(CHAT.removeprefix("/v1"))
-        asked: Json = {"prompt": sample.prompt}
-        if is_chat:
-            asked = {"messages": [{"role": "user", "content": sample.prompt}]}
-        return {**self.fields, **asked, "max_tokens": sample.output_len}
+        is_chat, asked = self.path.endswith(CHAT.removeprefix("/v1")), sample.prompt
+        prompt = {"messages": [{"role": "user", "content": asked}]} if is_chat else {"prompt": asked}
+        return {**self.fields, **prompt, "max_tokens": sample.output_len}
 
 
 async def measure(target: Target, sample: Sample) -> Measured:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from octavo.cli.bench import KINDS
-from octavo.cli.flag import positive
-from octavo.cli.inputs import checked_sampling
+from octavo.cli.bench import KINDS, add_number
+from octavo.cli.bench.figures import Json, rate_line, statistics, statistics_lines
+from octavo.cli.inputs import check_writable, checked_sampling
 from octavo.cli.options import (
     MODEL_HELP,
     SAMPLING_FLAGS,
@@ -27,21 +27,21 @@ from octavo.cli.options import (
     report_notes,
     take_model,
 )
-from octavo.cli.parser import Parser, UsageError
+from octavo.cli.parser import Parser
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.request import RequestOutput
 
 SAMPLING = [flag for flag in SAMPLING_FLAGS if flag.name in ("temperature", "top_p", "top_k", "min_p")]
-Json = dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> int:
     kind = argv[0]
     args = _parser(kind).parse(argv[1:])
     take_model(args, args.given)
-    _check_writable(args.output_json)
+    if args.output_json is not None:
+        check_writable("--output-json", args.output_json)
     checked_sampling(args)
     report_notes()
 
@@ -63,9 +63,7 @@ def _parser(kind: str) -> Parser:
     parser.add_argument("given", nargs="?", default=None, metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("workload")
 
-    def number(default: int, help: str, *names: str) -> None:
-        group.add_argument(*names, type=positive, default=default, metavar="N", help=f"{help} ({default})")
-
+    number = partial(add_number, group)
     number(32 if kind == "latency" else 256, "the tokens of each prompt", "--input-len", "--random-input-len")
     number(128, "the tokens of each output", "--output-len", "--random-output-len")
     if kind == "latency":
@@ -79,11 +77,6 @@ def _parser(kind: str) -> Parser:
     add_flags(parser, "sampling (greedy by default)", SAMPLING)
     add_engine_flags(parser)
     return parser
-
-
-def _check_writable(file: Path | None) -> None:
-    if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
-        raise UsageError(f"--output-json {str(file)!r}: can't be written there")
 
 
 def _load(kind: str, args: argparse.Namespace) -> LLM:
@@ -178,27 +171,11 @@ def _workload(args: argparse.Namespace, more: Json) -> Json:
 
 def _times(outputs: Sequence[RequestOutput]) -> Json:
     """TTFT, TPOT and whole time of requests, in seconds: mean and percentiles."""
-    from octavo.cli.speed import first_token_seconds, seconds_per_token
+    from octavo.cli.speed import latencies
 
-    times: dict[str, list[float]] = {"ttft_s": [], "tpot_s": [], "e2e_s": []}
-    for output in outputs:
-        metrics = output.metrics
-        assert metrics is not None
-        assert metrics.finished_time is not None
-        times["ttft_s"].append(first_token_seconds(metrics))
-        if (per_token := seconds_per_token(metrics, len(output.outputs[0].token_ids))) is not None:
-            times["tpot_s"].append(per_token)
-        times["e2e_s"].append(metrics.finished_time - metrics.arrival_time)
-    return {name: _statistics(values) for name, values in times.items()}
-
-
-def _statistics(values: list[float]) -> Json | None:
-    import numpy as np
-
-    if not values:
-        return None
-    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
-    return {"mean": sum(values) / len(values), "p50": p50, "p90": p90, "p99": p99}
+    found = [latencies(output.metrics, len(output.outputs[0].token_ids)) for output in outputs if output.metrics]
+    names = ("ttft_s", "tpot_s", "e2e_s")
+    return {name: statistics(sorted(one[name] for one in found if name in one)) for name in names}
 
 
 def _table(document: Json) -> str:
@@ -208,17 +185,8 @@ def _table(document: Json) -> str:
     workload = ", ".join(f"{name} {value}" for name, value in document["workload"].items())
     lines = [header(document), workload, ""]
     if "requests_per_second" in results:
-        lines.append(
-            f"{results['requests_per_second']:.2f} requests/s · "
-            f"{results['total_tokens_per_second']:.1f} tok/s in all · "
-            f"{results['output_tokens_per_second']:.1f} tok/s of output · {results['seconds']:.2f} s"
-        )
+        lines.append(f"{rate_line(results)} · {results['seconds']:.2f} s")
     for part in ("prefill", "decode", "overall"):
         if results.get(part) is not None:
-            lines.append(f"{part:<9}{show_rates(results[part])}")
-    lines += ["", f"{'ms':<9}" + "".join(f"{name:>10}" for name in ("mean", "p50", "p90", "p99"))]
-    for name, title in {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}.items():
-        if results[name] is not None:
-            values = results[name].values()
-            lines.append(f"{title:<9}" + "".join(f"{1000 * value:>10.1f}" for value in values))
-    return "\n".join(lines)
+            lines.append(f"{part:<24}{show_rates(results[part])}")
+    return "\n".join([*lines, "", *statistics_lines(results)])

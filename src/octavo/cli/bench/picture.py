@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.bench.figures import (
+    COLUMNS,
     OBJECTIVES,
+    ROWS,
     TITLES,
     Json,
     distributions,
@@ -140,11 +142,11 @@ def _span(values: Sequence[float]) -> tuple[float, float, int]:
 
 def page(document: Json, drawing: str) -> str:
     """A page that needs nothing else: the drawing, the table of numbers, and the JSON in it."""
-    results, columns = document["results"], ("mean", "p50", "p90", "p99")
-    head = "".join(f"<th>{name}</th>" for name in columns)
+    results = document["results"]
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     rows = "".join(
-        f"<tr><th>{title}</th>{''.join(f'<td>{1000 * results[name][column]:.1f}</td>' for column in columns)}</tr>"
-        for name, title in {**TITLES, "refusal_s": "refusals"}.items()
+        f"<tr><th>{title}</th>{''.join(f'<td>{1000 * results[name][column]:.1f}</td>' for column in COLUMNS)}</tr>"
+        for name, title in ROWS.items()
         if results[name] is not None
     )
     asked = "".join(

@@ -6,19 +6,20 @@ Flags have vLLM's names where it has them. The client imports nothing heavy: it 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from octavo.cli.bench import KINDS
-from octavo.cli.bench.figures import OBJECTIVES
-from octavo.cli.bench.workload import Sample
+from octavo.cli.bench import KINDS, add_number
+from octavo.cli.bench.figures import OBJECTIVES, make_document, summarize, table
+from octavo.cli.bench.load import Measured, Target, run_load
+from octavo.cli.bench.workload import Sample, arrivals, file_samples, random_samples, sharegpt_samples
 from octavo.cli.flag import natural, positive
+from octavo.cli.inputs import check_writable
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.remote import add_server_flags, api_key
 from octavo.client.api import CHAT, COMPLETIONS, ApiClient, ApiError, Json
@@ -28,14 +29,9 @@ BUSY = 0.8  # the share of a core above which the client may be what is measured
 
 
 def main(argv: Sequence[str]) -> int:
-    import asyncio
-
     args = _parser().parse(argv[1:])
     _check(args)
     document, measured = asyncio.run(_bench(args))
-
-    from octavo.cli.bench.figures import table
-
     print(table(document))
     if args.json is not None:
         args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -50,35 +46,25 @@ def _parser() -> Parser:
     parser = Parser("octavo bench serve", "--url URL [flags]", f"Puts {KINDS['serve']}.")
     add_server_flags(parser, required=True)
     server = parser.add_argument_group("requests")
-    server.add_argument(
-        "--model", metavar="NAME", default=None, help="the model's name on the server; left out, its first model"
-    )
+    model = "the model's name on the server; left out, its first model"
+    server.add_argument("--model", metavar="NAME", default=None, help=model)
     which = "the endpoint: completions (openai, vllm), or chat completions"
     server.add_argument("--backend", choices=["openai", "vllm", "openai-chat"], default="openai", help=which)
-    server.add_argument(
-        "--endpoint", metavar="PATH", default=None, help=f"the endpoint's path, instead of {COMPLETIONS} or {CHAT}"
-    )
+    path = f"the endpoint's path, instead of {COMPLETIONS} or {CHAT}"
+    server.add_argument("--endpoint", metavar="PATH", default=None, help=path)
     server.add_argument("--temperature", type=float, default=0.0, metavar="T", help="the temperature of sampling (0)")
     toggle = argparse.BooleanOptionalAction
     full = "ask for outputs of full length; the default for random prompts"
     server.add_argument("--ignore-eos", action=toggle, default=None, help=full)
-    server.add_argument(
-        "--timeout", type=_number, default=600.0, metavar="SECONDS", help="a request takes at most so long (600)"
-    )
+    longest = "a request takes at most so long (600)"
+    server.add_argument("--timeout", type=_number, default=600.0, metavar="SECONDS", help=longest)
     _add_load_flags(parser)
     _add_workload_flags(parser)
     group = parser.add_argument_group("results")
     goals = "count the requests that keep all of these objectives in ms, as ttft:250 tpot:60 e2el:5000"
     group.add_argument("--goodput", nargs="+", type=_objective, default=[], metavar="NAME:MS", help=goals)
-    group.add_argument(
-        "--json",
-        "--output-json",
-        "--result-filename",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help="a file for all numbers",
-    )
+    names, numbers = ("--json", "--output-json", "--result-filename"), "a file for all numbers"
+    group.add_argument(*names, type=Path, default=None, metavar="FILE", help=numbers)
     picture = "draw the distributions into a .png, .svg or .html, with Matplotlib; may be repeated"
     group.add_argument("--picture", action="append", type=Path, default=[], metavar="FILE", help=picture)
     return parser
@@ -86,36 +72,30 @@ def _parser() -> Parser:
 
 def _add_load_flags(parser: Parser) -> None:
     group = parser.add_argument_group("load")
-    group.add_argument("--num-prompts", type=positive, default=100, metavar="N", help="the number of requests (100)")
+    add_number(group, 100, "the number of requests", "--num-prompts")
+    add_number(group, 0, "send N requests before measuring", "--num-warmups", convert=natural)
     rate = "send R requests per second; inf, the default, sends all at once"
     group.add_argument("--request-rate", type=_number, default=math.inf, metavar="R", help=rate)
     bursts = "how even arrivals are: 1, the default, is a Poisson process; less is burstier, more is more even"
     group.add_argument("--burstiness", type=_number, default=1.0, metavar="B", help=bursts)
-    group.add_argument(
-        "--max-concurrency", type=positive, default=None, metavar="N", help="at most N requests at a time"
-    )
-    group.add_argument(
-        "--num-warmups", type=natural, default=0, metavar="N", help="send N requests before measuring (0)"
-    )
+    many = "at most N requests at a time"
+    group.add_argument("--max-concurrency", type=positive, default=None, metavar="N", help=many)
 
 
 def _add_workload_flags(parser: Parser) -> None:
     group = parser.add_argument_group("workload")
     names = "where prompts come from: random tokens; custom, a file of lines of text or JSON; or sharegpt"
     group.add_argument("--dataset-name", choices=["random", "custom", "sharegpt"], default="random", help=names)
-    group.add_argument(
-        "--dataset-path", type=Path, default=None, metavar="FILE", help="the file of custom and sharegpt"
-    )
-    sizes = "the tokens of a random prompt (128)"
-    group.add_argument("--random-input-len", "--input-len", type=positive, default=128, metavar="N", help=sizes)
+    file = "the file of custom and sharegpt"
+    group.add_argument("--dataset-path", type=Path, default=None, metavar="FILE", help=file)
+    add_number(group, 128, "the tokens of a random prompt", "--random-input-len", "--input-len")
     outputs = "the tokens of each output (128; for sharegpt as many as the conversation's answer has)"
     aliases = ("--output-len", "--custom-output-len", "--sharegpt-output-len")
     group.add_argument("--random-output-len", *aliases, type=positive, default=None, metavar="N", help=outputs)
     ratio = "lengths vary by this share up and down (0)"
     group.add_argument("--random-range-ratio", type=_share, default=0.0, metavar="R", help=ratio)
-    prefix = "N tokens at the start that all prompts share (0)"
-    group.add_argument("--random-prefix-len", type=natural, default=0, metavar="N", help=prefix)
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of prompts and arrivals (0)")
+    add_number(group, 0, "N tokens at the start that all prompts share", "--random-prefix-len", convert=natural)
+    add_number(group, 0, "the seed of prompts and arrivals", "--seed", convert=int)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -125,23 +105,17 @@ def _check(args: argparse.Namespace) -> None:
     if (args.dataset_name == "random") != (args.dataset_path is None):
         given = "given" if args.dataset_path else "missing"
         raise UsageError(f"--dataset-path is {given}: custom and sharegpt need it, random does not")
-    for flag, files in {"--json": [args.json] if args.json else [], "--picture": args.picture}.items():
-        for file in files:
-            if file.is_dir() or not os.access(file.parent, os.W_OK):
-                raise UsageError(f"{flag} {str(file)!r}: can't be written there")
-    if args.picture:
+    if args.json is not None:
+        check_writable("--json", args.json)
+    for file in args.picture:
         from octavo.cli.bench.picture import check_kind
 
-        for file in args.picture:
-            check_kind(file)
+        check_writable("--picture", file)
+        check_kind(file)
 
 
-async def _bench(args: argparse.Namespace) -> tuple[Json, list[Any]]:
+async def _bench(args: argparse.Namespace) -> tuple[Json, list[Measured]]:
     from tqdm import tqdm
-
-    from octavo.cli.bench.figures import summarize
-    from octavo.cli.bench.load import Measured, Target, run_load
-    from octavo.cli.bench.workload import arrivals
 
     client = ApiClient(args.url, api_key(args))
     try:
@@ -152,20 +126,17 @@ async def _bench(args: argparse.Namespace) -> tuple[Json, list[Any]]:
         target = Target(client, path, {**_fields(model, args), **more}, args.timeout)
         await run_load(target, warmups, [0.0] * len(warmups), None, lambda _: None)
         with tqdm(total=len(samples), unit="req", disable=not sys.stderr.isatty()) as bar:
-
-            def on_end(_: Measured) -> None:
-                bar.update()
-
             begin, due = time.process_time(), arrivals(len(samples), args.request_rate, args.burstiness, args.seed)
-            measured = await run_load(target, samples, due, args.max_concurrency, on_end)
+            measured = await run_load(target, samples, due, args.max_concurrency, lambda _: bar.update())
             cpu_seconds = time.process_time() - begin
     finally:
         client.close()
-    goodput = dict(args.goodput)
-    results = summarize(measured, goodput, cpu_seconds)
+    results = summarize(measured, dict(args.goodput), cpu_seconds)
     if results["client_cpu_share"] > BUSY:
         _say(f"this client used {results['client_cpu_share']:.0%} of a core: it may be what was measured")
-    return _describe(args, client, model, path, samples, more, results), measured
+    # The machine is left out: the server's is not known.
+    url, workload = f"{client.address}{path}", _workload(args, samples, bool(more))
+    return make_document("serve", url=url, model={"name": model}, workload=workload, results=results), measured
 
 
 async def _settle(client: ApiClient, path: str, model: str, args: argparse.Namespace) -> tuple[list[Sample], Json]:
@@ -195,8 +166,6 @@ async def _settle(client: ApiClient, path: str, model: str, args: argparse.Names
 
 
 async def _ask(client: ApiClient, path: str, fields: Json, sample: Sample) -> None:
-    from octavo.cli.bench.load import Target
-
     body = {**Target(client, path, fields, 0.0).body(sample), "max_tokens": 1}
     async for _ in client.stream(path, body):
         pass
@@ -207,8 +176,6 @@ def _fields(model: str, args: argparse.Namespace) -> Json:
 
 
 def _samples(args: argparse.Namespace, as_ids: bool) -> list[Sample]:
-    from octavo.cli.bench.workload import file_samples, random_samples, sharegpt_samples
-
     output_len, number = args.random_output_len or 128, args.num_prompts + 1 + args.num_warmups
     if args.dataset_name == "custom":
         return file_samples(args.dataset_path, number, output_len)
@@ -218,22 +185,10 @@ def _samples(args: argparse.Namespace, as_ids: bool) -> list[Sample]:
     return random_samples(number, *sizes, args.seed, as_ids)
 
 
-def _describe(
-    args: argparse.Namespace,
-    client: ApiClient,
-    model: str,
-    path: str,
-    samples: Sequence[Sample],
-    more: Json,
-    results: Json,
-) -> Json:
-    """The document of benchmarks/schema.md. The machine is left out: the server's is not known."""
-    from datetime import UTC, datetime
-
-    from octavo.version import __version__
-
-    is_random = args.dataset_name == "random"
-    workload = {
+def _workload(args: argparse.Namespace, samples: Sequence[Sample], has_full_length: bool) -> Json:
+    """What was asked for, as benchmarks/schema.md has it: null for what does not apply."""
+    is_random, is_paced = args.dataset_name == "random", math.isfinite(args.request_rate)
+    return {
         "dataset": args.dataset_name,
         "num_prompts": len(samples),
         "input_len": args.random_input_len if is_random else None,
@@ -241,22 +196,12 @@ def _describe(
         "range_ratio": args.random_range_ratio if is_random else None,
         "prefix_len": args.random_prefix_len if is_random else None,
         "prompts_as": "text" if isinstance(samples[0].prompt, str) else "token ids",
-        "request_rate": args.request_rate if math.isfinite(args.request_rate) else None,
-        "burstiness": args.burstiness if math.isfinite(args.request_rate) else None,
+        "request_rate": args.request_rate if is_paced else None,
+        "burstiness": args.burstiness if is_paced else None,
         "max_concurrency": args.max_concurrency,
         "temperature": args.temperature,
-        "ignore_eos": bool(more),
+        "ignore_eos": has_full_length,
         "seed": args.seed,
-    }
-    return {
-        "schema": "octavo-bench/1",
-        "kind": "serve",
-        "octavo": __version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "url": f"{client.address}{path}",
-        "model": {"name": model},
-        "workload": workload,
-        "results": results,
     }
 
 
@@ -265,22 +210,20 @@ def _say(text: str) -> None:
 
 
 def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return value
+    return _checked(text, lambda value: value > 0, "above 0")
 
 
 def _share(text: str) -> float:
+    return _checked(text, lambda value: 0 <= value < 1, "from 0 to below 1")
+
+
+def _checked(text: str, fits: Callable[[float], bool], what: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got {text!r}")
+        value = math.nan
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"must be a number {what}, got {text!r}")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 FENCE = '"""'
 ReadLine = Callable[[str], str]  # shows a prompt and returns a line without its end; raises EOFError
@@ -16,25 +17,20 @@ def read_message(read_line: ReadLine) -> str:
     '''
     first = read_line("> ")
     if first.lstrip().startswith(FENCE):
-        return _read_block(first.lstrip().removeprefix(FENCE), read_line)
+        begin = first.lstrip().removeprefix(FENCE)
+        lines = _read_on(begin, read_line, lambda line: not line.rstrip().endswith(FENCE))
+        return "\n".join(lines).rstrip().removesuffix(FENCE).strip("\n")
+    lines = _read_on(first, read_line, lambda line: line.endswith("\\"))
+    return "\n".join(line.removesuffix("\\") for line in lines).strip()
+
+
+def _read_on(first: str, read_line: ReadLine, goes_on: Callable[[str], bool]) -> list[str]:
+    """A line, and those after it as long as the last one goes on."""
     lines = [first]
-    while lines[-1].endswith("\\"):
-        lines[-1] = lines[-1][:-1]
-        try:
+    with suppress(EOFError):
+        while goes_on(lines[-1]):
             lines.append(read_line("… "))
-        except EOFError:
-            break
-    return "\n".join(lines).strip()
-
-
-def _read_block(rest: str, read_line: ReadLine) -> str:
-    lines = [rest]
-    while not lines[-1].rstrip().endswith(FENCE):
-        try:
-            lines.append(read_line("… "))
-        except EOFError:
-            break
-    return "\n".join(lines).rstrip().removesuffix(FENCE).strip("\n")
+    return lines
 
 
 def line_reader(on_terminal: bool) -> ReadLine:

@@ -142,7 +142,7 @@ class Session:
 
     async def _show(self, answer: list[str], forgotten: int) -> str | None:
         last = Piece("")
-        async for piece in self._source.chat(self._conversation.messages):
+        async for piece in self._source.answer(self._conversation.messages):
             if forgotten:
                 turns = "turn was" if forgotten == 1 else f"{forgotten} turns were"
                 self._screen.say(f"(the conversation is too long: its oldest {turns} forgotten; /clear begins anew)")
