@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 from conftest import train_byte_level
 from octavo.errors import ModelLoadError
-from octavo.text.pre_tokenizers import KNOWN, pre_tokenization
+from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS
 from octavo.text.sentencepiece_model import read_model
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import resolve
@@ -155,13 +155,13 @@ CUT = "I'LL pay 12345 €  \n\nnow!"
 )
 def test_each_kind_cuts_text_as_its_models_do(kinds: str, expected: str) -> None:
     for kind in kinds.split():
-        pieces = pre_tokenization(kind).pre_tokenizer.pre_tokenize_str(CUT)
+        pieces = PRE_TOKENIZATIONS[kind]().pre_tokenizer.pre_tokenize_str(CUT)
         spans = [CUT[start:end] for _, (start, end) in pieces]
         assert "|".join(spans) == expected, kind
 
 
 def test_every_known_kind_loads_and_keeps_all_text() -> None:
-    for kind in KNOWN:
+    for kind in PRE_TOKENIZATIONS:
         tokenizer = Tokenizer.from_gguf(byte_level_metadata(pre=kind, add_bos_token=False), FILE)
         text = "No text is lost: 1234 日本 \t\n x_y  "
         assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from octavo.errors import ModelLoadError
 from octavo.text.parts import TokenizerParts, loading
-from octavo.text.pre_tokenizers import KNOWN, pre_tokenization
+from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS
 from octavo.text.sentencepiece_backend import build_backend
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
 from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count
@@ -54,9 +54,9 @@ def _byte_level(
 ) -> tuple[Tokenizer, bool]:
     """(tokenizer, whether BOS is added unless the file says otherwise)."""
     pre = reader.optional(str, "pre", "default")
-    if pre not in KNOWN:
-        raise ModelLoadError(reader.file, "tokenizer.ggml.pre", f"{pre!r} is not one of {', '.join(sorted(KNOWN))}")
-    kind = pre_tokenization(pre)
+    if pre not in PRE_TOKENIZATIONS:
+        raise reader.fail("pre", f"{pre!r} is not one of {', '.join(sorted(PRE_TOKENIZATIONS))}")
+    kind = PRE_TOKENIZATIONS[pre]()
     vocabulary = reader.vocabulary(tokens)
     merges = reader.merges(vocabulary)
     with loading(reader.file, "tokenizer.ggml.merges"):
