@@ -28,7 +28,6 @@ from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
 from octavo.weights.files import read_json
-from octavo.weights.gguf import GGUFCheckpoint
 from octavo.weights.known import advised_sampling
 
 
@@ -78,7 +77,7 @@ def load(
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     report("reading headers")
     checkpoint = open_checkpoint(path)
-    file = path if isinstance(checkpoint, GGUFCheckpoint) else path / "config.json"
+    file = path / "config.json" if checkpoint.metadata is None else path
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
         model = load_declaration(checkpoint.config, file, config.max_model_len)
@@ -176,7 +175,7 @@ def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) ->
         if path.is_dir() and not list(path.glob("*.gguf")):
             return Tokenizer.from_directory(path)
         checkpoint = open_checkpoint(path)
-    if isinstance(checkpoint, GGUFCheckpoint):
+    if checkpoint.metadata is not None:
         return Tokenizer.from_gguf(checkpoint.metadata, checkpoint.path)
     return Tokenizer.from_directory(path)
 
@@ -207,7 +206,7 @@ def _generation_config(config: EngineConfig, path: Path, checkpoint: Checkpoint)
         if not file.is_file():
             raise ConfigError("generation_config", config.generation_config, "has no generation_config.json")
         return read_json(file), file
-    if isinstance(checkpoint, GGUFCheckpoint):
+    if checkpoint.metadata is not None:
         file, values = path, checkpoint.generation_config
     else:
         values = read_json(file) if file.is_file() else {}
