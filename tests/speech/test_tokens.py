@@ -10,12 +10,12 @@ import tokenizers
 from tokenizers import AddedToken, models
 
 from octavo.errors import ModelLoadError, ParameterError
-from octavo.models.base import ConfigReader
 from octavo.speech.languages import LANGUAGES, OTHER_NAMES, language_code
 from octavo.speech.tokens import SpeechTokens
 from octavo.text.parts import TokenizerParts
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import open_checkpoint
+from octavo.weights.config_reader import ConfigReader
 
 TEXT = 100  # tokens of text, before the others
 CONTROL = [

@@ -401,6 +401,7 @@ def test_rope_scaling_is_translated(metadata: dict[str, Any], expected: dict[str
         ({"llama.attention.layer_norm_rms_epsilon": (F32, 0.0)}, "llama.attention.layer_norm_rms_epsilon"),
         ({"llama.expert_count": (U32, 8)}, "llama.expert_count"),
         ({"llama.logit_scale": (F32, 8.0)}, "'llama.logit_scale'"),
+        ({"llama.": (U32, 1)}, "'llama.'"),
         ({"llama.vocab_size": (U32, 33)}, "token_embd.weight"),
         ({"llama.embedding_length": (U32, 2**31)}, "llama.embedding_length"),
         ({"tokenizer.ggml.eos_token_id": (U32, VOCAB)}, "tokenizer.ggml.eos_token_id"),

@@ -173,6 +173,7 @@ FOLDERS: dict[str, tuple[dict[str, Any], str]] = {
     "an index that names a missing shard": (
         {"config.json": {}, INDEX: index(a="1.safetensors")}, "1.safetensors"),
     "an index that leads elsewhere": ({"config.json": {}, INDEX: index(a="../x.safetensors")}, "a"),
+    "an index that names no file": ({"config.json": {}, INDEX: index(a="")}, "a"),
     "an index that leads to the root": ({"config.json": {}, INDEX: index(a="/etc/passwd")}, "a"),
     "an index of numbers": ({"config.json": {}, INDEX: index(a=1)}, "a"),
     "an index that names a missing tensor": (

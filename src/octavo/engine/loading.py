@@ -19,7 +19,7 @@ from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Sizes
 from octavo.graph.builder import Graph
 from octavo.models import load_declaration
-from octavo.models.base import CausalLM, ConfigReader
+from octavo.models.base import CausalLM
 from octavo.option_files import read_text
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
@@ -27,6 +27,7 @@ from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
+from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
 from octavo.weights.known import advised_sampling
 

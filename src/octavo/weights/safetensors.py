@@ -55,7 +55,7 @@ def _read_indexed(index: Path) -> dict[str, StoredTensor]:
         raise ModelLoadError(index, "weight_map", "missing, or not an object")
     for name, shard in weight_map.items():
         # A shard lies beside its index: a path could lead anywhere on the machine.
-        if not isinstance(shard, str) or Path(shard).name != shard or shard == "..":
+        if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
             raise ModelLoadError(index, name, f"{one_line(repr(shard))} is not a file name")
     shards = sorted(set(weight_map.values()))
     if missing := next((shard for shard in shards if not index.with_name(shard).exists()), None):
