@@ -23,8 +23,10 @@ from octavo.models.base import CausalLM
 from octavo.option_files import read_text
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
+from octavo.text.gguf_tokenizer import read_gguf_tokenizer
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
 from octavo.weights.config_reader import ConfigReader
@@ -174,11 +176,11 @@ def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) ->
     if config.tokenizer is not None:
         path = resolve(config.tokenizer, cache_dir=config.download_dir)
         if path.is_dir() and not list(path.glob("*.gguf")):
-            return Tokenizer.from_directory(path)
+            return read_tokenizer(path)
         checkpoint = open_checkpoint(path)
     if checkpoint.metadata is not None:
-        return Tokenizer.from_gguf(checkpoint.metadata, checkpoint.path)
-    return Tokenizer.from_directory(path)
+        return read_gguf_tokenizer(checkpoint.metadata, checkpoint.path)
+    return read_tokenizer(path)
 
 
 def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models
+import tokenizers
+from tokenizers import AddedToken, decoders, models
 
 from octavo.errors import ModelLoadError
-from octavo.text.parts import TokenizerParts, loading
 from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS
+from octavo.text.rust_errors import loading
 from octavo.text.sentencepiece_backend import build_backend
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
+from octavo.text.tokenizer import Tokenizer
 from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count, check_unique
 from octavo.weights.config_reader import ConfigReader
 
@@ -23,7 +25,7 @@ _IDS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_tok
 _ITEMS: dict[str, Any] = {"strings": str, "integers": int, "numbers": int | float}
 
 
-def read_gguf(metadata: Mapping[str, Any], file: str | os.PathLike[str]) -> TokenizerParts:
+def read_gguf_tokenizer(metadata: Mapping[str, Any], file: str | os.PathLike[str]) -> Tokenizer:
     """The tokenizer of a GGUF file. Arrays may be lists or NumPy arrays.
 
     Raises ModelLoadError for what is missing, malformed or of an unknown kind.
@@ -43,7 +45,7 @@ def read_gguf(metadata: Mapping[str, Any], file: str | os.PathLike[str]) -> Toke
             add_bos, add_eos = kind == "llama", kind == "t5"
         case other:
             raise reader.fail("model", f"{other!r} is not one of {', '.join(_MODELS)}")
-    return TokenizerParts(
+    return Tokenizer(
         backend,
         {name: tokens[i] for name, i in ids.items() if i is not None},
         reader.flag("add_bos_token", add_bos),
@@ -54,7 +56,7 @@ def read_gguf(metadata: Mapping[str, Any], file: str | os.PathLike[str]) -> Toke
 
 def _byte_level(
     reader: _Reader, vocabulary: dict[str, int], types: list[int], ids: Mapping[str, int | None]
-) -> tuple[Tokenizer, bool]:
+) -> tuple[tokenizers.Tokenizer, bool]:
     """(tokenizer, whether BOS is added unless the file says otherwise)."""
     pre = reader.text("pre", "default")
     if pre not in PRE_TOKENIZATIONS:
@@ -62,7 +64,7 @@ def _byte_level(
     kind = PRE_TOKENIZATIONS[pre]()
     merges = reader.merges(vocabulary)
     with loading(reader.file, "tokenizer.ggml.merges"):
-        backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind.ignore_merges))
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind.ignore_merges))
     backend.pre_tokenizer, backend.normalizer = kind.pre_tokenizer, kind.normalizer
     backend.decoder = decoders.ByteLevel()
     special = (PieceType.UNKNOWN, PieceType.CONTROL)
@@ -79,7 +81,7 @@ def _byte_level(
 
 def _sentencepiece(
     reader: _Reader, kind: str, tokens: list[str], types: list[int], ids: Mapping[str, int | None]
-) -> Tokenizer:
+) -> tokenizers.Tokenizer:
     charsmap = reader.array("precompiled_charsmap", "integers")
     if not all(-128 <= value < 256 for value in charsmap):
         raise reader.fail("precompiled_charsmap", "must be bytes")

@@ -8,7 +8,7 @@ import os
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from octavo.errors import ModelLoadError
-from octavo.text.parts import loading
+from octavo.text.rust_errors import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
 from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count, check_unique
 

@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 
 from octavo.errors import ModelLoadError
-from octavo.text.parts import loading
+from octavo.text.rust_errors import loading
 
 MAX_FILE_BYTES = 256 << 20  # of tokenizer.json; those of the largest vocabularies have 40 MB
 MAX_VOCABULARY = 1 << 20
