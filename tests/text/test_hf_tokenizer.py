@@ -10,7 +10,7 @@ from conftest import train_byte_level
 from octavo.errors import ParameterError, UnsupportedError
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
-from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -33,7 +33,7 @@ def both(tmp_path_factory):
     train_byte_level().save(str(folder / "tokenizer.json"))
     config = {**NAMED, "chat_template": TEMPLATE, "model_max_length": 64}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = Tokenizer.from_directory(folder)
+    tokenizer = read_tokenizer(folder)
     template = ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens_map)
     ours = HFTokenizer(tokenizer, template, str(folder), 64)
     return ours, transformers.PreTrainedTokenizerFast.from_pretrained(folder)

@@ -13,6 +13,7 @@ from nasty_corpus import NASTY
 from octavo.errors import ModelLoadError
 from octavo.text.sentencepiece_model import read_model
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece")
 
@@ -35,7 +36,7 @@ def test_a_model_file_encodes_and_decodes_as_sentencepiece(
 ) -> None:
     folder = train_sentencepiece(kind, **options)
     reference = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
-    tokenizer = Tokenizer.from_directory(folder)
+    tokenizer = read_tokenizer(folder)
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=False)
         assert ids == reference.encode(text)
@@ -49,10 +50,10 @@ def test_without_legacy_text_beside_a_user_defined_piece_is_as_in_sentencepiece(
     reference = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
     text = "call<tool>the end <tool> or not"
     (folder / "tokenizer_config.json").write_text('{"legacy": false}')
-    assert Tokenizer.from_directory(folder).encode(text, add_special_tokens=False) == reference.encode(text)
+    assert read_tokenizer(folder).encode(text, add_special_tokens=False) == reference.encode(text)
     # With it each text beside a token starts with a space of its own, as in Llama 2's tokenizer.json.
     (folder / "tokenizer_config.json").write_text("{}")
-    tokenizer = Tokenizer.from_directory(folder)
+    tokenizer = read_tokenizer(folder)
     assert tokenizer.decode(tokenizer.encode(text)) == "call<tool> the end <tool>  or not"
 
 
@@ -60,7 +61,7 @@ def test_a_character_map_is_applied(train_sentencepiece: Callable[..., Path]) ->
     folder = train_sentencepiece("bpe", normalization_rule_name="nmt_nfkc")
     reference = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
     text = "ﬁne ½ １２３ ｶﾀｶﾅ"
-    ids = Tokenizer.from_directory(folder).encode(text, add_special_tokens=False)
+    ids = read_tokenizer(folder).encode(text, add_special_tokens=False)
     assert ids == reference.encode(text)
     assert reference.decode(ids) == "fine 1⁄2 123 カタカナ"
 
@@ -109,7 +110,7 @@ def test_every_truncation_of_a_file_is_refused_or_loads(llama_dir: Path, tmp_pat
     for length in [*range(0, 64), *range(64, len(data), 211)]:
         (tmp_path / "tokenizer.model").write_bytes(data[:length])
         try:
-            Tokenizer.from_directory(tmp_path)
+            read_tokenizer(tmp_path)
         except ModelLoadError as error:
             assert error.file == str(tmp_path / "tokenizer.model")  # noqa: PT017
 
@@ -140,4 +141,4 @@ def test_random_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data
 def test_a_malformed_file_is_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "tokenizer.model").write_bytes(data)
     with pytest.raises(ModelLoadError, match=reason):
-        Tokenizer.from_directory(tmp_path)
+        read_tokenizer(tmp_path)

@@ -12,8 +12,8 @@ from tokenizers import models, pre_tokenizers, processors
 
 from conftest import train_byte_level
 from octavo.errors import ModelLoadError, PromptError
-from octavo.text.parts import TokenizerParts
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 
 
 def write(folder: Path, backend: tokenizers.Tokenizer, **config: Any) -> Path:
@@ -62,7 +62,7 @@ NAMED = {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "__
 @pytest.mark.parametrize("config", [{}, {"add_bos_token": False}, {"add_eos_token": True}])
 def test_the_post_processor_of_the_file_adds_special_tokens(tmp_path: Path, config: dict[str, Any]) -> None:
     write(tmp_path, with_bos(), **NAMED, **config)
-    tokenizer, expected = Tokenizer.from_directory(tmp_path), reference(tmp_path)
+    tokenizer, expected = read_tokenizer(tmp_path), reference(tmp_path)
     for text in ("Hello", "", "a<|im_end|>b<think>c"):
         assert tokenizer.encode(text) == expected.encode(text)
         for special in (True, False):
@@ -85,14 +85,14 @@ def test_the_config_of_a_llama_class_says_which_special_tokens_are_added(
     tmp_path: Path, config: dict[str, Any], expected: list[int]
 ) -> None:
     write(tmp_path, with_bos(), **NAMED, tokenizer_class="LlamaTokenizerFast", **config)
-    tokenizer = Tokenizer.from_directory(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
     assert tokenizer.encode(tokenizer.token(7)) == expected
     assert tokenizer.encode(tokenizer.token(7), add_special_tokens=False) == [7]
 
 
 def test_the_config_counts_if_the_file_has_no_post_processor(tmp_path: Path) -> None:
     write(tmp_path, train_byte_level(), **NAMED, add_bos_token=True)
-    assert Tokenizer.from_directory(tmp_path).encode("") == [1]
+    assert read_tokenizer(tmp_path).encode("") == [1]
 
 
 def test_a_batch_is_encoded_as_its_texts(byte_level: Tokenizer, llama: Tokenizer) -> None:
@@ -106,7 +106,7 @@ def test_truncation_and_padding_of_the_file_are_off(tmp_path: Path) -> None:
     backend = train_byte_level()
     backend.enable_truncation(3)
     backend.enable_padding(length=8)
-    tokenizer = Tokenizer.from_directory(write(tmp_path, backend))
+    tokenizer = read_tokenizer(write(tmp_path, backend))
     assert tokenizer.decode(tokenizer.encode("a long text without end")) == "a long text without end"
 
 
@@ -135,7 +135,7 @@ def test_spaces_between_special_tokens_can_be_left_out() -> None:
     backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.add_special_tokens(["[A]", "[B]"])
-    tokenizer = Tokenizer(TokenizerParts(backend))
+    tokenizer = Tokenizer(backend)
     ids = [1, 3, 4, 4, 2]
     assert tokenizer.decode(ids, skip_special_tokens=False) == "hello [A] [B] [B] world"
     joined = tokenizer.decode(ids, skip_special_tokens=False, spaces_between_special_tokens=False)
@@ -157,16 +157,16 @@ def test_a_prompt_that_is_no_string_is_refused(byte_level: Tokenizer) -> None:
 
 def test_named_tokens_become_special_if_the_vocabulary_has_them(tmp_path: Path) -> None:
     write(tmp_path, train_byte_level(), eos_token="!", pad_token="[not there]")
-    tokenizer = Tokenizer.from_directory(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
     assert tokenizer.eos_token_id in tokenizer.special_ids
     assert tokenizer.pad_token_id is None
-    assert len(tokenizer) == len(Tokenizer(TokenizerParts(train_byte_level())))
+    assert len(tokenizer) == len(Tokenizer(train_byte_level()))
 
 
 def test_the_config_can_make_an_added_token_special(tmp_path: Path) -> None:
     entry = {"content": "<think>", "special": True, "normalized": False}
     write(tmp_path, train_byte_level(), added_tokens_decoder={"600": entry})
-    tokenizer = Tokenizer.from_directory(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
     assert tokenizer.token_id("<think>") in tokenizer.special_ids
 
 
@@ -174,21 +174,21 @@ def test_special_tokens_map_is_the_fallback_of_the_config(tmp_path: Path) -> Non
     write(tmp_path, train_byte_level(), eos_token="<|im_end|>")
     other = {"eos_token": "<|endoftext|>", "bos_token": {"content": "<|im_start|>"}}
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(other))
-    tokenizer = Tokenizer.from_directory(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
 
 
 def test_a_template_file_wins_over_the_config(tmp_path: Path) -> None:
     named = [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]
     write(tmp_path, train_byte_level(), chat_template=named)
-    assert Tokenizer.from_directory(tmp_path).chat_templates == {"default": "d", "tool_use": "t"}
+    assert read_tokenizer(tmp_path).chat_templates == {"default": "d", "tool_use": "t"}
     (tmp_path / "chat_template.jinja").write_text("file")
-    assert Tokenizer.from_directory(tmp_path).chat_template == "file"
+    assert read_tokenizer(tmp_path).chat_template == "file"
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "c"}')
     (tmp_path / "chat_template.jinja").unlink()
-    assert Tokenizer.from_directory(tmp_path).chat_template == "c"
+    assert read_tokenizer(tmp_path).chat_template == "c"
     (tmp_path / "tokenizer_config.json").unlink()
-    assert Tokenizer.from_directory(tmp_path).chat_template is None
+    assert read_tokenizer(tmp_path).chat_template is None
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,14 @@ def test_a_malformed_file_is_named(tmp_path: Path, file: str, content: bytes, fi
     write(tmp_path, train_byte_level())
     (tmp_path / file).write_bytes(content)
     with pytest.raises(ModelLoadError) as raised:
-        Tokenizer.from_directory(tmp_path)
+        read_tokenizer(tmp_path)
     assert (raised.value.file, raised.value.field) == (str(tmp_path / file), field)
     assert "\n" not in str(raised.value)
 
 
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"tokenizer\.json"):
-        Tokenizer.from_directory(tmp_path)
+        read_tokenizer(tmp_path)
 
 
 def test_transformers_reads_a_sentencepiece_directory_alike(llama_dir: Path, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_transformers_reads_a_sentencepiece_directory_alike(llama_dir: Path, tmp
     shutil.copy(llama_dir / "tokenizer.model", tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"legacy": false}')
     expected = transformers.LlamaTokenizer.from_pretrained(tmp_path)
-    tokenizer = Tokenizer.from_directory(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
     for text in NASTY[:9]:
         if not text.startswith((" ", "\t")):
             assert tokenizer.encode(text, add_special_tokens=False) == expected.encode(text, add_special_tokens=False)

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer as Backend
 
 from conftest import train_byte_level
 from octavo.errors import ModelLoadError
-from octavo.text.parts import TokenizerParts, loading
+from octavo.text.rust_errors import loading
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 from octavo.text.tokenizer_limits import MAX_ADDED_TOKENS, MAX_SECTION
 
 PREPEND = {"type": "Prepend", "prepend": "x"}
@@ -54,7 +55,7 @@ def test_what_would_take_the_library_long_is_refused_before(
     tmp_path: Path, changes: dict[str, Any], field: str, reason: str
 ) -> None:
     with pytest.raises(ModelLoadError, match=reason) as raised:
-        Tokenizer.from_directory(write(tmp_path, **changes))
+        read_tokenizer(write(tmp_path, **changes))
     assert raised.value.field == field
 
 
@@ -62,20 +63,20 @@ def test_a_key_can_not_hide_behind_escapes(tmp_path: Path) -> None:
     file = write(tmp_path, normalizer=sequence(*[DOUBLE] * 60)) / "tokenizer.json"
     file.write_text(file.read_text().replace('"normalizer"', '"norm\\u0061lizer"'))
     with pytest.raises(ModelLoadError, match=r"spells a letter as .u0061"):
-        Tokenizer.from_directory(tmp_path)
+        read_tokenizer(tmp_path)
 
 
 def test_usual_steps_and_tokens_that_look_like_escapes_are_read(tmp_path: Path) -> None:
     steps = sequence(PREPEND, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "NFKC"})
     write(tmp_path, normalizer=steps, added_tokens=[*added(1, "\\u0061"), *added(1, '"normalizer": [')])
-    assert Tokenizer.from_directory(tmp_path).token_id("\\u0061") is not None
+    assert read_tokenizer(tmp_path).token_id("\\u0061") is not None
 
 
 def test_a_regex_that_never_ends_is_one_error_and_nothing_on_the_screen(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ModelLoadError, match="retry-limit-in-match over") as raised:
-        Tokenizer.from_directory(write(tmp_path, pre_tokenizer=ENDLESS))
+        read_tokenizer(write(tmp_path, pre_tokenizer=ENDLESS))
     assert "\n" not in str(raised.value)
     assert capfd.readouterr().err == ""
 
@@ -85,14 +86,14 @@ STRIP = {"type": "Strip", "content": "a", "start": 1 << 40, "stop": 1 << 40}
 
 def test_a_decoder_that_panics_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelLoadError, match="index out of bounds"):
-        Tokenizer.from_directory(write(tmp_path, decoder=STRIP))
+        read_tokenizer(write(tmp_path, decoder=STRIP))
     assert capfd.readouterr().err == ""
 
 
 def test_tokens_on_which_the_library_fails_are_replaced(tmp_path: Path) -> None:
     """They are decoded in the engine's steps, where a panic would end everyone's request."""
     backend = Backend.from_file(str(write(tmp_path, decoder=STRIP) / "tokenizer.json"))
-    tokenizer = Tokenizer(TokenizerParts(backend))
+    tokenizer = Tokenizer(backend)
     ids = tokenizer.encode("a")
     assert tokenizer.decode(ids) == tokenizer.token(ids[0]) == "\ufffd"
 

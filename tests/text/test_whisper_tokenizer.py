@@ -12,7 +12,7 @@ from nasty_corpus import NASTY
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from octavo.errors import ModelLoadError
-from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 
 CONTROL = ["<|startoftranscript|>", "<|en|>", "<|translate|>", "<|transcribe|>", "<|notimestamps|>"]
 CONFIG = {
@@ -51,7 +51,7 @@ def write(folder: Path, name: str, content: Any) -> None:
 
 def test_the_old_files_encode_and_decode_as_transformers(folder: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    ours = Tokenizer.from_directory(folder)
+    ours = read_tokenizer(folder)
     theirs = transformers.WhisperTokenizer.from_pretrained(folder)
     for text in (*NASTY, "<|startoftranscript|> a<|0.02|>"):
         assert ours.encode(text, add_special_tokens=False) == theirs.encode(text, add_special_tokens=False)
@@ -61,7 +61,7 @@ def test_the_old_files_encode_and_decode_as_transformers(folder: Path) -> None:
 
 
 def test_control_tokens_are_special_and_timestamps_are_not(folder: Path) -> None:
-    tokenizer = Tokenizer.from_directory(folder)
+    tokenizer = read_tokenizer(folder)
     assert {tokenizer.token_id(token) for token in [*CONTROL, "<|endoftext|>"]} == tokenizer.special_ids
     ids = tokenizer.encode("<|startoftranscript|><|en|><|0.00|> so<|0.04|><|endoftext|>", add_special_tokens=False)
     assert tokenizer.decode(ids) == "<|0.00|> so<|0.04|>"
@@ -83,7 +83,7 @@ def test_control_tokens_are_special_and_timestamps_are_not(folder: Path) -> None
 def test_old_files_that_are_wrong_are_refused_by_field(folder: Path, name: str, content: Any, field: str) -> None:
     write(folder, name, content)
     with pytest.raises(ModelLoadError) as raised:
-        Tokenizer.from_directory(folder)
+        read_tokenizer(folder)
     assert raised.value.field == field
     assert "\n" not in str(raised.value)
 
@@ -91,11 +91,11 @@ def test_old_files_that_are_wrong_are_refused_by_field(folder: Path, name: str, 
 def test_a_ctranslate2_folder_without_tokenizer_json_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "vocabulary.txt").write_text("!\n")
     with pytest.raises(ModelLoadError, match=r"there is no tokenizer\.json"):
-        Tokenizer.from_directory(tmp_path)
+        read_tokenizer(tmp_path)
 
 
 def test_the_tokens_of_a_ctranslate2_folder_are_those_of_its_vocabulary(whisper_model: Path) -> None:
-    tokenizer = Tokenizer.from_directory(whisper_model)
+    tokenizer = read_tokenizer(whisper_model)
     vocabulary = (whisper_model / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
     assert tokenizer.backend.id_to_token(50361) == vocabulary[50361] == "<|nocaptions|>"
     assert [tokenizer.backend.id_to_token(i) for i in range(len(tokenizer))] == vocabulary[: len(tokenizer)]

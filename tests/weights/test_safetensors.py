@@ -50,7 +50,7 @@ def test_tensors_equal_what_the_safetensors_library_wrote(tmp_path: Path) -> Non
         stored = checkpoint.tensors[name]
         assert stored.shape == tuple(tensor.shape)
         np.testing.assert_array_equal(stored.values(), tensor.float().numpy())
-        assert checkpoint.file_of(name) == str(tmp_path / "model.safetensors")
+        assert checkpoint.tensors[name].file == tmp_path / "model.safetensors"
 
 
 def test_tensors_are_read_only_views_of_the_file(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_shards_of_an_index_are_one_checkpoint(tmp_path: Path) -> None:
                      INDEX: index(a="1.safetensors", b="2.safetensors")})  # fmt: skip
     checkpoint = open_checkpoint(tmp_path)
     assert sorted(checkpoint.tensors) == ["a", "b"]
-    assert checkpoint.file_of("b").endswith("2.safetensors")
+    assert checkpoint.tensors["b"].file.name.endswith("2.safetensors")
 
 
 def test_without_an_index_all_files_are_taken(tmp_path: Path) -> None:
@@ -173,6 +173,7 @@ FOLDERS: dict[str, tuple[dict[str, Any], str]] = {
     "an index that names a missing shard": (
         {"config.json": {}, INDEX: index(a="1.safetensors")}, "1.safetensors"),
     "an index that leads elsewhere": ({"config.json": {}, INDEX: index(a="../x.safetensors")}, "a"),
+    "an index that names no file": ({"config.json": {}, INDEX: index(a="")}, "a"),
     "an index that leads to the root": ({"config.json": {}, INDEX: index(a="/etc/passwd")}, "a"),
     "an index of numbers": ({"config.json": {}, INDEX: index(a=1)}, "a"),
     "an index that names a missing tensor": (

@@ -59,9 +59,9 @@ def transcribe(model: WhisperForConditionalGeneration, config: dict[str, Any], s
 
 
 def test_what_was_said_is_what_comes_out(whisper_model: Path, recording: tuple[Any, str]) -> None:
-    from octavo.text.tokenizer import Tokenizer
+    from octavo.text.tokenizer_files import read_tokenizer
 
     samples, text = recording
     checkpoint = open_checkpoint(whisper_model)
     tokens = transcribe(transformers_whisper(checkpoint), checkpoint.config, samples)
-    assert words(Tokenizer.from_directory(whisper_model).decode(tokens)) == words(text)
+    assert words(read_tokenizer(whisper_model).decode(tokens)) == words(text)

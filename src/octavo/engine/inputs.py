@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from octavo.config import EngineConfig
 from octavo.errors import PromptError
-from octavo.models.base import ConfigReader
 from octavo.request import Source, check_length
 from octavo.text.tokenizer import Tokenizer
+from octavo.weights.config_reader import ConfigReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,18 @@ from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Sizes
 from octavo.graph.builder import Graph
 from octavo.models import load_declaration
-from octavo.models.base import CausalLM, ConfigReader
+from octavo.models.base import CausalLM
 from octavo.option_files import read_text
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
+from octavo.text.gguf_tokenizer import read_gguf_tokenizer
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
+from octavo.text.tokenizer_files import read_tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
+from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
-from octavo.weights.gguf import GGUFCheckpoint
 from octavo.weights.known import advised_sampling
 
 
@@ -78,7 +80,7 @@ def load(
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     report("reading headers")
     checkpoint = open_checkpoint(path)
-    file = path if isinstance(checkpoint, GGUFCheckpoint) else path / "config.json"
+    file = path / "config.json" if checkpoint.metadata is None else path
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
         model = load_declaration(checkpoint.config, file, config.max_model_len)
@@ -174,11 +176,11 @@ def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) ->
     if config.tokenizer is not None:
         path = resolve(config.tokenizer, cache_dir=config.download_dir)
         if path.is_dir() and not list(path.glob("*.gguf")):
-            return Tokenizer.from_directory(path)
+            return read_tokenizer(path)
         checkpoint = open_checkpoint(path)
-    if isinstance(checkpoint, GGUFCheckpoint):
-        return Tokenizer.from_gguf(checkpoint.metadata, checkpoint.path)
-    return Tokenizer.from_directory(path)
+    if checkpoint.metadata is not None:
+        return read_gguf_tokenizer(checkpoint.metadata, checkpoint.path)
+    return read_tokenizer(path)
 
 
 def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -207,7 +209,7 @@ def _generation_config(config: EngineConfig, path: Path, checkpoint: Checkpoint)
         if not file.is_file():
             raise ConfigError("generation_config", config.generation_config, "has no generation_config.json")
         return read_json(file), file
-    if isinstance(checkpoint, GGUFCheckpoint):
+    if checkpoint.metadata is not None:
         file, values = path, checkpoint.generation_config
     else:
         values = read_json(file) if file.is_file() else {}

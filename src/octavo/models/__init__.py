@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from octavo.errors import UnknownArchitectureError
-from octavo.models.base import CausalLM, ConfigReader
+from octavo.models.base import CausalLM
 from octavo.models.llama import Llama
 from octavo.models.whisper import Whisper
+from octavo.weights.config_reader import ConfigReader
 
 DECLARATIONS: tuple[type[CausalLM], ...] = (Llama, Whisper)
 

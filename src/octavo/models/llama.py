@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.models.base import CausalLM, ConfigReader
+from octavo.models.base import CausalLM
 from octavo.models.rope import longest_positions, rope_table
+from octavo.weights.config_reader import ConfigReader
 
 
 class Llama(CausalLM):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from octavo.graph.ops.rope import RopeTable
-from octavo.models.base import ConfigReader
+from octavo.weights.config_reader import ConfigReader
 
 Frequencies = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.models.base import CausalLM, ConfigReader
+from octavo.models.base import CausalLM
+from octavo.weights.config_reader import ConfigReader
 
 EPS = 1e-5
 MEL_ROWS = 2  # frames of the spectrogram for each position: the second convolution has a stride of two

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from octavo.config import EngineConfig
 from octavo.engine.inputs import Prompt, read_prompt
 from octavo.errors import ConfigError, PromptError
-from octavo.models.base import ConfigReader
 from octavo.request import Source
 from octavo.speech.mel import WINDOW_FRAMES, WINDOW_SAMPLES, WINDOW_SECONDS, window_features
 from octavo.speech.sources import samples_of
 from octavo.speech.tokens import SpeechTokens
 from octavo.text.tokenizer import Tokenizer
+from octavo.weights.config_reader import ConfigReader
 
 # What generation_config.json may say of a speech model; all else of it is in config.json, as the weights are.
 GENERATION_FIELDS = ("is_multilingual", "suppress_tokens", "begin_suppress_tokens", "alignment_heads")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from octavo.errors import ModelLoadError, ParameterError
-from octavo.models.base import ConfigReader
 from octavo.speech.languages import LANGUAGES, language_code
 from octavo.text.tokenizer import Tokenizer
+from octavo.weights.config_reader import ConfigReader
 
 TASKS = ("transcribe", "translate")
 TIMESTAMP_STEP = 0.02  # seconds between <|0.00|> and <|0.02|>

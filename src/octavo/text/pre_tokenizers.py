@@ -6,6 +6,7 @@ llama.cpp's regular expressions imitate.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenizers import Regex
@@ -65,9 +66,7 @@ _CASED_LETTERS = (
 
 @dataclass(frozen=True)
 class PreTokenization:
-    """One kind. `ignore_merges` takes a word that is a token as it is; `add_bos` is for files that do not
-    say.
-    """
+    """One kind. `ignore_merges` takes a word that is a token as it is; `add_bos` is for files that do not say."""
 
     pre_tokenizer: PreTokenizer
     normalizer: Normalizer | None = None
@@ -75,17 +74,14 @@ class PreTokenization:
     add_bos: bool = False
 
 
-def _bytes() -> PreTokenizer:
-    return ByteLevel(add_prefix_space=False, use_regex=False)
-
-
 def _splits(*patterns: str) -> PreTokenizer:
     """Each pattern in turn cuts out its matches; what lies between them is kept as well."""
-    return Sequence([*(Split(Regex(pattern), "isolated") for pattern in patterns), _bytes()])
+    steps = [Split(Regex(pattern), "isolated") for pattern in patterns]
+    return Sequence([*steps, ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _digits(individual: bool = True) -> PreTokenizer:
-    return Sequence([Digits(individual_digits=individual), ByteLevel(add_prefix_space=False)])
+def _digits() -> PreTokenizer:
+    return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
 
 
 def _falcon() -> PreTokenizer:
@@ -98,77 +94,34 @@ def _deepseek_llm() -> PreTokenizer:
     return _splits(r"[\r\n]", rf"\s?[{_CASED_LETTERS}]+", punctuation, r"\s+$", _CJK, r"\p{N}+")
 
 
-def _build(kind: str) -> PreTokenization:
-    match kind:
-        case "default":
-            return PreTokenization(_splits(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
-        case "gpt2":
-            return PreTokenization(ByteLevel(add_prefix_space=False))
-        case "gpt2-nfc":
-            return PreTokenization(ByteLevel(add_prefix_space=False), NFC())
-        case "digits":
-            return PreTokenization(_digits())
-        case "command-r":
-            return PreTokenization(_digits(), NFC())
-        case "llama3":
-            return PreTokenization(_splits(_LLAMA3), ignore_merges=True, add_bos=True)
-        case "llama3-merges":
-            return PreTokenization(_splits(_LLAMA3))
-        case "qwen2":
-            return PreTokenization(_splits(_QWEN2), NFC())
-        case "qwen2-plain":
-            return PreTokenization(_splits(_QWEN2))
-        case "qwen35":
-            return PreTokenization(_splits(_QWEN35), NFC())
-        case "tekken":
-            return PreTokenization(_splits(_TEKKEN), ignore_merges=True, add_bos=True)
-        case "gpt4o":
-            return PreTokenization(_splits(_GPT4O))
-        case "falcon":
-            return PreTokenization(_falcon())
-        case "deepseek-llm":
-            return PreTokenization(_deepseek_llm())
-        case "deepseek-coder":
-            return PreTokenization(_splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}"))
-        case "deepseek3":
-            return PreTokenization(_splits(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3))
-        case "bloom":
-            return PreTokenization(_splits(_BLOOM))
-        case "viking":
-            return PreTokenization(_splits(_BLOOM, r"\p{N}"))
-        case "bailing":
-            return PreTokenization(_splits(_BAILING))
-        case "seed":
-            return PreTokenization(_splits(_SEED))
-    raise AssertionError(kind)
-
-
-_NAMES = {
-    "default": "default",
-    "gpt2": "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum exaone4 jais trillion "
-    "granite-docling",
-    "gpt2-nfc": "mpt olmo modern-bert",
-    "digits": "smollm starcoder refact codeshell exaone minerva-7b mellum2",
-    "command-r": "command-r",
-    "llama3": "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
-    "llama3-merges": "dbrx smaug-bpe glm4 chatglm-bpe",
-    "qwen2": "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez",
-    "qwen2-plain": "stablelm2 hunyuan solar-open grok-2",
-    "qwen35": "qwen35",
-    "tekken": "tekken",
-    "gpt4o": "gpt-4o llama4 kanana2 talkie minimax-m2",
-    "falcon": "falcon",
-    "deepseek-llm": "deepseek-llm",
-    "deepseek-coder": "deepseek-coder",
-    "deepseek3": "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
-    "bloom": "bloom poro-chat gpt3-finnish",
-    "viking": "viking",
-    "bailing": "bailingmoe bailingmoe2 llada-moe",
-    "seed": "seed-coder",
+# By the names that share a kind.
+_KINDS: dict[str, Callable[[], PreTokenization]] = {
+    "default": lambda: PreTokenization(_splits(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
+    "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum exaone4 jais trillion granite-docling": (
+        lambda: PreTokenization(ByteLevel(add_prefix_space=False))
+    ),
+    "mpt olmo modern-bert": lambda: PreTokenization(ByteLevel(add_prefix_space=False), NFC()),
+    "smollm starcoder refact codeshell exaone minerva-7b mellum2": lambda: PreTokenization(_digits()),
+    "command-r": lambda: PreTokenization(_digits(), NFC()),
+    "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano": (
+        lambda: PreTokenization(_splits(_LLAMA3), ignore_merges=True, add_bos=True)
+    ),
+    "dbrx smaug-bpe glm4 chatglm-bpe": lambda: PreTokenization(_splits(_LLAMA3)),
+    "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez": lambda: PreTokenization(_splits(_QWEN2), NFC()),
+    "stablelm2 hunyuan solar-open grok-2": lambda: PreTokenization(_splits(_QWEN2)),
+    "qwen35": lambda: PreTokenization(_splits(_QWEN35), NFC()),
+    "tekken": lambda: PreTokenization(_splits(_TEKKEN), ignore_merges=True, add_bos=True),
+    "gpt-4o llama4 kanana2 talkie minimax-m2": lambda: PreTokenization(_splits(_GPT4O)),
+    "falcon": lambda: PreTokenization(_falcon()),
+    "deepseek-llm": lambda: PreTokenization(_deepseek_llm()),
+    "deepseek-coder": lambda: PreTokenization(_splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}")),
+    "deepseek-v3 hunyuan-dense joyai-llm hy_v4": (
+        lambda: PreTokenization(_splits(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3))
+    ),
+    "bloom poro-chat gpt3-finnish": lambda: PreTokenization(_splits(_BLOOM)),
+    "viking": lambda: PreTokenization(_splits(_BLOOM, r"\p{N}")),
+    "bailingmoe bailingmoe2 llada-moe": lambda: PreTokenization(_splits(_BAILING)),
+    "seed-coder": lambda: PreTokenization(_splits(_SEED)),
 }
-KNOWN = {name: kind for kind, names in _NAMES.items() for name in names.split()}
-
-
-def pre_tokenization(name: str) -> PreTokenization:
-    """The pre-tokenization of a `tokenizer.ggml.pre`. Raises KeyError for a name that is not in `KNOWN`."""
-    return _build(KNOWN[name])
+# What makes the pre-tokenization of a `tokenizer.ggml.pre`, by name.
+PRE_TOKENIZATIONS = {name: make for names, make in _KINDS.items() for name in names.split()}

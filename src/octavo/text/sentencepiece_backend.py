@@ -8,9 +8,9 @@ import os
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from octavo.errors import ModelLoadError
-from octavo.text.parts import loading
+from octavo.text.rust_errors import loading
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
-from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count
+from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count, check_unique
 
 _SPACE = "▁"
 # Far below any path through normal pieces: a text that spells a control or byte piece must not become it.
@@ -51,10 +51,7 @@ def _vocabulary(model: SentencePieceModel, file: str | os.PathLike[str]) -> dict
     check_count(file, "added pieces", sum(kind in _ADDED for kind in model.types))
     if sum(len(piece) ** 2 for piece in model.pieces) > _MAX_CUTS:
         raise ModelLoadError(file, "pieces", "are too long together: each is cut in two at all of its characters")
-    vocabulary = {piece: i for i, piece in enumerate(model.pieces)}
-    if len(vocabulary) < len(model.pieces):
-        i = next(i for i, piece in enumerate(model.pieces) if vocabulary[piece] != i)
-        raise ModelLoadError(file, f"tokens[{i}]", f"{model.pieces[i]!r} is also token {vocabulary[model.pieces[i]]}")
+    vocabulary = check_unique(model.pieces, file, "tokens")
     if "" in vocabulary:
         raise ModelLoadError(file, f"tokens[{vocabulary['']}]", "is empty")
     if not all(map(math.isfinite, model.scores)):

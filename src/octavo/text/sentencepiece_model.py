@@ -15,7 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from octavo.errors import ModelLoadError
-from octavo.text.parts import loading
+from octavo.text.rust_errors import loading
 
 _UNIGRAM, _BPE = 1, 2
 

@@ -69,13 +69,11 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         extensions = [_GenerationTag, jinja2.ext.loopcontrols]
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        # What is constant waits for the rendering too: there is no budget while compiling.
+        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions)
         self.filters = {
-            name: _bounded(self.filters[name], is_deep)
-            for names, is_deep in ((_SHALLOW_FILTERS, False), (_DEEP_FILTERS, True))
-            for name in names.split()
-        }
-        self.filters |= {
+            **{name: _bounded(self.filters[name], is_deep=False) for name in _SHALLOW_FILTERS.split()},
+            **{name: _bounded(self.filters[name], is_deep=True) for name in _DEEP_FILTERS.split()},
             "format": _format,
             "indent": _indent,
             "join": _join,
@@ -88,15 +86,11 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
             "octavo_made": _made,
             "octavo_output": _output,
             "octavo_searched": _searched,
-            "octavo_turns": _turns,
+            "octavo_turns": paid,
         }
-        self.tests |= {name: _bounded(self.tests[name], True) for name in _WALKING_TESTS.split()}
+        self.tests |= {name: _bounded(self.tests[name], is_deep=True) for name in _WALKING_TESTS.split()}
         del self.globals["lipsum"]
-        self.globals |= {
-            "raise_exception": _raise_exception,
-            "strftime_now": _strftime_now,
-            "range": _range,
-        }
+        self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "range": _range}
 
     def _tokenize(self, source: str, *args: Any, **kwargs: Any) -> TokenStream:
         stream = super()._tokenize(source, *args, **kwargs)
@@ -147,55 +141,29 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
 class _Metered(NodeTransformer):
     """Sends what loops, compares, hashes, makes or puts out something through filters that count."""
 
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
-        self.generic_visit(node)
-        node.iter = _filter(node.iter, "octavo_turns")
+    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
+        super().generic_visit(node, *args, **kwargs)
+        match node:
+            case nodes.For():
+                node.iter = _filter(node.iter, "octavo_turns")
+            case nodes.Compare():
+                node.expr = _counted(node.expr, "octavo_compared")
+            case nodes.Operand():
+                node.expr = _counted(node.expr, "octavo_searched" if node.op in ("in", "notin") else "octavo_compared")
+            case nodes.Pair():
+                node.key = _counted(node.key, "octavo_compared")
+            case nodes.Getitem(arg=nodes.Slice()) | nodes.List() | nodes.Dict() | nodes.Tuple(ctx="load"):
+                return _filter(node, "octavo_made")
+            case nodes.Concat():
+                return _filter(nodes.List(node.nodes, lineno=node.lineno), "octavo_concat")
+            case nodes.Output():
+                node.nodes = [_filter(_constant(piece), "octavo_output") for piece in node.nodes]
         return node
 
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
-        self.generic_visit(node)
-        node.expr = _counted(node.expr, "octavo_compared")
-        return node
 
-    def visit_Operand(self, node: nodes.Operand) -> nodes.Operand:  # noqa: N802
-        self.generic_visit(node)
-        node.expr = _counted(node.expr, "octavo_searched" if node.op in ("in", "notin") else "octavo_compared")
-        return node
-
-    def visit_Pair(self, node: nodes.Pair) -> nodes.Pair:  # noqa: N802
-        self.generic_visit(node)
-        node.key = _counted(node.key, "octavo_compared")
-        return node
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
-        self.generic_visit(node)
-        return _filter(node, "octavo_made") if isinstance(node.arg, nodes.Slice) else node
-
-    def visit_List(self, node: nodes.List | nodes.Dict) -> nodes.Expr:  # noqa: N802
-        self.generic_visit(node)
-        return _filter(node, "octavo_made")
-
-    visit_Dict = visit_List  # noqa: N815
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802
-        self.generic_visit(node)
-        return _filter(node, "octavo_made") if node.ctx == "load" else node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
-        self.generic_visit(node)
-        return _filter(nodes.List(node.nodes, lineno=node.lineno), "octavo_concat")
-
-    def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802
-        self.generic_visit(node)
-        node.nodes = [
-            # A run of template text is a constant here, which compiles to the same text.
-            _filter(
-                nodes.Const(n.data, lineno=n.lineno) if isinstance(n, nodes.TemplateData) else n,
-                "octavo_output",
-            )
-            for n in node.nodes
-        ]
-        return node
+def _constant(node: nodes.Expr) -> nodes.Expr:
+    """A run of template text as a constant, which compiles to the same text; anything else as it is."""
+    return nodes.Const(node.data, lineno=node.lineno) if isinstance(node, nodes.TemplateData) else node
 
 
 def _filter(node: nodes.Node, name: str) -> nodes.Filter:
@@ -225,40 +193,26 @@ class _GenerationTag(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-# Filters that take the context can't be evaluated while compiling, where there is no budget.
+@jinja2.pass_context  # so that Jinja does not look for constants in what is put out
+def _output(_: Any, value: Any) -> str:
+    return put_out(value)
 
 
-@jinja2.pass_context
-def _turns(_: Any, iterable: Any) -> Any:
-    return paid(iterable)
-
-
-@jinja2.pass_context
-def _compared(_: Any, value: Any) -> Any:
+def _compared(value: Any) -> Any:
     walk(value)
     return value
 
 
-@jinja2.pass_context
-def _searched(_: Any, value: Any) -> Any:
-    value = settled(value)
-    walk(value)
-    return value
+def _searched(value: Any) -> Any:
+    return _compared(settled(value))
 
 
-@jinja2.pass_context
-def _made(_: Any, value: Any) -> Any:
+def _made(value: Any) -> Any:
     spend(1)
     return made(value)
 
 
-@jinja2.pass_context
-def _output(_: Any, value: Any) -> Any:
-    return put_out(value)
-
-
-@jinja2.pass_context
-def _concat(_: Any, values: list[Any]) -> Any:
+def _concat(values: list[Any]) -> Any:
     return made("".join(texts_of(values)))
 
 
@@ -269,29 +223,26 @@ def _sum(context: Any, iterable: Any, attribute: str | int | None = None, start:
     return functools.reduce(functools.partial(context.environment.call_binop, context, "+"), paid(iterable), start)
 
 
-@jinja2.pass_eval_context
-def _join(context: Any, value: Any, d: str = "", attribute: str | int | None = None) -> Any:
+@jinja2.pass_environment
+def _join(environment: Any, value: Any, d: str = "", attribute: str | int | None = None) -> Any:
     if attribute is not None:
-        value = map(jinja2.filters.make_attrgetter(context.environment, attribute), value)
+        value = map(jinja2.filters.make_attrgetter(environment, attribute), value)
     return made(text_of(d).join(texts_of(paid(value), text_of(d))))
 
 
-@jinja2.pass_context
-def _replace(_: Any, s: Any, old: Any, new: Any, count: int | None = None) -> Any:
+def _replace(s: Any, old: Any, new: Any, count: int | None = None) -> Any:
     s, old, new = text_of(s), text_of(old), text_of(new)
     _check_replace(s, old, new)
     return made(str(s.replace(old, new, -1 if count is None else count)))
 
 
-@jinja2.pass_context
-def _trim(_: Any, value: Any, chars: Any = None) -> Any:
+def _trim(value: Any, chars: Any = None) -> Any:
     text = text_of(value)
     _checked_method(text, "strip", () if chars is None else (chars,), {})
     return made(text.strip(chars))
 
 
-@jinja2.pass_context
-def _indent(_: Any, s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> Any:
+def _indent(s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> Any:
     s = text_of(s)
     check_number(width)
     lines = len(s.splitlines()) + 1
@@ -300,16 +251,13 @@ def _indent(_: Any, s: Any, width: int | str = 4, first: bool = False, blank: bo
     return made(jinja2.filters.do_indent(s, width, first, blank))
 
 
-@jinja2.pass_context
-def _format(_: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+def _format(value: Any, *args: Any, **kwargs: Any) -> Any:
     pattern = text_of(value)
     _check_percent(pattern, kwargs or args)
     return made(str(pattern % (kwargs or args)))
 
 
-@jinja2.pass_context
 def _tojson(
-    _: Any,
     value: Any,
     ensure_ascii: bool = False,
     indent: int | str | None = None,
@@ -320,8 +268,7 @@ def _tojson(
     width = len(indent) if isinstance(indent, str) else indent or 0
     if max(width, *map(len, separators or ("",))) > 64:
         raise LimitError("tojson indents by at most 64")
-    value = settled(value)
-    walk(value)
+    value = _searched(value)
     encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     # With an indent the text may be far longer than the value, so it is made piece by piece.
     return made(encoder.encode(value) if indent is None else "".join(texts_of(encoder.iterencode(value))))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+
+import tokenizers
 
 from octavo.errors import PromptError
-from octavo.text.parts import TokenizerParts, is_rust_panic
+from octavo.text.rust_errors import is_rust_panic
 from octavo.text.token_bytes import byte_decoding
 
 LONG_TEXT = 2000  # characters; others wait about a millisecond while a shorter one is encoded
@@ -22,12 +21,23 @@ class Tokenizer:
     It can be used from several threads. Nothing is made per token of the vocabulary before it is needed.
     """
 
-    def __init__(self, parts: TokenizerParts):
-        self.backend = parts.backend
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        named: Mapping[str, str] | None = None,
+        add_bos: bool | None = None,
+        add_eos: bool | None = None,
+        templates: Mapping[str, str] | None = None,
+    ):
+        """`named` maps "bos_token", "eos_token", "unk_token", "pad_token" … to token texts. `add_bos` and `add_eos` say
+        what `add_special_tokens` puts around a text; None leaves that to the post-processor of the backend. `templates`
+        are the chat templates by name; the usual one is called "default".
+        """
+        self.backend = backend
         self.backend.no_padding()
         self.backend.no_truncation()
-        self.special_tokens_map = dict(parts.named)
-        self.chat_templates = dict(parts.templates)
+        self.special_tokens_map = dict(named or {})
+        self.chat_templates = dict(templates or {})
         self.added_tokens = self.backend.get_added_tokens_decoder()
         self.special_ids = frozenset(i for i, token in self.added_tokens.items() if token.special)
         self.bos_token_id = self._named_id("bos_token")
@@ -37,26 +47,9 @@ class Tokenizer:
         self.vocab_size: int = self.backend.get_vocab_size(with_added_tokens=True)
         self.byte_decoding = byte_decoding(self.backend)
         # With explicit flags the ids are put around the text here: library templates can't hold every token.
-        self._use_post_processor = parts.add_bos is None and parts.add_eos is None
-        self._prefix = [self.bos_token_id] if parts.add_bos and self.bos_token_id is not None else []
-        self._suffix = [self.eos_token_id] if parts.add_eos and self.eos_token_id is not None else []
-
-    @classmethod
-    def from_directory(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Reads a checkpoint: tokenizer.json, tokenizer.model or Whisper's files, their configs, and the chat template.
-
-        Raises ModelLoadError if none of them is there, or one is malformed.
-        """
-        from octavo.text.tokenizer_files import read_directory
-
-        return cls(read_directory(Path(path)))
-
-    @classmethod
-    def from_gguf(cls, metadata: Mapping[str, Any], file: str | os.PathLike[str] = "<gguf>") -> Tokenizer:
-        """The tokenizer that GGUF metadata describe. `file` is for error messages. Raises ModelLoadError."""
-        from octavo.text.gguf_tokenizer import read_gguf
-
-        return cls(read_gguf(metadata, file))
+        self._use_post_processor = add_bos is None and add_eos is None
+        self._prefix = [self.bos_token_id] if add_bos and self.bos_token_id is not None else []
+        self._suffix = [self.eos_token_id] if add_eos and self.eos_token_id is not None else []
 
     def __len__(self) -> int:
         return self.vocab_size

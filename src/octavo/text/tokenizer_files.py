@@ -14,7 +14,10 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from octavo.errors import ModelLoadError
-from octavo.text.parts import TokenizerParts, loading
+from octavo.text.rust_errors import loading
+from octavo.text.sentencepiece_backend import build_backend
+from octavo.text.sentencepiece_model import read_model
+from octavo.text.tokenizer import Tokenizer
 from octavo.text.tokenizer_limits import check_count, probe, read_tokenizer_json
 from octavo.weights.files import read_json
 
@@ -28,8 +31,10 @@ _JSON_BUDGET = 512 << 20  # bytes for the entries of a tokenizer_config.json wit
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def read_directory(path: Path) -> TokenizerParts:
-    """The tokenizer of a checkpoint. Raises ModelLoadError if there is none, or it is malformed.
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint: tokenizer.json, tokenizer.model or Whisper's files, their configs, and templates.
+
+    Raises ModelLoadError if there is none, or it is malformed.
 
     tokenizer.json is parsed once, in Rust: it has most of the start-up time of a small model.
     """
@@ -41,9 +46,6 @@ def read_directory(path: Path) -> TokenizerParts:
         if backend.post_processor is not None and not _is_llama_like(config):
             add_bos = add_eos = None  # the post-processor decides
     elif (path / "tokenizer.model").is_file():
-        from octavo.text.sentencepiece_backend import build_backend
-        from octavo.text.sentencepiece_model import read_model
-
         file = path / "tokenizer.model"
         model = read_model(file)
         legacy = config.get("legacy") is not False
@@ -60,7 +62,7 @@ def read_directory(path: Path) -> TokenizerParts:
     probe(backend, path)
     with loading(path / "tokenizer_config.json", "added tokens"):
         _add_missing_tokens(backend, path / "tokenizer_config.json", config, named)
-    return TokenizerParts(backend, named, add_bos, add_eos, _chat_templates(path, config))
+    return Tokenizer(backend, named, add_bos, add_eos, _chat_templates(path, config))
 
 
 def _whisper_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from octavo.errors import ModelLoadError
-from octavo.text.parts import loading
+from octavo.text.rust_errors import loading
 
 MAX_FILE_BYTES = 256 << 20  # of tokenizer.json; those of the largest vocabularies have 40 MB
 MAX_VOCABULARY = 1 << 20
@@ -37,6 +37,15 @@ def check_count(file: str | os.PathLike[str], field: str, count: int, limit: int
     """Raises ModelLoadError for too many tokens."""
     if count > limit:
         raise ModelLoadError(file, field, f"has {count} tokens; at most {limit} are accepted")
+
+
+def check_unique(tokens: Sequence[str], file: str | os.PathLike[str], field: str) -> dict[str, int]:
+    """Ids by token. Raises ModelLoadError for a token that is there twice."""
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    if len(vocabulary) < len(tokens):
+        i = next(i for i, token in enumerate(tokens) if vocabulary[token] != i)
+        raise ModelLoadError(file, f"{field}[{i}]", f"{tokens[i]!r} is also token {vocabulary[tokens[i]]}")
+    return vocabulary
 
 
 def read_tokenizer_json(file: Path) -> tokenizers.Tokenizer:

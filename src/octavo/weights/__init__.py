@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from octavo.errors import ModelLoadError
-from octavo.weights.ctranslate2 import CTranslate2Checkpoint
-from octavo.weights.gguf import GGUFCheckpoint
+from octavo.weights.ctranslate2 import open_ctranslate2
+from octavo.weights.gguf import open_gguf
 from octavo.weights.known import DEFAULT_MODEL
-from octavo.weights.safetensors import SafetensorsCheckpoint
+from octavo.weights.safetensors import open_safetensors
 from octavo.weights.source import resolve
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
@@ -28,20 +28,20 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise ModelLoadError(path, "path", "does not exist")
     if not path.is_dir():
-        return GGUFCheckpoint(path)
+        return open_gguf(path)
     if any(path.glob("*.safetensors*")):
-        return SafetensorsCheckpoint(path)
+        return open_safetensors(path)
     if files := sorted(path.glob("*.gguf")):
         if len(files) > 1 and "-00001-of-" not in files[0].name:
             names = ", ".join(file.name for file in files[:8])
             raise ModelLoadError(path, "directory", f"has several GGUF files, give the path of one: {names}")
-        return GGUFCheckpoint(files[0])
+        return open_gguf(files[0])
     if (path / "model.bin").exists():
-        return CTranslate2Checkpoint(path)
+        return open_ctranslate2(path)
     if not any(path.iterdir()):
         raise ModelLoadError(path, "directory", "is empty")
     for pattern, program in _OTHER_FORMATS.items():
         if file := next(path.glob(pattern), None):
             reason = f"the model was exported for {program}; get the one with *.safetensors, or a GGUF file"
             raise ModelLoadError(file, "file", reason)
-    return SafetensorsCheckpoint(path)
+    return open_safetensors(path)

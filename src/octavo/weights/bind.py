@@ -27,16 +27,16 @@ def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[st
         try:
             tensor.part(weight)
         except ValueError as error:
-            raise ModelLoadError(checkpoint.file_of(weight.name), weight.name, str(error)) from None
+            raise ModelLoadError(tensor.file, weight.name, str(error)) from None
         found[weight.name] = tensor
     patterns = [re.compile(pattern) for pattern in ignored]
     for name, tensor in checkpoint.tensors.items():
         if name in found:
             continue
         if not any(pattern.search(name) for pattern in patterns):
-            raise ModelLoadError(checkpoint.file_of(name), name, "is left over: no part of the model uses it")
+            raise ModelLoadError(tensor.file, name, "is left over: no part of the model uses it")
         if not tensor.shape or 0 in tensor.shape:
-            raise ModelLoadError(checkpoint.file_of(name), name, f"has shape {tensor.shape}, which no weight has")
+            raise ModelLoadError(tensor.file, name, f"has shape {tensor.shape}, which no weight has")
     return found
 
 

@@ -7,17 +7,17 @@ for K. All three are undone here, without touching the data.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.weights.ctranslate2_config import whisper_config
-from octavo.weights.ctranslate2_file import Array, read_ctranslate2
+from octavo.weights.ctranslate2_file import read_ctranslate2
 from octavo.weights.layout import LAYOUTS
-from octavo.weights.tensor import StoredTensor
+from octavo.weights.tensor import Checkpoint, StoredTensor
 
 _REVISION = 3  # earlier ones meant another activation by the same number
 _SMALLEST_SCALE = 1e-36  # what is divided by a smaller one may be infinite in float32
@@ -48,92 +48,84 @@ _LAYER = re.compile(r"(encoder|decoder)/layer_(0|[1-9][0-9]{0,3})/(.+)")
 _PROJECTION, _EMBEDDINGS = "decoder/projection/weight", "decoder/embeddings/weight"
 
 
-class CTranslate2Checkpoint:
-    """A directory with model.bin, config.json and a vocabulary; see `tensor.Checkpoint`.
+def open_ctranslate2(directory: Path) -> Checkpoint:
+    """A directory with model.bin, config.json and a vocabulary. Raises ModelLoadError, UnknownArchitectureError.
 
     Tensors are views of the file, except for int8 ones: those are unpacked to float32 in memory, at four bytes for each
     of the file's. The tied projection to logits is not among the tensors.
     """
+    path = directory / "model.bin"
+    file = read_ctranslate2(path)
+    if file.specification != "WhisperSpec":
+        reason = f"{file.specification} is not supported in CTranslate2 files, only WhisperSpec"
+        raise UnknownArchitectureError(path, "specification", reason)
+    if file.revision != _REVISION:
+        reason = f"{file.revision} is not supported, only {_REVISION}; convert it anew"
+        raise ModelLoadError(path, "revision", reason)
+    arrays = {
+        name: _decode(array, file.arrays.get(f"{name}_scale"))
+        for name, array in file.arrays.items()
+        if not name.endswith("_scale")
+    }
+    if unused := next((name for name in file.arrays if name.removesuffix("_scale") not in arrays), None):
+        raise ModelLoadError(path, unused, "belongs to no weight")
+    if file.aliases.pop(_PROJECTION, None) != _EMBEDDINGS:
+        raise ModelLoadError(path, _PROJECTION, f"is not an alias of {_EMBEDDINGS}; untied ones are not supported")
+    for alias, name in file.aliases.items():
+        if name not in arrays:
+            raise ModelLoadError(path, alias, f"is an alias of {name}, which is no weight")
+    tensors: dict[str, StoredTensor] = {}
+    for array in (*arrays.values(), *(replace(arrays[name], name=alias) for alias, name in file.aliases.items())):
+        for tensor in _unstacked(array):
+            if tensor.name in tensors:
+                raise ModelLoadError(path, array.name, f"is {tensor.name}, which is there under another name too")
+            tensors[tensor.name] = tensor
+    return Checkpoint(directory, whisper_config(directory, file.settings, tensors), tensors)
 
-    def __init__(self, directory: Path):
-        """Open and validate. Raises ModelLoadError, UnknownArchitectureError."""
-        self.path = directory
-        self._file = directory / "model.bin"
-        file = read_ctranslate2(self._file)
-        if file.specification != "WhisperSpec":
-            reason = f"{file.specification} is not supported in CTranslate2 files, only WhisperSpec"
-            raise UnknownArchitectureError(self._file, "specification", reason)
-        if file.revision != _REVISION:
-            raise self._error("revision", f"{file.revision} is not supported, only {_REVISION}; convert it anew")
-        arrays = {name: self._decode(name, file.arrays) for name in file.arrays if not name.endswith("_scale")}
-        if unused := next((name for name in file.arrays if name.removesuffix("_scale") not in arrays), None):
-            raise self._error(unused, "belongs to no weight")
-        if file.aliases.get(_PROJECTION) != _EMBEDDINGS:
-            raise self._error(_PROJECTION, f"is not an alias of {_EMBEDDINGS}; untied ones are not supported")
-        self._tensors: dict[str, StoredTensor] = {}
-        for name, array in arrays.items():
-            self._adopt(name, array)
-        for alias, name in file.aliases.items():
-            if name not in arrays:
-                raise self._error(alias, f"is an alias of {name}, which is no weight")
-            if alias != _PROJECTION:
-                self._adopt(alias, arrays[name])
-        self.config: dict[str, Any] = whisper_config(directory, file.settings, self._tensors)
 
-    @property
-    def tensors(self) -> Mapping[str, StoredTensor]:
-        return self._tensors
+def _decode(array: StoredTensor, scale: StoredTensor | None) -> StoredTensor:
+    """The array in a format of `layout.LAYOUTS`; int8 is divided by the scales of its rows."""
+    if (array.format == "I8") != (scale is not None):
+        reason = "is int8 without" if scale is None else f"is {array.format} with"
+        raise ModelLoadError(array.file, array.name, f"{reason} an array of scales")
+    if scale is None:
+        if array.format not in LAYOUTS:
+            reason = f"{array.format} is not supported; convert the model with quantization float16 or int8"
+            raise ModelLoadError(array.file, array.name, reason)
+        return array
+    if scale.format != "F32" or scale.shape != array.shape[:1]:
+        found = f"{scale.format} of shape {list(scale.shape)}"
+        reason = f"is {found}, not F32 with one scale for each row of {array.name}"
+        raise ModelLoadError(array.file, scale.name, reason)
+    scales = scale.values()
+    if not (np.isfinite(scales).all() and scales.min() > _SMALLEST_SCALE):
+        raise ModelLoadError(array.file, scale.name, "has scales that are not finite and positive, or too small")
+    values = array.data.view(np.int8).reshape(len(scales), -1) / scales[:, None]
+    values.flags.writeable = False
+    return replace(array, format="F32", data=values.reshape(-1).view(np.uint8))
 
-    def file_of(self, name: str) -> str:
-        return str(self._file)
 
-    def _error(self, field: str, reason: str) -> ModelLoadError:
-        return ModelLoadError(self._file, field, reason)
+def _unstacked(array: StoredTensor) -> Iterator[StoredTensor]:
+    """The tensors that are stacked in an array, under their Hugging Face names."""
+    names = _rename(array)
+    if array.shape[0] % len(names):
+        reason = f"has {array.shape[0]} rows, not {len(names)} times as many of one matrix"
+        raise ModelLoadError(array.file, array.name, reason)
+    shape = (array.shape[0] // len(names), *array.shape[1:])
+    for name, data in zip(names, np.split(array.data, len(names)), strict=True):
+        if not name.endswith(".k_proj.bias"):
+            yield replace(array, name=name, shape=shape, data=data)
+        elif data.any():
+            raise ModelLoadError(array.file, array.name, "has a bias for K that is not zero; Whisper has none")
 
-    def _decode(self, name: str, arrays: Mapping[str, Array]) -> Array:
-        """The array in a format of `layout.LAYOUTS`; int8 is divided by the scales of its rows."""
-        array, scale = arrays[name], arrays.get(name + "_scale")
-        if (array.dtype == "I8") != (scale is not None):
-            reason = "is int8 without" if scale is None else f"is {array.dtype} with"
-            raise self._error(name, f"{reason} an array of scales")
-        if scale is None:
-            if array.dtype not in LAYOUTS:
-                reason = f"{array.dtype} is not supported; convert the model with quantization float16 or int8"
-                raise self._error(name, reason)
-            return array
-        if scale.dtype != "F32" or scale.shape != array.shape[:1]:
-            reason = f"is {scale.dtype} of shape {list(scale.shape)}, not F32 with one scale for each row of {name}"
-            raise self._error(f"{name}_scale", reason)
-        scales = np.frombuffer(scale.data.tobytes(), "<f4")
-        if not (np.isfinite(scales).all() and scales.min() > _SMALLEST_SCALE):
-            raise self._error(f"{name}_scale", "has scales that are not finite and positive, or too small")
-        values = array.data.view(np.int8).reshape(len(scales), -1) / scales[:, None]
-        values.flags.writeable = False
-        return Array("F32", array.shape, values.reshape(-1).view(np.uint8))
 
-    def _adopt(self, name: str, array: Array) -> None:
-        """Take an array as the tensors that are stacked in it, under their Hugging Face names."""
-        names = self._rename(name)
-        if array.shape[0] % len(names):
-            raise self._error(name, f"has {array.shape[0]} rows, not {len(names)} times as many of one matrix")
-        shape = (array.shape[0] // len(names), *array.shape[1:])
-        for renamed, data in zip(names, np.split(array.data, len(names)), strict=True):
-            if renamed in self._tensors:
-                raise self._error(name, f"is {renamed}, which is there under another name too")
-            if renamed.endswith(".k_proj.bias"):
-                if data.any():
-                    raise self._error(name, "has a bias for K that is not zero; Whisper has none")
-            else:
-                self._tensors[renamed] = StoredTensor(renamed, array.dtype, shape, data)
-
-    def _rename(self, name: str) -> list[str]:
-        """The Hugging Face names of a variable. Raises ModelLoadError if Whisper has none of that name."""
-        part, _, parameter = name.rpartition("/")
-        match = _LAYER.fullmatch(part)
-        if match is None:
-            parts = [_OUTER_NAMES[part]] if part in _OUTER_NAMES else []
-        else:
-            parts = [f"model.{match[1]}.layers.{match[2]}.{inner}" for inner in _LAYER_NAMES.get(match[3], ())]
-        if not parts or parameter not in _PARAMETERS:
-            raise self._error(name, "the Whisper architecture has no such variable")
-        return [f"{part}.{_PARAMETERS[parameter]}" for part in parts]
+def _rename(array: StoredTensor) -> list[str]:
+    """The Hugging Face names of a variable. Raises ModelLoadError if Whisper has none of that name."""
+    part, _, parameter = array.name.rpartition("/")
+    if match := _LAYER.fullmatch(part):
+        parts = [f"model.{match[1]}.layers.{match[2]}.{inner}" for inner in _LAYER_NAMES.get(match[3], ())]
+    else:
+        parts = [_OUTER_NAMES[part]] if part in _OUTER_NAMES else []
+    if not parts or parameter not in _PARAMETERS:
+        raise ModelLoadError(array.file, array.name, "the Whisper architecture has no such variable")
+    return [f"{part}.{_PARAMETERS[parameter]}" for part in parts]

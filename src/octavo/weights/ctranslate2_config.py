@@ -139,15 +139,15 @@ def _vocabulary_config(directory: Path, vocab_size: int) -> dict[str, Any]:
 def _tokens(file: Path) -> list[str]:
     """The tokens of a vocabulary, in the order of their ids: a JSON array, or one a line."""
     data = map_file(file)
-    if data.size > _MAX_VOCABULARY_BYTES:
-        raise ModelLoadError(file, "file", f"{data.size} bytes; at most {_MAX_VOCABULARY_BYTES} are accepted")
+    if len(data) > _MAX_VOCABULARY_BYTES:
+        raise ModelLoadError(file, "file", f"{len(data)} bytes; at most {_MAX_VOCABULARY_BYTES} are accepted")
     if file.suffix == ".json":
-        tokens = parse_json(data.tobytes(), file, "file")
+        tokens = parse_json(data[:], file, "file")
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise ModelLoadError(file, "file", "expected a JSON array of strings")
         return tokens
     try:
-        return data.tobytes().decode().removesuffix("\n").split("\n")
+        return data[:].decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise ModelLoadError(file, "file", "is not valid UTF-8") from None
 

@@ -11,16 +11,14 @@ Source: CTranslate2's writer (python/ctranslate2/specs/model_spec.py) and its re
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from octavo.errors import ModelLoadError, one_line
-from octavo.weights.files import map_bytes, refuse_pickle
+from octavo.errors import one_line
+from octavo.weights.files import BinaryReader, refuse_pickle
+from octavo.weights.tensor import StoredTensor
 
 VERSIONS = (4, 5, 6)
 MAX_VARIABLES = 32768
@@ -33,23 +31,16 @@ _SMALLEST_ALIAS = 8  # bytes: two such names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Array:
-    """A variable with dimensions, outermost first. `data` is a read-only view of the mapped file."""
-
-    dtype: str  # F32, F16, BF16, I8, I16 or I32
-    shape: tuple[int, ...]
-    data: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class CTranslate2File:
-    """One parsed file. `settings` are the variables without dimensions; `aliases` map a name to that of an array."""
+    """One parsed file. `settings` are the variables without dimensions; `aliases` map a name to that of an array.
 
-    path: Path
+    Of `arrays` the format is one of `_TYPES`, and the data a read-only view of the mapped file.
+    """
+
     specification: str
     revision: int
     settings: dict[str, float]
-    arrays: dict[str, Array]
+    arrays: dict[str, StoredTensor]
     aliases: dict[str, str]
 
 
@@ -57,8 +48,8 @@ def read_ctranslate2(path: Path) -> CTranslate2File:
     """Map and validate a model.bin. Raises ModelLoadError."""
     reader = _Reader(path)
     specification, revision = reader.header()
-    file = CTranslate2File(path, specification, revision, {}, {}, {})
-    for _ in range(reader.count("variable count", _SMALLEST_VARIABLE)):
+    file = CTranslate2File(specification, revision, {}, {}, {})
+    for _ in range(reader.count("<I", "variable count", MAX_VARIABLES, _SMALLEST_VARIABLE)):
         name = reader.string("variable name")
         if name in file.settings or name in file.arrays:
             reader.fail(name, "the variable is there twice")
@@ -67,7 +58,7 @@ def read_ctranslate2(path: Path) -> CTranslate2File:
             file.arrays[name] = variable
         else:
             file.settings[name] = reader.scalar(name, variable)
-    for _ in range(reader.count("alias count", _SMALLEST_ALIAS)):
+    for _ in range(reader.count("<I", "alias count", MAX_VARIABLES, _SMALLEST_ALIAS)):
         alias, name = reader.string("alias"), reader.string("name of an alias")
         if alias in file.settings or alias in file.arrays or alias in file.aliases:
             reader.fail(alias, "the alias is the name of another variable too")
@@ -79,23 +70,7 @@ def read_ctranslate2(path: Path) -> CTranslate2File:
     return file
 
 
-class _Reader:
-    """A cursor over the mapped file. Whatever it reads is first compared with the bytes that remain."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.bytes = map_bytes(path)
-        self.content: NDArray[np.uint8] = np.frombuffer(self.bytes, np.uint8)
-        self.position = 0
-
-    @property
-    def remaining(self) -> int:
-        return len(self.bytes) - self.position
-
-    def fail(self, field: str, reason: str) -> Any:
-        """Always raises; declared to return anything so that it can end an expression."""
-        raise ModelLoadError(self.path, field, reason)
-
+class _Reader(BinaryReader):
     def header(self) -> tuple[str, int]:
         """The name of the specification and its revision."""
         if len(self.bytes) < 4 or self.number("<I", "binary version") not in VERSIONS:
@@ -104,38 +79,14 @@ class _Reader:
             self.fail("binary version", f"{reason}; what is supported is CTranslate2, safetensors and GGUF")
         return self.string("specification"), self.number("<I", "revision")
 
-    def number(self, format: str, field: str) -> int:
-        if struct.calcsize(format) > self.remaining:
-            self.fail(field, f"the file ends at byte {len(self.bytes)}, inside of it: it is truncated?")
-        (value,) = struct.unpack_from(format, self.bytes, self.position)
-        self.position += struct.calcsize(format)
-        return int(value)
-
-    def count(self, field: str, smallest: int) -> int:
-        """How many entries of at least `smallest` bytes follow."""
-        count = self.number("<I", field)
-        if count > min(MAX_VARIABLES, self.remaining // smallest):
-            self.fail(field, f"{count} in {self.remaining} bytes; at most {MAX_VARIABLES} are accepted")
-        return count
-
     def string(self, field: str) -> str:
-        length = self.number("<H", field)
-        if length > MAX_NAME_BYTES:
-            self.fail(field, f"a string of {length} bytes; at most {MAX_NAME_BYTES} are accepted")
-        text = self.take(length, field).tobytes()
+        text = self.take(self.count("<H", field, MAX_NAME_BYTES), field).tobytes()
         name = text[:-1].decode("latin-1")
         if not name or text[-1] or not (name.isascii() and name.isprintable()):
             self.fail(field, f"{one_line(repr(text), 80)} is not printable ASCII with a closing NUL")
         return name
 
-    def take(self, length: int, field: str) -> NDArray[np.uint8]:
-        """The next `length` bytes, not copied."""
-        if length > self.remaining:
-            self.fail(field, f"{length} bytes in the {self.remaining} that remain: the file is truncated?")
-        self.position += length
-        return self.content[self.position - length : self.position]
-
-    def variable(self, name: str) -> Array:
+    def variable(self, name: str) -> StoredTensor:
         rank = self.number("<B", name)
         if rank > MAX_RANK:
             self.fail(name, f"rank {rank} is not supported, only up to {MAX_RANK}")
@@ -148,8 +99,8 @@ class _Reader:
         length = self.number("<I", name)
         if length != expected or not expected:
             self.fail(name, f"{dtype} of shape {list(shape)} takes {expected} bytes, not {length}")
-        return Array(dtype, shape, self.take(length, name))
+        return StoredTensor(name, dtype, shape, self.take(length, name), file=self.path)
 
-    def scalar(self, name: str, variable: Array) -> float:
-        value: float = np.frombuffer(variable.data.tobytes(), dict(_TYPES)[variable.dtype])[0].item()
-        return value if variable.dtype != "BF16" else self.fail(name, "a single BF16 is not supported")
+    def scalar(self, name: str, variable: StoredTensor) -> float:
+        value: float = np.frombuffer(variable.data.tobytes(), dict(_TYPES)[variable.format])[0].item()
+        return value if variable.format != "BF16" else self.fail(name, "a single BF16 is not supported")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,7 @@ _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 PICKLE_REFUSED = "pickled PyTorch weights are refused since loading them runs code; convert to safetensors"
 
 
-def map_file(path: Path) -> NDArray[np.uint8]:
-    """The whole file as a read-only array of bytes, shape [size]; see `map_bytes`."""
-    return np.frombuffer(map_bytes(path), np.uint8)
-
-
-def map_bytes(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> mmap.mmap:
     """Map the whole file for reading. Slices of the result are copies.
 
     Raises ModelLoadError if it can't be read, or is a Git LFS pointer.
@@ -51,10 +47,50 @@ def map_bytes(path: Path) -> mmap.mmap:
             raise ModelLoadError(path, "file", f"can't be mapped: {error}") from None
     finally:
         os.close(descriptor)
-    start = mapping[: len(_LFS_POINTER)]
-    if start == _LFS_POINTER:
+    if mapping[: len(_LFS_POINTER)] == _LFS_POINTER:
         raise ModelLoadError(path, "file", "this is a Git LFS pointer, not the weights: run git lfs pull")
     return mapping
+
+
+class BinaryReader:
+    """A cursor over the fields of a mapped file. Whatever it reads is first compared with the bytes that remain."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.bytes = map_file(path)
+        self.content: NDArray[np.uint8] = np.frombuffer(self.bytes, np.uint8)
+        self.position = 0
+
+    @property
+    def remaining(self) -> int:
+        return len(self.bytes) - self.position
+
+    def fail(self, field: str, reason: str) -> Any:
+        """Always raises; declared to return anything so that it can end an expression."""
+        raise ModelLoadError(self.path, field, reason)
+
+    def number(self, format: str, field: str) -> Any:
+        """The next number, written in a `format` of struct."""
+        if struct.calcsize(format) > self.remaining:
+            self.fail(field, f"the file ends at byte {len(self.bytes)}, inside of it: it is truncated?")
+        (value,) = struct.unpack_from(format, self.bytes, self.position)
+        self.position += struct.calcsize(format)
+        return value
+
+    def count(self, format: str, field: str, limit: int, smallest: int = 1) -> int:
+        """A number of entries that follow, each of at least `smallest` bytes; of bytes, unless it is given."""
+        count: int = self.number(format, field)
+        if count > min(limit, self.remaining // smallest):
+            reason = f"{count} in the {self.remaining} bytes that remain; at most {limit} are accepted"
+            self.fail(field, f"{reason}; is the file truncated?")
+        return count
+
+    def take(self, length: int, field: str) -> NDArray[np.uint8]:
+        """The next `length` bytes, not copied."""
+        if length > self.remaining:
+            self.fail(field, f"{length} bytes in the {self.remaining} that remain: the file is truncated?")
+        self.position += length
+        return self.content[self.position - length : self.position]
 
 
 def refuse_pickle(path: Path, start: bytes) -> None:
@@ -68,7 +104,7 @@ def refuse_pickle(path: Path, start: bytes) -> None:
 
 def read_json(path: Path, budget: int = MEMORY_BUDGET) -> dict[str, Any]:
     """The JSON object in a file. Raises ModelLoadError."""
-    return parse_object(map_file(path).tobytes(), path, "file", budget)
+    return parse_object(map_file(path)[:], path, "file", budget)
 
 
 def parse_object(data: bytes, file: Path, field: str, budget: int = MEMORY_BUDGET) -> dict[str, Any]:

@@ -6,10 +6,10 @@ for a rope that rotates neighbouring elements. All three are undone here, withou
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.weights.gguf_config import generation_config, llama_config
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
-from octavo.weights.tensor import StoredTensor
+from octavo.weights.tensor import Checkpoint, StoredTensor
 
 _OUTER_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -42,48 +42,30 @@ _SPLIT_NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf")
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
-class GGUFCheckpoint:
-    """A GGUF file, or all files of a split one; see `tensor.Checkpoint`.
+def open_gguf(path: Path) -> Checkpoint:
+    """A GGUF file, or all files of a split one. Raises ModelLoadError, UnknownArchitectureError."""
+    metadata, stored = _read_all(path)
+    architecture = single(path, metadata, "general.architecture")
+    if architecture != "llama":
+        reason = f"{architecture!r} is not supported in GGUF files, only 'llama'"
+        raise UnknownArchitectureError(path, "general.architecture", reason)
+    factors = _rope_factors(path, stored.pop(_ROPE_FACTORS, None))
+    names = {name: _rename(tensor) for name, tensor in stored.items()}
+    config = llama_config(path, metadata, stored, factors)
+    tensors = {names[name]: _adopt(tensor, names[name], config) for name, tensor in stored.items()}
+    return Checkpoint(path, config, tensors, metadata, generation_config(path, metadata))
 
-    `metadata` is what the (first) file says, under GGUF's own keys; `generation_config` has its advice on sampling.
-    """
 
-    def __init__(self, path: Path):
-        """Open and validate. Raises ModelLoadError, UnknownArchitectureError."""
-        files = _open_all(path)
-        self.path = path
-        self.metadata: dict[str, Any] = files[0].metadata
-        architecture = single(path, self.metadata, "general.architecture")
-        if architecture != "llama":
-            raise UnknownArchitectureError(
-                path,
-                "general.architecture",
-                f"{architecture!r} is not supported in GGUF files, only 'llama'",
-            )
-        stored = {name: tensor for file in files for name, tensor in file.tensors.items()}
-        self._files = {_rename(file.path, name): file.path for file in files for name in file.tensors}
-        factors = _rope_factors(path, stored.pop(_ROPE_FACTORS, None))
-        self.config: dict[str, Any] = llama_config(path, self.metadata, stored, factors)
-        self.generation_config = generation_config(path, self.metadata)
-        self._tensors = {_rename(path, name): self._adopt(name, tensor) for name, tensor in stored.items()}
-
-    @property
-    def tensors(self) -> Mapping[str, StoredTensor]:
-        return self._tensors
-
-    def file_of(self, name: str) -> str:
-        return str(self._files.get(name, self.path))
-
-    def _adopt(self, name: str, tensor: StoredTensor) -> StoredTensor:
-        """The tensor under its Hugging Face name, with the order of its rows."""
-        renamed = _rename(self.path, name)
-        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(renamed.split(".")[-2])
-        if heads is None:
-            return dataclasses.replace(tensor, name=renamed)
-        num_heads, head_dim = self.config[heads], self.config["head_dim"]
-        if tensor.shape[0] != num_heads * head_dim:
-            raise ModelLoadError(self.path, name, f"has {tensor.shape[0]} rows, not {num_heads} heads of {head_dim}")
-        return dataclasses.replace(tensor, name=renamed, row_order=rope_row_order(num_heads, head_dim))
+def _adopt(tensor: StoredTensor, name: str, config: Mapping[str, Any]) -> StoredTensor:
+    """The tensor under its Hugging Face name, with the order of its rows."""
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
+    if heads is None:
+        return replace(tensor, name=name)
+    num_heads, head_dim = config[heads], config["head_dim"]
+    if tensor.shape[0] != num_heads * head_dim:
+        reason = f"has {tensor.shape[0]} rows, not {num_heads} heads of {head_dim}"
+        raise ModelLoadError(tensor.file, tensor.name, reason)
+    return replace(tensor, name=name, row_order=rope_row_order(num_heads, head_dim))
 
 
 def rope_row_order(num_heads: int, head_dim: int) -> NDArray[np.int32]:
@@ -96,43 +78,38 @@ def rope_row_order(num_heads: int, head_dim: int) -> NDArray[np.int32]:
     return rows.reshape(num_heads, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
-def _open_all(path: Path) -> list[GGUFFile]:
-    """The file, and the others if it is the first of a split GGUF."""
-    first = read_gguf(path)
-    count = single(path, first.metadata, "split.count", 1)
+def _read_all(path: Path) -> GGUFFile:
+    """The file; if it is the first of a split GGUF, with the tensors of the others."""
+    metadata, tensors = read_gguf(path)
+    count = single(path, metadata, "split.count", 1)
     if count == 1:
-        return [first]
+        return GGUFFile(metadata, tensors)
     match = _SPLIT_NAME.fullmatch(path.name)
     if match is None or type(count) is not int or int(match[3]) != count or not 1 < count <= 1000:
         raise ModelLoadError(path, "split.count", f"{count!r:.40} parts, but the name is not NAME-00001-of-0000N.gguf")
     if match[2] != "00001":
         raise ModelLoadError(path, "split.no", f"open the first part: {match[1]}-00001-of-{match[3]}.gguf")
-    files = [first]
-    seen = set(first.tensors)
     for part in range(2, count + 1):
-        file = read_gguf(path.with_name(f"{match[1]}-{part:05d}-of-{match[3]}.gguf"))
-        place, parts = (single(file.path, file.metadata, f"split.{key}") for key in ("no", "count"))
-        if (place, parts) != (part - 1, count):
-            raise ModelLoadError(file.path, "split.no", f"is not part {part} of {count}")
-        if twice := seen & set(file.tensors):
-            raise ModelLoadError(file.path, min(twice)[:200], "the tensor is in another part too")
-        seen |= set(file.tensors)
-        files.append(file)
-    total = single(path, first.metadata, "split.tensors.count", len(seen))
-    if total != len(seen):
-        raise ModelLoadError(path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(seen)}")
-    return files
+        file = path.with_name(f"{match[1]}-{part:05d}-of-{match[3]}.gguf")
+        about, more = read_gguf(file)
+        if [single(file, about, f"split.{key}") for key in ("no", "count")] != [part - 1, count]:
+            raise ModelLoadError(file, "split.no", f"is not part {part} of {count}")
+        if twice := tensors.keys() & more.keys():
+            raise ModelLoadError(file, min(twice), "the tensor is in another part too")
+        tensors |= more
+    total = single(path, metadata, "split.tensors.count", len(tensors))
+    if total != len(tensors):
+        raise ModelLoadError(path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(tensors)}")
+    return GGUFFile(metadata, tensors)
 
 
-def _rename(path: Path, name: str) -> str:
+def _rename(tensor: StoredTensor) -> str:
     """The Hugging Face name of a GGUF tensor. Raises ModelLoadError if llama has none of that name."""
-    if name in _OUTER_NAMES:
-        return _OUTER_NAMES[name]
-    match = _LAYER_TENSOR.fullmatch(name)
+    if tensor.name in _OUTER_NAMES:
+        return _OUTER_NAMES[tensor.name]
+    match = _LAYER_TENSOR.fullmatch(tensor.name)
     if match is None or match[2] not in _LAYER_NAMES:
-        if name == _ROPE_FACTORS:
-            return name
-        raise ModelLoadError(path, f"{name[:200]!r}", "the llama architecture has no such tensor")
+        raise ModelLoadError(tensor.file, f"{tensor.name[:200]!r}", "the llama architecture has no such tensor")
     return f"model.layers.{match[1]}.{_LAYER_NAMES[match[2]]}.{match[3]}"
 
 
@@ -142,7 +119,7 @@ def _rope_factors(path: Path, tensor: StoredTensor | None) -> list[float] | None
         return None
     if tensor.format != "F32" or len(tensor.shape) != 1 or tensor.shape[0] > 4096:
         raise ModelLoadError(path, _ROPE_FACTORS, f"{tensor.format} of shape {list(tensor.shape)}, not a short F32 row")
-    factors: list[float] = np.frombuffer(tensor.data.tobytes(), "<f4").tolist()
+    factors: list[float] = tensor.values().tolist()
     if not all(math.isfinite(factor) and factor > 0 for factor in factors):
         raise ModelLoadError(path, _ROPE_FACTORS, "has factors that are not finite and positive")
     return factors

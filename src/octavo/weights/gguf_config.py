@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelLoadError
+from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_file import single
 from octavo.weights.tensor import StoredTensor
 
-_KNOWN_KEYS = {
-    "llama." + key
-    for key in (
-        "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
-        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
-        "attention.layer_norm_rms_epsilon", "attention.sliding_window", "tensor_data_layout",
-        "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
-        "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
-        "rope.scaling.attn_factor",
-        "expert_count", "expert_used_count",
-    )
-}  # fmt: skip
+_PREFIX = "llama."
+_KNOWN_KEYS = (
+    "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+    "attention.layer_norm_rms_epsilon", "attention.sliding_window", "tensor_data_layout",
+    "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
+    "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
+    "rope.scaling.attn_factor",
+    "expert_count", "expert_used_count",
+)  # fmt: skip
+_MAX_COUNT = 2**31 - 1
 
 # generation_config.json's names, and the keys after "general.sampling.".
 _SAMPLING_KEYS = {
@@ -58,22 +59,24 @@ def llama_config(
 
     Raises ModelLoadError for what is missing, contradictory, or not supported but of consequence.
     """
-    keys = _Keys(path, metadata)
+    keys = _keys(path, metadata)
+    count = partial(keys.integer, high=_MAX_COUNT)
     embedding = tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise ModelLoadError(path, "token_embd.weight", "the embedding matrix is missing")
-    heads = keys.count("attention.head_count")
-    hidden_size = keys.count("embedding_length")
-    head_dim = keys.count("attention.key_length", hidden_size // heads)
-    vocab_size = keys.count("vocab_size", embedding.shape[0])
+    heads = count("attention.head_count")
+    hidden_size = count("embedding_length")
+    head_dim = count("attention.key_length", hidden_size // heads)
+    vocab_size = count("vocab_size", embedding.shape[0])
     if embedding.shape != (vocab_size, hidden_size):
-        raise ModelLoadError(
-            path, "token_embd.weight", f"has shape {list(embedding.shape)}, not [{vocab_size}, {hidden_size}]"
-        )
-    keys.must_equal("attention.value_length", head_dim)
-    keys.must_equal("rope.dimension_count", head_dim)
+        reason = f"has shape {list(embedding.shape)}, not [{vocab_size}, {hidden_size}]"
+        raise ModelLoadError(path, "token_embd.weight", reason)
+    required = {"attention.value_length": head_dim, "rope.dimension_count": head_dim, "rope.scaling.attn_factor": 1.0}
+    for key, expected in required.items():
+        if (value := keys.values.get(key, expected)) != expected:
+            raise keys.fail(key, f"{value!r:.40} is not supported, only {expected}")
     if head_dim % 2:
-        raise ModelLoadError(path, "llama.attention.key_length", f"rope needs an even head size, not {head_dim}")
+        raise keys.fail("attention.key_length", f"rope needs an even head size, not {head_dim}")
     if rope_factors is not None and len(rope_factors) != head_dim // 2:
         raise ModelLoadError(path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {head_dim // 2}")
     config: dict[str, Any] = {
@@ -81,92 +84,58 @@ def llama_config(
         "model_type": "llama",
         "hidden_act": "silu",
         "hidden_size": hidden_size,
-        "intermediate_size": keys.count("feed_forward_length"),
-        "num_hidden_layers": keys.count("block_count"),
+        "intermediate_size": count("feed_forward_length"),
+        "num_hidden_layers": count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.count("attention.head_count_kv", heads),
+        "num_key_value_heads": count("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "rms_norm_eps": keys.positive("attention.layer_norm_rms_epsilon"),
-        "rope_theta": keys.positive("rope.freq_base", 10000.0),
-        "max_position_embeddings": keys.count("context_length"),
+        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
+        "rope_theta": keys.number("rope.freq_base", 10000.0),
+        "max_position_embeddings": count("context_length"),
         "vocab_size": vocab_size,
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
-        "bos_token_id": keys.token("bos", vocab_size),
-        "eos_token_id": keys.token("eos", vocab_size),
+        "bos_token_id": _token(path, metadata, "tokenizer.ggml.bos_token_id", vocab_size),
+        "eos_token_id": _token(path, metadata, "tokenizer.ggml.eos_token_id", vocab_size),
     }
     if scaling := _rope_scaling(keys, rope_factors):
         config["rope_scaling"] = scaling
-    if "llama.attention.sliding_window" in metadata:
-        config["sliding_window"] = keys.count("attention.sliding_window")
+    if "attention.sliding_window" in keys.values:
+        config["sliding_window"] = count("attention.sliding_window")
     return config
 
 
-def _rope_scaling(keys: _Keys, factors: list[float] | None) -> dict[str, Any] | None:
+def _keys(path: Path, metadata: Mapping[str, Any]) -> ConfigReader:
+    """What the metadata say of the architecture."""
+    own = {key.removeprefix(_PREFIX): single(path, metadata, key) for key in metadata if key.startswith(_PREFIX)}
+    if unknown := [key for key in own if key not in _KNOWN_KEYS]:
+        raise ModelLoadError(
+            path, repr(_PREFIX + unknown[0][:200]), "this key is not known, and could change the result"
+        )
+    if own.get("expert_count"):
+        raise ModelLoadError(path, f"{_PREFIX}expert_count", "mixtures of experts are not supported")
+    return ConfigReader.of_file(own, path, _PREFIX)
+
+
+def _token(path: Path, metadata: Mapping[str, Any], key: str, vocab_size: int) -> int | None:
+    value = single(path, metadata, key)
+    return None if value is None else ConfigReader.of_file({key: value}, path).integer(key, low=0, high=vocab_size - 1)
+
+
+def _rope_scaling(keys: ConfigReader, factors: list[float] | None) -> dict[str, Any] | None:
     """Hugging Face's rope_scaling, or None. "factors" is our own type: a divisor for each frequency."""
-    kind = keys.get("rope.scaling.type", "linear" if keys.has("rope.scale_linear") else "none")
-    keys.must_equal("rope.scaling.attn_factor", 1.0)
-    legacy_factor = keys.positive("rope.scale_linear", 1.0)
-    factor = keys.positive("rope.scaling.factor", legacy_factor)
+    kind = keys.text("rope.scaling.type", "linear" if "rope.scale_linear" in keys.values else "none")
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
     if factors is not None:
         if kind != "none" and factor != 1.0:
-            keys.fail("rope.scaling.type", f"{kind!r:.40} together with rope_freqs.weight is not supported")
+            raise keys.fail("rope.scaling.type", f"{kind!r:.40} together with rope_freqs.weight is not supported")
         return {"rope_type": "factors", "factors": factors}
     if kind == "none" or factor == 1.0:
         return None
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
     if kind == "yarn":
-        original = keys.count("rope.scaling.original_context_length")
+        original = keys.integer("rope.scaling.original_context_length", high=_MAX_COUNT)
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
-    keys.fail("rope.scaling.type", f"{kind!r:.40} is not supported, only none, linear and yarn")
-    return None
-
-
-class _Keys:
-    """Typed access to the metadata under "llama."."""
-
-    def __init__(self, path: Path, metadata: Mapping[str, Any]):
-        self._path, self._metadata = path, metadata
-        for key in metadata:
-            if key.startswith("llama.") and key not in _KNOWN_KEYS:
-                raise ModelLoadError(path, f"{key[:200]!r}", "this key is not known, and could change the result")
-        if self.get("expert_count", 0):
-            self.fail("expert_count", "mixtures of experts are not supported")
-
-    def fail(self, key: str, reason: str) -> None:
-        raise ModelLoadError(self._path, f"llama.{key}", reason)
-
-    def has(self, key: str) -> bool:
-        return f"llama.{key}" in self._metadata
-
-    def get(self, key: str, default: Any) -> Any:
-        return single(self._path, self._metadata, f"llama.{key}", default)
-
-    def count(self, key: str, default: int | None = None) -> int:
-        value = self.get(key, default)
-        if type(value) is not int or not 0 < value < 2**31:
-            self.fail(key, "is missing" if value is None else f"{value!r:.40} is not a positive 31-bit integer")
-        return int(value)
-
-    def positive(self, key: str, default: float | None = None) -> float:
-        value = self.get(key, default)
-        if type(value) is not float or not (math.isfinite(value) and value > 0):
-            self.fail(key, "is missing" if value is None else f"{value!r:.40} is not a positive number")
-        return float(value)
-
-    def must_equal(self, key: str, expected: float) -> None:
-        value = self.get(key, expected)
-        if isinstance(value, (int, float)) and value == expected:
-            return
-        self.fail(key, f"{value!r:.40} is not supported, only {expected}")
-
-    def token(self, name: str, vocab_size: int) -> int | None:
-        key = f"tokenizer.ggml.{name}_token_id"
-        value = single(self._path, self._metadata, key)
-        if value is None:
-            return None
-        if type(value) is not int or not 0 <= value < vocab_size:
-            raise ModelLoadError(self._path, key, f"{value!r:.40} is not a token of a vocabulary of {vocab_size}")
-        return int(value)
+    raise keys.fail("rope.scaling.type", f"{kind!r:.40} is not supported, only none, linear and yarn")

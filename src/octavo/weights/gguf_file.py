@@ -13,15 +13,14 @@ import math
 import struct
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, one_line
-from octavo.weights.files import MEMORY_BUDGET, map_bytes, refuse_pickle
+from octavo.weights.files import MEMORY_BUDGET, BinaryReader, refuse_pickle
 from octavo.weights.layout import LAYOUTS
 from octavo.weights.tensor import StoredTensor
 
@@ -40,16 +39,18 @@ _NUMBERS = {
 _FORMATS = {layout.ggml_type: name for name, layout in LAYOUTS.items()}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GGUFFile:
+class GGUFFile(NamedTuple):
     """One parsed file. Strings are `str`, arrays of them `list[str]`, numeric arrays numpy views of the file.
 
     Tensors have GGUF's names; shapes are row-major (GGUF's dimensions reversed).
     """
 
-    path: Path
     metadata: dict[str, Any]
     tensors: dict[str, StoredTensor]
+
+
+# Of a tensor: offset from the start of the data, name, format and shape.
+_TensorInfo = tuple[int, str, str, tuple[int, ...]]
 
 
 def read_gguf(path: Path) -> GGUFFile:
@@ -62,15 +63,7 @@ def read_gguf(path: Path) -> GGUFFile:
         reader.fail("general.alignment", f"{one_line(repr(alignment), 40)} is not a power of two")
     infos = [reader.tensor_info() for _ in range(num_tensors)]
     start = -(-reader.position // alignment) * alignment
-    return GGUFFile(path, metadata, _place(reader, infos, start, alignment))
-
-
-@dataclass(slots=True)
-class _TensorInfo:
-    name: str
-    format: str
-    shape: tuple[int, ...]
-    offset: int  # from the start of the data
+    return GGUFFile(metadata, _place(reader, infos, start, alignment))
 
 
 def single(path: Path, metadata: Mapping[str, Any], key: str, default: Any = None) -> Any:
@@ -83,61 +76,38 @@ def single(path: Path, metadata: Mapping[str, Any], key: str, default: Any = Non
 
 def _place(reader: _Reader, infos: list[_TensorInfo], start: int, alignment: int) -> dict[str, StoredTensor]:
     """Check where the tensors lie in the data that begins at `start`, and give each its bytes."""
-    size = reader.size - start
+    size = max(0, len(reader.bytes) - start)
     tensors: dict[str, StoredTensor] = {}
     previous = 0
-    for info in sorted(infos, key=lambda info: info.offset):
-        field = one_line(info.name)
-        if info.name in tensors:
-            reader.fail(field, "the tensor is there twice")
+    for offset, name, format, shape in sorted(infos):
+        if name in tensors:
+            reader.fail(name, "the tensor is there twice")
         try:
-            length = LAYOUTS[info.format].nbytes(info.shape)
+            length = LAYOUTS[format].nbytes(shape)
         except ValueError as error:
-            reader.fail(field, str(error))
-        if info.offset % alignment:
-            reader.fail(field, f"offset {info.offset} is not a multiple of the alignment {alignment}")
-        if info.offset < previous:
-            reader.fail(field, f"begins at byte {info.offset} of the data and overlaps the one up to {previous}")
-        previous = info.offset + length
+            reader.fail(name, str(error))
+        if offset % alignment:
+            reader.fail(name, f"offset {offset} is not a multiple of the alignment {alignment}")
+        if offset < previous:
+            reader.fail(name, f"begins at byte {offset} of the data and overlaps the one up to {previous}")
+        previous = offset + length
         if previous > size:
-            reader.fail(field, f"ends at byte {previous} of {max(size, 0)} bytes of data: the file is truncated?")
-        begin = start + info.offset
-        tensors[info.name] = StoredTensor(info.name, info.format, info.shape, reader.content[begin : begin + length])
+            reader.fail(name, f"ends at byte {previous} of {size} bytes of data: the file is truncated?")
+        data = reader.content[start + offset : start + previous]
+        tensors[name] = StoredTensor(name, format, shape, data, file=reader.path)
     return tensors
 
 
-class _Reader:
-    """A cursor over the mapped file. Whatever it reads is first compared with the bytes that remain."""
-
+class _Reader(BinaryReader):
     def __init__(self, path: Path):
-        self.path = path
-        self.bytes = map_bytes(path)
-        self.content: NDArray[np.uint8] = np.frombuffer(self.bytes, np.uint8)
-        self.size = len(self.bytes)
-        self.position = 0
+        super().__init__(path)
         self.strings_left = MAX_STRINGS
-        self.memory_left = self.size + MEMORY_BUDGET * 5 // 8  # for strings; the rest is for keys and tensors
-
-    def fail(self, field: str, reason: str) -> Any:
-        """Always raises; declared to return anything so that it can end an expression."""
-        raise ModelLoadError(self.path, field, reason)
-
-    def number(self, format: str, field: str) -> Any:
-        if struct.calcsize(format) > self.size - self.position:
-            self.fail(field, f"the file ends at byte {self.size}, inside of it: it is truncated?")
-        (value,) = struct.unpack_from(format, self.bytes, self.position)
-        self.position += struct.calcsize(format)
-        return value
+        self.memory_left = len(self.bytes) + MEMORY_BUDGET * 5 // 8  # for strings; the rest is for keys and tensors
 
     def string(self, field: str, limit: int = MAX_STRING_BYTES) -> str:
-        length = self.number("<Q", field)
-        if length > self.size - self.position:
-            self.fail(field, f"a string of {length} bytes in the {self.size - self.position} that remain")
-        if length > limit:
-            self.fail(field, f"a string of {length} bytes; at most {limit} are accepted")
-        self.position += length
+        length = self.count("<Q", field, limit)
         try:
-            return self.bytes[self.position - length : self.position].decode()
+            return self.take(length, field).tobytes().decode()
         except UnicodeDecodeError:
             return str(self.fail(field, "is not valid UTF-8"))
 
@@ -153,23 +123,17 @@ class _Reader:
             self.fail("version", "this is a big-endian GGUF file; only little-endian ones are supported")
         if version not in (2, 3):
             self.fail("version", f"GGUF version {version} is not supported, only 2 and 3")
-        num_tensors = self.number("<Q", "tensor count")
-        num_keys = self.number("<Q", "key-value count")
-        remaining = self.size - self.position
-        # The smallest key-value takes 13 bytes, the smallest tensor info 32.
-        if num_keys > min(MAX_KEYS, remaining // 13):
-            self.fail("key-value count", f"{num_keys} in {remaining} bytes; at most {MAX_KEYS} are accepted")
-        if num_tensors > min(MAX_TENSORS, remaining // 32):
-            self.fail("tensor count", f"{num_tensors} in {remaining} bytes; at most {MAX_TENSORS} are accepted")
-        return num_tensors, num_keys
+        # The smallest tensor info takes 32 bytes, the smallest key-value 13.
+        num_tensors = self.count("<Q", "tensor count", MAX_TENSORS, 32)
+        return num_tensors, self.count("<Q", "key-value count", MAX_KEYS, 13)
 
     def metadata(self, count: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for _ in range(count):
             key = self.string("key", MAX_NAME_BYTES)
             if key in result:
-                self.fail(one_line(key), "the key is there twice")
-            result[key] = self.value(one_line(key))
+                self.fail(key, "the key is there twice")
+            result[key] = self.value(key)
         return result
 
     def value(self, field: str) -> Any:
@@ -189,25 +153,21 @@ class _Reader:
 
     def array(self, field: str) -> list[str] | NDArray[Any]:
         kind = self.number("<I", field)
-        count = self.number("<Q", field)
         if kind == _STRING:
-            return self.strings(count, field)
+            return self.strings(field)
         if kind == _ARRAY:
             self.fail(field, "arrays of arrays are not supported")
         if kind not in _NUMBERS:
             self.fail(field, f"unknown array type {kind}")
-        itemsize = struct.calcsize(_NUMBERS[kind])
-        if count > (self.size - self.position) // itemsize:
-            self.fail(field, f"{count} elements in the {self.size - self.position} bytes that remain")
-        values = np.frombuffer(self.bytes, np.dtype(_NUMBERS[kind]), count, self.position)
-        self.position += values.nbytes
+        dtype = np.dtype(_NUMBERS[kind])
+        count = self.count("<Q", field, len(self.bytes), dtype.itemsize)
+        values = self.take(count * dtype.itemsize, field).view(dtype)
         if kind != _BOOL:
             return values
         return values.view(np.bool_) if values.max(initial=0) <= 1 else self.fail(field, "has booleans above 1")
 
-    def strings(self, count: int, field: str) -> list[str]:
-        if count > min(self.strings_left, (self.size - self.position) // 8):
-            self.fail(field, f"{count} strings in {self.size - self.position} bytes; {MAX_STRINGS} are accepted")
+    def strings(self, field: str) -> list[str]:
+        count = self.count("<Q", field, self.strings_left, 8)
         self.strings_left -= count
         result: list[str] = []
         while len(result) < count:
@@ -220,7 +180,7 @@ class _Reader:
         """The next `count` strings of an array. Vocabularies have 100,000s: this loop is kept tight."""
         result: list[str] = []
         append, length_at = result.append, struct.Struct("<Q").unpack_from
-        data, size, position = self.bytes, self.size, self.position
+        data, size, position = self.bytes, len(self.bytes), self.position
         try:
             for _ in range(count):
                 begin = position + 8
@@ -245,7 +205,7 @@ class _Reader:
 
     def tensor_info(self) -> _TensorInfo:
         name = self.string("tensor name", MAX_NAME_BYTES)
-        field = one_line(name) or "tensor name"
+        field = name or "tensor name"
         rank = self.number("<I", field)
         if not 1 <= rank <= MAX_RANK:
             self.fail(field, f"rank {rank} is not supported, only 1 to {MAX_RANK}")
@@ -255,4 +215,4 @@ class _Reader:
         kind = self.number("<I", field)
         if kind not in _FORMATS:
             self.fail(field, f"ggml type {kind} is not supported, only {', '.join(_FORMATS.values())}")
-        return _TensorInfo(name, _FORMATS[kind], shape, self.number("<Q", field))
+        return self.number("<Q", field), name, _FORMATS[kind], shape

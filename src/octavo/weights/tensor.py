@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class StoredTensor:
     data: NDArray[np.uint8]
     row_order: NDArray[np.int32] | None = None
     parts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    file: Path = Path()  # that it lies in, for error messages
 
     @property
     def layout(self) -> Layout:
@@ -78,19 +79,16 @@ class StoredTensor:
         return replace(self, shape=(len(chosen), *self.shape[1:]), row_order=chosen)
 
 
-class Checkpoint(Protocol):
-    """A model's weights and its configuration, named and spelt as Hugging Face checkpoints do."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A model's weights and its configuration, named and spelt as Hugging Face checkpoints do.
 
-    @property
-    def path(self) -> Path:
-        """The directory or the file that was opened."""
+    `path` is the directory or the file that was opened, `config` what config.json says, or would say. A GGUF file has
+    `metadata` too, under GGUF's own keys, and in `generation_config` its advice on sampling.
+    """
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """What config.json says, or would say."""
-
-    @property
-    def tensors(self) -> Mapping[str, StoredTensor]: ...
-
-    def file_of(self, name: str) -> str:
-        """The file that holds the tensor `name`: for error messages."""
+    path: Path
+    config: dict[str, Any]
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, Any] | None = None
+    generation_config: dict[str, Any] = field(default_factory=dict)

@@ -1,37 +1,18 @@
-"""What every source of a tokenizer delivers, and the guard around the Rust library that builds it."""
+"""The guard around the Rust library of tokenizers: its errors have no types, and it panics."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-
-import tokenizers
 
 from octavo.errors import ModelLoadError
 
 _STDERR = 2
 _PANIC = b"\nthread '"  # what Rust writes first of one
 _redirecting = threading.RLock()
-
-
-@dataclass(frozen=True)
-class TokenizerParts:
-    """A Rust tokenizer and what it does not know about itself.
-
-    `named` maps "bos_token", "eos_token", "unk_token", "pad_token" … to token texts. `add_bos` and `add_eos`
-    say what `add_special_tokens` puts around a text; None leaves that to the post-processor of the backend.
-    `templates` are the chat templates by name; the usual one is called "default".
-    """
-
-    backend: tokenizers.Tokenizer
-    named: Mapping[str, str] = field(default_factory=dict)
-    add_bos: bool | None = None
-    add_eos: bool | None = None
-    templates: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_rust_panic(error: BaseException) -> bool:
