@@ -1,5 +1,5 @@
 // From logits to tokens. The order of the pipeline is vLLM's: rules; then temperature, min_p, top_k, top_p and a
-// draw. octavo/sampling/reference.py is the same thing in its plainest form.
+// draw. tests/reference_sampler.py is the same thing in its plainest form.
 //
 // Nothing here sorts a vocabulary. One pass over a row leaves the maximum of every 64 logits; whatever asks
 // for the likeliest tokens finds a threshold among those maxima, and sorts the few tokens that reach it.

@@ -6,7 +6,7 @@ import torch
 from checkpoints import transformers_logits
 from octavo import BeamSearchParams, SamplingParams
 from octavo.errors import UnsupportedError
-from octavo.sampling.reference import log_softmax
+from reference_sampler import log_softmax
 
 PROMPTS = ["Ask not", "And so, my fellow Americans:", "Let", "In your hands, my fellow citizens, more than mine"]
 MAX_TOKENS = 14

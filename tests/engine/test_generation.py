@@ -8,8 +8,8 @@ import pytest
 from checkpoints import reference_tokens, transformers_logits
 from octavo import SamplingParams
 from octavo.sampling.options import sampler_options
-from octavo.sampling.reference import ReferenceSampler, log_softmax
 from octavo.sampling.rules.base import RuleRequest
+from reference_sampler import ReferenceSampler, log_softmax
 
 TEXT = "And so, my fellow Americans: ask not"
 VOCAB = 500

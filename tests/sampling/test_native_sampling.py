@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from octavo import _native
 from octavo.sampling.options import SamplerOptions
-from octavo.sampling.reference import ReferenceSampler, falling, log_softmax, uniform
 from octavo.sampling.rules import RULES
 from octavo.sampling.rules.timestamps import Timestamps
 from octavo.sampling.rules.tokens import AllowedTokens, BadWords, LogitBias, Penalties, SuppressedTokens
+from reference_sampler import ReferenceSampler, falling, log_softmax, uniform
 
 MARGIN = 1e-5  # relative error of a mass that is summed in float32
 SIZES = [1, 2, 15, 16, 17, 63, 64, 65, 1000, 1024, 1025, 2500]

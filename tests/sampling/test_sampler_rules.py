@@ -7,12 +7,12 @@ from octavo import _native
 from octavo.errors import ParameterError
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS
 from octavo.sampling.options import SamplerOptions, sampler_options, sequence_seed
-from octavo.sampling.reference import ReferenceSampler, log_softmax, uniform
 from octavo.sampling.rules import apply_rules
 from octavo.sampling.rules.base import RuleRequest
 from octavo.sampling.rules.timestamps import Timestamps
 from octavo.sampling.rules.tokens import AllowedTokens, BadWords, LogitBias, Penalties, SuppressedTokens
 from octavo.sampling_params import SamplingParams
+from reference_sampler import ReferenceSampler, log_softmax, uniform
 
 SIZE = 2000
 VARIETY = [

@@ -7,11 +7,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from octavo.errors import NoTokenError
 from octavo.sampling.rules import RULES, apply_rules, banning
 from octavo.sampling.rules.base import Rule, RuleRequest, Stage
 
+U64s = npt.NDArray[np.uint64]
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # of splitmix64
 MAX_TEMPERATURE = 1e30  # it is all the same from here on, and 1 / temperature stays a number
 
 
@@ -77,3 +81,16 @@ def sampler_options(
 def sequence_seed(seed: int, index: int) -> int:
     """The seed, in [0, 2**64), of sequence `index` of a request with this seed."""
     return (seed + index) % 2**64
+
+
+def uniforms(seeds: U64s, positions: U64s) -> npt.NDArray[np.float64]:
+    """The random numbers of seeds at positions, in (0, 1]: splitmix64, started at the hash of the seed."""
+    bits = _mix(_mix(seeds + _STEP) + _STEP * (positions + np.uint64(1)))
+    numbers: npt.NDArray[np.float64] = ((bits >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
+    return numbers
+
+
+def _mix(z: U64s) -> U64s:
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return z ^ z >> np.uint64(31)

@@ -12,9 +12,9 @@ from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS
 from octavo.executor.torch import ops
 from octavo.executor.torch.sampling import DrawRow, draw
 from octavo.sampling.options import SamplerOptions
-from octavo.sampling.reference import ReferenceSampler, uniform
 from octavo.sampling.rules.timestamps import Timestamps
 from octavo.sampling.rules.tokens import AllowedTokens, BadWords, LogitBias, Penalties, SuppressedTokens
+from reference_sampler import ReferenceSampler, uniform
 
 MARGIN = 1e-6  # how near to a border of the cumulative distribution a draw may take the neighbour
 PROMPT, OUTPUT = [3, 1, 4, 1], [2, 0, 3, 3, 1]

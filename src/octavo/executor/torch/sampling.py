@@ -1,4 +1,4 @@
-"""Draws tokens on the device, as `octavo.sampling.reference` does, and waits for nothing.
+"""Draws tokens on the device, by the rules that the tests' reference sampler has, too, and waits for nothing.
 
 Whatever depends on a sequence's tokens is computed from the token table, whose newest token the host may not know yet.
 """
@@ -17,8 +17,7 @@ from torch import Tensor
 
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS, Ids, Logits
 from octavo.executor.torch.step import to_device
-from octavo.sampling.options import SamplerOptions
-from octavo.sampling.reference import uniforms
+from octavo.sampling.options import SamplerOptions, uniforms
 from octavo.sampling.rules import RULES
 from octavo.sampling.rules.base import Batch, Rule
 from octavo.sampling_params import GREEDY_BELOW

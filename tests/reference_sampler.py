@@ -9,40 +9,22 @@ logits the lower token id comes first), else by token id. `u` is `uniform(seed, 
 batch has.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from octavo.sampling.options import SamplerOptions
+from octavo.sampling.options import SamplerOptions, uniforms
 from octavo.sampling.rules import apply_rules
 from octavo.sampling.rules.base import Logits
 from octavo.sampling_params import GREEDY_BELOW
 
 Ids = npt.NDArray[np.int64]
 Masses = npt.NDArray[np.float64]
-U64s = npt.NDArray[np.uint64]
-
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-def uniforms(seeds: U64s, positions: U64s) -> Masses:
-    """The random numbers of seeds at positions, in (0, 1]: splitmix64, started at the hash of the seed."""
-    bits = _mix(_mix(seeds + _STEP) + _STEP * (positions + np.uint64(1)))
-    numbers: Masses = ((bits >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
-    return numbers
 
 
 def uniform(seed: int, position: int) -> float:
     return float(uniforms(np.array([seed], np.uint64), np.array([position], np.uint64))[0])
-
-
-def _mix(z: U64s) -> U64s:
-    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return z ^ z >> np.uint64(31)
 
 
 @dataclass
