@@ -124,11 +124,12 @@ def test_a_normal_token_that_is_named_is_no_special_token() -> None:
     assert (tokenizer.bos_token_id, 11 in tokenizer.special_ids) == (11, False)
 
 
-def test_chat_templates_are_read_by_name() -> None:
+def test_the_usual_chat_template_is_read() -> None:
     templates = {"tokenizer.chat_template": "a", "tokenizer.chat_template.tool_use": "b"}
     tokenizer = read_gguf_tokenizer(byte_level_metadata() | templates, FILE)
     assert tokenizer.chat_template == "a"
-    assert tokenizer.chat_templates == {"default": "a", "tool_use": "b"}
+    with pytest.raises(ModelLoadError, match="chat_template: must be a string"):
+        read_gguf_tokenizer(byte_level_metadata() | {"tokenizer.chat_template": 3}, FILE)
 
 
 # What the tokenizer.json of a model of each kind cuts this text into.

@@ -181,7 +181,7 @@ def test_special_tokens_map_is_the_fallback_of_the_config(tmp_path: Path) -> Non
 def test_a_template_file_wins_over_the_config(tmp_path: Path) -> None:
     named = [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]
     write(tmp_path, train_byte_level(), chat_template=named)
-    assert read_tokenizer(tmp_path).chat_templates == {"default": "d", "tool_use": "t"}
+    assert read_tokenizer(tmp_path).chat_template == "d"
     (tmp_path / "chat_template.jinja").write_text("file")
     assert read_tokenizer(tmp_path).chat_template == "file"
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "c"}')

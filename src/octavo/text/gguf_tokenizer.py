@@ -45,12 +45,15 @@ def read_gguf_tokenizer(metadata: Mapping[str, Any], file: str | os.PathLike[str
             add_bos, add_eos = kind == "llama", kind == "t5"
         case other:
             raise reader.fail("model", f"{other!r} is not one of {', '.join(_MODELS)}")
+    template = metadata.get("tokenizer.chat_template")
+    if not isinstance(template, str | None):
+        raise ModelLoadError(file, "tokenizer.chat_template", "must be a string")
     return Tokenizer(
         backend,
         {name: tokens[i] for name, i in ids.items() if i is not None},
         reader.flag("add_bos_token", add_bos),
         reader.flag("add_eos_token", add_eos),
-        _chat_templates(metadata, file),
+        template,
     )
 
 
@@ -146,14 +149,3 @@ class _Reader(ConfigReader):
         if self.values.get(key) in (None, 0xFFFFFFFF):
             return None
         return self.integer(key, low=0, high=count - 1)
-
-
-def _chat_templates(metadata: Mapping[str, Any], file: str | os.PathLike[str]) -> dict[str, str]:
-    """`tokenizer.chat_template`, and `tokenizer.chat_template.NAME` for others."""
-    key, templates = "tokenizer.chat_template", {}
-    for name, value in metadata.items():
-        if name == key or name.startswith(f"{key}."):
-            if not isinstance(value, str):
-                raise ModelLoadError(file, name, "must be a string")
-            templates[name[len(key) + 1 :] or "default"] = value
-    return templates

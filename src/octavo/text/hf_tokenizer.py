@@ -126,13 +126,12 @@ class HFTokenizer:
                 raise ParameterError("padding", padding, "False: the tokenizer has no padding token")
             masks = [mask + [0] * (longest - len(mask)) for mask in masks]
             rows = [row + [self.pad_token_id] * (longest - len(row)) for row in rows]
+        found = {"input_ids": rows, "attention_mask": masks}
         if return_tensors == "np":
             import numpy as np
 
-            return BatchEncoding(input_ids=np.array(rows), attention_mask=np.array(masks))
-        if isinstance(text, str):
-            return BatchEncoding(input_ids=rows[0], attention_mask=masks[0])
-        return BatchEncoding(input_ids=rows, attention_mask=masks)
+            return BatchEncoding({name: np.array(lists) for name, lists in found.items()})
+        return BatchEncoding({name: lists[0] if isinstance(text, str) else lists for name, lists in found.items()})
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False, **ignored: bool | None) -> Any:
         """The text of token ids, or the texts of several lists of them. No spaces are cleaned up."""

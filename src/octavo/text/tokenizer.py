@@ -27,23 +27,21 @@ class Tokenizer:
         named: Mapping[str, str] | None = None,
         add_bos: bool | None = None,
         add_eos: bool | None = None,
-        templates: Mapping[str, str] | None = None,
+        chat_template: str | None = None,
     ):
         """`named` maps "bos_token", "eos_token", "unk_token", "pad_token" … to token texts. `add_bos` and `add_eos` say
-        what `add_special_tokens` puts around a text; None leaves that to the post-processor of the backend. `templates`
-        are the chat templates by name; the usual one is called "default".
+        what `add_special_tokens` puts around a text; None leaves that to the post-processor of the backend.
         """
         self.backend = backend
         self.backend.no_padding()
         self.backend.no_truncation()
         self.special_tokens_map = dict(named or {})
-        self.chat_templates = dict(templates or {})
+        self.chat_template = chat_template
         self.added_tokens = self.backend.get_added_tokens_decoder()
         self.special_ids = frozenset(i for i, token in self.added_tokens.items() if token.special)
         self.bos_token_id = self._named_id("bos_token")
         self.eos_token_id = self._named_id("eos_token")
         self.pad_token_id = self._named_id("pad_token")
-        self.unk_token_id = self._named_id("unk_token")
         self.vocab_size: int = self.backend.get_vocab_size(with_added_tokens=True)
         self.byte_decoding = byte_decoding(self.backend)
         # With explicit flags the ids are put around the text here: library templates can't hold every token.
@@ -53,11 +51,6 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return self.vocab_size
-
-    @property
-    def chat_template(self) -> str | None:
-        """The source of the usual chat template; `chat_templates` has the others by name."""
-        return self.chat_templates.get("default")
 
     @cached_property
     def longest_token(self) -> int:
@@ -71,16 +64,13 @@ class Tokenizer:
         """
         native = add_special_tokens and self._use_post_processor
         try:
-            ids: list[int] = self._encode(text, native)
+            if len(text) < LONG_TEXT:
+                ids: list[int] = self.backend.encode(text, add_special_tokens=native).ids
+            else:  # only for batches, which cost a little more, the library leaves the GIL to other threads
+                ids = self.backend.encode_batch_fast([text], add_special_tokens=native)[0].ids
         except BaseException as error:
             raise _encode_error([text], error) from None
         return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
-
-    def _encode(self, text: str, native: bool) -> list[int]:
-        """The library leaves the GIL to other threads only for batches, which cost a little more."""
-        if len(text) < LONG_TEXT:
-            return list(self.backend.encode(text, add_special_tokens=native).ids)
-        return list(self.backend.encode_batch_fast([text], add_special_tokens=native)[0].ids)
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
         """Like `encode` for each text, on several cores."""

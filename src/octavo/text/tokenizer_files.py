@@ -32,7 +32,7 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint: tokenizer.json, tokenizer.model or Whisper's files, their configs, and templates.
+    """The tokenizer of a checkpoint: tokenizer.json, tokenizer.model or Whisper's files, configs and template.
 
     Raises ModelLoadError if there is none, or it is malformed.
 
@@ -62,7 +62,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     probe(backend, path)
     with loading(path / "tokenizer_config.json", "added tokens"):
         _add_missing_tokens(backend, path / "tokenizer_config.json", config, named)
-    return Tokenizer(backend, named, add_bos, add_eos, _chat_templates(path, config))
+    return Tokenizer(backend, named, add_bos, add_eos, _chat_template(path, config))
 
 
 def _whisper_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
@@ -161,26 +161,21 @@ def _config_tokens(file: Path, config: dict[str, Any]) -> Iterator[AddedToken]:
         yield AddedToken(_token_text(file, "added_tokens_decoder", entry), **flags)
 
 
-def _chat_templates(path: Path, config: dict[str, Any]) -> dict[str, str]:
-    """Templates by name, in rising priority: in the config, in their own JSON file, in .jinja files."""
-    file = path / "tokenizer_config.json"
-    found = config.get("chat_template")
+def _chat_template(path: Path, config: dict[str, Any]) -> str | None:
+    """The usual template: its own .jinja file, or what the config or its own JSON file says; those may name several."""
+    file, found = path / "tokenizer_config.json", config.get("chat_template")
     if found is None:
         file = path / "chat_template.json"
         found = _read_json(file).get("chat_template")
-    templates: dict[str, str] = {}
-    if isinstance(found, str):
-        templates["default"] = found
-    elif isinstance(found, list):
+    if isinstance(found, list):
         for entry in found:
             if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("name", "template")):
                 raise ModelLoadError(file, "chat_template", "each of a list of templates needs a name and a template")
-            templates[entry["name"]] = entry["template"]
-    elif found is not None:
+        found = {entry["name"]: entry["template"] for entry in found}.get("default")
+    if not isinstance(found, str | None):
         raise ModelLoadError(file, "chat_template", f"must be a string or a list, is a {type(found).__name__}")
-    extra = sorted((path / "additional_chat_templates").glob("*.jinja"))
-    for source, name in [*((file, file.stem) for file in extra), (path / "chat_template.jinja", "default")]:
-        if source.is_file():
-            with loading(source, "chat template"):
-                templates[name] = source.read_text(encoding="utf-8")
-    return templates
+    own = path / "chat_template.jinja"
+    if own.is_file():
+        with loading(own, "chat template"):
+            return own.read_text(encoding="utf-8")
+    return found

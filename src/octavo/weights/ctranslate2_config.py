@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from itertools import repeat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from octavo.errors import ModelLoadError, one_line
+from octavo.errors import ModelLoadError
+from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import map_file, parse_json, read_json
 from octavo.weights.tensor import StoredTensor
 
@@ -158,21 +158,21 @@ def _generation_config(directory: Path, config: Mapping[str, Any]) -> dict[str, 
     given = {key: value for key, value in read_json(file).items() if value is not None}
     for key, value in given.items():
         if key not in _CONFIG_KEYS:
-            raise ModelLoadError(file, one_line(key), "this key is not known, and could change the result")
+            raise ModelLoadError(file, key, "this key is not known, and could change the result")
         if key == "multi_query_attention" and value is not False:
             raise ModelLoadError(file, key, "is not supported")
     for key in ("suppress_ids", "suppress_ids_begin"):
-        if not _are_below(given.get(key, []), repeat(config["vocab_size"])):
-            raise ModelLoadError(file, key, f"must be a list of tokens of a vocabulary of {config['vocab_size']}")
+        ConfigReader.of_file(given, file).integers(key, high=config["vocab_size"] - 1)
     heads = given.get("alignment_heads", [])
     shape = (config["decoder_layers"], config["decoder_attention_heads"])
-    if not isinstance(heads, list) or not all(_are_below(head, shape) and len(head) == 2 for head in heads):
+    if not isinstance(heads, list) or not all(_is_place(head, shape) for head in heads):
         reason = f"must be pairs of one of {shape[0]} layers and one of its {shape[1]} heads"
         raise ModelLoadError(file, "alignment_heads", reason)
     return {renamed: given[key] for key, renamed in _CONFIG_KEYS.items() if renamed and key in given}
 
 
-def _are_below(values: Any, limits: Iterable[int]) -> bool:
-    """Whether it is a list of natural numbers, each below its limit."""
-    pairs = zip(values, limits, strict=False) if isinstance(values, list) else [(None, 0)]
-    return all(type(value) is int and 0 <= value < limit for value, limit in pairs)
+def _is_place(found: Any, shape: tuple[int, ...]) -> bool:
+    """Whether it is a list with an index for each dimension."""
+    if not isinstance(found, list) or len(found) != len(shape):
+        return False
+    return all(type(index) is int and 0 <= index < size for index, size in zip(found, shape, strict=True))
