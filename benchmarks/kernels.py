@@ -20,7 +20,7 @@ from octavo.cli.report import describe, header, measure_limits, shares, show_rat
 from octavo.engine.steps import make_step
 from octavo.errors import OctavoError
 from octavo.executor.native.lowering import AttentionOp, MatmulOp, TapeOp
-from octavo.request import Chunk, Request, Sequence, StepPlan
+from octavo.request import Chunk, Prompt, Request, Sequence, StepPlan
 
 MOST_DECODING = 64
 COLUMNS = "{op:<10} {shape:<16} {rows:>5} {calls:>5} {microseconds:>10.1f} µs {rates}"
@@ -87,7 +87,7 @@ def plan_of(rows: int, context: int, block_size: int) -> StepPlan:
     chunks = []
     for i in range(number):
         sequence = Sequence(0, [1] * length, length, blocks=list(range(i * blocks, (i + 1) * blocks)))
-        request = Request(str(i), sequence.tokens, SamplingParams(), sequences=[sequence])
+        request = Request(str(i), Prompt(None, sequence.tokens), SamplingParams(), sequences=[sequence])
         chunks.append(Chunk(request, sequence, start, length - start))
     return StepPlan(chunks)
 

@@ -13,7 +13,7 @@ from octavo.errors import OctavoError
 if TYPE_CHECKING:
     from octavo.async_llm import AsyncLLM
     from octavo.client.api import ApiClient
-    from octavo.engine.inputs import Prompt
+    from octavo.request import Prompt
 
 MAX_TOKENS = 1024  # the longest answer, where neither user nor model gives a limit
 Messages = Sequence[Mapping[str, str]]
@@ -60,7 +60,7 @@ class LocalSource:
         self.params.output_kind = RequestOutputKind.DELTA
 
     async def chat(self, messages: Messages) -> AsyncIterator[Piece]:
-        from octavo.engine.inputs import Prompt
+        from octavo.request import Prompt
         from octavo.text.chat import ChatEncoder
 
         rendered = ChatEncoder(self.llm.model.tokenizer, self.llm.model.chat_template).encode(messages)
@@ -68,7 +68,7 @@ class LocalSource:
             yield piece
 
     async def complete(self, text: str) -> AsyncIterator[Piece]:
-        from octavo.engine.inputs import Prompt
+        from octavo.request import Prompt
 
         async for piece in self._answer(Prompt(text, self.llm.model.tokenizer.encode(text))):
             yield piece

@@ -46,10 +46,8 @@ async def _begin(request: Request, body: ChatFields) -> _Writer:
     admit(server, model, request, len(conversations))
     params = body.params(model.engine.model)
     options = body.template_options()
-    prompts = [
-        (await model.read_chat([message.plain() for message in messages], **options)).salted(body.cache_salt)
-        for messages in conversations
-    ]
+    read = [await model.read_chat([message.plain() for message in messages], **options) for messages in conversations]
+    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in read]
     generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
     return _Writer(new_id("chatcmpl", request, body.request_id), body, generation, server.config.response_role)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from octavo.engine.inputs import Prompt
-from octavo.request import CompletionOutput, RequestOutput
+from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.server.body import read_body
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel
@@ -50,7 +49,7 @@ async def _read(model: ServedModel, body: CompletionRequest) -> list[Prompt]:
         if body.echo:
             decode = model.engine.model.tokenizer.decode
             read = [Prompt(decode(prompt.token_ids), prompt.token_ids) for prompt in read]
-    return [prompt.salted(body.cache_salt) for prompt in read]
+    return [prompt.extended(cache_salt=body.cache_salt) for prompt in read]
 
 
 class _Writer:
