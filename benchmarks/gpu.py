@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from octavo import LLM, SamplingParams
 from octavo.cli.report import measure_limits
 from octavo.cli.speed import model_cost
-from octavo.engine.inputs import Prompt
+from octavo.request import Prompt
 
 SHAPES = {
     "tiny": {"hidden": 64, "layers": 2, "heads": 4, "kv_heads": 2, "inner": 128, "vocab": 512, "tied": True},

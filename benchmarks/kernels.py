@@ -21,7 +21,7 @@ from octavo.engine.steps import make_step
 from octavo.errors import OctavoError
 from octavo.executor.native.tape import Op
 from octavo.graph.node import StepShape
-from octavo.request import Chunk, Request, Sequence, StepPlan
+from octavo.request import Chunk, Prompt, Request, Sequence, StepPlan
 from octavo.weights.layout import PLAIN
 
 MOST_DECODING = 64
@@ -88,7 +88,7 @@ def plan_of(rows: int, context: int, block_size: int) -> StepPlan:
     chunks = []
     for i in range(number):
         sequence = Sequence(0, [1] * length, length, blocks=list(range(i * blocks, (i + 1) * blocks)))
-        request = Request(str(i), sequence.tokens, SamplingParams(), sequences=[sequence])
+        request = Request(str(i), Prompt(None, sequence.tokens), SamplingParams(), sequences=[sequence])
         chunks.append(Chunk(request, sequence, start, length - start))
     return StepPlan(chunks)
 

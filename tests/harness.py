@@ -9,7 +9,7 @@ from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
 from octavo.graph.builder import Graph
 from octavo.graph.ops.rope import RopeTable
-from octavo.request import Chunk, Request, Sequence, StepPlan
+from octavo.request import Chunk, Prompt, Request, Sequence, StepPlan
 from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
 
@@ -137,7 +137,7 @@ class Line:
 
     def __init__(self, tokens, blocks, start=0):
         params = SamplingParams(prompt_logprobs=0)
-        self.request = Request("line", list(tokens), params, needs_prompt_logits=True)
+        self.request = Request("line", Prompt(None, tokens), params, needs_prompt_logits=True)
         self.sequence = Sequence(0, list(tokens), len(tokens), blocks=list(blocks), num_computed=start, id=blocks[0])
 
     def chunk(self, count):

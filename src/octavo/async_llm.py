@@ -10,12 +10,11 @@ from weakref import WeakKeyDictionary, finalize
 from octavo.config import EngineConfig
 from octavo.engine.driver import Driver
 from octavo.engine.engine import Engine
-from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel, load
 from octavo.engine.stream import Mailbox, OutputStream
 from octavo.lora.request import refuse_lora
 from octavo.readers import READERS
-from octavo.request import RequestOutput
+from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.text.hf_tokenizer import HFTokenizer
 

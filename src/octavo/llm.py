@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
-from octavo.engine.inputs import Prompt, split_prompts
+from octavo.engine.inputs import split_prompts
 from octavo.engine.loading import load
 from octavo.errors import PromptError, RequestError, UnsupportedError
 from octavo.lora.request import refuse_lora
 from octavo.readers import READERS
-from octavo.request import CompletionOutput, RequestOutput
+from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import ChatTemplate

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from itertools import count as counter
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from octavo.sampling_params import SamplingParams
 
 
+TokenIds = SequenceOf[int]
 UNKNOWN_TOKEN = -1  # stands for a token that has been drawn, but has not been read yet
 _ids = counter()
 
@@ -107,21 +110,52 @@ class CacheScope:
         return sha256(sha256(self.salt.encode("utf-8", "surrogatepass")).digest() + self.source).digest()
 
 
+class Prompt:
+    """A prompt as text, where it came as text, and as its parts: token ids, and a source for models that encode one.
+
+    `job` makes the job that serves it, see `octavo.engine.job`; None is for texts. Raises PromptError for two sources.
+    """
+
+    def __init__(
+        self,
+        text: str | None,
+        *parts: TokenIds | Source,
+        cache_salt: str = "",
+        job: Callable[..., Any] | None = None,
+    ):
+        self.text, self.parts, self.cache_salt, self.job = text, parts, cache_salt, job
+        sources = [part for part in parts if isinstance(part, Source)]
+        if len(sources) > 1:
+            raise PromptError(f"the prompt has {len(sources)} sources; models that encode one take one with a prompt")
+        self.source = sources[0] if sources else None
+
+    @cached_property
+    def token_ids(self) -> list[int]:
+        """Those of all parts."""
+        return [token for part in self.parts if not isinstance(part, Source) for token in part]
+
+    @cached_property
+    def scope(self) -> CacheScope:
+        """The prompts that it shares cached prefixes with."""
+        return CacheScope(self.cache_salt, b"" if self.source is None else self.source.digest)
+
+    def extended(self, *parts: TokenIds | Source, cache_salt: str | None = None) -> Prompt:
+        """The same prompt with more parts behind its own, or another salt."""
+        return Prompt(self.text, *self.parts, *parts, cache_salt=cache_salt or self.cache_salt, job=self.job)
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """A prompt and what to do with it, as the scheduler sees it."""
 
     id: str
-    prompt_token_ids: list[int]
+    prompt: Prompt
     params: SamplingParams
-    prompt: str | None = None
     priority: int = 0  # smaller is served first, as in vLLM
-    scope: CacheScope = CacheScope()
     arrival: float = field(default_factory=time.monotonic)
     max_sequences: int = 1  # seats it takes while it runs: `n`, or the width of its beam
     lockstep: bool = False  # all sequences decode in the same step (beam search)
     needs_prompt_logits: bool = False  # every prompt position's logits are wanted: no cached prefix is used
-    source: Source | None = None
     status: Status = Status.WAITING
     sequences: list[Sequence] = field(default_factory=list)  # the unfinished ones
     siblings: list[Sequence] = field(default_factory=list)  # that will begin where the first one's prompt ends
@@ -130,7 +164,8 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.sequences:
-            self.sequences = [Sequence(0, list(self.prompt_token_ids), len(self.prompt_token_ids))]
+            tokens = list(self.prompt.token_ids)
+            self.sequences = [Sequence(0, tokens, len(tokens))]
 
 
 def check_length(num_tokens: int, max_model_len: int) -> None:
@@ -251,6 +286,3 @@ class RequestOutput:
     num_cached_tokens: int | None = None
     error: OctavoError | None = None
     details: Any = None  # what the kind of job tells besides, such as a SpeechOutput of a window of speech
-
-
-TokenIds = SequenceOf[int]

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from octavo import SamplingParams
-from octavo.engine.inputs import Prompt
+from octavo.request import Prompt
 
 TEXT = "Ask not what your country"
 

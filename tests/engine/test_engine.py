@@ -3,8 +3,8 @@
 import pytest
 
 from octavo import SamplingParams
-from octavo.engine.inputs import Prompt
 from octavo.errors import RequestError
+from octavo.request import Prompt
 from octavo.sampling_params import RequestOutputKind
 
 MIX = {

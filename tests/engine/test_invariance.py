@@ -8,9 +8,9 @@ import pytest
 from harness import logits_of
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
-from octavo.engine.inputs import Prompt
 from octavo.engine.loading import load
 from octavo.readers import READERS
+from octavo.request import Prompt
 from octavo.sampling_params import SamplingParams
 
 LENGTHS = [1, 2, 3, 5, 9, 15, 16, 17, 30, 31, 32, 33, 34, 47, 63, 64]

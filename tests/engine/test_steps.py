@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from harness import decoder, make_native, make_torch, random_tensors
-from octavo.engine.inputs import Prompt
 from octavo.errors import UnsupportedError
 from octavo.executor.base import Step, Wanted
+from octavo.request import Prompt
 from speech.test_job import checkpoint, make, words_of  # noqa: F401
 
 from .test_engine import MIX, finish, params_of, submit_all

@@ -9,7 +9,7 @@ from octavo.engine.steps import make_step
 from octavo.executor.native.lowering import lower
 from octavo.graph.ops.attention import StoreSource
 from octavo.models import load_declaration
-from octavo.request import Chunk, Request, Sequence, Source, StepPlan
+from octavo.request import Chunk, Prompt, Request, Sequence, Source, StepPlan
 from octavo.sampling_params import SamplingParams
 from reference import reference_logits, reference_sources
 
@@ -65,11 +65,11 @@ def request_of(features, tokens, source_blocks, blocks):
     source.place.blocks = source_blocks
     sequence = Sequence(0, list(tokens), len(tokens), blocks=blocks)
     params = SamplingParams(prompt_logprobs=0)
-    return Request("r", list(tokens), params, needs_prompt_logits=True, sequences=[sequence], source=source)
+    return Request("r", Prompt(None, source, tokens), params, needs_prompt_logits=True, sequences=[sequence])
 
 
 def encode(executor, request):
-    source = request.source
+    source = request.prompt.source
     while not source.is_encoded:
         encoded = executor.run(make_step(StepPlan([], encode=source))).encoded
         source.num_slices_done, source.is_encoded = encoded.num_slices_done, encoded.is_finished

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from octavo.request import Chunk, Request, Sequence, Status, StepPlan
+from octavo.request import Chunk, Prompt, Request, Sequence, Status, StepPlan
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
 
@@ -18,8 +18,8 @@ class Params:
     max_tokens: int | None = 4
 
 
-def make_request(id: str, prompt: list[int], max_tokens: int | None = 4, **options: Any) -> Request:
-    return Request(id, prompt, Params(max_tokens), **options)  # type: ignore[arg-type]
+def make_request(id: str, prompt: list[int], max_tokens: int | None = 4, salt: str = "", **options: Any) -> Request:
+    return Request(id, Prompt(None, prompt, cache_salt=salt), Params(max_tokens), **options)  # type: ignore[arg-type]
 
 
 class Memory:
@@ -49,7 +49,7 @@ class Memory:
             assert self.blocks[block][position % self.block_size] == self._expected(chunk, position)
 
     def _expected(self, chunk: Chunk, position: int) -> Content:
-        return chunk.request.scope, tuple(chunk.sequence.tokens[: position + 1])
+        return chunk.request.prompt.scope, tuple(chunk.sequence.tokens[: position + 1])
 
 
 class Engine:
@@ -172,7 +172,7 @@ class Engine:
         limit = self.scheduler.max_model_len
         if request.params.max_tokens is None:
             return limit
-        return min(limit, len(request.prompt_token_ids) + request.params.max_tokens)
+        return min(limit, len(request.prompt.token_ids) + request.params.max_tokens)
 
 
 def check_ownership(blocks: BlockManager, sequences: list[Sequence]) -> None:

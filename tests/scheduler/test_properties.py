@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from octavo.errors import RequestError
-from octavo.request import CacheScope, Status
+from octavo.request import Status
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
 
@@ -48,7 +48,7 @@ class Histories(RuleBasedStateMachine):
                 "lockstep": st.booleans(),
                 "needs_prompt_logits": st.sampled_from([False, False, True]),
                 "priority": st.integers(0, 2),
-                "scope": st.sampled_from([CacheScope(), CacheScope(), CacheScope("tenant")]),
+                "salt": st.sampled_from(["", "", "tenant"]),
             }
         ),
     )

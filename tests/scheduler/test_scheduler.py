@@ -187,11 +187,11 @@ def test_rejected_tokens_are_computed_again_and_their_block_is_not_cached() -> N
     assert plan.copies == []
     for tokens, num_cached in ([1, 2, 3, 4, 5], 2), ([1, 2, 3, 7, 5], 2):
         other = make_request("b", tokens).sequences[0]
-        assert scheduler.blocks.match_prefix(other, len(tokens), request.scope) == num_cached
+        assert scheduler.blocks.match_prefix(other, len(tokens), request.prompt.scope) == num_cached
         scheduler.blocks.release(other)
     scheduler.commit(plan, [1])
     other = make_request("b", [1, 2, 3, 7, 5]).sequences[0]
-    assert scheduler.blocks.match_prefix(other, 5, request.scope) == 4
+    assert scheduler.blocks.match_prefix(other, 5, request.prompt.scope) == 4
 
 
 def test_what_is_accepted_is_said_of_every_chunk() -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from octavo import LLM
-from octavo.engine.inputs import Prompt
 from octavo.errors import (
     AudioError,
     ConfigError,
@@ -14,6 +13,7 @@ from octavo.errors import (
     PromptTooLongError,
     UnsupportedError,
 )
+from octavo.request import Prompt
 from octavo.sampling_params import SamplingParams
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.job import (
@@ -51,7 +51,7 @@ def sound(seed, seconds=3.0):
 def submit(llm, name, audio, **task):
     speech = llm.model.reader
     asked = SpeechTask(tokens=speech.tokens, **{**ANYTHING, **task})
-    prompt = Prompt(None, asked.opening, source=speech.source(audio), job=asked.job)
+    prompt = Prompt(None, speech.source(audio), asked.opening, job=asked.job)
     llm.engine.submit(name, prompt, SamplingParams(max_tokens=12, logprobs=0))
 
 
@@ -312,7 +312,7 @@ def test_a_text_has_no_more_tokens_than_its_sound_can_have(make):
     assert task.longest_text == SPARE_TOKENS + TOKENS_PER_SECOND
     llm.engine.submit(
         "a",
-        Prompt(None, task.opening, source=speech.source(sound(0, 1.0)), job=task.job),
+        Prompt(None, speech.source(sound(0, 1.0)), task.opening, job=task.job),
         SamplingParams(logprobs=0, max_tokens=None),
     )
     output = run(llm)["a"]

@@ -57,7 +57,7 @@ class LocalSource:
         self.params.output_kind = RequestOutputKind.DELTA
 
     async def answer(self, prompt: Asked) -> AsyncIterator[Piece]:
-        from octavo.engine.inputs import Prompt
+        from octavo.request import Prompt
         from octavo.text.chat import ChatEncoder
 
         model = self.llm.model

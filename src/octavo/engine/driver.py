@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from octavo.engine.engine import Engine
-from octavo.engine.inputs import Prompt
 from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
-from octavo.request import RequestOutput
+from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 
 logger = logging.getLogger("octavo")

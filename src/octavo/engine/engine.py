@@ -14,7 +14,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from octavo.engine.inputs import Prompt, check_prompt
+from octavo.engine.inputs import check_prompt
 from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
 from octavo.engine.steps import make_draw, make_step
@@ -22,8 +22,8 @@ from octavo.errors import OctavoError, ParameterError, PromptError, RequestFaile
 from octavo.executor.base import Draw, StepResult
 from octavo.request import (
     UNKNOWN_TOKEN,
-    CacheScope,
     CompletionOutput,
+    Prompt,
     Request,
     RequestOutput,
     Sequence,
@@ -89,14 +89,7 @@ class Engine:
         params = params.clone()
         self._check_logprobs(params)
         request = Request(
-            request_id,
-            prompt.token_ids,
-            params,
-            prompt=prompt.text,
-            priority=priority,
-            scope=CacheScope(prompt.cache_salt, b"" if prompt.source is None else prompt.source.digest),
-            needs_prompt_logits=params.prompt_logprobs is not None,
-            source=prompt.source,
+            request_id, prompt, params, priority=priority, needs_prompt_logits=params.prompt_logprobs is not None
         )
         job = (prompt.job or text_job)(request, model, self._random.next(params.seed))
         self.scheduler.add(request)
@@ -192,11 +185,9 @@ class Engine:
             return self._report(job, final=True)
         except Exception as own:
             self._forget(job)
-            request, failed = job.request, job.error or _told(job, own)
+            request, prompt, failed = job.request, job.request.prompt, job.error or _told(job, own)
             nothing = [CompletionOutput(i, "", [], finish_reason="error") for i in range(request.params.n)]
-            return RequestOutput(
-                request.id, request.prompt, request.prompt_token_ids, None, nothing, True, error=failed
-            )
+            return RequestOutput(request.id, prompt.text, prompt.token_ids, None, nothing, True, error=failed)
 
     def _report(self, job: Job, final: bool = False) -> RequestOutput | None:
         now = time.monotonic()

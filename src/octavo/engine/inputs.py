@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from octavo.config import EngineConfig
 from octavo.errors import PromptError
-from octavo.request import Source, check_length
+from octavo.request import Prompt, check_length
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights.config_reader import ConfigReader
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt as text, where it came as text, and as token ids; and what it is about, for models that encode that.
-
-    `job` makes the job that serves it, see `octavo.engine.job`; None is for texts.
-    """
-
-    text: str | None
-    token_ids: list[int]
-    cache_salt: str = ""
-    source: Source | None = None
-    job: Callable[..., Any] | None = None
-
-    def salted(self, salt: str | None) -> Prompt:
-        """The same prompt, sharing cached prefixes only with those of the same salt."""
-        return replace(self, cache_salt=salt) if salt else self
 
 
 class PromptReader(Protocol):
@@ -69,11 +51,12 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:
             raise PromptError(f"prompt: {sorted(unknown)} is not supported; give 'prompt' or 'prompt_token_ids'")
         if "prompt_token_ids" in prompt:
             text = prompt.get("prompt")
-            return Prompt(text if isinstance(text, str) else None, _token_ids(prompt["prompt_token_ids"]), salt)
+            ids = _token_ids(prompt["prompt_token_ids"])
+            return Prompt(text if isinstance(text, str) else None, ids, cache_salt=salt)
         prompt = prompt.get("prompt")
     if isinstance(prompt, str):
-        return Prompt(prompt, tokenizer.encode(prompt), salt)
-    return Prompt(None, _token_ids(prompt), salt)
+        return Prompt(prompt, tokenizer.encode(prompt), cache_salt=salt)
+    return Prompt(None, _token_ids(prompt), cache_salt=salt)
 
 
 def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int) -> None:

@@ -61,7 +61,7 @@ class Job:
         self.prompt_logprobs: list[LogprobsAtPosition | None] | None = None
         if request.needs_prompt_logits:
             self.prompt_logprobs = [None]
-        room = model.max_model_len - len(request.prompt_token_ids)
+        room = model.max_model_len - len(request.prompt.token_ids)
         self.max_tokens = room if request.params.max_tokens is None else min(room, request.params.max_tokens)
 
     @property
@@ -99,8 +99,8 @@ class Job:
     def output(self, finished: bool, delta: bool) -> RequestOutput:
         return RequestOutput(
             request_id=self.request.id,
-            prompt=self.request.prompt,
-            prompt_token_ids=self.request.prompt_token_ids,
+            prompt=self.request.prompt.text,
+            prompt_token_ids=self.request.prompt.token_ids,
             prompt_logprobs=self.prompt_logprobs,
             outputs=[completion.output(delta) for completion in self.completions()],
             finished=finished,
@@ -112,7 +112,7 @@ class Job:
     def take_prompt_logits(self, chunk: Chunk, logits: Logits) -> None:
         """Notes the log-probabilities of the prompt tokens that follow the chunk's; `logits` has its rows."""
         assert self.prompt_logprobs is not None
-        prompt, k = self.request.prompt_token_ids, self.request.params.prompt_logprobs
+        prompt, k = self.request.prompt.token_ids, self.request.params.prompt_logprobs
         assert k is not None
         k = self.model.vocab_size if k == -1 else k
         first = len(self.prompt_logprobs)  # the next prompt position without log-probabilities
@@ -160,7 +160,7 @@ class SamplingJob(Job):
         rule_request = RuleRequest(
             params=params,
             vocab_size=model.vocab_size,
-            prompt_token_ids=request.prompt_token_ids,
+            prompt_token_ids=request.prompt.token_ids,
             end_ids=self.rules.all,
             bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
         )
@@ -179,7 +179,7 @@ class SamplingJob(Job):
             request.params,
             self.rules,
             self.model.tokenizer,
-            request.prompt_token_ids,
+            request.prompt.token_ids,
             self.max_tokens,
         )
         self.samples.append(completion)
@@ -306,7 +306,7 @@ class BeamJob(Job):
                 params,
                 self.rules,
                 model.tokenizer,
-                self.request.prompt_token_ids,
+                self.request.prompt.token_ids,
                 len(hypothesis.tokens),
             )
             for token in hypothesis.tokens:

@@ -18,7 +18,7 @@ def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceO
     tokens: list[int] = []
     for chunk in chunks:
         tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
-    tables, lengths = _sources([chunk.request.source for chunk in chunks])
+    tables, lengths = _sources([chunk.request.prompt.source for chunk in chunks])
     return Step(
         sequences=tuple([chunk.sequence.id for chunk in chunks]),
         tokens=np.array(tokens, np.int32),

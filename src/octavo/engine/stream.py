@@ -8,9 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from octavo.engine.inputs import Prompt
 from octavo.errors import OctavoError, SlowReaderError
-from octavo.request import CompletionOutput, RequestOutput
+from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 
 if TYPE_CHECKING:

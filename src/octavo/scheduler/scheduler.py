@@ -37,7 +37,7 @@ class _Draft:
                 self.tokens_left += chunk.count
                 self.rows_left += chunk.num_logit_rows
         plan.chunks = [chunk for chunk in plan.chunks if chunk.request is not request]
-        if plan.encode is not None and plan.encode is request.source:
+        if plan.encode is not None and plan.encode is request.prompt.source:
             plan.encode = None
         owned = {block for sequence in request.sequences for block in sequence.blocks}
         plan.copies = [copy for copy in plan.copies if copy[1] not in owned]
@@ -145,7 +145,7 @@ class Scheduler:
         del self._forks[: len(plan.forks)], self._ended[: len(plan.ended)]
         for chunk, count in zip(plan.chunks, accepted, strict=True):
             if not chunk.sequence.finished:
-                self.blocks.commit(chunk.sequence, count, chunk.request.scope)
+                self.blocks.commit(chunk.sequence, count, chunk.request.prompt.scope)
             at_prompt = chunk.start < chunk.sequence.num_prompt_tokens
             self.num_prompt_tokens += chunk.count if at_prompt else 0
             if chunk.is_last:
@@ -195,7 +195,7 @@ class Scheduler:
         return request
 
     def _check(self, request: Request) -> None:
-        prompt, sequences, blocks = len(request.prompt_token_ids), request.max_sequences, self.blocks
+        prompt, sequences, blocks = len(request.prompt.token_ids), request.max_sequences, self.blocks
         if request.id in self._live:
             raise RequestError(f"a request with the id {request.id!r} is already running; ids must be unique")
         check_length(prompt, self.max_model_len)
@@ -215,8 +215,8 @@ class Scheduler:
                 )
         length = self._longest(request)
         needed = sequences * blocks.most_held(length, self.max_num_batched_tokens)
-        if request.source is not None:
-            needed += blocks.blocks_for(request.source.num_positions)
+        if request.prompt.source is not None:
+            needed += blocks.blocks_for(request.prompt.source.num_positions)
         if needed > blocks.num_blocks:
             fitting = blocks.num_blocks // sequences * blocks.block_size
             if fitting > prompt:
@@ -232,7 +232,7 @@ class Scheduler:
         """Tokens that a sequence of the request has at most, its prompt's included."""
         if request.params.max_tokens is None:
             return self.max_model_len
-        return min(self.max_model_len, len(request.prompt_token_ids) + request.params.max_tokens)
+        return min(self.max_model_len, len(request.prompt.token_ids) + request.params.max_tokens)
 
     def _plan_decodes(self, draft: _Draft) -> list[tuple[Request, Sequence]]:
         """Plans the newest token of every sequence that lacks no other one; returns those that are behind.
@@ -242,7 +242,7 @@ class Scheduler:
         """
         behind = []
         for request in self._running:  # preemption shortens it, but only beyond this request
-            if request.source is not None and not request.source.is_encoded:
+            if request.prompt.source is not None and not request.prompt.source.is_encoded:
                 behind.append((request, request.sequences[0]))
                 continue
             ready = []
@@ -269,7 +269,7 @@ class Scheduler:
 
         One source is encoded at a time, in the order of rank: what an encoder keeps between slices is of that one.
         """
-        source = request.source
+        source = request.prompt.source
         if source is None or source.is_encoded:
             self._match(request, sequence)
             return self._plan_chunk(draft, request, sequence)
@@ -334,7 +334,7 @@ class Scheduler:
         """Looks a sequence that starts up in the prefix cache; returns the number of tokens found."""
         if sequence.blocks or request.needs_prompt_logits:
             return 0
-        return self.blocks.match_prefix(sequence, self._goal(request, sequence), request.scope)
+        return self.blocks.match_prefix(sequence, self._goal(request, sequence), request.prompt.scope)
 
     def _reserve(self, draft: _Draft, request: Request, sequence: Sequence, count: int) -> bool:
         """Gets blocks for `count` more tokens of a sequence, from requests of lower rank if need be."""
@@ -350,8 +350,8 @@ class Scheduler:
     def _fits(self, request: Request, sequence: Sequence) -> bool:
         """Whether there are blocks for all tokens of a request that starts, and for its source."""
         needed = self.blocks.most_held(len(sequence.tokens), self.max_num_batched_tokens)
-        if request.source is not None:  # in blocks of its own
-            needed += self.blocks.blocks_for(request.source.num_positions)
+        if request.prompt.source is not None:  # in blocks of its own
+            needed += self.blocks.blocks_for(request.prompt.source.num_positions)
         return self.blocks.fits(sequence, needed)
 
     def _release(self, request: Request) -> None:
@@ -360,10 +360,10 @@ class Scheduler:
             self.blocks.release(sequence)
             self._ended.append(sequence.id)
             sequence.num_told = 0
-        if request.source is not None:
-            self.blocks.release(request.source.place)
-            self._ended.append(request.source.id)
-            request.source.num_slices_done, request.source.is_encoded = 0, False
+        if request.prompt.source is not None:
+            self.blocks.release(request.prompt.source.place)
+            self._ended.append(request.prompt.source.id)
+            request.prompt.source.num_slices_done, request.prompt.source.is_encoded = 0, False
 
     def _preempt_for(self, draft: _Draft, request: Request) -> bool:
         """Preempts a running request if its priority is worse than that of a waiting one."""

@@ -12,9 +12,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from octavo.engine.inputs import Prompt
 from octavo.errors import ParameterError
-from octavo.request import CompletionOutput, RequestOutput
+from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.server.body import read_body
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel
@@ -39,7 +38,7 @@ async def answer(request: Request, form: type[Body], writer: type[Writer[Body]])
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
-    prompts = [prompt.salted(body.cache_salt) for prompt in await writer.read(model, body)]
+    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await writer.read(model, body)]
     generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
     written = writer(request, body, generation)
     return EventStream(written.events()) if body.stream else JSONAnswer(await written.whole())

@@ -12,9 +12,8 @@ from typing import Any, Self
 
 from starlette.requests import Request
 
-from octavo.engine.inputs import Prompt
 from octavo.errors import OctavoError
-from octavo.request import RequestOutput
+from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.server.errors import ClientGoneError, DeadlineError, HttpError, body_of
 from octavo.server.models import ServedModel

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from octavo.async_llm import AsyncLLM
 from octavo.config import EngineConfig, log_notes
 from octavo.engine.driver import EngineStats
-from octavo.engine.inputs import Prompt, read_prompt
+from octavo.engine.inputs import read_prompt
 from octavo.errors import ChatTemplateError, ConfigError, OctavoError
+from octavo.request import Prompt
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics

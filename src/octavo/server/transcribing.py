@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from starlette.requests import Request
 
 from octavo.errors import OctavoError
+from octavo.request import Prompt
 from octavo.server.generation import Generation
 from octavo.server.models import ServedModel
 from octavo.server.state import ServerState
@@ -123,7 +123,7 @@ class Transcribing(Generation):
             return
         number, prompt = found
         assert number == len(self.prompts)
-        self.prompts.append(replace(prompt, source=None, job=None))  # the engine holds those while it needs them
+        self.prompts.append(Prompt(None, prompt.token_ids))  # the engine holds the rest while it needs them
         self._num_open += 1
         self._waiting.add(number)
         self.model.queue.wait(len(prompt.token_ids))

@@ -118,7 +118,6 @@ class SpeechJob(SamplingJob):
         check_prompt(task.prompt(task.language or "en"), model.vocab_size, model.max_model_len)
         self._rules = task.rules
         self.samples, self.by_sequence = [], {}
-        self._prompt: list[int] = []
         self._attempts: list[_Attempt] = []  # that have ended
         self._beams: Beams | None = None  # of an attempt that searches
         self._aligned: Sequence | None = None  # the text once more, to see what it looks at
@@ -144,7 +143,7 @@ class SpeechJob(SamplingJob):
 
     def draws(self, sequence: Sequence) -> list[Sequence]:
         """None for the language, for beams, and for what the text looks at."""
-        draws = self._prompt and self._beams is None and self._aligned is None
+        draws = self.samples and self._beams is None and self._aligned is None
         return [sequence] if draws else []
 
     def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
@@ -176,13 +175,13 @@ class SpeechJob(SamplingJob):
             heard = shifted[list(tokens.languages.values())]
             self.result.language = codes[int(heard.argmax())]
             self.result.language_probability = float(heard.max() / heard.sum())
-        prompt = task.prompt(self.result.language)
-        self._prompt = self.request.prompt_token_ids = prompt
-        sequence.tokens = list(prompt)
-        sequence.num_prompt_tokens = len(prompt)
-        if sequence.num_computed == len(prompt):  # nothing is left to be computed: the last token's logits, once more
+        rest = task.prompt(self.result.language)[len(sequence.tokens) :]
+        self.request.prompt = self.request.prompt.extended(rest)
+        sequence.tokens += rest
+        sequence.num_prompt_tokens = len(sequence.tokens)
+        if not rest:  # nothing is left to be computed: the last token's logits, once more
             sequence.num_computed -= 1
-        self.max_tokens = min(self.max_tokens, self.model.max_model_len - len(prompt), task.longest_text)
+        self.max_tokens = min(self.max_tokens, self.model.max_model_len - len(sequence.tokens), task.longest_text)
         self._begin(sequence)
 
     def _take_attempt(self, scheduler: Scheduler) -> None:
@@ -206,7 +205,8 @@ class SpeechJob(SamplingJob):
             best = max(self._attempts, key=lambda one: (not task.is_repetitive(one), one.avg_logprob))
             self._keep(scheduler, best)
         else:
-            fresh = Sequence(len(self._attempts), list(self._prompt), len(self._prompt))
+            prompt = self.request.prompt.token_ids
+            fresh = Sequence(len(self._attempts), list(prompt), len(prompt))
             scheduler.restart(self.request, fresh)
             self._begin(fresh)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.config import EngineConfig
-from octavo.engine.inputs import Prompt, read_prompt
+from octavo.engine.inputs import read_prompt
 from octavo.errors import ConfigError, PromptError
-from octavo.request import Source
+from octavo.request import Prompt, Source
 from octavo.speech.mel import WINDOW_FRAMES, WINDOW_SAMPLES, WINDOW_SECONDS, window_features
 from octavo.speech.sources import samples_of
 from octavo.speech.tokens import SpeechTokens
@@ -99,7 +99,7 @@ class SpeechModel:
             read = Prompt(text, tokenizer.encode(text, add_special_tokens=False))
         else:
             read = read_prompt(given, tokenizer)
-        return replace(read, source=self.source(samples))
+        return read.extended(self.source(samples))
 
 
 def _alignment_heads(config: ConfigReader) -> tuple[tuple[int, int], ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from octavo.engine.inputs import Prompt
 from octavo.errors import OctavoError
-from octavo.request import RequestOutput
+from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.speech.reading import Reading
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from octavo.engine.inputs import Prompt
 from octavo.engine.loading import LoadedModel
 from octavo.errors import OctavoError, ParameterError, UnsupportedError
-from octavo.request import RequestOutput
+from octavo.request import Prompt, RequestOutput
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.alignment import POSITIONS_PER_SECOND, split_words
 from octavo.speech.job import TEMPERATURES, SpeechTask
@@ -179,7 +178,7 @@ class Reading:
             suppressed_ids=speech.suppressed_ids,
             suppressed_first_ids=speech.suppressed_first_ids,
         )
-        return Prompt(None, task.opening, source=speech.source(window.samples), job=task.job)
+        return Prompt(None, speech.source(window.samples), task.opening, job=task.job)
 
     def _read(self, window: Window, output: RequestOutput) -> _Heard:
         """The segments of a window's text, none if it is silence."""

@@ -134,7 +134,7 @@ def _throughput(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json,
 
 def _run(llm: LLM, prompts: list[list[int]], args: argparse.Namespace) -> tuple[list[RequestOutput], int]:
     """Runs all prompts at once; their outputs, and the number of steps that took."""
-    from octavo.engine.inputs import Prompt
+    from octavo.request import Prompt
     from octavo.sampling_params import RequestOutputKind, SamplingParams
 
     sampling = {"temperature": 0.0, **options_of(args, SAMPLING)}

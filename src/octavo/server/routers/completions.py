@@ -7,8 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from octavo.engine.inputs import Prompt
-from octavo.request import CompletionOutput, RequestOutput
+from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.server.answering import Writer, answer
 from octavo.server.models import ServedModel
 from octavo.server.protocol.answers import Completion
