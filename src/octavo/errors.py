@@ -142,6 +142,11 @@ class AudioError(RequestError):
 class NumericalError(RequestError):
     """The model produced NaN or infinite logits for this request."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "no token can be chosen: the model gave NaN or infinite logits, or its own rules ban every token"
+        )
+
 
 class RequestFailedError(RequestError):
     """A mistake of Octavo's own ended the request. Others are not disturbed."""

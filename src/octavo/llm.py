@@ -163,8 +163,9 @@ class LLM:
         Raises UnsupportedError if it is no model of speech, ParameterError for bad options, AudioError for an audio
         that can't be decoded.
         """
+        from octavo.speech.job import TranscribeOptions
         from octavo.speech.offline import run_readings
-        from octavo.speech.reading import Reading, TranscribeOptions
+        from octavo.speech.reading import Reading
         from octavo.speech.sources import chunks_of
 
         several = isinstance(audio, list) and not all(isinstance(item, float | int) for item in audio)

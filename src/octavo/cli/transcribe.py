@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     threading.Thread(target=import_module, args=("octavo.speech.decode",), daemon=True).start()
 
     from octavo.llm import LLM
-    from octavo.speech.reading import TranscribeOptions
+    from octavo.speech.job import TranscribeOptions
 
     wanted = _options(args)
     TranscribeOptions(**wanted)  # raises for bad ones before anything is loaded

@@ -32,23 +32,6 @@ class StopRules:
 class Completion:
     """Follows one sequence from its first token to its end."""
 
-    __slots__ = (
-        "_detokenizer",
-        "_params",
-        "_rules",
-        "_shown_text",
-        "_shown_tokens",
-        "_stops",
-        "cumulative_logprob",
-        "finish_reason",
-        "index",
-        "logprobs",
-        "max_tokens",
-        "stop_reason",
-        "text",
-        "token_ids",
-    )
-
     def __init__(
         self,
         index: int,
@@ -64,6 +47,7 @@ class Completion:
         self.token_ids: list[int] = []
         self.logprobs: list[LogprobsAtPosition] | None = None if params.logprobs is None else []
         self.cumulative_logprob = 0.0
+        self.shows_logprob = params.logprobs is not None
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self._shown_text = self._shown_tokens = 0
@@ -100,7 +84,7 @@ class Completion:
             index=self.index,
             text=self.text[text_from:],
             token_ids=self.token_ids[tokens_from:],
-            cumulative_logprob=None if self.logprobs is None else self.cumulative_logprob,
+            cumulative_logprob=self.cumulative_logprob if self.shows_logprob else None,
             logprobs=None if self.logprobs is None else self.logprobs[tokens_from:],
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,

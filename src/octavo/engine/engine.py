@@ -193,14 +193,13 @@ class Engine:
         now = time.monotonic()
         if job.has_tokens:
             job.metrics.first_token_time = job.metrics.first_token_time or now
-        finished = final or job.finished
+        finished, kind, output = final or job.finished, job.request.params.output_kind, None
+        if finished or kind is not RequestOutputKind.FINAL_ONLY:
+            output = job.output(finished, delta=kind is RequestOutputKind.DELTA)
         if finished:
             self._forget(job)
             job.metrics.finished_time = now
-        kind = job.request.params.output_kind
-        if kind is RequestOutputKind.FINAL_ONLY and not finished:
-            return None
-        return job.output(finished, delta=kind is RequestOutputKind.DELTA)
+        return output
 
     def _forget(self, job: Job) -> None:
         self.scheduler.finish(job.request)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from octavo import _native
-from octavo.engine.beam import BeamSearch
+from octavo.engine.beam import Beam, BeamSearch
 from octavo.engine.completion import Completion, StopRules
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NoTokenError, NumericalError, OctavoError, UnsupportedError
@@ -22,9 +23,9 @@ from octavo.request import (
     RequestOutput,
     Sequence,
 )
-from octavo.sampling.options import sampler_options, sequence_seed
+from octavo.sampling.options import SamplerOptions, sampler_options, sequence_seed
 from octavo.sampling.rules import banning
-from octavo.sampling.rules.base import RuleRequest
+from octavo.sampling.rules.base import Rule, RuleRequest
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
@@ -124,12 +125,29 @@ class Job:
         ids, logprobs = found.ids.tolist(), found.logprobs.tolist()
         chosen, ranks = found.chosen.tolist(), found.ranks.tolist()
         if np.isnan(found.chosen).any():
-            raise NumericalError(UNUSABLE)
+            raise NumericalError
         for i, target in enumerate(targets):
             self.prompt_logprobs.append(self._entry(target, chosen[i], ranks[i], ids[i], logprobs[i]))
 
+    def _completion(self, index: int) -> Completion:
+        """What shows a continuation, which has no tokens yet."""
+        request, tokenizer = self.request, self.model.tokenizer
+        return Completion(index, request.params, self.rules, tokenizer, request.prompt.token_ids, self.max_tokens)
+
+    def _completion_of(self, beam: Beam, index: int = 0) -> Completion:
+        """What shows a beam, which is finished."""
+        completion = self._completion(index)
+        for token, logprob in zip(beam.tokens, beam.logprobs, strict=True):
+            completion.append(token)
+            if completion.logprobs is not None:
+                completion.logprobs.append(self._entry(token, logprob, None, [], []))
+        completion.stop("length")
+        completion.finish_reason, completion.stop_reason = beam.finish_reason, beam.stop_reason
+        completion.cumulative_logprob, completion.shows_logprob = beam.logprob, True
+        return completion
+
     def _entry(
-        self, token: int, logprob: float, rank: int, ids: list[int], logprobs: list[float]
+        self, token: int, logprob: float, rank: int | None, ids: list[int], logprobs: list[float]
     ) -> LogprobsAtPosition:
         """The chosen token first, then the likeliest ones."""
         text = self.model.tokenizer.token
@@ -138,9 +156,6 @@ class Job:
             if other >= 0 and other not in entry:
                 entry[other] = Logprob(value, place, text(other))
         return entry
-
-
-UNUSABLE = "no token can be chosen: the model gave NaN or infinite logits, or its own rules ban every token"
 
 
 def text_job(request: Request, model: LoadedModel, seed: int) -> Job:
@@ -156,51 +171,41 @@ class SamplingJob(Job):
         request.max_sequences = request.params.num_sequences
         self.samples: list[Completion] = []
         self.by_sequence: dict[Sequence, Completion] = {}
-        params, first = request.params, request.sequences[0]
-        rule_request = RuleRequest(
+        options = self._options()
+        request.siblings = [Sequence(index, [], 0) for index in range(1, request.params.num_sequences)]
+        for sequence in (*request.sequences, *request.siblings):
+            sequence.options, sequence.seed = options, sequence_seed(seed, sequence.index)
+        self._add(request.sequences[0])
+
+    def _options(self, rules: Iterable[Rule] = (), adjusted_logprobs: bool = False) -> SamplerOptions:
+        """What the sequences are drawn with; see `sampler_options`."""
+        params = self.request.params
+        asked = RuleRequest(
             params=params,
-            vocab_size=model.vocab_size,
-            prompt_token_ids=request.prompt.token_ids,
+            vocab_size=self.model.vocab_size,
+            prompt_token_ids=self.request.prompt.token_ids,
             end_ids=self.rules.all,
-            bad_words=bad_word_ids(params.bad_words or [], model.tokenizer),
+            bad_words=bad_word_ids(params.bad_words or [], self.model.tokenizer),
         )
-        options = sampler_options(rule_request)
-        first.options, first.seed = options, sequence_seed(seed, 0)
-        request.siblings = [
-            Sequence(index, [], 0, options=options, seed=sequence_seed(seed, index))
-            for index in range(1, params.num_sequences)
-        ]
-        self._add(first)
+        return sampler_options(asked, rules, adjusted_logprobs)
 
     def _add(self, sequence: Sequence) -> None:
-        request = self.request
-        completion = Completion(
-            sequence.index,
-            request.params,
-            self.rules,
-            self.model.tokenizer,
-            request.prompt.token_ids,
-            self.max_tokens,
-        )
+        completion = self.by_sequence[sequence] = self._completion(sequence.index)
         self.samples.append(completion)
-        self.by_sequence[sequence] = completion
 
     @property
     def finished(self) -> bool:
-        return len(self.samples) == self.request.params.num_sequences and all(
-            sample.finish_reason for sample in self.samples
-        )
+        return not self.request.siblings and all(sample.finish_reason for sample in self.samples)
 
     @property
     def has_tokens(self) -> bool:
         return bool(self.samples[0].token_ids)
 
     def stop(self, reason: str) -> None:
+        for sibling in self.request.siblings:
+            self._add(sibling)
         for sample in self.samples:
             sample.stop(reason)
-        for index in range(len(self.samples), self.request.params.num_sequences):
-            self._add(Sequence(index, [], 0))
-            self.samples[-1].stop(reason)
 
     def completions(self) -> list[Completion]:
         """All samples; with `best_of`, the `n` likeliest, once all are there."""
@@ -236,7 +241,7 @@ class SamplingJob(Job):
         for each, place in zip(sequences, places, strict=True):
             if tokens[place] < 0:
                 names = banning(self.request.params) if tokens[place] == ALL_BANNED else []
-                raise NoTokenError(names) if names else NumericalError(UNUSABLE)
+                raise NoTokenError(names) if names else NumericalError
             self._append(scheduler, each, tokens[place], sampled, place)
 
     def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
@@ -264,6 +269,7 @@ class BeamJob(Job):
         params = request.params
         request.max_sequences, request.lockstep = params.num_sequences, True
         self.search = BeamSearch(
+            request,
             params.num_sequences,
             self.max_tokens,
             self.rules.eos_token_id,
@@ -271,7 +277,6 @@ class BeamJob(Job):
             params.length_penalty,
             params.early_stopping,
         )
-        self.beams = Beams(request, self.search)
         self.reason: str | None = None
 
     @property
@@ -295,81 +300,15 @@ class BeamJob(Job):
         """Replaces the beams by the next ones."""
         super().land(scheduler, share, result, tokens)
         if share.ends:
-            self.beams.advance(scheduler, rows_of_beams(self.beams, share.ends, result))
+            self.search.advance(scheduler, share.ends, result)
 
     def completions(self) -> list[Completion]:
-        params, model = self.request.params, self.model
-        outputs = []
-        for index, hypothesis in enumerate(self.search.best(params.n) if self.reason is None else []):
-            completion = Completion(
-                index,
-                params,
-                self.rules,
-                model.tokenizer,
-                self.request.prompt.token_ids,
-                len(hypothesis.tokens),
-            )
-            for token in hypothesis.tokens:
-                completion.append(token)
-            completion.finish_reason, completion.stop_reason = (
-                hypothesis.finish_reason,
-                hypothesis.stop_reason,
-            )
-            completion.cumulative_logprob = hypothesis.logprob
-            outputs.append(completion)
-        if self.reason is not None:
-            empty = Completion(0, params, self.rules, model.tokenizer, [], 1)
-            empty.stop(self.reason)
-            outputs.append(empty)
-        return outputs
-
-    def output(self, finished: bool, delta: bool) -> RequestOutput:
-        output = super().output(finished, delta=False)
         if self.reason is None:
-            for completion, hypothesis in zip(output.outputs, self.search.best(len(output.outputs)), strict=True):
-                completion.cumulative_logprob = hypothesis.logprob
-        return output
-
-
-class Beams:
-    """The sequences of a beam search. They share the blocks of what they have in common."""
-
-    def __init__(self, request: Request, search: BeamSearch):
-        self.request, self.search = request, search
-        self.sequences = [request.sequences[0]]  # in the order of the search's beams
-
-    def advance(self, scheduler: Scheduler, logits: Logits) -> None:
-        """Takes a row of logits for each beam, and replaces the beams by the next ones. Raises NumericalError."""
-        num_candidates = min(self.search.num_candidates, logits.shape[1])
-        found = _native.top_logprobs(logits, num_candidates, [0] * len(logits))
-        if np.isnan(found.logprobs[:, 0]).any():
-            raise NumericalError(UNUSABLE)
-        candidates = [
-            [pair for pair in zip(*beam, strict=True) if pair[0] >= 0]
-            for beam in zip(found.ids.tolist(), found.logprobs.tolist(), strict=True)
-        ]
-        following: list[Sequence] = []
-        kept: set[Sequence] = set()
-        for extension in self.search.advance(candidates):
-            parent = self.sequences[extension.parent]
-            if parent in kept:
-                child = Sequence(len(following), parent.tokens[:-1], parent.num_prompt_tokens)
-                scheduler.fork(self.request, parent, child)
-            else:
-                child = parent
-                kept.add(parent)
-            child.tokens.append(extension.token)
-            following.append(child)
-        for sequence in self.sequences:
-            if sequence not in kept:
-                scheduler.finish_sequence(self.request, sequence)
-        self.sequences = following
-
-
-def rows_of_beams(beams: Beams, ends: list[tuple[Chunk, int]], result: StepResult) -> Logits:
-    """The rows of the beams, in their order."""
-    row_of = {chunk.sequence: row for chunk, row in ends}
-    return result.logits[[row_of[sequence] for sequence in beams.sequences]]
+            best = self.search.finished[: self.request.params.n]
+            return [self._completion_of(beam, index) for index, beam in enumerate(best)]
+        empty = self._completion(0)
+        empty.stop(self.reason)
+        return [empty]
 
 
 def check_beam_params(params: SamplingParams) -> None:

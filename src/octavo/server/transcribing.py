@@ -17,8 +17,9 @@ from octavo.server.models import ServedModel
 from octavo.server.state import ServerState
 from octavo.server.upload import Upload
 from octavo.speech import SAMPLE_RATE
+from octavo.speech.job import TranscribeOptions
 from octavo.speech.offline import speech_params
-from octavo.speech.reading import Reading, TranscribeOptions
+from octavo.speech.reading import Reading
 from octavo.speech.result import Transcription
 from octavo.speech.sources import Samples
 

@@ -13,52 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from octavo.engine.loading import LoadedModel
-from octavo.errors import OctavoError, ParameterError, UnsupportedError
+from octavo.errors import OctavoError, UnsupportedError
 from octavo.request import Prompt, RequestOutput
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.alignment import POSITIONS_PER_SECOND, split_words
-from octavo.speech.job import TEMPERATURES, SpeechTask
+from octavo.speech.job import SpeechTask, TranscribeOptions
 from octavo.speech.model import SpeechModel
 from octavo.speech.result import Segment, SpeechOutput, Transcription, Word
 from octavo.speech.windows import CutWindows, FollowingWindows, Samples, Window, next_window, split_at_timestamps
 
 HUNDREDTHS = 100
-MAX_BEAM_SIZE = 32
 BORDER = 0.5  # seconds that a word may reach over the border of its segment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TranscribeOptions:
-    """What a transcription is to be like.
-
-    `language` is a code or an English name, None to detect it. `task` "translate" makes English of it. `prompt` is
-    what was said before, or names and spellings that may occur. `timestamps` asks for times of segments,
-    `word_timestamps` for those of words. `temperature` other than None is the only one tried; at 0, `beam_size` texts
-    are followed at a time. With `sequential`,
-    windows follow each other where the last one's text ended, and see its text; else audio is cut in pauses, and
-    windows are independent. Raises ParameterError.
-    """
-
-    language: str | None = None
-    task: str = "transcribe"
-    prompt: str | None = None
-    timestamps: bool = True
-    word_timestamps: bool = False
-    temperature: float | None = None
-    beam_size: int = 1
-    sequential: bool = False
-    condition_on_previous_text: bool = True
-    compression_ratio_threshold: float | None = 2.4
-    logprob_threshold: float | None = -1.0
-    no_speech_threshold: float | None = 0.6
-
-    def __post_init__(self) -> None:
-        if self.temperature is not None and not 0 <= self.temperature <= 1:
-            raise ParameterError("temperature", self.temperature, "in 0..1")
-        if type(self.beam_size) is not int or not 1 <= self.beam_size <= MAX_BEAM_SIZE:
-            raise ParameterError("beam_size", self.beam_size, f"an integer in 1..{MAX_BEAM_SIZE}")
-        if self.sequential and not self.timestamps:
-            raise ParameterError("sequential", True, "False without timestamps: they say where the next window begins")
 
 
 @dataclass(slots=True)
@@ -159,26 +124,14 @@ class Reading:
         )
 
     def _prompt(self, window: Window) -> Prompt:
-        options, speech = self.options, self.speech
-        temperatures = TEMPERATURES if options.temperature is None else (options.temperature,)
         task = SpeechTask(
-            tokens=speech.tokens,
+            speech=self.speech,
+            options=self.options,
             language=self.language,
-            task=options.task,
-            timestamps=options.timestamps,
-            word_timestamps=options.word_timestamps,
-            num_positions=min(speech.source_positions, math.ceil(window.seconds * POSITIONS_PER_SECOND)),
-            alignment_heads=speech.alignment_heads,
+            num_positions=min(self.speech.source_positions, math.ceil(window.seconds * POSITIONS_PER_SECOND)),
             previous_tokens=tuple(self._previous[-self._max_previous :]),
-            temperatures=temperatures,
-            beam_size=options.beam_size,
-            compression_ratio_threshold=options.compression_ratio_threshold,
-            logprob_threshold=options.logprob_threshold,
-            no_speech_threshold=options.no_speech_threshold,
-            suppressed_ids=speech.suppressed_ids,
-            suppressed_first_ids=speech.suppressed_first_ids,
         )
-        return Prompt(None, speech.source(window.samples), task.opening, job=task.job)
+        return Prompt(None, self.speech.source(window.samples), task.opening, job=task.job)
 
     def _read(self, window: Window, output: RequestOutput) -> _Heard:
         """The segments of a window's text, none if it is silence."""

@@ -14,7 +14,7 @@ from octavo.server.errors import HttpError
 from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel, tell_refused
 from octavo.server.upload import Upload
 from octavo.speech.formats import FORMATS, FormatName, verbose
-from octavo.speech.reading import TranscribeOptions
+from octavo.speech.job import TranscribeOptions
 from octavo.speech.result import Transcription
 from octavo.speech.tokens import SpeechTokens
 
