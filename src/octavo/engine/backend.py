@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from octavo.config import EngineConfig
 from octavo.engine.memory import free_memory
@@ -16,28 +15,13 @@ Tensors = Mapping[str, StoredTensor]
 Graphs = tuple[Graph, Graph | None]  # a model's, and its encoder's if it has one
 
 
-class Backend(Protocol):
-    """`reserve` is what a process takes besides its model: bytes of the memory in question."""
-
-    reserve: int
-
-    def usable_memory(self, share: float) -> int:
-        """Bytes that an engine may take, if `share` is its part of the memory."""
-
-    def footprint(self, graph: Graph) -> Footprint: ...
-
-    def executor(
-        self, graphs: Graphs, tensors: Tensors, sizes: Sizes, config: EngineConfig, release: Release
-    ) -> Executor:
-        """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `release`."""
-
-
-class NativeBackend:
-    """The share is one of the memory that is free now."""
+class Backend:
+    """The native executor, on the CPU."""
 
     reserve = 100 << 20  # Python, its libraries, and the tokenizer
 
     def usable_memory(self, share: float) -> int:
+        """Bytes that an engine may take, if `share` is its part of the memory that is free now."""
         return int(free_memory() * share)
 
     def footprint(self, graph: Graph) -> Footprint:
@@ -48,14 +32,15 @@ class NativeBackend:
     def executor(
         self, graphs: Graphs, tensors: Tensors, sizes: Sizes, config: EngineConfig, release: Release
     ) -> Executor:
+        """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `release`."""
         from octavo.executor.native.executor import NativeExecutor
 
         graph, encoder = graphs
         return NativeExecutor(graph, tensors, sizes, dtype=config.dtype, encoder=encoder, release=release)
 
 
-class TorchBackend:
-    """On CUDA the share is one of all the device's memory, others' part included, as vLLM has it."""
+class TorchBackend(Backend):
+    """The torch executor; the share is of all of a CUDA device's memory, others' part included, as in vLLM."""
 
     def __init__(self, device: str):
         self.device = device
@@ -63,7 +48,7 @@ class TorchBackend:
 
     def usable_memory(self, share: float) -> int:
         if self.device == "cpu":
-            return int(free_memory() * share)
+            return super().usable_memory(share)
         import torch
 
         free, total = torch.cuda.mem_get_info()
@@ -93,4 +78,4 @@ class TorchBackend:
 
 
 def backend_of(config: EngineConfig) -> Backend:
-    return NativeBackend() if config.executor == "native" else TorchBackend(config.device)
+    return Backend() if config.executor == "native" else TorchBackend(config.device)

@@ -11,15 +11,14 @@ from typing import Any
 
 from octavo import _native
 from octavo.config import SPEECH_TASKS, EngineConfig, thread_count
-from octavo.engine.backend import Backend, backend_of
+from octavo.engine.backend import backend_of
 from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
-from octavo.engine.memory import EncoderNeeds, MemoryPlan, plan_memory
+from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
-from octavo.executor.base import Executor, Sizes
+from octavo.executor.base import Executor
 from octavo.graph.builder import Graph
 from octavo.models import load_declaration
-from octavo.models.base import CausalLM
 from octavo.option_files import read_text
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
@@ -92,28 +91,18 @@ def load(
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
-        usable = backend.usable_memory(config.gpu_memory_utilization)
         plan = plan_memory(
             config,
             backend.footprint(graph),
             model.max_positions,
             model.vocab_size,
-            usable,
+            backend.usable_memory(config.gpu_memory_utilization),
             backend.reserve,
-            _encoder_needs(config, model, encoder, backend),
+            None if encoder is None else backend.footprint(encoder),
+            model.source_positions,
         )
         report("loading weights")
-        sizes = Sizes(
-            vocab_size=model.vocab_size,
-            num_blocks=plan.num_blocks,
-            block_size=plan.block_size,
-            max_num_batched_tokens=plan.max_num_batched_tokens,
-            max_num_seqs=config.max_num_seqs,
-            max_logit_rows=plan.max_logit_rows,
-            max_model_len=plan.max_model_len,
-            source_positions=model.source_positions,
-        )
-        executor = backend.executor((graph, encoder), tensors, sizes, config, lambda name: forget_pages(tensors[name]))
+        executor = backend.executor((graph, encoder), tensors, plan, config, lambda name: forget_pages(tensors[name]))
         text = tokenizer.result()
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
@@ -142,23 +131,6 @@ def _check_task(config: EngineConfig, reads_speech: bool) -> None:
         raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
     if config.task == "generate" and reads_speech:
         raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
-
-
-def _encoder_needs(config: EngineConfig, model: CausalLM, encoder: Graph | None, backend: Backend) -> EncoderNeeds:
-    if encoder is None:
-        return EncoderNeeds()
-    footprint, positions = backend.footprint(encoder), model.source_positions
-    sizes = Sizes(
-        vocab_size=model.vocab_size,
-        num_blocks=0,
-        block_size=config.block_size,
-        max_num_batched_tokens=positions,
-        max_num_seqs=1,
-        max_logit_rows=0,
-        max_model_len=positions,
-    )
-    weights, workspace = footprint.weight_bytes(config.dtype), footprint.workspace_bytes(config.dtype, sizes)
-    return EncoderNeeds(weights, workspace, positions)
 
 
 def select_machine() -> None:

@@ -4,7 +4,7 @@ take, against what the machine and its container leave free."""
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError, MemoryPlanError
@@ -16,28 +16,14 @@ MOST_BLOCKS = 1 << 30  # of a model that keeps nothing: they are no more than nu
 LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run at once
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderNeeds:
-    """Bytes that an encoder takes, and positions that each of its sources has in the cache."""
-
-    weights: int = 0
-    workspace: int = 0
-    positions: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan(Sizes):
     """Bytes of everything, and the sizes that follow from them."""
 
     usable: int
     weights: int
     workspace: int
     kv_bytes_per_block: int
-    num_blocks: int
-    block_size: int
-    max_model_len: int
-    max_num_batched_tokens: int
-    max_logit_rows: int
     window: int | None  # how far back any layer looks, if none looks at everything
     has_states: bool  # beside pages, which alone can be found again in the prefix cache
 
@@ -65,40 +51,32 @@ def plan_memory(
     vocab_size: int,
     usable: int,
     reserve: int,
-    encoder: EncoderNeeds = EncoderNeeds(),
+    encoder: Footprint | None = None,
+    source_positions: int = 0,
 ) -> MemoryPlan:
     """How large a KV cache is useful and fits into `usable` bytes. Raises MemoryPlanError with the arithmetic.
 
-    `footprint` tells what the executor makes of the graph; `reserve` are bytes to leave for everything else.
+    `footprint` tells what the executor makes of the graph, `encoder` what it makes of an encoder, whose sources have
+    `source_positions`; `reserve` are bytes to leave for everything else.
     """
-    length = config.max_model_len or max_positions
-    batch = max(config.max_num_batched_tokens, config.max_num_seqs)
-    if not config.enable_chunked_prefill:
-        batch = max(batch, length)
-    logit_rows = max(config.max_num_seqs, min(256, LOGIT_ROWS_BYTES // (4 * vocab_size)))
-    largest = Sizes(
-        vocab_size=vocab_size,
-        num_blocks=0,
-        block_size=config.block_size,
-        max_num_batched_tokens=batch,
-        max_num_seqs=config.max_num_seqs,
-        max_logit_rows=logit_rows,
-        max_model_len=length,
-    )
+    largest, dtype = _largest(config, max_positions, vocab_size, source_positions), config.dtype
+    length, batch = largest.max_model_len, largest.max_num_batched_tokens
+    weights = footprint.weight_bytes(dtype)
+    workspace = reserve + footprint.workspace_bytes(dtype, largest)
+    if encoder is not None:
+        one = replace(largest, max_num_batched_tokens=source_positions, max_num_seqs=1, max_logit_rows=0)
+        weights += encoder.weight_bytes(dtype)
+        workspace += encoder.workspace_bytes(dtype, replace(one, max_model_len=source_positions))
     plan = MemoryPlan(
+        **asdict(largest),
         usable=usable,
-        weights=footprint.weight_bytes(config.dtype) + encoder.weights,
-        workspace=reserve + footprint.workspace_bytes(config.dtype, largest) + encoder.workspace,
-        kv_bytes_per_block=footprint.page_bytes(config.dtype, config.block_size),
-        num_blocks=0,
-        block_size=config.block_size,
-        max_model_len=length,
-        max_num_batched_tokens=batch,
-        max_logit_rows=logit_rows,
+        weights=weights,
+        workspace=workspace,
+        kv_bytes_per_block=footprint.page_bytes(dtype, config.block_size),
         window=window_of(footprint.layers),
         has_states=state_values(footprint.layers) > 0,
     )
-    blocks_of_source = -(-encoder.positions // config.block_size)
+    blocks_of_source = -(-source_positions // config.block_size)
     blocks_of_one = most_held(length, batch, config.block_size, plan.window) + blocks_of_source
     left = plan.usable - plan.weights - plan.workspace
     affordable = left // plan.kv_bytes_per_block if plan.kv_bytes_per_block else MOST_BLOCKS if left >= 0 else 0
@@ -116,6 +94,21 @@ def plan_memory(
     if num_blocks < blocks_of_one:
         length = min(length, (num_blocks - blocks_of_source) * config.block_size)
     return replace(plan, num_blocks=num_blocks, max_model_len=length)
+
+
+def _largest(config: EngineConfig, max_positions: int, vocab_size: int, source_positions: int) -> Sizes:
+    length = config.max_model_len or max_positions
+    batch = max(config.max_num_batched_tokens, config.max_num_seqs)
+    return Sizes(
+        vocab_size=vocab_size,
+        num_blocks=0,
+        block_size=config.block_size,
+        max_num_batched_tokens=batch if config.enable_chunked_prefill else max(batch, length),
+        max_num_seqs=config.max_num_seqs,
+        max_logit_rows=max(config.max_num_seqs, min(256, LOGIT_ROWS_BYTES // (4 * vocab_size))),
+        max_model_len=length,
+        source_positions=source_positions,
+    )
 
 
 def _blocks_asked_for(config: EngineConfig, plan: MemoryPlan) -> int | None:
