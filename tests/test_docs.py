@@ -127,7 +127,7 @@ WALK_THROUGHS = {
     "add_a_kernel.md": [
         "src/octavo/graph/ops/norm.py",
         "src/octavo/executor/torch/nodes.py",
-        "native/ops/normalise.cpp",
+        "native/ops/norm.cpp",
         "native/kernels/norm.h",
     ],
 }

@@ -1,12 +1,116 @@
 // Attention over the cache: of a sequence's own tokens, or of its source's positions.
 #include <algorithm>
 
-#include "ops/attention_plan.h"
 #include "ops/executor.h"
 
 namespace octavo {
 
 namespace {
+
+// Which keys a token sees.
+enum class Mask : uint8_t {
+  kCausal,  // its sequence's, up to its own
+  kNone,    // all of its sequence's
+  kSource,  // those of its sequence's source
+};
+
+// Items are cut so that their rows fill a tile; where that leaves threads without work, by segments of keys too. All
+// layers with as many heads have one plan.
+class AttentionPlan : public Shared {
+ public:
+  struct Split {
+    AttentionItem item;
+    int num_segments;
+  };
+
+  // `group` is the number of query heads to a KV head.
+  AttentionPlan(Mask mask, int group, int kv_heads, int value_dim)
+      : mask_(mask), group_(group), kv_heads_(kv_heads), value_dim_(value_dim) {}
+  void plan(const Run& run) override;
+
+  const std::vector<AttentionItem>& items() const { return items_; }
+  const std::vector<Split>& splits() const { return splits_; }
+  float* partials() const { return partials_.as<float>(); }         // the states of split items
+  static int rows_of(int group) { return tile_of(group) * group; }  // of the largest item
+
+ private:
+  // The new tokens of one sequence: how many, the position of the first, and the keys that the last of them sees.
+  struct Queries {
+    int count, position, keys;
+  };
+
+  static int tile_of(int group) { return kGoodAttentionRows > group ? kGoodAttentionRows / group : 1; }
+  void cut(const Queries& queries, int sequence, int first_token, bool split);
+
+  Mask mask_;
+  int group_, kv_heads_, value_dim_;
+  std::vector<Queries> queries_;
+  std::vector<AttentionItem> items_;
+  std::vector<Split> splits_;
+  int64_t num_partials_ = 0;
+  Buffer partials_;
+};
+
+void AttentionPlan::plan(const Run& run) {
+  const Step& step = run.step;
+  const Range tokens = run.tokens();
+  queries_.resize(step.num_sequences);
+  for (int s = 0; s < step.num_sequences; ++s) {
+    const int own = step.starts[s] + step.counts[s];
+    queries_[s] = {step.counts[s], step.starts[s], mask_ == Mask::kSource ? step.source_lengths[s] : own};
+  }
+  if (tokens.size() < step.num_tokens) {  // of the only sequence
+    queries_[0].count = static_cast<int>(tokens.size());
+    queries_[0].position += static_cast<int>(tokens.begin);
+  }
+  const int tile = tile_of(group_);
+  int64_t num_items = 0;
+  for (const Queries& queries : queries_) num_items += round_up(queries.count, tile) / tile * kv_heads_;
+  const bool split = run.threads > 1 && num_items < 4 * run.threads;
+  items_.clear();
+  splits_.clear();
+  num_partials_ = 0;
+  int token = static_cast<int>(tokens.begin);
+  for (int s = 0; s < step.num_sequences; token += queries_[s++].count) cut(queries_[s], s, token, split);
+  const auto cost = [](const AttentionItem& i) {
+    return int64_t{i.count} * std::min((i.segment_end - i.segment_begin) * kSegment, i.keys);
+  };
+  std::stable_sort(items_.begin(), items_.end(),
+                   [&](const AttentionItem& a, const AttentionItem& b) { return cost(a) > cost(b); });
+  const int64_t bytes = num_partials_ * partial_stride(value_dim_) * sizeof(float);
+  if (bytes > partials_.bytes()) partials_ = Buffer(bytes);
+}
+
+void AttentionPlan::cut(const Queries& queries, int sequence, int first_token, bool split) {
+  const int tile = tile_of(group_);
+  for (int begin = 0; begin < queries.count; begin += tile) {
+    AttentionItem item{};
+    item.sequence = sequence;
+    item.token = first_token + begin;
+    item.count = std::min(tile, queries.count - begin);
+    item.position = queries.position + begin;
+    item.keys = mask_ == Mask::kCausal ? item.position + item.count : queries.keys;
+    const int segments = (item.keys + kSegment - 1) / kSegment;
+    for (item.kv_head = 0; item.kv_head < kv_heads_; ++item.kv_head) {
+      item.segment_begin = 0;
+      item.segment_end = segments;
+      item.partial = -1;
+      if (!split || segments == 1) {
+        items_.push_back(item);
+        continue;
+      }
+      item.partial = static_cast<int>(num_partials_);
+      splits_.push_back({item, segments});
+      for (int s = 0; s < segments; ++s) {
+        item.segment_begin = s;
+        item.segment_end = s + 1;
+        item.partial = static_cast<int>(num_partials_);
+        items_.push_back(item);
+        num_partials_ += item.count * group_;
+      }
+    }
+  }
+}
 
 // Where keys and values lie: in a layer of the cache, or in one that a step has to itself; in pages of sequences, or of
 // their sources.

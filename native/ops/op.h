@@ -27,12 +27,16 @@ struct OpSpec {
   Parameters params;
   Executor& executor;
 
-  const Value& in(size_t i) const;
-  const Value& out(size_t i = 0) const;
-  std::shared_ptr<const PackedMatrix> matrix(const std::string& name) const;
+  const Value& in(size_t i) const { return check(i < inputs.size(), "an input is missing"), inputs[i]; }
+  const Value& out() const { return check(!outputs.empty(), "an output is missing"), outputs[0]; }
+  std::shared_ptr<const PackedMatrix> matrix(const std::string& weight) const {
+    return check(matrices.contains(weight), "a matrix is missing"), matrices.at(weight);
+  }
   std::shared_ptr<const Buffer> vector(const std::string& name, int64_t size) const;
   DType element() const;  // the model's type
-  void check(bool holds, const char* why) const;
+  void check(bool holds, const char* why) const {
+    if (!holds) refuse(name + ": " + why);
+  }
 };
 
 // What of a step an op looks at: a step must have what its tape looks at, and nothing else.

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from checkpoints import SIZES, save_checkpoint, save_tokenizer
-from octavo import LLM
+from octavo import LLM, SamplingParams
 from octavo.config import EngineConfig
 from octavo.engine import backend, memory
 from octavo.errors import ConfigError, MemoryPlanError
@@ -132,3 +132,24 @@ def test_a_cache_may_be_sized_in_bytes():
     assert plan(1 << 40, kv_cache_memory_bytes=9 * block, num_gpu_blocks_override=7).num_blocks == 7
     with pytest.raises(ConfigError, match=f"kv_cache_memory_bytes=1000: a block of 32 tokens takes {block} bytes"):
         plan(1 << 40, kv_cache_memory_bytes=1000)
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+def test_a_model_with_a_window_needs_no_blocks_for_what_the_window_has_passed(executor, tmp_path, inaugural_text):
+    """300 tokens, of which 16 are seen, in 6 blocks of 16, are those that 30 blocks give."""
+    save_checkpoint(tmp_path, "mistral", vocab_size=500, sliding_window=16, max_position_embeddings=320)
+    save_tokenizer(tmp_path, inaugural_text)
+    options = {"dtype": "float32", "executor": executor, "block_size": 16, "max_num_batched_tokens": 32}
+    prompt, params = (
+        {"prompt_token_ids": [3 + i % 7 for i in range(100)]},
+        SamplingParams(temperature=0, max_tokens=200, ignore_eos=True),
+    )
+    texts = []
+    for num_blocks in (6, 30):
+        llm = LLM(str(tmp_path), max_num_seqs=2, num_gpu_blocks_override=num_blocks, **options)
+        assert llm.model.max_model_len == 320
+        outputs = llm.generate([prompt, prompt], params, use_tqdm=False)
+        assert [len(output.outputs[0].token_ids) for output in outputs] == [200, 200]
+        texts.append([output.outputs[0].token_ids for output in outputs])
+        assert llm.engine.scheduler.blocks.num_free == num_blocks
+    assert texts[0] == texts[1]

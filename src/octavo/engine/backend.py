@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from octavo.config import EngineConfig
 from octavo.engine.memory import free_memory
 from octavo.executor.base import Executor, Footprint, Sizes
 from octavo.graph.builder import Graph
 from octavo.weights.tensor import StoredTensor
-
-Release = Callable[[str], None]
-Tensors = Mapping[str, StoredTensor]
-Graphs = tuple[Graph, Graph | None]  # a model's, and its encoder's if it has one
 
 
 class Backend:
@@ -29,21 +26,18 @@ class Backend:
 
         return lower(graph)
 
-    def executor(
-        self, graphs: Graphs, tensors: Tensors, sizes: Sizes, config: EngineConfig, release: Release
-    ) -> Executor:
-        """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `release`."""
+    def executor(self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, **options: Any) -> Executor:
+        """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `options`."""
         from octavo.executor.native.executor import NativeExecutor
 
-        graph, encoder = graphs
-        return NativeExecutor(graph, tensors, sizes, dtype=config.dtype, encoder=encoder, release=release)
+        return NativeExecutor(graph, tensors, sizes, **options)
 
 
 class TorchBackend(Backend):
     """The torch executor; the share is of all of a CUDA device's memory, others' part included, as in vLLM."""
 
-    def __init__(self, device: str):
-        self.device = device
+    def __init__(self, device: str, enforce_eager: bool = False):
+        self.device, self.enforce_eager = device, enforce_eager
         self.reserve = 500 << 20 if device == "cpu" else 1 << 30  # PyTorch; on CUDA the workspaces of its libraries
 
     def usable_memory(self, share: float) -> int:
@@ -59,23 +53,11 @@ class TorchBackend(Backend):
 
         return compile_graph(graph)
 
-    def executor(
-        self, graphs: Graphs, tensors: Tensors, sizes: Sizes, config: EngineConfig, release: Release
-    ) -> Executor:
+    def executor(self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, **options: Any) -> Executor:
         from octavo.executor.torch.executor import TorchExecutor
 
-        graph, encoder = graphs
-        return TorchExecutor(
-            graph,
-            tensors,
-            sizes,
-            dtype=config.dtype,
-            device=self.device,
-            encoder=encoder,
-            release=release,
-            enforce_eager=config.enforce_eager,
-        )
+        return TorchExecutor(graph, tensors, sizes, device=self.device, enforce_eager=self.enforce_eager, **options)
 
 
 def backend_of(config: EngineConfig) -> Backend:
-    return Backend() if config.executor == "native" else TorchBackend(config.device)
+    return Backend() if config.executor == "native" else TorchBackend(config.device, config.enforce_eager)

@@ -102,7 +102,8 @@ def load(
             model.source_positions,
         )
         report("loading weights")
-        executor = backend.executor((graph, encoder), tensors, plan, config, lambda name: forget_pages(tensors[name]))
+        options = {"dtype": config.dtype, "encoder": encoder, "release": lambda name: forget_pages(tensors[name])}
+        executor = backend.executor(graph, tensors, plan, **options)
         text = tokenizer.result()
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"

@@ -3,8 +3,8 @@ take, against what the machine and its container leave free."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError, MemoryPlanError
@@ -147,39 +147,31 @@ def _cgroup_free() -> int | None:
     """What the control group of this process leaves, version 2 or 1; page cache counts as free."""
     for directory, limit, usage, cache in _cgroup_files():
         try:
-            with open(os.path.join(directory, limit)) as file:
-                text = file.read().strip()
+            text = Path(directory, limit).read_text().strip()
             if text == "max" or int(text) >= 1 << 60:
                 continue
-            with open(os.path.join(directory, usage)) as file:
-                used = int(file.read())
-            with open(os.path.join(directory, "memory.stat")) as file:
-                stats = dict(line.split() for line in file)
-            return int(text) - used + int(stats.get(cache, 0))
+            stats = dict(line.split() for line in Path(directory, "memory.stat").read_text().splitlines())
+            return int(text) - int(Path(directory, usage).read_text()) + int(stats.get(cache, 0))
         except (OSError, ValueError):
             continue
     return None
 
 
 def _cgroup_files() -> list[tuple[str, str, str, str]]:
-    found = []
+    """Directories, and the names of the files and of the statistic in them that matter."""
     try:
-        with open("/proc/self/cgroup") as file:
-            for line in file:
-                _, controllers, path = line.strip().split(":", 2)
-                if not controllers:
-                    for directory in (f"/sys/fs/cgroup{path}", "/sys/fs/cgroup"):
-                        found.append((directory, "memory.max", "memory.current", "inactive_file"))
-                elif "memory" in controllers.split(","):
-                    for directory in (f"/sys/fs/cgroup/memory{path}", "/sys/fs/cgroup/memory"):
-                        found.append(
-                            (
-                                directory,
-                                "memory.limit_in_bytes",
-                                "memory.usage_in_bytes",
-                                "total_inactive_file",
-                            )
-                        )
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        pass
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, names = "/sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root = "/sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        found += [(root + path, *names), (root, *names)]
     return found

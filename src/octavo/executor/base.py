@@ -15,16 +15,7 @@ from octavo.sampling.options import SamplerOptions
 UNUSABLE_LOGITS, ALL_BANNED = -1, -2  # in place of a drawn token: NaN or infinity; every token is banned
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 Ids = np.ndarray[Any, np.dtype[np.int32]]
-NONE = np.zeros(0, np.int32)
-NO_COPIES = np.zeros((0, 2), np.int32)
-
-
-def _nothing() -> Ids:
-    return NONE
-
-
-def _no_pairs() -> Ids:
-    return NO_COPIES
+NONE, NO_COPIES = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
 
 
 class Draw(NamedTuple):
@@ -64,9 +55,9 @@ class Encoded:
 class Wanted:
     """The outputs that are wanted: int32 rows of the step, each of which is a token, in rising order."""
 
-    logits: Ids = field(default_factory=_nothing)
-    hidden_states: Ids = field(default_factory=_nothing)
-    pooled: Ids = field(default_factory=_nothing)
+    logits: Ids = field(default_factory=lambda: NONE)
+    hidden_states: Ids = field(default_factory=lambda: NONE)
+    pooled: Ids = field(default_factory=lambda: NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +70,15 @@ class Step:
     """
 
     sequences: tuple[int, ...] = ()  # ids
-    tokens: Ids = field(default_factory=_nothing)  # [tokens], sequence by sequence
-    starts: Ids = field(default_factory=_nothing)  # [sequences]: the position of the first token of each
-    counts: Ids = field(default_factory=_nothing)  # [sequences]: how many tokens of each
-    block_tables: Ids = field(default_factory=_no_pairs)  # [sequences, blocks], padded with zeros
+    tokens: Ids = field(default_factory=lambda: NONE)  # [tokens], sequence by sequence
+    starts: Ids = field(default_factory=lambda: NONE)  # [sequences]: the position of the first token of each
+    counts: Ids = field(default_factory=lambda: NONE)  # [sequences]: how many tokens of each
+    block_tables: Ids = field(default_factory=lambda: NO_COPIES)  # [sequences, blocks], padded with zeros
     source_tables: Ids | None = None  # [sequences, blocks], likewise; None if the model has no encoder
     source_lengths: Ids | None = None  # [sequences]: positions
-    adapters: Ids = field(default_factory=_nothing)  # [sequences]: ids of adapters, 0 for none; empty if nobody has one
-    num_proposed: Ids = field(
-        default_factory=_nothing
-    )  # [sequences]: how many of its tokens, the last ones, are to be verified; or empty
-    copies: Ids = field(default_factory=_no_pairs)  # [copies, 2]: source and target blocks
+    adapters: Ids = field(default_factory=lambda: NONE)  # [sequences]: ids, 0 for none; empty if nobody has one
+    num_proposed: Ids = field(default_factory=lambda: NONE)  # [sequences]: of its last tokens, to be verified; or empty
+    copies: Ids = field(default_factory=lambda: NO_COPIES)  # [copies, 2]: source and target blocks
     wanted: Wanted = field(default_factory=Wanted)
     draws: tuple[Draw, ...] = ()
     encode: Encode | None = None
