@@ -25,8 +25,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from octavo import LLM, SamplingParams
-from octavo.cli.report import measure_limits
-from octavo.cli.speed import model_cost
+from octavo.cli.speed import measure_limits, model_cost
 from octavo.request import Prompt
 
 SHAPES = {

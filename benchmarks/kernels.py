@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from octavo import LLM, SamplingParams
-from octavo.cli.report import describe, header, measure_limits, shares, show_rates
+from octavo.cli.speed import describe, header, measure_limits, shares, show_rates
 from octavo.engine.steps import make_step
 from octavo.errors import OctavoError
 from octavo.executor.native.tape import Op

@@ -198,10 +198,7 @@ nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(nb::handle self, si
 }
 
 void bind_weights(nb::module_& m) {
-  nb::class_<PackedMatrix>(m, "PackedMatrix")
-      .def_ro("n", &PackedMatrix::n)
-      .def_ro("k", &PackedMatrix::k)
-      .def_prop_ro("nbytes", [](const PackedMatrix& w) { return w.memory.bytes(); });
+  nb::class_<PackedMatrix>(m, "PackedMatrix");
   m.def("pack", &pack_sources, "sources"_a, "arrangement"_a, "layout"_a,
         "Packs rows [(format, bytes, rows, columns, row order or None), ...] into a layout of the kernels.");
   m.def("packed_bytes", &packed_bytes, "layout"_a, "rows"_a, "columns"_a,

@@ -1,10 +1,10 @@
-"""How fast something was, and what share of the machine's measured limits that is."""
+"""How fast something was, what share of the machine's measured limits that is, and how benchmarks report it."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo import _native
 from octavo.config import EngineConfig
@@ -15,6 +15,10 @@ from octavo.graph.node import StepShape
 from octavo.request import RequestMetrics
 from octavo.weights.layout import PLAIN
 
+if TYPE_CHECKING:
+    from octavo.llm import LLM
+
+Json = dict[str, Any]
 BANDWIDTH_BYTES = 256 << 20  # the bytes read to measure memory: more than caches hold, and read within 0.2 s
 
 
@@ -72,3 +76,66 @@ def _processor() -> str:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return "unknown"
+
+
+def rates(llm: LLM, contexts: list[tuple[int, int]], times: Json | None, limits: Json) -> Json | None:
+    """The figures of a step over `contexts`, see `step_cost`, that took `times["mean"]` seconds; None without times."""
+    if times is None:
+        return None
+    seconds = times["mean"]
+    cost = model_cost(llm.model, contexts, len(contexts))
+    tokens = sum(count for count, _ in contexts)
+    return {
+        "tokens_per_second": tokens / seconds,
+        **shares(cost.read_bytes / seconds, cost.flops / seconds, limits),
+    }
+
+
+def shares(read: float, flops: float, limits: Json) -> Json:
+    bandwidth = limits["bytes_per_second"]
+    return {
+        "bytes_per_second": read,
+        "bandwidth_share": None if bandwidth is None else read / bandwidth,
+        "flops_per_second": flops,
+        "flops_share": flops / limits["flops_per_second"],
+    }
+
+
+def measure_limits(config: EngineConfig) -> Json:
+    """What the model's device does at most, measured: reading memory, and multiplying in the model's type."""
+    if config.device == "cpu":
+        flops = _native.matmul_flops(config.dtype == "float32")
+        return {"bytes_per_second": measured_bandwidth(), "flops_per_second": flops}
+    from octavo.executor.torch import limits
+
+    flops = limits.matmul_flops(config.dtype)
+    return {"bytes_per_second": limits.memory_bandwidth(), "flops_per_second": flops}
+
+
+def describe(kind: str, llm: LLM, limits: Json, workload: Json, results: Any) -> Json:
+    """The document of a benchmark of this machine."""
+    from octavo.cli.bench.figures import make_document
+
+    config = llm.model.config
+    computer, model = machine(config) | {"limits": limits}, {"name": llm.model.name, "dtype": config.dtype}
+    return make_document(kind, machine=computer, model=model, workload=workload, results=results)
+
+
+def header(document: Json) -> str:
+    """The model, the machine and its limits, in two lines."""
+    model, machine = document["model"], document["machine"]
+    limits = machine["limits"]
+    bandwidth = limits["bytes_per_second"]
+    memory = "unknown" if bandwidth is None else f"{bandwidth / 1e9:.1f} GB/s"
+    cpu = f"{machine['processor']}, {machine['threads']} threads, {machine['isa']}"
+    return (
+        f"octavo {document['octavo']}: {model['name']}, {model['dtype']}\n"
+        f"{machine.get('gpu', cpu)}; limits: memory {memory}, matmul {limits['flops_per_second'] / 1e9:.0f} GFLOP/s"
+    )
+
+
+def show_rates(rates: Json) -> str:
+    tokens = f"{rates['tokens_per_second']:>9.1f} tok/s" if "tokens_per_second" in rates else ""
+    share = "" if rates["bandwidth_share"] is None else f" ({rates['bandwidth_share']:>4.0%})"
+    flops = f"{rates['flops_per_second'] / 1e9:>8.1f} GFLOP/s ({rates['flops_share']:>4.0%})"
+    return f"{tokens}{rates['bytes_per_second'] / 1e9:>8.1f} GB/s{share}{flops}"

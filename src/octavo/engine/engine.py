@@ -20,16 +20,7 @@ from octavo.engine.loading import LoadedModel
 from octavo.engine.steps import make_draw, make_step
 from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
-from octavo.request import (
-    UNKNOWN_TOKEN,
-    CompletionOutput,
-    Prompt,
-    Request,
-    RequestOutput,
-    Sequence,
-    Status,
-    StepPlan,
-)
+from octavo.request import UNKNOWN_TOKEN, CompletionOutput, Prompt, Request, RequestOutput, Sequence, Status, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler

@@ -14,15 +14,7 @@ from octavo.engine.completion import Completion, StopRules
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NoTokenError, NumericalError, OctavoError, UnsupportedError
 from octavo.executor.base import ALL_BANNED, Logits, Sampled, StepResult
-from octavo.request import (
-    Chunk,
-    Logprob,
-    LogprobsAtPosition,
-    Request,
-    RequestMetrics,
-    RequestOutput,
-    Sequence,
-)
+from octavo.request import Chunk, Logprob, LogprobsAtPosition, Request, RequestMetrics, RequestOutput, Sequence
 from octavo.sampling.options import SamplerOptions, sampler_options, sequence_seed
 from octavo.sampling.rules import banning
 from octavo.sampling.rules.base import Rule, RuleRequest

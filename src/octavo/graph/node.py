@@ -111,7 +111,9 @@ class Node:
 
     @cached_property
     def columns(self) -> int:
-        return self.inputs[0].columns
+        """One for each row of its first matrix, or those of its first input."""
+        matrices = [weight for weight in self.weights if len(weight.shape) > 1]
+        return matrices[0].shape[0] if matrices else self.inputs[0].columns
 
     @cached_property
     def rows_per_token(self) -> int:

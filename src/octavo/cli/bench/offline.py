@@ -89,7 +89,7 @@ def _load(kind: str, args: argparse.Namespace) -> LLM:
 
 
 def _latency(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
-    from octavo.cli.report import rates
+    from octavo.cli.speed import rates
 
     prompts = random_prompts(llm, args.batch_size, args.input_len, getattr(args, "seed", 0))
     outputs: list[RequestOutput] = []
@@ -108,8 +108,7 @@ def _latency(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Js
 
 def _throughput(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
     """Bytes are estimated: the weights once per step, and the KV cache of the decoding sequences."""
-    from octavo.cli.report import shares
-    from octavo.cli.speed import model_cost
+    from octavo.cli.speed import model_cost, shares
 
     prompts = random_prompts(llm, args.num_prompts, args.input_len, getattr(args, "seed", 0))
     _run(llm, prompts[:1], args)  # memory is touched for the first time before the clock runs
@@ -179,7 +178,7 @@ def _times(outputs: Sequence[RequestOutput]) -> Json:
 
 
 def _table(document: Json) -> str:
-    from octavo.cli.report import header, show_rates
+    from octavo.cli.speed import header, show_rates
 
     results = document["results"]
     workload = ", ".join(f"{name} {value}" for name, value in document["workload"].items())

@@ -14,7 +14,7 @@ from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Lo
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
 from octavo.executor.native.tape import cache_sizes
-from octavo.executor.slots import Slots
+from octavo.executor.rows import Rows
 from octavo.graph.builder import Graph
 from octavo.graph.cache import state_values
 from octavo.graph.ops.attention import CrossAttention
@@ -78,7 +78,7 @@ class NativeExecutor:
             self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
 
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
-        self._slots = Slots(2 * sizes.max_num_seqs) if state_values(self.tape.layers) else None
+        self._slots = Rows(2 * sizes.max_num_seqs) if state_values(self.tape.layers) else None
 
     def reset(self) -> None:
         self._samplers.clear()
@@ -125,7 +125,7 @@ class NativeExecutor:
             copies,
             step.source_tables,
             step.source_lengths,
-            None if self._slots is None else np.array([self._slots.of(id) for id in step.sequences], np.int32),
+            None if self._slots is None else np.array([self._slots.row_of(id) for id in step.sequences], np.int32),
             *ops,
         )
 

@@ -64,7 +64,7 @@ class _Lowering:
         self.angles: dict[RopeTable, Buffer] = {}
         self.special: dict[type[Node], Callable[[Any], None]] = {
             Linear: self._linear,
-            Conv1d: self._conv1d,
+            Conv1d: self._linear,
             Logits: self._logits,
             Rope: self._rope,
             Attention: self._attention,
@@ -111,7 +111,7 @@ class _Lowering:
                 case Attention(q=Rope() as q, k=Rope() as k) if q.table == k.table and self._only_use(q):
                     if self._only_use(k) and q.head_dim == k.head_dim == node.head_dim:
                         self.absorbed |= {q, k}
-                case RMSNorm() | LayerNorm() if self._feeds_logits(node):
+                case RMSNorm() | LayerNorm() if [*map(type, self.readers[node])] == [Logits]:
                     self.absorbed.add(node)
         for node in self.graph.nodes:
             if isinstance(node, Linear) and node not in self.absorbed and node not in self.stacks:
@@ -124,9 +124,6 @@ class _Lowering:
 
     def _only_use(self, node: Node) -> bool:
         return len(self.readers[node]) == 1
-
-    def _feeds_logits(self, node: Node) -> bool:
-        return all(isinstance(reader, Logits) for reader in self.readers[node]) and self._only_use(node)
 
     # Buffers: one is free again after the last read of what lies in it.
 
@@ -212,7 +209,7 @@ class _Lowering:
             x = rows
         self._matmul([node], x, self._define(result, floats), epilogue=epilogue, arrangement="stacked")
 
-    def _linear(self, node: Linear) -> None:
+    def _linear(self, node: Any) -> None:
         stack = self.stacks.get(node, (node,))
         if len(stack) == 1:
             self._project(node, node, "store", self._wants_floats(node))
@@ -226,9 +223,6 @@ class _Lowering:
                 self._place(one, replace(whole, columns=one.columns, first=first))
                 first += -(-one.columns // 16) * 16
             self._matmul(list(stack), x, whole, epilogue="store", arrangement="stacked")
-
-    def _conv1d(self, node: Conv1d) -> None:
-        self._project(node, node, "store", self._wants_floats(node))
 
     def _gelu(self, node: Gelu) -> None:
         if node.x in self.absorbed:
@@ -327,14 +321,7 @@ def _weights(node: Node) -> dict[str, Any]:
     }
 
 
-def _place(
-    node: Attention | CrossAttention | StoreSource, layer: int | None, value_dim: int, source: bool
-) -> dict[str, Any]:
+def _place(node: Any, layer: int | None, value_dim: int, source: bool) -> dict[str, Any]:
     """Where keys and values lie: parameters of the native ops that write and read them."""
-    return {
-        "kv_heads": node.kv_heads,
-        "head_dim": node.head_dim,
-        "value_dim": value_dim,
-        "source": source,
-        "layer": -1 if layer is None else layer,
-    }
+    where = {"kv_heads": node.kv_heads, "head_dim": node.head_dim, "value_dim": value_dim, "source": source}
+    return {**where, "layer": -1 if layer is None else layer}

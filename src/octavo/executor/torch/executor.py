@@ -121,9 +121,9 @@ class TorchExecutor:
     def run(self, step: Step) -> TorchStepResult:
         """Gives a step to the device, and does not wait for it."""
         step.check_supported()
-        for state in self.states.values():
-            for source, target in step.forks:
-                state[self.table.row_of(target)] = state[self.table.row_of(source)]
+        for source, target in self.table.forked(step.forks) if self.states else ():
+            for state in self.states.values():
+                state[target] = state[source]
         self.table.drop(step.ended)
         for source, target in step.copies.tolist():
             for pages in (one for layer in self.pages for one in layer):

@@ -55,12 +55,7 @@ class Device:
 
 
 # In the order of preference where the chip has them: cuDNN's is the fastest on Hopper, and newer ones.
-BACKENDS = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
+BACKENDS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def backends_of(device: torch.device) -> list[SDPBackend]:

@@ -84,7 +84,7 @@ def compile_graph(graph: Graph) -> Program:
     ops: list[Op] = []
     done: set[Node] = set()
     for node in graph.nodes:
-        if node not in done and not (isinstance(node, Rope) and _rotated_by_attention(node, readers)):
+        if node not in done and not (isinstance(node, Rope) and any(_rotates(one, readers) for one in readers[node])):
             op = _op_of(node, readers)
             ops.append(op)
             done.update(op.outputs)
@@ -105,12 +105,8 @@ def _op_of(node: Node, readers: dict[Node, list[Node]]) -> Op:
             return Op("node", (node,), node.inputs)
 
 
-def _rotated_by_attention(rope: Rope, readers: dict[Node, list[Node]]) -> bool:
-    return any(isinstance(node, Attention) and _rotates(node, readers) for node in readers[rope])
-
-
-def _rotates(node: Attention, readers: dict[Node, list[Node]]) -> bool:
-    """Whether q and k are rotated alike, and nobody else looks at them, before or after that."""
+def _rotates(node: Node, readers: dict[Node, list[Node]]) -> bool:
+    """Whether it is an attention whose q and k are rotated alike, with nobody else to look at them, before or after."""
     match node:
         case Attention(q=Rope() as q, k=Rope() as k) if q.table == k.table:
             alone = all(len(readers[x]) == 1 for x in (q, k, q.x, k.x))

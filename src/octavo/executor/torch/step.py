@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from octavo.executor import base
+from octavo.executor.rows import Rows
 from octavo.executor.torch.ops import Ragged
 
 SDPA_TOKENS = 128  # a shorter prompt is cheaper in the paged kernel, which takes many sequences at once
@@ -18,31 +18,16 @@ SDPA_TOKENS = 128  # a shorter prompt is cheaper in the paged kernel, which take
 Ints = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 
-class TokenTable:
+class TokenTable(Rows):
     """The tokens of sequences on the device: int32 [rows, longest sequence].
 
-    A drawn token is written here by the device, so that the next step can begin before the host knows it. A sequence
-    has a row from its first step until it has ended.
+    A drawn token is written here by the device, so that the next step can begin before the host knows it.
     """
 
     def __init__(self, max_sequences: int, max_model_len: int, device: torch.device):
+        super().__init__(2 * max_sequences)
         self.width = max_model_len + 1
         self.tokens = torch.zeros(2 * max_sequences, self.width, dtype=torch.int32, device=device)
-        self._row_of: dict[int, int] = {}
-        self._free = list(range(len(self.tokens)))
-
-    def row_of(self, sequence: int) -> int:
-        """The row of the sequence of this id, from now on if it has none."""
-        if sequence not in self._row_of:
-            self._row_of[sequence] = self._free.pop()
-        return self._row_of[sequence]
-
-    def drop(self, ended: Iterable[int]) -> None:
-        """Takes rows back, where there are any."""
-        self._free += [self._row_of.pop(sequence) for sequence in ended if sequence in self._row_of]
-
-    def clear(self) -> None:
-        self.drop(list(self._row_of))
 
 
 @dataclass(frozen=True, slots=True)

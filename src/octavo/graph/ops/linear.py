@@ -21,10 +21,6 @@ class Linear(Node):
         weight = Weight(f"{name}.weight", (columns, x.columns))
         return cls(x, weight, Weight(f"{name}.bias", (columns,)) if bias else None)
 
-    @property
-    def columns(self) -> int:
-        return self.weight.shape[0]
-
     def reference(self, run: ReferencePass, x: Floats) -> Floats:
         product = x @ run.read(self.weight).T
         return product if self.bias is None else product + run.read(self.bias)
@@ -40,10 +36,6 @@ class Logits(Node):
     @classmethod
     def of(cls, x: Node, name: str, vocab_size: int) -> Node:
         return cls(x, Weight(f"{name}.weight", (vocab_size, x.columns)))
-
-    @property
-    def columns(self) -> int:
-        return self.weight.shape[0]
 
     def flops(self, step: StepShape) -> int:
         return 2 * step.logit_rows * self.weight.size
@@ -73,10 +65,6 @@ class Conv1d(Node):
         if self.kernel % 2 == 0 or self.x.rows_per_token % self.stride:
             rows = self.x.rows_per_token
             raise ShapeError(f"conv1d: kernel {self.kernel}, stride {self.stride} over {rows} rows per token")
-
-    @property
-    def columns(self) -> int:
-        return self.weight.shape[0]
 
     @property
     def kernel(self) -> int:
