@@ -45,13 +45,13 @@ def main(argv: Sequence[str]) -> int:
     checked_sampling(args)
     report_notes()
 
-    from octavo.cli import report
+    from octavo.cli import speed
 
     llm = _load(kind, args)
-    limits = report.measure_limits(llm.model.config)
+    limits = speed.measure_limits(llm.model.config)
     bench = {"latency": _latency, "throughput": _throughput}[kind]
     workload, results = bench(llm, args, limits)
-    document = report.describe(kind, llm, limits, workload, results)
+    document = speed.describe(kind, llm, limits, workload, results)
     print(_table(document))
     if args.output_json is not None:
         args.output_json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
