@@ -22,10 +22,8 @@ from octavo.models import load_declaration
 from octavo.option_files import read_text
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
-from octavo.text.gguf_tokenizer import read_gguf_tokenizer
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
-from octavo.text.tokenizer_files import read_tokenizer
 from octavo.weights import Checkpoint, open_checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
 from octavo.weights.config_reader import ConfigReader
@@ -146,14 +144,16 @@ def select_machine() -> None:
 
 def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> Tokenizer:
     """The model's tokenizer, or that of another model, which may be no more than its tokenizer's files."""
+    from octavo.text import gguf_tokenizer, tokenizer_files
+
     if config.tokenizer is not None:
         path = resolve(config.tokenizer, cache_dir=config.download_dir)
         if path.is_dir() and not list(path.glob("*.gguf")):
-            return read_tokenizer(path)
+            return tokenizer_files.read_tokenizer(path)
         checkpoint = open_checkpoint(path)
     if checkpoint.metadata is not None:
-        return read_gguf_tokenizer(checkpoint.metadata, checkpoint.path)
-    return read_tokenizer(path)
+        return gguf_tokenizer.read_gguf_tokenizer(checkpoint.metadata, checkpoint.path)
+    return tokenizer_files.read_tokenizer(path)
 
 
 def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate | None:

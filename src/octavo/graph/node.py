@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 import numpy as np
@@ -105,9 +105,15 @@ class Node:
         return cls(*args, **options)
 
     @classmethod
+    @cache
     def name(cls) -> str:
         """The op's name: the method of Graph that adds it, and the native op that computes it."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+    @classmethod
+    @cache
+    def _field_names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
 
     @cached_property
     def columns(self) -> int:
@@ -123,7 +129,7 @@ class Node:
     def inputs(self) -> tuple[Node, ...]:
         return tuple(self._fields(Node).values())
 
-    @property
+    @cached_property
     def named_weights(self) -> dict[str, Weight]:
         return self._fields(Weight)
 
@@ -157,7 +163,7 @@ class Node:
         raise NotImplementedError
 
     def _fields(self, kind: Any) -> dict[str, Any]:
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        values = ((name, getattr(self, name)) for name in self._field_names())
         return {name: value for name, value in values if isinstance(value, kind)}
 
 

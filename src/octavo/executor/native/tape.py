@@ -102,9 +102,8 @@ class Tape:
 
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of all weights, each held once: a table used by embedding and logits counts once."""
-        packed = set(self.matrices())
         vectors = {vector for op in self.ops for vector in op.vectors.values()}
-        return sum(matrix.nbytes(dtype) for matrix in packed) + 4 * sum(map(_size, vectors))
+        return sum(matrix.nbytes(dtype) for matrix in set(self.matrices())) + 4 * sum(map(_size, vectors))
 
     def page_bytes(self, dtype: str, block_size: int) -> int:
         """Bytes of a block of the KV cache, for all layers."""

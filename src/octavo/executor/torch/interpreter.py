@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -42,14 +43,12 @@ class Interpreter:
     def hidden(self, step: Step) -> Tensor:
         """Runs the program up to the logits: what they are computed from, [tokens, columns] in the model's type."""
         values: dict[Node, Tensor] = {}
-        for op in self._run(self.program.ops[:-1], values, step):
-            del op
+        deque(self._run(self.program.ops[:-1], values, step), maxlen=0)
         return self.device.cast(values[self._logits.x])
 
     def encode(self, step: Step) -> None:
         """Runs the program of an encoder: its source's keys and values are stored."""
-        for op in self._run(self.program.ops, {}, step):
-            del op
+        deque(self._run(self.program.ops, {}, step), maxlen=0)
 
     def cross_weights(self, step: Step, heads: Sequence[tuple[int, int]], positions: int) -> Tensor:
         """The weights of some heads (layer, head) of cross attention, for a step of one sequence.

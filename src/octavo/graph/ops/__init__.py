@@ -1,5 +1,3 @@
 """The vocabulary: what a model may be made of, one op a class. Importing this registers all of it."""
 
-from octavo.graph.ops import attention, linear, norm, pointwise, rope, table
-
-__all__ = ["attention", "linear", "norm", "pointwise", "rope", "table"]
+from octavo.graph.ops import attention, linear, norm, pointwise, rope, table  # noqa: F401
