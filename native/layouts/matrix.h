@@ -11,8 +11,7 @@
 
 namespace octavo {
 
-// Rows of a stored tensor: [stored_rows, columns] in `format`, starting at `data`. Output row i is stored row order[i],
-// or i.
+// Rows of a stored tensor: [stored_rows, columns] in `format`, at `data`. Output row i is stored row order[i], or i.
 struct StoredRows {
   const Format* format;
   const uint8_t* data;

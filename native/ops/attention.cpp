@@ -112,8 +112,7 @@ void AttentionPlan::cut(const Queries& queries, int sequence, int first_token, b
   }
 }
 
-// Where keys and values lie: in a layer of the cache, or in one that a step has to itself; in pages of sequences, or of
-// their sources.
+// Where keys and values lie: in a layer of the cache or in one of the step's own, in pages of sequences or of sources.
 struct Place {
   KvCache cache;
   bool is_source, is_scratch;

@@ -77,8 +77,7 @@ int32_t LogitRow::rank(int32_t id) const {
   return 1 + static_cast<int32_t>(kernels().sampling.count_not_less(x_, n_, maxima_.data(), next));
 }
 
-// In both searches rounding may leave the sum short of the target: then the last possible token is the
-// answer.
+// In both searches rounding may leave the sum short of the target: then the last possible token is taken.
 int32_t LogitRow::find_by_id(float scale, double target) const {
   int64_t found = 0;
   for (size_t segment = 0; segment < segments_.size(); ++segment) {

@@ -20,8 +20,7 @@ class LogitRow {
   static constexpr float kInfinity = std::numeric_limits<float>::infinity();
   static constexpr float kLowest = std::numeric_limits<float>::lowest();
 
-  // Returns false where some logit is NaN or infinity: then nothing else may be asked. `logits` is not
-  // copied.
+  // Returns false where some logit is NaN or infinity: then nothing else may be asked. `logits` isn't copied.
   bool scan(const float* logits, int64_t n);
 
   float operator[](int64_t id) const { return x_[id]; }

@@ -25,9 +25,7 @@ class StopStrings:
         self.matched: str | None = None
 
     def append(self, new_text: str) -> tuple[str, str | None]:
-        """(text that is now final, the stop string if this piece completed one). After a stop, all text is
-        dropped.
-        """
+        """(text that is now final, the stop string that it completed, if any). After a stop, text is dropped."""
         if self.matched is not None:
             return "", self.matched
         for end, char in enumerate(new_text, 1):

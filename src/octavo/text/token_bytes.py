@@ -6,8 +6,7 @@ Two families of decoders do, and nearly all language models use one of them:
 - The SentencePiece chain (Llama 2, Mistral, Gemma): `▁` is a space, `<0xE2>` is a byte, and a space at the
   very start may be dropped.
 
-For these a text is the bytes of its tokens, joined and read as UTF-8, so that it can also be read piece by
-piece.
+For these a text is the bytes of its tokens, joined and read as UTF-8: it can be read piece by piece, too.
 """
 
 from __future__ import annotations
