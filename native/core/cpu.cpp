@@ -17,8 +17,11 @@ std::vector<Candidate> candidates() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  all.push_back({&avx512bf16::table, avx512 && __builtin_cpu_supports("avx512bf16")});
+  const bool avx512vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  all.push_back({&avx512bf16::table, avx512vnni && __builtin_cpu_supports("avx512bf16")});
+  all.push_back({&avx512vnni::table, avx512vnni});
   all.push_back({&avx512::table, avx512});
+  all.push_back({&avxvnni::table, avx2 && __builtin_cpu_supports("avxvnni")});
   all.push_back({&avx2::table, avx2});
 #endif
   all.push_back({&portable::table, true});

@@ -1,4 +1,4 @@
-// Decoding of stored weight formats into float.
+// Stored weight formats: decoded into float, or taken apart into the numbers that they consist of.
 
 #pragma once
 
@@ -6,6 +6,23 @@
 #include <string_view>
 
 namespace octavo {
+
+// What the values of a quantized format are made of, for groups g of values:
+enum class Scaling : uint8_t {
+  kNone,        // they are plain numbers
+  kChannel,     // of no stored format: one d for a whole row, d * (q - offset)
+  kScale,       // d * (q - offset)
+  kMinimum,     // d * q + m
+  kSubScale,    // (d * scale[g]) * (q - offset); scales are signed
+  kSubMinimum,  // (d * scale[g]) * q - m * minimum[g]
+};
+
+// One block, taken apart. d and m are float16 as bits.
+struct Quants {
+  uint16_t d, m;
+  uint8_t scale[16], minimum[16];
+  uint8_t q[256];
+};
 
 // Rows of values in blocks along the innermost axis.
 struct Format {
@@ -15,6 +32,12 @@ struct Format {
   // Decodes `count` elements, a whole number of blocks, from `src` (of any alignment) to `dst`. Every product and sum
   // is rounded to float by itself, so that all machines and decoders agree bit for bit.
   void (*decode)(const uint8_t* src, int64_t count, float* dst);
+
+  Scaling scaling = Scaling::kNone;
+  int bits = 0;    // of q
+  int group = 0;   // values that have a scale in common
+  int offset = 0;  // of q
+  void (*read)(const uint8_t* block, Quants& out) = nullptr;
 };
 
 // Throws std::invalid_argument if there is no format of that name.

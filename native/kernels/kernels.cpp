@@ -5,6 +5,7 @@
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
 #include "kernels/pointwise.h"
+#include "kernels/quantized.h"
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
 #include "kernels/simd.h"
@@ -16,8 +17,18 @@ namespace octavo::OCTAVO_ISA {
 
 // A line for each layout of weights.
 constexpr MatrixKernels matrices[] = {
-    {"float32", DType::kFloat32, matmul<Float32>, read_row<Float32>},
-    {"bfloat16", DType::kBFloat16, matmul<BFloat16>, read_row<BFloat16>},
+    {.layout = "float32", .pack = 1, .matmul = matmul<Float32>, .read_row = read_row<Float32>},
+    {.layout = "bfloat16", .pack = 2, .matmul = matmul<BFloat16>, .read_row = read_row<BFloat16>},
+    quantized<kInt8>("int8"),
+    quantized<kInt4G32>("int4_g32"),
+    quantized<kInt8G32>("int8_g32"),
+    quantized<kUint4G32>("uint4_g32"),
+    quantized<kUint8G32>("uint8_g32"),
+    quantized<kInt4K16>("int4_k16"),
+    quantized<kInt8K16>("int8_k16"),
+    quantized<kUint4K16>("uint4_k16"),
+    quantized<kUint4K32>("uint4_k32"),
+    quantized<kUint8K32>("uint8_k32"),
 };
 
 constinit const Kernels table = {

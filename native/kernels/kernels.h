@@ -23,11 +23,12 @@ enum class Epilogue : uint8_t {
   kStore,       // in the element type
 };
 
-// out[rows, n] = a[rows, k] · wᵀ. Weights are packed [n / 16][k / pack][16][pack]; k and n are padded with zeros.
-// Every output element is the sum over k in rising order, whatever the tile: results do not depend on the batch.
+// out[rows, n] = a[rows, k] · wᵀ. Plain weights are packed [n / 16][k / pack][16][pack], quantized ones as
+// quantized_layout.h says; k and n are padded with zeros. Every output element is the sum over k in rising order,
+// whatever the tile: results do not depend on the batch.
 struct Matmul {
   const void* a;
-  int64_t a_stride;  // elements between rows, here and below
+  int64_t a_stride;  // elements between rows, here and below; of quantized rows, bytes
   const void* weight;
   int64_t k;          // padded to pack
   int64_t blocks;     // of 16 columns
@@ -35,6 +36,7 @@ struct Matmul {
   Epilogue epilogue;
   void* out;
   int64_t out_stride;
+  DType element;  // of `out`, where the epilogue does not say float32
 };
 
 constexpr int kMaxMatmulRows = 96;   // of one tile
@@ -121,9 +123,17 @@ constexpr int64_t attention_scratch_bytes(int rows, int key_dim, int value_dim) 
 // What multiplies with the matrices of one layout.
 struct MatrixKernels {
   const char* layout;
-  DType activations;  // the type of a
+  int64_t pack;  // what k is padded to a multiple of
   void (*matmul)(const Matmul&, int row_begin, int row_end, int block_begin, int block_end, float* scratch);
   void (*read_row)(const void* weight, int64_t k, int64_t id, int64_t columns, float* out);
+  // Indexed by DType: how rows are quantized before they are multiplied. Without it they are taken as they are, and are of
+  // the matrix's own type.
+  void (*quantize[2])(const void* x, int64_t columns, int64_t k, void* out) = {};
+  int64_t columns_of_a_sum = 0;  // of a quantized row
+
+  bool is_quantized() const { return quantize[0] != nullptr; }
+  // Of a quantized row.
+  int64_t row_bytes(int64_t k) const { return k + 12 * (k / columns_of_a_sum); }
 };
 
 constexpr int kMaxPointwiseParams = 4;
@@ -168,7 +178,13 @@ extern const Kernels table;
 namespace avx2 {
 extern const Kernels table;
 }
+namespace avxvnni {
+extern const Kernels table;
+}
 namespace avx512 {
+extern const Kernels table;
+}
+namespace avx512vnni {
 extern const Kernels table;
 }
 namespace avx512bf16 {

@@ -73,6 +73,14 @@ inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_st
   }
 }
 
+// Calls f with n as a constant, 1 <= n <= Max.
+template <int Max, class F>
+inline void with_constant(int n, F&& f) {
+  if constexpr (Max > 1)
+    if (n < Max) return with_constant<Max - 1>(n, f);
+  f.template operator()<Max>();
+}
+
 // The same for any number of rows and blocks: rows are dealt into even groups of at most kTileRows. Group i fetches the
 // streams of ahead[i], if i < num_ahead.
 template <class T>
@@ -83,30 +91,9 @@ inline void multiply_any(int rows, int blocks, const typename T::Value* a, int64
   for (int group = 0; rows > 0; ++group) {
     const Ahead<T>* ahead = group < num_ahead ? &all_ahead[group] : nullptr;
     const int now = (rows + groups - 1) / groups;
-    switch (now) {
-      case 1:
-        multiply_blocks<T, 1>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
-        break;
-      case 2:
-        multiply_blocks<T, 2>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
-        break;
-#if !defined(OCTAVO_ISA_portable)
-      case 3:
-        multiply_blocks<T, 3>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
-        break;
-#if !defined(OCTAVO_ISA_avx2)
-      case 4:
-        multiply_blocks<T, 4>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
-        break;
-      case 5:
-        multiply_blocks<T, 5>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
-        break;
-      case 6:
-        multiply_blocks<T, 6>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
-        break;
-#endif
-#endif
-    }
+    with_constant<kTileRows>(now, [&]<int Rows>() {
+      multiply_blocks<T, Rows>(blocks, a, a_stride, b, steps, accumulate, c, c_stride, ahead);
+    });
     a += now * a_stride;
     c += now * c_stride;
     rows -= now;
@@ -135,18 +122,23 @@ void read_row(const void* weight, int64_t k, int64_t id, int64_t columns, float*
   for (int64_t i = 0; i < columns; ++i) out[i] = to_float(row[i / T::kPack * kLanes * T::kPack + i % T::kPack]);
 }
 
-template <class T>
+inline void store_element(const Matmul& m, int row, int64_t column, F32 x) {
+  const int64_t at = row * m.out_stride + column;
+  if (m.element == DType::kFloat32)
+    store(static_cast<float*>(m.out) + at, x);
+  else
+    store_bf16(static_cast<bf16*>(m.out) + at, x);
+}
+
 inline void finish(const Matmul& m, int row, int block, int blocks, const float* c) {
-  using Value = typename T::Value;
   if (m.epilogue == Epilogue::kSiluMul) {
-    Value* out = static_cast<Value*>(m.out) + row * m.out_stride + block / 2 * kLanes;
     for (int j = 0; j + 1 < blocks; j += 2) {
       F32 gate = load(c + j * kLanes), up = load(c + (j + 1) * kLanes);
       if (m.bias) {
         gate = gate + load(m.bias + (block + j) * kLanes);
         up = up + load(m.bias + (block + j + 1) * kLanes);
       }
-      T::store16(out + j / 2 * kLanes, silu(gate) * up);
+      store_element(m, row, (block + j) / 2 * kLanes, silu(gate) * up);
     }
     return;
   }
@@ -155,7 +147,7 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
     F32 x = load(c + j * kLanes);
     if (m.bias) x = x + load(m.bias + column);
     if (m.epilogue == Epilogue::kGelu || m.epilogue == Epilogue::kStore) {
-      T::store16(static_cast<Value*>(m.out) + row * m.out_stride + column, m.epilogue == Epilogue::kGelu ? gelu(x) : x);
+      store_element(m, row, column, m.epilogue == Epilogue::kGelu ? gelu(x) : x);
       continue;
     }
     float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
@@ -190,7 +182,7 @@ void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int bl
     }
     multiply_any<T>(rows, blocks, a + k, m.a_stride, b, slice / T::kPack, k > 0, scratch, c_stride, ahead, num_ahead);
   }
-  for (int r = 0; r < rows; ++r) finish<T>(m, row_begin + r, block_begin, blocks, scratch + r * c_stride);
+  for (int r = 0; r < rows; ++r) finish(m, row_begin + r, block_begin, blocks, scratch + r * c_stride);
 }
 
 }  // namespace octavo::OCTAVO_ISA

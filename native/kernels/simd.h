@@ -15,9 +15,9 @@ constexpr float kMinusInfinity = -__builtin_inff();
 
 }  // namespace octavo
 
-#if defined(OCTAVO_ISA_avx512) || defined(OCTAVO_ISA_avx512bf16)
+#if defined(__AVX512F__)
 #include "kernels/simd_avx512.h"
-#elif defined(OCTAVO_ISA_avx2)
+#elif defined(__AVX2__)
 #include "kernels/simd_avx2.h"
 #else
 #include "kernels/simd_portable.h"
@@ -65,6 +65,7 @@ struct Float32 {
   using Value = float;
   static constexpr int kPack = 1;
   static inline F32 dot(F32 sum, const Value* a, const Value* b) { return fma(set1(a[0]), load(b), sum); }
+  static inline F32 load16(const Value* p) { return load(p); }
   static inline void store16(Value* p, F32 x) { store(p, x); }
 };
 
@@ -73,6 +74,7 @@ struct BFloat16 {
   static constexpr int kPack = 2;
   // sum[i] += a[0] * b[2i] + a[1] * b[2i + 1]
   static inline F32 dot(F32 sum, const Value* a, const Value* b) { return dot_bf16(sum, a, b); }
+  static inline F32 load16(const Value* p) { return load_bf16(p); }
   static inline void store16(Value* p, F32 x) { store_bf16(p, x); }
 };
 

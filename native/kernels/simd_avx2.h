@@ -54,6 +54,10 @@ inline void store_bf16(bf16* p, F32 x) {
   const __m256i packed = _mm256_packus_epi32(narrow(x.lo), narrow(x.hi));
   _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(packed, 0xd8));
 }
+inline __m256 load_bf16_half(const bf16* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
+}
+inline F32 load_bf16(const bf16* p) { return {load_bf16_half(p), load_bf16_half(p + 8)}; }
 inline __m256 dot_half(__m256 sum, __m256 a0, __m256 a1, __m256i pairs) {
   const __m256 b0 = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
   const __m256 b1 = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
@@ -69,6 +73,71 @@ inline F32 dot_bf16(F32 sum, const bf16* a, const bf16* b) {
           dot_half(sum.hi, a0, a1, _mm256_loadu_si256((const __m256i*)(b + 16)))};
 }
 
+// 16 lanes of integers, and of four bytes each.
+struct I32 {
+  __m256i lo, hi;
+};
+struct U8 {
+  __m256i lo, hi;
+};
+
+inline __m256i load_integers(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+inline I32 set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+inline F32 to_floats(I32 x) { return {_mm256_cvtepi32_ps(x.lo), _mm256_cvtepi32_ps(x.hi)}; }
+inline I32 load(const int32_t* p) { return {load_integers(p), load_integers(p + 8)}; }
+inline void store(int32_t* p, I32 x) {
+  _mm256_storeu_si256((__m256i*)p, x.lo);
+  _mm256_storeu_si256((__m256i*)(p + 8), x.hi);
+}
+inline U8 load(const uint8_t* p) { return {load_integers(p), load_integers(p + 32)}; }
+inline U8 low_nibbles(U8 x) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(x.lo, mask), _mm256_and_si256(x.hi, mask)};
+}
+inline U8 high_nibbles(U8 x) { return low_nibbles({_mm256_srli_epi16(x.lo, 4), _mm256_srli_epi16(x.hi, 4)}); }
+inline F32 load_halves(const uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+inline F32 to_floats(const uint8_t* p) {
+  return to_floats(I32{_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)),
+                       _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8)))});
+}
+inline F32 to_floats(const int8_t* p) {
+  return to_floats(I32{_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)),
+                       _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8)))});
+}
+// To the nearest integers, ties to even; they must be between -127 and 127.
+inline void store_rounded(int8_t* p, F32 x) {
+  const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.lo), _mm256_cvtps_epi32(x.hi));
+  const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);
+  _mm_storeu_si128((__m128i*)p,
+                   _mm_packs_epi16(_mm256_castsi256_si128(in_order), _mm256_extracti128_si256(in_order, 1)));
+}
+template <bool small>
+inline __m256i dot_half(__m256i sum, __m256i b, __m256i as) {
+#ifdef __AVXVNNI__
+  return _mm256_dpbusd_avx_epi32(sum, b, as);
+#else
+  const __m256i ones = _mm256_set1_epi16(1), nibble = _mm256_set1_epi8(15);
+  if (small) return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(b, as), ones));
+  const __m256i low = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_and_si256(b, nibble), as), ones);
+  const __m256i above = _mm256_and_si256(_mm256_srli_epi16(b, 4), nibble);
+  const __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(above, as), _mm256_set1_epi16(16));
+  return _mm256_add_epi32(sum, _mm256_add_epi32(low, high));
+#endif
+}
+// sum[i] += b[4i] * a[0] + … + b[4i + 3] * a[3]. Without VNNI, pairs are summed in 16 bits, which `small` b can't exceed:
+// those below 128.
+template <bool small>
+inline I32 dot(I32 sum, U8 b, const int8_t* a) {
+  int32_t four;
+  memcpy(&four, a, sizeof four);
+  const __m256i as = _mm256_set1_epi32(four);
+  return {dot_half<small>(sum.lo, b.lo, as), dot_half<small>(sum.hi, b.hi, as)};
+}
+
+constexpr int kRowsAtOnce = 4;  // of quantized activations
 constexpr int kTileRows = 3;
 constexpr int kTileBlocks = 2;
 

@@ -30,7 +30,11 @@ inline F32 select_less(F32 a, F32 b, F32 yes, F32 no) {
 // Bit i tells whether a[i] >= b[i].
 inline uint32_t mask_not_less(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
 
-#ifdef OCTAVO_ISA_avx512bf16
+inline F32 load_bf16(const bf16* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
+}
+
+#ifdef __AVX512BF16__
 
 inline void store_bf16(bf16* p, F32 x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x.v)); }
 inline F32 dot_bf16(F32 sum, const bf16* a, const bf16* b) {
@@ -63,6 +67,52 @@ inline F32 dot_bf16(F32 sum, const bf16* a, const bf16* b) {
 
 #endif
 
+// 16 lanes of integers, and of four bytes each.
+struct I32 {
+  __m512i v;
+};
+struct U8 {
+  __m512i v;
+};
+
+inline I32 set1_int(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline F32 to_floats(I32 x) { return {_mm512_cvtepi32_ps(x.v)}; }
+inline I32 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store(int32_t* p, I32 x) { _mm512_storeu_si512(p, x.v); }
+inline U8 load(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline U8 low_nibbles(U8 x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
+inline U8 high_nibbles(U8 x) { return {_mm512_and_si512(_mm512_srli_epi16(x.v, 4), _mm512_set1_epi8(15))}; }
+inline F32 load_halves(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
+inline F32 to_floats(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)))};
+}
+inline F32 to_floats(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)))};
+}
+// To the nearest integers, ties to even; they must be between -127 and 127.
+inline void store_rounded(int8_t* p, F32 x) {
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
+}
+// sum[i] += b[4i] * a[0] + … + b[4i + 3] * a[3]. Without VNNI, pairs are summed in 16 bits, which `small` b can't exceed:
+// those below 128.
+template <bool small>
+inline I32 dot(I32 sum, U8 b, const int8_t* a) {
+  int32_t four;
+  memcpy(&four, a, sizeof four);
+  const __m512i as = _mm512_set1_epi32(four);
+#ifdef __AVX512VNNI__
+  return {_mm512_dpbusd_epi32(sum.v, b.v, as)};
+#else
+  const __m512i ones = _mm512_set1_epi16(1);
+  if (small) return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(_mm512_maddubs_epi16(b.v, as), ones))};
+  const __m512i low = _mm512_madd_epi16(_mm512_maddubs_epi16(low_nibbles(b).v, as), ones);
+  const __m512i high = _mm512_madd_epi16(_mm512_maddubs_epi16(high_nibbles(b).v, as), _mm512_set1_epi16(16));
+  return {_mm512_add_epi32(sum.v, _mm512_add_epi32(low, high))};
+#endif
+}
+
+constexpr int kRowsAtOnce = 8;  // of quantized activations
 constexpr int kTileRows = 6;    // rows of a matmul's register tile …
 constexpr int kTileBlocks = 4;  // … times blocks of 16 columns: 24 sums, 4 weights, the rest for broadcasts
 

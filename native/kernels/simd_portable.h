@@ -67,6 +67,9 @@ inline uint32_t mask_not_less(F32 a, F32 b) {
   return mask;
 }
 
+inline F32 load_bf16(const bf16* p) {
+  return each_lane([&](int i) { return to_float(p[i]); });
+}
 inline void store_bf16(bf16* p, F32 x) {
   for (int i = 0; i < kLanes; ++i) p[i] = to_bf16(x.v[i]);
 }
@@ -75,6 +78,67 @@ inline F32 dot_bf16(F32 sum, const bf16* a, const bf16* b) {
   return each_lane([&](int i) { return sum.v[i] + a0 * to_float(b[2 * i]) + a1 * to_float(b[2 * i + 1]); });
 }
 
+// 16 lanes of integers, and of four bytes each.
+struct I32 {
+  int32_t v[kLanes];
+};
+struct U8 {
+  uint8_t v[4 * kLanes];
+};
+
+inline I32 set1_int(int32_t x) {
+  I32 r;
+  for (int i = 0; i < kLanes; ++i) r.v[i] = x;
+  return r;
+}
+inline I32 operator+(I32 a, I32 b) {
+  for (int i = 0; i < kLanes; ++i) a.v[i] += b.v[i];
+  return a;
+}
+inline F32 to_floats(I32 x) {
+  return each_lane([&](int i) { return (float)x.v[i]; });
+}
+inline I32 load(const int32_t* p) {
+  I32 r;
+  memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+inline void store(int32_t* p, I32 x) { memcpy(p, x.v, sizeof x.v); }
+inline U8 load(const uint8_t* p) {
+  U8 r;
+  memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+inline U8 low_nibbles(U8 x) {
+  for (int i = 0; i < 4 * kLanes; ++i) x.v[i] &= 15;
+  return x;
+}
+inline U8 high_nibbles(U8 x) {
+  for (int i = 0; i < 4 * kLanes; ++i) x.v[i] >>= 4;
+  return x;
+}
+inline F32 load_halves(const uint16_t* p) {
+  return each_lane([&](int i) { return half_to_float(p[i]); });
+}
+inline F32 to_floats(const uint8_t* p) {
+  return each_lane([&](int i) { return (float)p[i]; });
+}
+inline F32 to_floats(const int8_t* p) {
+  return each_lane([&](int i) { return (float)p[i]; });
+}
+// To the nearest integers, ties to even; they must be between -127 and 127.
+inline void store_rounded(int8_t* p, F32 x) {
+  for (int i = 0; i < kLanes; ++i) p[i] = (int8_t)(x.v[i] == x.v[i] ? nearbyintf(x.v[i]) : 0);
+}
+// sum[i] += b[4i] * a[0] + … + b[4i + 3] * a[3]
+template <bool small>
+inline I32 dot(I32 sum, U8 b, const int8_t* a) {
+  for (int i = 0; i < kLanes; ++i)
+    for (int k = 0; k < 4; ++k) sum.v[i] += b.v[4 * i + k] * a[k];
+  return sum;
+}
+
+constexpr int kRowsAtOnce = 2;  // of quantized activations
 constexpr int kTileRows = 2;
 constexpr int kTileBlocks = 1;
 

@@ -32,15 +32,6 @@ RowAt find_row(const std::vector<StoredRows>& sources, Arrangement arrangement, 
   return {};
 }
 
-int kernels_of(const Layout& layout) {
-  int place = 0;
-  for (const MatrixKernels& k : kernels().matrices) {
-    if (std::string_view(k.layout) == layout.name) return place;
-    ++place;
-  }
-  throw std::invalid_argument(std::string("there are no kernels for the layout ") + layout.name);
-}
-
 }  // namespace
 
 RegisterLayout::RegisterLayout(const Layout& layout) { layouts().emplace(layout.name, layout); }
@@ -50,6 +41,21 @@ const Layout& layout_of(const std::string& name) {
   std::string known;
   for (const auto& [other, _] : layouts()) known += (known.empty() ? "" : " or ") + other;
   throw std::invalid_argument("a layout must be " + known + ", got " + name);
+}
+
+const Layout* layout_holding(const Format& format) {
+  for (const auto& [_, layout] : layouts())
+    if (layout.holds && layout.holds(format)) return &layout;
+  return nullptr;
+}
+
+int kernels_of(const Layout& layout) {
+  int place = 0;
+  for (const MatrixKernels& k : kernels().matrices) {
+    if (std::string_view(k.layout) == layout.name) return place;
+    ++place;
+  }
+  throw std::invalid_argument(std::string("there are no kernels for the layout ") + layout.name);
 }
 
 int64_t packed_rows(const std::vector<int64_t>& rows) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/cpu.h"
 #include "core/dequantize.h"
 #include "kernels/kernels.h"
 
@@ -34,6 +35,7 @@ struct Layout {
   const char* name;                                          // of its entry among Kernels::matrices
   int64_t (*block_bytes)(int64_t k);                         // of 16 rows of k columns
   void (*pack)(const RowAt* rows, int64_t k, uint8_t* out);  // `out` is zero before
+  bool (*holds)(const Format& format) = nullptr;             // formats that are made of the same numbers, if any
 };
 
 // Makes a layout known to layout_of().
@@ -43,6 +45,11 @@ struct RegisterLayout {
 
 // Throws std::invalid_argument if there is no layout of that name.
 const Layout& layout_of(const std::string& name);
+// The layout that has the numbers of a quantized format; none for others.
+const Layout* layout_holding(const Format& format);
+
+// The place of a layout's kernels among Kernels::matrices.
+int kernels_of(const Layout& layout);
 
 // [n, k] in a layout. `n` and `k` are the true sizes; rows are padded to 16 with zeros.
 struct PackedMatrix {
@@ -52,6 +59,8 @@ struct PackedMatrix {
   Buffer memory;
 
   int64_t blocks() const { return round_up(n, 16) / 16; }
+  const MatrixKernels& kernel() const { return octavo::kernels().matrices[kernels]; }
+  int64_t padded_k() const { return round_up(k, kernel().pack); }
 };
 
 enum class Arrangement : uint8_t {

@@ -17,10 +17,14 @@ Executor::Executor(const ExecutorConfig& config, const Executor* other) : config
 
 int Executor::add_buffer(int64_t columns, DType dtype, bool logit_rows, int rows_per_token) {
   const int64_t stride = round_up(columns, 16);
-  const int64_t rows = logit_rows ? config_.max_logit_rows : int64_t{config_.max_tokens} * rows_per_token;
-  memory_.emplace_back(rows * stride * bytes_of(dtype));
-  buffers_.push_back({memory_.back().as<char>(), columns, stride, dtype, logit_rows, rows_per_token});
+  buffers_.push_back({nullptr, columns, stride, dtype, logit_rows, rows_per_token});
+  memory_.emplace_back(max_rows(buffers_.back()) * stride * bytes_of(dtype));
+  buffers_.back().memory = memory_.back().as<char>();
   return static_cast<int>(buffers_.size()) - 1;
+}
+
+int64_t Executor::max_rows(const Value& value) const {
+  return value.logit_rows ? config_.max_logit_rows : int64_t{config_.max_tokens} * value.rows_per_token;
 }
 
 Value Executor::view(int buffer, int64_t first, int64_t columns) const {

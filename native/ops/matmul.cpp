@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/buffer.h"
 #include "ops/executor.h"
 
 namespace octavo {
@@ -33,51 +34,93 @@ Epilogue epilogue_of(OpSpec& spec) {
   refuse("matmul: no such epilogue: " + name);
 }
 
+// The input of the matmul that runs now, quantized.
+struct QuantizedRows : Shared {
+  Buffer memory;
+
+  void reserve(int64_t bytes) {
+    if (memory.bytes() < bytes) memory = Buffer(bytes);
+  }
+  void plan(const Run&) override {}
+};
+
 class MatmulOp : public Op {
  public:
   explicit MatmulOp(OpSpec& spec)
       : in_(spec.in(0)), out_(spec.out()), matrix_(spec.matrix("weight")), epilogue_(epilogue_of(spec)) {
     if (spec.vectors.contains("bias")) bias_ = spec.vector("bias", matrix_->n);
-    const MatrixKernels& kernel = kernels().matrices[matrix_->kernels];
-    spec.check(in_.dtype == kernel.activations, "the matrix is multiplied with another type");
+    const MatrixKernels& kernel = matrix_->kernel();
+    spec.check(kernel.is_quantized() || pack_of(in_.dtype) == kernel.pack, "the matrix is multiplied with another type");
     spec.check(in_.columns == matrix_->k, "input and weight disagree");
+    if (kernel.is_quantized()) {
+      row_bytes_ = kernel.row_bytes(matrix_->padded_k());
+      rows_ = spec.executor.share<QuantizedRows>("quantized rows");
+      rows_->reserve(spec.executor.max_rows(in_) * row_bytes_);
+    }
     const int64_t n = epilogue_ == Epilogue::kSiluMul ? matrix_->n / 2 : matrix_->n;
     spec.check(round_up(n, 16) <= out_.stride, "output is too narrow");
     const bool is_wide = epilogue_ == Epilogue::kStoreFloat || epilogue_ == Epilogue::kAdd;
     spec.check(out_.dtype == (is_wide ? DType::kFloat32 : spec.element()), "wrong output dtype");
   }
 
-  int64_t num_tiles(const Run& run, int) const override {
-    const int64_t rows = run.rows_of(out_).size();
-    if (rows == 0) return 0;
-    const Cut cut = this->cut(rows, run.threads);
+  // Many rows are quantized in a phase of their own; few by each tile, which is faster than to wait for each other.
+  int num_phases() const override { return rows_ ? 2 : 1; }
+  int64_t num_tiles(const Run& run, int phase) const override {
+    const Range range = run.rows_of(out_);
+    if (rows_ && phase == 0) return range.size() > kFewRows ? run.row_tiles(range) : 0;
+    if (range.size() == 0) return 0;
+    const Cut cut = this->cut(range.size(), run.threads);
     return cut.panels * cut.row_tiles;
   }
-  int64_t scratch_bytes() const override { return kMatmulScratch * static_cast<int64_t>(sizeof(float)); }
+  int64_t scratch_bytes() const override {
+    return kMatmulScratch * static_cast<int64_t>(sizeof(float)) + kFewRows * row_bytes_;
+  }
 
-  void run(const Run& run, int, int64_t tile, int thread) const override {
+  void run(const Run& run, int phase, int64_t tile, int thread) const override {
     const Range range = run.rows_of(out_);
+    if (rows_ && phase == 0) return quantize(range, range.part(tile, run.row_tiles(range)), rows_->memory.as<char>());
+    multiply(run, range, tile, run.scratch[thread].as<char>());
+  }
+
+ private:
+  static constexpr int64_t kFewRows = 2;
+
+  void quantize(Range all, Range rows, char* out) const {
+    const MatrixKernels& kernel = matrix_->kernel();
+    for (int64_t i = rows.begin; i < rows.end; ++i)
+      kernel.quantize[index_of(in_.dtype)](in_.row(i), in_.columns, matrix_->padded_k(),
+                                           out + (i - all.begin) * row_bytes_);
+  }
+
+  void multiply(const Run& run, Range range, int64_t tile, char* scratch) const {
     const int64_t rows = range.size();
     const Cut cut = this->cut(rows, run.threads);
+    const void* a = in_.row(range.begin);
+    if (rows_ && rows > kFewRows) a = rows_->memory.as<char>();
+    if (rows_ && rows <= kFewRows) {
+      char* quantized = scratch + kMatmulScratch * sizeof(float);
+      quantize(range, range, quantized);
+      a = quantized;
+    }
     const Matmul matmul{
-        .a = in_.row(range.begin),
-        .a_stride = in_.stride,
+        .a = a,
+        .a_stride = rows_ ? row_bytes_ : in_.stride,
         .weight = matrix_->memory.as<void>(),
-        .k = round_up(matrix_->k, pack_of(in_.dtype)),
+        .k = matrix_->padded_k(),
         .blocks = matrix_->blocks(),
         .bias = bias_ ? bias_->as<float>() : nullptr,
         .epilogue = epilogue_,
         .out = out_.row(range.begin),
         .out_stride = out_.stride,
+        .element = in_.dtype,
     };
     const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
-    kernels().matrices[matrix_->kernels].matmul(
+    matrix_->kernel().matmul(
         matmul, static_cast<int>(row * rows / cut.row_tiles), static_cast<int>((row + 1) * rows / cut.row_tiles),
         static_cast<int>(panel * cut.width), static_cast<int>(std::min(matrix_->blocks(), (panel + 1) * cut.width)),
-        run.scratch[thread].as<float>());
+        reinterpret_cast<float*>(scratch));
   }
 
- private:
   Cut cut(int64_t rows, int threads) const {
     return Cut(matrix_->blocks(), epilogue_ == Epilogue::kSiluMul ? 2 : 1, rows, threads);
   }
@@ -86,6 +129,8 @@ class MatmulOp : public Op {
   std::shared_ptr<const PackedMatrix> matrix_;
   std::shared_ptr<const Buffer> bias_;
   Epilogue epilogue_;
+  std::shared_ptr<QuantizedRows> rows_;  // none: they are multiplied as they are
+  int64_t row_bytes_ = 0;                // of a quantized one
 };
 
 // The rows of the input that a row of a convolution is made from, side by side.

@@ -14,9 +14,8 @@ class TableOp : public RowOp {
 
  protected:
   void read(int64_t id, int64_t i) const {
-    const int64_t k = round_up(matrix_->k, pack_of(kernels().matrices[matrix_->kernels].activations));
-    kernels().matrices[matrix_->kernels].read_row(matrix_->memory.as<void>(), k, id, matrix_->k,
-                                                  static_cast<float*>(out_.row(i)));
+    matrix_->kernel().read_row(matrix_->memory.as<void>(), matrix_->padded_k(), id, matrix_->k,
+                               static_cast<float*>(out_.row(i)));
   }
   std::shared_ptr<const PackedMatrix> matrix_;
 };

@@ -25,7 +25,6 @@ _REFUSED = {
         "data_parallel_multi_port_external_lb=false prefill_context_parallel_size=1 decode_context_parallel_size=1 "
         "nnodes=1 node_rank=0 enable_elastic_ep=false device_ids=[]|[0]"
     ),
-    "not supported yet; GGUF files are unpacked to the model's dtype while loading": "quantization=gguf",
     LORA: "enable_lora=false lora_modules=[] default_mm_loras qlora_adapter_name_or_path",
     "speculative decoding is not supported yet": (
         "speculative_config speculative_model num_speculative_tokens=0 spec_method spec_model spec_tokens=0 "

@@ -82,7 +82,7 @@ def test_sizes_that_kernels_can_t_handle_are_refused(config):
 
 def test_a_type_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="float32 or bfloat16, got int7"):
-        make_native(decoder(), {}, dtype="int7")
+        make_native(decoder(), random_tensors(decoder()), dtype="int7")
 
 
 def test_weights_must_have_as_many_bytes_as_their_shape_says():

@@ -1,5 +1,7 @@
 """The default model beside transformers, on the same weights."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -84,16 +86,46 @@ def perplexity(logprobs, tokens):
     return float(np.exp(-logprobs[np.arange(len(tokens) - 1), tokens[1:]].mean()))
 
 
-def test_bfloat16_is_as_good_as_the_reference(executor, real_model, transformers_model, text_tokens):
-    tokens = text_tokens[:1024]
-    llm = LLM(str(real_model), executor=executor, dtype="bfloat16", max_model_len=1024, max_num_seqs=1)
+@pytest.fixture(scope="module")
+def unpacked_model(transformers_model, tmp_path_factory):
+    """The default model's weights in bfloat16, without a tokenizer."""
+    path = tmp_path_factory.mktemp("unpacked")
+    deepcopy(transformers_model).bfloat16().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(transformers_model, text_tokens):
+    return log_softmax(transformers_logits(transformers_model, text_tokens[:1024]))
+
+
+def compare(llm, tokens, expected):
+    """Mean KL divergence, how often the likeliest token is the same, and both perplexities."""
     found = log_softmax(logits_of(llm.model.executor, tokens, [64]))
-    expected = log_softmax(transformers_logits(transformers_model, tokens))
     divergence = (np.exp(expected) * (expected - found)).sum(axis=-1).mean()
     agreement = (found.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
     ours, theirs = perplexity(found, tokens), perplexity(expected, tokens)
     print(f"\nKL {divergence:.2e}, same argmax {agreement:.2%}, perplexity {ours:.3f} (reference {theirs:.3f})")
+    assert abs(theirs / 35.14 - 1) <= 0.002
+    return divergence, agreement, ours / theirs
+
+
+def test_bfloat16_is_as_good_as_the_reference(executor, unpacked_model, real_model, text_tokens, expected):
+    options = {"dtype": "bfloat16", "tokenizer": str(real_model), "max_model_len": 1024, "max_num_seqs": 1}
+    llm = LLM(str(unpacked_model), executor=executor, **options)
+    divergence, agreement, ratio = compare(llm, text_tokens[:1024], expected)
     assert divergence <= 1e-3
     assert agreement >= 0.97
-    assert abs(ours / theirs - 1) <= 0.002
-    assert abs(theirs / 35.14 - 1) <= 0.002
+    assert abs(ratio - 1) <= 0.002
+
+
+@pytest.mark.parametrize("quantization", ["gguf", "int8"])
+def test_quantized_weights_are_nearly_as_good(quantization, unpacked_model, real_model, text_tokens, expected):
+    """A GGUF file is multiplied with rows in 8 bits; int8 weights are rounded themselves."""
+    model = real_model if quantization == "gguf" else unpacked_model
+    options = {"quantization": quantization, "tokenizer": str(real_model), "max_model_len": 1024, "max_num_seqs": 1}
+    llm = LLM(str(model), dtype="bfloat16", executor="native", **options)
+    divergence, agreement, ratio = compare(llm, text_tokens[:1024], expected)
+    assert divergence <= (5e-3 if quantization == "gguf" else 2e-2)
+    assert agreement >= (0.96 if quantization == "gguf" else 0.9)
+    assert abs(ratio - 1) <= (0.005 if quantization == "gguf" else 0.02)

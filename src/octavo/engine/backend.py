@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from octavo.config import EngineConfig
+from octavo.errors import ConfigError
 from octavo.engine.memory import free_memory
 from octavo.executor.base import Executor, Footprint, Sizes
 from octavo.graph.builder import Graph
@@ -21,10 +22,12 @@ class Backend:
         """Bytes that an engine may take, if `share` is its part of the memory that is free now."""
         return int(free_memory() * share)
 
-    def footprint(self, graph: Graph) -> Footprint:
+    def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], config: EngineConfig) -> Footprint:
+        """Raises ConfigError for a quantization that the weights do not have."""
+        from octavo.executor.native.layouts import choose_layouts
         from octavo.executor.native.lowering import lower
 
-        return lower(graph)
+        return lower(graph, choose_layouts(graph, tensors, config.dtype, config.quantization))
 
     def executor(self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, **options: Any) -> Executor:
         """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `options`."""
@@ -48,14 +51,18 @@ class TorchBackend(Backend):
         free, total = torch.cuda.mem_get_info()
         return max(0, int(total * share) - (total - free))
 
-    def footprint(self, graph: Graph) -> Footprint:
+    def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], config: EngineConfig) -> Footprint:
         from octavo.executor.torch.program import compile_graph
+
+        if config.quantization == "int8":
+            raise ConfigError("quantization", config.quantization, "is for the native executor")
 
         return compile_graph(graph)
 
     def executor(self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, **options: Any) -> Executor:
         from octavo.executor.torch.executor import TorchExecutor
 
+        del options["quantization"]  # weights are unpacked
         return TorchExecutor(graph, tensors, sizes, device=self.device, enforce_eager=self.enforce_eager, **options)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from octavo import _native
 from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Logits, Sizes, Step
+from octavo.executor.native.layouts import choose_layouts
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
-from octavo.executor.native.tape import cache_sizes
+from octavo.executor.native.tape import Tape, cache_sizes
 from octavo.executor.rows import Rows
 from octavo.graph.builder import Graph
 from octavo.graph.cache import state_values
@@ -53,12 +54,13 @@ class NativeExecutor:
         *,
         dtype: str,
         encoder: Graph | None = None,
+        quantization: str | None = None,
         release: Callable[[str], None] = lambda name: None,
         fuse: bool = True,
     ):
         self.sizes = sizes
         self.runs_ahead = False  # host and device are one: there is nothing to overlap
-        self.tape = lower(graph, fuse=fuse)
+        self.tape = lower(graph, choose_layouts(graph, tensors, dtype, quantization), fuse=fuse)
         cache: dict[str, Any] = {
             "dtype": dtype,
             "layers": cache_sizes(self.tape.layers),
@@ -75,7 +77,8 @@ class NativeExecutor:
         Loader(self.native, self.tape, tensors, dtype, release).load()
         self._encoder: NativeEncoder | None = None
         if encoder is not None:
-            self._encoder = NativeEncoder(encoder, tensors, self.native, cache, sizes.source_positions, release, fuse)
+            tape = lower(encoder, choose_layouts(encoder, tensors, dtype, quantization), fuse=fuse)
+            self._encoder = NativeEncoder(tape, tensors, self.native, cache, sizes.source_positions, release)
 
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
         self._slots = Rows(2 * sizes.max_num_seqs) if state_values(self.tape.layers) else None
@@ -165,15 +168,13 @@ class NativeEncoder:
 
     def __init__(
         self,
-        graph: Graph,
+        tape: Tape,
         tensors: Mapping[str, StoredTensor],
         decoder: _native.Executor,
         cache: Mapping[str, Any],
         positions: int,
         release: Callable[[str], None],
-        fuse: bool,
     ):
-        tape = lower(graph, fuse=fuse)
         self.native = _native.Executor(
             **cache, max_tokens=positions, max_sequences=1, max_logit_rows=1, vocab_size=1, decoder=decoder
         )

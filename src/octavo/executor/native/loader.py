@@ -17,20 +17,17 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Loader:
-    """`release(name)` is called when all matrices have been packed that are in the tensor of that name.
-
-    `layout` is how matrices lie in memory: one of `native/layouts`.
-    """
+    """`release(name)` is called when all matrices have been packed that are in the tensor of that name."""
 
     def __init__(
         self,
         native: _native.Executor,
         tape: Tape,
         tensors: Mapping[str, StoredTensor],
-        layout: str,
+        dtype: str,
         release: Callable[[str], None],
     ):
-        self.native, self.tape, self.tensors, self.layout, self.release = native, tape, tensors, layout, release
+        self.native, self.tape, self.tensors, self.dtype, self.release = native, tape, tensors, dtype, release
         self.packed: dict[Packed, _native.PackedMatrix] = {}
         self.unpacked = Counter(weight.name for matrix in dict.fromkeys(tape.matrices()) for weight in matrix.weights)
         self.numbers: list[int] = [native.buffer(*buffer.kind) for buffer in tape.buffers]
@@ -55,7 +52,7 @@ class Loader:
     def _pack(self, matrix: Packed) -> _native.PackedMatrix:
         if matrix not in self.packed:
             sources = [_source(_as_matrix(self.tensors[weight.name].part(weight))) for weight in matrix.weights]
-            self.packed[matrix] = _native.pack(sources, matrix.arrangement, self.layout)
+            self.packed[matrix] = _native.pack(sources, matrix.arrangement, matrix.layout or self.dtype)
             for weight in matrix.weights:
                 self.unpacked[weight.name] -= 1
                 if self.unpacked[weight.name] == 0:

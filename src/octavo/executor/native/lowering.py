@@ -16,7 +16,7 @@ A convolution is a matmul over rows that lie side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,14 +45,17 @@ class LoweringError(ValueError):
     """The graph has what the native executor can't run."""
 
 
-def lower(graph: Graph, *, fuse: bool = True) -> Tape:
-    """The tape of `graph`. Tests compare it with that without fusions."""
-    return _Lowering(graph, fuse).run()
+def lower(graph: Graph, layouts: Mapping[str, str] | None = None, *, fuse: bool = True) -> Tape:
+    """The tape of `graph`. Tests compare it with that without fusions.
+
+    `layouts` names those of weights that are not in the model's own type; see `octavo.executor.native.layouts`.
+    """
+    return _Lowering(graph, layouts or {}, fuse).run()
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, fuse: bool):
-        self.graph = graph
+    def __init__(self, graph: Graph, layouts: Mapping[str, str], fuse: bool):
+        self.graph, self.layouts = graph, layouts
         self.readers = graph.uses()
         self.types = _native.op_types()
         self.ops: list[Op] = []
@@ -105,8 +108,8 @@ class _Lowering:
                     self.absorbed.add(x)
                 case Add(y=Linear() as y) if self._only_use(y) and node.x is not y:
                     self.absorbed.add(y)
-                case Glu(gate=Linear() as gate, up=Linear() as up) if gate is not up and gate.x is up.x:
-                    if self._only_use(gate) and self._only_use(up):
+                case Glu(gate=Linear() as gate, up=Linear() as up) if gate.x is up.x and self._layout(gate) == self._layout(up):
+                    if gate is not up and self._only_use(gate) and self._only_use(up):
                         self.absorbed |= {gate, up}
                 case Attention(q=Rope() as q, k=Rope() as k) if q.table == k.table and self._only_use(q):
                     if self._only_use(k) and q.head_dim == k.head_dim == node.head_dim:
@@ -119,8 +122,12 @@ class _Lowering:
                     reader
                     for reader in dict.fromkeys(self.readers[node.x])
                     if isinstance(reader, Linear) and reader not in self.absorbed
+                    if self._layout(reader) == self._layout(node)
                 )
                 self.stacks |= dict.fromkeys(stack, stack)
+
+    def _layout(self, node: Linear) -> str | None:
+        return self.layouts.get(node.weight.name)
 
     def _only_use(self, node: Node) -> bool:
         return len(self.readers[node]) == 1
@@ -184,7 +191,17 @@ class _Lowering:
         kinds, output = self._types(node)
         inputs = [self._read(x, kind) for x, kind in zip(node.inputs, kinds, strict=True)]
         floats = output == "float32" or (output == "any" and (node.keeps_float32 or self._wants_floats(node)))
-        self._emit(node.name(), inputs, [self._define(node, floats)], node, **_weights(node), params=node.params)
+        self._emit(node.name(), inputs, [self._define(node, floats)], node, **self._weights(node), params=node.params)
+
+    def _weights(self, node: Node) -> dict[str, Any]:
+        """A node's matrices, to be packed, and its vectors."""
+        matrices, vectors = {}, {}
+        for name, weight in node.named_weights.items():
+            if len(weight.shape) > 1 and node.multiplies:
+                matrices[name] = Packed((weight,), layout=self.layouts.get(weight.name))
+            else:
+                vectors[name] = weight
+        return {"matrices": matrices, "vectors": vectors}
 
     def _matmul(self, nodes: list[Any], x: Buffer, out: Buffer, *more: Node, epilogue: str, arrangement: str) -> None:
         biases = tuple(getattr(node, "bias", None) for node in nodes)
@@ -194,7 +211,7 @@ class _Lowering:
             [out],
             *nodes,
             *more,
-            matrices={"weight": Packed(tuple(node.weight for node in nodes), arrangement)},
+            matrices={"weight": Packed(tuple(node.weight for node in nodes), arrangement, self._layout(nodes[0]))},
             vectors={"bias": biases} if any(biases) else {},
             params={"epilogue": epilogue},
         )
@@ -300,7 +317,7 @@ class _Lowering:
         """Of some rows alone, and so is the norm before it."""
         norm, rows = node.x, self._take(node.x.columns, floats=False, logit_rows=True)
         if norm in self.absorbed:
-            weights = _weights(norm)
+            weights = self._weights(norm)
             self._emit(
                 norm.name(), [self._read(norm.inputs[0], "float32")], [rows], norm, **weights, params=norm.params
             )
@@ -310,15 +327,6 @@ class _Lowering:
         out = self._take(node.columns, floats=True, logit_rows=True)
         self._place(node, out)
         self._matmul([node], rows, out, epilogue="store", arrangement="stacked")
-
-
-def _weights(node: Node) -> dict[str, Any]:
-    """A node's matrices, to be packed, and its vectors."""
-    named = node.named_weights.items()
-    return {
-        "matrices": {name: Packed((weight,)) for name, weight in named if len(weight.shape) > 1 and node.multiplies},
-        "vectors": {name: weight for name, weight in named if len(weight.shape) == 1 or not node.multiplies},
-    }
 
 
 def _place(node: Any, layer: int | None, value_dim: int, source: bool) -> dict[str, Any]:

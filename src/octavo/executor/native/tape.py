@@ -32,14 +32,21 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Matrices that are packed into one, "stacked" or "alternating"."""
+    """Matrices that are packed into one, "stacked" or "alternating".
+
+    `layout` is one of `native/layouts`; None is that of the model's own type.
+    """
 
     weights: tuple[Weight, ...]
     arrangement: str = "stacked"
+    layout: str | None = None
 
-    def nbytes(self, layout: str) -> int:
-        first = self.weights[0]
-        return _native.packed_bytes(layout, [weight.shape[0] for weight in self.weights], first.size // first.shape[0])
+    @property
+    def columns(self) -> int:
+        return self.weights[0].size // self.weights[0].shape[0]
+
+    def nbytes(self, dtype: str) -> int:
+        return _native.packed_bytes(self.layout or dtype, [weight.shape[0] for weight in self.weights], self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +112,23 @@ class Tape:
         vectors = {vector for op in self.ops for vector in op.vectors.values()}
         return sum(matrix.nbytes(dtype) for matrix in set(self.matrices())) + 4 * sum(map(_size, vectors))
 
+    def _quantized_bytes(self, sizes: Sizes) -> int:
+        """Of the input of one matmul."""
+        most = 0
+        for op in self.ops:
+            for matrix in op.matrices.values() if op.inputs else ():
+                x = op.inputs[0]
+                rows = sizes.max_logit_rows if x.logit_rows else sizes.max_num_batched_tokens * x.rows_per_token
+                most = max(most, rows * _native.quantized_row_bytes(matrix.layout or "float32", matrix.columns))
+        return most
+
     def page_bytes(self, dtype: str, block_size: int) -> int:
         """Bytes of a block of the KV cache, for all layers."""
         return _native.page_bytes(dtype, cache_sizes(self.layers), block_size)
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
-        """Bytes of all buffers for the largest steps, and of keys and values that a step has to itself."""
-        total = 0
+        """Bytes of all buffers for the largest steps, of rows quantized, and of keys and values of one step."""
+        total = self._quantized_bytes(sizes)
         for buffer in self.buffers:
             rows = sizes.max_num_batched_tokens * buffer.rows_per_token
             layout = "float32" if buffer.floats else dtype

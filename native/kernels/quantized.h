@@ -1,0 +1,159 @@
+// Matrix products over quantized weights. Activations are quantized too, in groups of at most as many values, so that a
+// group's sum is one of integers: exact, whatever computes it. Groups are summed in float32 in rising order, so results
+// do not depend on the batch.
+#pragma once
+
+#include "kernels/matmul.h"
+#include "kernels/quantized_layout.h"
+#include "kernels/simd.h"
+
+namespace octavo::OCTAVO_ISA {
+
+constexpr int kPrefetch = 4096;  // bytes before values are read
+constexpr int kVectors = kUnit / 4;
+
+template <QuantizedLayout L>
+inline void unpack(const uint8_t* p, U8* b) {
+  for (int i = 0; i < kVectors * L.bits / 8; ++i) {
+    const U8 x = load(p + 64 * i);
+    b[i] = L.bits == 4 ? low_nibbles(x) : x;
+    if (L.bits == 4) b[i + kVectors / 2] = high_nibbles(x);
+    __builtin_prefetch(p + 64 * i + kPrefetch);
+  }
+}
+
+// The scales of 16 rows' group `g`, and its minima.
+template <QuantizedLayout L>
+inline F32 scale_of(const uint8_t* block, int64_t g) {
+  const uint8_t* p = block + L.scale_at(g);
+  if (L.is_by_channel()) return load((const float*)block);
+  if (!L.has_sub_scales()) return load_halves((const uint16_t*)p);
+  const F32 factor = L.has_minimum() ? to_floats(p) : to_floats((const int8_t*)p);
+  return load_halves((const uint16_t*)(block + L.head_at(g))) * factor;
+}
+
+template <QuantizedLayout L>
+inline F32 minimum_of(const uint8_t* block, int64_t g) {
+  const uint8_t* p = block + L.scale_at(g) + L.scale_bytes() / 2;
+  if (!L.has_minimum()) return zero();
+  if (!L.has_sub_scales()) return load_halves((const uint16_t*)p);
+  return zero() - load_halves((const uint16_t*)(block + L.head_at(g) + 32)) * to_floats(p);
+}
+
+// c[Rows, 16] = a[Rows, k] times 16 rows of weights.
+template <QuantizedLayout L, int Rows>
+inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k, float* c,
+                               int64_t c_stride) {
+  constexpr int kSums = kUnit / L.sums();
+  const uint8_t* values = block + L.values_at(k);
+  const auto* sums = (const GroupSums*)(a + k);
+  F32 total[Rows];
+  for (int r = 0; r < Rows; ++r) total[r] = zero();
+  for (int64_t unit = 0; unit < k / kUnit; ++unit, values += L.unit_bytes()) {
+    U8 b[kVectors];
+    unpack<L>(values, b);
+#pragma GCC unroll 2
+    for (int part = 0; part < kSums; ++part) {
+      const int64_t g = unit * kSums + part;
+      const F32 scale = scale_of<L>(block, g * L.sums() / L.group);
+      const F32 minimum = minimum_of<L>(block, g * L.sums() / L.group);
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        const auto& of_row = *(const GroupSums*)((const char*)(sums + g) + r * a_stride);
+        const int8_t* x = a + r * a_stride + g * L.sums();
+        I32 sum = set1_int(of_row.start);
+        for (int v = 0; v < L.sums() / 4; ++v) sum = dot<L.bits == 4>(sum, b[part * kVectors / kSums + v], x + 4 * v);
+        const F32 factor = set1(of_row.scale);
+        total[r] = fma(to_floats(sum), L.is_by_channel() ? factor : scale * factor, total[r]);
+        if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
+      }
+    }
+  }
+  for (int r = 0; r < Rows; ++r)
+    store(c + r * c_stride, L.is_by_channel() ? total[r] * scale_of<L>(block, 0) : total[r]);
+}
+
+// Tiles as those of matmul().
+template <QuantizedLayout L>
+void matmul_quantized(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
+  const int64_t c_stride = (block_end - block_begin) * kLanes;
+  for (int block = block_begin; block < block_end; ++block) {
+    const uint8_t* weights = (const uint8_t*)m.weight + block * L.block_bytes(m.k);
+    int groups = (row_end - row_begin + kRowsAtOnce - 1) / kRowsAtOnce;
+    for (int row = row_begin; row < row_end; --groups) {
+      const int now = (row_end - row + groups - 1) / groups;
+      float* c = scratch + (row - row_begin) * c_stride + (block - block_begin) * kLanes;
+      with_constant<kRowsAtOnce>(now, [&]<int Rows>() {
+        multiply_quantized<L, Rows>((const int8_t*)m.a + row * m.a_stride, m.a_stride, weights, m.k, c, c_stride);
+      });
+      row += now;
+    }
+  }
+  for (int row = row_begin; row < row_end; ++row)
+    finish(m, row, block_begin, block_end - block_begin, scratch + (row - row_begin) * c_stride);
+}
+
+// Quantizes x[begin, end) to int8, the largest to 127 or -127; values from `n` on are zeros. NaN and infinity make the
+// scale NaN, and so every sum of the group.
+template <class T>
+inline GroupSums quantize_group(const typename T::Value* x, int64_t begin, int64_t end, int64_t n, int offset,
+                                int8_t* out) {
+  F32 largest = zero(), probe = zero();
+  for (int64_t i = begin; i < end && i < n; i += kLanes) {
+    const F32 v = T::load16(x + i);
+    largest = max(largest, max(v, zero() - v));
+    probe = fma(v, zero(), probe);
+  }
+  const float top = reduce_max(largest);
+  const F32 factor = set1(top > 0 ? 127 / top : 0);
+  int32_t sum = 0;
+  for (int64_t i = begin; i < end; i += kLanes) {
+    if (i < n)
+      store_rounded(out + i, T::load16(x + i) * factor);
+    else
+      memset(out + i, 0, kLanes);
+    for (int j = 0; j < kLanes; ++j) sum += out[i + j];
+  }
+  const float scale = top / 127 + reduce_add(probe);
+  return {scale, scale * (float)sum, -offset * sum};
+}
+
+// Rows of activations are padded to 16 columns with zeros, and here to k, which is a multiple of kUnit.
+template <class T, QuantizedLayout L>
+void quantize_row(const void* x, int64_t columns, int64_t k, void* out) {
+  auto* values = (int8_t*)out;
+  auto* sums = (GroupSums*)(values + k);
+  for (int64_t i = 0; i < k; i += L.sums())
+    *sums++ = quantize_group<T>((const typename T::Value*)x, i, i + L.sums(), columns, L.offset(), values);
+}
+
+// Row `id` in float32: kUnit columns at a time, all 16 rows' scales with them.
+template <QuantizedLayout L>
+void read_quantized_row(const void* weight, int64_t k, int64_t id, int64_t columns, float* out) {
+  const auto* block = (const uint8_t*)weight + id / kLanes * L.block_bytes(k);
+  const int64_t row = id % kLanes;
+  float scale[kLanes], minimum[kLanes];
+  for (int64_t i = 0; i < columns; ++i) {
+    if (i % L.sums() == 0) {
+      store(scale, scale_of<L>(block, i / L.group));
+      store(minimum, minimum_of<L>(block, i / L.group));
+    }
+    const uint8_t* unit = block + L.values_at(k) + i / kUnit * L.unit_bytes();
+    const int64_t e = i % kUnit, word = L.bits == 4 ? e % 16 / 4 : e / 4;
+    const uint8_t byte = unit[word * 64 + row * 4 + e % 4];
+    const int q = (L.bits == 8 ? byte : e < 16 ? byte & 15 : byte >> 4) - L.offset();
+    out[i] = scale[row] * (float)q + minimum[row];
+  }
+}
+
+template <QuantizedLayout L>
+constexpr MatrixKernels quantized(const char* name) {
+  return {.layout = name,
+          .pack = kUnit,
+          .matmul = matmul_quantized<L>,
+          .read_row = read_quantized_row<L>,
+          .quantize = {quantize_row<Float32, L>, quantize_row<BFloat16, L>},
+          .columns_of_a_sum = L.sums()};
+}
+
+}  // namespace octavo::OCTAVO_ISA

@@ -1,0 +1,61 @@
+// How quantized weights lie in memory, as layouts/ packs them and kernels/quantized.h reads them.
+//
+// 16 rows lie together: first their scales, padded to whole cache lines, then their values, 32 columns at a time. Four
+// neighbouring values of a row are a word, and a word of each of the 16 rows a cache line. In 4 bits, columns 0 to 15 of
+// the 32 are the low halves of the bytes.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dequantize.h"
+#include "kernels/kernels.h"
+
+namespace octavo {
+
+constexpr int kUnit = 32;  // columns: k is padded to a multiple of it
+
+struct QuantizedLayout {
+  Scaling scaling;
+  int bits;   // of a value: 4 or 8
+  int group;  // columns that have a scale in common, of activations at least
+
+  constexpr bool has_minimum() const { return scaling == Scaling::kMinimum || scaling == Scaling::kSubMinimum; }
+  // Scales are integers, which are multiplied with those of 256 columns.
+  constexpr bool has_sub_scales() const { return scaling == Scaling::kSubScale || scaling == Scaling::kSubMinimum; }
+  // One float32 scale for each row.
+  constexpr bool is_by_channel() const { return scaling == Scaling::kChannel; }
+  constexpr int offset() const { return has_minimum() ? 0 : 1 << (bits - 1); }
+  constexpr int sums() const { return group < kUnit ? group : kUnit; }  // columns that are summed as integers
+
+  // Of 16 rows: float16 scales and minima, or integers behind the float16 ones of their 256 columns.
+  constexpr int64_t head_bytes() const { return has_sub_scales() ? (has_minimum() ? 64 : 32) : 0; }
+  constexpr int64_t scale_bytes() const { return (has_sub_scales() ? 16 : 32) * (has_minimum() ? 2 : 1); }
+  constexpr int64_t head_at(int64_t group_number) const {
+    return group_number * group / 256 * (head_bytes() + 256 / group * scale_bytes());
+  }
+  constexpr int64_t scale_at(int64_t group_number) const {
+    if (is_by_channel()) return 0;
+    if (!has_sub_scales()) return group_number * scale_bytes();
+    return head_at(group_number) + head_bytes() + group_number % (256 / group) * scale_bytes();
+  }
+  constexpr int64_t values_at(int64_t k) const {
+    if (is_by_channel()) return 64;
+    return round_up(has_sub_scales() ? head_at(round_up(k, 256) / group) : scale_at((k + group - 1) / group), 64);
+  }
+  constexpr int64_t unit_bytes() const { return 16 * kUnit * bits / 8; }
+  constexpr int64_t block_bytes(int64_t k) const { return values_at(k) + round_up(k, kUnit) / kUnit * unit_bytes(); }
+};
+
+inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scaling::kScale, 4, 32}, kInt8G32{Scaling::kScale, 8, 32},
+    kUint4G32{Scaling::kMinimum, 4, 32}, kUint8G32{Scaling::kMinimum, 8, 32}, kInt4K16{Scaling::kSubScale, 4, 16},
+    kInt8K16{Scaling::kSubScale, 8, 16}, kUint4K16{Scaling::kSubMinimum, 4, 16}, kUint4K32{Scaling::kSubMinimum, 4, 32},
+    kUint8K32{Scaling::kSubMinimum, 8, 32};
+
+// What follows the int8 values of a row of activations, for each group of `sums()`.
+struct GroupSums {
+  float scale;
+  float sum;      // of the values, scaled: what a minimum is multiplied with
+  int32_t start;  // minus the values' sum times the offset of the weights
+};
+
+}  // namespace octavo

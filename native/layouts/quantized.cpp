@@ -1,0 +1,86 @@
+// Quantized matrices: rows of stored formats that are made of the same numbers, rearranged; or any rows, as int8.
+#include <cmath>
+#include <cstring>
+
+#include "kernels/quantized_layout.h"
+#include "layouts/matrix.h"
+
+namespace octavo {
+
+namespace {
+
+// A block of one of 16 rows, whose values get the layout's offset.
+template <QuantizedLayout L>
+void put(const Format& format, Quants& x, int64_t first, int64_t k, int row, uint8_t* out) {
+  for (int g = 0; g < format.block / format.group; ++g) {
+    uint8_t* scale = out + L.scale_at(first / format.group + g);
+    if (L.has_sub_scales()) {
+      scale[row] = x.scale[g];
+      if (L.has_minimum()) scale[16 + row] = x.minimum[g];
+    }
+    if (L.has_sub_scales()) scale = out + L.head_at(first / format.group + g);
+    std::memcpy(scale + 2 * row, &x.d, 2);
+    if (L.has_minimum()) std::memcpy(scale + 32 + 2 * row, &x.m, 2);
+  }
+  const uint8_t shift = static_cast<uint8_t>(L.offset() - (L.has_minimum() ? 0 : format.offset));
+  for (int i = 0; i < format.block; ++i) x.q[i] += shift;
+  for (int64_t unit = 0; unit < format.block / kUnit; ++unit) {
+    uint32_t words[8];
+    std::memcpy(words, x.q + unit * kUnit, sizeof words);
+    auto* to = reinterpret_cast<uint32_t*>(out + L.values_at(k) + (first / kUnit + unit) * L.unit_bytes()) + row;
+    for (int i = 0; i < L.bits; ++i) to[16 * i] = L.bits == 4 ? words[i] | words[i + 4] << 4 : words[i];
+  }
+}
+
+template <QuantizedLayout L>
+void rearrange(const RowAt* rows, int64_t k, uint8_t* out) {
+  for (int row = 0; row < 16; ++row) {
+    if (!rows[row].source) continue;
+    const Format& format = *rows[row].source->format;
+    const uint8_t* from = rows[row].bytes();
+    for (int64_t first = 0; first < k; first += format.block, from += format.bytes) {
+      Quants x;
+      format.read(from, x);
+      put<L>(format, x, first, k, row, out);
+    }
+  }
+}
+
+// Formats whose numbers fit: of the same scaling and group.
+template <QuantizedLayout L>
+bool holds(const Format& format) {
+  return format.scaling == L.scaling && format.group == L.group && (format.bits <= 4 ? 4 : 8) == L.bits;
+}
+
+template <QuantizedLayout L>
+constexpr Layout quantized(const char* name) {
+  return {name, [](int64_t k) { return L.block_bytes(k); }, rearrange<L>, holds<L>};
+}
+
+// Any rows, each with the scale that takes its largest value to 127 or -127.
+void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
+  thread_local std::vector<float> values;
+  values.resize(k);
+  for (int row = 0; row < 16; ++row) {
+    if (!rows[row].source) continue;
+    rows[row].source->format->decode(rows[row].bytes(), k, values.data());
+    float top = 0;
+    for (const float x : values) top = std::max(top, std::fabs(x));
+    reinterpret_cast<float*>(out)[row] = top / 127;
+    const float factor = top > 0 ? 127 / top : 0;
+    uint8_t* to = out + 64 + 4 * row;
+    for (int64_t i = 0; i < k; ++i)
+      to[i / 4 * 64 + i % 4] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(values[i] * factor)) + 128);
+  }
+}
+
+const RegisterLayout int4_g32(quantized<kInt4G32>("int4_g32")), int8_g32(quantized<kInt8G32>("int8_g32")),
+    uint4_g32(quantized<kUint4G32>("uint4_g32")), uint8_g32(quantized<kUint8G32>("uint8_g32")),
+    int4_k16(quantized<kInt4K16>("int4_k16")), int8_k16(quantized<kInt8K16>("int8_k16")),
+    uint4_k16(quantized<kUint4K16>("uint4_k16")), uint4_k32(quantized<kUint4K32>("uint4_k32")),
+    uint8_k32(quantized<kUint8K32>("uint8_k32"));
+const RegisterLayout int8({"int8", [](int64_t k) { return kInt8.block_bytes(k); }, quantize_channels});
+
+}  // namespace
+
+}  // namespace octavo

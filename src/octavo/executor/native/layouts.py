@@ -1,0 +1,40 @@
+"""Which layout each weight gets: that of its stored numbers, or one that it is quantized to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from octavo import _native
+from octavo.errors import ConfigError
+from octavo.graph.builder import Graph
+from octavo.graph.ops.linear import Linear, Logits
+from octavo.graph.ops.table import Embed, PositionEmbed
+from octavo.weights.layout import PLAIN
+from octavo.weights.tensor import StoredTensor
+
+MOST_COLUMNS = 1 << 16  # of int8 weights: longer sums of integers might not fit 32 bits
+
+
+def choose_layouts(
+    graph: Graph, tensors: Mapping[str, StoredTensor], dtype: str, quantization: str | None = None
+) -> dict[str, str]:
+    """The layouts of weights that are not packed as plain numbers of `dtype`, by the weights' names.
+
+    In float32 all weights are plain: that is how they are seen without any error but their own. Raises ConfigError where
+    `quantization` asks for another format than the checkpoint has.
+    """
+    found: dict[str, str] = {}
+    plain = [layout.name for layout in PLAIN.values()]
+    for node in graph.nodes:
+        if not isinstance(node, Linear | Logits | Embed):
+            continue
+        tensor = tensors[node.weight.name]
+        if tensor.format not in plain:
+            if quantization == "int8":
+                raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
+            layout = None if tensor.parts else _native.layout_of_format(tensor.format)
+            if layout is not None and dtype != "float32":
+                found[tensor.name] = layout
+        elif quantization == "int8" and not isinstance(node, PositionEmbed) and tensor.shape[-1] <= MOST_COLUMNS:
+            found[tensor.name] = "int8"
+    return found

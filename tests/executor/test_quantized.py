@@ -1,0 +1,182 @@
+"""Matrices that are multiplied in the form in which they are stored, on every instruction set."""
+
+import numpy as np
+import pytest
+
+from harness import decoder, error, logits_of, make_native, random_tensors, random_tokens, stored
+from octavo import _native
+from octavo.errors import ConfigError
+from octavo.executor.native.layouts import choose_layouts
+from octavo.executor.native.lowering import lower
+from octavo.graph.builder import Graph
+from octavo.weights.layout import LAYOUTS
+from octavo.weights.tensor import StoredTensor
+
+FORMATS = [name for name, layout in LAYOUTS.items() if layout.block > 1]
+SUMS = {"Q2_K": 16, "Q3_K": 16, "Q6_K": 16}  # columns that have a scale in common, where it is not 32
+ROWS, COLUMNS = 37, 512
+
+
+def quantized(name, format, rows, columns=COLUMNS, seed=0):
+    """Random blocks of a format, whose scales are near one."""
+    rng = np.random.default_rng(seed)
+    layout = LAYOUTS[format]
+    blocks = rng.integers(0, 256, (rows * columns // layout.block, layout.block_bytes), dtype=np.uint8)
+    for at in {"Q2_K": [80, 82], "Q3_K": [108], "Q6_K": [208]}.get(format, [0, 2] if format[3:] in ("1", "K") else [0]):
+        values = (rng.uniform(0.5, 2, len(blocks)) * rng.choice([-1, 1], len(blocks))).astype(np.float16)
+        blocks[:, at : at + 2] = values.view(np.uint8).reshape(-1, 2)
+    return StoredTensor(name, format, (rows, columns), blocks.reshape(-1))
+
+
+def linear(weight, quantization=None, dtype="bfloat16"):
+    """An executor whose logits are rows of a table times `weight`, and the table."""
+    graph = Graph()
+    graph.logits(graph.embed("embed", *weight.shape), "head", weight.shape[0])
+    table = np.random.default_rng(3).standard_normal(weight.shape).astype(np.float32)
+    table[5] = 0
+    tensors = {"embed.weight": stored("embed.weight", table, "BF16"), "head.weight": weight}
+    if quantization == "int8":  # the table would be quantized, too
+        layouts = choose_layouts(graph, tensors, dtype, quantization)
+        assert layouts == {"embed.weight": "int8", "head.weight": "int8"}
+    executor = make_native(graph, tensors, dtype, quantization=quantization)
+    return executor, tensors["embed.weight"].values()
+
+
+def rounded(x, group):
+    """Activations as they are quantized: integers [rows, groups, group], and their scales."""
+    groups = x.reshape(len(x), -1, group)
+    top = np.abs(groups).max(-1, keepdims=True).astype(np.float32)
+    factor = np.divide(np.float32(127), top, out=np.zeros_like(top), where=top > 0)
+    return np.rint(groups * factor) * (top / np.float32(127)).astype(np.float64)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_product_is_that_of_the_stored_numbers_and_quantized_rows(isa, format):
+    weight = quantized("head.weight", format, ROWS)
+    executor, table = linear(weight)
+    tokens = random_tokens(40, ROWS)
+    exact = rounded(table, SUMS.get(format, 32)).reshape(table.shape)[tokens] @ weight.values().T.astype(np.float64)
+    found = logits_of(executor, tokens)
+    assert error(found, exact) < 1e-5
+    assert error(found, table[tokens] @ weight.values().T) < 1e-2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_of_a_table_are_the_stored_numbers(isa, format):
+    """A table is kept once, in the layout that is multiplied."""
+    graph = Graph()
+    graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
+    table = quantized("embed.weight", format, ROWS)
+    tensors = {"embed.weight": table, "head.weight": stored("head.weight", np.eye(ROWS, COLUMNS, dtype=np.float32), "BF16")}
+    tokens = list(range(ROWS))
+    found = logits_of(make_native(graph, tensors, "bfloat16"), tokens)
+    assert error(found, table.values()[:, :ROWS]) < 2**-8  # multiplied with one, in bfloat16
+    for token in (0, 16, 36):
+        executor = make_native(graph, tensors, "bfloat16")
+        logits_of(executor, [token])
+        np.testing.assert_array_equal(executor.native.read_row(0, 0, COLUMNS), table.values()[token])
+
+
+def test_int8_is_quantized_by_row_while_loading(isa):
+    values = np.random.default_rng(1).standard_normal((ROWS, COLUMNS)).astype(np.float32)
+    weight = stored("head.weight", values, "BF16")
+    executor, table = linear(weight, "int8")
+    tokens = random_tokens(40, ROWS)
+    table = rounded(table, COLUMNS).reshape(table.shape).astype(np.float32)  # a table's rows are rounded, too
+    as_bf16 = (table.view(np.uint32) + 0x7FFF + ((table.view(np.uint32) >> 16) & 1) >> 16 << 16).view(np.float32)
+    exact = rounded(as_bf16, 32).reshape(table.shape)[tokens] @ rounded(weight.values(), COLUMNS).reshape(-1, COLUMNS).T
+    assert error(logits_of(executor, tokens), exact) < 1e-5
+
+
+@pytest.mark.parametrize("format", [*FORMATS, "BF16"])
+def test_no_bit_depends_on_the_batch_or_the_threads(isa, threads, format):
+    rows = 200
+    if format == "BF16":
+        values = np.random.default_rng(1).standard_normal((rows, COLUMNS)).astype(np.float32)
+        executor, _ = linear(stored("head.weight", values, format), "int8")
+    else:
+        executor, _ = linear(quantized("head.weight", format, rows))
+    tokens = random_tokens(150, ROWS)
+    threads(1)
+    alone = logits_of(executor, tokens, [1] * 20)
+    for count in (1, 2, 3):
+        threads(count)
+        for sizes in ([150], [2, 3, 5, 7, 8, 9, 16, 17, 31, 52], [100, 50]):
+            np.testing.assert_array_equal(logits_of(executor, tokens, sizes), alone)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_has_no_finite_product(isa, bad):
+    for format, quantization in (("Q4_1", None), ("BF16", "int8")):
+        graph = Graph()
+        graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
+        table = np.ones((ROWS, COLUMNS), np.float32)
+        table[7, 300] = bad
+        values = np.ones((ROWS, COLUMNS), np.float32)
+        weight = stored("head.weight", values, format) if quantization else quantized("head.weight", format, ROWS)
+        tensors = {"embed.weight": stored("embed.weight", table, "BF16"), "head.weight": weight}
+        if quantization:
+            tensors["embed.weight"] = quantized("embed.weight", "Q8_0", ROWS)
+            blocks = tensors["embed.weight"].data.reshape(ROWS, -1)
+            blocks[7, :2] = np.array([bad], np.float16).view(np.uint8)
+            layouts = {"head.weight": "int8"}
+        else:
+            layouts = choose_layouts(graph, tensors, "bfloat16")
+        assert layouts
+        executor = make_native(graph, tensors, "bfloat16")
+        found = logits_of(executor, [7, 8])
+        assert not np.isfinite(found[0]).any()
+        assert np.isfinite(found[1]).all()
+
+
+def test_a_model_of_mixed_formats_runs_and_takes_the_memory_of_its_numbers(isa):
+    """Weights that can't be one matrix are not stacked: v is of another format than q and k."""
+    graph = decoder(hidden=256, inner=512, heads=4, kv_heads=4, head_dim=64, vocab=131)
+    tensors = random_tensors(graph, "bfloat16")
+    formats = {"v.weight": "Q6_K", "q.weight": "Q4_K", "k.weight": "Q4_K", "up.weight": "Q8_0", "gate.weight": "Q4_0"}
+    for name, tensor in tensors.items():
+        format = next((format for part, format in formats.items() if name.endswith(part)), None)
+        if format:
+            tensors[name] = scaled(quantized(name, format, *tensor.shape))
+    tokens = random_tokens(60)
+    packed = make_native(graph, tensors, "bfloat16")
+    exact = make_native(graph, tensors, "float32")
+    assert error(logits_of(packed, tokens), logits_of(exact, tokens)) < 0.1
+    tape = lower(graph, choose_layouts(graph, tensors, "bfloat16"))
+    matrices = [matrix for op in tape.ops for matrix in op.matrices.values()]
+    assert {matrix.layout for matrix in matrices} == {None, "uint4_k32", "int8_k16", "int8_g32", "int4_g32"}
+    assert tape.weight_bytes("bfloat16") < lower(graph).weight_bytes("bfloat16")
+
+
+def scaled(tensor):
+    """The same with values near those that keep activations near one."""
+    blocks = tensor.data.reshape(-1, tensor.layout.block_bytes).copy()
+    size = float(np.abs(tensor.values()).mean()) * np.sqrt(tensor.shape[1])
+    for at in {"Q6_K": [208], "Q4_K": [0, 2]}.get(tensor.format, [0]):
+        halves = np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16).astype(np.float32) / size
+        blocks[:, at : at + 2] = halves.astype(np.float16).view(np.uint8).reshape(-1, 2)
+    return StoredTensor(tensor.name, tensor.format, tensor.shape, blocks.reshape(-1))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_memory_is_about_the_file_s(format):
+    layout = _native.layout_of_format(format)
+    assert layout is not None
+    packed, file = _native.packed_bytes(layout, [64], 4096), LAYOUTS[format].nbytes((64, 4096))
+    few_bits = {"Q2_K": 2.0, "Q3_K": 1.4, "Q5_0": 1.6, "Q5_1": 1.6, "Q5_K": 1.6, "Q6_K": 1.4}
+    assert packed <= few_bits.get(format, 1.03) * file + 64
+
+
+def test_float32_sees_the_stored_numbers_as_they_are():
+    weight = quantized("head.weight", "Q4_0", ROWS)
+    executor, table = linear(weight, dtype="float32")
+    tokens = random_tokens(9, ROWS)
+    assert error(logits_of(executor, tokens), table[tokens] @ weight.values().T) < 1e-6
+
+
+def test_weights_that_are_quantized_already_are_not_quantized_again():
+    graph = Graph()
+    graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
+    tensors = {name: quantized(name, "Q4_1", ROWS) for name in ("embed.weight", "head.weight")}
+    with pytest.raises(ConfigError, match=r"quantization='int8'.*embed.weight is quantized already, in Q4_1"):
+        choose_layouts(graph, tensors, "bfloat16", "int8")
