@@ -2,9 +2,24 @@
 
 #include <stdexcept>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace octavo {
 
 namespace {
+
+// Linux lets a process use tile registers once it has asked, as they take much memory to save.
+bool may_use_tiles() {
+#ifdef __linux__
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 struct Candidate {
   const Kernels* kernels;
@@ -18,7 +33,10 @@ std::vector<Candidate> candidates() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool avx512vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-  all.push_back({&avx512bf16::table, avx512vnni && __builtin_cpu_supports("avx512bf16")});
+  const bool avx512bf16 = avx512vnni && __builtin_cpu_supports("avx512bf16");
+  const bool amx = avx512bf16 && __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16");
+  all.push_back({&amx::table, amx && may_use_tiles()});
+  all.push_back({&avx512bf16::table, avx512bf16});
   all.push_back({&avx512vnni::table, avx512vnni});
   all.push_back({&avx512::table, avx512});
   all.push_back({&avxvnni::table, avx2 && __builtin_cpu_supports("avxvnni")});

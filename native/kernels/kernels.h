@@ -190,5 +190,8 @@ extern const Kernels table;
 namespace avx512bf16 {
 extern const Kernels table;
 }
+namespace amx {
+extern const Kernels table;
+}
 
 }  // namespace octavo

@@ -4,6 +4,10 @@
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
+#ifdef __AMX_BF16__
+#include "kernels/amx.h"
+#endif
+
 namespace octavo::OCTAVO_ISA {
 
 // Two streams of weights that will be wanted soon: each step of a multiplication fetches a cache line of both.
@@ -155,12 +159,20 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
   }
 }
 
+// Whether matrices of a type are multiplied on tile registers.
+template <class T>
+constexpr bool kHasTiles = false;
+#ifdef __AMX_BF16__
+template <>
+constexpr bool kHasTiles<BFloat16> = true;
+#endif
+
 // At most kMaxMatmulRows rows and kMaxMatmulBlocks blocks, or one row and kWideBlocks; kSiluMul wants block_begin even
 // and both blocks of a pair.
 template <class T>
 void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
   using Value = typename T::Value;
-  constexpr int64_t kSlice = 288;  // of k: a panel of weights stays in L2 while all rows pass
+  constexpr int64_t kSlice = kHasTiles<T> ? 1536 : 288;  // of k: a panel of weights stays in cache while all rows pass
   const int rows = row_end - row_begin, blocks = block_end - block_begin;
   const int64_t c_stride = blocks * kLanes;
   const Value* a = static_cast<const Value*>(m.a) + row_begin * m.a_stride;
@@ -171,6 +183,10 @@ void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int bl
     const int64_t slice = m.k - k < kSlice ? m.k - k : kSlice;
     const Value* b[kWideBlocks];
     for (int j = 0; j < blocks; ++j) b[j] = block_at(block_begin + j, k);
+    if constexpr (kHasTiles<T>) {
+      multiply_tiles(rows, blocks, a + k, m.a_stride, b, slice, k > 0, scratch, c_stride);
+      continue;
+    }
     // What comes next is the panel's next slice, or the next panel's first: memory works while we compute.
     Ahead<T> ahead[kWideBlocks / 2];
     const bool same_panel = k + kSlice < m.k;
