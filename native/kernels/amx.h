@@ -8,7 +8,23 @@
 
 namespace octavo::OCTAVO_ISA {
 
-constexpr int kTile = 16;  // rows of a tile, and columns of one of sums
+constexpr int kTile = 16;       // rows of a tile, and columns of one of sums
+constexpr int kTileDepth = 32;  // values of a row
+
+// Whether matrices of a type are multiplied on tile registers.
+template <class T>
+constexpr bool kHasTiles = false;
+
+// c[rows, blocks * 16] (+)= a[rows, k] · b, where b(block, step) is a block of 16 columns of `depth` of k. There are 32 of
+// them at most, and an even number: what lies between two such borders is one sum.
+template <class B>
+inline void multiply_tiles(int rows, int blocks, const bf16* a, int64_t a_stride, B&& b, int64_t k, int64_t depth,
+                           bool accumulate, float* c, int64_t c_stride);
+
+#ifdef __AMX_BF16__
+
+template <>
+constexpr bool kHasTiles<BFloat16> = true;
 
 // The compiler does not know what tile instructions read: here all of it is in memory.
 inline void settle(const void* p) { __asm__ volatile("" ::"r"(p) : "memory"); }
@@ -35,107 +51,121 @@ struct Tiles {
   ~Tiles() { _tile_release(); }
 };
 
+// What is multiplied: a[rows, steps * depth] with b(block, step), which are blocks of 16 columns of `depth` rows.
+template <class B>
+struct TileProduct {
+  const bf16* a;
+  int64_t a_stride;
+  B b;
+  int64_t first_step, steps, depth;
+  bool accumulate;
+  float* c;
+  int64_t c_stride;
+};
+
 // c[up to 32 rows, 32] (+)= a · b
-inline void multiply_two_by_two(const bf16* a, int64_t a_stride, const bf16* const* b, bool two, int64_t steps,
-                                bool accumulate, float* c, int64_t c_stride) {
-  const bf16* second = a + kTile * a_stride;
-  float* below = c + kTile * c_stride;
-  const int64_t a_bytes = a_stride * 2, c_bytes = c_stride * 4;
+template <class B>
+inline void multiply_two_by_two(const TileProduct<B>& p, int row, int block, bool two) {
+  const bf16 *a = p.a + row * p.a_stride, *below = a + kTile * p.a_stride;
+  float *c = p.c + row * p.c_stride + block * kTile, *c_below = c + kTile * p.c_stride;
+  const int64_t a_bytes = p.a_stride * 2, c_bytes = p.c_stride * 4;
   settle(c);
-  const bf16 *b0 = b[0], *b1 = two ? b[1] : b[0];
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  if (accumulate) {
+  if (p.accumulate) {
     _tile_loadd(0, c, c_bytes);
-    _tile_loadd(2, below, c_bytes);
+    _tile_loadd(2, c_below, c_bytes);
     if (two) {
       _tile_loadd(1, c + kTile, c_bytes);
-      _tile_loadd(3, below + kTile, c_bytes);
+      _tile_loadd(3, c_below + kTile, c_bytes);
     }
   }
-  for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, a + s * 32, a_bytes);
-    _tile_loadd(6, b0 + s * 512, 64);
+  for (int64_t s = p.first_step; s < p.first_step + p.steps; ++s) {
+    _tile_loadd(4, a + s * p.depth, a_bytes);
+    _tile_loadd(6, p.b(block, s), 64);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, second + s * 32, a_bytes);
+    _tile_loadd(5, below + s * p.depth, a_bytes);
     _tile_dpbf16ps(2, 5, 6);
-    if (!two) continue;
-    _tile_loadd(7, b1 + s * 512, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(3, 5, 7);
+    if (two) {
+      _tile_loadd(7, p.b(block + 1, s), 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(3, 5, 7);
+    }
   }
   _tile_stored(0, c, c_bytes);
-  _tile_stored(2, below, c_bytes);
+  _tile_stored(2, c_below, c_bytes);
   if (two) {
     _tile_stored(1, c + kTile, c_bytes);
-    _tile_stored(3, below + kTile, c_bytes);
+    _tile_stored(3, c_below + kTile, c_bytes);
   }
 }
 
-// c[up to 16 rows, 64] (+)= a · b. Weights are read once, and so fetched ahead.
-inline void multiply_one_by_four(const bf16* a, int64_t a_stride, const bf16* const* b, int blocks, int64_t steps,
-                                 bool accumulate, float* c, int64_t c_stride) {
-  const int64_t a_bytes = a_stride * 2, c_bytes = c_stride * 4;
+// c[up to 16 rows, 16 * Blocks] (+)= a · b
+template <int Blocks, class B>
+inline void multiply_one_by_four(const TileProduct<B>& p, int row, int block) {
+  const bf16* a = p.a + row * p.a_stride;
+  float* c = p.c + row * p.c_stride + block * kTile;
+  const int64_t a_bytes = p.a_stride * 2, c_bytes = p.c_stride * 4;
   settle(c);
-  const bf16 *b0 = b[0], *b1 = b[blocks > 1], *b2 = b[blocks > 2 ? 2 : 0], *b3 = b[blocks > 3 ? 3 : 0];
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  if (accumulate) {
+  if (p.accumulate) {
     _tile_loadd(0, c, c_bytes);
-    if (blocks > 1) _tile_loadd(1, c + kTile, c_bytes);
-    if (blocks > 2) _tile_loadd(2, c + 2 * kTile, c_bytes);
-    if (blocks > 3) _tile_loadd(3, c + 3 * kTile, c_bytes);
+    if constexpr (Blocks > 1) _tile_loadd(1, c + kTile, c_bytes);
+    if constexpr (Blocks > 2) _tile_loadd(2, c + 2 * kTile, c_bytes);
+    if constexpr (Blocks > 3) _tile_loadd(3, c + 3 * kTile, c_bytes);
   }
-  for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, a + s * 32, a_bytes);
-    _tile_loadd(6, b0 + s * 512, 64);
+  for (int64_t s = p.first_step; s < p.first_step + p.steps; ++s) {
+    _tile_loadd(4, a + s * p.depth, a_bytes);
+    _tile_loadd(6, p.b(block, s), 64);
     _tile_dpbf16ps(0, 4, 6);
-    if (blocks > 1) {
-      _tile_loadd(7, b1 + s * 512, 64);
+    if constexpr (Blocks > 1) {
+      _tile_loadd(7, p.b(block + 1, s), 64);
       _tile_dpbf16ps(1, 4, 7);
     }
-    if (blocks > 2) {
-      _tile_loadd(6, b2 + s * 512, 64);
+    if constexpr (Blocks > 2) {
+      _tile_loadd(6, p.b(block + 2, s), 64);
       _tile_dpbf16ps(2, 4, 6);
     }
-    if (blocks > 3) {
-      _tile_loadd(7, b3 + s * 512, 64);
+    if constexpr (Blocks > 3) {
+      _tile_loadd(7, p.b(block + 3, s), 64);
       _tile_dpbf16ps(3, 4, 7);
     }
   }
   _tile_stored(0, c, c_bytes);
-  if (blocks > 1) _tile_stored(1, c + kTile, c_bytes);
-  if (blocks > 2) _tile_stored(2, c + 2 * kTile, c_bytes);
-  if (blocks > 3) _tile_stored(3, c + 3 * kTile, c_bytes);
+  if constexpr (Blocks > 1) _tile_stored(1, c + kTile, c_bytes);
+  if constexpr (Blocks > 2) _tile_stored(2, c + 2 * kTile, c_bytes);
+  if constexpr (Blocks > 3) _tile_stored(3, c + 3 * kTile, c_bytes);
 }
 
-// As multiply_any(), 32 of k at a time from the first on: what lies between two such borders is one sum.
-inline void multiply_tiles(int rows, int blocks, const bf16* a, int64_t a_stride, const bf16* const* b, int64_t k,
-                           bool accumulate, float* c, int64_t c_stride) {
-  const int64_t steps = k / 32, rest = k % 32;
-  const auto multiply = [&](int64_t at, int64_t count, int64_t width_of_k, bool more) {
-    for (int row = 0; row < rows; row += 2 * kTile) {
-      const int now = rows - row < 2 * kTile ? rows - row : 2 * kTile, width = now > kTile ? 2 : 4;
-      const Tiles tiles(now, width_of_k * 2);
-      for (int j = 0; j < blocks; j += width) {
-        const int some = blocks - j < width ? blocks - j : width;
-        const bf16* from[4];
-        for (int i = 0; i < some; ++i) from[i] = b[j + i] + at * kTile;
-        const bf16* x = a + row * a_stride + at;
-        float* sums = c + row * c_stride + j * kTile;
-        if (now > kTile)
-          multiply_two_by_two(x, a_stride, from, some == 2, count, more, sums, c_stride);
-        else
-          multiply_one_by_four(x, a_stride, from, some, count, more, sums, c_stride);
-      }
+template <class B>
+inline void multiply_steps(const TileProduct<B>& p, int64_t bytes, int rows, int blocks) {
+  for (int row = 0; row < rows; row += 2 * kTile) {
+    const int now = rows - row < 2 * kTile ? rows - row : 2 * kTile;
+    const Tiles tiles(now, bytes);
+    if (now > kTile) {
+      for (int j = 0; j < blocks; j += 2) multiply_two_by_two(p, row, j, j + 1 < blocks);
+      continue;
     }
-  };
-  if (steps) multiply(0, steps, 32, accumulate);
-  if (rest) multiply(steps * 32, 1, rest, accumulate || steps);
+    for (int j = 0; j < blocks; j += 4)
+      with_constant<4>(blocks - j < 4 ? blocks - j : 4,
+                       [&]<int Blocks>() { multiply_one_by_four<Blocks>(p, row, j); });
+  }
 }
+
+template <class B>
+inline void multiply_tiles(int rows, int blocks, const bf16* a, int64_t a_stride, B&& b, int64_t k, int64_t depth,
+                           bool accumulate, float* c, int64_t c_stride) {
+  const int64_t steps = k / depth, rest = (k % depth + 1) / 2 * 2;
+  if (steps) multiply_steps(TileProduct<B>{a, a_stride, b, 0, steps, depth, accumulate, c, c_stride}, depth * 2, rows, blocks);
+  if (rest)
+    multiply_steps(TileProduct<B>{a, a_stride, b, steps, 1, depth, accumulate || steps, c, c_stride}, rest * 2, rows, blocks);
+}
+
+#endif
 
 }  // namespace octavo::OCTAVO_ISA

@@ -125,7 +125,11 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
   const Value* block[kSegment / kLanes];
   for (int i = 0; i < key_blocks; ++i)
     block[i] = page(i / blocks_of_page) + i % blocks_of_page * d_steps * kLanes * T::kPack;
-  for (int i = 0; i < key_blocks; i += kTileBlocks) {
+  if constexpr (kHasTiles<T>) {
+    const auto keys_of = [&](int i, int64_t step) { return block[i] + step * kTileDepth * kLanes; };
+    multiply_tiles(rows, key_blocks, s.q, d_steps * 2, keys_of, d_steps * 2, kTileDepth, false, s.scores, kSegment);
+  }
+  for (int i = 0; i < key_blocks && !kHasTiles<T>; i += kTileBlocks) {
     const int now = key_blocks - i < kTileBlocks ? key_blocks - i : kTileBlocks;
     multiply_any<T>(rows, now, s.q, d_steps * T::kPack, block + i, d_steps, false, s.scores + i * kLanes, kSegment);
   }
@@ -139,7 +143,16 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int se
   }
 
   const int64_t columns = d_blocks * kLanes;
-  for (int64_t j = 0; j < d_blocks; j += kTileBlocks) {
+  if constexpr (kHasTiles<T>) {
+    const int depth = page_tokens < kTileDepth ? page_tokens : kTileDepth;
+    const auto values_of = [&](int j, int64_t step) {
+      const int at = (int)step * depth;
+      return page(at / page_tokens) + (int64_t)page_tokens * round_up(key_dim, 2) +
+             (j * page_tokens + at % page_tokens) * kLanes;
+    };
+    multiply_tiles(rows, (int)d_blocks, s.p, kSegment, values_of, keys, depth, false, s.sums, columns);
+  }
+  for (int64_t j = 0; j < d_blocks && !kHasTiles<T>; j += kTileBlocks) {
     const int now = d_blocks - j < kTileBlocks ? (int)(d_blocks - j) : kTileBlocks;
     for (int k = 0; k < keys; k += page_tokens) {
       const Value* values = page(k / page_tokens) + (int64_t)page_tokens * round_up(key_dim, 2);

@@ -132,8 +132,8 @@ struct MatrixKernels {
   int64_t columns_of_a_sum = 0;  // of a quantized row
 
   bool is_quantized() const { return quantize[0] != nullptr; }
-  // Of a quantized row.
-  int64_t row_bytes(int64_t k) const { return k + 12 * (k / columns_of_a_sum); }
+  // Of a quantized row, in whole cache lines.
+  int64_t row_bytes(int64_t k) const { return round_up(k + 12 * (k / columns_of_a_sum), 64); }
 };
 
 constexpr int kMaxPointwiseParams = 4;

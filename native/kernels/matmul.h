@@ -1,12 +1,9 @@
 // Matrix products over packed weights. One register tile serves decode, prefill, attention scores and attention sums.
 #pragma once
 
+#include "kernels/amx.h"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
-
-#ifdef __AMX_BF16__
-#include "kernels/amx.h"
-#endif
 
 namespace octavo::OCTAVO_ISA {
 
@@ -75,14 +72,6 @@ inline void multiply_blocks(int blocks, const typename T::Value* a, int64_t a_st
     c += now * kLanes;
     blocks -= now;
   }
-}
-
-// Calls f with n as a constant, 1 <= n <= Max.
-template <int Max, class F>
-inline void with_constant(int n, F&& f) {
-  if constexpr (Max > 1)
-    if (n < Max) return with_constant<Max - 1>(n, f);
-  f.template operator()<Max>();
 }
 
 // The same for any number of rows and blocks: rows are dealt into even groups of at most kTileRows. Group i fetches the
@@ -159,20 +148,12 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
   }
 }
 
-// Whether matrices of a type are multiplied on tile registers.
-template <class T>
-constexpr bool kHasTiles = false;
-#ifdef __AMX_BF16__
-template <>
-constexpr bool kHasTiles<BFloat16> = true;
-#endif
-
 // At most kMaxMatmulRows rows and kMaxMatmulBlocks blocks, or one row and kWideBlocks; kSiluMul wants block_begin even
 // and both blocks of a pair.
 template <class T>
 void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
   using Value = typename T::Value;
-  constexpr int64_t kSlice = kHasTiles<T> ? 1536 : 288;  // of k: a panel of weights stays in cache while all rows pass
+  constexpr int64_t kSlice = kHasTiles<T> ? 576 : 288;  // of k: a panel of weights stays in cache while all rows pass
   const int rows = row_end - row_begin, blocks = block_end - block_begin;
   const int64_t c_stride = blocks * kLanes;
   const Value* a = static_cast<const Value*>(m.a) + row_begin * m.a_stride;
@@ -184,7 +165,8 @@ void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int bl
     const Value* b[kWideBlocks];
     for (int j = 0; j < blocks; ++j) b[j] = block_at(block_begin + j, k);
     if constexpr (kHasTiles<T>) {
-      multiply_tiles(rows, blocks, a + k, m.a_stride, b, slice, k > 0, scratch, c_stride);
+      const auto tile = [&](int block, int64_t step) { return b[block] + step * kTileDepth * kLanes; };
+      multiply_tiles(rows, blocks, a + k, m.a_stride, tile, slice, kTileDepth, k > 0, scratch, c_stride);
       continue;
     }
     // What comes next is the panel's next slice, or the next panel's first: memory works while we compute.

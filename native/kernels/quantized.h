@@ -73,20 +73,32 @@ inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t*
     store(c + r * c_stride, L.is_by_channel() ? total[r] * scale_of<L>(block, 0) : total[r]);
 }
 
+}  // namespace octavo::OCTAVO_ISA
+
+#ifdef __AMX_INT8__
+#include "kernels/quantized_amx.h"
+#endif
+
+namespace octavo::OCTAVO_ISA {
+
 // Tiles as those of matmul().
 template <QuantizedLayout L>
 void matmul_quantized(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
   const int64_t c_stride = (block_end - block_begin) * kLanes;
   for (int block = block_begin; block < block_end; ++block) {
     const uint8_t* weights = (const uint8_t*)m.weight + block * L.block_bytes(m.k);
-    int groups = (row_end - row_begin + kRowsAtOnce - 1) / kRowsAtOnce;
-    for (int row = row_begin; row < row_end; --groups) {
-      const int now = (row_end - row + groups - 1) / groups;
-      float* c = scratch + (row - row_begin) * c_stride + (block - block_begin) * kLanes;
+    const auto* a = (const int8_t*)m.a + row_begin * m.a_stride;
+    float* c = scratch + (block - block_begin) * kLanes;
+    int done = 0;
+#ifdef __AMX_INT8__
+    done = multiply_quantized_tiles<L>(row_end - row_begin, a, m.a_stride, weights, m.k, c, c_stride);
+#endif
+    int rest = row_end - row_begin - done, groups = (rest + kRowsAtOnce - 1) / kRowsAtOnce;
+    for (int now; rest > 0; rest -= now, done += now, --groups) {
+      now = (rest + groups - 1) / groups;
       with_constant<kRowsAtOnce>(now, [&]<int Rows>() {
-        multiply_quantized<L, Rows>((const int8_t*)m.a + row * m.a_stride, m.a_stride, weights, m.k, c, c_stride);
+        multiply_quantized<L, Rows>(a + done * m.a_stride, m.a_stride, weights, m.k, c + done * c_stride, c_stride);
       });
-      row += now;
     }
   }
   for (int row = row_begin; row < row_end; ++row)

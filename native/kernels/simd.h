@@ -78,6 +78,14 @@ struct BFloat16 {
   static inline void store16(Value* p, F32 x) { store_bf16(p, x); }
 };
 
+// Calls f with n as a constant, 1 <= n <= Max.
+template <int Max, class F>
+inline void with_constant(int n, F&& f) {
+  if constexpr (Max > 1)
+    if (n < Max) return with_constant<Max - 1>(n, f);
+  f.template operator()<Max>();
+}
+
 // 16 lanes at element i of a row: in float32, or in the element type.
 template <class T>
 inline void store_as(void* out, int64_t i, bool floats, F32 x) {

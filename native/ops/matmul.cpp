@@ -9,13 +9,16 @@ namespace octavo {
 
 namespace {
 
-// How a matmul is cut: all row tiles of a panel of weights follow each other.
+// How a matmul is cut: all row tiles of a panel of weights follow each other. They have whole sixteens of rows, which is
+// what tile registers hold.
 struct Cut {
-  int64_t panels, width, row_tiles;
+  int64_t panels, width, row_tiles, height;
 
   // Panels are narrow where wide ones would be too few for all threads.
   Cut(int64_t blocks, int64_t narrowest, int64_t rows, int threads)
       : width(kMaxMatmulBlocks), row_tiles((rows + kMaxMatmulRows - 1) / kMaxMatmulRows) {
+    height = round_up((rows + row_tiles - 1) / row_tiles, 16);
+    row_tiles = (rows + height - 1) / height;
     if (rows == 1) {  // as wide as can be, with as many for each thread
       const int64_t each = (blocks + kWideBlocks * threads - 1) / (kWideBlocks * threads);
       width = round_up((blocks + each * threads - 1) / (each * threads), narrowest);
@@ -116,7 +119,7 @@ class MatmulOp : public Op {
     };
     const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
     matrix_->kernel().matmul(
-        matmul, static_cast<int>(row * rows / cut.row_tiles), static_cast<int>((row + 1) * rows / cut.row_tiles),
+        matmul, static_cast<int>(row * cut.height), static_cast<int>(std::min(rows, (row + 1) * cut.height)),
         static_cast<int>(panel * cut.width), static_cast<int>(std::min(matrix_->blocks(), (panel + 1) * cut.width)),
         reinterpret_cast<float*>(scratch));
   }
