@@ -81,28 +81,37 @@ inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t*
 
 namespace octavo::OCTAVO_ISA {
 
-// Tiles as those of matmul().
-template <QuantizedLayout L>
-void matmul_quantized(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
-  const int64_t c_stride = (block_end - block_begin) * kLanes;
-  for (int block = block_begin; block < block_end; ++block) {
-    const uint8_t* weights = (const uint8_t*)m.weight + block * L.block_bytes(m.k);
-    const auto* a = (const int8_t*)m.a + row_begin * m.a_stride;
-    float* c = scratch + (block - block_begin) * kLanes;
-    int done = 0;
+// c[rows, Blocks * 16] = a times 16 rows of weights each.
+template <QuantizedLayout L, int Blocks>
+inline void multiply_rows(int rows, const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k, float* c,
+                          int64_t c_stride) {
+  int done = 0;
 #ifdef __AMX_INT8__
-    done = multiply_quantized_tiles<L>(row_end - row_begin, a, m.a_stride, weights, m.k, c, c_stride);
+  done = multiply_quantized_tiles<L, Blocks>(rows, a, a_stride, block, k, c, c_stride);
 #endif
-    int rest = row_end - row_begin - done, groups = (rest + kRowsAtOnce - 1) / kRowsAtOnce;
-    for (int now; rest > 0; rest -= now, done += now, --groups) {
-      now = (rest + groups - 1) / groups;
+  for (int j = 0; j < Blocks; ++j, block += L.block_bytes(k), c += kLanes) {
+    int groups = (rows - done + kRowsAtOnce - 1) / kRowsAtOnce;
+    for (int row = done, now; row < rows; row += now, --groups) {
+      now = (rows - row + groups - 1) / groups;
       with_constant<kRowsAtOnce>(now, [&]<int Rows>() {
-        multiply_quantized<L, Rows>(a + done * m.a_stride, m.a_stride, weights, m.k, c + done * c_stride, c_stride);
+        multiply_quantized<L, Rows>(a + row * a_stride, a_stride, block, k, c + row * c_stride, c_stride);
       });
     }
   }
-  for (int row = row_begin; row < row_end; ++row)
-    finish(m, row, block_begin, block_end - block_begin, scratch + (row - row_begin) * c_stride);
+}
+
+// Tiles as those of matmul().
+template <QuantizedLayout L>
+void matmul_quantized(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
+  const int rows = row_end - row_begin, blocks = block_end - block_begin;
+  const auto* a = (const int8_t*)m.a + row_begin * m.a_stride;
+  const auto* weights = (const uint8_t*)m.weight + block_begin * L.block_bytes(m.k);
+  for (int j = 0; j < blocks; j += 2)
+    with_constant<2>(blocks - j < 2 ? 1 : 2, [&]<int Blocks>() {
+      multiply_rows<L, Blocks>(rows, a, m.a_stride, weights + j * L.block_bytes(m.k), m.k, scratch + j * kLanes,
+                               blocks * kLanes);
+    });
+  for (int r = 0; r < rows; ++r) finish(m, row_begin + r, block_begin, blocks, scratch + r * blocks * kLanes);
 }
 
 // Quantizes x[begin, end) to int8, the largest to 127 or -127; values from `n` on are zeros. NaN and infinity make the

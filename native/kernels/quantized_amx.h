@@ -8,7 +8,7 @@
 namespace octavo::OCTAVO_ISA {
 
 constexpr int kSliceUnits = 32;  // of weights that are unpacked at once: they stay in the first-level cache
-constexpr int kTilesAtOnce = 4;  // groups whose sums are made before they are scaled
+constexpr int kGroupsAtOnce = 4;  // whose sums are made before they are scaled
 
 // A slice of 16 rows of weights: values as tiles, in signed bytes unless there is a minimum, and scales as floats.
 template <QuantizedLayout L>
@@ -17,7 +17,7 @@ struct UnpackedSlice {
   alignas(64) uint8_t values[kSliceUnits * kUnit * kLanes];
   float scale[kGroups][kLanes], minimum[L.has_minimum() ? kGroups : 1][kLanes];
 
-  UnpackedSlice(const uint8_t* block, int64_t k, int64_t first_unit, int64_t units) {
+  void unpack_from(const uint8_t* block, int64_t k, int64_t first_unit, int64_t units) {
     const uint8_t* from = block + L.values_at(k) + first_unit * L.unit_bytes();
     for (int64_t unit = 0; unit < units; ++unit) {
       U8 b[kVectors];
@@ -35,79 +35,109 @@ struct UnpackedSlice {
   }
 };
 
-// The integer sums of group `g` of `a` and the slice, in tile Sum; A and B are tiles to hold them.
-#define OCTAVO_MULTIPLY_GROUP(Sum, A, B, g)                       \
-  _tile_zero(Sum);                                                \
-  _tile_loadd(A, a + (g)*L.sums(), a_stride);                     \
-  _tile_loadd(B, slice.values + (g)*L.sums() * kLanes, 64);       \
-  if constexpr (L.has_minimum()) {                                \
-    _tile_dpbsud(Sum, A, B);                                      \
-  } else {                                                        \
-    _tile_dpbssd(Sum, A, B);                                      \
-  }                                                               \
-  _tile_stored(Sum, integers[Sum], 64);
+// Integer sums of groups, of two by two tiles at most.
+using TileSums = int32_t[kGroupsAtOnce][4][kTile][kLanes];
 
-// c[Rows, 16] (+)= a · slice, as multiply_quantized() does it. Tiles are of Rows rows and L.sums() bytes.
-template <QuantizedLayout L, int Rows>
-inline void multiply_slice(const int8_t* a, const GroupSums* sums, int64_t a_stride, const UnpackedSlice<L>& slice,
-                           int64_t groups, bool accumulate, float* c, int64_t c_stride) {
-  alignas(64) int32_t integers[kTilesAtOnce][kTile][kLanes];
-  F32 total[Rows];
-  for (int r = 0; r < Rows; ++r) total[r] = accumulate ? load(c + r * c_stride) : zero();
-  for (int64_t g = 0; g < groups; g += kTilesAtOnce) {
-    const int now = groups - g < kTilesAtOnce ? (int)(groups - g) : kTilesAtOnce;
-    settle(&slice);
-    OCTAVO_MULTIPLY_GROUP(0, 4, 6, g)
-    if (now > 1) {
-      OCTAVO_MULTIPLY_GROUP(1, 5, 7, g + 1)
+#define OCTAVO_MULTIPLY_TILE(Sum, A, B) \
+  if constexpr (L.has_minimum()) {      \
+    _tile_dpbsud(Sum, A, B);            \
+  } else {                              \
+    _tile_dpbssd(Sum, A, B);            \
+  }
+
+// Sums of `count` groups from `g` on: of the rows of `a` and, if Rows is 2, 16 more, and one or two slices.
+template <QuantizedLayout L, int Rows, int Blocks>
+inline void sum_groups(const int8_t* a, int64_t a_stride, const UnpackedSlice<L>* slices, int64_t g, int count,
+                       TileSums& sums) {
+  settle(slices);
+  for (int i = 0; i < count; ++i) {
+    const int8_t* at = a + (g + i) * L.sums();
+    const int64_t tile = (g + i) * L.sums() * kLanes;
+    _tile_zero(0);
+    _tile_loadd(4, at, a_stride);
+    _tile_loadd(6, slices[0].values + tile, 64);
+    OCTAVO_MULTIPLY_TILE(0, 4, 6)
+    _tile_stored(0, sums[i][0], 64);
+    if constexpr (Blocks > 1) {
+      _tile_zero(1);
+      _tile_loadd(7, slices[1].values + tile, 64);
+      OCTAVO_MULTIPLY_TILE(1, 4, 7)
+      _tile_stored(1, sums[i][1], 64);
     }
-    if (now > 2) {
-      OCTAVO_MULTIPLY_GROUP(2, 4, 6, g + 2)
+    if constexpr (Rows > 1) {
+      _tile_zero(2);
+      _tile_loadd(5, at + kTile * a_stride, a_stride);
+      OCTAVO_MULTIPLY_TILE(2, 5, 6)
+      _tile_stored(2, sums[i][2], 64);
     }
-    if (now > 3) {
-      OCTAVO_MULTIPLY_GROUP(3, 5, 7, g + 3)
-    }
-    for (int i = 0; i < now; ++i) {
-      const F32 scale = load(slice.scale[g + i]), minimum = load(slice.minimum[L.has_minimum() ? g + i : 0]);
-#pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r) {
-        const auto& of_row = *(const GroupSums*)((const char*)(sums + g + i) + r * a_stride);
-        const F32 factor = set1(of_row.scale);
-        total[r] = fma(to_floats(load(integers[i][r])), L.is_by_channel() ? factor : scale * factor, total[r]);
-        if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
-      }
+    if constexpr (Rows > 1 && Blocks > 1) {
+      _tile_zero(3);
+      OCTAVO_MULTIPLY_TILE(3, 5, 7)
+      _tile_stored(3, sums[i][3], 64);
     }
   }
-  for (int r = 0; r < Rows; ++r) store(c + r * c_stride, total[r]);
 }
-#undef OCTAVO_MULTIPLY_GROUP
+#undef OCTAVO_MULTIPLY_TILE
 
-// As many of `rows` rows as fill tiles, or half of them: how many were multiplied.
+// c[16, 16] (+)= the sums of one tile, scaled as multiply_quantized() does it. `of_rows` are the activations'.
 template <QuantizedLayout L>
+inline void scale_groups(const TileSums& sums, int tile, const GroupSums* of_rows, int64_t a_stride,
+                         const UnpackedSlice<L>& slice, int64_t g, int count, bool accumulate, float* c, int64_t c_stride) {
+  F32 total[kTile];
+#pragma GCC unroll 16
+  for (int r = 0; r < kTile; ++r) total[r] = accumulate ? load(c + r * c_stride) : zero();
+  for (int i = 0; i < count; ++i) {
+    const F32 scale = load(slice.scale[g + i]), minimum = load(slice.minimum[L.has_minimum() ? g + i : 0]);
+#pragma GCC unroll 16
+    for (int r = 0; r < kTile; ++r) {
+      const auto& of_row = *(const GroupSums*)((const char*)(of_rows + g + i) + r * a_stride);
+      const F32 factor = set1(of_row.scale);
+      total[r] = fma(to_floats(load(sums[i][tile][r])), L.is_by_channel() ? factor : scale * factor, total[r]);
+      if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kTile; ++r) store(c + r * c_stride, total[r]);
+}
+
+// c[Rows * 16, Blocks * 16] (+)= a · slices, of which there are Blocks.
+template <QuantizedLayout L, int Rows, int Blocks>
+inline void multiply_slices(const int8_t* a, const GroupSums* of_rows, int64_t a_stride, const UnpackedSlice<L>* slices,
+                            int64_t groups, bool accumulate, float* c, int64_t c_stride) {
+  alignas(64) TileSums sums;
+  for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
+    const int now = groups - g < kGroupsAtOnce ? (int)(groups - g) : kGroupsAtOnce;
+    sum_groups<L, Rows, Blocks>(a, a_stride, slices, g, now, sums);
+    for (int i = 0; i < Rows; ++i)
+      for (int j = 0; j < Blocks; ++j)
+        scale_groups<L>(sums, 2 * i + j, (const GroupSums*)((const char*)of_rows + i * kTile * a_stride), a_stride,
+                        slices[j], g, now, accumulate || g > 0, c + i * kTile * c_stride + j * kLanes, c_stride);
+  }
+}
+
+// c[rows, Blocks * 16] for as many of `rows` rows as fill tiles: how many those are.
+template <QuantizedLayout L, int Blocks>
 inline int multiply_quantized_tiles(int rows, const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k, float* c,
                                     int64_t c_stride) {
-  const int64_t units = k / kUnit;
-  const auto* sums = (const GroupSums*)(a + k);
-  const int whole = rows / kTile * kTile, done = rows / (kTile / 2) * (kTile / 2);
+  const int64_t units = k / kUnit, block_bytes = L.block_bytes(k);
+  const int done = rows / kTile * kTile;
+  UnpackedSlice<L> slices[Blocks];
   for (int64_t unit = 0; unit < units && done; unit += kSliceUnits) {
     const int64_t count = units - unit < kSliceUnits ? units - unit : kSliceUnits, first = unit * kUnit / L.sums();
-    const UnpackedSlice<L> slice(block, k, unit, count);
-    const auto multiply = [&]<int Rows>(int row) {
-      multiply_slice<L, Rows>(a + row * a_stride + unit * kUnit,
-                              (const GroupSums*)((const char*)(sums + first) + row * a_stride), a_stride, slice,
-                              count * kUnit / L.sums(), unit > 0, c + row * c_stride, c_stride);
-    };
-    if (whole) {
-      const Tiles tiles(kTile, L.sums());
-      for (int row = 0; row < whole; row += kTile) multiply.template operator()<kTile>(row);
-    }
-    if (done > whole) {
-      const Tiles tiles(kTile / 2, L.sums());
-      multiply.template operator()<kTile / 2>(whole);
-    }
+    for (int j = 0; j < Blocks; ++j) slices[j].unpack_from(block + j * block_bytes, k, unit, count);
+    const Tiles tiles(kTile, L.sums());
+    for (int row = 0; row < done; row += 2 * kTile)
+      with_constant<2>((done - row) / kTile < 2 ? 1 : 2, [&]<int Rows>() {
+        const int8_t* x = a + row * a_stride;
+        multiply_slices<L, Rows, Blocks>(x + unit * kUnit, (const GroupSums*)(x + k) + first, a_stride, slices,
+                                         count * kUnit / L.sums(), unit > 0, c + row * c_stride, c_stride);
+      });
   }
-  if (L.is_by_channel())
-    for (int row = 0; row < done; ++row) store(c + row * c_stride, load(c + row * c_stride) * scale_of<L>(block, 0));
+  for (int j = 0; j < Blocks && L.is_by_channel(); ++j)
+    for (int row = 0; row < done; ++row) {
+      float* at = c + row * c_stride + j * kLanes;
+      store(at, load(at) * scale_of<L>(block + j * block_bytes, 0));
+    }
   return done;
 }
 
