@@ -57,7 +57,7 @@ double matmul_flops(DType dtype) {
     const auto begin = std::chrono::steady_clock::now();
     pool.parallel_for(parts, [&](int64_t part) {
       char* base = memory.as<char>() + part * all;
-      const Matmul m{base,         kDepth,  base + a, kDepth, kColumns / 16, nullptr, Epilogue::kStoreFloat,
+      const Matmul m{base,         kDepth,   base + a, kDepth, kColumns / 16, nullptr, Epilogue::kStoreFloat,
                      base + a + w, kColumns, dtype};
       for (int64_t i = 0; i < kRepeat; ++i)
         kernels().matrices[static_cast<int>(dtype)].matmul(m, 0, kRows, 0, kColumns / 16,

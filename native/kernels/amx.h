@@ -1,6 +1,6 @@
-// Products on the tile registers of AMX: eight of up to 16 rows of 64 bytes. Sums lie in four of them, in two rows of two
-// blocks of 16 columns, or, of at most 16 rows, in one row of four blocks. Source: Intel's Software Developer's Manual,
-// volume 1, chapter 18.
+// Products on the tile registers of AMX: eight of up to 16 rows of 64 bytes. Sums lie in four of them, in two rows of
+// two blocks of 16 columns, or, of at most 16 rows, in one row of four blocks. Source: Intel's Software Developer's
+// Manual, volume 1, chapter 18.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -15,8 +15,8 @@ constexpr int kTileDepth = 32;  // values of a row
 template <class T>
 constexpr bool kHasTiles = false;
 
-// c[rows, blocks * 16] (+)= a[rows, k] · b, where b(block, step) is a block of 16 columns of `depth` of k. There are 32 of
-// them at most, and an even number: what lies between two such borders is one sum.
+// c[rows, blocks * 16] (+)= a[rows, k] · b, where b(block, step) is a block of 16 columns of `depth` of k. There are 32
+// of them at most, and an even number: what lies between two such borders is one sum.
 template <class B>
 inline void multiply_tiles(int rows, int blocks, const bf16* a, int64_t a_stride, B&& b, int64_t k, int64_t depth,
                            bool accumulate, float* c, int64_t c_stride);
@@ -29,8 +29,8 @@ constexpr bool kHasTiles<BFloat16> = true;
 // The compiler does not know what tile instructions read: here all of it is in memory.
 inline void settle(const void* p) { __asm__ volatile("" ::"r"(p) : "memory"); }
 
-// Sums of `rows` rows are tiles 0 to 3, theirs of activations 4 and 5, and weights 6 and 7. `bytes` of k are multiplied at
-// once. Whoever configures tiles releases them, or each switch of threads would save them.
+// Sums of `rows` rows are tiles 0 to 3, theirs of activations 4 and 5, and weights 6 and 7. `bytes` of k are multiplied
+// at once. Whoever configures tiles releases them, or each switch of threads would save them.
 struct Tiles {
   Tiles(int rows, int64_t bytes) {
     const int first = rows < kTile ? rows : kTile, second = rows > kTile ? rows - kTile : first;
@@ -152,8 +152,7 @@ inline void multiply_steps(const TileProduct<B>& p, int64_t bytes, int rows, int
       continue;
     }
     for (int j = 0; j < blocks; j += 4)
-      with_constant<4>(blocks - j < 4 ? blocks - j : 4,
-                       [&]<int Blocks>() { multiply_one_by_four<Blocks>(p, row, j); });
+      with_constant<4>(blocks - j < 4 ? blocks - j : 4, [&]<int Blocks>() { multiply_one_by_four<Blocks>(p, row, j); });
   }
 }
 
@@ -161,9 +160,11 @@ template <class B>
 inline void multiply_tiles(int rows, int blocks, const bf16* a, int64_t a_stride, B&& b, int64_t k, int64_t depth,
                            bool accumulate, float* c, int64_t c_stride) {
   const int64_t steps = k / depth, rest = (k % depth + 1) / 2 * 2;
-  if (steps) multiply_steps(TileProduct<B>{a, a_stride, b, 0, steps, depth, accumulate, c, c_stride}, depth * 2, rows, blocks);
+  if (steps)
+    multiply_steps(TileProduct<B>{a, a_stride, b, 0, steps, depth, accumulate, c, c_stride}, depth * 2, rows, blocks);
   if (rest)
-    multiply_steps(TileProduct<B>{a, a_stride, b, steps, 1, depth, accumulate || steps, c, c_stride}, rest * 2, rows, blocks);
+    multiply_steps(TileProduct<B>{a, a_stride, b, steps, 1, depth, accumulate || steps, c, c_stride}, rest * 2, rows,
+                   blocks);
 }
 
 #endif

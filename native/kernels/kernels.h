@@ -126,8 +126,8 @@ struct MatrixKernels {
   int64_t pack;  // what k is padded to a multiple of
   void (*matmul)(const Matmul&, int row_begin, int row_end, int block_begin, int block_end, float* scratch);
   void (*read_row)(const void* weight, int64_t k, int64_t id, int64_t columns, float* out);
-  // Indexed by DType: how rows are quantized before they are multiplied. Without it they are taken as they are, and are of
-  // the matrix's own type.
+  // Indexed by DType: how rows are quantized before they are multiplied. Without it they are taken as they are, and are
+  // of the matrix's own type.
   void (*quantize[2])(const void* x, int64_t columns, int64_t k, void* out) = {};
   int64_t columns_of_a_sum = 0;  // of a quantized row
 

@@ -1,5 +1,5 @@
-// Quantized matrix products on tile registers: the sums of integers of 16 rows and 16 columns at once. They are exact, so
-// rows may be multiplied here or by multiply_quantized(), and get the same bits.
+// Quantized matrix products on tile registers: the sums of integers of 16 rows and 16 columns at once. They are exact,
+// so rows may be multiplied here or by multiply_quantized(), and get the same bits.
 #pragma once
 
 #include "kernels/amx.h"
@@ -7,7 +7,7 @@
 
 namespace octavo::OCTAVO_ISA {
 
-constexpr int kSliceUnits = 32;  // of weights that are unpacked at once: they stay in the first-level cache
+constexpr int kSliceUnits = 32;   // of weights that are unpacked at once: they stay in the first-level cache
 constexpr int kGroupsAtOnce = 4;  // whose sums are made before they are scaled
 
 // A slice of 16 rows of weights: values as tiles, in signed bytes unless there is a minimum, and scales as floats.
@@ -82,7 +82,8 @@ inline void sum_groups(const int8_t* a, int64_t a_stride, const UnpackedSlice<L>
 // c[16, 16] (+)= the sums of one tile, scaled as multiply_quantized() does it. `of_rows` are the activations'.
 template <QuantizedLayout L>
 inline void scale_groups(const TileSums& sums, int tile, const GroupSums* of_rows, int64_t a_stride,
-                         const UnpackedSlice<L>& slice, int64_t g, int count, bool accumulate, float* c, int64_t c_stride) {
+                         const UnpackedSlice<L>& slice, int64_t g, int count, bool accumulate, float* c,
+                         int64_t c_stride) {
   F32 total[kTile];
 #pragma GCC unroll 16
   for (int r = 0; r < kTile; ++r) total[r] = accumulate ? load(c + r * c_stride) : zero();
@@ -117,8 +118,8 @@ inline void multiply_slices(const int8_t* a, const GroupSums* of_rows, int64_t a
 
 // c[rows, Blocks * 16] for as many of `rows` rows as fill tiles: how many those are.
 template <QuantizedLayout L, int Blocks>
-inline int multiply_quantized_tiles(int rows, const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k, float* c,
-                                    int64_t c_stride) {
+inline int multiply_quantized_tiles(int rows, const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k,
+                                    float* c, int64_t c_stride) {
   const int64_t units = k / kUnit, block_bytes = L.block_bytes(k);
   const int done = rows / kTile * kTile;
   UnpackedSlice<L> slices[Blocks];

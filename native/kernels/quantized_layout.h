@@ -1,8 +1,8 @@
 // How quantized weights lie in memory, as layouts/ packs them and kernels/quantized.h reads them.
 //
 // 16 rows lie together: first their scales, padded to whole cache lines, then their values, 32 columns at a time. Four
-// neighbouring values of a row are a word, and a word of each of the 16 rows a cache line. In 4 bits, columns 0 to 15 of
-// the 32 are the low halves of the bytes.
+// neighbouring values of a row are a word, and a word of each of the 16 rows a cache line. In 4 bits, columns 0 to 15
+// of the 32 are the low halves of the bytes.
 #pragma once
 
 #include <cstdint>
@@ -46,10 +46,10 @@ struct QuantizedLayout {
   constexpr int64_t block_bytes(int64_t k) const { return values_at(k) + round_up(k, kUnit) / kUnit * unit_bytes(); }
 };
 
-inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scaling::kScale, 4, 32}, kInt8G32{Scaling::kScale, 8, 32},
-    kUint4G32{Scaling::kMinimum, 4, 32}, kUint8G32{Scaling::kMinimum, 8, 32}, kInt4K16{Scaling::kSubScale, 4, 16},
-    kInt8K16{Scaling::kSubScale, 8, 16}, kUint4K16{Scaling::kSubMinimum, 4, 16}, kUint4K32{Scaling::kSubMinimum, 4, 32},
-    kUint8K32{Scaling::kSubMinimum, 8, 32};
+inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scaling::kScale, 4, 32},
+    kInt8G32{Scaling::kScale, 8, 32}, kUint4G32{Scaling::kMinimum, 4, 32}, kUint8G32{Scaling::kMinimum, 8, 32},
+    kInt4K16{Scaling::kSubScale, 4, 16}, kInt8K16{Scaling::kSubScale, 8, 16}, kUint4K16{Scaling::kSubMinimum, 4, 16},
+    kUint4K32{Scaling::kSubMinimum, 4, 32}, kUint8K32{Scaling::kSubMinimum, 8, 32};
 
 // What follows the int8 values of a row of activations, for each group of `sums()`.
 struct GroupSums {

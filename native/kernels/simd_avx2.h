@@ -97,7 +97,8 @@ inline U8 low_nibbles(U8 x) {
 }
 inline U8 high_nibbles(U8 x) { return low_nibbles({_mm256_srli_epi16(x.lo, 4), _mm256_srli_epi16(x.hi, 4)}); }
 inline F32 load_halves(const uint16_t* p) {
-  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
 inline F32 to_floats(const uint8_t* p) {
   return to_floats(I32{_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)),
@@ -127,8 +128,8 @@ inline __m256i dot_half(__m256i sum, __m256i b, __m256i as) {
   return _mm256_add_epi32(sum, _mm256_add_epi32(low, high));
 #endif
 }
-// sum[i] += b[4i] * a[0] + … + b[4i + 3] * a[3]. Without VNNI, pairs are summed in 16 bits, which `small` b can't exceed:
-// those below 128.
+// sum[i] += b[4i] * a[0] + … + b[4i + 3] * a[3]. Without VNNI, pairs are summed in 16 bits, which `small` b can't
+// exceed: those below 128.
 template <bool small>
 inline I32 dot(I32 sum, U8 b, const int8_t* a) {
   int32_t four;

@@ -94,8 +94,8 @@ inline F32 to_floats(const int8_t* p) {
 inline void store_rounded(int8_t* p, F32 x) {
   _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
-// sum[i] += b[4i] * a[0] + … + b[4i + 3] * a[3]. Without VNNI, pairs are summed in 16 bits, which `small` b can't exceed:
-// those below 128.
+// sum[i] += b[4i] * a[0] + … + b[4i + 3] * a[3]. Without VNNI, pairs are summed in 16 bits, which `small` b can't
+// exceed: those below 128.
 template <bool small>
 inline I32 dot(I32 sum, U8 b, const int8_t* a) {
   int32_t four;

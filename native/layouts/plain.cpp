@@ -24,15 +24,15 @@ void pack_float32(const RowAt* rows, int64_t k, uint8_t* out) {
     for (int r = 0; r < 16; ++r) *to++ = values[r * k + i];
 }
 
-// bf16 to bf16: pairs are moved as they are.
+// bf16 to bf16: pairs are moved as they are, and written in order.
 void move_bf16(const RowAt* rows, int64_t k, uint16_t* out) {
   auto* pairs = reinterpret_cast<uint32_t*>(out);
-  for (int r = 0; r < 16; ++r) {
-    if (!rows[r].source) continue;
-    const uint8_t* from = rows[r].bytes();
-    for (int64_t s = 0; s < k / 2; ++s) std::memcpy(&pairs[s * 16 + r], from + 4 * s, 4);
-    if (k % 2) std::memcpy(&pairs[k / 2 * 16 + r], from + 2 * (k - 1), 2);
-  }
+  const uint8_t* from[16];
+  int count = 0;  // rows that are padding come last
+  while (count < 16 && rows[count].source) from[count] = rows[count].bytes(), ++count;
+  for (int64_t s = 0; s < k / 2; ++s)
+    for (int r = 0; r < count; ++r) std::memcpy(&pairs[s * 16 + r], from[r] + 4 * s, 4);
+  for (int r = 0; r < count && k % 2; ++r) std::memcpy(&pairs[k / 2 * 16 + r], from[r] + 2 * (k - 1), 2);
 }
 
 void pack_bfloat16(const RowAt* rows, int64_t k, uint8_t* out) {

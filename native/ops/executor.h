@@ -37,7 +37,7 @@ class Executor {
   // Columns [first, first + columns) of a buffer.
   Value view(int buffer, int64_t first, int64_t columns) const;
   int64_t max_rows(const Value& value) const;  // of a step
-  void add_op(OpSpec& spec);  // throws std::invalid_argument where sizes disagree
+  void add_op(OpSpec& spec);                   // throws std::invalid_argument where sizes disagree
 
   void run(const Step& step);  // throws std::invalid_argument before anything is computed
 

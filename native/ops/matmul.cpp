@@ -9,8 +9,8 @@ namespace octavo {
 
 namespace {
 
-// How a matmul is cut: all row tiles of a panel of weights follow each other. They have whole sixteens of rows, which is
-// what tile registers hold.
+// How a matmul is cut: all row tiles of a panel of weights follow each other. They have whole sixteens of rows, which
+// is what tile registers hold.
 struct Cut {
   int64_t panels, width, row_tiles, height;
 
@@ -53,7 +53,8 @@ class MatmulOp : public Op {
       : in_(spec.in(0)), out_(spec.out()), matrix_(spec.matrix("weight")), epilogue_(epilogue_of(spec)) {
     if (spec.vectors.contains("bias")) bias_ = spec.vector("bias", matrix_->n);
     const MatrixKernels& kernel = matrix_->kernel();
-    spec.check(kernel.is_quantized() || pack_of(in_.dtype) == kernel.pack, "the matrix is multiplied with another type");
+    spec.check(kernel.is_quantized() || pack_of(in_.dtype) == kernel.pack,
+               "the matrix is multiplied with another type");
     spec.check(in_.columns == matrix_->k, "input and weight disagree");
     if (kernel.is_quantized()) {
       row_bytes_ = kernel.row_bytes(matrix_->padded_k());

@@ -67,7 +67,10 @@ def test_rows_of_a_table_are_the_stored_numbers(isa, format):
     graph = Graph()
     graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
     table = quantized("embed.weight", format, ROWS)
-    tensors = {"embed.weight": table, "head.weight": stored("head.weight", np.eye(ROWS, COLUMNS, dtype=np.float32), "BF16")}
+    tensors = {
+        "embed.weight": table,
+        "head.weight": stored("head.weight", np.eye(ROWS, COLUMNS, dtype=np.float32), "BF16"),
+    }
     tokens = list(range(ROWS))
     found = logits_of(make_native(graph, tensors, "bfloat16"), tokens)
     assert error(found, table.values()[:, :ROWS]) < 2**-8  # multiplied with one, in bfloat16

@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import MODEL
 
-HELLO = [{"role": "user", "content": "What is the capital of France?"}]
+HELLO = [{"role": "user", "content": "Name the capital of France."}]
 GREEDY = {"model": MODEL, "temperature": 0, "max_tokens": 16}
 
 

@@ -41,9 +41,10 @@ def measured_bandwidth() -> float | None:
 
 def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: int) -> StepCost:
     """`step_cost` of a loaded model: for each sequence, (tokens computed, tokens in its cache afterwards)."""
-    layout = PLAIN[model.config.dtype]
-    step = StepShape(contexts, logit_rows)
-    return step_cost(model.graph, lambda weight: layout.nbytes(weight.shape), layout.block_bytes, step)
+    dtype, step = model.config.dtype, StepShape(contexts, logit_rows)
+    return step_cost(
+        model.graph, lambda weight: model.footprint.bytes_of(weight, dtype), PLAIN[dtype].block_bytes, step
+    )
 
 
 def latencies(metrics: RequestMetrics, num_tokens: int) -> dict[str, float]:

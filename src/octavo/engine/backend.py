@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from octavo.config import EngineConfig
-from octavo.errors import ConfigError
 from octavo.engine.memory import free_memory
+from octavo.errors import ConfigError
 from octavo.executor.base import Executor, Footprint, Sizes
 from octavo.graph.builder import Graph
 from octavo.weights.tensor import StoredTensor

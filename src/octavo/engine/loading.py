@@ -16,7 +16,7 @@ from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
-from octavo.executor.base import Executor
+from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
 from octavo.models import load_declaration
 from octavo.option_files import read_text
@@ -41,6 +41,7 @@ class LoadedModel:
     encoder: Graph | None
     source_positions: int  # that its encoder reads; 0 without one
     reader: PromptReader
+    footprint: Footprint
     plan: MemoryPlan
     executor: Executor
     tokenizer: Tokenizer
@@ -86,6 +87,8 @@ def load(
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph, encoder = model.build(), model.build_encoder()
         _check_task(config, reads_speech=encoder is not None)
+        if config.quantization == "gguf" and checkpoint.metadata is None:
+            raise ConfigError("quantization", "gguf", f"{path} is no GGUF file")
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
@@ -109,6 +112,7 @@ def load(
         encoder=encoder,
         source_positions=model.source_positions,
         reader=readers[model.inputs](config, text, model.vocab_size, *files),
+        footprint=footprint,
         plan=plan,
         executor=executor,
         tokenizer=text,

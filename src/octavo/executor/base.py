@@ -10,6 +10,7 @@ import numpy as np
 
 from octavo.errors import UnsupportedError
 from octavo.graph.cache import LayerCache
+from octavo.graph.node import Weight
 from octavo.sampling.options import SamplerOptions
 
 UNUSABLE_LOGITS, ALL_BANNED = -1, -2  # in place of a drawn token: NaN or infinity; every token is banned
@@ -165,6 +166,9 @@ class Footprint(Protocol):
 
     def weight_bytes(self, dtype: str) -> int:
         """Of all weights, as they lie in memory."""
+
+    def bytes_of(self, weight: Weight, dtype: str) -> int:
+        """Of one of them, without what it is padded with."""
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
         """Of everything that steps of these sizes need besides."""

@@ -20,21 +20,22 @@ def choose_layouts(
 ) -> dict[str, str]:
     """The layouts of weights that are not packed as plain numbers of `dtype`, by the weights' names.
 
-    In float32 all weights are plain: that is how they are seen without any error but their own. Raises ConfigError where
+    In float32 all weights are plain: so they are seen without any error but their own. Raises ConfigError where
     `quantization` asks for another format than the checkpoint has.
     """
     found: dict[str, str] = {}
-    plain = [layout.name for layout in PLAIN.values()]
+    plain = {layout.name for layout in PLAIN.values()}
     for node in graph.nodes:
         if not isinstance(node, Linear | Logits | Embed):
             continue
         tensor = tensors[node.weight.name]
-        if tensor.format not in plain:
-            if quantization == "int8":
-                raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
-            layout = None if tensor.parts else _native.layout_of_format(tensor.format)
-            if layout is not None and dtype != "float32":
-                found[tensor.name] = layout
-        elif quantization == "int8" and not isinstance(node, PositionEmbed) and tensor.shape[-1] <= MOST_COLUMNS:
-            found[tensor.name] = "int8"
+        if tensor.parts or tensor.format in plain:
+            if quantization == "int8" and not isinstance(node, PositionEmbed) and tensor.shape[-1] <= MOST_COLUMNS:
+                found[tensor.name] = "int8"
+            continue
+        if quantization == "int8":
+            raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
+        layout = _native.layout_of_format(tensor.format)
+        if layout is not None and dtype != "float32":
+            found[tensor.name] = layout
     return found

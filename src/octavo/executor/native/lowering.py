@@ -108,8 +108,8 @@ class _Lowering:
                     self.absorbed.add(x)
                 case Add(y=Linear() as y) if self._only_use(y) and node.x is not y:
                     self.absorbed.add(y)
-                case Glu(gate=Linear() as gate, up=Linear() as up) if gate.x is up.x and self._layout(gate) == self._layout(up):
-                    if gate is not up and self._only_use(gate) and self._only_use(up):
+                case Glu(gate=Linear() as gate, up=Linear() as up) if gate is not up and gate.x is up.x:
+                    if self._only_use(gate) and self._only_use(up) and self._layout(gate) == self._layout(up):
                         self.absorbed |= {gate, up}
                 case Attention(q=Rope() as q, k=Rope() as k) if q.table == k.table and self._only_use(q):
                     if self._only_use(k) and q.head_dim == k.head_dim == node.head_dim:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ class Slice(NamedTuple):
     flops: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tape:
     """The program of a step. `logits` is the buffer in which it ends, unless it is an encoder's."""
 
@@ -111,6 +112,15 @@ class Tape:
         """Bytes of all weights, each held once: a table used by embedding and logits counts once."""
         vectors = {vector for op in self.ops for vector in op.vectors.values()}
         return sum(matrix.nbytes(dtype) for matrix in set(self.matrices())) + 4 * sum(map(_size, vectors))
+
+    def bytes_of(self, weight: Weight, dtype: str) -> int:
+        if len(weight.shape) == 1:
+            return 4 * weight.size
+        return Packed((weight,), layout=self._layouts.get(weight)).nbytes(dtype)
+
+    @cached_property
+    def _layouts(self) -> dict[Weight, str | None]:
+        return {weight: matrix.layout for matrix in self.matrices() for weight in matrix.weights}
 
     def _quantized_bytes(self, sizes: Sizes) -> int:
         """Of the input of one matmul."""

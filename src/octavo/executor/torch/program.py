@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from octavo.executor.base import Sizes
 from octavo.graph.builder import Graph
 from octavo.graph.cache import LayerCache, state_values
-from octavo.graph.node import Node
+from octavo.graph.node import Node, Weight
 from octavo.graph.ops.attention import Attention
 from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.norm import RMSNorm
@@ -48,7 +48,10 @@ class Program:
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of all weights, each held once: matrices in the model's type, vectors in float32."""
         weights = {weight for op in self.ops for node in op.outputs for weight in node.weights}
-        return sum(PLAIN[dtype if len(weight.shape) > 1 else "float32"].nbytes(weight.shape) for weight in weights)
+        return sum(self.bytes_of(weight, dtype) for weight in weights)
+
+    def bytes_of(self, weight: Weight, dtype: str) -> int:
+        return PLAIN[dtype if len(weight.shape) > 1 else "float32"].nbytes(weight.shape)
 
     def page_bytes(self, dtype: str, block_size: int) -> int:
         """Bytes of a block of the KV cache, for all layers."""
