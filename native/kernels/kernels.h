@@ -129,11 +129,11 @@ struct MatrixKernels {
   // Indexed by DType: how rows are quantized before they are multiplied. Without it they are taken as they are, and are
   // of the matrix's own type.
   void (*quantize[2])(const void* x, int64_t columns, int64_t k, void* out) = {};
-  int64_t columns_of_a_sum = 0;  // of a quantized row
+  int64_t columns_of_a_sum = 0, bytes_of_a_value = 0;  // of a quantized row
 
   bool is_quantized() const { return quantize[0] != nullptr; }
   // Of a quantized row, in whole cache lines.
-  int64_t row_bytes(int64_t k) const { return round_up(k + 12 * (k / columns_of_a_sum), 64); }
+  int64_t row_bytes(int64_t k) const { return round_up(k * bytes_of_a_value + 12 * (k / columns_of_a_sum), 64); }
 };
 
 constexpr int kMaxPointwiseParams = 4;

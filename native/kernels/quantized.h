@@ -46,7 +46,7 @@ inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t*
                                int64_t c_stride) {
   constexpr int kSums = kUnit / L.sums();
   const uint8_t* values = block + L.values_at(k);
-  const auto* sums = (const GroupSums*)(a + k);
+  const auto* sums = (const GroupSums*)(a + k * L.bytes());
   F32 total[Rows];
   for (int r = 0; r < Rows; ++r) total[r] = zero();
   for (int64_t unit = 0; unit < k / kUnit; ++unit, values += L.unit_bytes()) {
@@ -60,9 +60,14 @@ inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t*
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         const auto& of_row = *(const GroupSums*)((const char*)(sums + g) + r * a_stride);
-        const int8_t* x = a + r * a_stride + g * L.sums();
-        I32 sum = set1_int(of_row.start);
-        for (int v = 0; v < L.sums() / 4; ++v) sum = dot<L.bits == 4>(sum, b[part * kVectors / kSums + v], x + 4 * v);
+        const int8_t* x = a + r * a_stride + g * L.sums() * L.bytes();
+        I32 sum = set1_int(of_row.start), high = set1_int(0);
+        for (int v = 0; v < L.sums() / 4; ++v) {
+          const U8 values = b[part * kVectors / kSums + v];
+          if (L.bytes() == 2) high = dot<L.bits == 4>(high, values, x + 4 * v);
+          sum = dot<L.bits == 4>(sum, values, x + 4 * v + (L.bytes() - 1) * L.sums());
+        }
+        if (L.bytes() == 2) sum = sum + times_eight(high);
         const F32 factor = set1(of_row.scale);
         total[r] = fma(to_floats(sum), L.is_by_channel() ? factor : scale * factor, total[r]);
         if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
@@ -114,38 +119,41 @@ void matmul_quantized(const Matmul& m, int row_begin, int row_end, int block_beg
   for (int r = 0; r < rows; ++r) finish(m, row_begin + r, block_begin, blocks, scratch + r * blocks * kLanes);
 }
 
-// Quantizes x[begin, end) to int8, the largest to 127 or -127; values from `n` on are zeros. NaN and infinity make the
-// scale NaN, and so every sum of the group.
-template <class T>
-inline GroupSums quantize_group(const typename T::Value* x, int64_t begin, int64_t end, int64_t n, int offset,
-                                int8_t* out) {
-  F32 largest = zero(), probe = zero();
-  for (int64_t i = begin; i < end && i < n; i += kLanes) {
-    const F32 v = T::load16(x + i);
-    largest = max(largest, max(v, zero() - v));
-    probe = fma(v, zero(), probe);
+// Rounds x[0, L.sums()) to integers of which the largest is L.top(), and takes their sum; values from `n` on are zeros.
+// NaN and infinity make the scale NaN, and so every sum of the group.
+template <class T, QuantizedLayout L>
+inline GroupSums quantize_group(const typename T::Value* x, int64_t n, int8_t* out) {
+  F32 v[L.sums() / kLanes], largest = zero(), probe = zero();
+  for (int i = 0; i < L.sums() / kLanes; ++i) {
+    v[i] = i * kLanes < n ? T::load16(x + i * kLanes) : zero();
+    largest = max(largest, max(v[i], zero() - v[i]));
+    probe = fma(v[i], zero(), probe);
   }
   const float top = reduce_max(largest);
-  const F32 factor = set1(top > 0 ? 127 / top : 0);
-  int32_t sum = 0;
-  for (int64_t i = begin; i < end; i += kLanes) {
-    if (i < n)
-      store_rounded(out + i, T::load16(x + i) * factor);
-    else
-      memset(out + i, 0, kLanes);
-    for (int j = 0; j < kLanes; ++j) sum += out[i + j];
+  const F32 factor = set1(top > 0 ? L.top() / top : 0);
+  F32 sum = zero();
+  for (int i = 0; i < L.sums() / kLanes; ++i) {
+    const F32 rounded = round(v[i] * factor);
+    sum = sum + rounded;
+    if (L.bytes() == 1) {
+      store_rounded(out + i * kLanes, rounded);
+      continue;
+    }
+    const F32 high = round(rounded * set1(0.125f));
+    store_rounded(out + i * kLanes, high);
+    store_rounded(out + i * kLanes + L.sums(), fma(high, set1(-8), rounded));
   }
-  const float scale = top / 127 + reduce_add(probe);
-  return {scale, scale * (float)sum, -offset * sum};
+  const float scale = top / L.top() + reduce_add(probe), whole = reduce_add(sum);
+  return {scale, scale * whole, -L.offset() * (int32_t)(whole == whole ? whole : 0)};
 }
 
 // Rows of activations are padded to 16 columns with zeros, and here to k, which is a multiple of kUnit.
 template <class T, QuantizedLayout L>
 void quantize_row(const void* x, int64_t columns, int64_t k, void* out) {
   auto* values = (int8_t*)out;
-  auto* sums = (GroupSums*)(values + k);
+  auto* sums = (GroupSums*)(values + k * L.bytes());
   for (int64_t i = 0; i < k; i += L.sums())
-    *sums++ = quantize_group<T>((const typename T::Value*)x, i, i + L.sums(), columns, L.offset(), values);
+    *sums++ = quantize_group<T, L>((const typename T::Value*)x + i, columns - i, values + i * L.bytes());
 }
 
 // Row `id` in float32: kUnit columns at a time, all 16 rows' scales with them.
@@ -174,7 +182,8 @@ constexpr MatrixKernels quantized(const char* name) {
           .matmul = matmul_quantized<L>,
           .read_row = read_quantized_row<L>,
           .quantize = {quantize_row<Float32, L>, quantize_row<BFloat16, L>},
-          .columns_of_a_sum = L.sums()};
+          .columns_of_a_sum = L.sums(),
+          .bytes_of_a_value = L.bytes()};
 }
 
 }  // namespace octavo::OCTAVO_ISA

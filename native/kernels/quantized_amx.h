@@ -7,14 +7,22 @@
 
 namespace octavo::OCTAVO_ISA {
 
-constexpr int kSliceUnits = 32;   // of weights that are unpacked at once: they stay in the first-level cache
+constexpr int kSliceUnits = 16;   // of weights that are unpacked at once: they stay in the first-level cache
 constexpr int kGroupsAtOnce = 4;  // whose sums are made before they are scaled
 
+// 8 * x of signed or unsigned bytes that are small enough.
+inline __m512i eight_times(__m512i x) {
+  return _mm512_and_si512(_mm512_slli_epi16(x, 3), _mm512_set1_epi8((char)0xf8));
+}
+
 // A slice of 16 rows of weights: values as tiles, in signed bytes unless there is a minimum, and scales as floats.
+// Small values come twice, eight times as large for the high parts of activations: one tile multiplies high and low.
 template <QuantizedLayout L>
 struct UnpackedSlice {
   static constexpr int kGroups = kSliceUnits * kUnit / L.sums();
-  alignas(64) uint8_t values[kSliceUnits * kUnit * kLanes];
+  static constexpr bool kTwice = L.bits == 4 && L.bytes() == 2;
+  static constexpr int kDepth = L.sums() * (kTwice ? 2 : 1);  // of a tile
+  alignas(64) uint8_t values[kGroups * kDepth * kLanes];
   float scale[kGroups][kLanes], minimum[L.has_minimum() ? kGroups : 1][kLanes];
 
   void unpack_from(const uint8_t* block, int64_t k, int64_t first_unit, int64_t units) {
@@ -24,7 +32,10 @@ struct UnpackedSlice {
       unpack<L>(from + unit * L.unit_bytes(), b);
       for (int i = 0; i < kVectors; ++i) {
         const __m512i x = L.has_minimum() ? b[i].v : _mm512_sub_epi8(b[i].v, _mm512_set1_epi8((char)L.offset()));
-        _mm512_store_si512(values + (unit * kVectors + i) * 64, x);
+        const int64_t at = unit * kVectors + i, group = at * 4 / L.sums(), within = at % (L.sums() / 4);
+        uint8_t* to = values + group * kDepth * kLanes + within * 64;
+        if (kTwice) _mm512_store_si512(to, eight_times(x));
+        _mm512_store_si512(to + (kTwice ? L.sums() * kLanes : 0), x);
       }
     }
     const int64_t first = first_unit * kUnit / L.sums();
@@ -38,6 +49,10 @@ struct UnpackedSlice {
 // Integer sums of groups, of two by two tiles at most.
 using TileSums = int32_t[kGroupsAtOnce][4][kTile][kLanes];
 
+// Sums that are made one by one: of high and low parts, unless one tile multiplies both.
+template <QuantizedLayout L>
+constexpr int kParts = UnpackedSlice<L>::kTwice ? 1 : L.bytes();
+
 #define OCTAVO_MULTIPLY_TILE(Sum, A, B) \
   if constexpr (L.has_minimum()) {      \
     _tile_dpbsud(Sum, A, B);            \
@@ -45,14 +60,15 @@ using TileSums = int32_t[kGroupsAtOnce][4][kTile][kLanes];
     _tile_dpbssd(Sum, A, B);            \
   }
 
-// Sums of `count` groups from `g` on: of the rows of `a` and, if Rows is 2, 16 more, and one or two slices.
+// Sums of `count` groups from `g` on: of the rows of `a` and, if Rows is 2, 16 more, and one or two slices. `part` 1 is
+// that of the low parts of activations, which only large values have apart.
 template <QuantizedLayout L, int Rows, int Blocks>
 inline void sum_groups(const int8_t* a, int64_t a_stride, const UnpackedSlice<L>* slices, int64_t g, int count,
-                       TileSums& sums) {
+                       int part, TileSums& sums) {
   settle(slices);
   for (int i = 0; i < count; ++i) {
-    const int8_t* at = a + (g + i) * L.sums();
-    const int64_t tile = (g + i) * L.sums() * kLanes;
+    const int8_t* at = a + ((g + i) * L.bytes() + part) * L.sums();
+    const int64_t tile = (g + i) * UnpackedSlice<L>::kDepth * kLanes;
     _tile_zero(0);
     _tile_loadd(4, at, a_stride);
     _tile_loadd(6, slices[0].values + tile, 64);
@@ -81,7 +97,7 @@ inline void sum_groups(const int8_t* a, int64_t a_stride, const UnpackedSlice<L>
 
 // c[16, 16] (+)= the sums of one tile, scaled as multiply_quantized() does it. `of_rows` are the activations'.
 template <QuantizedLayout L>
-inline void scale_groups(const TileSums& sums, int tile, const GroupSums* of_rows, int64_t a_stride,
+inline void scale_groups(const TileSums* sums, int tile, const GroupSums* of_rows, int64_t a_stride,
                          const UnpackedSlice<L>& slice, int64_t g, int count, bool accumulate, float* c,
                          int64_t c_stride) {
   F32 total[kTile];
@@ -93,7 +109,9 @@ inline void scale_groups(const TileSums& sums, int tile, const GroupSums* of_row
     for (int r = 0; r < kTile; ++r) {
       const auto& of_row = *(const GroupSums*)((const char*)(of_rows + g + i) + r * a_stride);
       const F32 factor = set1(of_row.scale);
-      total[r] = fma(to_floats(load(sums[i][tile][r])), L.is_by_channel() ? factor : scale * factor, total[r]);
+      I32 sum = load(sums[0][i][tile][r]);
+      if (kParts<L> == 2) sum = times_eight(sum) + load(sums[1][i][tile][r]);
+      total[r] = fma(to_floats(sum), L.is_by_channel() ? factor : scale * factor, total[r]);
       if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
     }
   }
@@ -105,10 +123,11 @@ inline void scale_groups(const TileSums& sums, int tile, const GroupSums* of_row
 template <QuantizedLayout L, int Rows, int Blocks>
 inline void multiply_slices(const int8_t* a, const GroupSums* of_rows, int64_t a_stride, const UnpackedSlice<L>* slices,
                             int64_t groups, bool accumulate, float* c, int64_t c_stride) {
-  alignas(64) TileSums sums;
+  alignas(64) TileSums sums[kParts<L>];
   for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
     const int now = groups - g < kGroupsAtOnce ? (int)(groups - g) : kGroupsAtOnce;
-    sum_groups<L, Rows, Blocks>(a, a_stride, slices, g, now, sums);
+    for (int part = 0; part < kParts<L>; ++part)
+      sum_groups<L, Rows, Blocks>(a, a_stride, slices, g, now, part, sums[part]);
     for (int i = 0; i < Rows; ++i)
       for (int j = 0; j < Blocks; ++j)
         scale_groups<L>(sums, 2 * i + j, (const GroupSums*)((const char*)of_rows + i * kTile * a_stride), a_stride,
@@ -126,12 +145,13 @@ inline int multiply_quantized_tiles(int rows, const int8_t* a, int64_t a_stride,
   for (int64_t unit = 0; unit < units && done; unit += kSliceUnits) {
     const int64_t count = units - unit < kSliceUnits ? units - unit : kSliceUnits, first = unit * kUnit / L.sums();
     for (int j = 0; j < Blocks; ++j) slices[j].unpack_from(block + j * block_bytes, k, unit, count);
-    const Tiles tiles(kTile, L.sums());
+    const Tiles tiles(kTile, UnpackedSlice<L>::kDepth);
     for (int row = 0; row < done; row += 2 * kTile)
       with_constant<2>((done - row) / kTile < 2 ? 1 : 2, [&]<int Rows>() {
         const int8_t* x = a + row * a_stride;
-        multiply_slices<L, Rows, Blocks>(x + unit * kUnit, (const GroupSums*)(x + k) + first, a_stride, slices,
-                                         count * kUnit / L.sums(), unit > 0, c + row * c_stride, c_stride);
+        multiply_slices<L, Rows, Blocks>(x + unit * kUnit * L.bytes(), (const GroupSums*)(x + k * L.bytes()) + first,
+                                         a_stride, slices, count * kUnit / L.sums(), unit > 0, c + row * c_stride,
+                                         c_stride);
       });
   }
   for (int j = 0; j < Blocks && L.is_by_channel(); ++j)

@@ -25,7 +25,10 @@ struct QuantizedLayout {
   // One float32 scale for each row.
   constexpr bool is_by_channel() const { return scaling == Scaling::kChannel; }
   constexpr int offset() const { return has_minimum() ? 0 : 1 << (bits - 1); }
-  constexpr int sums() const { return group < kUnit ? group : kUnit; }  // columns that are summed as integers
+  // Bytes of an activation. Two are 8 * high + low: 11 bits, so that the error of a product is that of its weights.
+  constexpr int bytes() const { return is_by_channel() ? 1 : 2; }
+  constexpr int top() const { return is_by_channel() ? 127 : 8 * 127 + 3; }  // the largest activation
+  constexpr int sums() const { return group < kUnit ? group : kUnit; }       // columns that are summed as integers
 
   // Of 16 rows: float16 scales and minima, or integers behind the float16 ones of their 256 columns.
   constexpr int64_t head_bytes() const { return has_sub_scales() ? (has_minimum() ? 64 : 32) : 0; }
@@ -51,7 +54,7 @@ inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scali
     kInt4K16{Scaling::kSubScale, 4, 16}, kInt8K16{Scaling::kSubScale, 8, 16}, kUint4K16{Scaling::kSubMinimum, 4, 16},
     kUint4K32{Scaling::kSubMinimum, 4, 32}, kUint8K32{Scaling::kSubMinimum, 8, 32};
 
-// What follows the int8 values of a row of activations, for each group of `sums()`.
+// What follows the values of a row of activations, for each group of `sums()`.
 struct GroupSums {
   float scale;
   float sum;      // of the values, scaled: what a minimum is multiplied with

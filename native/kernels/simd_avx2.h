@@ -84,6 +84,7 @@ struct U8 {
 inline __m256i load_integers(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
 inline I32 set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+inline I32 times_eight(I32 x) { return {_mm256_slli_epi32(x.lo, 3), _mm256_slli_epi32(x.hi, 3)}; }
 inline F32 to_floats(I32 x) { return {_mm256_cvtepi32_ps(x.lo), _mm256_cvtepi32_ps(x.hi)}; }
 inline I32 load(const int32_t* p) { return {load_integers(p), load_integers(p + 8)}; }
 inline void store(int32_t* p, I32 x) {

@@ -77,6 +77,7 @@ struct U8 {
 
 inline I32 set1_int(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I32 times_eight(I32 x) { return {_mm512_slli_epi32(x.v, 3)}; }
 inline F32 to_floats(I32 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline I32 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store(int32_t* p, I32 x) { _mm512_storeu_si512(p, x.v); }

@@ -95,6 +95,10 @@ inline I32 operator+(I32 a, I32 b) {
   for (int i = 0; i < kLanes; ++i) a.v[i] += b.v[i];
   return a;
 }
+inline I32 times_eight(I32 x) {
+  for (int i = 0; i < kLanes; ++i) x.v[i] *= 8;
+  return x;
+}
 inline F32 to_floats(I32 x) {
   return each_lane([&](int i) { return (float)x.v[i]; });
 }

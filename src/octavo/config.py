@@ -65,7 +65,7 @@ class EngineConfig:
         _choice("executor", self.executor, ("native", "torch"))
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
         if self.quantization not in (None, "gguf", "int8"):
-            raise ConfigError("quantization", self.quantization, "not supported yet; int8 and gguf are")
+            raise UnsupportedError("quantization", self.quantization, "not supported yet; int8 and gguf are")
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
         sizes = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
