@@ -32,7 +32,7 @@ def main() -> int:
     variants = {"GGUF, as it is stored": (args.gguf, "bfloat16", None)} if args.gguf or not args.model else {}
     if args.model:
         variants["bfloat16"] = (args.model, "bfloat16", None)
-        variants["int8"] = (args.model, "bfloat16", "int8")
+        variants |= {name: (args.model, "bfloat16", name) for name in ("int8", "int4")}
     try:
         texts = [path.read_text(encoding="utf-8") for path in args.texts]
         table = list(measure(args.model or args.gguf, variants, texts, args.length))

@@ -31,6 +31,25 @@ static inline float half_to_float(uint16_t h) {
   return r;
 }
 
+// The nearest float16, ties to even. Scaling by a power of two makes subnormals of those that have too few bits.
+static inline uint16_t to_half(float x) {
+  uint32_t bits, sign;
+  memcpy(&bits, &x, 4);
+  sign = bits >> 16 & 0x8000;
+  bits &= 0x7fffffff;
+  if (bits > 0x7f800000) return (uint16_t)(sign | 0x7e00);   // NaN
+  if (bits >= 0x477ff000) return (uint16_t)(sign | 0x7c00);  // rounds to infinity
+  if (bits < 0x38800000) {                                   // below 2^-14
+    float magnitude;
+    memcpy(&magnitude, &bits, 4);
+    magnitude += 0.5f;  // the last bit of float32 is worth 2^-24 there, as that of a subnormal float16
+    memcpy(&bits, &magnitude, 4);
+    return (uint16_t)(sign | (bits - 0x3f000000));
+  }
+  bits += 0xfff + (bits >> 13 & 1);
+  return (uint16_t)(sign | ((bits - 0x38000000) >> 13));
+}
+
 static inline bf16 to_bf16(float x) {  // round to nearest, ties to even; NaN stays NaN
   uint32_t bits;
   memcpy(&bits, &x, 4);

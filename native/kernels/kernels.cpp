@@ -9,6 +9,7 @@
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
 #include "kernels/simd.h"
+#include "kernels/weights.h"
 
 namespace octavo::OCTAVO_ISA {
 
@@ -43,6 +44,7 @@ constinit const Kernels table = {
     .rotate_and_store = {rotate_and_store<Float32>, rotate_and_store<BFloat16>},
     .attend = {attend<Float32>, attend<BFloat16>},
     .merge = {merge<Float32>, merge<BFloat16>},
+    .quantize_affine = quantize_affine,
     .sampling = sampling_kernels,
 };
 

@@ -169,6 +169,8 @@ struct Kernels {
   void (*rotate_and_store[2])(const RotateAndStore&);
   void (*attend[2])(const Attention&, const AttentionItem&, void* scratch);
   void (*merge[2])(const Attention&, const AttentionItem&, int num_segments);
+  // Of 32 columns of 16 rows, [32][16]: 4-bit numbers, and float16 scales and minima.
+  void (*quantize_affine)(const float* values, uint8_t* q, uint16_t* d, uint16_t* m);
   SamplingKernels sampling;
 };
 

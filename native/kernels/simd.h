@@ -59,6 +59,12 @@ inline float reduce_max(F32 x) {
   return lane[0];
 }
 
+inline F32 to_half_and_back(F32 x) {
+  uint16_t bits[kLanes];
+  store_halves(bits, x);
+  return load_halves(bits);
+}
+
 // The two element types of activations, weights and KV cache. `kPack` neighbours along K sit side by side, so that one
 // dot() consumes them; `Word` holds that many.
 struct Float32 {

@@ -101,6 +101,10 @@ inline F32 load_halves(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
           _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
+inline void store_halves(uint16_t* p, F32 x) {
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x.lo, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128((__m128i*)(p + 8), _mm256_cvtps_ph(x.hi, _MM_FROUND_TO_NEAREST_INT));
+}
 inline F32 to_floats(const uint8_t* p) {
   return to_floats(I32{_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)),
                        _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8)))});

@@ -124,6 +124,9 @@ inline U8 high_nibbles(U8 x) {
 inline F32 load_halves(const uint16_t* p) {
   return each_lane([&](int i) { return half_to_float(p[i]); });
 }
+inline void store_halves(uint16_t* p, F32 x) {
+  for (int i = 0; i < kLanes; ++i) p[i] = to_half(x.v[i]);
+}
 inline F32 to_floats(const uint8_t* p) {
   return each_lane([&](int i) { return (float)p[i]; });
 }

@@ -9,6 +9,17 @@ namespace octavo {
 
 namespace {
 
+// Values of one row from column `first` on, a multiple of kUnit.
+template <QuantizedLayout L>
+void put_values(const uint8_t* q, int64_t count, int64_t first, int64_t k, int row, uint8_t* out) {
+  for (int64_t unit = 0; unit < count / kUnit; ++unit) {
+    uint32_t words[8];
+    std::memcpy(words, q + unit * kUnit, sizeof words);
+    auto* to = reinterpret_cast<uint32_t*>(out + L.values_at(k) + (first / kUnit + unit) * L.unit_bytes()) + row;
+    for (int i = 0; i < L.bits; ++i) to[16 * i] = L.bits == 4 ? words[i] | words[i + 4] << 4 : words[i];
+  }
+}
+
 // A block of one of 16 rows, whose values get the layout's offset.
 template <QuantizedLayout L>
 void put(const Format& format, Quants& x, int64_t first, int64_t k, int row, uint8_t* out) {
@@ -24,12 +35,7 @@ void put(const Format& format, Quants& x, int64_t first, int64_t k, int row, uin
   }
   const uint8_t shift = static_cast<uint8_t>(L.offset() - (L.has_minimum() ? 0 : format.offset));
   for (int i = 0; i < format.block; ++i) x.q[i] += shift;
-  for (int64_t unit = 0; unit < format.block / kUnit; ++unit) {
-    uint32_t words[8];
-    std::memcpy(words, x.q + unit * kUnit, sizeof words);
-    auto* to = reinterpret_cast<uint32_t*>(out + L.values_at(k) + (first / kUnit + unit) * L.unit_bytes()) + row;
-    for (int i = 0; i < L.bits; ++i) to[16 * i] = L.bits == 4 ? words[i] | words[i + 4] << 4 : words[i];
-  }
+  put_values<L>(x.q, format.block, first, k, row, out);
 }
 
 template <QuantizedLayout L>
@@ -57,6 +63,34 @@ constexpr Layout quantized(const char* name) {
   return {name, [](int64_t k) { return L.block_bytes(k); }, rearrange<L>, holds<L>};
 }
 
+// Any rows, in 4 bits.
+void quantize_groups(const RowAt* rows, int64_t k, uint8_t* out) {
+  constexpr QuantizedLayout L = kUint4G32;
+  thread_local std::vector<float> values, columns;
+  values.resize(k);
+  columns.assign(round_up(k, kUnit) * 16, 0);
+  for (int row = 0; row < 16; ++row) {
+    if (!rows[row].source) continue;
+    rows[row].source->format->decode(rows[row].bytes(), k, values.data());
+    for (int64_t i = 0; i < k; ++i) columns[i * 16 + row] = values[i];
+  }
+  for (int64_t first = 0; first < k; first += kUnit) {
+    uint8_t q[kUnit * 16], of_row[kUnit];
+    auto* scale = reinterpret_cast<uint16_t*>(out + L.scale_at(first / kUnit));
+    kernels().quantize_affine(&columns[first * 16], q, scale, scale + 16);
+    for (int row = 0; row < 16; ++row) {
+      for (int i = 0; i < kUnit; ++i) of_row[i] = q[i * 16 + row];
+      put_values<L>(of_row, kUnit, first, k, row, out);
+    }
+  }
+}
+
+// Rows of Q4_1 as they are, and others quantized.
+void rearrange_or_quantize(const RowAt* rows, int64_t k, uint8_t* out) {
+  const bool is_quantized = rows[0].source->format->scaling != Scaling::kNone;
+  is_quantized ? rearrange<kUint4G32>(rows, k, out) : quantize_groups(rows, k, out);
+}
+
 // Any rows, each with the scale that takes its largest value to 127 or -127.
 void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
   thread_local std::vector<float> values;
@@ -75,10 +109,11 @@ void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
 }
 
 const RegisterLayout int4_g32(quantized<kInt4G32>("int4_g32")), int8_g32(quantized<kInt8G32>("int8_g32")),
-    uint4_g32(quantized<kUint4G32>("uint4_g32")), uint8_g32(quantized<kUint8G32>("uint8_g32")),
-    int4_k16(quantized<kInt4K16>("int4_k16")), int8_k16(quantized<kInt8K16>("int8_k16")),
-    uint4_k16(quantized<kUint4K16>("uint4_k16")), uint4_k32(quantized<kUint4K32>("uint4_k32")),
-    uint8_k32(quantized<kUint8K32>("uint8_k32"));
+    uint8_g32(quantized<kUint8G32>("uint8_g32")), int4_k16(quantized<kInt4K16>("int4_k16")),
+    int8_k16(quantized<kInt8K16>("int8_k16")), uint4_k16(quantized<kUint4K16>("uint4_k16")),
+    uint4_k32(quantized<kUint4K32>("uint4_k32")), uint8_k32(quantized<kUint8K32>("uint8_k32"));
+const RegisterLayout uint4_g32({"uint4_g32", [](int64_t k) { return kUint4G32.block_bytes(k); }, rearrange_or_quantize,
+                                holds<kUint4G32>});
 const RegisterLayout int8({"int8", [](int64_t k) { return kInt8.block_bytes(k); }, quantize_channels});
 
 }  // namespace

@@ -41,7 +41,7 @@ class EngineConfig:
     device: str = "cpu"  # or "cuda"; what is "auto" of these three options is decided by `from_options`
     executor: str = "native"  # or "torch"
     dtype: str = "bfloat16"  # or "float16", "float32": of weights, activations and KV cache
-    quantization: str | None = None  # "gguf": as such a file is; "int8": quantized while loading
+    quantization: str | None = None  # "gguf": as such a file is; "int8", "int4": quantized while loading
     enforce_eager: bool = False  # on CUDA: no decode steps captured as graphs
     max_model_len: int | None = None  # at most so many tokens of prompt and output together
     max_num_seqs: int = 64  # at most so many sequences run at once
@@ -64,8 +64,8 @@ class EngineConfig:
         _choice("device", self.device, ("cpu", "cuda"))
         _choice("executor", self.executor, ("native", "torch"))
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
-        if self.quantization not in (None, "gguf", "int8"):
-            raise UnsupportedError("quantization", self.quantization, "not supported yet; int8 and gguf are")
+        if self.quantization not in (None, "gguf", "int8", "int4"):
+            raise UnsupportedError("quantization", self.quantization, "not supported yet; int8, int4 and gguf are")
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
         sizes = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")

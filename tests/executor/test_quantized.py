@@ -88,12 +88,52 @@ def test_int8_is_quantized_by_row_while_loading(isa):
     executor, table = linear(weight, "int8")
     tokens = random_tokens(40, ROWS)
     table = rounded(table, COLUMNS, 127).reshape(table.shape).astype(np.float32)  # a table's rows are rounded, too
-    as_bf16 = (table.view(np.uint32) + 0x7FFF + ((table.view(np.uint32) >> 16) & 1) >> 16 << 16).view(np.float32)
-    exact = (
-        rounded(as_bf16, 32, 127).reshape(table.shape)[tokens]
-        @ rounded(weight.values(), COLUMNS, 127).reshape(-1, COLUMNS).T
-    )
+    inputs = rounded(as_bfloat16(table), 32, 127).reshape(table.shape)
+    exact = inputs[tokens] @ rounded(weight.values(), COLUMNS, 127).reshape(-1, COLUMNS).T
     assert error(logits_of(executor, tokens), exact) < 1e-5
+
+
+@pytest.mark.parametrize("columns", [32, 40, COLUMNS])
+def test_int4_is_searched_while_loading(isa, columns):
+    """Scales and minima of 32 columns: no worse than those of the range of their values, and mostly better."""
+    values = np.random.default_rng(1).standard_normal((ROWS, columns)).astype(np.float32)
+    values[3] = 0
+    values[4] = 0.25
+    weight = stored("embed.weight", values, "BF16")
+    graph = Graph()
+    graph.logits(graph.embed("embed", ROWS, columns), "head", ROWS)
+    tensors = {"embed.weight": weight, "head.weight": stored("head.weight", values, "BF16")}
+    executor = make_native(graph, tensors, "bfloat16", quantization="int4")
+    logits_of(executor, list(range(ROWS)))
+    found = np.array([executor.native.read_row(0, i, columns) for i in range(ROWS)])
+    wrong, naive = found - weight.values(), by_range(weight.values()) - weight.values()
+    assert np.abs(wrong[3:5]).max() <= 2**-12
+    assert (wrong**2).sum() < 0.9 * (naive**2).sum()
+    exact = rounded(as_bfloat16(padded(found)), 32, 1019).reshape(ROWS, -1) @ padded(found).T.astype(np.float64)
+    assert error(logits_of(executor, list(range(ROWS))), exact) < 1e-5
+
+
+def padded(values):
+    return np.pad(values, ((0, 0), (0, -values.shape[1] % 32)))
+
+
+def by_range(values):
+    """Each group of 32 in 16 steps from its smallest value to its largest, as float16 has them."""
+    groups = [values[:, i : i + 32] for i in range(0, values.shape[1], 32)]
+    return np.concatenate([_by_range(group) for group in groups], axis=1)
+
+
+def _by_range(group):
+    low, high = group.min(1, keepdims=True), group.max(1, keepdims=True)
+    scale = ((high - low) / 15).astype(np.float16).astype(np.float32)
+    minimum = low.astype(np.float16).astype(np.float32)
+    steps = np.divide(group - minimum, scale, out=np.zeros_like(group), where=scale > 0)
+    return np.clip(np.rint(steps), 0, 15) * scale + minimum
+
+
+def as_bfloat16(values):
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return (bits + 0x7FFF + (bits >> 16 & 1) >> 16 << 16).view(np.float32)
 
 
 @pytest.mark.parametrize("format", [*FORMATS, "BF16"])

@@ -54,7 +54,7 @@ class TorchBackend(Backend):
     def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], config: EngineConfig) -> Footprint:
         from octavo.executor.torch.program import compile_graph
 
-        if config.quantization == "int8":
+        if config.quantization in ("int8", "int4"):
             raise ConfigError("quantization", config.quantization, "is for the native executor")
 
         return compile_graph(graph)

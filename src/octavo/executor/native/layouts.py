@@ -12,7 +12,8 @@ from octavo.graph.ops.table import Embed, PositionEmbed
 from octavo.weights.layout import PLAIN
 from octavo.weights.tensor import StoredTensor
 
-MOST_COLUMNS = 1 << 16  # of int8 weights: longer sums of integers might not fit 32 bits
+QUANTIZED = {"int8": "int8", "int4": "uint4_g32"}  # what weights are quantized to while they are loaded
+MOST_COLUMNS = 1 << 16  # of those: longer sums of integers might not fit 32 bits
 
 
 def choose_layouts(
@@ -30,10 +31,10 @@ def choose_layouts(
             continue
         tensor = tensors[node.weight.name]
         if tensor.parts or tensor.format in plain:
-            if quantization == "int8" and not isinstance(node, PositionEmbed) and tensor.shape[-1] <= MOST_COLUMNS:
-                found[tensor.name] = "int8"
+            if quantization in QUANTIZED and not isinstance(node, PositionEmbed) and tensor.shape[-1] <= MOST_COLUMNS:
+                found[tensor.name] = QUANTIZED[quantization]
             continue
-        if quantization == "int8":
+        if quantization in QUANTIZED:
             raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
         layout = _native.layout_of_format(tensor.format)
         if layout is not None and dtype != "float32":
