@@ -63,17 +63,21 @@ struct TileProduct {
   int64_t c_stride;
 };
 
+inline void begin_sums(const float* c) {
+  settle(c);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
 // c[up to 32 rows, 32] (+)= a · b
 template <class B>
 inline void multiply_two_by_two(const TileProduct<B>& p, int row, int block, bool two) {
   const bf16 *a = p.a + row * p.a_stride, *below = a + kTile * p.a_stride;
   float *c = p.c + row * p.c_stride + block * kTile, *c_below = c + kTile * p.c_stride;
   const int64_t a_bytes = p.a_stride * 2, c_bytes = p.c_stride * 4;
-  settle(c);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  begin_sums(c);
   if (p.accumulate) {
     _tile_loadd(0, c, c_bytes);
     _tile_loadd(2, c_below, c_bytes);
@@ -108,11 +112,7 @@ inline void multiply_one_by_four(const TileProduct<B>& p, int row, int block) {
   const bf16* a = p.a + row * p.a_stride;
   float* c = p.c + row * p.c_stride + block * kTile;
   const int64_t a_bytes = p.a_stride * 2, c_bytes = p.c_stride * 4;
-  settle(c);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  begin_sums(c);
   if (p.accumulate) {
     _tile_loadd(0, c, c_bytes);
     if constexpr (Blocks > 1) _tile_loadd(1, c + kTile, c_bytes);

@@ -86,11 +86,6 @@ inline I32 set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32
 inline I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
 inline I32 times_eight(I32 x) { return {_mm256_slli_epi32(x.lo, 3), _mm256_slli_epi32(x.hi, 3)}; }
 inline F32 to_floats(I32 x) { return {_mm256_cvtepi32_ps(x.lo), _mm256_cvtepi32_ps(x.hi)}; }
-inline I32 load(const int32_t* p) { return {load_integers(p), load_integers(p + 8)}; }
-inline void store(int32_t* p, I32 x) {
-  _mm256_storeu_si256((__m256i*)p, x.lo);
-  _mm256_storeu_si256((__m256i*)(p + 8), x.hi);
-}
 inline U8 load(const uint8_t* p) { return {load_integers(p), load_integers(p + 32)}; }
 inline U8 low_nibbles(U8 x) {
   const __m256i mask = _mm256_set1_epi8(15);

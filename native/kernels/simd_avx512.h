@@ -80,7 +80,6 @@ inline I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I32 times_eight(I32 x) { return {_mm512_slli_epi32(x.v, 3)}; }
 inline F32 to_floats(I32 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline I32 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
-inline void store(int32_t* p, I32 x) { _mm512_storeu_si512(p, x.v); }
 inline U8 load(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline U8 low_nibbles(U8 x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
 inline U8 high_nibbles(U8 x) { return {_mm512_and_si512(_mm512_srli_epi16(x.v, 4), _mm512_set1_epi8(15))}; }

@@ -102,12 +102,6 @@ inline I32 times_eight(I32 x) {
 inline F32 to_floats(I32 x) {
   return each_lane([&](int i) { return (float)x.v[i]; });
 }
-inline I32 load(const int32_t* p) {
-  I32 r;
-  memcpy(r.v, p, sizeof r.v);
-  return r;
-}
-inline void store(int32_t* p, I32 x) { memcpy(p, x.v, sizeof x.v); }
 inline U8 load(const uint8_t* p) {
   U8 r;
   memcpy(r.v, p, sizeof r.v);

@@ -12,26 +12,32 @@ struct Affine {
   F32 scale, minimum, error;
 };
 
+// The numbers from 0 to 15 of which d * q + m is nearest to x; NaN becomes one of them, too.
+struct Nearest {
+  F32 minimum, factor;
+
+  explicit Nearest(const Affine& a)
+      : minimum(a.minimum), factor(select_less(zero(), a.scale, set1(1.0f) / a.scale, zero())) {}
+  F32 operator()(F32 x) const { return max(min(round((x - minimum) * factor), set1(15)), zero()); }
+};
+
 // d and m as float16 holds them, and what the values that are nearest to x are wrong by.
 inline Affine measure_affine(const F32* x, F32 scale, F32 minimum) {
-  scale = to_half_and_back(scale);
-  minimum = to_half_and_back(minimum);
-  const F32 factor = select_less(zero(), scale, set1(1.0f) / scale, zero());
-  F32 error = zero();
+  Affine found{to_half_and_back(scale), to_half_and_back(minimum), zero()};
+  const Nearest nearest(found);
   for (int i = 0; i < kUnit; ++i) {
-    const F32 q = max(zero(), min(set1(15), round((x[i] - minimum) * factor)));
-    const F32 wrong = fma(q, scale, minimum) - x[i];
-    error = fma(wrong, wrong, error);
+    const F32 wrong = fma(nearest(x[i]), found.scale, found.minimum) - x[i];
+    found.error = fma(wrong, wrong, found.error);
   }
-  return {scale, minimum, error};
+  return found;
 }
 
 // The d and m of least squared error for the q that `guess` gives.
 inline Affine refine_affine(const F32* x, const Affine& guess) {
-  const F32 factor = select_less(zero(), guess.scale, set1(1.0f) / guess.scale, zero());
+  const Nearest nearest(guess);
   F32 sum_q = zero(), sum_qq = zero(), sum_x = zero(), sum_qx = zero();
   for (int i = 0; i < kUnit; ++i) {
-    const F32 q = max(zero(), min(set1(15), round((x[i] - guess.minimum) * factor)));
+    const F32 q = nearest(x[i]);
     sum_q = sum_q + q;
     sum_qq = fma(q, q, sum_qq);
     sum_x = sum_x + x[i];
@@ -48,14 +54,16 @@ inline Affine better(const Affine& a, const Affine& b) {
 }
 
 // One group of kUnit columns, x[kUnit][16], in 4 bits: q[kUnit][16], and d and m of each row. The range of values, and
-// ranges that leave out a little of it at both ends, are where the search begins; least squares improves each.
+// ranges that leave out a little of it at both ends, are where the search begins; least squares improves each. A row
+// with NaN or infinity gets a NaN for its d.
 inline void quantize_affine(const float* values, uint8_t* q, uint16_t* d, uint16_t* m) {
   constexpr int kStarts = 4;
-  F32 x[kUnit], low = load(values), high = low;
+  F32 x[kUnit], low = load(values), high = low, probe = zero();
   for (int i = 0; i < kUnit; ++i) {
     x[i] = load(values + i * kLanes);
     low = min(low, x[i]);
     high = max(high, x[i]);
+    probe = fma(x[i], zero(), probe);
   }
   const F32 range = high - low;
   Affine best = measure_affine(x, range * set1(1.0f / 15), low);
@@ -65,13 +73,13 @@ inline void quantize_affine(const float* values, uint8_t* q, uint16_t* d, uint16
     const Affine once = refine_affine(x, start);
     best = better(better(best, start), better(once, refine_affine(x, once)));
   }
-  const F32 factor = select_less(zero(), best.scale, set1(1.0f) / best.scale, zero());
+  const Nearest nearest(best);
   for (int i = 0; i < kUnit; ++i) {
     int8_t lane[kLanes];
-    store_rounded(lane, max(zero(), min(set1(15), round((x[i] - best.minimum) * factor))));
+    store_rounded(lane, nearest(x[i]));
     memcpy(q + i * kLanes, lane, kLanes);
   }
-  store_halves(d, best.scale);
+  store_halves(d, best.scale + probe);
   store_halves(m, best.minimum);
 }
 

@@ -32,6 +32,15 @@ RowAt find_row(const std::vector<StoredRows>& sources, Arrangement arrangement, 
   return {};
 }
 
+PackRows how_to_pack(const std::vector<StoredRows>& sources, const Layout& layout) {
+  for (const StoredRows& source : sources) {
+    if (layout.holds && layout.holds(*source.format)) continue;
+    if (layout.pack) return layout.pack;
+    throw std::invalid_argument(std::string("rows in ") + source.format->name + " can't be packed as " + layout.name);
+  }
+  return layout.rearrange;
+}
+
 }  // namespace
 
 RegisterLayout::RegisterLayout(const Layout& layout) { layouts().emplace(layout.name, layout); }
@@ -69,12 +78,13 @@ PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangemen
   std::vector<int64_t> rows;
   for (const StoredRows& source : sources) rows.push_back(source.rows);
   PackedMatrix matrix{&layout, kernels_of(layout), packed_rows(rows), sources[0].columns, {}};
+  const PackRows pack_rows = how_to_pack(sources, layout);
   const int64_t block_bytes = layout.block_bytes(matrix.k);
   matrix.memory = Buffer(matrix.blocks() * block_bytes);
   ThreadPool::instance().parallel_for(matrix.blocks(), [&](int64_t block) {
     RowAt rows[16];
     for (int r = 0; r < 16; ++r) rows[r] = find_row(sources, arrangement, block * 16 + r);
-    layout.pack(rows, matrix.k, matrix.memory.as<uint8_t>() + block * block_bytes);
+    pack_rows(rows, matrix.k, matrix.memory.as<uint8_t>() + block * block_bytes);
   });
   return matrix;
 }

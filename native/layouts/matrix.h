@@ -30,12 +30,15 @@ struct RowAt {
   const uint8_t* bytes() const { return source->row(row); }
 };
 
-// How 16 rows of a matrix lie in memory for the kernels of that name; one file here for each.
+using PackRows = void (*)(const RowAt* rows, int64_t k, uint8_t* out);  // 16 rows; `out` is zero before
+
+// How 16 rows of a matrix lie in memory for the kernels of that name.
 struct Layout {
-  const char* name;                                          // of its entry among Kernels::matrices
-  int64_t (*block_bytes)(int64_t k);                         // of 16 rows of k columns
-  void (*pack)(const RowAt* rows, int64_t k, uint8_t* out);  // `out` is zero before
-  bool (*holds)(const Format& format) = nullptr;             // formats that are made of the same numbers, if any
+  const char* name;                               // of its entry among Kernels::matrices
+  int64_t (*block_bytes)(int64_t k);              // of 16 rows of k columns
+  PackRows pack;                                  // rows of any format, converted; null: only those that it holds
+  PackRows rearrange = nullptr;                   // rows that …
+  bool (*holds)(const Format& format) = nullptr;  // … are made of the same numbers
 };
 
 // Makes a layout known to layout_of().
@@ -71,8 +74,8 @@ enum class Arrangement : uint8_t {
 // Rows of several sources in one matrix.
 int64_t packed_rows(const std::vector<int64_t>& rows);
 
-// Reads all rows in parallel, in any stored format, and packs them. All sources have the same number of columns;
-// alternating ones the same number of rows.
+// Reads all rows in parallel and packs them. All sources have the same number of columns; alternating ones the same
+// number of rows. Throws std::invalid_argument for formats that the layout can't take.
 PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangement, const Layout& layout);
 
 }  // namespace octavo

@@ -59,8 +59,8 @@ bool holds(const Format& format) {
 }
 
 template <QuantizedLayout L>
-constexpr Layout quantized(const char* name) {
-  return {name, [](int64_t k) { return L.block_bytes(k); }, rearrange<L>, holds<L>};
+constexpr Layout quantized(const char* name, PackRows pack = nullptr) {
+  return {name, [](int64_t k) { return L.block_bytes(k); }, pack, rearrange<L>, holds<L>};
 }
 
 // Any rows, in 4 bits.
@@ -85,22 +85,17 @@ void quantize_groups(const RowAt* rows, int64_t k, uint8_t* out) {
   }
 }
 
-// Rows of Q4_1 as they are, and others quantized.
-void rearrange_or_quantize(const RowAt* rows, int64_t k, uint8_t* out) {
-  const bool is_quantized = rows[0].source->format->scaling != Scaling::kNone;
-  is_quantized ? rearrange<kUint4G32>(rows, k, out) : quantize_groups(rows, k, out);
-}
-
-// Any rows, each with the scale that takes its largest value to 127 or -127.
+// Any rows, each with the scale that takes its largest value to 127 or -127; NaN where a value is not finite.
 void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
   thread_local std::vector<float> values;
   values.resize(k);
   for (int row = 0; row < 16; ++row) {
     if (!rows[row].source) continue;
     rows[row].source->format->decode(rows[row].bytes(), k, values.data());
-    float top = 0;
-    for (const float x : values) top = std::max(top, std::fabs(x));
-    reinterpret_cast<float*>(out)[row] = top / 127;
+    float top = 0, probe = 0;
+    for (const float x : values) top = std::max(top, std::fabs(x)), probe += 0 * x;
+    reinterpret_cast<float*>(out)[row] = top / 127 + probe;
+    if (!std::isfinite(probe)) continue;
     const float factor = top > 0 ? 127 / top : 0;
     uint8_t* to = out + 64 + 4 * row;
     for (int64_t i = 0; i < k; ++i)
@@ -108,13 +103,11 @@ void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
   }
 }
 
-const RegisterLayout int4_g32(quantized<kInt4G32>("int4_g32")), int8_g32(quantized<kInt8G32>("int8_g32")),
+const RegisterLayout int8(quantized<kInt8>("int8", quantize_channels)), int4_g32(quantized<kInt4G32>("int4_g32")),
+    int8_g32(quantized<kInt8G32>("int8_g32")), uint4_g32(quantized<kUint4G32>("uint4_g32", quantize_groups)),
     uint8_g32(quantized<kUint8G32>("uint8_g32")), int4_k16(quantized<kInt4K16>("int4_k16")),
     int8_k16(quantized<kInt8K16>("int8_k16")), uint4_k16(quantized<kUint4K16>("uint4_k16")),
     uint4_k32(quantized<kUint4K32>("uint4_k32")), uint8_k32(quantized<kUint8K32>("uint8_k32"));
-const RegisterLayout uint4_g32({"uint4_g32", [](int64_t k) { return kUint4G32.block_bytes(k); }, rearrange_or_quantize,
-                                holds<kUint4G32>});
-const RegisterLayout int8({"int8", [](int64_t k) { return kInt8.block_bytes(k); }, quantize_channels});
 
 }  // namespace
 

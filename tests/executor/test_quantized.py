@@ -154,27 +154,28 @@ def test_no_bit_depends_on_the_batch_or_the_threads(isa, threads, format):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_row_that_is_not_finite_has_no_finite_product(isa, bad):
-    for format, quantization in (("Q4_1", None), ("BF16", "int8")):
-        graph = Graph()
-        graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
-        table = np.ones((ROWS, COLUMNS), np.float32)
-        table[7, 300] = bad
-        values = np.ones((ROWS, COLUMNS), np.float32)
-        weight = stored("head.weight", values, format) if quantization else quantized("head.weight", format, ROWS)
-        tensors = {"embed.weight": stored("embed.weight", table, "BF16"), "head.weight": weight}
-        if quantization:
-            tensors["embed.weight"] = quantized("embed.weight", "Q8_0", ROWS)
-            blocks = tensors["embed.weight"].data.reshape(ROWS, -1)
-            blocks[7, :2] = np.array([bad], np.float16).view(np.uint8)
-            layouts = {"head.weight": "int8"}
-        else:
-            layouts = choose_layouts(graph, tensors, "bfloat16")
-        assert layouts
-        executor = make_native(graph, tensors, "bfloat16")
-        found = logits_of(executor, [7, 8])
-        assert not np.isfinite(found[0]).any()
-        assert np.isfinite(found[1]).all()
+@pytest.mark.parametrize("form", ["Q4_1", "int8", "int4"])
+def test_a_row_that_is_not_finite_has_no_finite_product(isa, form, bad):
+    """Nor does it become numbers that look right where weights are quantized while loading."""
+    graph = Graph()
+    graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
+    table = np.ones((ROWS, COLUMNS), np.float32)
+    table[7, 300] = bad
+    head = stored("head.weight", np.ones((ROWS, COLUMNS), np.float32), "BF16")
+    if form == "Q4_1":
+        head = quantized("head.weight", form, ROWS)
+    tensors = {"embed.weight": stored("embed.weight", table, "BF16"), "head.weight": head}
+    executor = make_native(graph, tensors, "bfloat16", quantization=None if form == "Q4_1" else form)
+    found = logits_of(executor, [7, 8])
+    assert not np.isfinite(found[0]).any()
+    assert np.isfinite(found[1]).all()
+
+
+@pytest.mark.parametrize("layout", ["int4_g32", "int8_k16", "uint4_k32"])
+def test_rows_that_a_layout_does_not_hold_are_refused(layout):
+    weight = stored("w", np.ones((16, 256), np.float32))
+    with pytest.raises(ValueError, match=f"rows in F32 can't be packed as {layout}"):
+        _native.pack([("F32", weight.data, 16, 256, None)], "stacked", layout)
 
 
 def test_a_model_of_mixed_formats_runs_and_takes_the_memory_of_its_numbers(isa):

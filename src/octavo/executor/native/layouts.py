@@ -13,7 +13,6 @@ from octavo.weights.layout import PLAIN
 from octavo.weights.tensor import StoredTensor
 
 QUANTIZED = {"int8": "int8", "int4": "uint4_g32"}  # what weights are quantized to while they are loaded
-MOST_COLUMNS = 1 << 16  # of those: longer sums of integers might not fit 32 bits
 
 
 def choose_layouts(
@@ -31,7 +30,7 @@ def choose_layouts(
             continue
         tensor = tensors[node.weight.name]
         if tensor.parts or tensor.format in plain:
-            if quantization in QUANTIZED and not isinstance(node, PositionEmbed) and tensor.shape[-1] <= MOST_COLUMNS:
+            if quantization in QUANTIZED and not isinstance(node, PositionEmbed):
                 found[tensor.name] = QUANTIZED[quantization]
             continue
         if quantization in QUANTIZED:
