@@ -140,7 +140,7 @@ def test_a_gpu_s_memory_is_shared_as_vllm_shares_it(monkeypatch):
     """0.5 of a device of 80 GiB, 10 GiB of which others have: 30 GiB, and nothing of a device that is full."""
     for free, expected in ((70 << 30, 30 << 30), (20 << 30, 0)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 80 << 30))
-        assert TorchBackend("cuda").usable_memory(0.5) == expected
+        assert TorchBackend(None, "cuda", enforce_eager=False).usable_memory(0.5) == expected
 
 
 def test_a_model_that_does_not_fit_a_gpu_is_refused_with_what_would(tiny, gpu, monkeypatch):

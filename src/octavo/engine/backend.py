@@ -18,28 +18,37 @@ class Backend:
 
     reserve = 100 << 20  # Python, its libraries, and the tokenizer
 
+    def __init__(self, quantization: str | None):
+        self.quantization = quantization
+
     def usable_memory(self, share: float) -> int:
         """Bytes that an engine may take, if `share` is its part of the memory that is free now."""
         return int(free_memory() * share)
 
-    def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], config: EngineConfig) -> Footprint:
+    def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], dtype: str) -> Footprint:
         """Raises ConfigError for a quantization that the weights do not have."""
         from octavo.executor.native.layouts import choose_layouts
         from octavo.executor.native.lowering import lower
 
-        return lower(graph, choose_layouts(graph, tensors, config.dtype, config.quantization))
+        return lower(graph, choose_layouts(graph, tensors, dtype, self.quantization))
 
     def executor(self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, **options: Any) -> Executor:
         """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `options`."""
         from octavo.executor.native.executor import NativeExecutor
 
-        return NativeExecutor(graph, tensors, sizes, **options)
+        return NativeExecutor(graph, tensors, sizes, quantization=self.quantization, **options)
 
 
 class TorchBackend(Backend):
-    """The torch executor; the share is of all of a CUDA device's memory, others' part included, as in vLLM."""
+    """The torch executor; the share is of all of a CUDA device's memory, others' part included, as in vLLM.
 
-    def __init__(self, device: str, enforce_eager: bool = False):
+    It unpacks quantized files. Raises ConfigError where weights are to be quantized.
+    """
+
+    def __init__(self, quantization: str | None, device: str, enforce_eager: bool):
+        super().__init__(quantization)
+        if quantization not in (None, "gguf"):
+            raise ConfigError("quantization", quantization, "is for the native executor")
         self.device, self.enforce_eager = device, enforce_eager
         self.reserve = 500 << 20 if device == "cpu" else 1 << 30  # PyTorch; on CUDA the workspaces of its libraries
 
@@ -51,20 +60,18 @@ class TorchBackend(Backend):
         free, total = torch.cuda.mem_get_info()
         return max(0, int(total * share) - (total - free))
 
-    def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], config: EngineConfig) -> Footprint:
+    def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], dtype: str) -> Footprint:
         from octavo.executor.torch.program import compile_graph
-
-        if config.quantization in ("int8", "int4"):
-            raise ConfigError("quantization", config.quantization, "is for the native executor")
 
         return compile_graph(graph)
 
     def executor(self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, **options: Any) -> Executor:
         from octavo.executor.torch.executor import TorchExecutor
 
-        del options["quantization"]  # weights are unpacked
         return TorchExecutor(graph, tensors, sizes, device=self.device, enforce_eager=self.enforce_eager, **options)
 
 
 def backend_of(config: EngineConfig) -> Backend:
-    return Backend() if config.executor == "native" else TorchBackend(config.device, config.enforce_eager)
+    if config.executor == "native":
+        return Backend(config.quantization)
+    return TorchBackend(config.quantization, config.device, config.enforce_eager)

@@ -92,13 +92,14 @@ def load(
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
-        footprint, *more = [backend.footprint(part, tensors, config) for part in (graph, encoder) if part is not None]
+        parts = [part for part in (graph, encoder) if part is not None]
+        footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
         usable = backend.usable_memory(config.gpu_memory_utilization)
         sizes = (model.max_positions, model.vocab_size, usable, backend.reserve)
         plan = plan_memory(config, footprint, *sizes, more[0] if more else None, model.source_positions)
         report("loading weights")
-        options = {"dtype": config.dtype, "quantization": config.quantization, "encoder": encoder}
-        executor = backend.executor(graph, tensors, plan, release=lambda name: forget_pages(tensors[name]), **options)
+        options = {"dtype": config.dtype, "encoder": encoder, "release": lambda name: forget_pages(tensors[name])}
+        executor = backend.executor(graph, tensors, plan, **options)
         text = tokenizer.result()
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
