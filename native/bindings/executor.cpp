@@ -25,7 +25,8 @@ using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::c
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatTable = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Source = std::tuple<std::string, Bytes, int64_t, int64_t, std::optional<Ints>>;
+// Format, bytes, rows, columns, the order of rows, and, of a format that has them, scales of stored rows.
+using Source = std::tuple<std::string, Bytes, int64_t, int64_t, std::optional<Ints>, std::optional<Floats>>;
 using Matrix = std::shared_ptr<const PackedMatrix>;
 using Columns = std::tuple<int, int64_t, int64_t>;  // of a buffer: its number, the first, and how many
 using Layers = std::vector<std::tuple<int, int, int>>;
@@ -44,7 +45,7 @@ std::vector<LayerSpec> layers_of(const Layers& layers) {
 
 // Checks that every source's bytes are all there, so that the loops of packing need not.
 StoredRows rows_of(const Source& source) {
-  const auto& [format_name, data, n, k, order] = source;
+  const auto& [format_name, data, n, k, order, scales] = source;
   const Format& format = format_of(format_name);
   const int64_t row_bytes = k / format.block * format.bytes;
   if (n < 1 || k < 1 || k % format.block != 0 || static_cast<int64_t>(data.size()) % row_bytes != 0)
@@ -56,7 +57,10 @@ StoredRows rows_of(const Source& source) {
     for (size_t i = 0; i < order->size(); ++i)
       if ((*order)(i) < 0 || (*order)(i) >= stored) throw nb::value_error("stored rows: order leads outside");
   }
-  return {&format, data.data(), n, k, order ? order->data() : nullptr};
+  if (scales.has_value() != (format.scaling == Scaling::kChannel) ||
+      (scales && static_cast<int64_t>(scales->size()) != stored))
+    throw nb::value_error("stored rows: scales are missing, too many, or of a format without them");
+  return {&format, data.data(), n, k, order ? order->data() : nullptr, scales ? scales->data() : nullptr};
 }
 
 Matrix pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& layout) {

@@ -10,16 +10,19 @@ namespace octavo {
 // What the values of a quantized format are made of, for groups g of values:
 enum class Scaling : uint8_t {
   kNone,        // they are plain numbers
-  kChannel,     // of no stored format: one d for a whole row, d * (q - offset)
+  kChannel,     // one d for a whole row, which lies apart: d * q
   kScale,       // d * (q - offset)
   kMinimum,     // d * q + m
   kSubScale,    // (d * scale[g]) * (q - offset); scales are signed
   kSubMinimum,  // (d * scale[g]) * q - m * minimum[g]
 };
 
-// One block, taken apart. d and m are float16 as bits.
+// What q stands for.
+enum class Codes : uint8_t { kIntegers, kE2m1, kNf4, kFp4, kE4m3 };
+
+// One block, taken apart. d and m are the bits of float16, or, of wide formats, of float32.
 struct Quants {
-  uint16_t d, m;
+  uint32_t d, m;
   uint8_t scale[16], minimum[16];
   uint8_t q[256];
 };
@@ -38,7 +41,12 @@ struct Format {
   int group = 0;   // values that have a scale in common
   int offset = 0;  // of q
   void (*read)(const uint8_t* block, Quants& out) = nullptr;
+  bool wide = false;
+  Codes codes = Codes::kIntegers;
 };
+
+// The value of a code.
+float value_of(Codes codes, uint8_t q);
 
 // Throws std::invalid_argument if there is no format of that name.
 const Format& format_of(std::string_view name);

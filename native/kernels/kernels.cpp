@@ -30,6 +30,12 @@ constexpr MatrixKernels matrices[] = {
     quantized<kUint4K16>("uint4_k16"),
     quantized<kUint4K32>("uint4_k32"),
     quantized<kUint8K32>("uint8_k32"),
+    quantized<kAffine4G32>("affine4_g32"),
+    quantized<kAffine4G64>("affine4_g64"),
+    quantized<kAffine4G128>("affine4_g128"),
+    quantized<kAffine8G32>("affine8_g32"),
+    quantized<kAffine8G64>("affine8_g64"),
+    quantized<kAffine8G128>("affine8_g128"),
 };
 
 constinit const Kernels table = {

@@ -27,7 +27,7 @@ template <QuantizedLayout L>
 inline F32 scale_of(const uint8_t* block, int64_t g) {
   const uint8_t* p = block + L.scale_at(g);
   if (L.is_by_channel()) return load((const float*)block);
-  if (!L.has_sub_scales()) return load_halves((const uint16_t*)p);
+  if (!L.has_sub_scales()) return L.wide ? load((const float*)p) : load_halves((const uint16_t*)p);
   const F32 factor = L.has_minimum() ? to_floats(p) : to_floats((const int8_t*)p);
   return load_halves((const uint16_t*)(block + L.head_at(g))) * factor;
 }
@@ -36,7 +36,7 @@ template <QuantizedLayout L>
 inline F32 minimum_of(const uint8_t* block, int64_t g) {
   const uint8_t* p = block + L.scale_at(g) + L.scale_bytes() / 2;
   if (!L.has_minimum()) return zero();
-  if (!L.has_sub_scales()) return load_halves((const uint16_t*)p);
+  if (!L.has_sub_scales()) return L.wide ? load((const float*)p) : load_halves((const uint16_t*)p);
   return zero() - load_halves((const uint16_t*)(block + L.head_at(g) + 32)) * to_floats(p);
 }
 

@@ -16,8 +16,10 @@ constexpr int kUnit = 32;  // columns: k is padded to a multiple of it
 
 struct QuantizedLayout {
   Scaling scaling;
-  int bits;   // of a value: 4 or 8
-  int group;  // columns that have a scale in common, of activations at least
+  int bits;           // of a value: 4 or 8
+  int group;          // columns that have a scale in common, of activations at least
+  bool wide = false;  // scales and minima are float32
+  Codes codes = Codes::kIntegers;
 
   constexpr bool has_minimum() const { return scaling == Scaling::kMinimum || scaling == Scaling::kSubMinimum; }
   // Scales are integers, which are multiplied with those of 256 columns.
@@ -30,9 +32,9 @@ struct QuantizedLayout {
   constexpr int top() const { return is_by_channel() ? 127 : 8 * 127 + 3; }  // the largest activation
   constexpr int sums() const { return group < kUnit ? group : kUnit; }       // columns that are summed as integers
 
-  // Of 16 rows: float16 scales and minima, or integers behind the float16 ones of their 256 columns.
+  // Of 16 rows: float16 or float32 scales and minima, or integers behind the float16 ones of their 256 columns.
   constexpr int64_t head_bytes() const { return has_sub_scales() ? (has_minimum() ? 64 : 32) : 0; }
-  constexpr int64_t scale_bytes() const { return (has_sub_scales() ? 16 : 32) * (has_minimum() ? 2 : 1); }
+  constexpr int64_t scale_bytes() const { return (has_sub_scales() ? 16 : wide ? 64 : 32) * (has_minimum() ? 2 : 1); }
   constexpr int64_t head_at(int64_t group_number) const {
     return group_number * group / 256 * (head_bytes() + 256 / group * scale_bytes());
   }
@@ -52,7 +54,10 @@ struct QuantizedLayout {
 inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scaling::kScale, 4, 32},
     kInt8G32{Scaling::kScale, 8, 32}, kUint4G32{Scaling::kMinimum, 4, 32}, kUint8G32{Scaling::kMinimum, 8, 32},
     kInt4K16{Scaling::kSubScale, 4, 16}, kInt8K16{Scaling::kSubScale, 8, 16}, kUint4K16{Scaling::kSubMinimum, 4, 16},
-    kUint4K32{Scaling::kSubMinimum, 4, 32}, kUint8K32{Scaling::kSubMinimum, 8, 32};
+    kUint4K32{Scaling::kSubMinimum, 4, 32}, kUint8K32{Scaling::kSubMinimum, 8, 32},
+    kAffine4G32{Scaling::kMinimum, 4, 32, true}, kAffine4G64{Scaling::kMinimum, 4, 64, true},
+    kAffine4G128{Scaling::kMinimum, 4, 128, true}, kAffine8G32{Scaling::kMinimum, 8, 32, true},
+    kAffine8G64{Scaling::kMinimum, 8, 64, true}, kAffine8G128{Scaling::kMinimum, 8, 128, true};
 
 // What follows the values of a row of activations, for each group of `sums()`.
 struct GroupSums {

@@ -43,6 +43,12 @@ PackRows how_to_pack(const std::vector<StoredRows>& sources, const Layout& layou
 
 }  // namespace
 
+void RowAt::decode(float* out) const {
+  source->format->decode(bytes(), source->columns, out);
+  if (source->scales)
+    for (int64_t i = 0; i < source->columns; ++i) out[i] *= scale();
+}
+
 RegisterLayout::RegisterLayout(const Layout& layout) { layouts().emplace(layout.name, layout); }
 
 const Layout& layout_of(const std::string& name) {

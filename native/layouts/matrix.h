@@ -13,21 +13,26 @@
 namespace octavo {
 
 // Rows of a stored tensor: [stored_rows, columns] in `format`, at `data`. Output row i is stored row order[i], or i.
+// Formats of one scale for a row have those in `scales`, by stored rows.
 struct StoredRows {
   const Format* format;
   const uint8_t* data;
   int64_t rows, columns;
   const int32_t* order = nullptr;
+  const float* scales = nullptr;
 
-  const uint8_t* row(int64_t i) const {
-    return data + (order ? order[i] : i) * (columns / format->block * format->bytes);
-  }
+  int64_t stored(int64_t i) const { return order ? order[i] : i; }
 };
 
 struct RowAt {
   const StoredRows* source = nullptr;  // none: padding
   int64_t row = 0;
-  const uint8_t* bytes() const { return source->row(row); }
+  const uint8_t* bytes() const {
+    const Format& format = *source->format;
+    return source->data + source->stored(row) * (source->columns / format.block * format.bytes);
+  }
+  float scale() const { return source->scales ? source->scales[source->stored(row)] : 1; }
+  void decode(float* out) const;  // all columns
 };
 
 using PackRows = void (*)(const RowAt* rows, int64_t k, uint8_t* out);  // 16 rows; `out` is zero before

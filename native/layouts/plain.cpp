@@ -13,7 +13,7 @@ const float* decoded(const RowAt* rows, int64_t k) {
   thread_local std::vector<float> values;
   values.assign(16 * k, 0);
   for (int r = 0; r < 16; ++r)
-    if (rows[r].source) rows[r].source->format->decode(rows[r].bytes(), k, &values[r * k]);
+    if (rows[r].source) rows[r].decode(&values[r * k]);
   return values.data();
 }
 

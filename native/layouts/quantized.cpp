@@ -30,8 +30,9 @@ void put(const Format& format, Quants& x, int64_t first, int64_t k, int row, uin
       if (L.has_minimum()) scale[16 + row] = x.minimum[g];
     }
     if (L.has_sub_scales()) scale = out + L.head_at(first / format.group + g);
-    std::memcpy(scale + 2 * row, &x.d, 2);
-    if (L.has_minimum()) std::memcpy(scale + 32 + 2 * row, &x.m, 2);
+    constexpr int kBytes = L.wide ? 4 : 2;
+    std::memcpy(scale + kBytes * row, &x.d, kBytes);
+    if (L.has_minimum()) std::memcpy(scale + kBytes * (16 + row), &x.m, kBytes);
   }
   const uint8_t shift = static_cast<uint8_t>(L.offset() - (L.has_minimum() ? 0 : format.offset));
   for (int i = 0; i < format.block; ++i) x.q[i] += shift;
@@ -55,7 +56,8 @@ void rearrange(const RowAt* rows, int64_t k, uint8_t* out) {
 // Formats whose numbers fit: of the same scaling and group.
 template <QuantizedLayout L>
 bool holds(const Format& format) {
-  return format.scaling == L.scaling && format.group == L.group && (format.bits <= 4 ? 4 : 8) == L.bits;
+  return format.scaling == L.scaling && format.group == L.group && (format.bits <= 4 ? 4 : 8) == L.bits &&
+         format.wide == L.wide && format.codes == L.codes;
 }
 
 template <QuantizedLayout L>
@@ -71,7 +73,7 @@ void quantize_groups(const RowAt* rows, int64_t k, uint8_t* out) {
   columns.assign(round_up(k, kUnit) * 16, 0);
   for (int row = 0; row < 16; ++row) {
     if (!rows[row].source) continue;
-    rows[row].source->format->decode(rows[row].bytes(), k, values.data());
+    rows[row].decode(values.data());
     for (int64_t i = 0; i < k; ++i) columns[i * 16 + row] = values[i];
   }
   for (int64_t first = 0; first < k; first += kUnit) {
@@ -91,23 +93,39 @@ void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
   values.resize(k);
   for (int row = 0; row < 16; ++row) {
     if (!rows[row].source) continue;
-    rows[row].source->format->decode(rows[row].bytes(), k, values.data());
+    rows[row].decode(values.data());
     float top = 0, probe = 0;
     for (const float x : values) top = std::max(top, std::fabs(x)), probe += 0 * x;
     reinterpret_cast<float*>(out)[row] = top / 127 + probe;
     if (!std::isfinite(probe)) continue;
     const float factor = top > 0 ? 127 / top : 0;
-    uint8_t* to = out + 64 + 4 * row;
+    uint8_t* to = out + kInt8.values_at(k) + 4 * row;
     for (int64_t i = 0; i < k; ++i)
       to[i / 4 * 64 + i % 4] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(values[i] * factor)) + 128);
   }
 }
 
-const RegisterLayout int8(quantized<kInt8>("int8", quantize_channels)), int4_g32(quantized<kInt4G32>("int4_g32")),
-    int8_g32(quantized<kInt8G32>("int8_g32")), uint4_g32(quantized<kUint4G32>("uint4_g32", quantize_groups)),
-    uint8_g32(quantized<kUint8G32>("uint8_g32")), int4_k16(quantized<kInt4K16>("int4_k16")),
-    int8_k16(quantized<kInt8K16>("int8_k16")), uint4_k16(quantized<kUint4K16>("uint4_k16")),
-    uint4_k32(quantized<kUint4K32>("uint4_k32")), uint8_k32(quantized<kUint8K32>("uint8_k32"));
+// Rows of integers that have such a scale already.
+void move_channels(const RowAt* rows, int64_t k, uint8_t* out) {
+  for (int row = 0; row < 16; ++row) {
+    if (!rows[row].source) continue;
+    reinterpret_cast<float*>(out)[row] = rows[row].scale();
+    const uint8_t* q = rows[row].bytes();
+    uint8_t* to = out + kInt8.values_at(k) + 4 * row;
+    for (int64_t i = 0; i < k; ++i) to[i / 4 * 64 + i % 4] = q[i] ^ 128;
+  }
+}
+
+const RegisterLayout int8({"int8", [](int64_t k) { return kInt8.block_bytes(k); }, quantize_channels, move_channels,
+                           [](const Format& format) { return format.scaling == Scaling::kChannel; }}),
+    int4_g32(quantized<kInt4G32>("int4_g32")), int8_g32(quantized<kInt8G32>("int8_g32")),
+    uint4_g32(quantized<kUint4G32>("uint4_g32", quantize_groups)), uint8_g32(quantized<kUint8G32>("uint8_g32")),
+    int4_k16(quantized<kInt4K16>("int4_k16")), int8_k16(quantized<kInt8K16>("int8_k16")),
+    uint4_k16(quantized<kUint4K16>("uint4_k16")), uint4_k32(quantized<kUint4K32>("uint4_k32")),
+    uint8_k32(quantized<kUint8K32>("uint8_k32")), affine4_g32(quantized<kAffine4G32>("affine4_g32")),
+    affine4_g64(quantized<kAffine4G64>("affine4_g64")), affine4_g128(quantized<kAffine4G128>("affine4_g128")),
+    affine8_g32(quantized<kAffine8G32>("affine8_g32")), affine8_g64(quantized<kAffine8G64>("affine8_g64")),
+    affine8_g128(quantized<kAffine8G128>("affine8_g128"));
 
 }  // namespace
 

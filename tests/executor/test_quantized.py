@@ -12,7 +12,7 @@ from octavo.graph.builder import Graph
 from octavo.weights.layout import LAYOUTS
 from octavo.weights.tensor import StoredTensor
 
-FORMATS = [name for name, layout in LAYOUTS.items() if layout.block > 1]
+FORMATS = [name for name, layout in LAYOUTS.items() if layout.block > 1 and _native.layout_of_format(name)]
 SUMS = {"Q2_K": 16, "Q3_K": 16, "Q6_K": 16}  # columns that have a scale in common, where it is not 32
 ROWS, COLUMNS = 37, 512
 
@@ -22,6 +22,10 @@ def quantized(name, format, rows, columns=COLUMNS, seed=0):
     rng = np.random.default_rng(seed)
     layout = LAYOUTS[format]
     blocks = rng.integers(0, 256, (rows * columns // layout.block, layout.block_bytes), dtype=np.uint8)
+    if "_G" in format:
+        numbers = rng.uniform(0.5, 2, (len(blocks), 2)) * rng.choice([-1, 1], (len(blocks), 2))
+        blocks[:, :8] = numbers.astype(np.float32).view(np.uint8)
+        return StoredTensor(name, format, (rows, columns), blocks.reshape(-1))
     for at in {"Q2_K": [80, 82], "Q3_K": [108], "Q6_K": [208]}.get(format, [0, 2] if format[3:] in ("1", "K") else [0]):
         values = (rng.uniform(0.5, 2, len(blocks)) * rng.choice([-1, 1], len(blocks))).astype(np.float16)
         blocks[:, at : at + 2] = values.view(np.uint8).reshape(-1, 2)
@@ -175,7 +179,7 @@ def test_a_row_that_is_not_finite_has_no_finite_product(isa, form, bad):
 def test_rows_that_a_layout_does_not_hold_are_refused(layout):
     weight = stored("w", np.ones((16, 256), np.float32))
     with pytest.raises(ValueError, match=f"rows in F32 can't be packed as {layout}"):
-        _native.pack([("F32", weight.data, 16, 256, None)], "stacked", layout)
+        _native.pack([("F32", weight.data, 16, 256, None, None)], "stacked", layout)
 
 
 def test_a_model_of_mixed_formats_runs_and_takes_the_memory_of_its_numbers(isa):

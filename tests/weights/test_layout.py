@@ -5,6 +5,7 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from harness import error, logits_of, make_executor_for, random_tokens
@@ -12,8 +13,8 @@ from octavo import _native
 from octavo.graph.builder import Graph
 from octavo.graph.node import Rows, Weight
 from octavo.graph.ops.linear import Linear
-from octavo.weights.layout import LAYOUTS, Layout
-from octavo.weights.tensor import StoredTensor
+from octavo.weights.layout import LAYOUTS
+from octavo.weights.tensor import Rearranged, StoredTensor
 from reference import reference_logits
 
 # Where each block has float16 numbers; they are made finite, since a NaN's bits are not part of the contract.
@@ -28,6 +29,12 @@ def random_blocks(format: str, num_blocks: int, seed: int = 0) -> NDArray[np.uin
     rng = np.random.default_rng(seed)
     size = LAYOUTS[format].block_bytes
     blocks = rng.integers(0, 256, (num_blocks, size), dtype=np.uint8)
+    if "_G" in format:  # a scale in float32, and a minimum
+        numbers = rng.standard_normal((num_blocks, 2 if format.startswith("U") else 1)).astype(np.float32)
+        blocks[:, : 4 * numbers.shape[1]] = numbers.view(np.uint8)
+        if format.startswith("E4M3"):
+            codes = blocks[:, 4:]
+            codes[codes & 127 == 127] ^= 1
     for at in HALVES.get(format, []):
         high = blocks[:, at + 1]
         high[high & 0x7C == 0x7C] &= 0xBF
@@ -47,7 +54,7 @@ def bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(values).view(np.uint32)
 
 
-@pytest.mark.parametrize("format", LAYOUTS)
+@pytest.mark.parametrize("format", [name for name, layout in LAYOUTS.items() if layout.ggml_type is not None])
 def test_the_reference_equals_the_gguf_package_bit_for_bit(format: str) -> None:
     tensor = stored(format, rows=64)
     kind = gguf.GGMLQuantizationType[format]
@@ -57,6 +64,25 @@ def test_the_reference_equals_the_gguf_package_bit_for_bit(format: str) -> None:
         raw = raw.view("<f4" if format == "F32" else "<f2")
     expected = gguf.quants.dequantize(raw, kind).astype(np.float32)
     np.testing.assert_array_equal(bits(tensor.values()), bits(expected))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_group_is_its_scale_its_minimum_and_its_numbers(bits: int) -> None:
+    codes = np.arange(64) % (1 << bits)
+    packed = codes[:32] | codes[32:] << 4 if bits == 4 else codes
+    block = np.concatenate([np.array([0.5, -3], np.float32).view(np.uint8), packed.astype(np.uint8)])
+    tensor = StoredTensor("w", f"U{bits}_G64", (1, 64), block)
+    np.testing.assert_array_equal(tensor.values()[0], 0.5 * codes - 3)
+
+
+def test_8_bit_floats_are_those_of_pytorch() -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    scale = np.ones((2, 1), np.float32).view(np.uint8)
+    blocks = np.concatenate([scale, codes.reshape(2, 128)], axis=1)
+    expected = torch.from_numpy(codes).view(torch.float8_e4m3fn).to(torch.float32).numpy()
+    found = StoredTensor("w", "E4M3_G128", (2, 128), blocks.reshape(-1)).values().reshape(-1)
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(found[[127, 255]]).all()
 
 
 @pytest.mark.parametrize("format", LAYOUTS)
@@ -172,15 +198,9 @@ def test_a_part_that_is_not_there_is_refused_with_the_shape(weight: Weight, mess
         stored("Q4_0", rows=4).part(Weight("w", (512, 4), transposed=True))
 
 
-def scaled(blocks: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bytes, with a scale for each row in a tensor of its own."""
-    return blocks.reshape(len(scales), -1).astype(np.float32) * scales[:, None]
-
-
 @pytest.mark.parametrize("executor", ["native", "torch"])
-def test_a_graph_may_be_made_of_parts_in_layouts_of_several_tensors(executor, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """A stack of q, k and v by heads, a transposed projection, an expert, and a layout with scales apart."""
-    monkeypatch.setitem(LAYOUTS, "scaled", Layout("scaled", 1, 1, scaled, parts=("scales",)))
+def test_a_graph_may_be_made_of_parts_and_of_rearranged_tensors(executor) -> None:  # type: ignore[no-untyped-def]
+    """A stack of q, k and v by heads, a transposed projection, an expert, rows with scales, bytes that are made."""
     rng = np.random.default_rng(0)
     tensors = {
         name: plain((rng.standard_normal(shape) / 6).astype(np.float32), name)
@@ -188,9 +208,12 @@ def test_a_graph_may_be_made_of_parts_in_layouts_of_several_tensors(executor, mo
     }
     tensors["experts"] = plain((rng.standard_normal((4, 24, 32)) / 6).astype(np.float32), "experts")
     tensors["down"] = StoredTensor(
-        "down", "scaled", (32, 24), rng.integers(0, 255, 32 * 24, np.uint8), None,
-        {"scales": np.full(32, 1e-3, np.float32)},
-    )  # fmt: skip
+        "down", "I8", (32, 24), rng.integers(0, 255, 32 * 24, np.uint8), scales=np.full(32, 1e-3, np.float32)
+    )
+    blocks = random_blocks("U4_G32", 131)
+    halves = blocks[:, :12], blocks[:, 12:]
+    made = Rearranged(halves, lambda low, high: np.concatenate([low, high], axis=1).reshape(-1))
+    tensors["head.weight"] = StoredTensor("head.weight", "U4_G32", (131, 32), made)
     g = Graph()
     x = g.embed("embed", 131, 32)
     q, k, v = (g.append(Linear(x, Weight("qkv", (16, 32), rows=Rows(2, 24, 8 * i, 8 * i + 8)))) for i in range(3))
@@ -198,7 +221,7 @@ def test_a_graph_may_be_made_of_parts_in_layouts_of_several_tensors(executor, mo
     x = g.add(x, g.append(Linear(h, Weight("o", (32, 16), transposed=True))))
     h = g.gelu(g.append(Linear(x, Weight("experts", (24, 32), expert=3))))
     x = g.add(x, g.append(Linear(h, Weight("down", (32, 24)))))
-    g.logits(g.rms_norm(x, "norm", 1e-5), "embed", 131)
+    g.logits(g.rms_norm(x, "norm", 1e-5), "head", 131)
     tokens = random_tokens(40)
     found = logits_of(make_executor_for(executor)(g, tensors), tokens)
     assert error(found, reference_logits(g, tensors, tokens)) < 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,12 +43,13 @@ def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[st
 
 def forget_pages(tensor: StoredTensor) -> None:
     """Gives back the memory into which the tensor's part of its file was read; reading it again is still possible."""
-    base = tensor.data
-    while isinstance(base, np.ndarray):
-        base = base.base  # type: ignore[assignment]
-    mapped = base.obj if isinstance(base, memoryview) else base
-    if not isinstance(mapped, mmap.mmap):
-        return
-    start = tensor.data.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
-    first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_DONTNEED, first, start + tensor.data.size - first)
+    for array in tensor.arrays:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        mapped = base.obj if isinstance(base, memoryview) else base
+        if not isinstance(mapped, mmap.mmap):
+            continue
+        start = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)

@@ -84,7 +84,7 @@ def open_ctranslate2(directory: Path) -> Checkpoint:
 
 
 def _decode(array: StoredTensor, scale: StoredTensor | None) -> StoredTensor:
-    """The array in a format of `layout.LAYOUTS`; int8 is divided by the scales of its rows."""
+    """The array in a format of `layout.LAYOUTS`. CTranslate2 divides int8 by the scales of its rows."""
     if (array.format == "I8") != (scale is not None):
         reason = "is int8 without" if scale is None else f"is {array.format} with"
         raise ModelLoadError(array.file, array.name, f"{reason} an array of scales")
@@ -100,9 +100,7 @@ def _decode(array: StoredTensor, scale: StoredTensor | None) -> StoredTensor:
     scales = scale.values()
     if not (np.isfinite(scales).all() and scales.min() > _SMALLEST_SCALE):
         raise ModelLoadError(array.file, scale.name, "has scales that are not finite and positive, or too small")
-    values = array.data.view(np.int8).reshape(len(scales), -1) / scales[:, None]
-    values.flags.writeable = False
-    return replace(array, format="F32", data=values.reshape(-1).view(np.uint8))
+    return replace(array, scales=np.float32(1) / scales)
 
 
 def _unstacked(array: StoredTensor) -> Iterator[StoredTensor]:
@@ -112,9 +110,10 @@ def _unstacked(array: StoredTensor) -> Iterator[StoredTensor]:
         reason = f"has {array.shape[0]} rows, not {len(names)} times as many of one matrix"
         raise ModelLoadError(array.file, array.name, reason)
     shape = (array.shape[0] // len(names), *array.shape[1:])
-    for name, data in zip(names, np.split(array.data, len(names)), strict=True):
+    scales = [None] * len(names) if array.scales is None else np.split(array.scales, len(names))
+    for name, data, of_rows in zip(names, np.split(array.data, len(names)), scales, strict=True):
         if not name.endswith(".k_proj.bias"):
-            yield replace(array, name=name, shape=shape, data=data)
+            yield replace(array, name=name, shape=shape, source=data, scales=of_rows)
         elif data.any():
             raise ModelLoadError(array.file, array.name, "has a bias for K that is not zero; Whisper has none")
 

@@ -17,13 +17,27 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+# What the codes of 4-bit formats stand for: OCP's E2M1 (Microscaling Formats 1.0), NF4 (Dettmers et al. 2023) and the
+# FP4 of bitsandbytes.
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+NF4 = np.array(
+    [
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+    ],
+    np.float32,
+)  # fmt: skip
+_FP4 = [0.0, 1 / 192, 2 / 3, 1, 1 / 3, 1 / 2, 1 / 6, 1 / 4]
+FP4 = np.array([*_FP4, *(-x for x in _FP4)], np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Rows of values in blocks of `block` along the innermost axis, each `block_bytes` long.
 
-    `decode` takes blocks [blocks, block_bytes], and the layout's other `parts` by name, which are tensors of their own
-    in the file (scales, zero points, a permutation); it returns the values in order, of any shape.
+    `decode` takes blocks [blocks, block_bytes] and returns the values in order, of any shape. With `scales` they are
+    still to be multiplied with those of their rows, which are a tensor of their own.
     """
 
     name: str
@@ -31,7 +45,7 @@ class Layout:
     block_bytes: int
     decode: Callable[..., Floats]
     ggml_type: int | None = None  # its number in GGUF files, of their enum ggml_type
-    parts: tuple[str, ...] = ()
+    scales: bool = False
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
         """Bytes of a row-major tensor. Raises ValueError if its rows are not a whole number of blocks."""
@@ -140,6 +154,33 @@ def _q6_k(blocks: Bytes) -> Floats:
     return scale[:, :, None] * ((low | high << 4).astype(np.float32) - 32)
 
 
+def _e4m3(codes: Bytes) -> Floats:
+    """OCP's 8-bit floats of 4 bits of exponent, which have no infinity (FP8 Formats for Deep Learning, 2022)."""
+    exponent, fraction = codes >> 3 & 15, (codes & 7).astype(np.float32)
+    size = np.where(exponent == 0, fraction / 512, np.ldexp(1 + fraction / 8, exponent.astype(np.int32) - 7))
+    size = np.where(codes & 127 == 127, np.nan, size)
+    return np.where(codes & 128, -size, size).astype(np.float32)
+
+
+def _grouped(name: str, group: int, values: Callable[[Bytes], Floats], bits: int, minimum: bool = False) -> Layout:
+    """A group of values and its float32 scale, and minimum: what checkpoints with scales apart are rearranged to.
+
+    In 4 bits, the low halves of all bytes come first.
+    """
+    head = 8 if minimum else 4
+
+    def decode(blocks: Bytes) -> Floats:
+        scale, *rest = np.split(np.ascontiguousarray(blocks[:, :head]).view("<f4"), head // 4, axis=1)
+        scaled = scale * values(_nibbles(blocks[:, head:]) if bits == 4 else blocks[:, head:])
+        return scaled + rest[0] if minimum else scaled
+
+    return Layout(f"{name}_G{group}", group, head + group * bits // 8, decode)
+
+
+def _integers(codes: Bytes) -> Floats:
+    return codes.astype(np.float32)
+
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
@@ -156,6 +197,13 @@ LAYOUTS: dict[str, Layout] = {
         Layout("Q4_K", 256, 144, _q4_k, 12),
         Layout("Q5_K", 256, 176, _q5_k, 13),
         Layout("Q6_K", 256, 210, _q6_k, 14),
+        *(_grouped("U4", group, _integers, 4, minimum=True) for group in (32, 64, 128)),
+        *(_grouped("U8", group, _integers, 8, minimum=True) for group in (32, 64, 128)),
+        *(_grouped("E4M3", group, _e4m3, 8) for group in (32, 64, 128)),
+        *(_grouped("E2M1", group, E2M1.__getitem__, 4) for group in (16, 32)),
+        _grouped("NF4", 64, NF4.__getitem__, 4),
+        _grouped("FP4", 64, FP4.__getitem__, 4),
+        Layout("I8", 1, 1, _plain("<i1"), scales=True),
     )
 }
 

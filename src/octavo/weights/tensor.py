@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,36 +11,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.graph.node import Weight
-from octavo.weights.layout import LAYOUTS, Floats, Layout
+from octavo.weights.layout import LAYOUTS, Bytes, Floats, Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rearranged:
+    """Bytes that are made of arrays of a file, whenever they are asked for: those of weights with scales apart."""
+
+    arrays: tuple[NDArray[Any], ...]
+    make: Callable[..., Bytes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
     """A tensor as it lies in its file: nothing is decoded, nothing is copied.
 
-    `shape` is row-major, outermost first. `data` is a read-only view of the mapped file, in the layout that is named
-    `format`, and contiguous unless it is a transposed part; `parts` are what else the layout consists of. `row_order`,
-    where it is not None, has shape [shape[0]]: row i is the stored row `row_order[i]` (in every layout, rows are
-    independent of each other).
+    `shape` is row-major, outermost first. `source` is a read-only view of the mapped file, in the layout that is named
+    `format`, and contiguous unless it is a transposed part; or how such bytes are made. `row_order`, where it is not
+    None, has shape [shape[0]]: row i is the stored row `row_order[i]` (in every layout, rows are independent of each
+    other). `scales` are what stored rows are multiplied with, in formats that have them: float32, one for each.
     """
 
     name: str
     format: str
     shape: tuple[int, ...]
-    data: NDArray[np.uint8]
+    source: Bytes | Rearranged
     row_order: NDArray[np.int32] | None = None
-    parts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    scales: Floats | None = None
     file: Path = Path()  # that it lies in, for error messages
 
     @property
     def layout(self) -> Layout:
         return LAYOUTS[self.format]
 
+    @property
+    def data(self) -> Bytes:
+        """The bytes in the layout; of a rearranged tensor they are new ones each time."""
+        return self.source.make(*self.source.arrays) if isinstance(self.source, Rearranged) else self.source
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What the file has of it."""
+        return self.source.arrays if isinstance(self.source, Rearranged) else (self.source,)
+
     def values(self) -> Floats:
         """Decoded, float32 in the tensor's own shape, rows in their own order."""
-        if not self.data.size:
+        data = self.data
+        if not data.size:
             return np.empty(self.shape, np.float32)
-        decoded = self.layout.decode(self.data.reshape(-1, self.layout.block_bytes), **self.parts)
+        decoded = self.layout.decode(data.reshape(-1, self.layout.block_bytes))
+        if self.scales is not None:
+            decoded = decoded.reshape(len(self.scales), -1) * self.scales[:, None]
         if self.row_order is None:
             return decoded.reshape(self.shape)
         return decoded.reshape(-1, *self.shape[1:])[self.row_order]
@@ -60,16 +81,22 @@ class StoredTensor:
         return part
 
     def _expert(self, number: int) -> StoredTensor:
-        if len(self.shape) < 2 or not 0 <= number < self.shape[0] or self.row_order is not None or self.parts:
+        if len(self.shape) < 2 or not 0 <= number < self.shape[0] or self.row_order is not None:
             raise ValueError(f"has shape {self.shape}, which is no stack with a matrix number {number}")
         size = self.layout.nbytes(self.shape[1:])
-        return replace(self, shape=self.shape[1:], data=self.data[number * size : (number + 1) * size])
+        rows = slice(number * self.shape[1], (number + 1) * self.shape[1])
+        return replace(
+            self,
+            shape=self.shape[1:],
+            source=self.data[number * size : (number + 1) * size],
+            scales=None if self.scales is None else self.scales[rows],
+        )
 
     def _transposed(self) -> StoredTensor:
-        if len(self.shape) != 2 or self.layout.block != 1 or self.row_order is not None or self.parts:
+        if len(self.shape) != 2 or self.layout.block != 1 or self.row_order is not None or self.scales is not None:
             raise ValueError(f"has shape {self.shape} in {self.format}, which can't be transposed")
         elements = self.data.reshape(*self.shape, self.layout.block_bytes)
-        return replace(self, shape=self.shape[::-1], data=elements.swapaxes(0, 1))
+        return replace(self, shape=self.shape[::-1], source=elements.swapaxes(0, 1))
 
     def _rows(self, blocks: int, block_rows: int, start: int, stop: int) -> StoredTensor:
         if not self.shape or blocks * block_rows != self.shape[0] or not 0 <= start < stop <= block_rows:

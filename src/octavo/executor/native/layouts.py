@@ -25,17 +25,18 @@ def choose_layouts(
     """
     found: dict[str, str] = {}
     plain = {layout.name for layout in PLAIN.values()}
+    wanted = QUANTIZED.get(quantization or "")
     for node in graph.nodes:
         if not isinstance(node, Linear | Logits | Embed):
             continue
         tensor = tensors[node.weight.name]
-        if tensor.parts or tensor.format in plain:
-            if quantization in QUANTIZED and not isinstance(node, PositionEmbed):
-                found[tensor.name] = QUANTIZED[quantization]
+        if tensor.format in plain:
+            if wanted and not isinstance(node, PositionEmbed):
+                found[tensor.name] = wanted
             continue
-        if quantization in QUANTIZED:
-            raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
         layout = _native.layout_of_format(tensor.format)
+        if wanted and layout != wanted:
+            raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
         if layout is not None and dtype != "float32":
             found[tensor.name] = layout
     return found

@@ -78,12 +78,11 @@ class Loader:
         return np.concatenate([part.reshape(-1, 1, 16) for part in padded], axis=1).reshape(-1)
 
 
-def _source(tensor: StoredTensor) -> tuple[str, Any, int, int, Any]:
-    """A matrix as `_native.pack` takes it: decoded, if its layout is of several tensors."""
-    if tensor.parts:
-        tensor = _floats(tensor.name, tensor.values())
+def _source(tensor: StoredTensor) -> tuple[str, Any, int, int, Any, Any]:
+    """A matrix as `_native.pack` takes it."""
     rows, columns = tensor.shape
-    return tensor.format, np.ascontiguousarray(tensor.data).reshape(-1), rows, columns, tensor.row_order
+    data = np.ascontiguousarray(tensor.data).reshape(-1)
+    return tensor.format, data, rows, columns, tensor.row_order, tensor.scales
 
 
 def _as_matrix(tensor: StoredTensor) -> StoredTensor:

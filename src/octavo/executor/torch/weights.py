@@ -80,7 +80,7 @@ class Weights:
 
     def _copy(self, stored: StoredTensor, out: Tensor) -> None:
         """Copies a tensor to `out`, through a pinned buffer where that is faster."""
-        if stored.format not in PLAIN or stored.row_order is not None or stored.parts:
+        if stored.format not in PLAIN or stored.row_order is not None:
             out.copy_(torch.from_numpy(stored.values()))
             return
         flat, dtype = out.view(-1), PLAIN[stored.format]
