@@ -122,9 +122,13 @@ int64_t packed_bytes(const std::string& layout, const std::vector<int64_t>& rows
   return round_up(packed_rows(rows), 16) / 16 * layout_of(layout).block_bytes(columns);
 }
 
-int64_t quantized_row_bytes(const std::string& layout, int64_t columns) {
+int64_t prepared_row_bytes(const std::string& layout, int64_t columns) {
   const MatrixKernels& kernel = kernels().matrices[kernels_of(layout_of(layout))];
-  return kernel.is_quantized() ? kernel.row_bytes(round_up(columns, kernel.pack)) : 0;
+  return kernel.prepares_rows() ? kernel.row_bytes(round_up(columns, kernel.pack)) : 0;
+}
+
+int activation_bits(const std::string& layout) {
+  return kernels().matrices[kernels_of(layout_of(layout))].activation_bits;
 }
 
 std::optional<std::string> layout_of_format(const std::string& format) {
@@ -217,8 +221,11 @@ void bind_weights(nb::module_& m) {
         "Packs rows [(format, bytes, rows, columns, row order or None), ...] into a layout of the kernels.");
   m.def("packed_bytes", &packed_bytes, "layout"_a, "rows"_a, "columns"_a,
         "Bytes of matrices that are packed into one.");
-  m.def("quantized_row_bytes", &quantized_row_bytes, "layout"_a, "columns"_a,
-        "Bytes of a row of activations that is quantized for a matrix in that layout; 0 where it is not.");
+  m.def("prepared_row_bytes", &prepared_row_bytes, "layout"_a, "columns"_a,
+        "Bytes of a row of activations that is prepared for a matrix in that layout; 0 where it is not.");
+  m.def(
+      "activation_bits", &activation_bits, "layout"_a,
+      "Of the integers that activations are quantized to for a matrix in that layout; 0 where they are not quantized.");
   m.def("layout_of_format", &layout_of_format, "format"_a,
         "The layout that has the very numbers of a stored format, or None.");
   m.def("page_bytes", &page_bytes, "dtype"_a, "layers"_a, "page_tokens"_a,

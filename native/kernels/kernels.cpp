@@ -2,6 +2,8 @@
 #include "kernels/kernels.h"
 
 #include "kernels/attention.h"
+#include "kernels/channels.h"
+#include "kernels/coded.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
 #include "kernels/pointwise.h"
@@ -20,7 +22,7 @@ namespace octavo::OCTAVO_ISA {
 constexpr MatrixKernels matrices[] = {
     {.layout = "float32", .pack = 1, .matmul = matmul<Float32>, .read_row = read_row<Float32>},
     {.layout = "bfloat16", .pack = 2, .matmul = matmul<BFloat16>, .read_row = read_row<BFloat16>},
-    quantized<kInt8>("int8"),
+    channels("int8"),
     quantized<kInt4G32>("int4_g32"),
     quantized<kInt8G32>("int8_g32"),
     quantized<kUint4G32>("uint4_g32"),
@@ -36,6 +38,13 @@ constexpr MatrixKernels matrices[] = {
     quantized<kAffine8G32>("affine8_g32"),
     quantized<kAffine8G64>("affine8_g64"),
     quantized<kAffine8G128>("affine8_g128"),
+    coded<kE4m3G32>("e4m3_g32"),
+    coded<kE4m3G64>("e4m3_g64"),
+    coded<kE4m3G128>("e4m3_g128"),
+    coded<kE2m1G16>("e2m1_g16"),
+    coded<kE2m1G32>("e2m1_g32"),
+    coded<kNf4G64>("nf4_g64"),
+    coded<kFp4G64>("fp4_g64"),
 };
 
 constinit const Kernels table = {

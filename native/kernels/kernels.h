@@ -28,7 +28,7 @@ enum class Epilogue : uint8_t {
 // whatever the tile: results do not depend on the batch.
 struct Matmul {
   const void* a;
-  int64_t a_stride;  // elements between rows, here and below; of quantized rows, bytes
+  int64_t a_stride;  // elements between rows, here and below; of prepared rows, bytes
   const void* weight;
   int64_t k;          // padded to pack
   int64_t blocks;     // of 16 columns
@@ -126,14 +126,13 @@ struct MatrixKernels {
   int64_t pack;  // what k is padded to a multiple of
   void (*matmul)(const Matmul&, int row_begin, int row_end, int block_begin, int block_end, float* scratch);
   void (*read_row)(const void* weight, int64_t k, int64_t id, int64_t columns, float* out);
-  // Indexed by DType: how rows are quantized before they are multiplied. Without it they are taken as they are, and are
-  // of the matrix's own type.
-  void (*quantize[2])(const void* x, int64_t columns, int64_t k, void* out) = {};
-  int64_t columns_of_a_sum = 0, bytes_of_a_value = 0;  // of a quantized row
+  // Indexed by DType: how rows are prepared before they are multiplied: quantized, or put in another order. Without it
+  // they are taken as they are, and are of the matrix's own type.
+  void (*prepare[2])(const void* x, int64_t columns, int64_t k, void* out) = {};
+  int64_t (*row_bytes)(int64_t k) = nullptr;  // of a prepared row, in whole cache lines
+  int activation_bits = 0;                    // that values of one are quantized to; 0: they are not
 
-  bool is_quantized() const { return quantize[0] != nullptr; }
-  // Of a quantized row, in whole cache lines.
-  int64_t row_bytes(int64_t k) const { return round_up(k * bytes_of_a_value + 12 * (k / columns_of_a_sum), 64); }
+  bool prepares_rows() const { return prepare[0] != nullptr; }
 };
 
 constexpr int kMaxPointwiseParams = 4;

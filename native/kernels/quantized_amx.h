@@ -7,9 +7,6 @@
 
 namespace octavo::OCTAVO_ISA {
 
-constexpr int kSliceUnits = 16;   // of weights that are unpacked at once: they stay in the first-level cache
-constexpr int kGroupsAtOnce = 4;  // whose sums are made before they are scaled
-
 // 8 * x of signed or unsigned bytes that are small enough.
 inline __m512i eight_times(__m512i x) {
   return _mm512_and_si512(_mm512_slli_epi16(x, 3), _mm512_set1_epi8((char)0xf8));
@@ -20,7 +17,7 @@ inline __m512i eight_times(__m512i x) {
 template <QuantizedLayout L>
 struct UnpackedSlice {
   static constexpr int kGroups = kSliceUnits * kUnit / L.sums();
-  static constexpr bool kTwice = L.bits == 4 && L.bytes() == 2;
+  static constexpr bool kTwice = L.bits == 4;
   static constexpr int kDepth = L.sums() * (kTwice ? 2 : 1);  // of a tile
   alignas(64) uint8_t values[kGroups * kDepth * kLanes];
   float scale[kGroups][kLanes], minimum[L.has_minimum() ? kGroups : 1][kLanes];
@@ -40,7 +37,7 @@ struct UnpackedSlice {
     }
     const int64_t first = first_unit * kUnit / L.sums();
     for (int64_t g = 0; g < units * kUnit / L.sums(); ++g) {
-      if (!L.is_by_channel()) store(scale[g], scale_of<L>(block, (first + g) * L.sums() / L.group));
+      store(scale[g], scale_of<L>(block, (first + g) * L.sums() / L.group));
       if (L.has_minimum()) store(minimum[g], minimum_of<L>(block, (first + g) * L.sums() / L.group));
     }
   }
@@ -51,7 +48,7 @@ using TileSums = int32_t[kGroupsAtOnce][4][kTile][kLanes];
 
 // Sums that are made one by one: of high and low parts, unless one tile multiplies both.
 template <QuantizedLayout L>
-constexpr int kParts = UnpackedSlice<L>::kTwice ? 1 : L.bytes();
+constexpr int kParts = UnpackedSlice<L>::kTwice ? 1 : 2;
 
 #define OCTAVO_MULTIPLY_TILE(Sum, A, B) \
   if constexpr (L.has_minimum()) {      \
@@ -67,7 +64,7 @@ inline void sum_groups(const int8_t* a, int64_t a_stride, const UnpackedSlice<L>
                        int part, TileSums& sums) {
   settle(slices);
   for (int i = 0; i < count; ++i) {
-    const int8_t* at = a + ((g + i) * L.bytes() + part) * L.sums();
+    const int8_t* at = a + (2 * (g + i) + part) * L.sums();
     const int64_t tile = (g + i) * UnpackedSlice<L>::kDepth * kLanes;
     _tile_zero(0);
     _tile_loadd(4, at, a_stride);
@@ -111,7 +108,7 @@ inline void scale_groups(const TileSums* sums, int tile, const GroupSums* of_row
       const F32 factor = set1(of_row.scale);
       I32 sum = load(sums[0][i][tile][r]);
       if (kParts<L> == 2) sum = times_eight(sum) + load(sums[1][i][tile][r]);
-      total[r] = fma(to_floats(sum), L.is_by_channel() ? factor : scale * factor, total[r]);
+      total[r] = fma(to_floats(sum), scale * factor, total[r]);
       if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
     }
   }
@@ -149,16 +146,10 @@ inline int multiply_quantized_tiles(int rows, const int8_t* a, int64_t a_stride,
     for (int row = 0; row < done; row += 2 * kTile)
       with_constant<2>((done - row) / kTile < 2 ? 1 : 2, [&]<int Rows>() {
         const int8_t* x = a + row * a_stride;
-        multiply_slices<L, Rows, Blocks>(x + unit * kUnit * L.bytes(), (const GroupSums*)(x + k * L.bytes()) + first,
-                                         a_stride, slices, count * kUnit / L.sums(), unit > 0, c + row * c_stride,
-                                         c_stride);
+        multiply_slices<L, Rows, Blocks>(x + 2 * unit * kUnit, (const GroupSums*)(x + 2 * k) + first, a_stride, slices,
+                                         count * kUnit / L.sums(), unit > 0, c + row * c_stride, c_stride);
       });
   }
-  for (int j = 0; j < Blocks && L.is_by_channel(); ++j)
-    for (int row = 0; row < done; ++row) {
-      float* at = c + row * c_stride + j * kLanes;
-      store(at, load(at) * scale_of<L>(block + j * block_bytes, 0));
-    }
   return done;
 }
 

@@ -12,7 +12,7 @@
 
 namespace octavo {
 
-constexpr int kUnit = 32;  // columns: k is padded to a multiple of it
+constexpr int kUnit = 32;  // columns
 
 struct QuantizedLayout {
   Scaling scaling;
@@ -26,11 +26,9 @@ struct QuantizedLayout {
   constexpr bool has_sub_scales() const { return scaling == Scaling::kSubScale || scaling == Scaling::kSubMinimum; }
   // One float32 scale for each row.
   constexpr bool is_by_channel() const { return scaling == Scaling::kChannel; }
-  constexpr int offset() const { return has_minimum() ? 0 : 1 << (bits - 1); }
-  // Bytes of an activation. Two are 8 * high + low: 11 bits, so that the error of a product is that of its weights.
-  constexpr int bytes() const { return is_by_channel() ? 1 : 2; }
-  constexpr int top() const { return is_by_channel() ? 127 : 8 * 127 + 3; }  // the largest activation
-  constexpr int sums() const { return group < kUnit ? group : kUnit; }       // columns that are summed as integers
+  constexpr int offset() const { return has_minimum() || codes != Codes::kIntegers ? 0 : 1 << (bits - 1); }
+  constexpr int unit() const { return is_by_channel() ? 2 * kUnit : kUnit; }  // columns that k is padded to
+  constexpr int sums() const { return group < kUnit ? group : kUnit; }        // columns that are summed as integers
 
   // Of 16 rows: float16 or float32 scales and minima, or integers behind the float16 ones of their 256 columns.
   constexpr int64_t head_bytes() const { return has_sub_scales() ? (has_minimum() ? 64 : 32) : 0; }
@@ -48,7 +46,7 @@ struct QuantizedLayout {
     return round_up(has_sub_scales() ? head_at(round_up(k, 256) / group) : scale_at((k + group - 1) / group), 64);
   }
   constexpr int64_t unit_bytes() const { return 16 * kUnit * bits / 8; }
-  constexpr int64_t block_bytes(int64_t k) const { return values_at(k) + round_up(k, kUnit) / kUnit * unit_bytes(); }
+  constexpr int64_t block_bytes(int64_t k) const { return values_at(k) + round_up(k, unit()) / kUnit * unit_bytes(); }
 };
 
 inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scaling::kScale, 4, 32},
@@ -57,13 +55,10 @@ inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scali
     kUint4K32{Scaling::kSubMinimum, 4, 32}, kUint8K32{Scaling::kSubMinimum, 8, 32},
     kAffine4G32{Scaling::kMinimum, 4, 32, true}, kAffine4G64{Scaling::kMinimum, 4, 64, true},
     kAffine4G128{Scaling::kMinimum, 4, 128, true}, kAffine8G32{Scaling::kMinimum, 8, 32, true},
-    kAffine8G64{Scaling::kMinimum, 8, 64, true}, kAffine8G128{Scaling::kMinimum, 8, 128, true};
-
-// What follows the values of a row of activations, for each group of `sums()`.
-struct GroupSums {
-  float scale;
-  float sum;      // of the values, scaled: what a minimum is multiplied with
-  int32_t start;  // minus the values' sum times the offset of the weights
-};
+    kAffine8G64{Scaling::kMinimum, 8, 64, true}, kAffine8G128{Scaling::kMinimum, 8, 128, true},
+    kE4m3G32{Scaling::kScale, 8, 32, true, Codes::kE4m3}, kE4m3G64{Scaling::kScale, 8, 64, true, Codes::kE4m3},
+    kE4m3G128{Scaling::kScale, 8, 128, true, Codes::kE4m3}, kE2m1G16{Scaling::kScale, 4, 16, true, Codes::kE2m1},
+    kE2m1G32{Scaling::kScale, 4, 32, true, Codes::kE2m1}, kNf4G64{Scaling::kScale, 4, 64, true, Codes::kNf4},
+    kFp4G64{Scaling::kScale, 4, 64, true, Codes::kFp4};
 
 }  // namespace octavo

@@ -48,7 +48,7 @@ struct Layout {
 
 // Makes a layout known to layout_of().
 struct RegisterLayout {
-  explicit RegisterLayout(const Layout& layout);
+  RegisterLayout(const Layout& layout);
 };
 
 // Throws std::invalid_argument if there is no layout of that name.

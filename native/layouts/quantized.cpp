@@ -1,6 +1,8 @@
 // Quantized matrices: rows of stored formats that are made of the same numbers, rearranged; or any rows, as int8.
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/quantized_layout.h"
 #include "layouts/matrix.h"
@@ -9,9 +11,9 @@ namespace octavo {
 
 namespace {
 
-// Values of one row from column `first` on, a multiple of kUnit.
+// Codes of one row from column `first` on; both numbers of columns are multiples of kUnit.
 template <QuantizedLayout L>
-void put_values(const uint8_t* q, int64_t count, int64_t first, int64_t k, int row, uint8_t* out) {
+void put_codes(const uint8_t* q, int64_t count, int64_t first, int64_t k, int row, uint8_t* out) {
   for (int64_t unit = 0; unit < count / kUnit; ++unit) {
     uint32_t words[8];
     std::memcpy(words, q + unit * kUnit, sizeof words);
@@ -20,9 +22,10 @@ void put_values(const uint8_t* q, int64_t count, int64_t first, int64_t k, int r
   }
 }
 
-// A block of one of 16 rows, whose values get the layout's offset.
+// The scales of a block of one of 16 rows.
 template <QuantizedLayout L>
-void put(const Format& format, Quants& x, int64_t first, int64_t k, int row, uint8_t* out) {
+void put_scales(const Format& format, const Quants& x, int64_t first, int row, uint8_t* out) {
+  constexpr int kBytes = L.wide ? 4 : 2;
   for (int g = 0; g < format.block / format.group; ++g) {
     uint8_t* scale = out + L.scale_at(first / format.group + g);
     if (L.has_sub_scales()) {
@@ -30,26 +33,37 @@ void put(const Format& format, Quants& x, int64_t first, int64_t k, int row, uin
       if (L.has_minimum()) scale[16 + row] = x.minimum[g];
     }
     if (L.has_sub_scales()) scale = out + L.head_at(first / format.group + g);
-    constexpr int kBytes = L.wide ? 4 : 2;
     std::memcpy(scale + kBytes * row, &x.d, kBytes);
     if (L.has_minimum()) std::memcpy(scale + kBytes * (16 + row), &x.m, kBytes);
   }
-  const uint8_t shift = static_cast<uint8_t>(L.offset() - (L.has_minimum() ? 0 : format.offset));
-  for (int i = 0; i < format.block; ++i) x.q[i] += shift;
-  put_values<L>(x.q, format.block, first, k, row, out);
 }
 
+// Kernels take all codes for numbers: where one is not, the scale says so.
+void look_for_nan(const Format& format, Quants& x) {
+  if (format.codes != Codes::kE4m3) return;
+  for (int i = 0; i < format.block; ++i)
+    if ((x.q[i] & 127) == 127) x.d = std::bit_cast<uint32_t>(std::numeric_limits<float>::quiet_NaN());
+}
+
+// Codes get the layout's offset.
 template <QuantizedLayout L>
 void rearrange(const RowAt* rows, int64_t k, uint8_t* out) {
+  thread_local std::vector<uint8_t> codes;
+  const int64_t padded = round_up(k, kUnit);
+  codes.assign(padded, 0);
   for (int row = 0; row < 16; ++row) {
     if (!rows[row].source) continue;
     const Format& format = *rows[row].source->format;
+    const uint8_t shift = static_cast<uint8_t>(L.offset() - (L.has_minimum() ? 0 : format.offset));
     const uint8_t* from = rows[row].bytes();
     for (int64_t first = 0; first < k; first += format.block, from += format.bytes) {
       Quants x;
       format.read(from, x);
-      put<L>(format, x, first, k, row, out);
+      look_for_nan(format, x);
+      put_scales<L>(format, x, first, row, out);
+      for (int i = 0; i < format.block; ++i) codes[first + i] = x.q[i] + shift;
     }
+    put_codes<L>(codes.data(), padded, 0, k, row, out);
   }
 }
 
@@ -82,7 +96,7 @@ void quantize_groups(const RowAt* rows, int64_t k, uint8_t* out) {
     kernels().quantize_affine(&columns[first * 16], q, scale, scale + 16);
     for (int row = 0; row < 16; ++row) {
       for (int i = 0; i < kUnit; ++i) of_row[i] = q[i * 16 + row];
-      put_values<L>(of_row, kUnit, first, k, row, out);
+      put_codes<L>(of_row, kUnit, first, k, row, out);
     }
   }
 }
@@ -116,16 +130,32 @@ void move_channels(const RowAt* rows, int64_t k, uint8_t* out) {
   }
 }
 
-const RegisterLayout int8({"int8", [](int64_t k) { return kInt8.block_bytes(k); }, quantize_channels, move_channels,
-                           [](const Format& format) { return format.scaling == Scaling::kChannel; }}),
-    int4_g32(quantized<kInt4G32>("int4_g32")), int8_g32(quantized<kInt8G32>("int8_g32")),
-    uint4_g32(quantized<kUint4G32>("uint4_g32", quantize_groups)), uint8_g32(quantized<kUint8G32>("uint8_g32")),
-    int4_k16(quantized<kInt4K16>("int4_k16")), int8_k16(quantized<kInt8K16>("int8_k16")),
-    uint4_k16(quantized<kUint4K16>("uint4_k16")), uint4_k32(quantized<kUint4K32>("uint4_k32")),
-    uint8_k32(quantized<kUint8K32>("uint8_k32")), affine4_g32(quantized<kAffine4G32>("affine4_g32")),
-    affine4_g64(quantized<kAffine4G64>("affine4_g64")), affine4_g128(quantized<kAffine4G128>("affine4_g128")),
-    affine8_g32(quantized<kAffine8G32>("affine8_g32")), affine8_g64(quantized<kAffine8G64>("affine8_g64")),
-    affine8_g128(quantized<kAffine8G128>("affine8_g128"));
+const RegisterLayout registered[] = {
+    Layout{"int8", [](int64_t k) { return kInt8.block_bytes(k); }, quantize_channels, move_channels,
+           [](const Format& format) { return format.scaling == Scaling::kChannel; }},
+    quantized<kInt4G32>("int4_g32"),
+    quantized<kInt8G32>("int8_g32"),
+    quantized<kUint4G32>("uint4_g32", quantize_groups),
+    quantized<kUint8G32>("uint8_g32"),
+    quantized<kInt4K16>("int4_k16"),
+    quantized<kInt8K16>("int8_k16"),
+    quantized<kUint4K16>("uint4_k16"),
+    quantized<kUint4K32>("uint4_k32"),
+    quantized<kUint8K32>("uint8_k32"),
+    quantized<kAffine4G32>("affine4_g32"),
+    quantized<kAffine4G64>("affine4_g64"),
+    quantized<kAffine4G128>("affine4_g128"),
+    quantized<kAffine8G32>("affine8_g32"),
+    quantized<kAffine8G64>("affine8_g64"),
+    quantized<kAffine8G128>("affine8_g128"),
+    quantized<kE4m3G32>("e4m3_g32"),
+    quantized<kE4m3G64>("e4m3_g64"),
+    quantized<kE4m3G128>("e4m3_g128"),
+    quantized<kE2m1G16>("e2m1_g16"),
+    quantized<kE2m1G32>("e2m1_g32"),
+    quantized<kNf4G64>("nf4_g64"),
+    quantized<kFp4G64>("fp4_g64"),
+};
 
 }  // namespace
 

@@ -37,8 +37,8 @@ Epilogue epilogue_of(OpSpec& spec) {
   refuse("matmul: no such epilogue: " + name);
 }
 
-// The input of the matmul that runs now, quantized.
-struct QuantizedRows : Shared {
+// The input of the matmul that runs now, prepared for it.
+struct PreparedRows : Shared {
   Buffer memory;
 
   void reserve(int64_t bytes) {
@@ -53,12 +53,12 @@ class MatmulOp : public Op {
       : in_(spec.in(0)), out_(spec.out()), matrix_(spec.matrix("weight")), epilogue_(epilogue_of(spec)) {
     if (spec.vectors.contains("bias")) bias_ = spec.vector("bias", matrix_->n);
     const MatrixKernels& kernel = matrix_->kernel();
-    spec.check(kernel.is_quantized() || pack_of(in_.dtype) == kernel.pack,
+    spec.check(kernel.prepares_rows() || pack_of(in_.dtype) == kernel.pack,
                "the matrix is multiplied with another type");
     spec.check(in_.columns == matrix_->k, "input and weight disagree");
-    if (kernel.is_quantized()) {
+    if (kernel.prepares_rows()) {
       row_bytes_ = kernel.row_bytes(matrix_->padded_k());
-      rows_ = spec.executor.share<QuantizedRows>("quantized rows");
+      rows_ = spec.executor.share<PreparedRows>("prepared rows");
       rows_->reserve(spec.executor.max_rows(in_) * row_bytes_);
     }
     const int64_t n = epilogue_ == Epilogue::kSiluMul ? matrix_->n / 2 : matrix_->n;
@@ -67,7 +67,7 @@ class MatmulOp : public Op {
     spec.check(out_.dtype == (is_wide ? DType::kFloat32 : spec.element()), "wrong output dtype");
   }
 
-  // Many rows are quantized in a phase of their own; few by each tile, which is faster than to wait for each other.
+  // Many rows are prepared in a phase of their own; few by each tile, which is faster than to wait for each other.
   int num_phases() const override { return rows_ ? 2 : 1; }
   int64_t num_tiles(const Run& run, int phase) const override {
     const Range range = run.rows_of(out_);
@@ -82,18 +82,18 @@ class MatmulOp : public Op {
 
   void run(const Run& run, int phase, int64_t tile, int thread) const override {
     const Range range = run.rows_of(out_);
-    if (rows_ && phase == 0) return quantize(range, range.part(tile, run.row_tiles(range)), rows_->memory.as<char>());
+    if (rows_ && phase == 0) return prepare(range, range.part(tile, run.row_tiles(range)), rows_->memory.as<char>());
     multiply(run, range, tile, run.scratch[thread].as<char>());
   }
 
  private:
   static constexpr int64_t kFewRows = 2;
 
-  void quantize(Range all, Range rows, char* out) const {
+  void prepare(Range all, Range rows, char* out) const {
     const MatrixKernels& kernel = matrix_->kernel();
     for (int64_t i = rows.begin; i < rows.end; ++i)
-      kernel.quantize[index_of(in_.dtype)](in_.row(i), in_.columns, matrix_->padded_k(),
-                                           out + (i - all.begin) * row_bytes_);
+      kernel.prepare[index_of(in_.dtype)](in_.row(i), in_.columns, matrix_->padded_k(),
+                                          out + (i - all.begin) * row_bytes_);
   }
 
   void multiply(const Run& run, Range range, int64_t tile, char* scratch) const {
@@ -102,9 +102,9 @@ class MatmulOp : public Op {
     const void* a = in_.row(range.begin);
     if (rows_ && rows > kFewRows) a = rows_->memory.as<char>();
     if (rows_ && rows <= kFewRows) {
-      char* quantized = scratch + kMatmulScratch * sizeof(float);
-      quantize(range, range, quantized);
-      a = quantized;
+      char* prepared = scratch + kMatmulScratch * sizeof(float);
+      prepare(range, range, prepared);
+      a = prepared;
     }
     const Matmul matmul{
         .a = a,
@@ -133,8 +133,8 @@ class MatmulOp : public Op {
   std::shared_ptr<const PackedMatrix> matrix_;
   std::shared_ptr<const Buffer> bias_;
   Epilogue epilogue_;
-  std::shared_ptr<QuantizedRows> rows_;  // none: they are multiplied as they are
-  int64_t row_bytes_ = 0;                // of a quantized one
+  std::shared_ptr<PreparedRows> rows_;  // none: they are multiplied as they are
+  int64_t row_bytes_ = 0;               // of a prepared one
 };
 
 // The rows of the input that a row of a convolution is made from, side by side.

@@ -122,14 +122,14 @@ class Tape:
     def _layouts(self) -> dict[Weight, str | None]:
         return {weight: matrix.layout for matrix in self.matrices() for weight in matrix.weights}
 
-    def _quantized_bytes(self, sizes: Sizes) -> int:
+    def _prepared_bytes(self, sizes: Sizes) -> int:
         """Of the input of one matmul."""
         most = 0
         for op in self.ops:
             for matrix in op.matrices.values() if op.inputs else ():
                 x = op.inputs[0]
                 rows = sizes.max_logit_rows if x.logit_rows else sizes.max_num_batched_tokens * x.rows_per_token
-                most = max(most, rows * _native.quantized_row_bytes(matrix.layout or "float32", matrix.columns))
+                most = max(most, rows * _native.prepared_row_bytes(matrix.layout or "float32", matrix.columns))
         return most
 
     def page_bytes(self, dtype: str, block_size: int) -> int:
@@ -137,8 +137,8 @@ class Tape:
         return _native.page_bytes(dtype, cache_sizes(self.layers), block_size)
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
-        """Bytes of all buffers for the largest steps, of rows quantized, and of keys and values of one step."""
-        total = self._quantized_bytes(sizes)
+        """Bytes of all buffers for the largest steps, of prepared rows, and of keys and values of one step."""
+        total = self._prepared_bytes(sizes)
         for buffer in self.buffers:
             rows = sizes.max_num_batched_tokens * buffer.rows_per_token
             layout = "float32" if buffer.floats else dtype
