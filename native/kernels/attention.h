@@ -43,28 +43,47 @@ inline Span visible(int first, int last, int segment_start) {
   return {begin, end > kSegment ? kSegment : end};
 }
 
-// p = exp(scale * score - maximum) for the keys in `span`, zero for the others up to `padded`; state gets maximum, sum.
+// 2^x for x <= 0, at least 2^-126: within 3e-6 of it, which is less than bfloat16 keeps. NaN stays NaN.
+inline F32 exp2_roughly(F32 x) {
+  x = max(set1(-126), x);
+  const F32 n = round(x), f = x - n;
+  F32 p = fma(set1(0.00958285f), f, set1(0.05590643f));
+  p = fma(p, f, set1(0.24024099f));
+  p = fma(p, f, set1(0.69312419f));
+  return scale_by_power_of_two(fma(p, f, set1(1)), n);
+}
+
+// p = exp(scale * (score - maximum)) for the keys in `span`, zero for the others up to `padded`; state gets the scaled
+// maximum, and the sum.
 template <class T>
 inline void softmax(float* scores, typename T::Value* p, Span span, int padded, float scale, float* maximum,
                     float* sum) {
   static const float kIota[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const F32 iota = load(kIota), hidden = set1(kMinusInfinity);
-  F32 top = hidden;
+  const F32 iota = load(kIota);
+  const auto is_edge = [&](int i) { return i < span.begin || i + kLanes > span.end; };
+  const auto hide = [&](int i, F32 x, F32 hidden) {
+    const F32 index = iota + set1((float)i);
+    x = select_less(index, set1((float)span.begin), hidden, x);
+    return select_less(index, set1((float)span.end), x, hidden);
+  };
+  F32 top = set1(kMinusInfinity);
   for (int i = 0; i < padded; i += kLanes) {
-    F32 s = load(scores + i) * set1(scale);
-    if (i < span.begin || i + kLanes > span.end) {
-      const F32 index = iota + set1((float)i);
-      s = select_less(index, set1((float)span.begin), hidden, s);
-      s = select_less(index, set1((float)span.end), s, hidden);
-    }
-    top = max(s, top);
-    store(scores + i, s);
+    const F32 s = load(scores + i);
+    top = max(is_edge(i) ? hide(i, s, set1(kMinusInfinity)) : s, top);
   }
-  *maximum = reduce_max(top);
-  const F32 m = set1(*maximum);
+  const float highest = reduce_max(top);
+  *maximum = highest * scale;
+  constexpr bool kIsRough = T::kPack > 1;
+  const float factor = kIsRough ? scale * 1.44269504f : scale;  // of powers of two, or of e
+  const F32 by = set1(factor), from = set1(-highest * factor);
   F32 total = zero();
   for (int i = 0; i < padded; i += kLanes) {
-    const F32 e = span.begin < span.end ? exp(load(scores + i) - m) : zero();
+    F32 e = zero();
+    if (span.begin < span.end) {
+      const F32 x = fma(load(scores + i), by, from);
+      e = kIsRough ? exp2_roughly(x) : exp(x);
+    }
+    if (is_edge(i)) e = hide(i, e, zero());
     total = total + e;
     T::store16(p + i, e);
   }

@@ -215,6 +215,7 @@ class AttendOp : public Op {
     const KvCache& cache = place_.cache;
     const bool causal = spec.params.flag("causal");
     mask_ = place_.is_source ? Mask::kSource : causal ? Mask::kCausal : Mask::kNone;
+    spec.check(scale_ > 0, "scale must be positive");
     window_ = spec.params.integer("window", 0);
     heads_ = static_cast<int>(q_.columns / cache.key_dim);
     spec.check(heads_ > 0 && heads_ * cache.key_dim == q_.columns && heads_ % cache.kv_heads == 0,
