@@ -1,7 +1,7 @@
-// Matrix products over weights with a scale for each group of columns. Activations are quantized too, in groups of at
-// most as many values, to two bytes, 8 * high + low, so that the error of a product is that of its weights. So a
-// group's sum is one of integers: exact, whatever computes it. Groups are summed in float32 in rising order, so results
-// do not depend on the batch.
+// Matrix products over weights with a scale for each group of columns. Activations are quantized too, to two bytes, 8 *
+// high + low, with a scale for 128 columns, so that the error of a product is that of its weights. A group's sum is one
+// of integers: exact, whatever computes it. Groups are summed in float32 in rising order, 128 columns at a time, so
+// results do not depend on the batch.
 #pragma once
 
 #include "kernels/matmul.h"
@@ -12,12 +12,22 @@ namespace octavo::OCTAVO_ISA {
 constexpr int kVectors = kUnit / 4;
 constexpr int kTop = 8 * 127 + 3;  // the largest activation: 11 bits
 
-// What follows the values of a row of activations, for each group of `sums()`.
-struct GroupSums {
+constexpr int kBlock = 128;  // columns of activations that have a scale in common
+constexpr int kBlockUnits = kBlock / kUnit;
+
+// What follows the values of a row of activations, for each block. Of its groups, minus the sum of the values times the
+// offset of the weights; and their sum, which a minimum is multiplied with.
+template <QuantizedLayout L>
+struct BlockSums {
   float scale;
-  float sum;      // of the values, scaled: what a minimum is multiplied with
-  int32_t start;  // minus the values' sum times the offset of the weights
+  int32_t start[kBlock / L.sums()];
+  float sum[kBlock / L.sums()];
 };
+
+template <QuantizedLayout L>
+inline const BlockSums<L>* sums_of(const int8_t* row, int64_t k) {
+  return (const BlockSums<L>*)(row + 2 * k);
+}
 
 template <QuantizedLayout L>
 inline void unpack(const uint8_t* p, U8* b) {
@@ -29,39 +39,49 @@ inline void unpack(const uint8_t* p, U8* b) {
   }
 }
 
+// part[Rows] += one unit of `a` times 16 rows of weights.
+template <QuantizedLayout L, int Rows>
+inline void multiply_unit(const int8_t* a, int64_t a_stride, int64_t k, int64_t unit, const U8* b, const uint8_t* block,
+                          F32* part) {
+  constexpr int kSums = kUnit / L.sums();
+#pragma GCC unroll 2
+  for (int i = 0; i < kSums; ++i) {
+    const int64_t g = unit * kSums + i, of_block = g % (kBlock / L.sums());
+    const F32 scale = scale_of<L>(block, g * L.sums() / L.group);
+    const F32 minimum = minimum_of<L>(block, g * L.sums() / L.group);
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) {
+      const auto& sums = sums_of<L>(a + r * a_stride, k)[unit / kBlockUnits];
+      const int8_t* x = a + r * a_stride + 2 * g * L.sums();
+      I32 sum = set1_int(sums.start[of_block]), high = set1_int(0);
+      for (int v = 0; v < L.sums() / 4; ++v) {
+        const U8 values = b[i * kVectors / kSums + v];
+        high = dot<L.bits == 4>(high, values, x + 4 * v);
+        sum = dot<L.bits == 4>(sum, values, x + 4 * v + L.sums());
+      }
+      part[r] = fma(to_floats(sum + times_eight(high)), scale, part[r]);
+      if (L.has_minimum()) part[r] = fma(minimum, set1(sums.sum[of_block]), part[r]);
+    }
+  }
+}
+
 // c[Rows, 16] = a[Rows, k] times 16 rows of weights.
 template <QuantizedLayout L, int Rows>
 inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k, float* c,
                                int64_t c_stride) {
-  constexpr int kSums = kUnit / L.sums();
   const uint8_t* values = block + L.values_at(k);
-  const auto* sums = (const GroupSums*)(a + 2 * k);
   F32 total[Rows];
   for (int r = 0; r < Rows; ++r) total[r] = zero();
-  for (int64_t unit = 0; unit < k / kUnit; ++unit, values += L.unit_bytes()) {
-    U8 b[kVectors];
-    unpack<L>(values, b);
-#pragma GCC unroll 2
-    for (int part = 0; part < kSums; ++part) {
-      const int64_t g = unit * kSums + part;
-      const F32 scale = scale_of<L>(block, g * L.sums() / L.group);
-      const F32 minimum = minimum_of<L>(block, g * L.sums() / L.group);
-#pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) {
-        const auto& of_row = *(const GroupSums*)((const char*)(sums + g) + r * a_stride);
-        const int8_t* x = a + r * a_stride + 2 * g * L.sums();
-        I32 sum = set1_int(of_row.start), high = set1_int(0);
-        for (int v = 0; v < L.sums() / 4; ++v) {
-          const U8 values = b[part * kVectors / kSums + v];
-          high = dot<L.bits == 4>(high, values, x + 4 * v);
-          sum = dot<L.bits == 4>(sum, values, x + 4 * v + L.sums());
-        }
-        sum = sum + times_eight(high);
-        const F32 factor = set1(of_row.scale);
-        total[r] = fma(to_floats(sum), scale * factor, total[r]);
-        if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
-      }
+  for (int64_t first = 0, units = k / kUnit; first < units; first += kBlockUnits) {
+    F32 part[Rows];
+    for (int r = 0; r < Rows; ++r) part[r] = zero();
+    for (int64_t unit = first; unit < first + kBlockUnits && unit < units; ++unit, values += L.unit_bytes()) {
+      U8 b[kVectors];
+      unpack<L>(values, b);
+      multiply_unit<L, Rows>(a, a_stride, k, unit, b, block, part);
     }
+    for (int r = 0; r < Rows; ++r)
+      total[r] = fma(part[r], set1(sums_of<L>(a + r * a_stride, k)[first / kBlockUnits].scale), total[r]);
   }
   for (int r = 0; r < Rows; ++r) store(c + r * c_stride, total[r]);
 }
@@ -107,37 +127,47 @@ void matmul_quantized(const Matmul& m, int row_begin, int row_end, int block_beg
   for (int r = 0; r < rows; ++r) finish(m, row_begin + r, block_begin, blocks, scratch + r * blocks * kLanes);
 }
 
-// Rounds x[0, L.sums()) to integers of which the largest is kTop, and takes their sum; values from `n` on are zeros.
-// NaN and infinity make the scale NaN, and so every sum of the group.
+// Rounds up to kBlock values, of which `n` are columns, to integers whose largest is kTop. NaN and infinity make the
+// scale NaN, and so every sum of the block.
 template <class T, QuantizedLayout L>
-inline GroupSums quantize_group(const typename T::Value* x, int64_t n, int8_t* out) {
-  F32 v[L.sums() / kLanes], largest = zero(), probe = zero();
-  for (int i = 0; i < L.sums() / kLanes; ++i) {
-    v[i] = i * kLanes < n ? T::load16(x + i * kLanes) : zero();
-    largest = max(largest, max(v[i], zero() - v[i]));
-    probe = fma(v[i], zero(), probe);
+inline void quantize_block(const typename T::Value* x, int64_t n, int64_t padded, int8_t* out, BlockSums<L>& sums) {
+  F32 largest = zero(), probe = zero();
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const F32 v = T::load16(x + i);
+    largest = max(largest, max(v, zero() - v));
+    probe = fma(v, zero(), probe);
   }
-  const float top = reduce_max(largest);
+  const float top = reduce_max(largest), nan_or_zero = reduce_add(probe);
   const F32 factor = set1(top > 0 ? kTop / top : 0);
-  F32 sum = zero();
-  for (int i = 0; i < L.sums() / kLanes; ++i) {
-    const F32 rounded = round(v[i] * factor);
-    sum = sum + rounded;
-    const F32 high = round(rounded * set1(0.125f));
-    store_rounded(out + i * kLanes, high);
-    store_rounded(out + i * kLanes + L.sums(), fma(high, set1(-8), rounded));
+  sums.scale = top / kTop + nan_or_zero;
+  for (int64_t g = 0; g < padded / L.sums(); ++g) {
+    F32 sum = zero();
+    for (int64_t i = g * L.sums(); i < (g + 1) * L.sums(); i += kLanes) {
+      const F32 rounded = i < n ? round(T::load16(x + i) * factor) : zero();
+      const F32 high = round(rounded * set1(0.125f));
+      int8_t* to = out + g * L.sums() + i;
+      store_rounded(to, high);
+      store_rounded(to + L.sums(), fma(high, set1(-8), rounded));
+      sum = sum + rounded;
+    }
+    sums.sum[g] = reduce_add(sum);
+    sums.start[g] = nan_or_zero == 0 ? -L.offset() * (int32_t)sums.sum[g] : 0;
   }
-  const float scale = top / kTop + reduce_add(probe), whole = reduce_add(sum);
-  return {scale, scale * whole, -L.offset() * (int32_t)(whole == whole ? whole : 0)};
 }
 
 // Rows of activations are padded to 16 columns with zeros, and here to k, which is a multiple of kUnit.
 template <class T, QuantizedLayout L>
 void quantize_row(const void* x, int64_t columns, int64_t k, void* out) {
   auto* values = (int8_t*)out;
-  auto* sums = (GroupSums*)(values + 2 * k);
-  for (int64_t i = 0; i < k; i += L.sums())
-    *sums++ = quantize_group<T, L>((const typename T::Value*)x + i, columns - i, values + 2 * i);
+  auto* sums = (BlockSums<L>*)(values + 2 * k);
+  for (int64_t i = 0; i < k; i += kBlock)
+    quantize_block<T, L>((const typename T::Value*)x + i, columns - i < kBlock ? columns - i : kBlock,
+                         k - i < kBlock ? k - i : kBlock, values + 2 * i, *sums++);
+}
+
+template <QuantizedLayout L>
+constexpr int64_t quantized_row_bytes(int64_t k) {
+  return round_up(2 * k + (k + kBlock - 1) / kBlock * (int64_t)sizeof(BlockSums<L>), 64);
 }
 
 template <QuantizedLayout L>
@@ -147,7 +177,7 @@ constexpr MatrixKernels quantized(const char* name) {
           .matmul = matmul_quantized<L>,
           .read_row = read_quantized_row<L>,
           .prepare = {quantize_row<Float32, L>, quantize_row<BFloat16, L>},
-          .row_bytes = [](int64_t k) { return round_up(2 * k + k / L.sums() * (int64_t)sizeof(GroupSums), 64); },
+          .row_bytes = quantized_row_bytes<L>,
           .activation_bits = 11};
 }
 

@@ -43,8 +43,9 @@ struct UnpackedSlice {
   }
 };
 
-// Integer sums of groups, of two by two tiles at most.
-using TileSums = int32_t[kGroupsAtOnce][4][kTile][kLanes];
+// Integer sums of the groups of a block, of two by two tiles at most.
+template <QuantizedLayout L>
+using TileSums = int32_t[kBlock / L.sums()][4][kTile][kLanes];
 
 // Sums that are made one by one: of high and low parts, unless one tile multiplies both.
 template <QuantizedLayout L>
@@ -61,7 +62,7 @@ constexpr int kParts = UnpackedSlice<L>::kTwice ? 1 : 2;
 // that of the low parts of activations, which only large values have apart.
 template <QuantizedLayout L, int Rows, int Blocks>
 inline void sum_groups(const int8_t* a, int64_t a_stride, const UnpackedSlice<L>* slices, int64_t g, int count,
-                       int part, TileSums& sums) {
+                       int part, TileSums<L>& sums) {
   settle(slices);
   for (int i = 0; i < count; ++i) {
     const int8_t* at = a + (2 * (g + i) + part) * L.sums();
@@ -92,42 +93,46 @@ inline void sum_groups(const int8_t* a, int64_t a_stride, const UnpackedSlice<L>
 }
 #undef OCTAVO_MULTIPLY_TILE
 
-// c[16, 16] (+)= the sums of one tile, scaled as multiply_quantized() does it. `of_rows` are the activations'.
+// c[16, 16] (+)= the sums of one tile for one block of activations, scaled as multiply_quantized() does it.
 template <QuantizedLayout L>
-inline void scale_groups(const TileSums* sums, int tile, const GroupSums* of_rows, int64_t a_stride,
+inline void scale_groups(const TileSums<L>* sums, int tile, const BlockSums<L>* of_rows, int64_t a_stride,
                          const UnpackedSlice<L>& slice, int64_t g, int count, bool accumulate, float* c,
                          int64_t c_stride) {
-  F32 total[kTile];
+  const auto of_row = [&](int r) { return (const BlockSums<L>*)((const char*)of_rows + r * a_stride); };
+  F32 part[kTile];
 #pragma GCC unroll 16
-  for (int r = 0; r < kTile; ++r) total[r] = accumulate ? load(c + r * c_stride) : zero();
+  for (int r = 0; r < kTile; ++r) part[r] = zero();
   for (int i = 0; i < count; ++i) {
     const F32 scale = load(slice.scale[g + i]), minimum = load(slice.minimum[L.has_minimum() ? g + i : 0]);
 #pragma GCC unroll 16
     for (int r = 0; r < kTile; ++r) {
-      const auto& of_row = *(const GroupSums*)((const char*)(of_rows + g + i) + r * a_stride);
-      const F32 factor = set1(of_row.scale);
       I32 sum = load(sums[0][i][tile][r]);
       if (kParts<L> == 2) sum = times_eight(sum) + load(sums[1][i][tile][r]);
-      total[r] = fma(to_floats(sum), scale * factor, total[r]);
-      if (L.has_minimum()) total[r] = fma(minimum, set1(of_row.sum), total[r]);
+      part[r] = fma(to_floats(sum), scale, part[r]);
+      if (L.has_minimum()) part[r] = fma(minimum, set1(of_row(r)->sum[i]), part[r]);
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < kTile; ++r) store(c + r * c_stride, total[r]);
+  for (int r = 0; r < kTile; ++r) {
+    const F32 total = accumulate ? load(c + r * c_stride) : zero();
+    store(c + r * c_stride, fma(part[r], set1(of_row(r)->scale), total));
+  }
 }
 
 // c[Rows * 16, Blocks * 16] (+)= a · slices, of which there are Blocks.
 template <QuantizedLayout L, int Rows, int Blocks>
-inline void multiply_slices(const int8_t* a, const GroupSums* of_rows, int64_t a_stride, const UnpackedSlice<L>* slices,
-                            int64_t groups, bool accumulate, float* c, int64_t c_stride) {
-  alignas(64) TileSums sums[kParts<L>];
-  for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
-    const int now = groups - g < kGroupsAtOnce ? (int)(groups - g) : kGroupsAtOnce;
+inline void multiply_slices(const int8_t* a, const BlockSums<L>* of_rows, int64_t a_stride,
+                            const UnpackedSlice<L>* slices, int64_t groups, bool accumulate, float* c,
+                            int64_t c_stride) {
+  constexpr int kGroups = kBlock / L.sums();
+  alignas(64) TileSums<L> sums[kParts<L>];
+  for (int64_t g = 0; g < groups; g += kGroups, ++of_rows) {
+    const int now = groups - g < kGroups ? (int)(groups - g) : kGroups;
     for (int part = 0; part < kParts<L>; ++part)
       sum_groups<L, Rows, Blocks>(a, a_stride, slices, g, now, part, sums[part]);
     for (int i = 0; i < Rows; ++i)
       for (int j = 0; j < Blocks; ++j)
-        scale_groups<L>(sums, 2 * i + j, (const GroupSums*)((const char*)of_rows + i * kTile * a_stride), a_stride,
+        scale_groups<L>(sums, 2 * i + j, (const BlockSums<L>*)((const char*)of_rows + i * kTile * a_stride), a_stride,
                         slices[j], g, now, accumulate || g > 0, c + i * kTile * c_stride + j * kLanes, c_stride);
   }
 }
@@ -140,13 +145,13 @@ inline int multiply_quantized_tiles(int rows, const int8_t* a, int64_t a_stride,
   const int done = rows / kTile * kTile;
   UnpackedSlice<L> slices[Blocks];
   for (int64_t unit = 0; unit < units && done; unit += kSliceUnits) {
-    const int64_t count = units - unit < kSliceUnits ? units - unit : kSliceUnits, first = unit * kUnit / L.sums();
+    const int64_t count = units - unit < kSliceUnits ? units - unit : kSliceUnits;
     for (int j = 0; j < Blocks; ++j) slices[j].unpack_from(block + j * block_bytes, k, unit, count);
     const Tiles tiles(kTile, UnpackedSlice<L>::kDepth);
     for (int row = 0; row < done; row += 2 * kTile)
       with_constant<2>((done - row) / kTile < 2 ? 1 : 2, [&]<int Rows>() {
         const int8_t* x = a + row * a_stride;
-        multiply_slices<L, Rows, Blocks>(x + 2 * unit * kUnit, (const GroupSums*)(x + 2 * k) + first, a_stride, slices,
+        multiply_slices<L, Rows, Blocks>(x + 2 * unit * kUnit, sums_of<L>(x, k) + unit / kBlockUnits, a_stride, slices,
                                          count * kUnit / L.sums(), unit > 0, c + row * c_stride, c_stride);
       });
   }

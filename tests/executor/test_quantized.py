@@ -13,7 +13,6 @@ from octavo.weights.layout import LAYOUTS
 from octavo.weights.tensor import StoredTensor
 
 FORMATS = [name for name, layout in LAYOUTS.items() if layout.block > 1 and _native.layout_of_format(name)]
-SUMS = {"Q2_K": 16, "Q3_K": 16, "Q6_K": 16}  # columns that have a scale in common, where it is not 32
 ROWS, COLUMNS = 37, 512
 
 
@@ -50,12 +49,14 @@ def linear(weight, quantization=None, dtype="bfloat16"):
     return executor, tensors["embed.weight"].values()
 
 
-def prepared(x, layout, group):
+def prepared(x, layout):
     """Rows of activations as they are multiplied with a matrix in a layout: [rows, columns]."""
-    bits = _native.activation_bits(layout)
+    bits, columns = _native.activation_bits(layout), x.shape[1]
     if bits == 0:
         return x
-    return (rounded(x, group, 1019) if bits == 11 else rounded(x, x.shape[1], 127 * 256)).reshape(x.shape)
+    block, levels = {11: (128, 1019), 16: (columns, 127 * 256)}[bits]
+    x = np.pad(x, ((0, 0), (0, -columns % block)))
+    return rounded(x, block, levels).reshape(x.shape)[:, :columns]
 
 
 def rounded(x, group, levels):
@@ -71,7 +72,7 @@ def test_a_product_is_that_of_the_stored_numbers_and_quantized_rows(isa, format)
     weight = quantized("head.weight", format, ROWS)
     executor, table = linear(weight)
     tokens = random_tokens(40, ROWS)
-    inputs = prepared(table, _native.layout_of_format(format), SUMS.get(format, 32))
+    inputs = prepared(table, _native.layout_of_format(format))
     exact = inputs[tokens] @ weight.values().T.astype(np.float64)
     found = logits_of(executor, tokens)
     assert error(found, exact) < (2e-3 if format[:3] in ("NF4", "FP4") else 1e-5)  # codes that bfloat16 rounds
@@ -103,7 +104,7 @@ def test_int8_is_quantized_by_row_while_loading(isa):
     executor, table = linear(weight, "int8")
     tokens = random_tokens(40, ROWS)
     table = rounded(table, COLUMNS, 127).reshape(table.shape).astype(np.float32)  # a table's rows are rounded, too
-    inputs = prepared(as_bfloat16(table), "int8", 32)
+    inputs = prepared(as_bfloat16(table), "int8")
     exact = inputs[tokens] @ rounded(weight.values(), COLUMNS, 127).reshape(-1, COLUMNS).T
     assert error(logits_of(executor, tokens), exact) < 1e-5
 
@@ -124,7 +125,7 @@ def test_int4_is_searched_while_loading(isa, columns):
     wrong, naive = found - weight.values(), by_range(weight.values()) - weight.values()
     assert np.abs(wrong[3:5]).max() <= 2**-12
     assert (wrong**2).sum() < 0.9 * (naive**2).sum()
-    exact = prepared(as_bfloat16(padded(found)), "uint4_g32", 32) @ padded(found).T.astype(np.float64)
+    exact = prepared(as_bfloat16(padded(found)), "uint4_g32") @ padded(found).T.astype(np.float64)
     assert error(logits_of(executor, list(range(ROWS))), exact) < 1e-5
 
 
