@@ -252,8 +252,8 @@ void bind_executor(nb::module_& m) {
       .def("keys", &keys_of, "layer"_a, "blocks"_a, "positions"_a,
            "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
       .def("read_row", &Executor::read_row, "buffer"_a, "row"_a, "columns"_a)
-      .def("set_profiling", &Executor::set_profiling, "on"_a)
-      .def("profile", &Executor::profile, "The name of each op of the tape, and the seconds that it took in all.")
+      .def("set_profiling", &Executor::set_profiling, "on"_a, "Whether steps note how long each op takes.")
+      .def("op_seconds", &Executor::op_seconds, "The seconds of each op of the tape, in all such steps.")
       .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
       .def_prop_ro("kv_bytes", &Executor::kv_bytes);
 }
