@@ -89,7 +89,8 @@ def table(profile: Json) -> str:
 def _lines(name: str, meaning: str, found: Json) -> list[str]:
     number = found["steps"]
     whole = {key: sum(op[key] for op in found["ops"]) for key in ("seconds", "share", "read_bytes", "flops")}
-    rows = [*found["ops"], {"op": "all", "calls": None, "limit_share": None, **whole}]
+    whole["limit_share"] = sum(op["share"] * (op["limit_share"] or 0) for op in found["ops"])
+    rows = [*found["ops"], {"op": "all", "calls": None, **whole}]
     return [
         f"{name}, {meaning}: {number} with {found['tokens']} tokens",
         f"{'':<{NAME_WIDTH}}" + "".join(f"{word:>{WIDTH}}" for word in HEAD),
