@@ -57,9 +57,9 @@ class Executor {
   void copy_state(int from, int to);  // of a sequence that goes on from where another is
 
   const ExecutorConfig& config() const { return config_; }
-  const float* logits() const { return buffers_.at(logits_).floats(0); }
-  int64_t logits_stride() const { return buffers_.at(logits_).stride; }
-  void set_logits(int buffer) { logits_ = buffer; }
+  const Value& logits() const { return buffers_.at(logits_); }
+  const Value& maxima() const { return buffers_.at(maxima_); }  // of blocks of the logits, for sampling
+  void set_logits(int buffer, int maxima) { logits_ = buffer, maxima_ = maxima; }
   std::vector<float> read_row(int buffer, int64_t row, int64_t columns) const;
   // [kv_heads, positions, key_dim]; throws std::invalid_argument
   std::vector<float> read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const;
@@ -92,7 +92,7 @@ class Executor {
   std::vector<std::unique_ptr<Op>> ops_;
   std::map<std::string, std::shared_ptr<Shared>> shared_;
   Needs needs_;
-  int logits_ = -1;
+  int logits_ = -1, maxima_ = -1;
   int features_ = -1;  // the buffer that an encoder begins with
 
   // Made anew for each step.

@@ -30,13 +30,14 @@ class NativeStepResult:
     """A step that is done. Tokens are drawn from its logits when they are asked for."""
 
     logits: Logits
+    maxima: Logits | None  # of blocks of them, if they are known
     encoded: Encoded | None
     rows: list[int]  # of the draws
     samplers: list[_native.SequenceSampler]  # of the draws
 
     @cached_property
     def sampled(self) -> _native.SampleResult:
-        return _native.sample(self.logits, self.rows, self.samplers)
+        return _native.sample(self.logits, self.rows, self.samplers, self.maxima)
 
 
 class NativeExecutor:
@@ -103,10 +104,9 @@ class NativeExecutor:
             encoded = self._encoder.run(step.encode)
         if len(step.tokens):
             self._run(step, step.wanted.logits, step.copies)
-        logits = self.native.logits(len(step.wanted.logits))
-        return NativeStepResult(
-            logits, encoded, [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
-        )
+        num_rows, samplers = len(step.wanted.logits), [self._sampler(draw) for draw in step.draws]
+        logits, maxima = self.native.logits(num_rows), self.native.maxima(num_rows)
+        return NativeStepResult(logits, maxima, encoded, [draw.row for draw in step.draws], samplers)
 
     def _sampler(self, draw: Draw) -> _native.SequenceSampler:
         sampler = self._samplers.get(draw.sequence)

@@ -93,11 +93,12 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class Tape:
-    """The program of a step. `logits` is the buffer in which it ends, unless it is an encoder's."""
+    """The program of a step. Unless it is an encoder's, it ends in `logits`, and the `maxima` of blocks of them."""
 
     ops: list[Op]
     buffers: list[Buffer]
     logits: Buffer | None
+    maxima: Buffer | None
     layers: list[LayerCache]  # of the cache
 
     def matrices(self) -> list[Packed]:
