@@ -13,6 +13,8 @@
 
 #include <cstring>
 
+#include "ops/sampling.h"
+
 namespace nb = nanobind;
 using namespace nb::literals;
 
@@ -213,6 +215,13 @@ nb::ndarray<nb::numpy, const float, nb::ndim<2>> view_of(nb::handle self, size_t
   return {value.floats(0), 2, shape, self, strides};
 }
 
+SampleResult sample_step(const Executor& e, const std::vector<int64_t>& rows,
+                         const std::vector<const SequenceSampler*>& samplers) {
+  const Value &logits = e.logits(), &maxima = e.maxima();
+  return sample({logits.floats(0), e.num_logit_rows(), logits.columns, logits.stride, maxima.floats(0), maxima.stride},
+                rows, samplers);
+}
+
 void bind_weights(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "PackedMatrix");
   m.def("pack", &pack_sources, "sources"_a, "arrangement"_a, "layout"_a,
@@ -252,7 +261,9 @@ void bind_executor(nb::module_& m) {
       .def("logits", &view_of<&Executor::logits>, "rows"_a,
            "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
       .def("maxima", &view_of<&Executor::maxima>, "rows"_a,
-           "Their maxima, as `sample` takes them: likewise, float32 [rows, blocks].")
+           "The largest of each SAMPLING_BLOCK of them, infinity where they are not all finite: likewise.")
+      .def("sample", &sample_step, "rows"_a, "samplers"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "Draws a token for each sampler from the row of the last step's logits that is named for it.")
       .def("keys", &keys_of, "layer"_a, "blocks"_a, "positions"_a,
            "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
       .def("read_row", &Executor::read_row, "buffer"_a, "row"_a, "columns"_a)

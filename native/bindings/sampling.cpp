@@ -4,7 +4,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
@@ -43,17 +42,11 @@ auto columns_of(nb::handle self) {
   return view(top.*member, self, {top.chosen.size(), static_cast<size_t>(top.k)});
 }
 
-LogitRows rows_of(const Logits& logits, const std::optional<Logits>& maxima = std::nullopt) {
-  if ((logits.shape(1) > 1 && logits.stride(1) != 1) || (maxima && maxima->shape(1) > 1 && maxima->stride(1) != 1))
+LogitRows rows_of(const Logits& logits) {
+  if (logits.shape(1) > 1 && logits.stride(1) != 1)
     throw std::invalid_argument("the logits of a row must lie side by side");
-  LogitRows rows{logits.data(), static_cast<int64_t>(logits.shape(0)), static_cast<int64_t>(logits.shape(1)),
-                 logits.stride(0)};
-  if (!maxima) return rows;
-  if (maxima->shape(0) != logits.shape(0) || maxima->shape(1) != static_cast<size_t>(sampling_blocks(rows.vocab_size)))
-    throw std::invalid_argument("the maxima are not those of the logits");
-  rows.maxima = maxima->data();
-  rows.maxima_stride = maxima->stride(0);
-  return rows;
+  return {logits.data(), static_cast<int64_t>(logits.shape(0)), static_cast<int64_t>(logits.shape(1)),
+          logits.stride(0)};
 }
 
 }  // namespace
@@ -84,15 +77,13 @@ void bind_sampling(nb::module_& m) {
 
   m.def(
       "sample",
-      [](const Logits& logits, const std::vector<int64_t>& rows, const std::vector<const SequenceSampler*>& samplers,
-         const std::optional<Logits>& maxima) {
-        const LogitRows view = rows_of(logits, maxima);
+      [](const Logits& logits, const std::vector<int64_t>& rows, const std::vector<const SequenceSampler*>& samplers) {
+        const LogitRows view = rows_of(logits);
         nb::gil_scoped_release release;
         return sample(view, rows, samplers);
       },
-      "logits"_a, "rows"_a, "samplers"_a, "maxima"_a = nb::none(),
-      "Draws a token for each sampler from the row of logits [rows, vocab] named for it. `maxima` are those of "
-      "each SAMPLING_BLOCK logits of a row, infinity where they are not all finite.");
+      "logits"_a, "rows"_a, "samplers"_a,
+      "Draws a token for each sampler from the row of logits [rows, vocab] named for it.");
 
   nb::class_<TopLogprobs>(m, "TopLogprobs", "One entry per row; arrays are views into this object.")
       .def_prop_ro("ids", &columns_of<&TopLogprobs::ids>,

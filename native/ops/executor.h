@@ -58,7 +58,8 @@ class Executor {
 
   const ExecutorConfig& config() const { return config_; }
   const Value& logits() const { return buffers_.at(logits_); }
-  const Value& maxima() const { return buffers_.at(maxima_); }  // of blocks of the logits, for sampling
+  const Value& maxima() const { return buffers_.at(maxima_); }         // of blocks of the logits, for sampling
+  int64_t num_logit_rows() const { return run_.step.num_logit_rows; }  // of the last step
   void set_logits(int buffer, int maxima) { logits_ = buffer, maxima_ = maxima; }
   std::vector<float> read_row(int buffer, int64_t row, int64_t columns) const;
   // [kv_heads, positions, key_dim]; throws std::invalid_argument

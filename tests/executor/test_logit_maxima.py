@@ -1,5 +1,7 @@
 """The maxima that the logits' matmul leaves: those of every 64 logits, however it was cut, and draws from them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -34,21 +36,22 @@ def maxima_of(logits):
 @pytest.mark.parametrize("vocab", [20, 131, 640, 1000, 5003])
 @pytest.mark.parametrize("rows", [1, 2, 17, 200])
 def test_they_are_those_of_the_logits(isa, vocab, rows):
-    _, result = result_of(vocab, rows)
-    assert result.maxima.shape == (rows, -(-vocab // 64))
-    np.testing.assert_array_equal(result.maxima, maxima_of(result.logits))
+    executor, result = result_of(vocab, rows)
+    maxima = executor.native.maxima(rows)
+    assert maxima.shape == (rows, -(-vocab // 64))
+    np.testing.assert_array_equal(maxima, maxima_of(result.logits))
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY])
 @pytest.mark.parametrize("rows", [1, 50])
 def test_a_block_with_what_is_no_number_is_infinite_and_nothing_is_drawn(isa, value, rows):
-    _, result = result_of(1000, rows, spoiled=(333, value))
+    executor, result = result_of(1000, rows, spoiled=(333, value))
     assert not np.isfinite(result.logits[:, 333]).any()
-    # a tile of several blocks is marked as a whole
-    assert (result.maxima[:, 333 // 64] == INFINITY).all()
-    assert np.isfinite(result.maxima[:, [0, 1, 2, 3, 8, -1]]).all()
+    maxima = executor.native.maxima(rows)
+    assert (maxima[:, 333 // 64] == INFINITY).all()
+    assert np.isfinite(maxima[:, [0, 1, 2, 3, 8, -1]]).all(), "a tile has two blocks at most"
     sampler = _native.SequenceSampler(*SamplerOptions(vocab_size=1000, temperature=0.0).as_data(), 1)
-    assert _native.sample(result.logits, [0], [sampler], result.maxima).tokens[0] == -1
+    assert executor.native.sample([0], [sampler]).tokens[0] == -1
 
 
 @pytest.mark.parametrize(
@@ -63,21 +66,22 @@ def test_a_block_with_what_is_no_number_is_infinite_and_nothing_is_drawn(isa, va
     ],
 )
 def test_draws_are_the_same_with_them_and_without(isa, options):
-    _, result = result_of(5003, 30)
+    executor, result = result_of(5003, 30)
     rows = list(range(30))
+    data = SamplerOptions(vocab_size=5003, **options).as_data()
+    drawn = [
+        draw(rows, [_native.SequenceSampler(*data, seed) for seed in rows])
+        for draw in (executor.native.sample, partial(_native.sample, result.logits))
+    ]
+    for name in ("tokens", "logprobs", "ranks"):
+        np.testing.assert_array_equal(*(getattr(found, name) for found in drawn))
+    for row in rows:
+        for found, expected in zip(*(found.top(row) for found in drawn), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
-    def drawn(*maxima):
-        data = SamplerOptions(vocab_size=5003, **options).as_data()
-        found = _native.sample(result.logits, rows, [_native.SequenceSampler(*data, seed) for seed in rows], *maxima)
-        return found.tokens, found.logprobs, found.ranks, *(part for row in rows for part in found.top(row))
 
-    for found, expected in zip(drawn(result.maxima), drawn(), strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_maxima_of_other_logits_are_refused():
-    _, result = result_of(1000, 2)
-    sampler = _native.SequenceSampler(*SamplerOptions(vocab_size=1000).as_data(), 1)
-    for wrong in (result.maxima[:1], result.maxima[:, :-1]):
-        with pytest.raises(ValueError, match="the maxima are not those of the logits"):
-            _native.sample(result.logits, [0], [sampler], wrong)
+def test_rows_that_the_last_step_had_not_are_refused():
+    executor, _ = result_of(131, 2)
+    sampler = _native.SequenceSampler(*SamplerOptions(vocab_size=131).as_data(), 1)
+    with pytest.raises(ValueError, match=r"row 2 is not in \[0, 2\)"):
+        executor.native.sample([2], [sampler])

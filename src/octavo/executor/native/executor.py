@@ -29,15 +29,19 @@ STEP_FLOPS = 6e9  # in one step, if none wants it
 class NativeStepResult:
     """A step that is done. Tokens are drawn from its logits when they are asked for."""
 
-    logits: Logits
-    maxima: Logits | None  # of blocks of them, if they are known
+    native: _native.Executor
+    num_rows: int  # of logits
     encoded: Encoded | None
     rows: list[int]  # of the draws
     samplers: list[_native.SequenceSampler]  # of the draws
 
     @cached_property
+    def logits(self) -> Logits:
+        return self.native.logits(self.num_rows)
+
+    @cached_property
     def sampled(self) -> _native.SampleResult:
-        return _native.sample(self.logits, self.rows, self.samplers, self.maxima)
+        return self.native.sample(self.rows, self.samplers)
 
 
 class NativeExecutor:
@@ -104,9 +108,8 @@ class NativeExecutor:
             encoded = self._encoder.run(step.encode)
         if len(step.tokens):
             self._run(step, step.wanted.logits, step.copies)
-        num_rows, samplers = len(step.wanted.logits), [self._sampler(draw) for draw in step.draws]
-        logits, maxima = self.native.logits(num_rows), self.native.maxima(num_rows)
-        return NativeStepResult(logits, maxima, encoded, [draw.row for draw in step.draws], samplers)
+        rows, samplers = [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
+        return NativeStepResult(self.native, len(step.wanted.logits), encoded, rows, samplers)
 
     def _sampler(self, draw: Draw) -> _native.SequenceSampler:
         sampler = self._samplers.get(draw.sequence)
