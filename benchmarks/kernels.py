@@ -22,7 +22,6 @@ from octavo.errors import OctavoError
 from octavo.executor.native.tape import Op
 from octavo.graph.node import StepShape
 from octavo.request import Chunk, Prompt, Request, Sequence, StepPlan
-from octavo.weights.layout import PLAIN
 
 MOST_DECODING = 64
 COLUMNS = "{op:<10} {shape:<16} {rows:>5} {calls:>5} {microseconds:>10.1f} µs {rates}"
@@ -57,22 +56,23 @@ def main() -> int:
 
 
 def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> list[dict]:
-    """The ops of a step of `rows` tokens, those of the same shape together."""
-    executor = llm.model.executor
+    """The ops of a step of `rows` tokens that multiply, those of the same shape together."""
+    executor, dtype = llm.model.executor, llm.model.config.dtype
     plan = plan_of(rows, context, executor.sizes.block_size)
     step = make_step(plan, plan.logit_rows()[0])
+    shape = StepShape([(chunk.count, chunk.start + chunk.count) for chunk in plan.chunks], len(plan.chunks))
     executor.native.set_profiling(True)
     executor.run(step)
-    before = [seconds for _, seconds in executor.native.profile()]
+    before = executor.native.op_seconds()
     for _ in range(repeat):
         executor.run(step)
     spent: dict[tuple[str, str], list[float]] = defaultdict(list)
     costs: dict[tuple[str, str], tuple[int, int]] = {}
-    for op, (name, seconds), start in zip(executor.tape.ops, executor.native.profile(), before, strict=True):
-        if (described := cost(op, plan, llm.model.config.dtype)) is not None:
-            shape, read, flops = described
-            spent[name, shape].append((seconds - start) / repeat)
-            costs[name, shape] = read, flops
+    for op, seconds, start in zip(executor.tape.ops, executor.native.op_seconds(), before, strict=True):
+        if op.name in ("matmul", "attend"):
+            key = op.name, shape_of(op)
+            spent[key].append((seconds - start) / repeat)
+            costs[key] = op.weight_bytes(dtype) + op.cache_bytes(shape, dtype), op.flops(shape)
     found = []
     for key, times in spent.items():
         seconds, (read, flops) = sum(times) / len(times), costs[key]
@@ -93,20 +93,12 @@ def plan_of(rows: int, context: int, block_size: int) -> StepPlan:
     return StepPlan(chunks)
 
 
-def cost(op: Op, plan: StepPlan, dtype: str) -> tuple[str, int, int] | None:
-    """(shape, bytes of weights and KV cache read, FLOPs) of an op; None for the small ones."""
-    contexts = [(chunk.count, chunk.start + chunk.count) for chunk in plan.chunks]
-    shape = StepShape(contexts, logit_rows=len(contexts))
-    flops = sum(node.flops(shape) for node in op.nodes)
+def shape_of(op: Op) -> str:
     if op.name == "matmul":
-        weights = op.matrices["weight"].weights
-        rows, columns = sum(weight.shape[0] for weight in weights), weights[0].size // weights[0].shape[0]
-        return f"{rows}x{columns}", op.matrices["weight"].nbytes(dtype), flops
-    if op.name == "attend":
-        (node,) = op.nodes
-        read = node.cache_reads(shape) * PLAIN[dtype].block_bytes
-        return f"{node.heads}/{node.kv_heads} x {node.head_dim}", read, flops
-    return None
+        matrix = op.matrices["weight"]
+        return f"{sum(weight.shape[0] for weight in matrix.weights)}x{matrix.columns}"
+    (node,) = op.nodes
+    return f"{node.heads}/{node.kv_heads} x {node.head_dim}"
 
 
 if __name__ == "__main__":

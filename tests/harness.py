@@ -1,9 +1,8 @@
 """Small graphs, random weights, and a native executor that is driven without an engine."""
 
-from dataclasses import replace
-
 import numpy as np
 
+from octavo import _native
 from octavo.engine.steps import make_step
 from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
@@ -185,7 +184,9 @@ def spoil(executor, monkeypatch, value, when=lambda num_tokens: True):
 
     def run_native(step):
         result = run(step)
-        return replace(result, logits=spoil_rows(result.logits.copy()))
+        result.logits = spoil_rows(result.logits.copy())
+        result.sampled = _native.sample(result.logits, result.rows, result.samplers)
+        return result
 
     def spoiled(step):
         ends = np.cumsum(step.counts) - 1

@@ -13,6 +13,8 @@
 
 #include <cstring>
 
+#include "ops/sampling.h"
+
 namespace nb = nanobind;
 using namespace nb::literals;
 
@@ -208,11 +210,20 @@ nb::ndarray<nb::numpy, float, nb::ndim<3>> keys_of(const Executor& e, int layer,
   return {values->data(), 3, shape, owner};
 }
 
-nb::ndarray<nb::numpy, const float, nb::ndim<2>> logits_view(nb::handle self, size_t rows) {
-  const Executor& e = nb::cast<Executor&>(self);
-  const size_t shape[2] = {rows, static_cast<size_t>(e.config().vocab_size)};
-  const int64_t strides[2] = {e.logits_stride(), 1};
-  return {e.logits(), 2, shape, self, strides};
+// Rows of a buffer of the executor `self`, which keeps it alive.
+template <const Value& (Executor::*buffer)() const>
+nb::ndarray<nb::numpy, const float, nb::ndim<2>> view_of(nb::handle self, size_t rows) {
+  const Value& value = (nb::cast<Executor&>(self).*buffer)();
+  const size_t shape[2] = {rows, static_cast<size_t>(value.columns)};
+  const int64_t strides[2] = {value.stride, 1};
+  return {value.floats(0), 2, shape, self, strides};
+}
+
+SampleResult sample_step(const Executor& e, const std::vector<int64_t>& rows,
+                         const std::vector<const SequenceSampler*>& samplers) {
+  const Value &logits = e.logits(), &maxima = e.maxima();
+  return sample({logits.floats(0), e.num_logit_rows(), logits.columns, logits.stride, maxima.floats(0), maxima.stride},
+                rows, samplers);
 }
 
 void bind_weights(nb::module_& m) {
@@ -246,7 +257,7 @@ void bind_executor(nb::module_& m) {
       .def("buffer", &add_buffer, "columns"_a, "floats"_a, "logit_rows"_a = false, "rows_per_token"_a = 1)
       .def("add", &add_op, "name"_a, "inputs"_a, "outputs"_a, "matrices"_a, "vectors"_a, "params"_a,
            "Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).")
-      .def("set_logits", &Executor::set_logits, "buffer"_a)
+      .def("set_logits", &Executor::set_logits, "buffer"_a, "maxima"_a)
       .def("run", &run, "tokens"_a, "starts"_a, "counts"_a, "block_tables"_a, "logit_rows"_a, "copies"_a,
            "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "slots"_a = nb::none(), "first_op"_a = 0,
            "last_op"_a = 1 << 30, "Computes one step, or a part of it; its logits are then in logits(rows).")
@@ -254,13 +265,17 @@ void bind_executor(nb::module_& m) {
            "Copies what is kept of the sequence in one slot, beside its pages, to another.")
       .def("encode", &encode, "features"_a, "blocks"_a, "positions"_a, "ops"_a, "tokens"_a,
            "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
-      .def("logits", &logits_view, "rows"_a,
+      .def("logits", &view_of<&Executor::logits>, "rows"_a,
            "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
+      .def("maxima", &view_of<&Executor::maxima>, "rows"_a,
+           "The largest of each SAMPLING_BLOCK of them, infinity where they are not all finite: likewise.")
+      .def("sample", &sample_step, "rows"_a, "samplers"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "Draws a token for each sampler from the row of the last step's logits that is named for it.")
       .def("keys", &keys_of, "layer"_a, "blocks"_a, "positions"_a,
            "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
       .def("read_row", &Executor::read_row, "buffer"_a, "row"_a, "columns"_a)
-      .def("set_profiling", &Executor::set_profiling, "on"_a)
-      .def("profile", &Executor::profile, "The name of each op of the tape, and the seconds that it took in all.")
+      .def("set_profiling", &Executor::set_profiling, "on"_a, "Whether steps note how long each op takes.")
+      .def("op_seconds", &Executor::op_seconds, "The seconds of each op of the tape, in all such steps.")
       .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
       .def_prop_ro("kv_bytes", &Executor::kv_bytes);
 }

@@ -1,5 +1,6 @@
 // The machine's own limits, measured: what kernels and engines are compared against.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <atomic>
@@ -8,6 +9,7 @@
 #include "core/buffer.h"
 #include "core/cpu.h"
 #include "core/thread_pool.h"
+#include "layouts/matrix.h"
 
 namespace nb = nanobind;
 
@@ -45,23 +47,28 @@ double read_bandwidth(int64_t bytes) {
   return best;
 }
 
-// Multiply-adds count twice. One register tile over data in the first-level cache, on all threads.
-double matmul_flops(DType dtype) {
-  constexpr int64_t kRows = 48, kColumns = 64, kDepth = 256, kRepeat = 16, kParts = 32;
+// Of the matmul kernel of a layout, where multiply-adds count twice: one register tile over data in the first-level
+// cache, on all threads. Throws std::invalid_argument if there is no such layout.
+double matmul_flops(const std::string& name) {
+  constexpr int64_t kRows = 48, kBlocks = 4, kColumns = 16 * kBlocks, kDepth = 256, kRepeat = 16, kParts = 32;
+  const Layout& layout = layout_of(name);
+  const MatrixKernels& kernel = kernels().matrices[kernels_of(layout)];
+  const DType dtype = kernel.pack == pack_of(DType::kFloat32) ? DType::kFloat32 : DType::kBFloat16;
   ThreadPool& pool = ThreadPool::instance();
-  const int64_t a = kRows * kDepth * bytes_of(dtype), w = kColumns * kDepth * bytes_of(dtype);
-  const int64_t out = kRows * kColumns * 4, all = a + w + out + kMatmulScratch * 4, parts = kParts * pool.size();
+  const int64_t stride = kernel.is_quantized() ? kernel.row_bytes(kDepth) : kDepth;
+  const int64_t a = round_up(kRows * stride * (kernel.is_quantized() ? 1 : bytes_of(dtype)), 64);
+  const int64_t w = round_up(kBlocks * layout.block_bytes(kDepth), 64), out = kRows * kColumns * 4;
+  const int64_t all = a + w + out + kMatmulScratch * 4, parts = kParts * pool.size();
   Buffer memory(all * parts);
   double best = 0;
   for (int round = 0; round < 3; ++round) {
     const auto begin = std::chrono::steady_clock::now();
     pool.parallel_for(parts, [&](int64_t part) {
       char* base = memory.as<char>() + part * all;
-      const Matmul m{base,         kDepth,   base + a, kDepth, kColumns / 16, nullptr, Epilogue::kStoreFloat,
+      const Matmul m{base,         stride,   base + a, kDepth, kBlocks, nullptr, Epilogue::kStoreFloat,
                      base + a + w, kColumns, dtype};
       for (int64_t i = 0; i < kRepeat; ++i)
-        kernels().matrices[static_cast<int>(dtype)].matmul(m, 0, kRows, 0, kColumns / 16,
-                                                           reinterpret_cast<float*>(base + a + w + out));
+        kernel.matmul(m, 0, kRows, 0, kBlocks, reinterpret_cast<float*>(base + a + w + out));
     });
     best =
         std::max(best, 2.0 * kRows * kColumns * kDepth * kRepeat * static_cast<double>(parts) / seconds_since(begin));
@@ -74,10 +81,8 @@ double matmul_flops(DType dtype) {
 void bind_machine(nb::module_& m) {
   m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads read from memory.");
-  m.def(
-      "matmul_flops", [](bool float32) { return matmul_flops(float32 ? DType::kFloat32 : DType::kBFloat16); },
-      nb::arg("float32"), nb::call_guard<nb::gil_scoped_release>(),
-      "FLOP/s of the matmul kernel on data in cache, all threads.");
+  m.def("matmul_flops", &matmul_flops, nb::arg("layout"), nb::call_guard<nb::gil_scoped_release>(),
+        "FLOP/s of the matmul kernel of a layout of weights on data in cache, all threads.");
 }
 
 }  // namespace octavo

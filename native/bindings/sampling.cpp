@@ -9,6 +9,8 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "kernels/sampling_table.h"
+
 namespace nb = nanobind;
 using namespace nb::literals;
 
@@ -50,6 +52,7 @@ LogitRows rows_of(const Logits& logits) {
 }  // namespace
 
 void bind_sampling(nb::module_& m) {
+  m.attr("SAMPLING_BLOCK") = kSamplingBlock;
   nb::class_<SequenceSampler>(m, "SequenceSampler", "Options, rules, output and random stream of one sequence.")
       .def(nb::init<Parameters::Values, SequenceSampler::Rules, uint64_t>(), "options"_a, "rules"_a, "seed"_a,
            "`rules` are names and parameters, in order: see octavo.sampling.options.SamplerOptions.as_data.")

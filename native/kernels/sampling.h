@@ -31,12 +31,10 @@ inline void each_block(const float* x, int64_t n, int64_t first, int64_t last, F
   }
 }
 
-inline int64_t num_blocks(int64_t n) { return (n + kSamplingBlock - 1) / kSamplingBlock; }
-
 inline bool block_maxima(const float* x, int64_t n, float* maxima) {
   // NaN compares as not below anything, so that the same test finds it and infinity.
   uint32_t finite = 0xffff;
-  each_block(x, n, 0, num_blocks(n), [&](int64_t block, const float* p, int64_t) {
+  each_block(x, n, 0, sampling_blocks(n), [&](int64_t block, const float* p, int64_t) {
     F32 largest = load(p);
     finite &= mask_not_less(set1(kLargest), largest);
     for (int i = kLanes; i < kSamplingBlock; i += kLanes) {
@@ -51,7 +49,7 @@ inline bool block_maxima(const float* x, int64_t n, float* maxima) {
 
 inline int64_t count_not_less(const float* x, int64_t n, const float* maxima, float threshold) {
   int64_t found = 0;
-  const int64_t blocks = num_blocks(n);
+  const int64_t blocks = sampling_blocks(n);
   for (int64_t block = 0; block < blocks; ++block) {
     if (maxima && maxima[block] < threshold) continue;
     each_block(x, n, block, block + 1, [&](int64_t, const float* p, int64_t) {
@@ -71,7 +69,7 @@ inline int64_t collect(const float* x, int64_t n, const float* maxima, float thr
       for (; hits; hits &= hits - 1) ids[found++] = (int32_t)(block * kSamplingBlock + i + __builtin_ctz(hits));
     }
   };
-  const int64_t blocks = num_blocks(n);
+  const int64_t blocks = sampling_blocks(n);
   for (int64_t block = 0; block < blocks; ++block)
     if (maxima[block] >= threshold) each_block(x, n, block, block + 1, take);
   return found;
@@ -80,7 +78,7 @@ inline int64_t collect(const float* x, int64_t n, const float* maxima, float thr
 inline F32 weight(F32 x, float max, float scale) { return exp((x - set1(max)) * set1(scale)); }
 
 inline void weights(const float* x, int64_t n, float max, float scale, float* out) {
-  each_block(x, n, 0, num_blocks(n), [&](int64_t block, const float* p, int64_t count) {
+  each_block(x, n, 0, sampling_blocks(n), [&](int64_t block, const float* p, int64_t count) {
     float* to = out + block * kSamplingBlock;
     float result[kSamplingBlock];
     for (int i = 0; i < kSamplingBlock; i += kLanes) store(result + i, weight(load(p + i), max, scale));
@@ -91,7 +89,7 @@ inline void weights(const float* x, int64_t n, float max, float scale, float* ou
 inline void masses(const float* x, int64_t n, const float* maxima, float threshold, float max, float scale,
                    double* sums) {
   constexpr int64_t kBlocks = kSamplingSegment / kSamplingBlock;
-  const int64_t blocks = num_blocks(n);
+  const int64_t blocks = sampling_blocks(n);
   for (int64_t first = 0; first < blocks; first += kBlocks) {
     F32 sum[4] = {zero(), zero(), zero(), zero()};
     const int64_t last = first + kBlocks < blocks ? first + kBlocks : blocks;

@@ -13,6 +13,7 @@ namespace octavo {
 
 constexpr int64_t kSamplingBlock = 64;
 constexpr int64_t kSamplingSegment = 1024;
+constexpr int64_t sampling_blocks(int64_t n) { return (n + kSamplingBlock - 1) / kSamplingBlock; }
 
 struct SamplingKernels {
   // Fills `maxima`; returns whether every logit is a number below infinity (-inf may be among them).

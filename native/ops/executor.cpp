@@ -73,7 +73,6 @@ void Executor::add_op(OpSpec& spec) {
     needs_.features = true;
     for (features_ = 0; buffers_[features_].memory != spec.out().memory;) ++features_;
   }
-  names_.push_back(spec.name);
   seconds_.push_back(0);
 }
 
@@ -183,12 +182,6 @@ int64_t Executor::workspace_bytes() const {
   for (const auto& pool : scratch_) bytes += pool->bytes();
   for (const auto& state : states_) bytes += state->bytes();
   return bytes;
-}
-
-std::vector<std::pair<std::string, double>> Executor::profile() const {
-  std::vector<std::pair<std::string, double>> rows;
-  for (size_t i = 0; i < names_.size(); ++i) rows.emplace_back(names_[i], seconds_[i]);
-  return rows;
 }
 
 }  // namespace octavo

@@ -57,9 +57,10 @@ class Executor {
   void copy_state(int from, int to);  // of a sequence that goes on from where another is
 
   const ExecutorConfig& config() const { return config_; }
-  const float* logits() const { return buffers_.at(logits_).floats(0); }
-  int64_t logits_stride() const { return buffers_.at(logits_).stride; }
-  void set_logits(int buffer) { logits_ = buffer; }
+  const Value& logits() const { return buffers_.at(logits_); }
+  const Value& maxima() const { return buffers_.at(maxima_); }         // of blocks of the logits, for sampling
+  int64_t num_logit_rows() const { return run_.step.num_logit_rows; }  // of the last step
+  void set_logits(int buffer, int maxima) { logits_ = buffer, maxima_ = maxima; }
   std::vector<float> read_row(int buffer, int64_t row, int64_t columns) const;
   // [kv_heads, positions, key_dim]; throws std::invalid_argument
   std::vector<float> read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const;
@@ -68,8 +69,8 @@ class Executor {
   const Value* features() const { return features_ < 0 ? nullptr : &buffers_[features_]; }
 
   void set_profiling(bool on) { profiling_ = on; }
-  // The name of each op, and how long it took.
-  std::vector<std::pair<std::string, double>> profile() const;
+  // How long each op has taken while profiling was on.
+  const std::vector<double>& op_seconds() const { return seconds_; }
 
  private:
   struct Phase {
@@ -90,10 +91,9 @@ class Executor {
   std::vector<Value> buffers_;
   std::vector<Buffer> memory_;  // of the buffers
   std::vector<std::unique_ptr<Op>> ops_;
-  std::vector<std::string> names_;
   std::map<std::string, std::shared_ptr<Shared>> shared_;
   Needs needs_;
-  int logits_ = -1;
+  int logits_ = -1, maxima_ = -1;
   int features_ = -1;  // the buffer that an encoder begins with
 
   // Made anew for each step.

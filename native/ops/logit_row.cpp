@@ -43,24 +43,31 @@ float threshold_for(int64_t wanted, const float* x, int64_t n) {
 
 }  // namespace
 
-bool LogitRow::scan(const float* logits, int64_t n) {
+void LogitRow::find_maxima(const float* logits, int64_t n, float* maxima) {
+  if (!kernels().sampling.block_maxima(logits, n, maxima)) std::fill_n(maxima, sampling_blocks(n), kInfinity);
+}
+
+bool LogitRow::scan(const float* logits, int64_t n, const float* maxima) {
   x_ = logits;
   n_ = n;
-  maxima_.resize((n + kSamplingBlock - 1) / kSamplingBlock);
+  if (!maxima) {
+    own_maxima_.resize(sampling_blocks(n));
+    find_maxima(logits, n, own_maxima_.data());
+  }
+  maxima_ = maxima ? maxima : own_maxima_.data();
   segments_.resize((n + kSamplingSegment - 1) / kSamplingSegment);
   collected_.resize(n);
-  if (!kernels().sampling.block_maxima(x_, n_, maxima_.data())) return false;
-  max_ = *std::max_element(maxima_.begin(), maxima_.end());
-  return true;
+  max_ = *std::max_element(maxima_, maxima_ + sampling_blocks(n));
+  return max_ < kInfinity;
 }
 
 int32_t LogitRow::argmax() const {
-  const auto block = std::find(maxima_.begin(), maxima_.end(), max_) - maxima_.begin();
+  const auto block = std::find(maxima_, maxima_ + sampling_blocks(n_), max_) - maxima_;
   return static_cast<int32_t>(std::find(x_ + block * kSamplingBlock, x_ + n_, max_) - x_);
 }
 
 double LogitRow::mass(float scale, float threshold) {
-  kernels().sampling.masses(x_, n_, maxima_.data(), threshold, max_, scale, segments_.data());
+  kernels().sampling.masses(x_, n_, maxima_, threshold, max_, scale, segments_.data());
   double sum = 0;
   for (double segment : segments_) sum += segment;
   return sum;
@@ -74,7 +81,7 @@ float LogitRow::logprob(int32_t id, double log_mass) const {
 
 int32_t LogitRow::rank(int32_t id) const {
   const float next = std::nextafter(x_[id], kInfinity);
-  return 1 + static_cast<int32_t>(kernels().sampling.count_not_less(x_, n_, maxima_.data(), next));
+  return 1 + static_cast<int32_t>(kernels().sampling.count_not_less(x_, n_, maxima_, next));
 }
 
 // In both searches rounding may leave the sum short of the target: then the last possible token is taken.
@@ -114,7 +121,7 @@ Prefix LogitRow::find_in(const std::vector<int32_t>& ids, float scale, double be
 // Narrows [low, high) around the logit that ends the prefix until few enough are inside to sort them: first
 // among the likeliest tokens, where it nearly always is, then by halves.
 Prefix LogitRow::find_by_logit(float scale, float floor, double target) {
-  const auto blocks = static_cast<int64_t>(maxima_.size());
+  const auto blocks = sampling_blocks(n_);
   float low = std::max({floor, max_ - kVanishing / scale, kLowest}), high = kInfinity;
   double above = 0;  // mass of the logits that reach `high`
   const auto narrow = [&](float middle) {
@@ -128,12 +135,10 @@ Prefix LogitRow::find_by_logit(float scale, float floor, double target) {
     return low == middle;
   };
   for (int64_t wanted = 64; 2 * wanted <= blocks; wanted *= 4) {
-    const float guess = threshold_for(wanted, maxima_.data(), blocks);
+    const float guess = threshold_for(wanted, maxima_, blocks);
     if (guess <= low || narrow(guess)) break;
   }
-  const auto reaching = [&](float threshold) {
-    return kernels().sampling.count_not_less(x_, n_, maxima_.data(), threshold);
-  };
+  const auto reaching = [&](float threshold) { return kernels().sampling.count_not_less(x_, n_, maxima_, threshold); };
   while (reaching(low) - reaching(high) > kBand) {
     const float middle = low / 2 + std::min(high, max_) / 2;
     if (middle <= low || middle >= high) break;
@@ -143,14 +148,14 @@ Prefix LogitRow::find_by_logit(float scale, float floor, double target) {
 }
 
 const std::vector<int32_t>& LogitRow::top(int64_t k, float floor) {
-  const auto blocks = static_cast<int64_t>(maxima_.size());
+  const auto blocks = sampling_blocks(n_);
   const bool few = 2 * k <= blocks;  // the k-th largest maximum is at most the k-th largest logit, and near it
-  const float low = few ? threshold_for(k, maxima_.data(), blocks) : threshold_for(k, x_, n_);
+  const float low = few ? threshold_for(k, maxima_, blocks) : threshold_for(k, x_, n_);
   return sorted(std::max(low, floor), kInfinity, k);
 }
 
 const std::vector<int32_t>& LogitRow::sorted(float low, float high, int64_t limit) {
-  const int64_t found = kernels().sampling.collect(x_, n_, maxima_.data(), low, collected_.data());
+  const int64_t found = kernels().sampling.collect(x_, n_, maxima_, low, collected_.data());
   keys_.clear();
   for (int64_t i = 0; i < found; ++i) {
     const int32_t id = collected_[i];

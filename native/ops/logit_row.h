@@ -20,8 +20,12 @@ class LogitRow {
   static constexpr float kInfinity = std::numeric_limits<float>::infinity();
   static constexpr float kLowest = std::numeric_limits<float>::lowest();
 
-  // Returns false where some logit is NaN or infinity: then nothing else may be asked. `logits` isn't copied.
-  bool scan(const float* logits, int64_t n);
+  // The maxima of all blocks of a row, or of some of them: infinity where a logit is NaN or infinity.
+  static void find_maxima(const float* logits, int64_t n, float* maxima);
+
+  // Returns false where some logit is NaN or infinity: then nothing else may be asked. `logits` isn't copied, nor are
+  // its `maxima`, if they are known.
+  bool scan(const float* logits, int64_t n, const float* maxima = nullptr);
 
   float operator[](int64_t id) const { return x_[id]; }
   int64_t size() const { return n_; }
@@ -59,7 +63,8 @@ class LogitRow {
   const float* x_ = nullptr;
   int64_t n_ = 0;
   float max_ = 0;
-  std::vector<float> maxima_;     // per block
+  const float* maxima_ = nullptr;  // per block
+  std::vector<float> own_maxima_;
   std::vector<double> segments_;  // masses per segment
   std::vector<int32_t> collected_, ids_;
   std::vector<uint64_t> keys_;

@@ -4,6 +4,7 @@
 
 #include "core/buffer.h"
 #include "ops/executor.h"
+#include "ops/logit_row.h"
 
 namespace octavo {
 
@@ -65,6 +66,12 @@ class MatmulOp : public Op {
     spec.check(round_up(n, 16) <= out_.stride, "output is too narrow");
     const bool is_wide = epilogue_ == Epilogue::kStoreFloat || epilogue_ == Epilogue::kAdd;
     spec.check(out_.dtype == (is_wide ? DType::kFloat32 : spec.element()), "wrong output dtype");
+    if (spec.outputs.size() > 1) {
+      maxima_ = spec.outputs[1];
+      spec.check(epilogue_ == Epilogue::kStoreFloat && out_.columns == matrix_->n && maxima_.dtype == DType::kFloat32 &&
+                     maxima_.columns == sampling_blocks(matrix_->n),
+                 "these are not the maxima of its output");
+    }
   }
 
   // Many rows are prepared in a phase of their own; few by each tile, which is faster than to wait for each other.
@@ -119,17 +126,24 @@ class MatmulOp : public Op {
         .element = in_.dtype,
     };
     const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
-    matrix_->kernel().matmul(
-        matmul, static_cast<int>(row * cut.height), static_cast<int>(std::min(rows, (row + 1) * cut.height)),
-        static_cast<int>(panel * cut.width), static_cast<int>(std::min(matrix_->blocks(), (panel + 1) * cut.width)),
-        reinterpret_cast<float*>(scratch));
+    const int64_t row_end = std::min(rows, (row + 1) * cut.height);
+    const int64_t block = panel * cut.width, block_end = std::min(matrix_->blocks(), block + cut.width);
+    matrix_->kernel().matmul(matmul, static_cast<int>(row * cut.height), static_cast<int>(row_end),
+                             static_cast<int>(block), static_cast<int>(block_end), reinterpret_cast<float*>(scratch));
+    if (!maxima_.memory) return;
+    const int64_t columns = std::min(matrix_->n, 16 * block_end) - 16 * block;
+    for (int64_t i = range.begin + row * cut.height; i < range.begin + row_end; ++i)
+      LogitRow::find_maxima(out_.floats(i) + 16 * block, columns,
+                            static_cast<float*>(maxima_.row(i)) + 16 * block / kSamplingBlock);
   }
 
+  // Panels are whole where their blocks belong together.
   Cut cut(int64_t rows, int threads) const {
-    return Cut(matrix_->blocks(), epilogue_ == Epilogue::kSiluMul ? 2 : 1, rows, threads);
+    const int64_t narrowest = maxima_.memory ? kSamplingBlock / 16 : epilogue_ == Epilogue::kSiluMul ? 2 : 1;
+    return Cut(matrix_->blocks(), narrowest, rows, threads);
   }
 
-  Value in_, out_;
+  Value in_, out_, maxima_;  // maxima of each kSamplingBlock columns of logits, while they are in cache; or none
   std::shared_ptr<const PackedMatrix> matrix_;
   std::shared_ptr<const Buffer> bias_;
   Epilogue epilogue_;

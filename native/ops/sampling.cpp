@@ -70,10 +70,11 @@ TopTokens top_tokens(LogitRow& row, int64_t k, double log_mass) {
   return result;
 }
 
-void sample_row(const float* logits, const SequenceSampler& sampler, int64_t i, SampleResult& result) {
+void sample_row(const float* logits, const float* maxima, const SequenceSampler& sampler, int64_t i,
+                SampleResult& result) {
   const SamplingOptions& options = sampler.options();
   Scratch& space = scratch();
-  if (!space.raw.scan(logits, options.vocab_size)) return;
+  if (!space.raw.scan(logits, options.vocab_size, maxima)) return;
   LogitRow* row = &space.raw;
   if (sampler.adjust(logits, space.logits)) {
     if (!space.adjusted.scan(space.logits.data(), options.vocab_size)) return;
@@ -112,8 +113,9 @@ SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
   }
   SampleResult result{std::vector<int32_t>(count, kUnusableLogits), std::vector<float>(count, kNaN),
                       std::vector<int32_t>(count, 0), std::vector<TopTokens>(count)};
-  ThreadPool::instance().parallel_for(static_cast<int64_t>(count),
-                                      [&](int64_t i) { sample_row(logits.row(rows[i]), *samplers[i], i, result); });
+  ThreadPool::instance().parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
+    sample_row(logits.row(rows[i]), logits.maxima_of(rows[i]), *samplers[i], i, result);
+  });
   return result;
 }
 

@@ -1,8 +1,9 @@
 // From logits to tokens. The order of the pipeline is vLLM's: rules; then temperature, min_p, top_k, top_p and a
 // draw. tests/reference_sampler.py is the same thing in its plainest form.
 //
-// Nothing here sorts a vocabulary. One pass over a row leaves the maximum of every 64 logits; whatever asks
-// for the likeliest tokens finds a threshold among those maxima, and sorts the few tokens that reach it.
+// Nothing here sorts a vocabulary. The matmul that makes a row leaves the maximum of every 64 logits, as does a pass
+// over a row that rules have changed; whatever asks for the likeliest tokens finds a threshold among those maxima, and
+// sorts the few tokens that reach it. A greedy draw looks at one block of 64.
 //
 // A draw inverts the cumulative distribution: it is the first token, in draw order, at which the kept mass
 // reaches u * (the kept mass). Draw order is by falling logit where top_k, top_p or min_p is on (equal
@@ -58,11 +59,14 @@ class SequenceSampler {
   std::vector<std::unique_ptr<LogitsRule>> rules_;
 };
 
-// A view of logits: row i starts at data + i * stride.
+// A view of logits: row i starts at data + i * stride. The maxima of its blocks lie in rows too, if they are known.
 struct LogitRows {
   const float* data;
   int64_t num_rows, vocab_size, stride;
+  const float* maxima = nullptr;
+  int64_t maxima_stride = 0;
   const float* row(int64_t i) const { return data + i * stride; }
+  const float* maxima_of(int64_t i) const { return maxima ? maxima + i * maxima_stride : nullptr; }
 };
 
 // The likeliest tokens of a row, by falling log-probability.

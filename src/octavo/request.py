@@ -180,7 +180,8 @@ def check_length(num_tokens: int, max_model_len: int) -> None:
 class Chunk:
     """One sequence's share of a step: tokens [start, start + count) are computed.
 
-    `is_last` says whether the chunk reaches the newest token, so that the next one is drawn.
+    `is_last` says whether the chunk reaches the newest token, so that the next one is drawn; `num_logit_rows`, of how
+    many of its tokens, the last ones, logits are wanted: all if the request wants prompt logits.
     """
 
     request: Request
@@ -188,14 +189,11 @@ class Chunk:
     start: int
     count: int
     is_last: bool = field(init=False)
+    num_logit_rows: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.is_last = self.start + self.count == len(self.sequence.tokens)
-
-    @property
-    def num_logit_rows(self) -> int:
-        """Of how many of its tokens, the last ones, logits are wanted: all if the request wants prompt logits."""
-        return self.count if self.request.needs_prompt_logits else int(self.is_last)
+        self.num_logit_rows = self.count if self.request.needs_prompt_logits else int(self.is_last)
 
 
 @dataclass(slots=True)

@@ -26,6 +26,10 @@ def main(argv: Sequence[str]) -> int:
     text = _read_arguments(args)
     sampling = checked_sampling(args, "seed", "logprobs")
     options = text_engine_options(args)
+    if args.profile:
+        from octavo.cli import profile
+
+        profile.check(options)
     report_notes()
 
     from octavo.llm import LLM
@@ -34,12 +38,17 @@ def main(argv: Sequence[str]) -> int:
     prompt = _prompt(llm, args, text)
     longest = max(DEFAULTS["max_tokens"], sampling.get("min_tokens", 0))
     params = llm.model.sampling_params(sampling, {**DEFAULTS, "max_tokens": longest})
+    profiled = profile.start(llm) if args.profile else None
     request, answer = _generate(llm, prompt, params, echo=not args.json)
     report = _report(llm, request, answer)
+    lines = [_summary(report)]
+    if profiled:
+        report["profile"] = profile.measured(profiled, llm.model.config)
+        lines += ["", profile.table(report["profile"])]
     if args.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
-        print(_summary(report), file=sys.stderr)
+        print("\n".join(lines), file=sys.stderr)
     return 0
 
 
@@ -62,6 +71,8 @@ def _parser() -> Parser:
     group.add_argument("--system", metavar="TEXT", default=None, help="the system message of a conversation")
     group.add_argument("--json", action="store_true", default=False, help="print one JSON object at the end")
     group.add_argument("--logprobs", type=int, metavar="N", help="with --json, the N likeliest tokens of each position")
+    timed = "say where the time went: every op of a step, beside the machine's limits"
+    group.add_argument("--profile", action="store_true", default=False, help=timed)
     group.add_argument("--n", type=int, default=1, help=argparse.SUPPRESS)
     add_flags(parser, "sampling", SAMPLING_FLAGS)
     add_engine_flags(parser)

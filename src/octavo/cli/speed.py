@@ -105,7 +105,7 @@ def shares(read: float, flops: float, limits: Json) -> Json:
 def measure_limits(config: EngineConfig) -> Json:
     """What the model's device does at most, measured: reading memory, and multiplying in the model's type."""
     if config.device == "cpu":
-        flops = _native.matmul_flops(config.dtype == "float32")
+        flops = _native.matmul_flops(config.dtype)
         return {"bytes_per_second": measured_bandwidth(), "flops_per_second": flops}
     from octavo.executor.torch import limits
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from octavo.engine.inputs import check_prompt
@@ -34,7 +35,7 @@ class _Flight:
 
     plan: StepPlan
     draws: list[Draw] = field(default_factory=list)
-    shares: dict[Job, Share] = field(default_factory=dict)
+    shares: defaultdict[Job, Share] = field(default_factory=lambda: defaultdict(Share))
     result: StepResult | None = None
 
     @property
@@ -124,7 +125,7 @@ class Engine:
             job.metrics.first_scheduled_time = job.metrics.first_scheduled_time or now
             if not rows:
                 continue
-            share = flight.shares.setdefault(job, Share())
+            share = flight.shares[job]
             if chunk.request.needs_prompt_logits:
                 share.prompts.append((chunk, rows))
             if not chunk.is_last:

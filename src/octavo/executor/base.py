@@ -89,8 +89,8 @@ class Step:
     def check_supported(self) -> None:
         """Raises UnsupportedError, with its name, for what no executor does yet."""
         asked = {
-            "adapters": self.adapters.any(),
-            "num_proposed": self.num_proposed.any(),
+            "adapters": len(self.adapters) and self.adapters.any(),
+            "num_proposed": len(self.num_proposed) and self.num_proposed.any(),
             "hidden_states": len(self.wanted.hidden_states),
             "pooled": len(self.wanted.pooled),
         }

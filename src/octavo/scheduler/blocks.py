@@ -102,6 +102,8 @@ class BlockManager:
             if self._num_owners[table[index]] > 1 or table[index] in self._digest_of
         ]
         num_added = max(end - len(table), 0)
+        if not replaced and not num_added:
+            return []
         if len(replaced) + num_added > self.num_free:
             return None
         copies = []

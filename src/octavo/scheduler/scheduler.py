@@ -344,7 +344,8 @@ class Scheduler:
                 draft.stalled = True
                 return False
             self._preempt(draft)
-        draft.plan.copies += copies
+        if copies:
+            draft.plan.copies += copies
         return True
 
     def _fits(self, request: Request, sequence: Sequence) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+from codecs import utf_8_decode
 from collections.abc import Sequence
 
 from octavo.text.token_bytes import ByteDecoding
@@ -52,20 +52,23 @@ class IncrementalDetokenizer:
 class _ByteStream:
     """Reads the tokens' bytes as UTF-8."""
 
-    __slots__ = ("_decode", "_strip_first_space", "_table")
+    __slots__ = ("_errors", "_held", "_strip_first_space", "_table")
 
     def __init__(self, decoding: ByteDecoding, prompt_has_text: bool):
-        self._table = decoding.table
-        self._decode = codecs.getincrementaldecoder("utf-8")(decoding.errors).decode
+        self._table, self._errors = decoding.table, decoding.errors
+        self._held = b""  # of a character that is not complete
         self._strip_first_space = decoding.strip_first_space and not prompt_has_text
 
     def append(self, token_id: int) -> str:
-        return self._strip(self._decode(self._table[token_id]))
+        return self._decode(self._table[token_id], final=False)
 
     def flush(self) -> str:
-        return self._strip(self._decode(b"", True))
+        return self._decode(b"", final=True)
 
-    def _strip(self, text: str) -> str:
+    def _decode(self, new: bytes, final: bool) -> str:
+        data = self._held + new
+        text, num_read = utf_8_decode(data, self._errors, final)
+        self._held = data[num_read:]
         if self._strip_first_space and text:
             self._strip_first_space = False
             return text.removeprefix(" ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,16 +43,27 @@ def main(argv: Sequence[str]) -> int:
     if args.output_json is not None:
         check_writable("--output-json", args.output_json)
     checked_sampling(args)
+    if args.profile:
+        _check_profile(args)
     report_notes()
 
-    from octavo.cli import speed
+    from octavo.cli import profile, speed
 
     llm = _load(kind, args)
     limits = speed.measure_limits(llm.model.config)
+    profiled = profile.start(llm) if args.profile else None
     bench = {"latency": _latency, "throughput": _throughput}[kind]
-    workload, results = bench(llm, args, limits)
+    workload, results = bench(llm, args, limits, begin=profiled.begin if profiled else lambda: None)
+    if profiled:
+        results["profile"] = profile.measured(profiled, llm.model.config, limits)
     document = speed.describe(kind, llm, limits, workload, results)
     print(_table(document))
+    if profiled:
+        print("\n" + profile.table(results["profile"]))
+    if isinstance(args.profile, Path):
+        from octavo.cli.bench.profile_picture import write_profile
+
+        write_profile(args.profile, f"{llm.model.name}, {kind}", results["profile"])
     if args.output_json is not None:
         args.output_json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -74,9 +85,23 @@ def _parser(kind: str) -> Parser:
         number(64, "the number of requests", "--num-prompts")
         group.add_argument("--dataset-name", choices=["random"], default="random", help="where prompts come from")
     group.add_argument("--output-json", type=Path, default=None, metavar="FILE", help="a file for the results, in JSON")
+    timed = "print the time of every op of a step beside the machine's limits; with a .png or .svg, draw it too"
+    group.add_argument("--profile", type=Path, nargs="?", const=True, default=None, metavar="FILE", help=timed)
     add_flags(parser, "sampling (greedy by default)", SAMPLING)
     add_engine_flags(parser)
     return parser
+
+
+def _check_profile(args: argparse.Namespace) -> None:
+    """Raises, before anything is loaded, for a picture that can't be drawn, and where ops are not timed."""
+    from octavo.cli.bench.picture import check_kind
+    from octavo.cli.bench.profile_picture import FILES
+    from octavo.cli.profile import check
+
+    check(engine_options(args))
+    if isinstance(args.profile, Path):
+        check_writable("--profile", args.profile)
+        check_kind("--profile", args.profile, FILES)
 
 
 def _load(kind: str, args: argparse.Namespace) -> LLM:
@@ -88,14 +113,17 @@ def _load(kind: str, args: argparse.Namespace) -> LLM:
     return LLM(**{**defaults, **engine_options(args)})
 
 
-def _latency(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
+def _latency(llm: LLM, args: argparse.Namespace, limits: Json, begin: Callable[[], None]) -> tuple[Json, Json]:
+    """`begin` is called when what follows is measured."""
     from octavo.cli.speed import rates
 
     prompts = random_prompts(llm, args.batch_size, args.input_len, getattr(args, "seed", 0))
     outputs: list[RequestOutput] = []
-    for i in range(args.warmup + args.num_iters):
-        batch, _ = _run(llm, prompts, args)
-        outputs += batch if i >= args.warmup else []
+    for _ in range(args.warmup):
+        _run(llm, prompts, args)
+    begin()
+    for _ in range(args.num_iters):
+        outputs += _run(llm, prompts, args)[0]
     times = _times(outputs)
     size, length, middle = args.batch_size, args.input_len, args.input_len + args.output_len // 2
     results = times | {
@@ -106,15 +134,16 @@ def _latency(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Js
     return _workload(args, workload), results
 
 
-def _throughput(llm: LLM, args: argparse.Namespace, limits: Json) -> tuple[Json, Json]:
+def _throughput(llm: LLM, args: argparse.Namespace, limits: Json, begin: Callable[[], None]) -> tuple[Json, Json]:
     """Bytes are estimated: the weights once per step, and the KV cache of the decoding sequences."""
     from octavo.cli.speed import model_cost, shares
 
     prompts = random_prompts(llm, args.num_prompts, args.input_len, getattr(args, "seed", 0))
     _run(llm, prompts[:1], args)  # memory is touched for the first time before the clock runs
-    begin = time.monotonic()
+    begin()
+    start = time.monotonic()
     outputs, steps = _run(llm, prompts, args)
-    seconds = time.monotonic() - begin
+    seconds = time.monotonic() - start
     tokens = args.input_len + args.output_len
     weights = model_cost(llm.model, [(1, 1)], 1).read_bytes
     per_token = model_cost(llm.model, [(1, args.input_len + args.output_len // 2)], 1).read_bytes - weights

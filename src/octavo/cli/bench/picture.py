@@ -57,15 +57,15 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def check_kind(file: Path) -> None:
+def check_kind(flag: str, file: Path, kinds: Sequence[str] = KINDS) -> None:
     """Raises UsageError for another ending, OctavoError without Matplotlib: before anything is measured."""
-    if file.suffix not in KINDS:
-        raise UsageError(f"--picture {str(file)!r}: the name must end in {', '.join(KINDS)}")
+    if file.suffix not in kinds:
+        raise UsageError(f"{flag} {str(file)!r}: the name must end in {', '.join(kinds)}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         how = "pip install '.[bench]' in a checkout of Octavo, or pip install matplotlib"
-        raise OctavoError(f"--picture is drawn by Matplotlib, which is not installed: {how}") from None
+        raise OctavoError(f"the picture of {flag} is drawn by Matplotlib, which is not installed: {how}") from None
 
 
 def write_picture(file: Path, document: Json, measured: Sequence[Measured]) -> None:

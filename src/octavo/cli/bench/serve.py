@@ -111,7 +111,7 @@ def _check(args: argparse.Namespace) -> None:
         from octavo.cli.bench.picture import check_kind
 
         check_writable("--picture", file)
-        check_kind(file)
+        check_kind("--picture", file)
 
 
 async def _bench(args: argparse.Namespace) -> tuple[Json, list[Measured]]:

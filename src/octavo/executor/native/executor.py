@@ -29,14 +29,19 @@ STEP_FLOPS = 6e9  # in one step, if none wants it
 class NativeStepResult:
     """A step that is done. Tokens are drawn from its logits when they are asked for."""
 
-    logits: Logits
+    native: _native.Executor
+    num_rows: int  # of logits
     encoded: Encoded | None
     rows: list[int]  # of the draws
     samplers: list[_native.SequenceSampler]  # of the draws
 
     @cached_property
+    def logits(self) -> Logits:
+        return self.native.logits(self.num_rows)
+
+    @cached_property
     def sampled(self) -> _native.SampleResult:
-        return _native.sample(self.logits, self.rows, self.samplers)
+        return self.native.sample(self.rows, self.samplers)
 
 
 class NativeExecutor:
@@ -103,10 +108,8 @@ class NativeExecutor:
             encoded = self._encoder.run(step.encode)
         if len(step.tokens):
             self._run(step, step.wanted.logits, step.copies)
-        logits = self.native.logits(len(step.wanted.logits))
-        return NativeStepResult(
-            logits, encoded, [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
-        )
+        rows, samplers = [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
+        return NativeStepResult(self.native, len(step.wanted.logits), encoded, rows, samplers)
 
     def _sampler(self, draw: Draw) -> _native.SequenceSampler:
         sampler = self._samplers.get(draw.sequence)

@@ -43,8 +43,8 @@ class Loader:
                 {name: self._vector(op, vector) for name, vector in op.vectors.items()},
                 dict(op.params),
             )
-        if self.tape.logits is not None:
-            self.native.set_logits(self.numbers[self.tape.logits.number])
+        if self.tape.logits is not None and self.tape.maxima is not None:
+            self.native.set_logits(self.numbers[self.tape.logits.number], self.numbers[self.tape.maxima.number])
 
     def _columns(self, buffer: Buffer) -> tuple[int, int, int]:
         return self.numbers[buffer.number], buffer.first, buffer.columns

@@ -65,6 +65,7 @@ class _Lowering:
         self.values: dict[Node, Buffer] = {}  # where a node's value lies
         self.left: dict[int, int] = {}  # reads of a buffer that are still to come
         self.angles: dict[RopeTable, Buffer] = {}
+        self.maxima: Buffer | None = None
         self.special: dict[type[Node], Callable[[Any], None]] = {
             Linear: self._linear,
             Conv1d: self._linear,
@@ -91,7 +92,7 @@ class _Lowering:
             if node not in self.absorbed:
                 self.special.get(type(node), self._plain)(node)
         logits = self.values[last] if isinstance(last, Logits) else None
-        return Tape(self.ops, self.buffers, logits, list(self.graph.layers.values()))
+        return Tape(self.ops, self.buffers, logits, self.maxima, list(self.graph.layers.values()))
 
     def _check_layers(self) -> None:
         writers = [node.layer for node in self.graph.nodes if isinstance(node, Attention) and node.k is not None]
@@ -203,12 +204,21 @@ class _Lowering:
                 vectors[name] = weight
         return {"matrices": matrices, "vectors": vectors}
 
-    def _matmul(self, nodes: list[Any], x: Buffer, out: Buffer, *more: Node, epilogue: str, arrangement: str) -> None:
+    def _matmul(
+        self,
+        nodes: list[Any],
+        x: Buffer,
+        out: Buffer,
+        *more: Node,
+        epilogue: str,
+        arrangement: str,
+        maxima: tuple[Buffer, ...] = (),
+    ) -> None:
         biases = tuple(getattr(node, "bias", None) for node in nodes)
         self._emit(
             "matmul",
             [x],
-            [out],
+            [out, *maxima],
             *nodes,
             *more,
             matrices={"weight": Packed(tuple(node.weight for node in nodes), arrangement, self._layout(nodes[0]))},
@@ -326,7 +336,8 @@ class _Lowering:
         self.dying.append(rows)
         out = self._take(node.columns, floats=True, logit_rows=True)
         self._place(node, out)
-        self._matmul([node], rows, out, epilogue="store", arrangement="stacked")
+        self.maxima = self._take(-(-node.columns // _native.SAMPLING_BLOCK), floats=True, logit_rows=True)
+        self._matmul([node], rows, out, epilogue="store", arrangement="stacked", maxima=(self.maxima,))
 
 
 def _place(node: Any, layer: int | None, value_dim: int, source: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from octavo import _native
 from octavo.executor.base import Sizes
 from octavo.graph.cache import LayerCache, state_values
 from octavo.graph.node import Node, StepShape, Weight
+from octavo.weights.layout import PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,19 @@ class Op:
     def flops(self, step: StepShape) -> int:
         return sum(node.flops(step) for node in self.nodes)
 
+    def weight_bytes(self, dtype: str) -> int:
+        """Of what it reads in every step that it has rows of."""
+        if not all(node.reads_all_weights for node in self.nodes):
+            return 0
+        vectors = sum(map(_size, self.vectors.values()))
+        return sum(matrix.nbytes(dtype) for matrix in self.matrices.values()) + 4 * vectors
+
+    def cache_bytes(self, step: StepShape, dtype: str) -> int:
+        """Of keys and values that it reads in a step, and of rows of tables."""
+        rows = sum(node.columns for node in self.nodes if not node.reads_all_weights)
+        values = sum(node.cache_reads(step) for node in self.nodes) + step.tokens * rows
+        return values * PLAIN[dtype].block_bytes
+
 
 class Slice(NamedTuple):
     """Operations [first, last) for tokens [first, last), and what they cost."""
@@ -79,11 +93,12 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class Tape:
-    """The program of a step. `logits` is the buffer in which it ends, unless it is an encoder's."""
+    """The program of a step. Unless it is an encoder's, it ends in `logits`, and the `maxima` of blocks of them."""
 
     ops: list[Op]
     buffers: list[Buffer]
     logits: Buffer | None
+    maxima: Buffer | None
     layers: list[LayerCache]  # of the cache
 
     def matrices(self) -> list[Packed]:
