@@ -65,7 +65,8 @@ StoredRows rows_of(const Source& source) {
   return {&format, data.data(), n, k, order ? order->data() : nullptr, scales ? scales->data() : nullptr};
 }
 
-Matrix pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& layout) {
+Matrix pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& layout,
+                    Arena& arena) {
   std::vector<StoredRows> rows;
   if (sources.empty()) throw nb::value_error("nothing to pack");
   for (const Source& source : sources) {
@@ -77,7 +78,7 @@ Matrix pack_sources(const std::vector<Source>& sources, const std::string& arran
   const Layout& to = layout_of(layout);
   nb::gil_scoped_release release;
   return std::make_shared<PackedMatrix>(
-      pack(rows, alternating ? Arrangement::kAlternating : Arrangement::kStacked, to));
+      pack(rows, alternating ? Arrangement::kAlternating : Arrangement::kStacked, to, arena));
 }
 
 std::shared_ptr<const Buffer> padded(const Floats& values) {
@@ -228,8 +229,9 @@ SampleResult sample_step(const Executor& e, const std::vector<int64_t>& rows,
 
 void bind_weights(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "PackedMatrix");
-  m.def("pack", &pack_sources, "sources"_a, "arrangement"_a, "layout"_a,
-        "Packs rows [(format, bytes, rows, columns, row order or None), ...] into a layout of the kernels.");
+  nb::class_<Arena>(m, "Arena", "Memory in which matrices lie side by side.").def(nb::init<>());
+  m.def("pack", &pack_sources, "sources"_a, "arrangement"_a, "layout"_a, "arena"_a,
+        "Packs rows [(format, bytes, rows, columns, row order or None, scales or None), ...] into a layout.");
   m.def("packed_bytes", &packed_bytes, "layout"_a, "rows"_a, "columns"_a,
         "Bytes of matrices that are packed into one.");
   m.def("prepared_row_bytes", &prepared_row_bytes, "layout"_a, "columns"_a,

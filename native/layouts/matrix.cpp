@@ -80,13 +80,13 @@ int64_t packed_rows(const std::vector<int64_t>& rows) {
   return n;
 }
 
-PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangement, const Layout& layout) {
+PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangement, const Layout& layout, Arena& arena) {
   std::vector<int64_t> rows;
   for (const StoredRows& source : sources) rows.push_back(source.rows);
   PackedMatrix matrix{&layout, kernels_of(layout), packed_rows(rows), sources[0].columns, {}};
   const PackRows pack_rows = how_to_pack(sources, layout);
   const int64_t block_bytes = layout.block_bytes(matrix.k);
-  matrix.memory = Buffer(matrix.blocks() * block_bytes);
+  matrix.memory = arena.take(matrix.blocks() * block_bytes);
   ThreadPool::instance().parallel_for(matrix.blocks(), [&](int64_t block) {
     RowAt rows[16];
     for (int r = 0; r < 16; ++r) rows[r] = find_row(sources, arrangement, block * 16 + r);

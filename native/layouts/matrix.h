@@ -81,6 +81,6 @@ int64_t packed_rows(const std::vector<int64_t>& rows);
 
 // Reads all rows in parallel and packs them. All sources have the same number of columns; alternating ones the same
 // number of rows. Throws std::invalid_argument for formats that the layout can't take.
-PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangement, const Layout& layout);
+PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangement, const Layout& layout, Arena& arena);
 
 }  // namespace octavo

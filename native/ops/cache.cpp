@@ -30,7 +30,7 @@ CachePool::CachePool(DType dtype, std::vector<LayerSpec> layers, int page_tokens
     check(layer);
     offsets_.push_back(offsets_.back() + elements(layer, page_tokens));
   }
-  memory_ = Buffer(num_pages * page_bytes(dtype, layers_, page_tokens));
+  memory_ = Buffer(num_pages * page_bytes(dtype, layers_, page_tokens), Pages::kHuge);
 }
 
 int64_t CachePool::page_bytes(DType dtype, const std::vector<LayerSpec>& layers, int page_tokens) {

@@ -191,7 +191,7 @@ def test_a_row_that_is_not_finite_has_no_finite_product(isa, form, bad):
 def test_rows_that_a_layout_does_not_hold_are_refused(layout):
     weight = stored("w", np.ones((16, 256), np.float32))
     with pytest.raises(ValueError, match=f"rows in F32 can't be packed as {layout}"):
-        _native.pack([("F32", weight.data, 16, 256, None, None)], "stacked", layout)
+        _native.pack([("F32", weight.data, 16, 256, None, None)], "stacked", layout, _native.Arena())
 
 
 def test_a_model_of_mixed_formats_runs_and_takes_the_memory_of_its_numbers(isa):

@@ -28,6 +28,7 @@ class Loader:
         release: Callable[[str], None],
     ):
         self.native, self.tape, self.tensors, self.dtype, self.release = native, tape, tensors, dtype, release
+        self.arena = _native.Arena()
         self.packed: dict[Packed, _native.PackedMatrix] = {}
         self.unpacked = Counter(weight.name for matrix in dict.fromkeys(tape.matrices()) for weight in matrix.weights)
         self.numbers: list[int] = [native.buffer(*buffer.kind) for buffer in tape.buffers]
@@ -52,7 +53,7 @@ class Loader:
     def _pack(self, matrix: Packed) -> _native.PackedMatrix:
         if matrix not in self.packed:
             sources = [_source(_as_matrix(self.tensors[weight.name].part(weight))) for weight in matrix.weights]
-            self.packed[matrix] = _native.pack(sources, matrix.arrangement, matrix.layout or self.dtype)
+            self.packed[matrix] = _native.pack(sources, matrix.arrangement, matrix.layout or self.dtype, self.arena)
             for weight in matrix.weights:
                 self.unpacked[weight.name] -= 1
                 if self.unpacked[weight.name] == 0:
