@@ -91,7 +91,8 @@ def test_weights_must_have_as_many_bytes_as_their_shape_says():
         with pytest.raises(ValueError, match="bytes"):
             _native.pack([("F32", data, rows, columns, None, None)], "stacked", "float32", _native.Arena())
     with pytest.raises(ValueError, match="order"):
-        _native.pack([("F32", data, 4, 4, np.array([0, 1, 2, 4], np.int32), None)], "stacked", "float32", _native.Arena())
+        order = np.array([0, 1, 2, 4], np.int32)
+        _native.pack([("F32", data, 4, 4, order, None)], "stacked", "float32", _native.Arena())
 
 
 def test_an_isa_that_the_machine_lacks_is_refused_with_those_it_has():
