@@ -119,3 +119,4 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, Any] | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)
+    quantization: str | None = None  # the method, by the name that --quantization has for it
