@@ -24,8 +24,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 # What the scales of OCP's microscaling formats stand for: powers of two (Microscaling Formats 1.0, 5.4.1).
-_E8M0: Floats = np.ldexp(np.float32(1), np.arange(-127, 129)).astype(np.float32)
-_E8M0[255] = np.nan
+_E8M0: Floats = np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.float32(np.nan))
 
 
 def array_of(tensor: StoredTensor) -> NDArray[Any]:

@@ -1,0 +1,130 @@
+"""Quantized checkpoints: what is read of each format is what its equations, or its quantizer, make of its tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import quantizers as q
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoints import edit_config, save_checkpoint, transformers_logits
+from harness import error, logits_of, make_native, make_torch, random_tokens
+from octavo.executor.native.layouts import choose_layouts
+from octavo.models import load_declaration
+from octavo.weights import open_checkpoint
+from octavo.weights.bind import bind
+from octavo.weights.tensor import StoredTensor
+
+INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}
+FLOAT8 = {"num_bits": 8, "type": "float", "symmetric": True}
+
+
+def of_compressed(format: str, **weights: Any) -> dict[str, Any]:
+    group = {"targets": ["Linear"], "weights": {"symmetric": True, **weights}, "format": format}
+    return {"quant_method": "compressed-tensors", "format": format, "config_groups": {"group_0": group}}
+
+
+def compressed_case(format: str, expected: str, **weights: Any) -> tuple[dict[str, Any], q.Writer, str]:
+    return of_compressed(format, **weights), q.compressed(format, **weights), expected
+
+
+GPTQ, GPTQ2 = {"quant_method": "gptq"}, {"quant_method": "gptq", "checkpoint_format": "gptq_v2"}
+FP8_BLOCKS = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+MODELOPT = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}
+BNB = {"quant_method": "bitsandbytes"}
+
+# What config.json says, who writes a matrix, and the format that one of 192 columns has here.
+CASES: dict[str, tuple[dict[str, Any], q.Writer, str]] = {
+    **{f"gptq {bits} bits": (GPTQ, q.gptq(bits), "U4_G32" if bits <= 4 else "U8_G32") for bits in range(2, 9)},
+    "gptq symmetric": (GPTQ, q.gptq(symmetric=True), "U4_G32"),
+    "gptq version 2": (GPTQ2, q.gptq(version=2), "U4_G32"),
+    "gptq 3 bits version 2": (GPTQ2, q.gptq(3, version=2), "U4_G32"),
+    "gptq groups of 64": (GPTQ, q.gptq(size=64), "U4_G64"),
+    "gptq groups of 96": (GPTQ, q.gptq(size=96), "U4_G32"),
+    "gptq groups of 24": (GPTQ, q.gptq(size=24), "F32"),
+    "gptq one group": (GPTQ, q.gptq(size=192), "U4_G64"),
+    "gptq without g_idx": (GPTQ, q.gptq(order=None), "U4_G32"),
+    "gptq act-order": (GPTQ, q.gptq(order="mixed"), "F32"),
+    "gptq act-order of 8 bits": (GPTQ, q.gptq(8, order="mixed"), "F32"),
+    "gptq groups in another order": (GPTQ, q.gptq(order="runs"), "U4_G32"),
+    "auto-round": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq"}, q.gptq(), "U4_G32"),
+    "awq": ({"quant_method": "awq", "bits": 4, "version": "gemm", "group_size": 32}, q.awq(), "U4_G32"),
+    "awq by its older names": ({"quant_method": "awq", "w_bit": 4, "q_group_size": 64}, q.awq(64), "U4_G64"),
+    "int4 groups": compressed_case("pack-quantized", "U4_G32", **INT4),
+    "int4 groups, asymmetric": compressed_case("pack-quantized", "U4_G32", **INT4, symmetric=False),
+    "int3 groups": compressed_case("pack-quantized", "U4_G32", **INT4 | {"num_bits": 3}),
+    "int5 channels, asymmetric": compressed_case(
+        "pack-quantized", "U8_G64", num_bits=5, type="int", strategy="channel", symmetric=False
+    ),
+    "int8 packed channels": compressed_case("pack-quantized", "U8_G64", num_bits=8, type="int", strategy="channel"),
+    "int8 channels": compressed_case("int-quantized", "I8", num_bits=8, type="int", strategy="channel"),
+    "int8 tensor": compressed_case("int-quantized", "I8", num_bits=8, type="int", strategy="tensor"),
+    "int8 groups": compressed_case("int-quantized", "U8_G64", **INT4 | {"num_bits": 8, "group_size": 64}),
+    "int8 channels, asymmetric": compressed_case(
+        "int-quantized", "U8_G64", num_bits=8, type="int", strategy="channel", symmetric=False
+    ),
+    "float8 tensor": compressed_case("float-quantized", "E4M3_G64", **FLOAT8, strategy="tensor"),
+    "float8 channels": compressed_case("float-quantized", "E4M3_G64", **FLOAT8, strategy="channel"),
+    "float8 blocks": compressed_case(
+        "float-quantized", "E4M3_G64", **FLOAT8, strategy="block", block_structure=[128, 128]
+    ),
+    "compressed nvfp4": compressed_case(
+        "nvfp4-pack-quantized", "E2M1_G16", num_bits=4, type="float", strategy="tensor_group", group_size=16
+    ),
+    "compressed mxfp4": compressed_case(
+        "mxfp4-pack-quantized", "E2M1_G32", num_bits=4, type="float", strategy="group", group_size=32
+    ),
+    "fp8 tensor": ({"quant_method": "fp8"}, q.fp8("tensor"), "E4M3_G64"),
+    "fp8 scalar": ({"quant_method": "fp8"}, q.fp8("scalar"), "E4M3_G64"),
+    "fp8 channels": ({"quant_method": "fbgemm_fp8"}, q.fp8("channel"), "E4M3_G64"),
+    "fp8 blocks": (FP8_BLOCKS, q.fp8("block", ".weight_scale_inv"), "E4M3_G64"),
+    "fp8 blocks with powers of two": (
+        FP8_BLOCKS, q.fp8("block", ".weight_scale_inv", torch.float8_e8m0fnu), "E4M3_G64"),
+    "modelopt fp8": (MODELOPT, q.fp8("scalar"), "E4M3_G64"),
+    "modelopt fp8 of channels": (MODELOPT, q.fp8("vector"), "E4M3_G64"),
+    "modelopt nvfp4": (MODELOPT, q.nvfp4(), "E2M1_G16"),
+    "nf4": (BNB, q.bitsandbytes("nf4"), "NF4_G64"),
+    "nf4 nested": (BNB, q.bitsandbytes("nf4", nested=True), "NF4_G64"),
+    "nf4 blocks of 32": (BNB, q.bitsandbytes("nf4", block=32), "F32"),
+    "nf4 blocks across rows": (BNB, q.bitsandbytes("nf4", block=128, nested=True), "F32"),
+    "fp4": (BNB, q.bitsandbytes("fp4"), "FP4_G64"),
+    "a table of 4 bits": (BNB, q.bitsandbytes("nf4", table=torch.linspace(-1, 1, 16)), "F32"),
+    "bitsandbytes int8": (BNB, q.bitsandbytes_int8, "I8"),
+}  # fmt: skip
+
+
+def write(path: Path, config: dict[str, Any], parts: q.Parts, module: str = "x") -> Path:
+    """A checkpoint of one module."""
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"quantization_config": config}))
+    tensors = {module + suffix: tensor.contiguous() for suffix, tensor in parts.items()}
+    save_file(tensors, path / "model.safetensors")
+    return path
+
+
+def matrix(rows: int = 160, columns: int = 192) -> torch.Tensor:
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows))
+    return weight * torch.linspace(0.5, 3, columns) + 0.1
+
+
+def assert_equal(stored: StoredTensor, values: torch.Tensor) -> None:
+    expected = values.numpy()
+    assert stored.shape == expected.shape
+    np.testing.assert_allclose(stored.values(), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_matrix_is_what_its_tensors_stand_for(case: str, tmp_path: Path) -> None:
+    config, writer, format = CASES[case]
+    parts, values = writer(matrix())
+    checkpoint = open_checkpoint(write(tmp_path, config, parts))
+    assert list(checkpoint.tensors) == ["x.weight"]
+    stored = checkpoint.tensors["x.weight"]
+    assert stored.format == format
+    assert_equal(stored, values)
+    assert error(stored.values(), matrix().numpy()) < 0.4, "the writer has lost the weights"
