@@ -204,7 +204,7 @@ def bitsandbytes(kind: str, block: int = 64, nested: bool = False, table: Tensor
         state: dict[str, Any] = {"quant_type": kind, "blocksize": block, "dtype": "float32", "shape": [*weight.shape]}
         groups = weight.reshape(-1, block)
         scales = groups.abs().amax(1)
-        parts = {".weight.quant_map": table, ".weight.absmax": scales}
+        parts = {".weight.quant_map": table.clone(), ".weight.absmax": scales}
         if nested:
             offset = scales.mean()
             outer = torch.stack([part.abs().max() for part in (scales - offset).split(256)])

@@ -12,9 +12,10 @@ import quantizers as q
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import edit_config, save_checkpoint, transformers_logits
+from checkpoints import save_checkpoint, transformers_logits
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from octavo.executor.native.layouts import choose_layouts
+from octavo.graph.node import Weight
 from octavo.models import load_declaration
 from octavo.weights import open_checkpoint
 from octavo.weights.bind import bind
@@ -128,3 +129,90 @@ def test_a_matrix_is_what_its_tensors_stand_for(case: str, tmp_path: Path) -> No
     assert stored.format == format
     assert_equal(stored, values)
     assert error(stored.values(), matrix().numpy()) < 0.4, "the writer has lost the weights"
+
+
+def test_a_stack_of_experts_is_read_one_by_one(tmp_path: Path) -> None:
+    parts, values = q.mxfp4_stack(torch.randn(3, 40, 64, generator=torch.Generator().manual_seed(0)))
+    name = "mlp.experts.gate_up_proj"
+    path = write(tmp_path, {"quant_method": "mxfp4"}, parts | {"_bias": torch.zeros(3, 40)}, name)
+    checkpoint = open_checkpoint(path)
+    assert sorted(checkpoint.tensors) == [name, f"{name}_bias"]
+    stack = checkpoint.tensors[name]
+    assert stack.format == "E2M1_G32"
+    assert_equal(stack, values)
+    for expert in range(3):
+        part = stack.part(Weight(name, (40, 64), expert=expert))
+        assert sum(array.nbytes for array in part.arrays) == 40 * 64 // 2 + 40 * 2
+        assert_equal(part, values[expert])
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_bitsandbytes_itself_makes_the_same_of_its_tensors(kind: str, nested: bool, tmp_path: Path) -> None:
+    """Its CPU functions are wrong for blocks across rows (0.50), so there are none here."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    packed, state = functional.quantize_4bit(matrix(), blocksize=64, compress_statistics=nested, quant_type=kind)
+    parts = {".weight": packed} | {f".weight.{name}": part for name, part in state.as_dict(packed=True).items()}
+    checkpoint = open_checkpoint(write(tmp_path, BNB, parts))
+    assert_equal(checkpoint.tensors["x.weight"], functional.dequantize_4bit(packed, state))
+
+
+def quantize_checkpoint(path: Path, config: dict[str, Any], writer: q.Writer) -> torch.nn.Module:
+    """Saves a small random Llama whose linears are quantized; returns transformers' with what those stand for."""
+    sizes = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4}
+    model = save_checkpoint(path, **sizes)
+    tensors = load_file(path / "model.safetensors")
+    weights = dict(model.named_parameters())
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        parts, values = writer(tensors.pop(name))
+        weights[name].data = values
+        tensors |= {name.removesuffix(".weight") + suffix: part.contiguous() for suffix, part in parts.items()}
+        tensors[name.removesuffix("proj.weight") + "proj.input_scale"] = torch.ones(1)
+    tensors["model.layers.0.self_attn.k_scale"] = torch.ones(1)
+    save_file(tensors, path / "model.safetensors")
+    edit_config_with(path, quantization_config={**config, "ignore": ["lm_head", "re:.*norm"]})
+    return model
+
+
+def edit_config_with(path: Path, **entries: Any) -> None:
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+LAYOUTS_OF_RUNS = {
+    "gptq 4 bits": "affine4_g32",
+    "gptq 3 bits version 2": "affine4_g32",
+    "gptq 8 bits": "affine8_g32",
+    "gptq act-order": None,
+    "auto-round": "affine4_g32",
+    "awq": "affine4_g32",
+    "int4 groups, asymmetric": "affine4_g32",
+    "int8 channels": "int8",
+    "float8 channels": None,
+    "float8 blocks": None,
+    "compressed nvfp4": None,
+    "compressed mxfp4": None,
+    "fp8 scalar": None,
+    "fp8 blocks": None,
+    "modelopt nvfp4": None,
+    "nf4 nested": None,
+    "fp4": None,
+    "bitsandbytes int8": "int8",
+}
+TOKENS = random_tokens(60, vocab=301)
+
+
+@pytest.mark.parametrize("case", LAYOUTS_OF_RUNS)
+def test_a_model_runs_as_one_of_dequantized_weights_does(case: str, tmp_path: Path) -> None:
+    config, writer, _ = CASES[case]
+    expected = transformers_logits(quantize_checkpoint(tmp_path, config, writer), TOKENS)
+    checkpoint = open_checkpoint(tmp_path)
+    model = load_declaration(checkpoint.config, tmp_path / "config.json")
+    graph = model.build()
+    tensors = bind(graph.weights, checkpoint, model.ignored)
+    layouts = choose_layouts(graph, tensors, "bfloat16")
+    if expected_layout := LAYOUTS_OF_RUNS[case]:
+        assert set(layouts.values()) == {expected_layout}
+    for make in (make_native, make_torch):
+        assert error(logits_of(make(graph, tensors), TOKENS), expected) < 1e-3
+    assert error(logits_of(make_native(graph, tensors, "bfloat16"), TOKENS), expected) < 5e-2
