@@ -122,8 +122,8 @@ def compressed_scales(weight: Tensor, args: QuantizationArgs, dtype: torch.dtype
         height, width = args.block_structure
         grid = [[part.abs().max() for part in row.split(width, 1)] for row in weight.split(height)]
         return {"weight_scale": (torch.tensor(grid) / 448).to(dtype)}
-    shape = {"tensor": (1, 1, -1), "channel": (rows, 1, -1)}.get(strategy, (rows, columns // (args.group_size or 1), -1))
-    groups = weight.reshape(shape)
+    count = {"tensor": 1, "channel": 1}.get(strategy) or columns // args.group_size
+    groups = weight.reshape(1 if strategy == "tensor" else rows, count, -1)
     top = groups.abs().amax(2)
     if args.type == "float":
         largest = 6 if args.num_bits == 4 else 448

@@ -80,6 +80,7 @@ CASES: dict[str, tuple[dict[str, Any], q.Writer, str]] = {
     "compressed mxfp4": compressed_case(
         "mxfp4-pack-quantized", "E2M1_G32", num_bits=4, type="float", strategy="group", group_size=32
     ),
+    "mxfp8": compressed_case("mxfp8-quantized", "E4M3_G32", **FLOAT8, strategy="group", group_size=32),
     "fp8 tensor": ({"quant_method": "fp8"}, q.fp8("tensor"), "E4M3_G64"),
     "fp8 scalar": ({"quant_method": "fp8"}, q.fp8("scalar"), "E4M3_G64"),
     "fp8 channels": ({"quant_method": "fbgemm_fp8"}, q.fp8("channel"), "E4M3_G64"),

@@ -41,6 +41,9 @@ class AWQ(Method):
         if config.integer(field, 4) != 4:
             raise config.fail(field, f"must be 4, got {config.values[field]}")
 
+        field = "q_group_size" if "q_group_size" in config.values else "group_size"
+        self.group_sizes = {config.integer(field, 128, low=-1)}
+
     def read(self, parts: Parts) -> StoredTensor:
         scales = parts.scales(".scales", SCALE_DTYPES, (None, None))
         groups, rows = scales.shape
@@ -54,7 +57,7 @@ class AWQ(Method):
             scale = floats(scales, dtype)
             return Groups(_unpack(packed).T, scale.T, -(scale * _unpack(zeros)).T)
 
-        group_of = parts.even_groups(".scales", len(packed), groups)
+        group_of = parts.even_groups(".scales", len(packed), groups, self.group_sizes)
         return parts.grouped("U4", group_of, (packed, zeros, scales), read, rows)
 
 

@@ -51,6 +51,7 @@ class CompressedTensors(Method):
             if said and said != {"format": "dense"}:
                 raise config.fail(field, "is not supported: weights would have to be transformed")
         self.bits: set[int] = set()
+        self.group_sizes: set[int] = set()
         self.block: Block | None = None
         groups = config.objects("config_groups")
         for reader in (config, *groups):
@@ -58,13 +59,15 @@ class CompressedTensors(Method):
                 raise reader.fail("format", f"{format!r} is not supported, only {', '.join(_FORMATS)}")
         for weights in (reader.object("weights") for reader in groups):
             self.bits.add(weights.integer("num_bits", 8, high=8))
+            if weights.values.get("group_size") is not None:
+                self.group_sizes.add(weights.integer("group_size", low=-1))
             self.block = block_size(weights, "block_structure") or self.block
 
     def read(self, parts: Parts) -> StoredTensor:
         if ".weight_packed" not in parts:
             if parts.dtype(".weight") == "I8":
-                return _int8(parts)
-            return e4m3_matrix(parts, ".weight_scale", self.block)
+                return self._int8(parts)
+            return e4m3_matrix(parts, ".weight_scale", self.block, self.group_sizes)
         if parts.dtype(".weight_packed") == "I32":
             return self._packed(parts)
         if parts.dtype(".weight_scale") == "F8_E4M3":
@@ -80,49 +83,53 @@ class CompressedTensors(Method):
             reason = f"has {count} words a row for {columns} inputs, which is not one of num_bits, {sorted(self.bits)}"
             raise parts.fail(".weight_packed", reason)
         bits = fitting[0]
-        return _integers(parts, words, lambda words: unpack(words, bits, columns), bits, rows, columns)
+        return self._integers(parts, words, lambda words: unpack(words, bits, columns), bits, (rows, columns))
 
+    def _int8(self, parts: Parts) -> StoredTensor:
+        codes = parts.array(".weight", ("I8",), (None, None))
+        rows, columns = codes.shape
+        if ".weight_zero_point" not in parts:
+            scales = _scales(parts, rows)
+            if scales.size in (1, rows):
+                of_rows = np.broadcast_to(floats(scales, parts.dtype(".weight_scale")).reshape(-1), rows)
+                raw = codes.reshape(-1).view(np.uint8)
+                return parts.stored("I8", (rows, columns), raw, scales=np.ascontiguousarray(of_rows))
+        return self._integers(parts, codes, lambda codes: codes.view(np.uint8) ^ np.uint8(128), 8, (rows, columns))
 
-def _int8(parts: Parts) -> StoredTensor:
-    codes = parts.array(".weight", ("I8",), (None, None))
-    rows, columns = codes.shape
-    if ".weight_zero_point" not in parts:
+    def _integers(
+        self,
+        parts: Parts,
+        codes: NDArray[Any],
+        decode: Callable[[NDArray[Any]], Bytes],
+        bits: int,
+        shape: tuple[int, int],
+    ) -> StoredTensor:
+        """The matrix of integers that `decode` makes of `codes`, with scales and zero points, if it has them."""
+        rows, columns = shape
         scales = _scales(parts, rows)
-        if scales.size in (1, rows):
-            of_rows = np.broadcast_to(floats(scales, parts.dtype(".weight_scale")).reshape(-1), rows)
-            raw = codes.reshape(-1).view(np.uint8)
-            return parts.stored("I8", (rows, columns), raw, scales=np.ascontiguousarray(of_rows))
-    return _integers(parts, codes, lambda codes: codes.view(np.uint8) ^ np.uint8(128), 8, rows, columns)
+        groups, dtype, middle = max(1, scales.size // rows), parts.dtype(".weight_scale"), np.float32(1 << bits - 1)
+        arrays = [codes, scales]
+        if ".weight_zero_point" in parts:
+            packed = -(-rows * bits // 32), groups
+            wanted = scales.shape if parts.dtype(".weight_zero_point") == "I8" else packed
+            arrays.append(parts.array(".weight_zero_point", ("I8", "I32"), wanted))
+
+        def read(codes: NDArray[Any], scales: NDArray[Any], *zeros: NDArray[Any]) -> Groups:
+            scale = np.broadcast_to(floats(scales, dtype).reshape(-1, groups), (rows, groups))
+            zero: Any = middle
+            for points in zeros:
+                if points.dtype == np.int8:
+                    zero = points.reshape(-1, groups).astype(np.float32) + middle
+                else:
+                    zero = unpack(points.T, bits, rows).T.astype(np.float32)
+            return Groups(decode(codes), scale, -(scale * zero))
+
+        if ".weight_g_idx" in parts:
+            group_of = parts.listed_groups(".weight_g_idx", columns, groups)
+        else:
+            group_of = parts.even_groups(".weight_scale", columns, groups, self.group_sizes)
+        return parts.grouped("U4" if bits <= 4 else "U8", group_of, tuple(arrays), read, rows)
 
 
 def _scales(parts: Parts, rows: int) -> NDArray[Any]:
     return parts.scales(".weight_scale", SCALE_DTYPES, (rows, None), (rows,), (1, 1), (1,), ())
-
-
-def _integers(
-    parts: Parts, codes: NDArray[Any], decode: Callable[[NDArray[Any]], Bytes], bits: int, rows: int, columns: int
-) -> StoredTensor:
-    """The matrix of integers that `decode` makes of `codes`, with scales and zero points, if it has them."""
-    scales = _scales(parts, rows)
-    groups, dtype, middle = max(1, scales.size // rows), parts.dtype(".weight_scale"), np.float32(1 << bits - 1)
-    arrays = [codes, scales]
-    if ".weight_zero_point" in parts:
-        packed = -(-rows * bits // 32), groups
-        wanted = scales.shape if parts.dtype(".weight_zero_point") == "I8" else packed
-        arrays.append(parts.array(".weight_zero_point", ("I8", "I32"), wanted))
-
-    def read(codes: NDArray[Any], scales: NDArray[Any], *zeros: NDArray[Any]) -> Groups:
-        scale = np.broadcast_to(floats(scales, dtype).reshape(-1, groups), (rows, groups))
-        zero: Any = middle
-        for points in zeros:
-            if points.dtype == np.int8:
-                zero = points.reshape(-1, groups).astype(np.float32) + middle
-            else:
-                zero = unpack(points.T, bits, rows).T.astype(np.float32)
-        return Groups(decode(codes), scale, -(scale * zero))
-
-    if ".weight_g_idx" in parts:
-        group_of = parts.listed_groups(".weight_g_idx", columns, groups)
-    else:
-        group_of = parts.even_groups(".weight_scale", columns, groups)
-    return parts.grouped("U4" if bits <= 4 else "U8", group_of, tuple(arrays), read, rows)

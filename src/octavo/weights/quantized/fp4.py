@@ -26,21 +26,32 @@ def nvfp4_matrix(parts: Parts, packed: str, suffix: str, of_tensor: str, divides
     t = np.float32(parts.scales(of_tensor, ("F32",), (), (1,)).reshape(()))
     if divides and abs(t) < 1 / MAX_SCALE:
         raise parts.fail(of_tensor, f"is {t:g}, by which scales can't be divided")
-    scales = parts.scales(suffix, ("F8_E4M3",), (None, None))
-    return _matrix(parts, packed, scales, lambda s: floats(s, "F8_E4M3") / t if divides else floats(s, "F8_E4M3") * t)
+    return _matrix(
+        *(parts, packed, suffix, ("F8_E4M3",), 16),
+        lambda s: floats(s, "F8_E4M3") / t if divides else floats(s, "F8_E4M3") * t,
+    )
 
 
 def mxfp4_matrix(parts: Parts, packed: str, suffix: str) -> StoredTensor:
     """W = e * 2 ** (s - 127)"""
-    scales = parts.scales(suffix, ("U8", "F8_E8M0"), (None, None))
-    return _matrix(parts, packed, scales, lambda s: floats(s, "F8_E8M0"))
+    return _matrix(parts, packed, suffix, ("U8", "F8_E8M0"), 32, lambda s: floats(s, "F8_E8M0"))
 
 
-def _matrix(parts: Parts, packed: str, scales: NDArray[Any], decode: Callable[[NDArray[Any]], Floats]) -> StoredTensor:
-    rows, groups = scales.shape
-    codes = parts.array(packed, ("U8",), (rows, None))
+def _matrix(
+    parts: Parts,
+    packed: str,
+    suffix: str,
+    dtypes: tuple[str, ...],
+    size: int,
+    decode: Callable[[NDArray[Any]], Floats],
+) -> StoredTensor:
+    codes = parts.array(packed, ("U8",), (None, None))
+    rows, columns = len(codes), codes.shape[1] * 2
+    if columns % size:
+        raise parts.fail(packed, f"has {columns} inputs, which groups of {size} do not divide")
+    scales = parts.scales(suffix, dtypes, (rows, columns // size))
 
     def read(codes: NDArray[Any], scales: NDArray[Any]) -> Groups:
         return Groups(nibbles(codes), decode(scales))
 
-    return parts.grouped("E2M1", parts.even_groups(packed, codes.shape[1] * 2, groups), (codes, scales), read, rows)
+    return parts.grouped("E2M1", parts.columns(packed, columns) // size, (codes, scales), read, rows)

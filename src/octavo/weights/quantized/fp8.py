@@ -11,6 +11,7 @@ W = s * w
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,14 @@ def block_size(config: ConfigReader, field: str) -> Block | None:
     return sizes[0], sizes[1]
 
 
-def e4m3_matrix(parts: Parts, suffix: str, block: Block | None) -> StoredTensor:
-    """A matrix of 8-bit floats, the scales of which are the part `suffix`: of blocks only where `block` is given."""
+def e4m3_matrix(parts: Parts, suffix: str, block: Block | None, sizes: Collection[int] = ()) -> StoredTensor:
+    """A matrix of 8-bit floats, the scales of which are the part `suffix`.
+
+    They may be of blocks if `block` is given, and of groups if they have one of `sizes`.
+    """
     codes = parts.array(".weight", ("F8_E4M3",), (None, None))
     rows, columns = codes.shape
-    shapes: list[Shape] = [(), (1,), (1, 1), (rows,), (rows, None)]
+    shapes: list[Shape] = [(), (1,), (1, 1), (rows,), (rows, None if sizes else 1)]
     if block is not None:
         grid = -(-rows // block[0]), -(-columns // block[1])
         shapes += [grid, (grid[0], 1, grid[1], 1)]
@@ -61,7 +65,7 @@ def e4m3_matrix(parts: Parts, suffix: str, block: Block | None) -> StoredTensor:
         height, group_of = block[0], parts.columns(suffix, columns) // block[1]
     else:
         height = rows if scales.size == 1 else 1
-        group_of = parts.even_groups(suffix, columns, max(1, scales.size // rows))
+        group_of = parts.even_groups(suffix, columns, max(1, scales.size // rows), sizes)
     dtype = parts.dtype(suffix)
 
     def read(codes: NDArray[Any], scales: NDArray[Any]) -> Groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,11 +104,18 @@ class Parts:
             raise self.fail(suffix, f"is of {count} inputs; at most {MAX_COLUMNS} are accepted")
         return np.arange(count)
 
-    def even_groups(self, suffix: str, columns: int, groups: int) -> Indices:
-        """The group of each column, where there are as many of each. `suffix` is the part that has the groups."""
-        if columns % groups:
+    def even_groups(self, suffix: str, columns: int, groups: int, sizes: Collection[int] = ()) -> Indices:
+        """The group of each column, where there are as many of each: one of `sizes`, if there are any, or all.
+
+        `suffix` is the part that has the groups.
+        """
+        size, rest = divmod(columns, groups)
+        if rest:
             raise self.fail(suffix, f"has {groups} groups, which do not divide the {columns} inputs")
-        return self.columns(suffix, columns) // (columns // groups)
+        if sizes and groups > 1 and size not in sizes:
+            reason = f"has {groups} groups for {columns} inputs, but group_size is {' or '.join(map(str, sizes))}"
+            raise self.fail(suffix, reason)
+        return self.columns(suffix, columns) // size
 
     def listed_groups(self, suffix: str, columns: int, groups: int) -> Indices:
         """The group of each column, which a part lists."""
