@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from compressed_tensors.compressors.base import BaseCompressor
 from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from compressed_tensors.quantization.lifecycle.forward import dequantize
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Parts = dict[str, Tensor]
@@ -27,6 +29,22 @@ NF4 = torch.tensor([
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
 ])  # fmt: skip
 FP4 = torch.tensor([0, 0.0625, 8, 12, 4, 6, 2, 3, -0.0, -0.0625, -8, -12, -4, -6, -2, -3]) / 12
+
+
+def quantize(path: Path, config: dict[str, Any], writer: Writer) -> Parts:
+    """Quantizes the linears of a checkpoint, and gives what their weights stand for then."""
+    tensors, values = load_file(path / "model.safetensors"), {}
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        module = name.removesuffix(".weight")
+        parts, values[name] = writer(tensors.pop(name))
+        tensors |= {module + suffix: part.contiguous() for suffix, part in parts.items()}
+        tensors[f"{module}.input_scale"] = torch.ones(1)
+    tensors["model.layers.0.self_attn.k_scale"] = torch.ones(1)
+    save_file(tensors, path / "model.safetensors")
+    file = path / "config.json"
+    entries = json.loads(file.read_text()) | {"quantization_config": {**config, "ignore": ["lm_head", "re:.*norm"]}}
+    file.write_text(json.dumps(entries))
+    return values
 
 
 def words(rows: Any, bits: int) -> Tensor:

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from test_quantized_checkpoints import BNB, CASES, GPTQ, of_compressed, write
 from writers import bounded_memory
 
-from octavo.errors import ModelLoadError
+from cli.conftest import make_tiny_llama
+from octavo import LLM
+from octavo.errors import ConfigError, ModelLoadError
 from octavo.weights import open_checkpoint
 
 Damage = Callable[[q.Parts], Any]
@@ -207,3 +209,42 @@ def test_a_matrix_that_lacks_its_scales_among_others_is_named(tmp_path: Path) ->
     path = write(tmp_path, {"quant_method": "fp8"}, parts | {".more.weight": parts[".weight"].clone()})
     with pytest.raises(ModelLoadError, match=r"x.more.weight: dtype 'F8_E4M3' is nothing of fp8 without scales"):
         open_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def tiny_awq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with a tokenizer whose linears are AWQ's."""
+    path = make_tiny_llama(tmp_path_factory.mktemp("awq") / "model")
+    q.quantize(path, {"quant_method": "awq", "bits": 4, "group_size": 32}, q.awq())
+    return path
+
+
+@pytest.mark.parametrize("name", ["awq", "awq_marlin", None])
+def test_a_quantization_of_the_checkpoint_may_be_named(tiny_awq: Path, name: str | None) -> None:
+    llm = LLM(str(tiny_awq), quantization=name, num_gpu_blocks_override=64)
+    (output,) = llm.generate(["a"], use_tqdm=False)
+    assert output.outputs[0].token_ids
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("gptq", "is quantized with awq; leave it out"),
+        ("compressed-tensors", "is quantized with awq"),
+        ("gguf", "is quantized with awq"),
+        ("int8", "is quantized already, with awq"),
+    ],
+)
+def test_another_quantization_than_the_checkpoint_has_is_refused(
+    tiny_awq: Path, name: str, says: str, executor: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"quantization='{name}': .*{says}"):
+        LLM(str(tiny_awq), quantization=name, executor=executor)
+
+
+@pytest.mark.parametrize("name", ["fp8", "gptq", "bitsandbytes", "gguf"])
+def test_a_quantization_is_refused_where_nothing_is_quantized(tmp_path: Path, name: str) -> None:
+    path = make_tiny_llama(tmp_path / "model")
+    with pytest.raises(ConfigError, match=f"quantization='{name}': .* is not quantized; int8 and int4"):
+        LLM(str(path), quantization=name)

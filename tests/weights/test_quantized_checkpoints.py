@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import quantizers as q
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from checkpoints import save_checkpoint, transformers_logits
 from harness import error, logits_of, make_native, make_torch, random_tokens
@@ -18,7 +18,7 @@ from octavo.executor.native.layouts import choose_layouts
 from octavo.graph.node import Weight
 from octavo.models import load_declaration
 from octavo.weights import open_checkpoint
-from octavo.weights.bind import bind
+from octavo.weights.bind import bind, forget_pages
 from octavo.weights.tensor import StoredTensor
 
 INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}
@@ -158,26 +158,13 @@ def test_bitsandbytes_itself_makes_the_same_of_its_tensors(kind: str, nested: bo
     assert_equal(checkpoint.tensors["x.weight"], functional.dequantize_4bit(packed, state))
 
 
-def quantize_checkpoint(path: Path, config: dict[str, Any], writer: q.Writer) -> torch.nn.Module:
+def quantized_llama(path: Path, config: dict[str, Any], writer: q.Writer) -> torch.nn.Module:
     """Saves a small random Llama whose linears are quantized; returns transformers' with what those stand for."""
-    sizes = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4}
-    model = save_checkpoint(path, **sizes)
-    tensors = load_file(path / "model.safetensors")
+    model = save_checkpoint(path, hidden_size=128, intermediate_size=192, num_attention_heads=4)
     weights = dict(model.named_parameters())
-    for name in [name for name in tensors if name.endswith("_proj.weight")]:
-        parts, values = writer(tensors.pop(name))
+    for name, values in q.quantize(path, config, writer).items():
         weights[name].data = values
-        tensors |= {name.removesuffix(".weight") + suffix: part.contiguous() for suffix, part in parts.items()}
-        tensors[name.removesuffix("proj.weight") + "proj.input_scale"] = torch.ones(1)
-    tensors["model.layers.0.self_attn.k_scale"] = torch.ones(1)
-    save_file(tensors, path / "model.safetensors")
-    edit_config_with(path, quantization_config={**config, "ignore": ["lm_head", "re:.*norm"]})
     return model
-
-
-def edit_config_with(path: Path, **entries: Any) -> None:
-    file = path / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
 
 
 LAYOUTS_OF_RUNS = {
@@ -206,7 +193,7 @@ TOKENS = random_tokens(60, vocab=301)
 @pytest.mark.parametrize("case", LAYOUTS_OF_RUNS)
 def test_a_model_runs_as_one_of_dequantized_weights_does(case: str, tmp_path: Path) -> None:
     config, writer, _ = CASES[case]
-    expected = transformers_logits(quantize_checkpoint(tmp_path, config, writer), TOKENS)
+    expected = transformers_logits(quantized_llama(tmp_path, config, writer), TOKENS)
     checkpoint = open_checkpoint(tmp_path)
     model = load_declaration(checkpoint.config, tmp_path / "config.json")
     graph = model.build()
@@ -217,3 +204,54 @@ def test_a_model_runs_as_one_of_dequantized_weights_does(case: str, tmp_path: Pa
     for make in (make_native, make_torch):
         assert error(logits_of(make(graph, tensors), TOKENS), expected) < 1e-3
     assert error(logits_of(make_native(graph, tensors, "bfloat16"), TOKENS), expected) < 5e-2
+
+
+def test_matrices_of_one_model_may_be_of_several_kinds(tmp_path: Path) -> None:
+    """ "mixed-precision": which kind a matrix is, its tensors say, whatever the targets are."""
+    mixed = ["int4 groups", "int8 channels", "float8 channels", "compressed nvfp4", "mxfp8"]
+    config = {"quant_method": "compressed-tensors", "format": "mixed-precision", "ignore": ["plain"]}
+    groups, parts, expected = {}, {}, {"plain": matrix()}
+    for i, case in enumerate(mixed):
+        groups[f"group_{i}"] = CASES[case][0]["config_groups"]["group_0"] | {"targets": [f"re:.*{i}$"]}
+        tensors, expected[str(i)] = CASES[case][1](matrix())
+        parts |= {f"{i}{suffix}": tensor for suffix, tensor in tensors.items()}
+    write(tmp_path, config | {"config_groups": groups}, parts | {"plain.weight": matrix()}, module="")
+    tensors = open_checkpoint(tmp_path).tensors
+    assert tensors.keys() == {f"{name}.weight" for name in expected}
+    for name, values in expected.items():
+        assert_equal(tensors[f"{name}.weight"], values)
+
+
+@pytest.mark.parametrize(
+    ("file", "says", "case", "method"),
+    [
+        (
+            "hf_quant_config.json",
+            {"quantization": {"quant_algo": "NVFP4"}},
+            "modelopt nvfp4",
+            "modelopt",
+        ),
+        ("quantize_config.json", {"bits": 4, "group_size": 32, "desc_act": False}, "gptq 4 bits", "gptq"),
+        ("quant_config.json", {"w_bit": 4, "q_group_size": 32, "version": "GEMM"}, "awq", "awq"),
+    ],
+)
+def test_a_file_of_the_quantizer_says_what_config_json_does_not(
+    file: str, says: dict[str, Any], case: str, method: str, tmp_path: Path
+) -> None:
+    parts, values = CASES[case][1](matrix())
+    write(tmp_path, {}, parts)
+    (tmp_path / file).write_text(json.dumps(says))
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.quantization == method
+    assert_equal(checkpoint.tensors["x.weight"], values)
+
+
+def test_nothing_is_made_before_it_is_asked_for_and_the_file_s_pages_are_known(tmp_path: Path) -> None:
+    parts, _ = CASES["gptq 4 bits"][1](matrix())
+    stored = open_checkpoint(write(tmp_path, GPTQ, parts)).tensors["x.weight"]
+    sizes = [array.nbytes for array in stored.arrays]
+    assert sizes == [parts[name].nbytes for name in (".qweight", ".qzeros", ".scales")]
+    assert not any(array.flags.owndata for array in stored.arrays)
+    assert stored.data is not stored.data
+    forget_pages(stored)
+    assert np.isfinite(stored.values()).all()
