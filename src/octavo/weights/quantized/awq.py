@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.dtypes import floats
 from octavo.weights.layout import Bytes
-from octavo.weights.quantized.bits import nibbles
 from octavo.weights.quantized.groups import Groups
 from octavo.weights.quantized.method import SCALE_DTYPES, Method, Parts
 from octavo.weights.tensor import StoredTensor
@@ -54,14 +53,17 @@ class AWQ(Method):
         dtype = parts.dtype(".scales")
 
         def read(packed: NDArray[Any], zeros: NDArray[Any], scales: NDArray[Any]) -> Groups:
-            scale = floats(scales, dtype)
-            return Groups(_unpack(packed).T, scale.T, -(scale * _unpack(zeros)).T)
+            scale = floats(scales, dtype).T
+            return Groups(_unpack(packed), scale, -(scale * _unpack(zeros)))
 
         group_of = parts.even_groups(".scales", len(packed), groups, self.group_sizes)
         return parts.grouped("U4", group_of, (packed, zeros, scales), read, rows)
 
 
 def _unpack(words: NDArray[Any]) -> Bytes:
-    """[rows, words] -> [rows, 8 * words]"""
-    codes = nibbles(np.ascontiguousarray(words).view(np.uint8))
-    return codes.reshape(len(words), -1, 8)[:, :, _PLACES].reshape(len(words), -1)
+    """[rows, words] -> [8 * words, rows]"""
+    packed = np.ascontiguousarray(words.T).view(np.uint8).reshape(*words.T.shape, 4)
+    out = np.empty((words.shape[1], 8, len(words)), np.uint8)
+    for column, place in enumerate(_PLACES):
+        out[:, column] = packed[:, :, place // 2] >> np.uint8(4 * (place % 2)) & np.uint8(15)
+    return out.reshape(-1, len(words))

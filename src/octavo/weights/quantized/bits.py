@@ -16,14 +16,20 @@ def unpack(words: NDArray[Any], bits: int, count: int) -> Bytes:
     The lowest bits of a row's first word are the first integer's; an integer may begin in one word and end in the next.
     """
     packed = np.ascontiguousarray(words).view(np.uint8)
-    if 8 % bits == 0:
-        fields = packed[..., None] >> np.arange(0, 8, bits, dtype=np.uint8) & np.uint8((1 << bits) - 1)
-        return fields.reshape(len(packed), -1)[:, :count]
-    single = np.unpackbits(packed, axis=1, count=count * bits, bitorder="little")
-    return np.packbits(single.reshape(-1, count, bits), axis=2, bitorder="little")[:, :, 0]
+    eights = np.pad(packed, ((0, 0), (0, -packed.shape[1] % bits))).reshape(len(packed), -1, bits)
+    out = np.empty((*eights.shape[:2], 8), np.uint8)
+    for i in range(8):
+        byte, shift = divmod(i * bits, 8)
+        field = eights[:, :, byte] >> np.uint8(shift)
+        if shift + bits > 8:
+            field |= eights[:, :, byte + 1] << np.uint8(8 - shift)
+        out[:, :, i] = field & np.uint8((1 << bits) - 1)
+    return out.reshape(len(packed), -1)[:, :count]
 
 
 def nibbles(packed: Bytes, high_first: bool = False) -> Bytes:
-    """Both halves of each byte, next to each other: [rows, n] -> [rows, 2 n]; the low one first, unless it is said."""
-    halves = (packed >> 4, packed & 15) if high_first else (packed & 15, packed >> 4)
-    return np.stack(halves, axis=-1).reshape(*packed.shape[:-1], -1)
+    """Both halves of each byte, next to each other: [..., n] -> [..., 2 n]; the low one first, unless it is said."""
+    out = np.empty((*packed.shape, 2), np.uint8)
+    out[..., int(high_first)] = packed & np.uint8(15)
+    out[..., int(not high_first)] = packed >> np.uint8(4)
+    return out.reshape(*packed.shape[:-1], -1)

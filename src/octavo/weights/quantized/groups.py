@@ -57,11 +57,15 @@ def _pack(read: Callable[..., Groups], layout: Layout, group_of_block: Indices, 
     groups = read(*arrays)
     numbers = [part[:, group_of_block, None] for part in (groups.scales, groups.minima) if part is not None]
     head = np.ascontiguousarray(np.concatenate(numbers, axis=2), np.float32).view(np.uint8)
-    codes = groups.codes.reshape(len(groups.codes), len(group_of_block), layout.block)
-    if layout.block_bytes - head.shape[2] < layout.block:
+    blocks = np.empty((*head.shape[:2], layout.block_bytes), np.uint8)
+    head_bytes = head.shape[2]
+    blocks[:, :, :head_bytes] = head
+    codes = groups.codes.reshape(*head.shape[:2], layout.block)
+    if layout.block_bytes - head_bytes < layout.block:
         low, high = np.split(codes, 2, axis=2)
         codes = low | high << np.uint8(4)
-    return np.concatenate([head, codes], axis=2).reshape(-1)
+    blocks[:, :, head_bytes:] = codes
+    return blocks.reshape(-1)
 
 
 def _decode(read: Callable[..., Groups], table: Floats | None, group_of: Indices, *arrays: NDArray[Any]) -> Bytes:
