@@ -132,6 +132,19 @@ def test_a_matrix_is_what_its_tensors_stand_for(case: str, tmp_path: Path) -> No
     assert error(stored.values(), matrix().numpy()) < 0.4, "the writer has lost the weights"
 
 
+@pytest.mark.parametrize("case", ["gptq 4 bits", "int8 channels", "nf4 nested", "modelopt nvfp4", "fp8 blocks"])
+def test_numbers_may_begin_at_any_byte_of_a_file(case: str, tmp_path: Path) -> None:
+    config, writer, _ = CASES[case]
+    parts, values = writer(matrix())
+    file = write(tmp_path, config, parts) / "model.safetensors"
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    file.write_bytes((size + 1).to_bytes(8, "little") + data[8 : 8 + size] + b" " + data[8 + size :])
+    stored = open_checkpoint(tmp_path).tensors["x.weight"]
+    assert stored.scales is None or stored.scales.flags.aligned
+    assert_equal(stored, values)
+
+
 def test_a_stack_of_experts_is_read_one_by_one(tmp_path: Path) -> None:
     parts, values = q.mxfp4_stack(torch.randn(3, 40, 64, generator=torch.Generator().manual_seed(0)))
     name = "mlp.experts.gate_up_proj"

@@ -35,7 +35,7 @@ _FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "q
 # Ends of the names of what is not needed: activations, keys and values are quantized with scales of their own.
 _UNUSED = tuple(
     f".{what}_{number}"
-    for what in ("input", "output", "activation", "k", "v", "q", "prob", "input_global")
+    for what in ("input", "output", "activation", "k", "v", "kv", "q", "prob", "input_global")
     for number in ("scale", "zero_point")
 )
 
@@ -43,8 +43,10 @@ _UNUSED = tuple(
 def read_quantized(
     directory: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
 ) -> tuple[str | None, dict[str, StoredTensor]]:
-    """The method that a checkpoint's weights are quantized with, or None, and its tensors, which are then all plain or
-    of one of our formats. Raises ModelLoadError."""
+    """The method that a checkpoint's weights are quantized with, or None, and its tensors.
+
+    These are then all plain, or in one of our formats of groups and rows. Raises ModelLoadError.
+    """
     method = _method(directory, config)
     made = dict(tensors) if method is None else _read(method, directory, tensors)
     plain = [layout.name for layout in PLAIN.values()]

@@ -91,9 +91,9 @@ class CompressedTensors(Method):
         if ".weight_zero_point" not in parts:
             scales = _scales(parts, rows)
             if scales.size in (1, rows):
-                of_rows = np.broadcast_to(floats(scales, parts.dtype(".weight_scale")).reshape(-1), rows)
-                raw = codes.reshape(-1).view(np.uint8)
-                return parts.stored("I8", (rows, columns), raw, scales=np.ascontiguousarray(of_rows))
+                of_rows = np.empty(rows, np.float32)
+                of_rows[:] = floats(scales, parts.dtype(".weight_scale")).reshape(-1)
+                return parts.stored("I8", (rows, columns), codes.reshape(-1).view(np.uint8), scales=of_rows)
         return self._integers(parts, codes, lambda codes: codes.view(np.uint8) ^ np.uint8(128), 8, (rows, columns))
 
     def _integers(
