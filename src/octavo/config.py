@@ -25,6 +25,8 @@ CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 MOST = (1 << 53) - 1  # the highest number: JSON and doubles hold it exactly
 
+AT_LOAD = ("int8", "int4")  # what weights can be quantized to while they are loaded
+
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
 TASKS = ("auto", "generate", *SPEECH_TASKS)
 
@@ -41,7 +43,7 @@ class EngineConfig:
     device: str = "cpu"  # or "cuda"; what is "auto" of these three options is decided by `from_options`
     executor: str = "native"  # or "torch"
     dtype: str = "bfloat16"  # or "float16", "float32": of weights, activations and KV cache
-    quantization: str | None = None  # "gguf": as such a file is; "int8", "int4": quantized while loading
+    quantization: str | None = None  # "int8", "int4": quantized while loading; others: what the checkpoint has to be
     enforce_eager: bool = False  # on CUDA: no decode steps captured as graphs
     max_model_len: int | None = None  # at most so many tokens of prompt and output together
     max_num_seqs: int = 64  # at most so many sequences run at once
@@ -64,8 +66,8 @@ class EngineConfig:
         _choice("device", self.device, ("cpu", "cuda"))
         _choice("executor", self.executor, ("native", "torch"))
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
-        if self.quantization not in (None, "gguf", "int8", "int4"):
-            raise UnsupportedError("quantization", self.quantization, "not supported yet; int8, int4 and gguf are")
+        if self.quantization is not None:
+            _check_quantization(self.quantization)
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
         sizes = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
@@ -131,6 +133,14 @@ def log_notes(notes: Iterable[str]) -> None:
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if not any(value == one and type(value) is type(one) for one in allowed):
         raise ConfigError(name, value, f"must be one of {', '.join(map(str, allowed))}")
+
+
+def _check_quantization(name: Any) -> None:
+    from octavo.weights.quantized import NAMES
+
+    if not isinstance(name, str) or name not in (*AT_LOAD, *NAMES):
+        reason = f"not supported; weights are quantized to {' or '.join(AT_LOAD)}, or are {', '.join(sorted(NAMES))}"
+        raise UnsupportedError("quantization", name, reason)
 
 
 def _at_least(name: str, value: Any, low: int) -> None:

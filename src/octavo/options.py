@@ -42,12 +42,14 @@ _REFUSED = {
     "prompts are text or token ids": "enable_prompt_embeds=false",
     "a tokenizer is always loaded": "skip_tokenizer_init=false",
     "write it as tokenizer='ORG/NAME@REVISION'": "tokenizer_revision",
-    "safetensors and GGUF are supported": "load_format=auto|hf|safetensors|fastsafetensors|instanttensor|gguf|mmap",
+    "safetensors and GGUF are supported": (
+        "load_format=auto|hf|safetensors|fastsafetensors|instanttensor|gguf|mmap|bitsandbytes"
+    ),
     "a config.json, or a GGUF file's metadata, is read": "config_format=auto|hf",
     "say where the model's files are with model": "model_weights hf_config_path",
     "change config.json instead": "hf_overrides rope_scaling rope_theta disable_sliding_window=false",
     "architectures are declared in octavo.models": "model_class_overrides",
-    "quantized models are not supported yet": "quantization_config allow_deprecated_quantization=false",
+    "config.json says how a model is quantized": "quantization_config allow_deprecated_quantization=false",
     "the KV cache has the type of the model; leave it out": (
         "kv_cache_dtype=auto kv_cache_dtype_skip_layers=[] calculate_kv_scales=false"
     ),

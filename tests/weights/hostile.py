@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import quantizers
 from writers import ARRAY, BOOL, F32, I32, STRING, U8, U32, U64, array, gguf, key_value, tensor_info
 
 from checkpoints import GGUF_NAMES
@@ -82,6 +83,7 @@ COMPONENTS: dict[str, list[Any]] = {
         {"type": "BPE", "vocab": {"a": 0, "b": 7}, "merges": [], "unk_token": "x", "dropout": 1.0},
     ],
 }
+WEIGHTS = "model.safetensors"
 GENERATION = {"eos_token_id": 1, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "max_new_tokens": 8}
 ROPE = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 256}
 
@@ -89,6 +91,33 @@ ROPE = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 
 def make_text(path: Path) -> None:
     make_tiny_llama(path, rope_scaling=ROPE)
     (path / "generation_config.json").write_text(json.dumps(GENERATION))
+
+
+# Methods of quantized checkpoints, each with a writer of a matrix.
+QUANTIZED: dict[str, tuple[dict[str, Any], quantizers.Writer]] = {
+    "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": 32}, quantizers.gptq()),
+    "act-order": ({"quant_method": "gptq", "checkpoint_format": "gptq_v2"}, quantizers.gptq(3, 32, 2, "mixed")),
+    "awq": ({"quant_method": "awq", "bits": 4, "group_size": 32}, quantizers.awq()),
+    "packed": (
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "config_groups": {"0": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32}}},
+        },
+        quantizers.compressed(
+            "pack-quantized", num_bits=4, type="int", strategy="group", group_size=32, symmetric=False
+        ),
+    ),
+    "fp8": ({"quant_method": "fp8", "weight_block_size": [128, 128]}, quantizers.fp8("block", ".weight_scale_inv")),
+    "nvfp4": ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, quantizers.nvfp4()),
+    "nf4": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, quantizers.bitsandbytes("nf4", nested=True)),
+    "int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, quantizers.bitsandbytes_int8),
+}
+
+
+def make_quantized(path: Path) -> None:
+    make_tiny_llama(path)
+    quantizers.quantize(path, *QUANTIZED[path.name])
 
 
 def make_speech(path: Path) -> None:
@@ -214,12 +243,27 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
                 pending.append(container[key])
 
 
+def change_tensors(rng: random.Random, data: bytes) -> bytes:
+    """A change of the header of a safetensors file, or of some numbers of one tensor."""
+    begin = 8 + int.from_bytes(data[:8], "little")
+    if rng.random() < 0.4:
+        header = change_json(rng, data[8:begin])
+        return len(header).to_bytes(8, "little") + header + data[begin:]
+    entries = json.loads(data[8:begin])
+    first, end = rng.choice([entry["data_offsets"] for name, entry in entries.items() if name != "__metadata__"])
+    content = bytearray(data)
+    for _ in range(rng.choice((1, 4, 64))):
+        content[begin + rng.randrange(first, end)] = rng.choice([0, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+    return bytes(content)
+
+
 class Mutants:
     """Checkpoints with hostile changes, one after another in the same folder; a seed makes always the same ones."""
 
     def __init__(self, folder: Path):
         self._whole, self.path = folder / "whole", folder / "mutant"
-        for name, make in (("text", make_text), ("speech", make_speech)):
+        makers = {"text": make_text, "speech": make_speech, **dict.fromkeys(QUANTIZED, make_quantized)}
+        for name, make in makers.items():
             make(self._whole / name)
         self._files = {
             kind: sorted(file for file in (self._whole / kind).iterdir() if file.suffix == ".json")
@@ -229,7 +273,7 @@ class Mutants:
     def make(self, seed: int) -> Path:
         """A directory or a GGUF file."""
         rng = random.Random(seed)
-        kind = rng.choice(("text", "text", "speech", "gguf"))
+        kind = rng.choice(("text", "text", "speech", "gguf", "quantized", "quantized"))
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir()
         if kind == "gguf":
@@ -238,10 +282,13 @@ class Mutants:
                 change_metadata(rng, keys)
             write_gguf(self.path / "m.gguf", keys)
             return self.path / "m.gguf"
+        names = [file.name for file in self._files[kind]] if kind in self._files else ["config.json", WEIGHTS]
+        kind = kind if kind in self._files else rng.choice([*QUANTIZED])
         for file in (self._whole / kind).iterdir():
             (self.path / file.name).symlink_to(file)
-        target = self.path / rng.choice(self._files[kind]).name
-        content = change_json(rng, target.read_bytes())
+        target = self.path / rng.choice(names)
+        change = change_tensors if target.name == WEIGHTS else change_json
+        content = change(rng, target.read_bytes())
         target.unlink()
         target.write_bytes(content)
         return self.path

@@ -88,7 +88,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "a tensor that is a number": (safetensors({"a": 1}, DATA), "a"),
     "no shape": (safetensors({"a": {"dtype": "F32", "data_offsets": [0, 24]}}, DATA), "a"),
     "an unknown field": (safetensors({"a": {**entry(0, 24), "quantized": True}}, DATA), "a"),
-    "an integer dtype": (safetensors({"a": entry(0, 24, [24], "I8")}, DATA), "a"),
+    "an integer dtype": (safetensors({"a": entry(0, 24, [12], "I16")}, DATA), "a"),
     "an unknown dtype": (safetensors({"a": entry(0, 24, [24], "X" * 1000)}, DATA), "a"),
     "a dtype that is a list": (safetensors({"a": entry(0, 24, [6], ["F32"])}, DATA), "a"),
     "a negative dimension": (safetensors({"a": entry(0, 24, [-2, -3])}, DATA), "a"),

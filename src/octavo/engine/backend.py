@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.config import EngineConfig
+from octavo.config import AT_LOAD, EngineConfig
 from octavo.engine.memory import free_memory
 from octavo.errors import ConfigError
 from octavo.executor.base import Executor, Footprint, Sizes
@@ -42,12 +42,12 @@ class Backend:
 class TorchBackend(Backend):
     """The torch executor; the share is of all of a CUDA device's memory, others' part included, as in vLLM.
 
-    It unpacks quantized files. Raises ConfigError where weights are to be quantized.
+    It unpacks quantized weights. Raises ConfigError where weights are to be quantized.
     """
 
     def __init__(self, quantization: str | None, device: str, enforce_eager: bool):
         super().__init__(quantization)
-        if quantization not in (None, "gguf"):
+        if quantization in AT_LOAD:
             raise ConfigError("quantization", quantization, "is for the native executor")
         self.device, self.enforce_eager = device, enforce_eager
         self.reserve = 500 << 20 if device == "cpu" else 1 << 30  # PyTorch; on CUDA the workspaces of its libraries

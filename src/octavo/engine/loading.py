@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo import _native
-from octavo.config import SPEECH_TASKS, EngineConfig, thread_count
+from octavo.config import AT_LOAD, SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import backend_of
 from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
@@ -29,6 +29,7 @@ from octavo.weights.bind import bind, forget_pages
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
 from octavo.weights.known import advised_sampling
+from octavo.weights.quantized import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,7 @@ def load(
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph, encoder = model.build(), model.build_encoder()
         _check_task(config, reads_speech=encoder is not None)
-        if config.quantization == "gguf" and checkpoint.metadata is None:
-            raise ConfigError("quantization", "gguf", f"{path} is no GGUF file")
+        _check_quantization(config.quantization, checkpoint)
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
         backend = backend_of(config)
@@ -129,6 +129,25 @@ def _check_task(config: EngineConfig, reads_speech: bool) -> None:
         raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
     if config.task == "generate" and reads_speech:
         raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
+
+
+def _check_quantization(wanted: str | None, checkpoint: Checkpoint) -> None:
+    """Raises ConfigError where the weights are of another method than the user says, or are to be quantized again.
+
+    Those of a GGUF file may be plain: of them, it is seen when layouts are chosen.
+    """
+    found = checkpoint.quantization
+    if wanted is None or (found is not None and NAMES.get(wanted) == found):
+        return
+    if wanted in AT_LOAD and found in (None, "gguf"):
+        return
+    if wanted in AT_LOAD:
+        reason = f"{checkpoint.path} is quantized already, with {found}"
+    elif found is None:
+        reason = f"{checkpoint.path} is not quantized; {' and '.join(AT_LOAD)} quantize it while it is loaded"
+    else:
+        reason = f"{checkpoint.path} is quantized with {found}; leave it out, or say that"
+    raise ConfigError("quantization", wanted, reason)
 
 
 def select_machine() -> None:

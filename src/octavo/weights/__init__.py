@@ -22,8 +22,8 @@ _OTHER_FORMATS = {"openvino_*.xml": "OpenVINO", "*.onnx": "ONNX", "*.msgpack": "
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a .gguf file, a directory with one, or a directory with config.json and safetensors or a model.bin.
 
-    Of weights nothing is read but headers, except for CTranslate2's int8 ones; every count, length
-    and offset is validated. Raises ModelLoadError.
+    Of weights nothing is read but headers, and the scales of quantized ones; every count, length and
+    offset is validated. Raises ModelLoadError.
     """
     if not path.exists():
         raise ModelLoadError(path, "path", "does not exist")

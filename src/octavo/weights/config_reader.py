@@ -57,3 +57,15 @@ class ConfigReader:
         if not isinstance(value, str):
             raise self._must_be("a string", field, value)
         return value
+
+    def object(self, field: str) -> ConfigReader:
+        """The entries of an object; of one that is missing there are none."""
+        value = self._get(field, {})
+        if not isinstance(value, dict):
+            raise self._must_be("an object", field, value)
+        return ConfigReader(value, lambda inner, reason: self.fail(f"{field}.{inner}", reason))
+
+    def objects(self, field: str) -> list[ConfigReader]:
+        """The entries of each object in an object."""
+        of_all = self.object(field)
+        return [of_all.object(name) for name in of_all.values]

@@ -53,7 +53,7 @@ def open_gguf(path: Path) -> Checkpoint:
     names = {name: _rename(tensor) for name, tensor in stored.items()}
     config = llama_config(path, metadata, stored, factors)
     tensors = {names[name]: _adopt(tensor, names[name], config) for name, tensor in stored.items()}
-    return Checkpoint(path, config, tensors, metadata, generation_config(path, metadata))
+    return Checkpoint(path, config, tensors, metadata, generation_config(path, metadata), "gguf")
 
 
 def _adopt(tensor: StoredTensor, name: str, config: Mapping[str, Any]) -> StoredTensor:

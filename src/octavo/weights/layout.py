@@ -162,6 +162,9 @@ def _e4m3(codes: Bytes) -> Floats:
     return np.where(codes & 128, -size, size).astype(np.float32)
 
 
+E4M3: Floats = _e4m3(np.arange(256, dtype=np.uint8))
+
+
 def _grouped(name: str, group: int, values: Callable[[Bytes], Floats], bits: int, minimum: bool = False) -> Layout:
     """A group of values and its float32 scale, and minimum: what checkpoints with scales apart are rearranged to.
 
@@ -199,7 +202,7 @@ LAYOUTS: dict[str, Layout] = {
         Layout("Q6_K", 256, 210, _q6_k, 14),
         *(_grouped("U4", group, _integers, 4, minimum=True) for group in (32, 64, 128)),
         *(_grouped("U8", group, _integers, 8, minimum=True) for group in (32, 64, 128)),
-        *(_grouped("E4M3", group, _e4m3, 8) for group in (32, 64, 128)),
+        *(_grouped("E4M3", group, E4M3.__getitem__, 8) for group in (32, 64, 128)),
         *(_grouped("E2M1", group, E2M1.__getitem__, 4) for group in (16, 32)),
         _grouped("NF4", 64, NF4.__getitem__, 4),
         _grouped("FP4", 64, FP4.__getitem__, 4),

@@ -8,6 +8,7 @@ Source: the format's own description in the safetensors repository. Everything i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, one_line
+from octavo.weights.dtypes import DTYPES
 from octavo.weights.files import PICKLE_REFUSED, BinaryReader, parse_object, read_json, refuse_pickle
-from octavo.weights.layout import LAYOUTS
+from octavo.weights.quantized import read_quantized
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -36,7 +38,8 @@ def open_safetensors(directory: Path) -> Checkpoint:
         tensors = _read_indexed(index)
     else:
         tensors = _read_all([single] if single.exists() else _loose_files(directory))
-    return Checkpoint(directory, config, tensors)
+    method, matrices = read_quantized(directory, config, tensors)
+    return Checkpoint(directory, config, matrices, quantization=method)
 
 
 def _read_all(files: Iterable[Path]) -> dict[str, StoredTensor]:
@@ -70,7 +73,7 @@ def _read_indexed(index: Path) -> dict[str, StoredTensor]:
 
 
 def read_tensors(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file, in the order of their data. Raises ModelLoadError."""
+    """The tensors of one safetensors file, in the order of their data, of any of `DTYPES`. Raises ModelLoadError."""
     reader = BinaryReader(file)
     if reader.bytes[8:9] != b"{":
         refuse_pickle(file, reader.bytes[:8])
@@ -119,11 +122,11 @@ def _check_contiguous(file: Path, entries: list[tuple[int, int, str]], size: int
 
 def _tensor(file: Path, name: str, entry: dict[str, Any], data: NDArray[np.uint8]) -> StoredTensor:
     dtype, shape = entry["dtype"], entry["shape"]
-    if dtype not in ("F32", "F16", "BF16"):
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ModelLoadError(file, name, f"dtype {one_line(repr(dtype), 40)} is not supported, only BF16, F16, F32")
     if not (isinstance(shape, list) and len(shape) <= MAX_RANK and all(_is_size(x) for x in shape)):
         raise ModelLoadError(file, name, f"shape must be at most {MAX_RANK} non-negative integers")
-    expected = LAYOUTS[dtype].nbytes(tuple(shape))
+    expected = math.prod(shape) * DTYPES[dtype].itemsize
     if expected != data.size:
         raise ModelLoadError(file, name, f"{dtype} of shape {shape} takes {expected} bytes, not {data.size}")
     return StoredTensor(name, dtype, tuple(shape), data, file=file)

@@ -21,6 +21,12 @@ class Rearranged:
     arrays: tuple[NDArray[Any], ...]
     make: Callable[..., Bytes]
 
+    def expert(self, number: int, shape: tuple[int, ...]) -> Rearranged:
+        """One matrix of a stack, of which each array has as many. Raises ValueError."""
+        if len(shape) != 3 or any(array.shape[0] != shape[0] for array in self.arrays):
+            raise ValueError(f"has shape {shape}, of which no single matrices are stored")
+        return Rearranged(tuple(array[number] for array in self.arrays), self.make)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
@@ -83,6 +89,8 @@ class StoredTensor:
     def _expert(self, number: int) -> StoredTensor:
         if len(self.shape) < 2 or not 0 <= number < self.shape[0] or self.row_order is not None:
             raise ValueError(f"has shape {self.shape}, which is no stack with a matrix number {number}")
+        if isinstance(self.source, Rearranged):
+            return replace(self, shape=self.shape[1:], source=self.source.expert(number, self.shape))
         size = self.layout.nbytes(self.shape[1:])
         rows = slice(number * self.shape[1], (number + 1) * self.shape[1])
         return replace(
@@ -119,3 +127,4 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, Any] | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)
+    quantization: str | None = None  # the method, by the name that --quantization has for it

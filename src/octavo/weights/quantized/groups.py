@@ -1,0 +1,77 @@
+"""Matrices whose columns have scales by groups, in one of our formats of blocks.
+
+A group's scale stands in each of our blocks that it covers, so groups of any size fit whose borders are also ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.weights.layout import E2M1, E4M3, FP4, LAYOUTS, NF4, Bytes, Floats, Layout
+from octavo.weights.tensor import Rearranged
+
+Indices = NDArray[np.int64]
+
+# What a code stands for, by the kind of format; of U4 and U8 it is the code itself.
+_TABLES = {"E4M3": E4M3, "E2M1": E2M1, "NF4": NF4, "FP4": FP4}
+_SIZES = (128, 64, 32, 16)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Codes [rows, columns] in uint8; scales, and minima if the kind has them, [rows, groups] in float32."""
+
+    codes: Bytes
+    scales: Floats
+    minima: Floats | None = None
+
+
+def rearranged(
+    kind: str, group_of: Indices, arrays: tuple[NDArray[Any], ...], read: Callable[..., Groups]
+) -> tuple[str, Rearranged]:
+    """The format of a matrix, and how its bytes are made of a file's `arrays`, whose groups `read` finds.
+
+    `group_of` is the group of each column. The format is the one with the largest blocks that have one group each;
+    where there is none, as when neighbouring columns are of different groups (GPTQ's act-order), it is F32.
+    """
+    for size in _SIZES:
+        layout = LAYOUTS.get(f"{kind}_G{size}")
+        blocks = group_of.reshape(-1, size if len(group_of) % size == 0 else 1)
+        if layout is not None and blocks.shape[1] == size and (blocks == blocks[:, :1]).all():
+            return layout.name, Rearranged(arrays, partial(_pack, read, layout, blocks[:, 0].copy()))
+    return "F32", Rearranged(arrays, partial(_decode, read, _TABLES.get(kind), group_of))
+
+
+def as_bytes(values: Floats) -> Bytes:
+    return np.ascontiguousarray(values, np.float32).view(np.uint8).reshape(-1)
+
+
+def _pack(read: Callable[..., Groups], layout: Layout, group_of_block: Indices, *arrays: NDArray[Any]) -> Bytes:
+    """Blocks of a scale, a minimum if there is one, and codes, as `layout._grouped` has them."""
+    groups = read(*arrays)
+    numbers = [part[:, group_of_block, None] for part in (groups.scales, groups.minima) if part is not None]
+    head = np.ascontiguousarray(np.concatenate(numbers, axis=2), np.float32).view(np.uint8)
+    blocks = np.empty((*head.shape[:2], layout.block_bytes), np.uint8)
+    head_bytes = head.shape[2]
+    blocks[:, :, :head_bytes] = head
+    codes = groups.codes.reshape(*head.shape[:2], layout.block)
+    if layout.block_bytes - head_bytes < layout.block:
+        low, high = np.split(codes, 2, axis=2)
+        codes = low | high << np.uint8(4)
+    blocks[:, :, head_bytes:] = codes
+    return blocks.reshape(-1)
+
+
+def _decode(read: Callable[..., Groups], table: Floats | None, group_of: Indices, *arrays: NDArray[Any]) -> Bytes:
+    groups = read(*arrays)
+    values = groups.codes.astype(np.float32) if table is None else table[groups.codes]
+    values *= groups.scales[:, group_of]
+    if groups.minima is not None:
+        values += groups.minima[:, group_of]
+    return as_bytes(values)
