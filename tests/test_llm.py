@@ -361,7 +361,7 @@ def test_end_tokens_of_generation_config_end_a_text(tiny, tmp_path, llm, name):
     ("options", "message"),
     [
         ({"tensor_parallel_size": 2}, "tensor_parallel_size=2: one device"),
-        ({"quantization": "int3"}, "quantization='int3': not supported; .* int8 or int4, .* awq, .* gptq, "),
+        ({"quantization": "int3"}, "quantization='int3': not supported; .* int8, int4, fp8, .* awq, .* gptq, "),
         ({"enable_lora": True}, "LoRA"),
         ({"kv_cache_dtype": "fp8"}, "KV cache"),
     ],

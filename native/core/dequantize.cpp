@@ -274,6 +274,14 @@ float value_of(Codes codes, uint8_t q) {
   }
 }
 
+uint8_t to_e4m3(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x), size = bits & 0x7fffffff;
+  const uint32_t rounded = (size + 0x7ffff + (size >> 20 & 1)) >> 20;  // three bits of the fraction are left
+  const bool is_small = std::fabs(x) < 1.0f / 64;                      // those have no exponent
+  const uint32_t code = is_small ? static_cast<uint32_t>(std::nearbyint(std::fabs(x) * 512)) : rounded - (120 << 3);
+  return static_cast<uint8_t>(code | bits >> 31 << 7);
+}
+
 const Format& format_of(std::string_view name) {
   for (const Format& format : kFormats)
     if (name == format.name) return format;

@@ -47,6 +47,8 @@ struct Format {
 
 // The value of a code.
 float value_of(Codes codes, uint8_t q);
+// The 8-bit float nearest to x, of those two the even one; |x| is at most 448, the largest.
+uint8_t to_e4m3(float x);
 
 // Throws std::invalid_argument if there is no format of that name.
 const Format& format_of(std::string_view name);

@@ -101,6 +101,29 @@ void quantize_groups(const RowAt* rows, int64_t k, uint8_t* out) {
   }
 }
 
+// Any rows, in 8-bit floats of which the largest of a group is 448.
+template <QuantizedLayout L>
+void quantize_floats(const RowAt* rows, int64_t k, uint8_t* out) {
+  thread_local std::vector<float> values;
+  thread_local std::vector<uint8_t> codes;
+  const int64_t padded = round_up(k, L.group);
+  for (int row = 0; row < 16; ++row) {
+    if (!rows[row].source) continue;
+    values.assign(padded, 0);
+    codes.resize(padded);
+    rows[row].decode(values.data());
+    for (int64_t first = 0; first < padded; first += L.group) {
+      float top = 0, probe = 0;
+      for (int i = 0; i < L.group; ++i)
+        top = std::max(top, std::fabs(values[first + i])), probe += 0 * values[first + i];
+      const float scale = top / 448 + probe, factor = top > 0 && probe == 0 ? 448 / top : 0;
+      for (int i = 0; i < L.group; ++i) codes[first + i] = factor > 0 ? to_e4m3(values[first + i] * factor) : 0;
+      std::memcpy(out + L.scale_at(first / L.group) + 4 * row, &scale, sizeof scale);
+    }
+    put_codes<L>(codes.data(), padded, 0, k, row, out);
+  }
+}
+
 // Any rows, each with the scale that takes its largest value to 127 or -127; NaN where a value is not finite.
 void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
   thread_local std::vector<float> values;
@@ -148,9 +171,9 @@ const RegisterLayout registered[] = {
     quantized<kAffine8G32>("affine8_g32"),
     quantized<kAffine8G64>("affine8_g64"),
     quantized<kAffine8G128>("affine8_g128"),
-    quantized<kE4m3G32>("e4m3_g32"),
-    quantized<kE4m3G64>("e4m3_g64"),
-    quantized<kE4m3G128>("e4m3_g128"),
+    quantized<kE4m3G32>("e4m3_g32", quantize_floats<kE4m3G32>),
+    quantized<kE4m3G64>("e4m3_g64", quantize_floats<kE4m3G64>),
+    quantized<kE4m3G128>("e4m3_g128", quantize_floats<kE4m3G128>),
     quantized<kE2m1G16>("e2m1_g16"),
     quantized<kE2m1G32>("e2m1_g32"),
     quantized<kNf4G64>("nf4_g64"),

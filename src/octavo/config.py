@@ -25,7 +25,7 @@ CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 MOST = (1 << 53) - 1  # the highest number: JSON and doubles hold it exactly
 
-AT_LOAD = ("int8", "int4")  # what weights can be quantized to while they are loaded
+AT_LOAD = ("int8", "int4", "fp8")  # what weights can be quantized to while they are loaded
 
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
 TASKS = ("auto", "generate", *SPEECH_TASKS)
@@ -139,7 +139,7 @@ def _check_quantization(name: Any) -> None:
     from octavo.weights.quantized import NAMES
 
     if not isinstance(name, str) or name not in (*AT_LOAD, *NAMES):
-        reason = f"not supported; weights are quantized to {' or '.join(AT_LOAD)}, or are {', '.join(sorted(NAMES))}"
+        reason = f"not supported; weights are quantized to {', '.join(AT_LOAD)}, or are {', '.join(sorted(NAMES))}"
         raise UnsupportedError("quantization", name, reason)
 
 

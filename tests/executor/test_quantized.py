@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from harness import decoder, error, logits_of, make_native, random_tensors, random_tokens, stored
 from octavo import _native
@@ -107,6 +108,29 @@ def test_int8_is_quantized_by_row_while_loading(isa):
     inputs = prepared(as_bfloat16(table), "int8")
     exact = inputs[tokens] @ rounded(weight.values(), COLUMNS, 127).reshape(-1, COLUMNS).T
     assert error(logits_of(executor, tokens), exact) < 1e-5
+
+
+@pytest.mark.parametrize("columns", [40, 64, COLUMNS])
+def test_fp8_is_quantized_by_groups_while_loading(isa, columns):
+    """Each value becomes the nearest 8-bit float, times the scale that takes the largest of its group to 448."""
+    values = np.random.default_rng(1).standard_normal((ROWS, columns)).astype(np.float32)
+    values[3] = 0
+    values[4, ::2] /= 4096  # without an exponent
+    graph = Graph()
+    graph.logits(graph.embed("embed", ROWS, columns), "head", ROWS)
+    tensors = {name: stored(name, values, "BF16") for name in ("embed.weight", "head.weight")}
+    executor = make_native(graph, tensors, "bfloat16", quantization="fp8")
+    logits = logits_of(executor, list(range(ROWS)))
+    found = np.array([executor.native.read_row(0, i, columns) for i in range(ROWS)])
+    group = {40: 32, 64: 64}.get(columns, 128)
+    groups = padded(tensors["embed.weight"].values()).reshape(ROWS, -1, group)
+    scale = np.abs(groups).max(2, keepdims=True) / np.float32(448)
+    scaled = np.divide(groups, scale, out=np.zeros_like(groups), where=scale > 0)
+    rounded = torch.from_numpy(scaled).to(torch.float8_e4m3fn).to(torch.float32).numpy() * scale
+    rounded = rounded.reshape(ROWS, -1)[:, :columns]
+    wrong, least = (np.abs(x - tensors["embed.weight"].values()) for x in (found, rounded))
+    assert (wrong <= 1.0001 * least + 1e-7).all()
+    assert error(logits, as_bfloat16(found) @ found.T.astype(np.float64)) < 1e-5
 
 
 @pytest.mark.parametrize("columns", [32, 40, COLUMNS])

@@ -138,7 +138,7 @@ def test_quantized_weights_are_nearly_as_good(quantization, unpacked_model, real
 
 
 def test_a_quantization_that_the_file_does_not_have_is_refused(unpacked_model, real_model):
-    with pytest.raises(ConfigError, match=r"quantization='gguf'.*is not quantized; int8 and int4"):
+    with pytest.raises(ConfigError, match=r"quantization='gguf'.*is not quantized; int8, int4, fp8"):
         LLM(str(unpacked_model), quantization="gguf", tokenizer=str(real_model))
     with pytest.raises(ConfigError, match=r"quantization='int4'.*is quantized already, in Q"):
         LLM(str(real_model), quantization="int4")

@@ -243,8 +243,8 @@ def test_another_quantization_than_the_checkpoint_has_is_refused(
         LLM(str(tiny_awq), quantization=name, executor=executor)
 
 
-@pytest.mark.parametrize("name", ["fp8", "gptq", "bitsandbytes", "gguf"])
+@pytest.mark.parametrize("name", ["modelopt", "gptq", "bitsandbytes", "gguf"])
 def test_a_quantization_is_refused_where_nothing_is_quantized(tmp_path: Path, name: str) -> None:
     path = make_tiny_llama(tmp_path / "model")
-    with pytest.raises(ConfigError, match=f"quantization='{name}': .* is not quantized; int8 and int4"):
+    with pytest.raises(ConfigError, match=f"quantization='{name}': .* is not quantized; int8, int4, fp8"):
         LLM(str(path), quantization=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.config import AT_LOAD, EngineConfig
+from octavo.config import EngineConfig
 from octavo.engine.memory import free_memory
 from octavo.errors import ConfigError
 from octavo.executor.base import Executor, Footprint, Sizes
@@ -47,7 +47,7 @@ class TorchBackend(Backend):
 
     def __init__(self, quantization: str | None, device: str, enforce_eager: bool):
         super().__init__(quantization)
-        if quantization in AT_LOAD:
+        if quantization is not None:
             raise ConfigError("quantization", quantization, "is for the native executor")
         self.device, self.enforce_eager = device, enforce_eager
         self.reserve = 500 << 20 if device == "cpu" else 1 << 30  # PyTorch; on CUDA the workspaces of its libraries
@@ -71,7 +71,8 @@ class TorchBackend(Backend):
         return TorchExecutor(graph, tensors, sizes, device=self.device, enforce_eager=self.enforce_eager, **options)
 
 
-def backend_of(config: EngineConfig) -> Backend:
+def backend_of(config: EngineConfig, quantization: str | None = None) -> Backend:
+    """`quantization` is what plain weights are quantized to while they are loaded."""
     if config.executor == "native":
-        return Backend(config.quantization)
-    return TorchBackend(config.quantization, config.device, config.enforce_eager)
+        return Backend(quantization)
+    return TorchBackend(quantization, config.device, config.enforce_eager)

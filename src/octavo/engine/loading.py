@@ -88,10 +88,10 @@ def load(
             raise ConfigError("max_model_len", config.max_model_len, reason)
         graph, encoder = model.build(), model.build_encoder()
         _check_task(config, reads_speech=encoder is not None)
-        _check_quantization(config.quantization, checkpoint)
+        at_load = _quantization_at_load(config.quantization, checkpoint)
         weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
         tensors = bind(weights, checkpoint, model.ignored)
-        backend = backend_of(config)
+        backend = backend_of(config, at_load)
         parts = [part for part in (graph, encoder) if part is not None]
         footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
         usable = backend.usable_memory(config.gpu_memory_utilization)
@@ -131,20 +131,21 @@ def _check_task(config: EngineConfig, reads_speech: bool) -> None:
         raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
 
 
-def _check_quantization(wanted: str | None, checkpoint: Checkpoint) -> None:
-    """Raises ConfigError where the weights are of another method than the user says, or are to be quantized again.
+def _quantization_at_load(wanted: str | None, checkpoint: Checkpoint) -> str | None:
+    """What plain weights are to be quantized to: one of `AT_LOAD`, or None.
 
-    Those of a GGUF file may be plain: of them, it is seen when layouts are chosen.
+    Raises ConfigError where the weights are of another method than the user says, or are to be quantized again. Those of
+    a GGUF file may be plain: of them, it is seen when layouts are chosen.
     """
     found = checkpoint.quantization
     if wanted is None or (found is not None and NAMES.get(wanted) == found):
-        return
+        return None
     if wanted in AT_LOAD and found in (None, "gguf"):
-        return
+        return wanted
     if wanted in AT_LOAD:
         reason = f"{checkpoint.path} is quantized already, with {found}"
     elif found is None:
-        reason = f"{checkpoint.path} is not quantized; {' and '.join(AT_LOAD)} quantize it while it is loaded"
+        reason = f"{checkpoint.path} is not quantized; {', '.join(AT_LOAD)} quantize it while it is loaded"
     else:
         reason = f"{checkpoint.path} is quantized with {found}; leave it out, or say that"
     raise ConfigError("quantization", wanted, reason)

@@ -12,7 +12,12 @@ from octavo.graph.ops.table import Embed, PositionEmbed
 from octavo.weights.layout import PLAIN
 from octavo.weights.tensor import StoredTensor
 
-QUANTIZED = {"int8": "int8", "int4": "uint4_g32"}  # what weights are quantized to while they are loaded
+
+def layout_at_load(quantization: str, columns: int) -> str:
+    """The layout that weights are quantized to while they are loaded."""
+    if quantization == "fp8":
+        return next(f"e4m3_g{group}" for group in (128, 64, 32) if columns % group == 0 or group == 32)
+    return {"int8": "int8", "int4": "uint4_g32"}[quantization]
 
 
 def choose_layouts(
@@ -20,16 +25,17 @@ def choose_layouts(
 ) -> dict[str, str]:
     """The layouts of weights that are not packed as plain numbers of `dtype`, by the weights' names.
 
-    In float32 all weights are plain: so they are seen without any error but their own. Raises ConfigError where
+    Plain ones are quantized if there is a `quantization`, one of `config.AT_LOAD`. In float32 all weights are plain: so they are seen without any error but their own. Raises ConfigError where
     `quantization` asks for another format than the checkpoint has.
     """
     found: dict[str, str] = {}
     plain = {layout.name for layout in PLAIN.values()}
-    wanted = QUANTIZED.get(quantization or "")
     for node in graph.nodes:
         if not isinstance(node, Linear | Logits | Embed):
             continue
         tensor = tensors[node.weight.name]
+        columns = node.weight.size // node.weight.shape[0]
+        wanted = None if quantization is None else layout_at_load(quantization, columns)
         if tensor.format in plain:
             if wanted and not isinstance(node, PositionEmbed):
                 found[tensor.name] = wanted
