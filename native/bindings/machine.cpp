@@ -55,8 +55,8 @@ double matmul_flops(const std::string& name) {
   const MatrixKernels& kernel = kernels().matrices[kernels_of(layout)];
   const DType dtype = kernel.pack == pack_of(DType::kFloat32) ? DType::kFloat32 : DType::kBFloat16;
   ThreadPool& pool = ThreadPool::instance();
-  const int64_t stride = kernel.is_quantized() ? kernel.row_bytes(kDepth) : kDepth;
-  const int64_t a = round_up(kRows * stride * (kernel.is_quantized() ? 1 : bytes_of(dtype)), 64);
+  const int64_t stride = kernel.prepares_rows() ? kernel.row_bytes(kDepth) : kDepth;
+  const int64_t a = round_up(kRows * stride * (kernel.prepares_rows() ? 1 : bytes_of(dtype)), 64);
   const int64_t w = round_up(kBlocks * layout.block_bytes(kDepth), 64), out = kRows * kColumns * 4;
   const int64_t all = a + w + out + kMatmulScratch * 4, parts = kParts * pool.size();
   Buffer memory(all * parts);

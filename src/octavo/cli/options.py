@@ -40,6 +40,7 @@ ENGINE_FLAGS = (
     Flag("executor", str, "NAME", "what computes: auto, native (on the CPU) or torch"),
     Flag("dtype", str, "TYPE", "the type to compute in: auto, bfloat16, half (float16; bfloat16 if native) or float32"),
     Flag("quantization", str, "NAME", "int8, int4: quantize the weights while loading; gguf: what such files are"),
+    Flag("kv_cache_dtype", str, "TYPE", "the type of keys and values: auto (the model's) or int8 (half the memory)"),
     Flag("max_model_len", count, "N", "at most N tokens of prompt and output together; 4k is 4000, 4K is 4096"),
     Flag("max_num_seqs", int, "N", "at most N requests run at once"),
     Flag("max_num_batched_tokens", count, "N", "at most N tokens are computed in one step"),
