@@ -363,7 +363,7 @@ def test_end_tokens_of_generation_config_end_a_text(tiny, tmp_path, llm, name):
         ({"tensor_parallel_size": 2}, "tensor_parallel_size=2: one device"),
         ({"quantization": "int3"}, "quantization='int3': not supported; .* int8, int4, fp8, .* awq, .* gptq, "),
         ({"enable_lora": True}, "LoRA"),
-        ({"kv_cache_dtype": "fp8"}, "KV cache"),
+        ({"kv_cache_dtype": "fp8_ds_mla"}, "kv_cache_dtype='fp8_ds_mla': the native executor has auto, bfloat16, int8"),
     ],
 )
 def test_options_for_what_is_not_there_are_refused(tiny, options, message):

@@ -195,6 +195,41 @@ def test_a_flag_of_json_and_one_of_bytes_reach_the_engine():
     assert engine_options(args) == {"override_generation_config": {"temperature": 1}, "kv_cache_memory_bytes": 2 << 30}
 
 
+# The type of the KV cache
+
+
+@pytest.mark.parametrize("name", ["auto", "bfloat16", "int8", "int8_per_token_head"])
+def test_types_of_the_cache_that_are_there(name, caplog):
+    said = options(kv_cache_dtype=name)
+    assert said.cache_dtype == ("int8" if "int8" in name else "bfloat16")
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_per_token_head"])
+def test_fp8_means_int8_and_is_announced_once(name, caplog):
+    with caplog.at_level(logging.WARNING, "octavo"):
+        assert options(kv_cache_dtype=name).cache_dtype == "int8"
+    assert caplog.messages == [f"kv_cache_dtype='{name}': the native executor keeps 8-bit keys and values as int8"]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"kv_cache_dtype": "fp8_ds_mla"}, "the native executor has auto, bfloat16, int8 for a bfloat16 model"),
+        ({"kv_cache_dtype": "nvfp4"}, "the native executor has auto, bfloat16, int8 for a bfloat16 model"),
+        (
+            {"kv_cache_dtype": "bfloat16", "dtype": "float32"},
+            "the native executor has auto, float32, int8 for a float32",
+        ),
+        ({"kv_cache_dtype": "int8", "executor": "torch"}, "the torch executor has auto, bfloat16 for a bfloat16 model"),
+        ({"kv_cache_dtype": "fp8", "executor": "torch"}, "the torch executor has auto, bfloat16 for a bfloat16 model"),
+    ],
+)
+def test_types_of_the_cache_that_are_not_there_are_refused_with_those_that_are(said, reason):
+    with pytest.raises(UnsupportedError, match=f"kv_cache_dtype='{said['kv_cache_dtype']}': {reason}"):
+        options(**said)
+
+
 # The environment
 
 

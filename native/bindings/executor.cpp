@@ -39,6 +39,8 @@ DType dtype_of(const std::string& name) {
   throw nb::value_error(("dtype must be float32 or bfloat16, got " + name).c_str());
 }
 
+DType cache_dtype_of(const std::string& name) { return name == "int8" ? DType::kInt8 : dtype_of(name); }
+
 std::vector<LayerSpec> layers_of(const Layers& layers) {
   std::vector<LayerSpec> specs;
   for (const auto& [kv_heads, key_dim, value_dim] : layers) specs.push_back({kv_heads, key_dim, value_dim});
@@ -110,11 +112,14 @@ std::map<std::string, std::pair<std::vector<std::string>, std::string>> op_types
   return found;
 }
 
-void init(Executor* self, const std::string& dtype, const Layers& layers, int page_tokens, int64_t num_pages,
-          int max_tokens, int max_sequences, int max_logit_rows, int vocab_size, const Executor* decoder) {
-  new (self) Executor({dtype_of(dtype), layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences,
-                       max_logit_rows, vocab_size},
-                      decoder);
+void init(Executor* self, const std::string& dtype, const std::string& cache_dtype, const Layers& layers,
+          int page_tokens, int64_t num_pages, int max_tokens, int max_sequences, int max_logit_rows, int vocab_size,
+          const Executor* decoder) {
+  const DType model = dtype_of(dtype), cache = cache_dtype_of(cache_dtype);
+  if (cache != model && cache != DType::kInt8) throw nb::value_error("cache_dtype must be int8 or the model's type");
+  new (self) Executor(
+      {model, cache, layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences, max_logit_rows, vocab_size},
+      decoder);
 }
 
 int add_buffer(Executor& e, int64_t columns, bool floats, bool logit_rows, int rows_per_token) {
@@ -140,7 +145,7 @@ std::optional<std::string> layout_of_format(const std::string& format) {
 }
 
 int64_t page_bytes(const std::string& dtype, const Layers& layers, int page_tokens) {
-  return CachePool::page_bytes(dtype_of(dtype), layers_of(layers), page_tokens);
+  return CachePool::page_bytes(cache_dtype_of(dtype), layers_of(layers), page_tokens);
 }
 
 BlockTables blocks_of(const IntTable& tables) { return {tables.data(), static_cast<int64_t>(tables.shape(1))}; }
@@ -242,7 +247,7 @@ void bind_weights(nb::module_& m) {
   m.def("layout_of_format", &layout_of_format, "format"_a,
         "The layout that has the very numbers of a stored format, or None.");
   m.def("page_bytes", &page_bytes, "dtype"_a, "layers"_a, "page_tokens"_a,
-        "Bytes of a page of the cache, for layers [(kv_heads, key_dim, value_dim), ...].");
+        "Bytes of a page of the cache, in int8 or a type of models, for layers [(kv_heads, key_dim, value_dim), ...].");
   m.def("op_types", &op_types,
         "The ops that a tape may have: {name: (types of inputs, type of output)}; a type is float32, element or any.");
 }
@@ -252,9 +257,10 @@ void bind_weights(nb::module_& m) {
 void bind_executor(nb::module_& m) {
   bind_weights(m);
   nb::class_<Executor>(m, "Executor")
-      .def("__init__", &init, nb::kw_only(), "dtype"_a, "layers"_a, "page_tokens"_a, "num_pages"_a, "max_tokens"_a,
-           "max_sequences"_a, "max_logit_rows"_a, "vocab_size"_a, "decoder"_a.none() = nb::none(),
-           "`layers` of the cache are (kv_heads, key_dim, value_dim). With `decoder`, an encoder that leaves keys and "
+      .def("__init__", &init, nb::kw_only(), "dtype"_a, "cache_dtype"_a, "layers"_a, "page_tokens"_a, "num_pages"_a,
+           "max_tokens"_a, "max_sequences"_a, "max_logit_rows"_a, "vocab_size"_a, "decoder"_a.none() = nb::none(),
+           "The cache is int8 or of the model's type. Its `layers` are (kv_heads, key_dim, value_dim). With `decoder`, "
+           "an encoder that leaves keys and "
            "values in that executor's cache.")
       .def("buffer", &add_buffer, "columns"_a, "floats"_a, "logit_rows"_a = false, "rows_per_token"_a = 1)
       .def("add", &add_op, "name"_a, "inputs"_a, "outputs"_a, "matrices"_a, "vectors"_a, "params"_a,

@@ -2,33 +2,36 @@
 // values. Per segment of keys: scores, softmax against the segment's own maximum, sum over values; then a merge.
 #pragma once
 
+#include "kernels/cache_layout.h"
+#include "kernels/int8_cache.h"
 #include "kernels/kernels.h"
 #include "kernels/matmul.h"
 #include "kernels/simd.h"
 
 namespace octavo::OCTAVO_ISA {
 
-// A thread's scratch memory for one item. Rows are (query token, head of the group).
+// A thread's scratch memory for one item, as AttentionScratchLayout has it.
 template <class T>
 struct AttentionScratch {
-  typename T::Value* q;  // [rows, key_dim]
-  float* scores;         // [rows, kSegment]
-  typename T::Value* p;  // [rows, kSegment]: exp(score - maximum)
-  float* sums;           // [rows, padded value_dim]: one segment's weighted values
-  float* state;          // [rows, partial_stride]: maximum, sum of p, weighted values, over all segments so far
+  typename T::Value* q;
+  float* scores;
+  typename T::Value* p;
+  float* sums;
+  float* state;
+  int8_t *q8, *p8;
+  uint8_t* values;
 
-  AttentionScratch(void* memory, int rows, int key_dim, int value_dim) {
-    auto* at = static_cast<char*>(memory);
-    auto take = [&](int64_t bytes) {
-      auto* p = at;
-      at += round_up(bytes, 64);
-      return p;
-    };
-    q = reinterpret_cast<typename T::Value*>(take(rows * round_up(key_dim, 16) * 4));
-    scores = reinterpret_cast<float*>(take(rows * int64_t{kSegment} * 4));
-    p = reinterpret_cast<typename T::Value*>(take(rows * int64_t{kSegment} * 4));
-    sums = reinterpret_cast<float*>(take(rows * round_up(value_dim, 16) * 4));
-    state = reinterpret_cast<float*>(take(rows * partial_stride(value_dim) * 4));
+  AttentionScratch(void* memory, int rows, const KvCache& cache) {
+    const AttentionScratchLayout at = attention_scratch(rows, cache);
+    auto* base = static_cast<char*>(memory);
+    q = reinterpret_cast<typename T::Value*>(base + at.q);
+    scores = reinterpret_cast<float*>(base + at.scores);
+    p = reinterpret_cast<typename T::Value*>(base + at.p);
+    sums = reinterpret_cast<float*>(base + at.sums);
+    state = reinterpret_cast<float*>(base + at.state);
+    q8 = reinterpret_cast<int8_t*>(base + at.q8);
+    p8 = reinterpret_cast<int8_t*>(base + at.p);
+    values = reinterpret_cast<uint8_t*>(base + at.values);
   }
 };
 
@@ -53,11 +56,10 @@ inline F32 exp2_roughly(F32 x) {
   return scale_by_power_of_two(fma(p, f, set1(1)), n);
 }
 
-// p = exp(scale * (score - maximum)) for the keys in `span`, zero for the others up to `padded`; state gets the scaled
-// maximum, and the sum.
-template <class T>
-inline void softmax(float* scores, typename T::Value* p, Span span, int padded, float scale, float* maximum,
-                    float* sum) {
+// put(i, exp(scale * (score - maximum))) for the keys i in `span`, with zero for the others up to `padded`; state gets
+// the scaled maximum, and the sum.
+template <class T, class Put>
+inline void softmax(float* scores, Put&& put, Span span, int padded, float scale, float* maximum, float* sum) {
   static const float kIota[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const F32 iota = load(kIota);
   const auto is_edge = [&](int i) { return i < span.begin || i + kLanes > span.end; };
@@ -85,7 +87,7 @@ inline void softmax(float* scores, typename T::Value* p, Span span, int padded, 
     }
     if (is_edge(i)) e = hide(i, e, zero());
     total = total + e;
-    T::store16(p + i, e);
+    put(i, e);
   }
   *sum = reduce_add(total);
 }
@@ -125,65 +127,87 @@ inline void write_output(const Attention& a, const AttentionItem& item, int row,
   }
 }
 
-// Scores, p and sums of one segment for all rows, merged into the state.
+// scores[rows, kSegment] of keys in the model's type.
 template <class T>
-inline void attend_segment(const Attention& a, const AttentionItem& item, int segment, int rows,
-                           AttentionScratch<T>& s) {
+inline void multiply_keys(const Segment& segment, int rows, const typename T::Value* q, float* scores) {
   using Value = typename T::Value;
-  const int key_dim = a.cache.key_dim, value_dim = a.cache.value_dim, page_tokens = a.cache.page_tokens;
-  const int start = segment * kSegment;
-  const int keys = item.keys - start < kSegment ? item.keys - start : kSegment;
-  const int key_blocks = (keys + kLanes - 1) / kLanes, blocks_of_page = page_tokens / kLanes;
-  const int64_t d_steps = (key_dim + T::kPack - 1) / T::kPack, d_blocks = (value_dim + kLanes - 1) / kLanes;
-  const int32_t* table = a.block_tables + item.sequence * a.block_table_stride + start / page_tokens;
-  auto page = [&](int i) {
-    return static_cast<const Value*>(a.cache.pool) + table[i] * a.cache.page_stride + a.cache.layer_offset +
-           item.kv_head * a.cache.head_stride;
-  };
-
+  const int64_t d_steps = (segment.cache.key_dim + T::kPack - 1) / T::kPack;
+  const int key_blocks = segment.key_blocks(), blocks_of_page = segment.cache.page_tokens / kLanes;
   const Value* block[kSegment / kLanes];
   for (int i = 0; i < key_blocks; ++i)
-    block[i] = page(i / blocks_of_page) + i % blocks_of_page * d_steps * kLanes * T::kPack;
+    block[i] = (const Value*)segment.page(i / blocks_of_page) + i % blocks_of_page * d_steps * kLanes * T::kPack;
   if constexpr (kHasTiles<T>) {
     const auto keys_of = [&](int i, int64_t step) { return block[i] + step * kTileDepth * kLanes; };
-    multiply_tiles(rows, key_blocks, s.q, d_steps * 2, keys_of, d_steps * 2, kTileDepth, false, s.scores, kSegment);
+    multiply_tiles(rows, key_blocks, q, d_steps * 2, keys_of, d_steps * 2, kTileDepth, false, scores, kSegment);
   }
   for (int i = 0; i < key_blocks && !kHasTiles<T>; i += kTileBlocks) {
     const int now = key_blocks - i < kTileBlocks ? key_blocks - i : kTileBlocks;
-    multiply_any<T>(rows, now, s.q, d_steps * T::kPack, block + i, d_steps, false, s.scores + i * kLanes, kSegment);
+    multiply_any<T>(rows, now, q, d_steps * T::kPack, block + i, d_steps, false, scores + i * kLanes, kSegment);
   }
+}
 
-  const int group = a.heads / a.cache.kv_heads;
-  float maximum[kMaxAttentionRows], sum[kMaxAttentionRows];
-  for (int r = 0; r < rows; ++r) {
-    const int end = a.causal ? item.position + r / group + 1 : item.keys;
-    const Span span = visible(a.window > 0 ? end - a.window : 0, end, start);
-    softmax<T>(s.scores + r * kSegment, s.p + r * kSegment, span, key_blocks * kLanes, a.scale, &maximum[r], &sum[r]);
-  }
-
-  const int64_t columns = d_blocks * kLanes;
+// sums[rows, padded value_dim] of values in the model's type, weighted with p[rows, kSegment].
+template <class T>
+inline void multiply_values(const Segment& segment, int rows, const typename T::Value* p, float* sums) {
+  using Value = typename T::Value;
+  const int keys = segment.keys, page_tokens = segment.cache.page_tokens;
+  const int64_t d_blocks = (segment.cache.value_dim + kLanes - 1) / kLanes, columns = d_blocks * kLanes;
+  const int64_t values_at = (int64_t)page_tokens * round_up(segment.cache.key_dim, 2);
+  const auto values = [&](int page) { return (const Value*)segment.page(page) + values_at; };
   if constexpr (kHasTiles<T>) {
     const int depth = page_tokens < kTileDepth ? page_tokens : kTileDepth;
     const auto values_of = [&](int j, int64_t step) {
-      const int at = (int)step * depth;
-      return page(at / page_tokens) + (int64_t)page_tokens * round_up(key_dim, 2) +
-             (j * page_tokens + at % page_tokens) * kLanes;
+      const int64_t at = step * depth;
+      return values(at / page_tokens) + (j * page_tokens + at % page_tokens) * kLanes;
     };
-    multiply_tiles(rows, (int)d_blocks, s.p, kSegment, values_of, keys, depth, false, s.sums, columns);
+    multiply_tiles(rows, (int)d_blocks, p, kSegment, values_of, keys, depth, false, sums, columns);
   }
   for (int64_t j = 0; j < d_blocks && !kHasTiles<T>; j += kTileBlocks) {
     const int now = d_blocks - j < kTileBlocks ? (int)(d_blocks - j) : kTileBlocks;
     for (int k = 0; k < keys; k += page_tokens) {
-      const Value* values = page(k / page_tokens) + (int64_t)page_tokens * round_up(key_dim, 2);
       const Value* b[kTileBlocks];
-      for (int i = 0; i < now; ++i) b[i] = values + (j + i) * page_tokens * kLanes;
+      for (int i = 0; i < now; ++i) b[i] = values(k / page_tokens) + (j + i) * page_tokens * kLanes;
       const int tokens = keys - k < page_tokens ? keys - k : page_tokens;
-      multiply_any<T>(rows, now, s.p + k, kSegment, b, (tokens + T::kPack - 1) / T::kPack, k > 0, s.sums + j * kLanes,
+      multiply_any<T>(rows, now, p + k, kSegment, b, (tokens + T::kPack - 1) / T::kPack, k > 0, sums + j * kLanes,
                       columns);
     }
   }
-  for (int r = 0; r < rows; ++r)
-    merge_state(s.state + r * partial_stride(value_dim), maximum[r], sum[r], s.sums + r * columns, columns);
+}
+
+// Scores, p and sums of one segment for all rows, merged into the state.
+template <class T>
+inline void attend_segment(const Attention& a, const AttentionItem& item, int number, int rows,
+                           AttentionScratch<T>& s) {
+  const bool is_int8 = a.cache.dtype == DType::kInt8;
+  const int start = number * kSegment, left = item.keys - start, group = a.heads / a.cache.kv_heads;
+  const int32_t* table = a.block_tables + item.sequence * a.block_table_stride + start / a.cache.page_tokens;
+  const Segment segment{a.cache, table, item.kv_head, left < kSegment ? left : kSegment};
+  if (is_int8)
+    multiply_int8_keys(segment, rows, s.q8, s.scores);
+  else
+    multiply_keys<T>(segment, rows, s.q, s.scores);
+
+  float maximum[kMaxAttentionRows], sum[kMaxAttentionRows], value_scales[kSegment];
+  if (is_int8) read_value_scales(segment, value_scales);
+  for (int r = 0; r < rows; ++r) {
+    const int end = a.causal ? item.position + r / group + 1 : item.keys;
+    const Span span = visible(a.window > 0 ? end - a.window : 0, end, start);
+    float* scores = s.scores + r * kSegment;
+    const auto probabilities = [&](auto&& put) {
+      softmax<T>(scores, put, span, segment.key_blocks() * kLanes, a.scale, &maximum[r], &sum[r]);
+    };
+    if (is_int8)
+      probabilities([&](int i, F32 p) { store(scores + i, scale_p(p, value_scales + i)); });
+    else
+      probabilities([&](int i, F32 p) { T::store16(s.p + r * kSegment + i, p); });
+  }
+
+  if (is_int8)
+    multiply_int8_values(segment, rows, s.scores, s.p8, s.values, s.sums);
+  else
+    multiply_values<T>(segment, rows, s.p, s.sums);
+  const int64_t columns = round_up(a.cache.value_dim, kLanes), stride = partial_stride(a.cache.value_dim);
+  for (int r = 0; r < rows; ++r) merge_state(s.state + r * stride, maximum[r], sum[r], s.sums + r * columns, columns);
 }
 
 template <class T>
@@ -193,13 +217,17 @@ void attend(const Attention& a, const AttentionItem& item, void* memory) {
   const int rows = item.count * group;
   const int64_t width = round_up(d, T::kPack), columns = round_up(a.cache.value_dim, kLanes);
   const int64_t stride = partial_stride(a.cache.value_dim);
-  AttentionScratch<T> s(memory, rows, d, a.cache.value_dim);
+  AttentionScratch<T> s(memory, rows, a.cache);
   for (int r = 0; r < rows; ++r) {
     const auto* q = static_cast<const Value*>(a.q) + (item.token + r / group) * a.q_stride +
                     (int64_t)(item.kv_head * group + r % group) * d;
+    clear_state(s.state + r * stride, columns);
+    if (a.cache.dtype == DType::kInt8) {
+      quantize_query<T>(a.cache, q, s.q8 + r * int8_page(a.cache).query_bytes());
+      continue;
+    }
     for (int i = 0; i < d; ++i) s.q[r * width + i] = q[i];
     if (width > d) s.q[r * width + d] = 0;
-    clear_state(s.state + r * stride, columns);
   }
   for (int segment = item.segment_begin; segment < item.segment_end; ++segment)
     attend_segment<T>(a, item, segment, rows, s);

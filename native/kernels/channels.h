@@ -10,15 +10,6 @@ namespace octavo::OCTAVO_ISA {
 
 constexpr int kMaxActivation = 127 * 256;
 
-// What follows the bytes of a prepared row: 256 * high + low is `scale` times smaller than the row. Weights are bytes
-// with an offset, so sums of products begin with minus the sums of the bytes times the offset.
-struct RowSums {
-  float scale;
-  int32_t high, low;
-};
-
-constexpr int64_t channels_row_bytes(int64_t k) { return round_up(2 * k + (int64_t)sizeof(RowSums), 64); }
-
 // A row as k high bytes, then k low ones. NaN and infinity make the scale NaN, and so every sum.
 template <class T>
 void prepare_channels_row(const void* x, int64_t columns, int64_t k, void* out) {

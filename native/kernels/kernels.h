@@ -8,9 +8,9 @@
 
 namespace octavo {
 
-enum class DType : uint8_t { kFloat32, kBFloat16 };
+enum class DType : uint8_t { kFloat32, kBFloat16, kInt8 };  // int8 is for the KV cache alone
 
-constexpr int64_t bytes_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+constexpr int64_t bytes_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : dtype == DType::kBFloat16 ? 2 : 1; }
 constexpr int64_t pack_of(DType dtype) { return dtype == DType::kFloat32 ? 1 : 2; }
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -46,19 +46,21 @@ constexpr int64_t kMatmulScratch = int64_t{kMaxMatmulRows} * kMaxMatmulBlocks * 
 
 // One layer of a KV cache: pages of `page_tokens` positions, which have the keys and values of all layers. For a KV
 // head, keys lie as [page_tokens / 16][key_dim / pack][16][pack] and values as [value_dim / 16][page_tokens /
-// pack][16][pack]: both are packed like weights, so that scores and sums over values are matmuls.
+// pack][16][pack]: both are packed like weights, so that scores and sums over values are matmuls. How they lie as int8
+// is in cache_layout.h.
 struct KvCache {
   void* pool;
-  int64_t page_stride;   // elements from page to page
-  int64_t layer_offset;  // elements from a page's start to this layer
-  int64_t head_stride;   // elements from KV head to KV head: keys, then values
+  DType dtype;
+  int64_t page_stride;   // bytes from page to page
+  int64_t layer_offset;  // bytes from a page's start to this layer
+  int64_t head_stride;   // bytes from KV head to KV head: keys, then values
   int page_tokens;
   int kv_heads, key_dim, value_dim;
-};
 
-constexpr int64_t kv_head_elements(int page_tokens, int key_dim, int value_dim) {
-  return int64_t{page_tokens} * (round_up(key_dim, 2) + round_up(value_dim, 16));
-}
+  char* head(int64_t page, int kv_head) const {
+    return static_cast<char*>(pool) + page * page_stride + layer_offset + kv_head * head_stride;
+  }
+};
 
 // Rotation by a token's position: of `pairs` pairs of columns of a head.
 struct Rotation {
@@ -115,10 +117,6 @@ constexpr int64_t partial_stride(int value_dim) { return 16 + round_up(value_dim
 constexpr int kMaxAttentionRows = 128;  // of one item, and so the largest group of query heads to a KV head
 constexpr int kGoodAttentionRows = 48;  // what a prompt's items are cut to
 constexpr int kMaxHeadDim = 1024;
-constexpr int64_t attention_scratch_bytes(int rows, int key_dim, int value_dim) {
-  const int64_t q = round_up(key_dim, 16) * 4, sums = round_up(value_dim, 16) * 4;
-  return rows * (int64_t{kSegment} * 8 + q + sums + partial_stride(value_dim) * 4) + 5 * 64;
-}
 
 // What multiplies with the matrices of one layout.
 struct MatrixKernels {

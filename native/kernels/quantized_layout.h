@@ -61,4 +61,14 @@ inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scali
     kE2m1G32{Scaling::kScale, 4, 32, true, Codes::kE2m1}, kNf4G64{Scaling::kScale, 4, 64, true, Codes::kNf4},
     kFp4G64{Scaling::kScale, 4, 64, true, Codes::kFp4};
 
+// What follows the two bytes of each value of an activation row that int8 weights are multiplied with: 256 * high + low
+// is `scale` times smaller than the row. Weights are bytes with an offset, so sums of products begin with minus the
+// sums of the bytes times the offset.
+struct RowSums {
+  float scale;
+  int32_t high, low;
+};
+
+constexpr int64_t channels_row_bytes(int64_t k) { return round_up(2 * k + int64_t{sizeof(RowSums)}, 64); }
+
 }  // namespace octavo

@@ -1,6 +1,7 @@
 // Rotary positions, and the way of keys and values into the cache.
 #pragma once
 
+#include "kernels/int8_cache.h"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
@@ -56,29 +57,45 @@ inline void write_value(const KvCache& cache, typename T::Value* values, int slo
   }
 }
 
+// The keys and values of one token, of all heads.
 template <class T>
-void rotate_and_store(const RotateAndStore& r) {
+inline void store_token(const RotateAndStore& r) {
   using Value = typename T::Value;
   const int key_dim = r.cache.key_dim, value_dim = r.cache.value_dim;
   float rotated[kMaxHeadDim + kLanes];
   Value cast[kMaxHeadDim + kLanes] = {};
-  for (int h = 0; r.q && h < r.heads; ++h) {
-    rotate(r.rotation, r.q + h * key_dim, key_dim, rotated);
-    store_floats<T>(static_cast<Value*>(r.q_out) + h * key_dim, rotated, key_dim);
-  }
-  if (!r.k) return;
-  auto* base = static_cast<Value*>(r.cache.pool) + r.page * r.cache.page_stride + r.cache.layer_offset;
+  const bool clear_partner = r.last_of_sequence && T::kPack == 2 && r.slot % 2 == 0;
   for (int h = 0; h < r.cache.kv_heads; ++h) {
+    auto* keys = reinterpret_cast<Value*>(r.cache.head(r.page, h));
     rotate(r.rotation, r.k + h * key_dim, key_dim, rotated);
     store_floats<T>(cast, rotated, key_dim);
-    write_key<T>(r.cache, base + h * r.cache.head_stride, r.slot, cast);
-  }
-  const bool clear_partner = r.last_of_sequence && T::kPack == 2 && r.slot % 2 == 0;
-  const int64_t keys = (int64_t)r.cache.page_tokens * round_up(key_dim, 2);
-  for (int h = 0; h < r.cache.kv_heads; ++h) {
+    write_key<T>(r.cache, keys, r.slot, cast);
     store_floats<T>(cast, r.v + h * value_dim, value_dim);
-    write_value<T>(r.cache, base + h * r.cache.head_stride + keys, r.slot, cast, clear_partner);
+    write_value<T>(r.cache, keys + (int64_t)r.cache.page_tokens * round_up(key_dim, 2), r.slot, cast, clear_partner);
   }
+}
+
+inline void store_int8_token(const RotateAndStore& r) {
+  float rotated[kMaxHeadDim];
+  for (int h = 0; h < r.cache.kv_heads; ++h) {
+    rotate(r.rotation, r.k + h * r.cache.key_dim, r.cache.key_dim, rotated);
+    store_int8_head(r.cache, r.cache.head(r.page, h), r.slot, rotated, r.v + h * r.cache.value_dim);
+  }
+}
+
+template <class T>
+void rotate_and_store(const RotateAndStore& r) {
+  const int key_dim = r.cache.key_dim;
+  float rotated[kMaxHeadDim];
+  for (int h = 0; r.q && h < r.heads; ++h) {
+    rotate(r.rotation, r.q + h * key_dim, key_dim, rotated);
+    store_floats<T>(static_cast<typename T::Value*>(r.q_out) + h * key_dim, rotated, key_dim);
+  }
+  if (!r.k) return;
+  if (r.cache.dtype == DType::kInt8)
+    store_int8_token(r);
+  else
+    store_token<T>(r);
 }
 
 }  // namespace octavo::OCTAVO_ISA

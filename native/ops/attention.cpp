@@ -1,6 +1,7 @@
 // Attention over the cache: of a sequence's own tokens, or of its source's positions.
 #include <algorithm>
 
+#include "kernels/cache_layout.h"
 #include "ops/executor.h"
 
 namespace octavo {
@@ -236,7 +237,7 @@ class AttendOp : public Op {
     return phase == 0 ? std::ssize(plan_->items()) : std::ssize(plan_->splits());
   }
   int64_t scratch_bytes() const override {
-    return attention_scratch_bytes(AttentionPlan::rows_of(group_), place_.cache.key_dim, place_.cache.value_dim);
+    return attention_scratch(AttentionPlan::rows_of(group_), place_.cache).bytes;
   }
   void run(const Run& run, int phase, int64_t tile, int thread) const override {
     if (phase == 1) {

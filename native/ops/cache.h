@@ -19,10 +19,10 @@ class CachePool {
   // Throws std::invalid_argument for sizes that the kernels can't handle.
   CachePool(DType dtype, std::vector<LayerSpec> layers, int page_tokens, int64_t num_pages);
 
-  // Bytes of a page.
   static int64_t page_bytes(DType dtype, const std::vector<LayerSpec>& layers, int page_tokens);
 
   KvCache layer(int i) const;
+  DType dtype() const { return dtype_; }
   const std::vector<LayerSpec>& layers() const { return layers_; }
   int page_tokens() const { return page_tokens_; }
   int64_t num_pages() const { return num_pages_; }
@@ -34,7 +34,7 @@ class CachePool {
  private:
   DType dtype_;
   std::vector<LayerSpec> layers_;
-  std::vector<int64_t> offsets_;  // of layers in a page, in elements; the last is the page's end
+  std::vector<int64_t> offsets_;  // of layers in a page, in bytes; the last is the page's end
   int page_tokens_;
   int64_t num_pages_;
   Buffer memory_;

@@ -8,9 +8,11 @@
 namespace octavo {
 
 Executor::Executor(const ExecutorConfig& config, const Executor* other) : config_(config) {
-  cache_ = std::make_shared<CachePool>(config.dtype, config.layers, config.page_tokens, other ? 0 : config.num_pages);
+  cache_ =
+      std::make_shared<CachePool>(config.cache_dtype, config.layers, config.page_tokens, other ? 0 : config.num_pages);
   if (!other) return;
-  if (other->cache_->layers() != config.layers || other->config_.page_tokens != config.page_tokens)
+  if (other->cache_->dtype() != config.cache_dtype || other->cache_->layers() != config.layers ||
+      other->config_.page_tokens != config.page_tokens)
     refuse("encoder and decoder disagree on the KV cache");
   cache_ = other->cache_;
 }

@@ -16,6 +16,7 @@ namespace octavo {
 
 struct ExecutorConfig {
   DType dtype;
+  DType cache_dtype;              // that, or kInt8
   std::vector<LayerSpec> layers;  // of the KV cache
   int page_tokens;
   int64_t num_pages;

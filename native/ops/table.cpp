@@ -1,4 +1,6 @@
 // Where values come from: rows of tables, and sources that encoders read.
+#include <algorithm>
+
 #include "ops/executor.h"
 
 namespace octavo {
@@ -14,8 +16,9 @@ class TableOp : public RowOp {
 
  protected:
   void read(int64_t id, int64_t i) const {
-    matrix_->kernel().read_row(matrix_->memory.as<void>(), matrix_->padded_k(), id, matrix_->k,
-                               static_cast<float*>(out_.row(i)));
+    auto* row = static_cast<float*>(out_.row(i));
+    matrix_->kernel().read_row(matrix_->memory.as<void>(), matrix_->padded_k(), id, matrix_->k, row);
+    std::fill(row + out_.columns, row + round_up(out_.columns, 16), 0.0f);  // products with NaN may have left NaN
   }
   std::shared_ptr<const PackedMatrix> matrix_;
 };

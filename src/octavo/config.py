@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from octavo.devices import DEVICES, DTYPES, EXECUTORS, place
+from octavo.devices import DEVICES, DTYPES, EXECUTORS, cache_type, place
 from octavo.environment import note_the_others, read_environment
 from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.options import NOTED, ON_CPU, REFUSED, wanted
@@ -43,7 +43,8 @@ class EngineConfig:
     device: str = "cpu"  # or "cuda"; what is "auto" of these three options is decided by `from_options`
     executor: str = "native"  # or "torch"
     dtype: str = "bfloat16"  # or "float16", "float32": of weights, activations and KV cache
-    quantization: str | None = None  # "int8", "int4": quantized while loading; others: what the checkpoint has to be
+    kv_cache_dtype: str = "auto"  # the type of the model; or "int8", with a scale for each token and head
+    quantization: str | None = None  # "int8", "int4", "fp8": while loading; others: what the checkpoint has to be
     enforce_eager: bool = False  # on CUDA: no decode steps captured as graphs
     max_model_len: int | None = None  # at most so many tokens of prompt and output together
     max_num_seqs: int = 64  # at most so many sequences run at once
@@ -68,6 +69,10 @@ class EngineConfig:
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
         if self.quantization is not None:
             _check_quantization(self.quantization)
+        caches = ("auto", self.dtype, *(["int8"] if self.executor == "native" else []))
+        if self.kv_cache_dtype not in caches:
+            reason = f"the {self.executor} executor has {', '.join(caches)} for a {self.dtype} model"
+            raise UnsupportedError("kv_cache_dtype", self.kv_cache_dtype, reason)
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _choice("block_size", self.block_size, (16, 32, 64, 128, 256))
         sizes = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
@@ -98,6 +103,11 @@ class EngineConfig:
         log_notes(notes)
         return config
 
+    @property
+    def cache_dtype(self) -> str:
+        """The type of the KV cache."""
+        return self.dtype if self.kv_cache_dtype == "auto" else self.kv_cache_dtype
+
     @classmethod
     def resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[str]]:
         """The config, and a note for each option that means nothing here. Raises what `from_options` raises."""
@@ -108,6 +118,7 @@ class EngineConfig:
             _choice(name, said.setdefault(name, "auto"), tuple(choices))
         placement = place(said["device"], said["executor"], said["dtype"])
         said |= {"device": placement.device, "executor": placement.executor, "dtype": placement.dtype}
+        said["kv_cache_dtype"], cache_notes = cache_type(said.get("kv_cache_dtype", "auto"), placement.executor)
         on_cpu = placement.device == "cpu"
         said = {**read_environment(on_cpu), **said}
         known = {field.name for field in fields(cls)}
@@ -118,7 +129,8 @@ class EngineConfig:
         for name, value, reason in wanted(said, REFUSED):
             if name not in noted:
                 raise UnsupportedError(name, value, reason)
-        notes = [*placement.notes, *(f"{name}={value!r}: {note}" for name, value, note in wanted(said, noted))]
+        meaningless = (f"{name}={value!r}: {note}" for name, value, note in wanted(said, noted))
+        notes = [*placement.notes, *cache_notes, *meaningless]
         used = {name: value for name, value in said.items() if name in known}
         return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used)), notes
 

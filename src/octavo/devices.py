@@ -23,6 +23,9 @@ DTYPES = {
     "float32": "float32",
     "float": "float32",
 }
+# vLLM's names of types of the KV cache that are int8 here, some of them with a note.
+INT8_CACHES = ("int8", "int8_per_token_head")
+FP8_CACHES = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_per_token_head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,13 @@ def place(device: str = "auto", executor: str = "auto", dtype: str = "auto") -> 
         option = ("device", device) if device == "cuda" else ("executor", executor)
         raise ConfigError(*option, f"needs {' and '.join(missing)}, not installed here; {INSTALL} brings them")
     return Placement(device, executor, _cuda_dtype(dtype) if device == "cuda" else DTYPES[dtype], tuple(notes))
+
+
+def cache_type(name: str, executor: str) -> tuple[str, list[str]]:
+    """The type of the KV cache that an executor has for one of vLLM's names, with notes. Others stay as they are."""
+    if executor == "native" and name in FP8_CACHES:
+        return "int8", [f"kv_cache_dtype={name!r}: the native executor keeps 8-bit keys and values as int8"]
+    return "int8" if name in INT8_CACHES else name, []
 
 
 def _cuda_dtype(dtype: str) -> str:

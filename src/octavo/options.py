@@ -50,9 +50,8 @@ _REFUSED = {
     "change config.json instead": "hf_overrides rope_scaling rope_theta disable_sliding_window=false",
     "architectures are declared in octavo.models": "model_class_overrides",
     "config.json says how a model is quantized": "quantization_config allow_deprecated_quantization=false",
-    "the KV cache has the type of the model; leave it out": (
-        "kv_cache_dtype=auto kv_cache_dtype_skip_layers=[] calculate_kv_scales=false"
-    ),
+    "the KV cache has one type in all layers; say it with kv_cache_dtype": "kv_cache_dtype_skip_layers=[]",
+    "int8 keys and values have scales of their own; say kv_cache_dtype='int8'": "calculate_kv_scales=false",
     "the KV cache stays in this process": (
         "kv_transfer_config kv_events_config ec_transfer_config ec_manager_config kv_offloading_size=0"
     ),

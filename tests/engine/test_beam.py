@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from checkpoints import transformers_logits
-from octavo import BeamSearchParams, SamplingParams
+from octavo import LLM, BeamSearchParams, SamplingParams
 from octavo.errors import UnsupportedError
 from reference_sampler import log_softmax
 
@@ -87,6 +87,17 @@ def test_beams_under_pressure_are_the_same(make_llm, executor):
     expected = seen(octavo_beams(make_llm(), PROMPTS, 4, ENDS))
     for options in ({"num_gpu_blocks_override": 13}, {"max_num_seqs": 4}, {"max_num_batched_tokens": 16}):
         assert seen(octavo_beams(make_llm(**options), PROMPTS, 4, ENDS)) == expected
+
+
+def test_beams_with_an_int8_cache_under_pressure_are_the_same(tiny):
+    """Blocks are copied where beams part."""
+    found = []
+    for options in ({}, {"num_gpu_blocks_override": 13}, {"max_num_batched_tokens": 16}):
+        options = {"block_size": 16, "max_num_seqs": 16, **options}
+        llm = LLM(str(tiny[0]), executor="native", kv_cache_dtype="int8", **options)
+        outputs = octavo_beams(llm, PROMPTS, 4, ENDS)
+        found.append([[(o.token_ids, o.cumulative_logprob) for o in output.outputs] for output in outputs])
+    assert found[1:] == [found[0]] * 2
 
 
 def test_beam_search_by_its_own_method_gives_the_same(llm):

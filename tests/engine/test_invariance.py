@@ -31,9 +31,11 @@ def params_of(number):
     return seeded(number) if number % 2 else GREEDY
 
 
-@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+@pytest.fixture(scope="module", params=[("bfloat16", "auto"), ("float32", "auto"), ("bfloat16", "int8")])
 def model(request, real_model):
-    config = EngineConfig(model=str(real_model), dtype=request.param, max_model_len=1024, max_num_seqs=32)
+    dtype, cache = request.param
+    sizes = {"max_model_len": 1024, "max_num_seqs": 32}
+    config = EngineConfig(model=str(real_model), dtype=dtype, kv_cache_dtype=cache, **sizes)
     return load(replace(config, enable_prefix_caching=False), READERS)
 
 

@@ -54,6 +54,14 @@ def test_float32_takes_twice_as_much_for_weights_and_cache():
     assert full.weights == pytest.approx(2 * half.weights, rel=1e-3)
 
 
+def test_an_int8_cache_takes_half_and_has_room_for_twice_as_much():
+    whole, half = plan(1000 * MIB), plan(1000 * MIB, kv_cache_dtype="int8")
+    assert half.kv_bytes_per_block == 32 * 8 * 2 * (512 + 8 * 4)
+    assert half.kv_bytes_per_block < 0.54 * whole.kv_bytes_per_block
+    assert half.num_blocks > 1.85 * whole.num_blocks
+    assert plan(1 << 40, dtype="float32", kv_cache_dtype="int8").kv_bytes_per_block == half.kv_bytes_per_block
+
+
 def test_options_set_the_size_of_the_cache():
     assert plan(1 << 40, num_gpu_blocks_override=7).num_blocks == 7
     assert plan(1 << 40, num_gpu_blocks_override=7).max_model_len == 7 * 32
@@ -89,11 +97,12 @@ def test_llm_refuses_before_anything_is_loaded(tiny, monkeypatch):
         LLM(str(tiny[0]))
 
 
+@pytest.mark.parametrize("cache", ["auto", "int8"])
 @pytest.mark.parametrize("head_dim", [8, 24, 64])
-def test_the_executor_takes_what_the_plan_says(head_dim, tmp_path, inaugural_text):
+def test_the_executor_takes_what_the_plan_says(head_dim, cache, tmp_path, inaugural_text):
     save_checkpoint(tmp_path, vocab_size=500, head_dim=head_dim)
     save_tokenizer(tmp_path, inaugural_text)
-    model = LLM(str(tmp_path), max_num_seqs=4).model
+    model = LLM(str(tmp_path), max_num_seqs=4, kv_cache_dtype=cache).model
     native = model.executor.native
     assert native.kv_bytes == model.plan.kv_cache
     assert native.workspace_bytes <= model.plan.workspace

@@ -13,12 +13,14 @@ from harness import (
     random_tensors,
     random_tokens,
     run,
+    stored,
 )
 from octavo.executor.native.lowering import lower
 from octavo.graph.builder import Graph
 from reference import reference_logits
 
 DTYPES = ["float32", "bfloat16"]
+CACHES = [("float32", "float32"), ("bfloat16", "bfloat16"), ("float32", "int8"), ("bfloat16", "int8")]
 ROW_COUNTS = [1, 2, 3, 4, 5, 6, 7, 16, 17, 97, 200]
 
 SHAPES = {
@@ -100,11 +102,12 @@ def test_fusion_changes_no_bit(isa, dtype, shape):
 
 
 @pytest.mark.parametrize("window", [None, 100, 300])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_chunks_batches_and_threads_change_no_bit(isa, threads, dtype, window):
+@pytest.mark.parametrize(("dtype", "cache"), CACHES)
+def test_chunks_batches_and_threads_change_no_bit(isa, threads, dtype, cache, window):
     """Contexts beyond 256 and 512 tokens are reduced in segments, which threads may share."""
     graph = decoder(hidden=39, inner=57, window=window)
-    executor = make_native(graph, random_tensors(graph, dtype), dtype, num_blocks=192, max_tokens=600)
+    sizes = {"num_blocks": 192, "max_tokens": 600}
+    executor = make_native(graph, random_tensors(graph, dtype), dtype, **sizes, cache_dtype=cache)
     tokens = random_tokens(600)
     threads(1)
     alone = logits_of(executor, tokens)
@@ -128,21 +131,38 @@ def assert_batch_is_alone(executor, tokens, alone):
         np.testing.assert_array_equal(found, alone[length - len(found) : length])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_what_a_block_held_before_does_not_matter(dtype):
+@pytest.mark.parametrize(("dtype", "cache"), CACHES)
+def test_what_a_block_held_before_does_not_matter(dtype, cache):
     graph = decoder()
     tensors = random_tensors(graph, dtype)
     tokens = random_tokens(37)
-    fresh = logits_of(make_native(graph, tensors, dtype), tokens, [1])
-    executor = make_native(graph, tensors, dtype)
+    fresh = logits_of(make_native(graph, tensors, dtype, cache_dtype=cache), tokens, [1])
+    executor = make_native(graph, tensors, dtype, cache_dtype=cache)
     logits_of(executor, random_tokens(200, seed=5))
     np.testing.assert_array_equal(logits_of(executor, tokens, [1]), fresh)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_copied_block_has_the_source_s_contents(dtype):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("dtype", "cache"), CACHES)
+def test_a_token_that_is_not_finite_spoils_those_after_it_and_nobody_else(isa, dtype, cache, bad):
+    graph = decoder(head_dim=64)
+    tensors = random_tensors(graph, dtype)
+    table = tensors["embed.weight"].values().copy()
+    table[7, 3] = bad
+    tensors["embed.weight"] = stored("embed.weight", table)
+    executor = make_native(graph, tensors, dtype, cache_dtype=cache)
+    tokens = [token + (token == 7) for token in random_tokens(60)]
+    clean = logits_of(executor, tokens, [1])
+    found = logits_of(executor, [*tokens[:40], 7, *tokens[41:]], [20])
+    np.testing.assert_array_equal(found[:40], clean[:40])
+    assert not np.isfinite(found[40:]).any()
+    np.testing.assert_array_equal(logits_of(executor, tokens, [1]), clean)  # in the same blocks and buffers
+
+
+@pytest.mark.parametrize(("dtype", "cache"), CACHES)
+def test_a_copied_block_has_the_source_s_contents(dtype, cache):
     graph = decoder()
-    executor = make_native(graph, random_tensors(graph, dtype), dtype)
+    executor = make_native(graph, random_tensors(graph, dtype), dtype, cache_dtype=cache)
     tokens = random_tokens(20)
     alone = logits_of(executor, tokens)
     line = Line(tokens, [0, 1])

@@ -1,11 +1,14 @@
 """What layers keep of a sequence beside its pages, by the sequence's id."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from harness import Line, logits_of, make_native, make_torch, random_tensors, random_tokens, run
 from octavo.config import EngineConfig
 from octavo.engine.memory import plan_memory
+from octavo.errors import UnsupportedError
 from octavo.executor.native.lowering import lower
 from octavo.executor.torch.program import compile_graph
 from octavo.graph.builder import Graph
@@ -27,7 +30,9 @@ def convolutions():
     return g
 
 
-@pytest.fixture(params=[make_native, make_torch], ids=["native", "torch"])
+@pytest.fixture(
+    params=[make_native, make_torch, partial(make_native, cache_dtype="int8")], ids=["native", "torch", "int8 cache"]
+)
 def executor(request):
     graph = convolutions()
     return request.param(graph, random_tensors(graph), max_tokens=64)
@@ -86,6 +91,14 @@ def test_states_are_in_the_plan_of_memory_and_turn_the_prefix_cache_off(compiled
     plans = [plan_memory(EngineConfig(max_num_seqs=n), footprint, 64, 131, 1 << 40, 0) for n in (1, 65)]
     assert plans[0].has_states
     assert plans[1].workspace - plans[0].workspace >= 64 * 4 * (3 + 2) * 24
+
+
+def test_a_model_that_keeps_no_keys_and_values_has_none_in_int8():
+    g = Graph()
+    g.logits(g.causal_conv(g.embed("embed", 131, 24), "conv", 4, layer=0), "head", 131)
+    config = EngineConfig(kv_cache_dtype="int8")
+    with pytest.raises(UnsupportedError, match="kv_cache_dtype='int8': the model keeps no keys and values; leave it"):
+        plan_memory(config, lower(g), 64, 131, 1 << 40, 0)
 
 
 def test_a_kernel_of_one_or_a_weight_of_another_shape_is_refused():

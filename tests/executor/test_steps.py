@@ -90,8 +90,8 @@ def test_weights_must_have_as_many_bytes_as_their_shape_says():
     for rows, columns in ((4, 5), (4, 3), (0, 4), (-4, -4)):
         with pytest.raises(ValueError, match="bytes"):
             _native.pack([("F32", data, rows, columns, None, None)], "stacked", "float32", _native.Arena())
+    order = np.array([0, 1, 2, 4], np.int32)
     with pytest.raises(ValueError, match="order"):
-        order = np.array([0, 1, 2, 4], np.int32)
         _native.pack([("F32", data, 4, 4, order, None)], "stacked", "float32", _native.Arena())
 
 

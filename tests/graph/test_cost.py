@@ -33,9 +33,10 @@ def attention_only(window=None):
     return g
 
 
-def cost_of(graph, contexts, logit_rows):
+def cost_of(graph, contexts, logit_rows, cached_bytes=2):
     """With two bytes for every value."""
-    return step_cost(graph, lambda weight: PLAIN["bfloat16"].nbytes(weight.shape), 2, StepShape(contexts, logit_rows))
+    step = StepShape(contexts, logit_rows)
+    return step_cost(graph, lambda weight: PLAIN["bfloat16"].nbytes(weight.shape), 2, cached_bytes, step)
 
 
 def pairs(cost_of, base):
@@ -56,6 +57,8 @@ def test_a_decode_step_reads_every_weight_once_and_every_key_and_value():
     cost = cost_of(attention_only(), [(1, 7), (1, 3)], 2)
     assert cost.read_bytes == 2 * (2 * 8 + linears + head + norm) + (7 + 3) * 2 * 4 * 2
     assert cost.flops == 2 * 2 * linears + 2 * 2 * head + 4 * 8 * (7 + 3)
+    half = cost_of(attention_only(), [(1, 7), (1, 3)], 2, cached_bytes=1.0625)
+    assert cost.read_bytes - half.read_bytes == (7 + 3) * 2 * 4 * 0.9375
 
 
 def test_rows_without_logits_cost_none():

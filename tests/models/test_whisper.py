@@ -100,6 +100,7 @@ def make_speech_executor(request):
     )
 
 
+CACHES = [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "int8")]
 TOKENS = [3, 17, 55, 4, 98, 23, 8, 61, 12, 33]
 
 
@@ -132,12 +133,13 @@ def test_the_reference_is_that_of_transformers():
     assert np.abs(found - expected.numpy()).max() <= 1e-4 * expected.abs().max()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_neither_chunks_nor_neighbours_nor_slices_change_a_bit(dtype):
+@pytest.mark.parametrize(("dtype", "cache"), CACHES)
+def test_neither_chunks_nor_neighbours_nor_slices_change_a_bit(dtype, cache):
     """On the native executor."""
     _, declaration, tensors = make()
     graph, encoder = declaration.build(), declaration.build_encoder()
-    executor = harness.make_native(graph, tensors, dtype, encoder=encoder, source_positions=POSITIONS)
+    options = {"encoder": encoder, "source_positions": POSITIONS, "cache_dtype": cache}
+    executor = harness.make_native(graph, tensors, dtype, **options)
     alone = request_of(features_of(declaration), TOKENS, [0, 1, 2, 3], [4])
     encode(executor, alone)
     expected = logits_of(executor, alone)
@@ -154,6 +156,22 @@ def test_neither_chunks_nor_neighbours_nor_slices_change_a_bit(dtype):
     again.sequences[0].num_computed = 9
     _, found = harness.run(executor, [Chunk(other, other.sequences[0], 0, 6), Chunk(again, again.sequences[0], 9, 1)])
     assert (found[0] == expected[9]).all()
+
+
+@pytest.mark.parametrize("variant", ["plain", "odd heads"])
+def test_with_an_int8_cache_logits_and_what_heads_look_at_are_nearly_the_same(variant):
+    _, declaration, tensors = make(**VARIANTS[variant])
+    graph, encoder = declaration.build(), declaration.build_encoder()
+    found = []
+    for cache in ("float32", "int8"):
+        options = {"encoder": encoder, "source_positions": POSITIONS, "cache_dtype": cache}
+        executor = harness.make_native(graph, tensors, **options)
+        request = request_of(features_of(declaration), TOKENS, [9, 3, 5, 7], [1])
+        encode(executor, request)
+        found.append((logits_of(executor, request), looked_at(executor, request, [(1, 2), (0, 0)])))
+    (exact, weights), (logits, rounded_weights) = found
+    assert 1e-5 < harness.error(logits, exact) < 3e-2
+    assert 1e-6 < np.abs(rounded_weights - weights).max() < 1e-2
 
 
 def test_fusing_changes_no_bit():
@@ -195,8 +213,8 @@ def test_what_heads_look_at_is_what_they_look_at_in_transformers(variant, max_to
         assert np.abs(weights - expected[layer][0, head].numpy()).max() < 1e-4
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_small_steps_change_no_bit_of_what_heads_look_at(dtype):
+@pytest.mark.parametrize(("dtype", "cache"), CACHES)
+def test_small_steps_change_no_bit_of_what_heads_look_at(dtype, cache):
     """On the native executor."""
     _, declaration, tensors = make()
     found = []
@@ -205,6 +223,7 @@ def test_small_steps_change_no_bit_of_what_heads_look_at(dtype):
             declaration.build(),
             tensors,
             dtype,
+            cache_dtype=cache,
             encoder=declaration.build_encoder(),
             source_positions=POSITIONS,
             max_tokens=max_tokens,

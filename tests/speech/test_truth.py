@@ -61,6 +61,7 @@ def test_speech_is_written_down_word_for_word(whisper, real_model, audio_path, s
         assert starts == sorted(starts)
 
 
-def test_int8_writes_down_the_same_words(whisper_model, audio_path, spoken_text):
-    whisper = LLM(str(whisper_model), executor="native", quantization="int8")
+@pytest.mark.parametrize("option", ["quantization", "kv_cache_dtype"])
+def test_int8_writes_down_the_same_words(whisper_model, audio_path, spoken_text, option):
+    whisper = LLM(str(whisper_model), executor="native", **{option: "int8"})
     assert whisper.transcribe(str(audio_path)).text.split() == spoken_text.split()

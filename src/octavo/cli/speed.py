@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from octavo import _native
@@ -42,9 +43,10 @@ def measured_bandwidth() -> float | None:
 def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: int) -> StepCost:
     """`step_cost` of a loaded model: for each sequence, (tokens computed, tokens in its cache afterwards)."""
     dtype, step = model.config.dtype, StepShape(contexts, logit_rows)
-    return step_cost(
-        model.graph, lambda weight: model.footprint.bytes_of(weight, dtype), PLAIN[dtype].block_bytes, step
-    )
+    values = model.plan.block_size * sum(layer.values_per_token for layer in model.footprint.layers)
+    cached_bytes = model.plan.kv_bytes_per_block / max(1, values)
+    weight_bytes = partial(model.footprint.bytes_of, dtype=dtype)
+    return step_cost(model.graph, weight_bytes, PLAIN[dtype].block_bytes, cached_bytes, step)
 
 
 def latencies(metrics: RequestMetrics, num_tokens: int) -> dict[str, float]:

@@ -18,8 +18,8 @@ class Backend:
 
     reserve = 100 << 20  # Python, its libraries, and the tokenizer
 
-    def __init__(self, quantization: str | None):
-        self.quantization = quantization
+    def __init__(self, quantization: str | None, cache_dtype: str | None = None):
+        self.quantization, self.cache_dtype = quantization, cache_dtype
 
     def usable_memory(self, share: float) -> int:
         """Bytes that an engine may take, if `share` is its part of the memory that is free now."""
@@ -36,7 +36,8 @@ class Backend:
         """An executor that has loaded the weights `tensors`; see `NativeExecutor` for `options`."""
         from octavo.executor.native.executor import NativeExecutor
 
-        return NativeExecutor(graph, tensors, sizes, quantization=self.quantization, **options)
+        how = {"quantization": self.quantization, "cache_dtype": self.cache_dtype, **options}
+        return NativeExecutor(graph, tensors, sizes, **how)
 
 
 class TorchBackend(Backend):
@@ -74,5 +75,5 @@ class TorchBackend(Backend):
 def backend_of(config: EngineConfig, quantization: str | None = None) -> Backend:
     """`quantization` is what plain weights are quantized to while they are loaded."""
     if config.executor == "native":
-        return Backend(quantization)
+        return Backend(quantization, config.cache_dtype)
     return TorchBackend(quantization, config.device, config.enforce_eager)

@@ -134,8 +134,8 @@ def _check_task(config: EngineConfig, reads_speech: bool) -> None:
 def _quantization_at_load(wanted: str | None, checkpoint: Checkpoint) -> str | None:
     """What plain weights are to be quantized to: one of `AT_LOAD`, or None.
 
-    Raises ConfigError where the weights are of another method than the user says, or are to be quantized again. Those of
-    a GGUF file may be plain: of them, it is seen when layouts are chosen.
+    Raises ConfigError where the weights are of another method than the user says, or are to be quantized again. Those
+    of a GGUF file may be plain: of them, it is seen when layouts are chosen.
     """
     found = checkpoint.quantization
     if wanted is None or (found is not None and NAMES.get(wanted) == found):

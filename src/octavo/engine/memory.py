@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from octavo.config import EngineConfig
-from octavo.errors import ConfigError, MemoryPlanError
+from octavo.errors import ConfigError, MemoryPlanError, UnsupportedError
 from octavo.executor.base import Footprint, Sizes
 from octavo.graph.cache import state_values, window_of
 from octavo.scheduler.blocks import most_held
@@ -72,10 +72,12 @@ def plan_memory(
         usable=usable,
         weights=weights,
         workspace=workspace,
-        kv_bytes_per_block=footprint.page_bytes(dtype, config.block_size),
+        kv_bytes_per_block=footprint.page_bytes(config.cache_dtype, config.block_size),
         window=window_of(footprint.layers),
         has_states=state_values(footprint.layers) > 0,
     )
+    if config.cache_dtype == "int8" and not plan.kv_bytes_per_block:
+        raise UnsupportedError("kv_cache_dtype", "int8", "the model keeps no keys and values; leave it out")
     blocks_of_source = -(-source_positions // config.block_size)
     blocks_of_one = most_held(length, batch, config.block_size, plan.window) + blocks_of_source
     left = plan.usable - plan.weights - plan.workspace

@@ -174,7 +174,7 @@ class Footprint(Protocol):
         """Of everything that steps of these sizes need besides."""
 
     def page_bytes(self, dtype: str, block_size: int) -> int:
-        """Of a block of the KV cache, for all layers; 0 for a model without one."""
+        """Of a block of a KV cache of `dtype`, for all layers; 0 for a model without one."""
 
 
 class Executor(Protocol):

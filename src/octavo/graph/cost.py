@@ -17,13 +17,18 @@ class StepCost:
     flops: int
 
 
-def step_cost(graph: Graph, weight_bytes: Callable[[Weight], int], value_bytes: int, step: StepShape) -> StepCost:
-    """`weight_bytes` says what a weight takes in memory; values of the cache and of tables' rows take `value_bytes`."""
+def step_cost(
+    graph: Graph, weight_bytes: Callable[[Weight], int], value_bytes: int, cached_bytes: float, step: StepShape
+) -> StepCost:
+    """`weight_bytes` says what a weight takes in memory.
+
+    A value of a table's row takes `value_bytes`, one of the cache `cached_bytes`, its part of a scale included.
+    """
     read = flops = 0
     counted: set[Weight] = set()
     for node in graph.nodes:
         flops += node.flops(step)
-        read += node.cache_reads(step) * value_bytes
+        read += round(node.cache_reads(step) * cached_bytes)
         if not node.reads_all_weights:
             read += step.tokens * node.columns * value_bytes
             continue

@@ -28,8 +28,8 @@ def _cache(model: ServedModel) -> _Numbers:
     if model.llm is None:
         return {}
     plan, config = model.llm.model.plan, model.config
-    values = (plan.block_size, plan.num_blocks, config.enable_prefix_caching, config.gpu_memory_utilization, "auto")
-    return {tuple(map(str, values)): 1}
+    cache = (plan.block_size, plan.num_blocks, config.enable_prefix_caching)
+    return {tuple(map(str, (*cache, config.gpu_memory_utilization, config.kv_cache_dtype))): 1}
 
 
 def _by_source(stats: EngineStats) -> _Numbers:

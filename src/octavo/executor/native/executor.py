@@ -48,7 +48,7 @@ class NativeExecutor:
     """Runs a graph on the CPU.
 
     `tensors` has every weight of the graph; `release(name)` is called when a matrix has been packed, so that no second
-    copy of it stays in memory.
+    copy of it stays in memory. The KV cache is int8 or of the model's type, which is the default.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class NativeExecutor:
         sizes: Sizes,
         *,
         dtype: str,
+        cache_dtype: str | None = None,
         encoder: Graph | None = None,
         quantization: str | None = None,
         release: Callable[[str], None] = lambda name: None,
@@ -68,6 +69,7 @@ class NativeExecutor:
         self.tape = lower(graph, choose_layouts(graph, tensors, dtype, quantization), fuse=fuse)
         cache: dict[str, Any] = {
             "dtype": dtype,
+            "cache_dtype": cache_dtype or dtype,
             "layers": cache_sizes(self.tape.layers),
             "page_tokens": sizes.block_size,
             "num_pages": sizes.num_blocks,

@@ -25,8 +25,8 @@ def choose_layouts(
 ) -> dict[str, str]:
     """The layouts of weights that are not packed as plain numbers of `dtype`, by the weights' names.
 
-    Plain ones are quantized if there is a `quantization`, one of `config.AT_LOAD`. In float32 all weights are plain: so they are seen without any error but their own. Raises ConfigError where
-    `quantization` asks for another format than the checkpoint has.
+    Plain ones are quantized if there is a `quantization`, one of `config.AT_LOAD`. In float32 all others are plain: so
+    they are seen without any error but their own. Raises ConfigError where what is quantized is to be quantized again.
     """
     found: dict[str, str] = {}
     plain = {layout.name for layout in PLAIN.values()}
