@@ -11,6 +11,7 @@ from octavo.executor.native.lowering import lower
 from octavo.graph.builder import Graph
 from octavo.weights.layout import LAYOUTS
 from octavo.weights.tensor import StoredTensor
+from stored_blocks import blocks_near_one
 
 FORMATS = [name for name, layout in LAYOUTS.items() if layout.block > 1 and _native.layout_of_format(name)]
 ROWS, COLUMNS = 37, 512
@@ -18,20 +19,7 @@ ROWS, COLUMNS = 37, 512
 
 def quantized(name, format, rows, columns=COLUMNS, seed=0):
     """Random blocks of a format, whose scales are near one."""
-    rng = np.random.default_rng(seed)
-    layout = LAYOUTS[format]
-    blocks = rng.integers(0, 256, (rows * columns // layout.block, layout.block_bytes), dtype=np.uint8)
-    if "_G" in format:
-        count = 2 if format.startswith("U") else 1
-        numbers = rng.uniform(0.5, 2, (len(blocks), count)) * rng.choice([-1, 1], (len(blocks), count))
-        codes = blocks[:, 4 * count :]
-        if format.startswith("E4M3"):
-            codes[codes & 127 == 127] = 0  # NaN
-        blocks[:, : 4 * count] = numbers.astype(np.float32).view(np.uint8)
-        return StoredTensor(name, format, (rows, columns), blocks.reshape(-1))
-    for at in {"Q2_K": [80, 82], "Q3_K": [108], "Q6_K": [208]}.get(format, [0, 2] if format[3:] in ("1", "K") else [0]):
-        values = (rng.uniform(0.5, 2, len(blocks)) * rng.choice([-1, 1], len(blocks))).astype(np.float16)
-        blocks[:, at : at + 2] = values.view(np.uint8).reshape(-1, 2)
+    blocks = blocks_near_one(format, rows * columns // LAYOUTS[format].block, seed)
     return StoredTensor(name, format, (rows, columns), blocks.reshape(-1))
 
 
@@ -228,8 +216,16 @@ def test_memory_is_about_the_file_s(format):
     layout = _native.layout_of_format(format)
     assert layout is not None
     packed, file = _native.packed_bytes(layout, [64], 4096), LAYOUTS[format].nbytes((64, 4096))
-    few_bits = {"Q2_K": 2.0, "Q3_K": 1.4, "Q5_0": 1.6, "Q5_1": 1.6, "Q5_K": 1.6, "Q6_K": 1.4}
+    few_bits = {
+        "Q2_K": 2.0, "Q3_K": 1.4, "Q5_0": 1.6, "Q5_1": 1.6, "Q5_K": 1.6, "Q6_K": 1.4,
+        "IQ1_S": 5.4, "IQ1_M": 5.0, "IQ2_XXS": 4.1, "IQ2_XS": 3.8, "IQ2_S": 3.4, "IQ3_XXS": 2.8, "IQ3_S": 2.5,
+        "IQ4_NL": 1.9, "IQ4_XS": 2.0, "TQ1_0": 2.7, "TQ2_0": 2.2, "MXFP4": 2.2, "NVFP4": 2.3,
+    }  # fmt: skip
     assert packed <= few_bits.get(format, 1.03) * file + 64
+
+
+def test_every_quantized_type_of_gguf_files_runs_from_a_layout():
+    assert {name for name in LAYOUTS if LAYOUTS[name].ggml_type is not None} - {*FORMATS} == {"F32", "F16", "BF16"}
 
 
 def test_float32_sees_the_stored_numbers_as_they_are():
