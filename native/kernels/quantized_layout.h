@@ -13,6 +13,8 @@
 namespace octavo {
 
 constexpr int kUnit = 32;  // columns
+// Values are quantized to zeros where the largest is not above this: float32 has no factor that makes them integers.
+constexpr float kTiny = 0x1p-111f;
 
 struct QuantizedLayout {
   Scaling scaling;

@@ -114,7 +114,7 @@ void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
     for (const float x : values) top = std::max(top, std::fabs(x)), probe += 0 * x;
     reinterpret_cast<float*>(out)[row] = top / 127 + probe;
     if (!std::isfinite(probe)) continue;
-    const float factor = top > 0 ? 127 / top : 0;
+    const float factor = top > kTiny ? 127 / top : 0;
     uint8_t* to = out + kInt8.values_at(k) + 4 * row;
     for (int64_t i = 0; i < k; ++i)
       to[i / 4 * 64 + i % 4] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(values[i] * factor)) + 128);

@@ -175,6 +175,22 @@ def test_a_row_that_is_not_finite_has_no_finite_product(isa, form, bad):
     assert np.isfinite(found[1]).all()
 
 
+@pytest.mark.parametrize("form", ["Q4_0", "Q4_1", "IQ2_S", "int8", "int4"])
+def test_rows_of_tiny_numbers_have_tiny_products(isa, form):
+    """They are too small for a number of steps that is one divided by them."""
+    graph = Graph()
+    graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
+    table = np.full((ROWS, COLUMNS), 1e-40, np.float32)
+    table[:, ::3] = 0
+    is_loaded = form in ("int8", "int4")
+    tensors = {
+        "embed.weight": stored("embed.weight", table, "BF16"),
+        "head.weight": stored("head.weight", table, "BF16") if is_loaded else quantized("head.weight", form, ROWS),
+    }
+    executor = make_native(graph, tensors, "bfloat16", quantization=form if is_loaded else None)
+    assert np.abs(logits_of(executor, [0, 7])).max() < 1e-30
+
+
 @pytest.mark.parametrize("layout", ["int4_g32", "int8_k16", "uint4_k32"])
 def test_rows_that_a_layout_does_not_hold_are_refused(layout):
     weight = stored("w", np.ones((16, 256), np.float32))
