@@ -198,6 +198,15 @@ def test_rows_that_a_layout_does_not_hold_are_refused(layout):
         _native.pack([("F32", weight.data, 16, 256, None, None)], "stacked", layout)
 
 
+@pytest.mark.parametrize("format", ["Q4_0", "Q6_K", "IQ1_M", "MXFP4", "NVFP4"])
+@pytest.mark.parametrize("missing", [1, "row"])
+def test_truncated_rows_are_refused_before_they_are_packed(format, missing):
+    data = quantized("w", format, 16, 256).data
+    left = data.size - (data.size // 16 if missing == "row" else missing)
+    with pytest.raises(ValueError, match="the number of bytes does not fit the shape"):
+        _native.pack([(format, data[:left], 16, 256, None, None)], "stacked", _native.layout_of_format(format))
+
+
 def test_a_model_of_mixed_formats_runs_and_takes_the_memory_of_its_numbers(isa):
     """Weights that can't be one matrix are not stacked: v is of another format than q and k."""
     graph = decoder(hidden=256, inner=512, heads=4, kv_heads=4, head_dim=64, vocab=131)
