@@ -1,4 +1,5 @@
-// Python binding of core/dequantize.h: for tests, and for code that wants a tensor's values in numpy.
+// Python bindings of core/dequantize.h, for tests and for code that wants a tensor's values in numpy, and of
+// core/grids.h.
 
 #include "core/dequantize.h"
 
@@ -9,6 +10,8 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+
+#include "core/grids.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -42,11 +45,18 @@ Floats dequantize(std::string_view name, Bytes data, int64_t count) {
   return Floats(raw, {size_t(count)}, owner);
 }
 
+nb::ndarray<nb::numpy, const uint8_t, nb::ndim<2>> grid(std::string_view name) {
+  const Grid& found = grid_of(name);
+  return {found.digits, {size_t(found.points), size_t(found.width)}, nb::handle()};  // it lives as long as the module
+}
+
 }  // namespace
 
 void bind_dequantize(nb::module_& m) {
   m.def("dequantize", &dequantize, "format"_a, "data"_a.noconvert(), "count"_a,
         "Decode `count` elements of a stored format (\"Q4_K\", …) from exactly their bytes into float32.");
+  m.def("grid", &grid, "name"_a,
+        "The points that an IQ format (\"IQ1\", \"IQ2_XXS\", …) chooses from: digits, uint8 [points, 8 or 4].");
 }
 
 }  // namespace octavo

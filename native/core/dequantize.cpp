@@ -2,30 +2,19 @@
 
 #include "core/dequantize.h"
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <string>
 
-#include "core/bf16.h"
+#include "core/blocks.h"
+#include "core/dequantize_iq.h"
 
 namespace octavo {
 
 namespace {
-
-uint16_t u16_at(const uint8_t* p) {
-  uint16_t value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
-
-uint32_t u32_at(const uint8_t* p) {
-  uint32_t value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
 
 void f32(const uint8_t* src, int64_t count, float* dst) { std::memcpy(dst, src, size_t(count) * sizeof(float)); }
 
@@ -41,51 +30,42 @@ void i8(const uint8_t* src, int64_t count, float* dst) {
   for (int64_t i = 0; i < count; ++i) dst[i] = static_cast<int8_t>(src[i]);
 }
 
-// Low nibbles of the bytes of so many values, then the high ones.
-template <int count = 32>
-void nibbles(const uint8_t* b, uint8_t* q) {
-  for (int i = 0; i < count / 2; ++i) {
-    q[i] = b[i] & 15;
-    q[i + count / 2] = b[i] >> 4;
-  }
-}
-
 // The fifth bits of elements 0 to 7 are the bits of high[0], and so on.
 void fifth_bits(const uint8_t* high, uint8_t* q) {
   for (int i = 0; i < 32; ++i) q[i] |= (high[i / 8] >> (i % 8) & 1) << 4;
 }
 
 void q4_0(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b);
+  out.d[0] = u16_at(b);
   nibbles(b + 2, out.q);
 }
 
 void q4_1(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b), out.m = u16_at(b + 2);
+  out.d[0] = u16_at(b), out.m = u16_at(b + 2);
   nibbles(b + 4, out.q);
 }
 
 void q5_0(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b);
+  out.d[0] = u16_at(b);
   nibbles(b + 6, out.q);
   fifth_bits(b + 2, out.q);
 }
 
 void q5_1(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b), out.m = u16_at(b + 2);
+  out.d[0] = u16_at(b), out.m = u16_at(b + 2);
   nibbles(b + 8, out.q);
   fifth_bits(b + 4, out.q);
 }
 
 void q8_0(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b);
+  out.d[0] = u16_at(b);
   for (int i = 0; i < 32; ++i) out.q[i] = b[2 + i] ^ 128;  // from signed to an offset of 128
 }
 
 // K-quants: 256 elements. Sub-block j has its own scale; fields of 2 bits lie in 32 bytes per 128 elements.
 
 void q2_k(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b + 80), out.m = u16_at(b + 82);
+  out.d[0] = u16_at(b + 80), out.m = u16_at(b + 82);
   for (int j = 0; j < 16; ++j) {
     out.scale[j] = b[j] & 15;
     out.minimum[j] = b[j] >> 4;
@@ -94,7 +74,7 @@ void q2_k(const uint8_t* b, Quants& out) {
 }
 
 void q3_k(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b + 108);
+  out.d[0] = u16_at(b + 108);
   const uint8_t* s = b + 96;
   for (int j = 0; j < 16; ++j) {
     const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
@@ -108,7 +88,7 @@ void q3_k(const uint8_t* b, Quants& out) {
 
 // Scales and minima of Q4_K and Q5_K: 6 bits each, the upper two of the last four lying with the first four.
 void sub_scales(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b), out.m = u16_at(b + 2);
+  out.d[0] = u16_at(b), out.m = u16_at(b + 2);
   const uint8_t* s = b + 4;
   for (int j = 0; j < 4; ++j) {
     out.scale[j] = s[j] & 63;
@@ -132,7 +112,7 @@ void q5_k(const uint8_t* b, Quants& out) {
 }
 
 void q6_k(const uint8_t* b, Quants& out) {
-  out.d = u16_at(b + 208);
+  out.d[0] = wide_half(u16_at(b + 208));
   std::memcpy(out.scale, b + 192, 16);
   for (int i = 0; i < 256; ++i) {
     const int low = b[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
@@ -140,52 +120,58 @@ void q6_k(const uint8_t* b, Quants& out) {
   }
 }
 
+// Ternary formats, whose 256 values have one scale.
+
+void tq1_0(const uint8_t* b, Quants& out) {
+  std::fill_n(out.d, 8, u16_at(b + 52));
+  // A byte is a fraction of 256, of whose digits in base 3 the first four or five are values; those of `width`
+  // neighbouring bytes come together.
+  const auto put = [&](const uint8_t* bytes, int width, int digits, uint8_t* q) {
+    for (int i = 0; i < width; ++i) {
+      uint8_t fraction = bytes[i];
+      for (int digit = 0; digit < digits; ++digit, fraction *= 3) q[digit * width + i] = fraction * 3 >> 8;
+    }
+  };
+  put(b, 32, 5, out.q);
+  put(b + 32, 16, 5, out.q + 160);
+  put(b + 48, 4, 4, out.q + 240);
+}
+
+void tq2_0(const uint8_t* b, Quants& out) {
+  std::fill_n(out.d, 8, u16_at(b + 64));
+  for (int i = 0; i < 256; ++i) out.q[i] = b[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+}
+
+// E2M1, as doubled integers: half of a scale is never infinite.
+
+void mxfp4(const uint8_t* b, Quants& out) {
+  out.d[0] = std::bit_cast<uint32_t>(std::ldexp(1.0f, b[0] - 128));
+  nibbles(b + 1, out.q);
+}
+
+// Of an 8-bit float without its sign, as if it were a number always.
+float e4m3_size(uint8_t code) {
+  const int exponent = code >> 3 & 15, fraction = code & 7;
+  return exponent ? std::ldexp(1 + fraction / 8.0f, exponent - 7) : fraction / 512.0f;
+}
+
+void nvfp4(const uint8_t* b, Quants& out) {
+  for (int g = 0; g < 4; ++g) {
+    out.d[g] = std::bit_cast<uint32_t>(b[g] == 127 ? 0 : e4m3_size(b[g]) / 2);
+    nibbles<16>(b + 4 + 8 * g, out.q + 16 * g);
+  }
+}
+
 // What checkpoints with scales apart are rearranged to: a group, with its scale and its minimum in float32.
 template <int bits, int group, bool has_minimum>
 void grouped(const uint8_t* b, Quants& out) {
-  out.d = u32_at(b);
+  out.d[0] = u32_at(b);
   if (has_minimum) out.m = u32_at(b + 4);
   b += has_minimum ? 8 : 4;
   if (bits == 4)
     nibbles<group>(b, out.q);
   else
     std::memcpy(out.q, b, group);
-}
-
-// Elements and bytes of a block; bits, group and offset of q.
-struct Shape {
-  Scaling scaling;
-  int block, bytes, bits, group, offset;
-  Codes codes = Codes::kIntegers;
-  bool wide = false;
-
-  constexpr bool has_minimum() const { return scaling == Scaling::kMinimum || scaling == Scaling::kSubMinimum; }
-};
-
-template <void read(const uint8_t*, Quants&), Shape s>
-void decode(const uint8_t* src, int64_t count, float* dst) {
-  const auto number = [](uint32_t bits) {
-    return s.wide ? std::bit_cast<float>(bits) : half_to_float(static_cast<uint16_t>(bits));
-  };
-  for (int64_t i = 0; i < count; i += s.block, src += s.bytes) {
-    Quants x;
-    read(src, x);
-    for (int g = 0; g < s.block / s.group; ++g) {
-      float scale = number(x.d), minimum = 0;
-      if (s.scaling == Scaling::kMinimum) minimum = number(x.m);
-      if (s.scaling == Scaling::kSubScale) scale *= static_cast<int8_t>(x.scale[g]);
-      if (s.scaling == Scaling::kSubMinimum) scale *= x.scale[g], minimum = -(number(x.m) * x.minimum[g]);
-      for (int e = g * s.group; e < (g + 1) * s.group; ++e) {
-        const float q = s.codes == Codes::kIntegers ? static_cast<float>(x.q[e] - s.offset) : value_of(s.codes, x.q[e]);
-        dst[i + e] = s.has_minimum() ? scale * q + minimum : scale * q;
-      }
-    }
-  }
-}
-
-template <void read(const uint8_t*, Quants&), Shape s>
-constexpr Format quantized(const char* name) {
-  return {name, s.block, s.bytes, decode<read, s>, s.scaling, s.bits, s.group, s.offset, read, s.wide, s.codes};
 }
 
 template <int bits, int group>
@@ -216,7 +202,11 @@ constexpr Format kFormats[] = {
     quantized<q3_k, Shape{Scaling::kSubScale, 256, 110, 3, 16, 4}>("Q3_K"),
     quantized<q4_k, Shape{Scaling::kSubMinimum, 256, 144, 4, 32, 0}>("Q4_K"),
     quantized<q5_k, Shape{Scaling::kSubMinimum, 256, 176, 5, 32, 0}>("Q5_K"),
-    quantized<q6_k, Shape{Scaling::kSubScale, 256, 210, 6, 16, 32}>("Q6_K"),
+    quantized<q6_k, Shape{Scaling::kSubScale, 256, 210, 6, 16, 32, Codes::kIntegers, true}>("Q6_K"),
+    quantized<tq1_0, Shape{Scaling::kScale, 256, 54, 2, 32, 1}>("TQ1_0"),
+    quantized<tq2_0, Shape{Scaling::kScale, 256, 66, 2, 32, 1}>("TQ2_0"),
+    quantized<mxfp4, Shape{Scaling::kScale, 32, 17, 4, 32, 0, Codes::kDoubledE2m1, true}>("MXFP4"),
+    quantized<nvfp4, Shape{Scaling::kScale, 64, 36, 4, 16, 0, Codes::kDoubledE2m1, true}>("NVFP4"),
     affine<4, 32>("U4_G32"),
     affine<4, 64>("U4_G64"),
     affine<4, 128>("U4_G128"),
@@ -255,6 +245,30 @@ constexpr float kNf4[16] = {
 
 }  // namespace
 
+const int8_t* integers_of(Codes codes) {
+  static constexpr int8_t kIq1[16] = {-7, 1, 9, 0, -9, -1, 7}, kIq2[16] = {8, 25, 43, 0, -8, -25, -43},
+                          kIq3Xxs[16] = {4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62},
+                          kOdd[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15},
+                          kIq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+                          kDoubledE2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  switch (codes) {
+    case Codes::kIq1:
+      return kIq1;
+    case Codes::kIq2:
+      return kIq2;
+    case Codes::kIq3Xxs:
+      return kIq3Xxs;
+    case Codes::kOdd:
+      return kOdd;
+    case Codes::kIq4:
+      return kIq4;
+    case Codes::kDoubledE2m1:
+      return kDoubledE2m1;
+    default:
+      return nullptr;
+  }
+}
+
 float value_of(Codes codes, uint8_t q) {
   const auto with_sign = [](bool negative, float x) { return negative ? -x : x; };
   switch (codes) {
@@ -264,13 +278,11 @@ float value_of(Codes codes, uint8_t q) {
       return with_sign(q & 8, kFp4[q & 7]);
     case Codes::kNf4:
       return kNf4[q & 15];
-    case Codes::kE4m3: {
-      const int exponent = q >> 3 & 15, fraction = q & 7;
-      if ((q & 127) == 127) return with_sign(q & 128, std::numeric_limits<float>::quiet_NaN());
-      return with_sign(q & 128, exponent ? std::ldexp(1 + fraction / 8.0f, exponent - 7) : fraction / 512.0f);
-    }
+    case Codes::kE4m3:
+      return with_sign(q & 128, (q & 127) == 127 ? std::numeric_limits<float>::quiet_NaN() : e4m3_size(q));
     default:
-      return q;
+      const int8_t* integers = integers_of(codes);
+      return integers ? integers[q & 15] : q;
   }
 }
 
@@ -283,8 +295,9 @@ uint8_t to_e4m3(float x) {
 }
 
 const Format& format_of(std::string_view name) {
-  for (const Format& format : kFormats)
-    if (name == format.name) return format;
+  for (const auto formats : {std::span<const Format>(kFormats), iq_formats()})
+    for (const Format& format : formats)
+      if (name == format.name) return format;
   throw std::invalid_argument("unknown weight format '" + std::string(name) + "'");
 }
 

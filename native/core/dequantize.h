@@ -17,12 +17,13 @@ enum class Scaling : uint8_t {
   kSubMinimum,  // (d * scale[g]) * q - m * minimum[g]
 };
 
-// What q stands for.
-enum class Codes : uint8_t { kIntegers, kE2m1, kNf4, kFp4, kE4m3 };
+// What q stands for. From kIq1 on, 4 bits stand for integers of 8.
+enum class Codes : uint8_t { kIntegers, kE2m1, kNf4, kFp4, kE4m3, kIq1, kIq2, kIq3Xxs, kOdd, kIq4, kDoubledE2m1 };
 
-// One block, taken apart. d and m are the bits of float16, or, of wide formats, of float32.
+// One block, taken apart. d and m are the bits of float16, or, of wide formats, of float32. There is one m, and one d,
+// or, where groups have no other scale, one for each group.
 struct Quants {
-  uint32_t d, m;
+  uint32_t d[8], m;
   uint8_t scale[16], minimum[16];
   uint8_t q[256];
 };
@@ -44,6 +45,9 @@ struct Format {
   bool wide = false;
   Codes codes = Codes::kIntegers;
 };
+
+// The integers that 16 codes stand for; none for others.
+const int8_t* integers_of(Codes codes);
 
 // The value of a code.
 float value_of(Codes codes, uint8_t q);

@@ -21,8 +21,8 @@ void prepare_channels_row(const void* x, int64_t columns, int64_t k, void* out) 
     largest = max(largest, max(v, zero() - v));
     probe = fma(v, zero(), probe);
   }
-  const float top = reduce_max(largest);
-  const F32 factor = set1(top > 0 ? kMaxActivation / top : 0);
+  const float top = reduce_max(largest), nan_or_zero = reduce_add(probe);
+  const F32 factor = set1(top > kTiny && nan_or_zero == 0 ? kMaxActivation / top : 0);
   F32 sum_high = zero(), sum_low = zero();
   for (int64_t i = 0; i < k; i += kLanes) {
     const F32 rounded = i < columns ? round(T::load16(from + i) * factor) : zero();
@@ -33,7 +33,6 @@ void prepare_channels_row(const void* x, int64_t columns, int64_t k, void* out) 
     sum_high = sum_high + upper;
     sum_low = sum_low + lower;
   }
-  const float nan_or_zero = reduce_add(probe);
   const auto start = [&](F32 sum) { return nan_or_zero == 0 ? -kInt8.offset() * (int32_t)reduce_add(sum) : 0; };
   *(RowSums*)(low + k) = {top / kMaxActivation + nan_or_zero, start(sum_high), start(sum_low)};
 }

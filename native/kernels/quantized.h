@@ -138,7 +138,7 @@ inline void quantize_block(const typename T::Value* x, int64_t n, int64_t padded
     probe = fma(v, zero(), probe);
   }
   const float top = reduce_max(largest), nan_or_zero = reduce_add(probe);
-  const F32 factor = set1(top > 0 ? kTop / top : 0);
+  const F32 factor = set1(top > kTiny && nan_or_zero == 0 ? kTop / top : 0);
   sums.scale = top / kTop + nan_or_zero;
   for (int64_t g = 0; g < padded / L.sums(); ++g) {
     F32 sum = zero();

@@ -13,6 +13,8 @@
 namespace octavo {
 
 constexpr int kUnit = 32;  // columns
+// Values are quantized to zeros where the largest is not above this: float32 has no factor that makes them integers.
+constexpr float kTiny = 0x1p-111f;
 
 struct QuantizedLayout {
   Scaling scaling;
@@ -30,8 +32,8 @@ struct QuantizedLayout {
   constexpr int unit() const { return is_by_channel() ? 2 * kUnit : kUnit; }  // columns that k is padded to
   constexpr int sums() const { return group < kUnit ? group : kUnit; }        // columns that are summed as integers
 
-  // Of 16 rows: float16 or float32 scales and minima, or integers behind the float16 ones of their 256 columns.
-  constexpr int64_t head_bytes() const { return has_sub_scales() ? (has_minimum() ? 64 : 32) : 0; }
+  // Of 16 rows: float16 or float32 scales and minima, or integers behind the floats of their 256 columns.
+  constexpr int64_t head_bytes() const { return has_sub_scales() ? (wide ? 64 : 32) * (has_minimum() ? 2 : 1) : 0; }
   constexpr int64_t scale_bytes() const { return (has_sub_scales() ? 16 : wide ? 64 : 32) * (has_minimum() ? 2 : 1); }
   constexpr int64_t head_at(int64_t group_number) const {
     return group_number * group / 256 * (head_bytes() + 256 / group * scale_bytes());
@@ -43,7 +45,8 @@ struct QuantizedLayout {
   }
   constexpr int64_t values_at(int64_t k) const {
     if (is_by_channel()) return 64;
-    return round_up(has_sub_scales() ? head_at(round_up(k, 256) / group) : scale_at((k + group - 1) / group), 64);
+    return round_up(
+        has_sub_scales() ? head_at(round_up(k, 256) / group) : scale_at((round_up(k, kUnit) + group - 1) / group), 64);
   }
   constexpr int64_t unit_bytes() const { return 16 * kUnit * bits / 8; }
   constexpr int64_t block_bytes(int64_t k) const { return values_at(k) + round_up(k, unit()) / kUnit * unit_bytes(); }
@@ -51,7 +54,8 @@ struct QuantizedLayout {
 
 inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scaling::kScale, 4, 32},
     kInt8G32{Scaling::kScale, 8, 32}, kUint4G32{Scaling::kMinimum, 4, 32}, kUint8G32{Scaling::kMinimum, 8, 32},
-    kInt4K16{Scaling::kSubScale, 4, 16}, kInt8K16{Scaling::kSubScale, 8, 16}, kUint4K16{Scaling::kSubMinimum, 4, 16},
+    kInt4K16{Scaling::kSubScale, 4, 16}, kInt8K16{Scaling::kSubScale, 8, 16, true},
+    kInt8K32{Scaling::kSubScale, 8, 32, true}, kUint4K16{Scaling::kSubMinimum, 4, 16},
     kUint4K32{Scaling::kSubMinimum, 4, 32}, kUint8K32{Scaling::kSubMinimum, 8, 32},
     kAffine4G32{Scaling::kMinimum, 4, 32, true}, kAffine4G64{Scaling::kMinimum, 4, 64, true},
     kAffine4G128{Scaling::kMinimum, 4, 128, true}, kAffine8G32{Scaling::kMinimum, 8, 32, true},
@@ -59,7 +63,8 @@ inline constexpr QuantizedLayout kInt8{Scaling::kChannel, 8, 32}, kInt4G32{Scali
     kE4m3G32{Scaling::kScale, 8, 32, true, Codes::kE4m3}, kE4m3G64{Scaling::kScale, 8, 64, true, Codes::kE4m3},
     kE4m3G128{Scaling::kScale, 8, 128, true, Codes::kE4m3}, kE2m1G16{Scaling::kScale, 4, 16, true, Codes::kE2m1},
     kE2m1G32{Scaling::kScale, 4, 32, true, Codes::kE2m1}, kNf4G64{Scaling::kScale, 4, 64, true, Codes::kNf4},
-    kFp4G64{Scaling::kScale, 4, 64, true, Codes::kFp4};
+    kFp4G64{Scaling::kScale, 4, 64, true, Codes::kFp4}, kScaled8G16{Scaling::kScale, 8, 16, true},
+    kScaled8G32{Scaling::kScale, 8, 32, true};
 
 // What follows the two bytes of each value of an activation row that int8 weights are multiplied with: 256 * high + low
 // is `scale` times smaller than the row. Weights are bytes with an offset, so sums of products begin with minus the

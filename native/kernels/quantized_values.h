@@ -17,7 +17,8 @@ inline F32 scale_of(const uint8_t* block, int64_t g) {
   if (L.is_by_channel()) return load((const float*)block);
   if (!L.has_sub_scales()) return L.wide ? load((const float*)p) : load_halves((const uint16_t*)p);
   const F32 factor = L.has_minimum() ? to_floats(p) : to_floats((const int8_t*)p);
-  return load_halves((const uint16_t*)(block + L.head_at(g))) * factor;
+  const uint8_t* head = block + L.head_at(g);
+  return (L.wide ? load((const float*)head) : load_halves((const uint16_t*)head)) * factor;
 }
 
 template <QuantizedLayout L>

@@ -33,7 +33,7 @@ void put_scales(const Format& format, const Quants& x, int64_t first, int row, u
       if (L.has_minimum()) scale[16 + row] = x.minimum[g];
     }
     if (L.has_sub_scales()) scale = out + L.head_at(first / format.group + g);
-    std::memcpy(scale + kBytes * row, &x.d, kBytes);
+    std::memcpy(scale + kBytes * row, &x.d[L.has_sub_scales() ? 0 : g], kBytes);
     if (L.has_minimum()) std::memcpy(scale + kBytes * (16 + row), &x.m, kBytes);
   }
 }
@@ -42,7 +42,7 @@ void put_scales(const Format& format, const Quants& x, int64_t first, int row, u
 void look_for_nan(const Format& format, Quants& x) {
   if (format.codes != Codes::kE4m3) return;
   for (int i = 0; i < format.block; ++i)
-    if ((x.q[i] & 127) == 127) x.d = std::bit_cast<uint32_t>(std::numeric_limits<float>::quiet_NaN());
+    if ((x.q[i] & 127) == 127) x.d[0] = std::bit_cast<uint32_t>(std::numeric_limits<float>::quiet_NaN());
 }
 
 // Codes get the layout's offset.
@@ -55,23 +55,25 @@ void rearrange(const RowAt* rows, int64_t k, uint8_t* out) {
     if (!rows[row].source) continue;
     const Format& format = *rows[row].source->format;
     const uint8_t shift = static_cast<uint8_t>(L.offset() - (L.has_minimum() ? 0 : format.offset));
+    const int8_t* integers = L.codes == Codes::kIntegers ? integers_of(format.codes) : nullptr;
     const uint8_t* from = rows[row].bytes();
     for (int64_t first = 0; first < k; first += format.block, from += format.bytes) {
       Quants x;
       format.read(from, x);
       look_for_nan(format, x);
       put_scales<L>(format, x, first, row, out);
-      for (int i = 0; i < format.block; ++i) codes[first + i] = x.q[i] + shift;
+      for (int i = 0; i < format.block; ++i) codes[first + i] = (integers ? integers[x.q[i] & 15] : x.q[i]) + shift;
     }
     put_codes<L>(codes.data(), padded, 0, k, row, out);
   }
 }
 
-// Formats whose numbers fit: of the same scaling and group.
+// Formats whose numbers fit: of the same scaling and group, and of the same codes, or of codes for integers of 8 bits.
 template <QuantizedLayout L>
 bool holds(const Format& format) {
-  return format.scaling == L.scaling && format.group == L.group && (format.bits <= 4 ? 4 : 8) == L.bits &&
-         format.wide == L.wide && format.codes == L.codes;
+  const bool same = (format.bits <= 4 ? 4 : 8) == L.bits && format.codes == L.codes;
+  return format.scaling == L.scaling && format.group == L.group && format.wide == L.wide &&
+         (same || (L.codes == Codes::kIntegers && L.bits == 8 && integers_of(format.codes)));
 }
 
 template <QuantizedLayout L>
@@ -135,7 +137,7 @@ void quantize_channels(const RowAt* rows, int64_t k, uint8_t* out) {
     for (const float x : values) top = std::max(top, std::fabs(x)), probe += 0 * x;
     reinterpret_cast<float*>(out)[row] = top / 127 + probe;
     if (!std::isfinite(probe)) continue;
-    const float factor = top > 0 ? 127 / top : 0;
+    const float factor = top > kTiny ? 127 / top : 0;
     uint8_t* to = out + kInt8.values_at(k) + 4 * row;
     for (int64_t i = 0; i < k; ++i)
       to[i / 4 * 64 + i % 4] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(values[i] * factor)) + 128);
@@ -162,6 +164,9 @@ const RegisterLayout registered[] = {
     quantized<kUint8G32>("uint8_g32"),
     quantized<kInt4K16>("int4_k16"),
     quantized<kInt8K16>("int8_k16"),
+    quantized<kInt8K32>("int8_k32"),
+    quantized<kScaled8G16>("scaled8_g16"),
+    quantized<kScaled8G32>("scaled8_g32"),
     quantized<kUint4K16>("uint4_k16"),
     quantized<kUint4K32>("uint4_k32"),
     quantized<kUint8K32>("uint8_k32"),

@@ -12,6 +12,7 @@ from octavo.executor.native.lowering import lower
 from octavo.graph.builder import Graph
 from octavo.weights.layout import LAYOUTS
 from octavo.weights.tensor import StoredTensor
+from stored_blocks import blocks_near_one
 
 FORMATS = [name for name, layout in LAYOUTS.items() if layout.block > 1 and _native.layout_of_format(name)]
 ROWS, COLUMNS = 37, 512
@@ -19,20 +20,7 @@ ROWS, COLUMNS = 37, 512
 
 def quantized(name, format, rows, columns=COLUMNS, seed=0):
     """Random blocks of a format, whose scales are near one."""
-    rng = np.random.default_rng(seed)
-    layout = LAYOUTS[format]
-    blocks = rng.integers(0, 256, (rows * columns // layout.block, layout.block_bytes), dtype=np.uint8)
-    if "_G" in format:
-        count = 2 if format.startswith("U") else 1
-        numbers = rng.uniform(0.5, 2, (len(blocks), count)) * rng.choice([-1, 1], (len(blocks), count))
-        codes = blocks[:, 4 * count :]
-        if format.startswith("E4M3"):
-            codes[codes & 127 == 127] = 0  # NaN
-        blocks[:, : 4 * count] = numbers.astype(np.float32).view(np.uint8)
-        return StoredTensor(name, format, (rows, columns), blocks.reshape(-1))
-    for at in {"Q2_K": [80, 82], "Q3_K": [108], "Q6_K": [208]}.get(format, [0, 2] if format[3:] in ("1", "K") else [0]):
-        values = (rng.uniform(0.5, 2, len(blocks)) * rng.choice([-1, 1], len(blocks))).astype(np.float16)
-        blocks[:, at : at + 2] = values.view(np.uint8).reshape(-1, 2)
+    blocks = blocks_near_one(format, rows * columns // LAYOUTS[format].block, seed)
     return StoredTensor(name, format, (rows, columns), blocks.reshape(-1))
 
 
@@ -211,11 +199,36 @@ def test_a_row_that_is_not_finite_has_no_finite_product(isa, form, bad):
     assert np.isfinite(found[1]).all()
 
 
+@pytest.mark.parametrize("form", ["Q4_0", "Q4_1", "IQ2_S", "int8", "int4"])
+def test_rows_of_tiny_numbers_have_tiny_products(isa, form):
+    """They are too small for a number of steps that is one divided by them."""
+    graph = Graph()
+    graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
+    table = np.full((ROWS, COLUMNS), 1e-40, np.float32)
+    table[:, ::3] = 0
+    is_loaded = form in ("int8", "int4")
+    tensors = {
+        "embed.weight": stored("embed.weight", table, "BF16"),
+        "head.weight": stored("head.weight", table, "BF16") if is_loaded else quantized("head.weight", form, ROWS),
+    }
+    executor = make_native(graph, tensors, "bfloat16", quantization=form if is_loaded else None)
+    assert np.abs(logits_of(executor, [0, 7])).max() < 1e-30
+
+
 @pytest.mark.parametrize("layout", ["int4_g32", "int8_k16", "uint4_k32"])
 def test_rows_that_a_layout_does_not_hold_are_refused(layout):
     weight = stored("w", np.ones((16, 256), np.float32))
     with pytest.raises(ValueError, match=f"rows in F32 can't be packed as {layout}"):
         _native.pack([("F32", weight.data, 16, 256, None, None)], "stacked", layout, _native.Arena())
+
+
+@pytest.mark.parametrize("format", ["Q4_0", "Q6_K", "IQ1_M", "MXFP4", "NVFP4"])
+@pytest.mark.parametrize("missing", [1, "row"])
+def test_truncated_rows_are_refused_before_they_are_packed(format, missing):
+    data = quantized("w", format, 16, 256).data
+    left = data.size - (data.size // 16 if missing == "row" else missing)
+    with pytest.raises(ValueError, match="the number of bytes does not fit the shape"):
+        _native.pack([(format, data[:left], 16, 256, None, None)], "stacked", _native.layout_of_format(format))
 
 
 def test_a_model_of_mixed_formats_runs_and_takes_the_memory_of_its_numbers(isa):
@@ -252,8 +265,16 @@ def test_memory_is_about_the_file_s(format):
     layout = _native.layout_of_format(format)
     assert layout is not None
     packed, file = _native.packed_bytes(layout, [64], 4096), LAYOUTS[format].nbytes((64, 4096))
-    few_bits = {"Q2_K": 2.0, "Q3_K": 1.4, "Q5_0": 1.6, "Q5_1": 1.6, "Q5_K": 1.6, "Q6_K": 1.4}
+    few_bits = {
+        "Q2_K": 2.0, "Q3_K": 1.4, "Q5_0": 1.6, "Q5_1": 1.6, "Q5_K": 1.6, "Q6_K": 1.4,
+        "IQ1_S": 5.4, "IQ1_M": 5.0, "IQ2_XXS": 4.1, "IQ2_XS": 3.8, "IQ2_S": 3.4, "IQ3_XXS": 2.8, "IQ3_S": 2.5,
+        "IQ4_NL": 1.9, "IQ4_XS": 2.0, "TQ1_0": 2.7, "TQ2_0": 2.2, "MXFP4": 2.2, "NVFP4": 2.3,
+    }  # fmt: skip
     assert packed <= few_bits.get(format, 1.03) * file + 64
+
+
+def test_every_quantized_type_of_gguf_files_runs_from_a_layout():
+    assert {name for name in LAYOUTS if LAYOUTS[name].ggml_type is not None} - {*FORMATS} == {"F32", "F16", "BF16"}
 
 
 def test_float32_sees_the_stored_numbers_as_they_are():

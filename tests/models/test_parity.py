@@ -141,7 +141,9 @@ def test_dynamic_rope_is_stretched_for_max_model_len(tmp_path):
         np.testing.assert_allclose(table.inverse_frequencies, expected.numpy(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", *K_QUANTS])
+@pytest.mark.parametrize(
+    "kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0", "MXFP4", *K_QUANTS]
+)
 def test_a_gguf_file_s_logits_are_those_of_its_values(octavo_logits, tmp_path, kind):
     model = save_gguf(tmp_path / "model.gguf", kind)
     found = octavo_logits(tmp_path / "model.gguf", TOKENS)

@@ -152,7 +152,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "a shape of 2^64 elements": (one_tensor(tensor_info("t", [2**32, 2**32])), "t"),
     "a shape that overflows 64 bits to 8": (one_tensor(tensor_info("t", [2**62 + 1, 8])), "t"),
     "a dimension of 2^64 - 1": (one_tensor(tensor_info("t", [2**64 - 1])), "t"),
-    "an unknown ggml type": (one_tensor(tensor_info("t", [256], kind=16)), "t"),
+    "an unknown ggml type": (one_tensor(tensor_info("t", [256], kind=42)), "t"),
     "a removed ggml type": (one_tensor(tensor_info("t", [32], kind=4)), "t"),
     "a row that splits a block": (one_tensor(tensor_info("t", [16, 2], kind=2)), "t"),
     "an offset off the alignment": (one_tensor(tensor_info("t", [4], offset=16)), "t"),

@@ -16,32 +16,7 @@ from octavo.graph.ops.linear import Linear
 from octavo.weights.layout import LAYOUTS
 from octavo.weights.tensor import Rearranged, StoredTensor
 from reference import reference_logits
-
-# Where each block has float16 numbers; they are made finite, since a NaN's bits are not part of the contract.
-HALVES = {
-    "F16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
-    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-}  # fmt: skip
-
-
-def random_blocks(format: str, num_blocks: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Random bytes, shape [num_blocks, block bytes], with every float in them finite."""
-    rng = np.random.default_rng(seed)
-    size = LAYOUTS[format].block_bytes
-    blocks = rng.integers(0, 256, (num_blocks, size), dtype=np.uint8)
-    if "_G" in format:  # a scale in float32, and a minimum
-        numbers = rng.standard_normal((num_blocks, 2 if format.startswith("U") else 1)).astype(np.float32)
-        blocks[:, : 4 * numbers.shape[1]] = numbers.view(np.uint8)
-        if format.startswith("E4M3"):
-            codes = blocks[:, 4:]
-            codes[codes & 127 == 127] ^= 1
-    for at in HALVES.get(format, []):
-        high = blocks[:, at + 1]
-        high[high & 0x7C == 0x7C] &= 0xBF
-    if format in ("F32", "BF16"):
-        high = blocks[:, size - 1]
-        high[high & 0x7F == 0x7F] &= 0xBF
-    return blocks
+from stored_blocks import random_blocks
 
 
 def stored(format: str, rows: int, seed: int = 0, row_order: NDArray[np.int32] | None = None) -> StoredTensor:
@@ -73,6 +48,15 @@ def test_a_group_is_its_scale_its_minimum_and_its_numbers(bits: int) -> None:
     block = np.concatenate([np.array([0.5, -3], np.float32).view(np.uint8), packed.astype(np.uint8)])
     tensor = StoredTensor("w", f"U{bits}_G64", (1, 64), block)
     np.testing.assert_array_equal(tensor.values()[0], 0.5 * codes - 3)
+
+
+def test_points_of_a_grid_rise_and_have_as_many_digits_as_a_block_has_neighbours() -> None:
+    for name, shape, base in [("IQ1", (2048, 8), 3), ("IQ2_XS", (512, 8), 3), ("IQ3_S", (512, 4), 8)]:
+        grid = _native.grid(name)
+        assert grid.shape == shape
+        assert (np.diff(grid @ base ** np.arange(shape[1])) > 0).all()
+    with pytest.raises(ValueError, match="unknown grid 'IQ4_NL'"):
+        _native.grid("IQ4_NL")
 
 
 def test_8_bit_floats_are_those_of_pytorch() -> None:

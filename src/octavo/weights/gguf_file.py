@@ -36,7 +36,7 @@ _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "<B", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
-_FORMATS = {layout.ggml_type: name for name, layout in LAYOUTS.items()}
+_FORMATS = {layout.ggml_type: name for name, layout in LAYOUTS.items() if layout.ggml_type is not None}
 
 
 class GGUFFile(NamedTuple):

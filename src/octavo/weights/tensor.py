@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.graph.node import Weight
-from octavo.weights.layout import LAYOUTS, Bytes, Floats, Layout
+from octavo.weights.blocks import Bytes, Floats
+from octavo.weights.layout import LAYOUTS, Layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)
