@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.weights.layout import E4M3, Floats
+from octavo.weights.blocks import Floats
+from octavo.weights.layout import E4M3
 from octavo.weights.tensor import StoredTensor
 
 DTYPES: dict[str, np.dtype[Any]] = {

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.weights.blocks import Bytes
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.dtypes import floats
-from octavo.weights.layout import Bytes
 from octavo.weights.quantized.groups import Groups
 from octavo.weights.quantized.method import SCALE_DTYPES, Method, Parts
 from octavo.weights.tensor import StoredTensor

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.weights.layout import Bytes
+from octavo.weights.blocks import Bytes
 
 
 def unpack(words: NDArray[Any], bits: int, count: int) -> Bytes:

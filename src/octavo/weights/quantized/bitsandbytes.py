@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.weights.blocks import Bytes, Floats
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import parse_object
-from octavo.weights.layout import FP4, NF4, Bytes, Floats
+from octavo.weights.layout import FP4, NF4
 from octavo.weights.quantized.bits import nibbles
 from octavo.weights.quantized.groups import Groups, as_bytes
 from octavo.weights.quantized.method import MAX_SCALE, Method, Parts

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.weights.blocks import Bytes
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.dtypes import floats
-from octavo.weights.layout import Bytes
 from octavo.weights.quantized.bits import unpack
 from octavo.weights.quantized.fp4 import mxfp4_matrix, nvfp4_matrix
 from octavo.weights.quantized.fp8 import Block, block_size, e4m3_matrix

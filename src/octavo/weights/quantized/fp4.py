@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.weights.blocks import Floats
 from octavo.weights.dtypes import floats
-from octavo.weights.layout import Floats
 from octavo.weights.quantized.bits import nibbles
 from octavo.weights.quantized.groups import Groups
 from octavo.weights.quantized.method import MAX_SCALE, Parts

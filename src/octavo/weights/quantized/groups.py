@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.weights.layout import E2M1, E4M3, FP4, LAYOUTS, NF4, Bytes, Floats, Layout
+from octavo.weights.blocks import Bytes, Floats
+from octavo.weights.layout import E2M1, E4M3, FP4, LAYOUTS, NF4, Layout
 from octavo.weights.tensor import Rearranged
 
 Indices = NDArray[np.int64]
