@@ -25,6 +25,7 @@ class Format:
     """How the weights of linears are stored; with `quantizes_inputs`, engines quantize their inputs, token by token."""
 
     name: str
+    summary: str
     storage: str  # compressed-tensors' name
     numbers: Numbers
     group: int | None = None  # columns that have a scale in common; None: all of a row
@@ -36,6 +37,8 @@ class Format:
             raise ConfigError("group_size", group_size, f"{self.name} has one scale for each row; groups are int4's")
         if group_size not in (None, *GROUP_SIZES):
             raise ConfigError("group_size", group_size, f"must be one of {', '.join(map(str, GROUP_SIZES))}")
+        if symmetric and self.numbers.symmetric:
+            raise ConfigError("symmetric", True, f"{self.name} has no zeros")
         numbers = replace(self.numbers, symmetric=self.numbers.symmetric or symmetric)
         return replace(self, group=group_size or self.group, numbers=numbers)
 
@@ -100,10 +103,14 @@ class Format:
 FORMATS = {
     one.name: one
     for one in (
-        Format("int4", "pack-quantized", Numbers(4, symmetric=False), group=32),
-        Format("int8", "int-quantized", Numbers(8), quantizes_inputs=True),
-        Format("fp8", "float-quantized", Numbers(8, is_float=True), quantizes_inputs=True),
-        Format("w8a16", "pack-quantized", Numbers(8)),
+        Format(
+            "int4", "4-bit weights, a scale and a zero for 32 columns", "pack-quantized", Numbers(4, False, False), 32
+        ),
+        Format(
+            "int8", "8-bit weights and inputs, a scale for each row", "int-quantized", Numbers(8), quantizes_inputs=True
+        ),
+        Format("fp8", "the same in 8-bit floats (E4M3)", "float-quantized", Numbers(8, True), quantizes_inputs=True),
+        Format("w8a16", "8-bit weights alone", "pack-quantized", Numbers(8)),
     )
 }
 

@@ -19,7 +19,7 @@ BLOCK = 128  # columns between two updates of all that follow
 
 
 class Hessian:
-    """Of the inputs of linears: 2 X Xᵀ, [columns, columns], averaged over tokens."""
+    """Of the inputs of linears: 2 X Xᵀ, averaged over tokens, [columns, columns]. Damped, so that it has an inverse."""
 
     def __init__(self, inputs: Iterable[Floats]):
         """`inputs` are [tokens, columns] each."""
@@ -28,6 +28,7 @@ class Hessian:
             total = total + (x.T @ x).astype(np.float64)
             tokens += len(x)
         self.matrix: NDArray[np.float64] = np.asarray(total) * (2 / tokens)
+        self.matrix.flat[:: len(self.matrix) + 1] += DAMPING * (np.trace(self.matrix) / len(self.matrix) or 1)
 
     @property
     def importance(self) -> Floats:
@@ -36,10 +37,8 @@ class Hessian:
 
     @cached_property
     def factor(self) -> Floats:
-        """The upper Cholesky factor of the inverse, damped so that there is one."""
-        damped = self.matrix.copy()
-        damped.flat[:: len(damped) + 1] += DAMPING * (np.trace(damped) / len(damped) or 1)
-        return np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+        """The upper Cholesky factor of the inverse."""
+        return np.linalg.cholesky(np.linalg.inv(self.matrix)).T.astype(np.float32)
 
 
 def compensate(

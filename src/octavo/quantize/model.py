@@ -31,6 +31,8 @@ from octavo.text.tokenizer_files import read_tokenizer
 from octavo.weights import Checkpoint, open_checkpoint
 from octavo.weights.bind import bind, forget_pages
 from octavo.weights.cache import publish, staging
+from octavo.weights.files import read_json
+from octavo.weights.layout import PLAIN
 from octavo.weights.tensor import StoredTensor
 
 SEQUENCE = 512  # tokens of a text of calibration
@@ -170,10 +172,10 @@ def _open(path: Path) -> Checkpoint:
     """Raises ConfigError for what has no plain safetensors."""
     if not path.is_dir() or not any(path.glob("*.safetensors*")):
         raise ConfigError("MODEL", str(path), "is no directory with safetensors, whose weights can be quantized")
-    checkpoint = open_checkpoint(path)
-    if "quantization_config" in checkpoint.config:
+    config = path / "config.json"
+    if config.exists() and "quantization_config" in read_json(config):
         raise ConfigError("MODEL", str(path), "is quantized already; take the model that it was made from")
-    return checkpoint
+    return open_checkpoint(path)
 
 
 def _linears(graph: Graph, tensors: Mapping[str, StoredTensor], format: Format) -> dict[str, Linear]:
@@ -184,7 +186,11 @@ def _linears(graph: Graph, tensors: Mapping[str, StoredTensor], format: Format) 
             continue
         weight, columns = node.weight, node.weight.shape[1]
         if weight.name in found or weight != Weight(weight.name, tensors[weight.name].shape):
-            raise UnsupportedError("MODEL", weight.name, "is used in parts, or twice; only whole matrices are quantized")
+            raise UnsupportedError(
+                "MODEL", weight.name, "is used in parts, or twice; only whole matrices are quantized"
+            )
+        if tensors[weight.name].layout not in PLAIN.values():
+            raise ConfigError("MODEL", weight.name, f"is quantized already, in {tensors[weight.name].format}")
         if format.group and columns % format.group:
             reason = f"does not divide the {columns} columns of {weight.name}"
             raise ConfigError("group_size", format.group, reason)
@@ -203,7 +209,9 @@ def _stored(checkpoint: Checkpoint, linears: Mapping[str, Linear], format: Forma
     stored: Stored = {}
     for name, tensor in checkpoint.tensors.items():
         quantized = name in linears
-        stored |= format.stored(name, tensor.shape, tensor.format) if quantized else {name: (tensor.format, tensor.shape)}
+        stored |= (
+            format.stored(name, tensor.shape, tensor.format) if quantized else {name: (tensor.format, tensor.shape)}
+        )
     return stored
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-SHRINKS = np.linspace(1, 0.7, 13, dtype=np.float32)  # of a group's range: outer values may be cut for finer steps
+SHRINKS = np.linspace(1.1, 0.8, 16, dtype=np.float32)  # of the ranges that are tried: outer values may be cut
 _SPAN = 1 << 18  # values of a matrix that are searched at once: they stay in the processor's cache
 
 
