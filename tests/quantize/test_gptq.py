@@ -39,7 +39,7 @@ def test_errors_of_products_are_lower_than_of_rounding_to_nearest(kind, weight, 
         return np.square(inputs @ (matrix.values() - weight).T).sum()
 
     nearest = to_nearest(numbers, weight, group, exactly)
-    compensated = compensate(numbers, weight, group, Hessian([inputs[:200], inputs[200:]]), exactly)
+    compensated = compensate(numbers, weight, group, Hessian(160, [inputs[:200], inputs[200:]]), exactly)
     assert error(compensated) < 0.5 * error(nearest)
 
 
@@ -47,7 +47,7 @@ def test_errors_of_products_are_lower_than_of_rounding_to_nearest(kind, weight, 
 def test_inputs_without_correlation_leave_nothing_to_compensate(kind, weight):
     numbers, group = NUMBERS[kind]
     nearest = to_nearest(numbers, weight, group, exactly)
-    compensated = compensate(numbers, weight, group, Hessian([np.eye(160, dtype=np.float32)]), exactly)
+    compensated = compensate(numbers, weight, group, Hessian(160, [np.eye(160, dtype=np.float32)]), exactly)
     np.testing.assert_array_equal(compensated.codes, nearest.codes)
     np.testing.assert_array_equal(compensated.scales, nearest.scales)
 
@@ -55,7 +55,7 @@ def test_inputs_without_correlation_leave_nothing_to_compensate(kind, weight):
 def test_columns_are_updated_as_optimal_brain_surgeon_says(weight, inputs):
     """Each column's error goes to those after it by the inverse Hessian of what is left (Frantar et al., eq. 2)."""
     numbers, group = NUMBERS["int4"]
-    matrix = compensate(numbers, weight, group, Hessian([inputs]), exactly)
+    matrix = compensate(numbers, weight, group, Hessian(160, [inputs]), exactly)
     hessian = 2 * inputs.T.astype(np.float64) @ inputs / len(inputs)
     hessian += DAMPING * np.diag(hessian).mean() * np.eye(160)
     rest = weight.T.astype(np.float64)
@@ -72,7 +72,7 @@ def test_columns_are_updated_as_optimal_brain_surgeon_says(weight, inputs):
 def test_columns_that_no_input_uses_are_rounded_to_nearest(weight, inputs):
     numbers, group = NUMBERS["int4"]
     inputs[:, 32:64] = 0
-    found = compensate(numbers, weight, group, Hessian([inputs]), exactly)
+    found = compensate(numbers, weight, group, Hessian(160, [inputs]), exactly)
     nearest = to_nearest(numbers, weight, group, exactly)
     np.testing.assert_array_equal(found.values()[:, 32:64], nearest.values()[:, 32:64])
     assert np.isfinite(found.values()).all()

@@ -46,24 +46,23 @@ class Format:
         """The tensors that a weight `name` of this shape becomes; scales have the checkpoint's own `dtype`."""
         rows, columns = shape
         groups = columns // (self.group or columns)
-        scale = {f"{name}_scale": (dtype, (rows, groups))}
+        found: Stored = {f"{name}_scale": (dtype, (rows, groups))}
         if self.storage != "pack-quantized":
-            return {name: ("F8_E4M3" if self.numbers.is_float else "I8", shape), **scale}
-        packed = {f"{name}_packed": ("I32", (rows, _words(columns, self.numbers.bits)))}
-        shape_of = {f"{name}_shape": ("I64", (2,))}
-        if self.numbers.symmetric:
-            return packed | scale | shape_of
-        return packed | scale | shape_of | {f"{name}_zero_point": ("I32", (_words(rows, self.numbers.bits), groups))}
+            return found | {name: ("F8_E4M3" if self.numbers.is_float else "I8", shape)}
+        found[f"{name}_packed"] = "I32", (rows, _words(columns, self.numbers.bits))
+        found[f"{name}_shape"] = "I64", (2,)
+        if not self.numbers.symmetric:
+            found[f"{name}_zero_point"] = "I32", (_words(rows, self.numbers.bits), groups)
+        return found
 
     def tensors(self, name: str, matrix: Quantized, dtype: str) -> Mapping[str, NDArray[Any]]:
         """What `stored` announces."""
-        codes, bits = matrix.codes.T, self.numbers.bits
-        scale = {f"{name}_scale": encode(np.ascontiguousarray(matrix.scales.T), dtype)}
+        codes, bits = np.ascontiguousarray(matrix.codes.T), self.numbers.bits
+        found = {f"{name}_scale": encode(np.ascontiguousarray(matrix.scales.T), dtype)}
         if self.storage != "pack-quantized":
-            codes = np.ascontiguousarray(codes)
-            return {name: e4m3_codes(codes) if self.numbers.is_float else codes.astype(np.int8), **scale}
-        shape = {f"{name}_shape": np.array(codes.shape, np.int64)}
-        found = {f"{name}_packed": pack(codes, bits), **scale, **shape}
+            return found | {name: e4m3_codes(codes) if self.numbers.is_float else codes.astype(np.int8)}
+        found[f"{name}_packed"] = pack(codes, bits)
+        found[f"{name}_shape"] = np.array(codes.shape, np.int64)
         if not self.numbers.symmetric:
             found[f"{name}_zero_point"] = np.ascontiguousarray(pack(matrix.zeros, bits).T)
         return found
@@ -144,7 +143,7 @@ def e4m3_codes(values: Floats) -> NDArray[np.uint8]:
     exponent = (bits >> 23 & 255).astype(np.int32) - 120
     normal = exponent << 3 | (bits >> 20 & 7).astype(np.int32)
     size = np.where(exponent > 0, normal, (np.abs(values) * 512).astype(np.int32))
-    return (size | (bits >> 31).astype(np.int32) << 7).astype(np.uint8)
+    return np.asarray(size | (bits >> 31).astype(np.int32) << 7, np.uint8)
 
 
 def _words(count: int, bits: int) -> int:

@@ -21,14 +21,15 @@ BLOCK = 128  # columns between two updates of all that follow
 class Hessian:
     """Of the inputs of linears: 2 X Xᵀ, averaged over tokens, [columns, columns]. Damped, so that it has an inverse."""
 
-    def __init__(self, inputs: Iterable[Floats]):
+    def __init__(self, columns: int, inputs: Iterable[Floats]):
         """`inputs` are [tokens, columns] each."""
-        total, tokens = 0, 0
+        self.matrix: NDArray[np.float64] = np.zeros((columns, columns))
+        tokens = 0
         for x in inputs:
-            total = total + (x.T @ x).astype(np.float64)
+            self.matrix += x.T @ x
             tokens += len(x)
-        self.matrix: NDArray[np.float64] = np.asarray(total) * (2 / tokens)
-        self.matrix.flat[:: len(self.matrix) + 1] += DAMPING * (np.trace(self.matrix) / len(self.matrix) or 1)
+        self.matrix *= 2 / tokens
+        self.matrix.flat[:: columns + 1] += DAMPING * (np.trace(self.matrix) / columns or 1)
 
     @property
     def importance(self) -> Floats:

@@ -92,7 +92,8 @@ def quantize(
             _check_room(out, writer.total)
             _Pass(checkpoint, linears, format, writer, walk, pool.map, progress).run(graph)
         publish(folder, out)
-    return Report(sum(tensor.data.size for tensor in checkpoint.tensors.values()), writer.total, walk and walk.figures)
+    size = sum(tensor.data.size for tensor in checkpoint.tensors.values())
+    return Report(size, writer.total, walk.figures if walk else None)
 
 
 def check_target(out: Path) -> None:

@@ -7,9 +7,9 @@ than one node's are in memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Figures:
 class Run:
     """One text, from its beginning; see `octavo.graph.node.ReferencePass`."""
 
-    token_ids: list[int]
+    token_ids: Sequence[int]
     weights: Mapping[Weight, Floats] = field(default_factory=dict)  # of the node that is computed
     values: dict[Node, Floats] = field(default_factory=dict)  # that are still to be read
     features: Floats | None = None
@@ -66,10 +66,13 @@ class Walk:
         self.figures: Figures | None = None
         self._unread = Counter(x for node in graph.nodes for x in set(node.inputs))
         self._last = {node.cached[0]: node for node in graph.nodes if node.cached}  # to read a layer of the cache
-        self.hessian = cache(self._hessian) if self.calibrating else lambda x: None
+        self._hessian: tuple[Node, Hessian] | None = None
 
-    def _hessian(self, x: Node) -> Hessian:
-        return Hessian(run.values[x] for run in self.calibrating)
+    def hessian(self, x: Node) -> Hessian | None:
+        """Of the value `x`, which linears that follow each other have in common; None without a calibration."""
+        if self.calibrating and (self._hessian is None or self._hessian[0] is not x):
+            self._hessian = x, Hessian(x.columns, (run.values[x] for run in self.calibrating))
+        return self._hessian and self._hessian[1]
 
     def advance(
         self,
@@ -79,27 +82,29 @@ class Walk:
         round_inputs: Callable[[Floats], Floats] | None,
     ) -> None:
         """Computes `node` with the weights as they were, or are now, and as engines quantize its inputs."""
-        runs = [(before, weights, None) for before, _ in self.pairs]
-        runs += [(run, quantized, round_inputs) for run in [*(after for _, after in self.pairs), *self.calibrating]]
-        for run, read, _ in runs:
-            run.weights = read
+        exact = [before for before, _ in self.pairs]
+        others = [*(after for _, after in self.pairs), *self.calibrating]
+        for run in exact:
+            run.weights = weights
+        for run in others:
+            run.weights = quantized
         if isinstance(node, Logits):
             self.figures = self._compare(node) if self.pairs else None
             return
-        list(self.map_parts(partial(_compute, node), *zip(*((run, change) for run, _, change in runs), strict=True)))
-        self._forget(node, [run for run, _, _ in runs])
+        for runs, change in ((exact, None), (others, round_inputs)):
+            list(self.map_parts(partial(_compute, node, change), runs))
+        self._forget(node, exact + others)
 
     def _forget(self, node: Node, runs: list[Run]) -> None:
         """Values, and keys and values, that nothing reads any more."""
         self._unread.subtract(set(node.inputs))
         gone = [x for x in set(node.inputs) if not self._unread[x]]
-        layer = node.cached[0] if node.cached and self._last[node.cached[0]] is node else None
+        layer = node.cached[0] if node.cached else None
         for run in runs:
             for x in gone:
                 del run.values[x]
-            run.cache.pop(layer, None)
-        if gone and self.calibrating:
-            self.hessian.cache_clear()
+            if layer is not None and self._last[layer] is node:
+                run.cache.pop(layer, None)
 
     def _compare(self, node: Logits) -> Figures:
         found = np.mean([self._compare_one(node, *pair) for pair in self.pairs], axis=0)
@@ -116,10 +121,10 @@ class Walk:
             sums[1] -= q[np.arange(len(following)), following].sum()
             sums[2] += (np.exp(p) * (p - q)).sum()
             sums[3] += (p.argmax(-1) == q.argmax(-1)).sum()
-        return sums / (len(tokens) - np.array([1, 1, 0, 0]))
+        return np.asarray(sums / (len(tokens) - np.array([1, 1, 0, 0])))
 
 
-def _compute(node: Node, run: Run, change: Callable[[Floats], Floats] | None) -> None:
+def _compute(node: Node, change: Callable[[Floats], Floats] | None, run: Run) -> None:
     inputs = [run.values[x] for x in node.inputs]
     run.values[node] = node.reference(run, *(inputs if change is None else map(change, inputs))).astype(np.float32)
 

@@ -54,7 +54,7 @@ class Writer:
     def write(self, name: str, values: NDArray[Any]) -> None:
         """`values` are contiguous, and have the type and the size that was announced; each tensor comes once."""
         number, offset, size = self._places.pop(name)
-        data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
         assert len(data) == size, name
         while data:
             written = os.pwrite(number, data, offset)
