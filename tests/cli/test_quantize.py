@@ -6,7 +6,7 @@ import pytest
 
 from octavo.cli.main import main
 
-from .processes import octavo
+from .processes import Terminal, octavo
 
 MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "{model}": "the following arguments are required: OUT",
@@ -18,8 +18,9 @@ MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "{model} {out} --group-size 64 --format fp8": "--group-size 64: fp8 has one scale for each row",
     "{model} {out} --symmetric --format int8": "--symmetric: int8 has no zeros",
     "{model} {out} --calibration /nowhere": "--calibration '/nowhere': can't be read",
-    "{model} {out} --calibration {short}": "has 5 tokens; at least 571 are needed",
+    "{model} {out} --calibration {short}": "has 5 tokens; at least 1024 are needed",
     "{model} {out} --evaluate {short} --evaluate /": "--evaluate '/': can't be read: it is a directory",
+    "{model} {out} --calibration {short} --calibration-tokens 0": "--calibration-tokens 0: must be at least 1",
     "{model} {out} --calibration-tokens 512": "--calibration-tokens needs --calibration TEXT",
 }
 
@@ -67,3 +68,10 @@ def test_help_names_the_formats():
     result = octavo("quantize", "--help")
     assert result.returncode == 0
     assert "{int4,int8,fp8,w8a16}" in result.stdout
+
+
+def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(names):
+    with Terminal("quantize", names["model"], names["out"]) as terminal:
+        lines = terminal.wait(lambda lines: lines[-1].endswith("is ready."))
+        assert terminal.process.wait(30) == 0
+    assert not any("quantizing" in line for line in lines)

@@ -232,8 +232,10 @@ def _tokens(path: Path, texts: Texts, longest: int) -> tuple[list[list[int]], li
     evaluation = [read("evaluate", file, 2)[:length] for file in texts.evaluation]
     if texts.calibration is None:
         return [], evaluation
+    if texts.calibration_tokens < 1:
+        raise ConfigError("calibration_tokens", texts.calibration_tokens, "must be at least 1")
     size = min(SEQUENCE, longest, texts.calibration_tokens)
-    tokens = read("calibration", texts.calibration, -(-size * 10 // 9) + 2)
+    tokens = read("calibration", texts.calibration, size if evaluation else 2 * size)
     if not evaluation:
         held_out = tokens[-(len(tokens) // 10) :]
         tokens, evaluation = tokens[: -len(held_out)], [held_out[:length]]
