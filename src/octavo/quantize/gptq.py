@@ -1,7 +1,8 @@
 """GPTQ: the error of each column is compensated by those after it (Frantar et al. 2022, arXiv 2210.17323).
 
 Least is sought not of the weights' own error, but of the products' with the inputs X of a calibration text: what their
-Hessian 2 X Xᵀ weighs. Columns are quantized in their order, in blocks, after each of which all that follow are updated.
+Hessian 2 X Xᵀ weighs. Columns are quantized in the order of their importance, whatever their group, in blocks, after
+each of which all that follow are updated.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ BLOCK = 128  # columns between two updates of all that follow
 
 
 class Hessian:
-    """Of the inputs of linears: 2 X Xᵀ, averaged over tokens, [columns, columns]. Damped, so that it has an inverse."""
+    """Of the inputs of linears: 2 X Xᵀ, averaged over tokens, [columns, columns], damped, so that it has an inverse.
+
+    Of few tokens, correlations are found that other texts do not have. So what is beside the diagonal is shrunk, by the
+    more the fewer tokens there are for each column (after Ledoit and Wolf 2004, A well-conditioned estimator).
+    """
 
     def __init__(self, columns: int, inputs: Iterable[Floats]):
         """`inputs` are [tokens, columns] each."""
@@ -28,8 +33,9 @@ class Hessian:
         for x in inputs:
             self.matrix += x.T @ x
             tokens += len(x)
-        self.matrix *= 2 / tokens
-        self.matrix.flat[:: columns + 1] += DAMPING * (np.trace(self.matrix) / columns or 1)
+        diagonal = np.diag(self.matrix) * (2 / tokens)
+        self.matrix *= 2 / (tokens + columns)
+        self.matrix.flat[:: columns + 1] = diagonal + DAMPING * (diagonal.mean() or 1)
 
     @property
     def importance(self) -> Floats:
@@ -37,33 +43,37 @@ class Hessian:
         return np.diag(self.matrix).astype(np.float32)[:, None]
 
     @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """The columns, the most important ones first: most others are left to make up for their errors."""
+        return np.argsort(-np.diag(self.matrix), kind="stable")
+
+    @cached_property
     def factor(self) -> Floats:
-        """The upper Cholesky factor of the inverse."""
-        return np.linalg.cholesky(np.linalg.inv(self.matrix)).T.astype(np.float32)
+        """The upper Cholesky factor of the inverse, of the columns in their order."""
+        ordered = self.matrix[np.ix_(self.order, self.order)]
+        return np.linalg.cholesky(np.linalg.inv(ordered)).T.astype(np.float32)
 
 
 def compensate(
     numbers: Numbers, weight: Floats, group: int, hessian: Hessian, stored: Callable[[Floats], Floats]
 ) -> Quantized:
-    """The weight [rows, columns] in groups of so many columns; see `rounding.to_nearest`.
+    """The weight [rows, columns] in groups of so many columns, whose grids are chosen first.
 
-    A group's grid is chosen when its first column is reached, for the values as they are compensated by then.
+    See `rounding.to_nearest` for `stored`.
     """
-    rest = np.ascontiguousarray(weight.T)
-    columns = len(rest)
-    importance, factor = hessian.importance, hessian.factor
-    codes, grids = np.empty_like(rest), list[Grid]()
+    columns = weight.shape[1]
+    groups = np.ascontiguousarray(weight.T).reshape(columns // group, group, -1)
+    grid = numbers.fit(groups, hessian.importance.reshape(-1, group, 1), stored)
+    scales, zeros = grid.scale[:, 0], grid.zero[:, 0]
+    order, factor = hessian.order, hessian.factor
+    rest, codes = weight.T[order], np.empty((columns, len(weight)), np.float32)
     for first in range(0, columns, BLOCK):
         block = slice(first, min(first + BLOCK, columns))
         errors = np.empty_like(rest[block])
         for i in range(block.start, block.stop):
-            if i % group == 0:
-                whole = slice(i, i + group)
-                grids.append(numbers.fit(rest[whole], importance[whole], stored))
-            codes[i] = numbers.nearest(rest[i], Grid(grids[-1].scale[0], grids[-1].zero[0]))
-            value = (codes[i] - grids[-1].zero[0]) * grids[-1].scale[0]
-            errors[i - first] = error = (rest[i] - value) / factor[i, i]
+            its = Grid(scales[order[i] // group], zeros[order[i] // group])
+            code = codes[order[i]] = numbers.nearest(rest[i], its)
+            errors[i - first] = error = (rest[i] - (code - its.zero) * its.scale) / factor[i, i]
             rest[i : block.stop] -= factor[i, i : block.stop, None] * error
         rest[block.stop :] -= factor[block, block.stop :].T @ errors
-    scales, zeros = (np.concatenate(parts) for parts in zip(*grids, strict=True))
     return Quantized(codes, scales, zeros)
