@@ -228,7 +228,9 @@ def test_truncated_rows_are_refused_before_they_are_packed(format, missing):
     data = quantized("w", format, 16, 256).data
     left = data.size - (data.size // 16 if missing == "row" else missing)
     with pytest.raises(ValueError, match="the number of bytes does not fit the shape"):
-        _native.pack([(format, data[:left], 16, 256, None, None)], "stacked", _native.layout_of_format(format))
+        _native.pack(
+            [(format, data[:left], 16, 256, None, None)], "stacked", _native.layout_of_format(format), _native.Arena()
+        )
 
 
 def test_a_model_of_mixed_formats_runs_and_takes_the_memory_of_its_numbers(isa):
