@@ -141,17 +141,15 @@ def test_without_another_text_the_end_of_the_first_is_held_out(plain, tmp_path):
     assert report.figures.before == pytest.approx(np.exp(loss.item()), rel=1e-4)
 
 
-def test_octavo_reads_it_back(plain, tmp_path):
-    quantize(plain.path, tmp_path / "out", FORMATS["int4"], Texts(str(plain.text), [str(plain.other)]))
-    try:
-        llm = LLM(str(tmp_path / "out"), dtype="float32", executor="native")
-    except ModelLoadError as error:
-        pytest.skip(f"compressed-tensors can't be read yet: {error}")
+@pytest.mark.parametrize("name", FORMATS)
+def test_octavo_reads_it_back(name, plain, tmp_path, inaugural_text):
+    """Of a model in float32: transformers rounds values to the type of their scales, Octavo does not."""
+    make_model(tmp_path / "model", inaugural_text)
+    quantize(tmp_path / "model", tmp_path / "out", FORMATS[name], Texts(str(plain.text), [str(plain.other)]))
+    executor = LLM(str(tmp_path / "out"), dtype="float32", executor="native").model.executor
     expected = load(tmp_path / "out", quantization_config=CompressedTensorsConfig(dequantize=True))
     tokens = list(range(2, 60))
-    np.testing.assert_allclose(
-        logits_of(llm.model.executor, tokens), transformers_logits(expected, tokens), rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(logits_of(executor, tokens), transformers_logits(expected, tokens), atol=1e-4)
 
 
 @pytest.mark.parametrize("when", [0.0, 0.5, 1.0])
