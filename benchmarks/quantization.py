@@ -36,7 +36,7 @@ def main() -> int:
     forms: Variants = {"GGUF, as it is stored": {"model": args.gguf}} if args.gguf or not args.model else {}
     if args.model:
         forms["bfloat16"] = {"model": args.model}
-        forms |= {name: {"model": args.model, "quantization": name} for name in ("int8", "int4")}
+        forms |= {name: {"model": args.model, "quantization": name} for name in ("int8", "int4", "fp8")}
     tables: list[Variants] = [{"float32": {"model": args.model or args.gguf, "dtype": "float32"}} | forms]
     if cache := args.kv_cache_dtype:
         tables = [
