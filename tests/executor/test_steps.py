@@ -77,7 +77,7 @@ def test_sizes_that_kernels_can_t_handle_are_refused(config):
     }
     limits = {"max_tokens": 1, "max_sequences": 1, "max_logit_rows": 1}
     with pytest.raises(ValueError, match="must be"):
-        _native.Executor(dtype="float32", **{**sizes, **limits, **config})
+        _native.Executor(dtype="float32", cache_dtype="float32", **{**sizes, **limits, **config})
 
 
 def test_a_type_that_is_not_there_is_refused():
