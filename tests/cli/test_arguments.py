@@ -40,7 +40,7 @@ MISTAKES = {  # arguments, where {model} is a good one: what the line says
     "run {model} hi --device cuda --executor native": "--executor 'native': runs on the CPU only",
     "run {model} hi --tensor-parallel-size 2": "--tensor-parallel-size 2: one device is supported",
     "run {model} hi -tp 2": "--tensor-parallel-size 2: one device is supported",
-    "run {model} hi --quantization awq": "is not quantized; int8 and int4 quantize it while it is loaded",
+    "run {model} hi --quantization awq": "is not quantized; int8, int4, fp8 quantize it while it is loaded",
     "run {model} hi --enable-lora": "--enable-lora: LoRA adapters are not supported yet",
     "run {model} hi --logprobs 3": "--logprobs needs --json",
     "run {model} hi --n 2": "--n 2: octavo run makes one answer",
