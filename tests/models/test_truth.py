@@ -142,5 +142,5 @@ def test_a_quantization_that_the_file_does_not_have_is_refused(unpacked_model, r
         LLM(str(unpacked_model), quantization="gguf", tokenizer=str(real_model))
     with pytest.raises(ConfigError, match=r"quantization='int4'.*is quantized already, in Q"):
         LLM(str(real_model), quantization="int4")
-    with pytest.raises(ConfigError, match=r"quantization='int8'.*is for the native executor"):
-        LLM(str(unpacked_model), quantization="int8", executor="torch", tokenizer=str(real_model))
+    with pytest.raises(ConfigError, match=r"quantization='int8'.*is quantized already, in Q"):
+        LLM(str(real_model), quantization="int8", executor="torch")

@@ -7,7 +7,6 @@ from typing import Any
 
 from octavo.config import EngineConfig
 from octavo.engine.memory import free_memory
-from octavo.errors import ConfigError
 from octavo.executor.base import Executor, Footprint, Sizes
 from octavo.graph.builder import Graph
 from octavo.weights.tensor import StoredTensor
@@ -41,15 +40,10 @@ class Backend:
 
 
 class TorchBackend(Backend):
-    """The torch executor; the share is of all of a CUDA device's memory, others' part included, as in vLLM.
-
-    It unpacks quantized weights. Raises ConfigError where weights are to be quantized.
-    """
+    """The torch executor; the share is of all of a CUDA device's memory, others' part included, as in vLLM."""
 
     def __init__(self, quantization: str | None, device: str, enforce_eager: bool):
         super().__init__(quantization)
-        if quantization is not None:
-            raise ConfigError("quantization", quantization, "is for the native executor")
         self.device, self.enforce_eager = device, enforce_eager
         self.reserve = 500 << 20 if device == "cpu" else 1 << 30  # PyTorch; on CUDA the workspaces of its libraries
 
@@ -62,14 +56,16 @@ class TorchBackend(Backend):
         return max(0, int(total * share) - (total - free))
 
     def footprint(self, graph: Graph, tensors: Mapping[str, StoredTensor], dtype: str) -> Footprint:
+        from octavo.executor.torch.forms import choose_forms
         from octavo.executor.torch.program import compile_graph
 
-        return compile_graph(graph)
+        return compile_graph(graph, choose_forms(graph, tensors, self.quantization))
 
     def executor(self, graph: Graph, tensors: Mapping[str, StoredTensor], sizes: Sizes, **options: Any) -> Executor:
         from octavo.executor.torch.executor import TorchExecutor
 
-        return TorchExecutor(graph, tensors, sizes, device=self.device, enforce_eager=self.enforce_eager, **options)
+        options |= {"device": self.device, "enforce_eager": self.enforce_eager, "quantization": self.quantization}
+        return TorchExecutor(graph, tensors, sizes, **options)
 
 
 def backend_of(config: EngineConfig, quantization: str | None = None) -> Backend:

@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from octavo.executor.torch.kernels import attention, glu, norm, rope, sampling
+from octavo.executor.torch.kernels import attention, glu, norm, quantized, rope, sampling
 
 ATTENTION = {
     "q": "*bf16", "k_pages": "*bf16", "v_pages": "*bf16", "out": "*bf16", "partial": "*fp32", "peaks": "*fp32",
@@ -44,6 +44,21 @@ COUNT = {"history": "*i32", "places": "*i64", "counts": "*i32", "stride": "i32",
 PENALTIES = {
     "logits": "*fp32", "counts": "*i32", "penalties": "*fp32", "stride": "i32", "vocab": "i32", "rows": "i32",
 }  # fmt: skip
+PACKED = {
+    "codes": "*u8", "minima": "*fp16", "scales": "*fp16", "scale_steps": "*fp16", "minimum_steps": "*fp16",
+    "table": "*fp32", "x": "*bf16", "bias": "*bf16", "out": "*bf16", "partial": "*fp32", "rows": "i32",
+    "columns": "i32", "inputs": "i32", "row_bytes": "i32", "groups": "i32", "steps": "i32", "out_stride": "i32",
+}  # fmt: skip
+CODES = {  # Q4_1 and int4 made while loading, Q4_K, Q6_K, fp8, NF4
+    "uint4": {"BITS": 4, "GROUP": 32, "WIDTH": 16, "HAS_MINIMA": True},
+    "uint4 k": {"BITS": 4, "GROUP": 32, "WIDTH": 32, "HAS_MINIMA": True, "HAS_STEPS": True},
+    "int8 k": {"BITS": 8, "GROUP": 16, "WIDTH": 16, "HAS_STEPS": True},
+    "fp8": {"BITS": 8, "GROUP": 0, "WIDTH": 128, "CODES": "e4m3"},
+    "nf4": {"BITS": 4, "GROUP": 64, "WIDTH": 32, "CODES": "table", "TILE_BYTES": 64},
+}
+OF_CODES = {"CODES": "unsigned", "OFFSET": 0, "HAS_MINIMA": False, "HAS_STEPS": False, "TILE_BYTES": 128}
+PRODUCT = {"SPLITS": 4, "HAS_BIAS": False, "TILE_ROWS": 64, "PRECISION": "tf32"}
+MULTIPLES_OF_16 = ("_stride", "inputs", "row_bytes", "groups", "steps")  # and all pointers, in the models there are
 KERNELS = {
     "decode": (attention.attend, ATTENTION, DECODE, {"num_warps": 4, "num_stages": 3}),
     "chunk": (attention.attend, ATTENTION, CHUNK, {"num_warps": 4, "num_stages": 3}),
@@ -54,13 +69,23 @@ KERNELS = {
     "draw": (sampling.draw_token, DRAW, {"TILE": 4096}, {"num_warps": 16}),
     "count": (sampling.count_tokens, COUNT, {"TILE": 1024}, {}),
     "penalties": (sampling.apply_penalties, PENALTIES, {"TILE": 1024}, {}),
+    "splits": (quantized.add_splits, PACKED, {"SPLITS": 4, "HAS_BIAS": True, "TILE": 1024}, {}),
 }
+for name, sizes in CODES.items():
+    KERNELS[f"unpack {name}"] = (quantized.unpack, PACKED, OF_CODES | sizes | {"TILE_ROWS": 16}, {})
+    for x, rows in (("bf16", 16), ("bf16", 32), ("bf16", 64), ("fp32", 16)):
+        types, every = PACKED | {"x": f"*{x}"}, OF_CODES | sizes | PRODUCT | {"X_ROWS": rows}
+        every["PRECISION"] = "ieee" if x == "fp32" else "tf32"
+        options = quantized.warps_and_stages(rows)
+        KERNELS[f"{name}, {rows} rows of {x}"] = (quantized.multiply, types, every, options)
 
 
 def compile_kernel(name, capability):
     function, types, sizes, options = KERNELS[name]
     signature = {name: "constexpr" if name in sizes else types[name] for name in function.arg_names}
-    aligned = [i for i, name in enumerate(function.arg_names) if signature[name][0] == "*" or name.endswith("_stride")]
+    aligned = [
+        i for i, name in enumerate(function.arg_names) if signature[name][0] == "*" or name.endswith(MULTIPLES_OF_16)
+    ]
     source = ASTSource(
         fn=function, signature=signature, constexprs=sizes, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
     )

@@ -16,13 +16,16 @@ from octavo.errors import UnsupportedError
 from octavo.executor.base import Draw, Encode, Encoded, Logits, Sizes, Step, Wanted
 from octavo.executor.torch import ops
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
+from octavo.executor.torch.forms import choose_forms
 from octavo.executor.torch.interpreter import Interpreter
 from octavo.executor.torch.nodes import Device, backends_of
-from octavo.executor.torch.program import compile_graph
+from octavo.executor.torch.products import Products
+from octavo.executor.torch.program import compile_graph, scratch_bytes
 from octavo.executor.torch.sampling import Drawn, DrawRow, draw
 from octavo.executor.torch.step import Layout, TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
+from octavo.graph.cache import LayerCache
 from octavo.graph.ops.attention import Attention
 from octavo.graph.ops.linear import CausalConv
 from octavo.sampling.options import SamplerOptions
@@ -52,7 +55,8 @@ class TorchStepResult:
 class TorchExecutor:
     """Takes what NativeExecutor takes, and a device; `kernels` replaces the functions of `ops` that suit it.
 
-    With `enforce_eager`, decode steps are not captured as CUDA graphs; nor are those of a model with an encoder.
+    `quantization` is what weights are quantized to. With `enforce_eager`, decode steps are not captured as CUDA graphs;
+    nor are those of a model with an encoder.
     """
 
     def __init__(
@@ -65,27 +69,20 @@ class TorchExecutor:
         device: str = "cpu",
         encoder: Graph | None = None,
         release: Callable[[str], None] = lambda name: None,
+        quantization: str | None = None,
         enforce_eager: bool = False,
         kernels: ModuleType | None = None,
     ):
         self.sizes, self.runs_ahead = sizes, True
         self.device = torch.device(device)
-        program = compile_graph(graph)
+        program, *more = (
+            compile_graph(part, choose_forms(part, tensors, quantization)) for part in (graph, encoder) if part
+        )
         shares = any(isinstance(node, Attention) and node.k is None for node in graph.nodes)
         windows = [layer.window for layer in program.layers if layer.window is not None]
         self._longest_fresh = 0 if shares else min(windows, default=sizes.max_model_len)
         self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)
-        self.pages = [
-            tuple(
-                torch.zeros(
-                    (sizes.num_blocks, layer.kv_heads, sizes.block_size, width),
-                    dtype=DTYPES[dtype],
-                    device=self.device,
-                )
-                for width in (layer.key_dim, layer.value_dim)
-            )
-            for layer in program.layers
-        ]
+        self.pages = [self._empty_pages(layer, DTYPES[dtype]) for layer in program.layers]
         self.states = {
             node.layer: torch.zeros(len(self.table.tokens) + 1, node.kernel - 1, node.columns, device=self.device)
             for node in graph.nodes
@@ -94,10 +91,12 @@ class TorchExecutor:
         self.kernels = kernels or _kernels_of(self.device)
         if self.kernels is not ops and any(layer.key_dim != layer.value_dim for layer in program.layers):
             raise UnsupportedError("device", str(device), "heads of keys and values differ in their width")
+        forms = {name: form for one in (program, *more) for name, form in one.forms.items()}
         on_device = Device(
-            Weights(tensors, self.device, DTYPES[dtype], release),
+            Weights(tensors, self.device, DTYPES[dtype], release, forms),
             self.kernels,
-            [(keys, values) for keys, values in self.pages],
+            Products(self.kernels, torch.empty(scratch_bytes(forms), dtype=torch.uint8, device=self.device)),
+            self.pages,
             self.table.tokens.view(-1),
             sizes.max_model_len,
             self.table.width,
@@ -105,7 +104,7 @@ class TorchExecutor:
             backends_of(self.device),
         )
         self.interpreter = Interpreter(program, on_device)
-        self._encoder = None if encoder is None else Interpreter(compile_graph(encoder), on_device)
+        self._encoder = Interpreter(more[0], on_device) if more else None
         self.graphs: DecodeGraphs | None = None
         self.load_seconds: dict[str, float] = {}  # how long each part of getting ready took
         with torch.inference_mode():
@@ -162,6 +161,13 @@ class TorchExecutor:
     def _lay_out(self, step: Step) -> Layout:
         return lay_out(step, self.table, self.sizes.block_size, self._longest_fresh)
 
+    def _empty_pages(self, layer: LayerCache, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        shape = (self.sizes.num_blocks, layer.kv_heads, self.sizes.block_size)
+        keys, values = (
+            torch.zeros((*shape, width), dtype=dtype, device=self.device) for width in (layer.key_dim, layer.value_dim)
+        )
+        return keys, values
+
     def _take_time(self, what: str, work: Callable[[], None]) -> None:
         begin = time.monotonic()
         work()
@@ -174,6 +180,9 @@ class TorchExecutor:
 
     def _warm_up(self) -> None:
         """Runs a small step, so that no request has to wait for kernels to be compiled."""
+        for interpreter in (self.interpreter, self._encoder):
+            if interpreter is not None and self.kernels is not ops:
+                interpreter.warm_up()
         source_tables = source_lengths = None
         if self._encoder is not None:
             features = self._encoder.program.ops[0].outputs[0]

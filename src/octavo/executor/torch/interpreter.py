@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from octavo.executor.torch.nodes import NODES, Device, cross_weights, logits
+from octavo.executor.torch.products import KINDS_OF_ROWS
 from octavo.executor.torch.program import Op, Program
 from octavo.executor.torch.step import Step
 from octavo.graph.node import Node
@@ -35,10 +35,19 @@ class Interpreter:
                 weights.stacked(op.outputs)
                 continue
             for weight in (weight for node in op.outputs for weight in node.weights):
-                weights.get(weight)
+                weights.matrix(weight)
             if op.table is not None:
                 weights.rotation(op.table, self.device.positions)
         weights.loaded()
+
+    def warm_up(self) -> None:
+        """Has kernels compiled: makes every product once for each number of rows that has kernels of its own."""
+        device = self.device
+        for op in self.program.ops:
+            is_product = op.kind == "linears" or isinstance(op.outputs[0], Logits)
+            for rows in KINDS_OF_ROWS if is_product else ():
+                x = torch.zeros(rows, op.inputs[0].columns, dtype=device.dtype, device=device.weights.device)
+                self._product(op, x)
 
     def hidden(self, step: Step) -> Tensor:
         """Runs the program up to the logits: what they are computed from, [tokens, columns] in the model's type."""
@@ -84,11 +93,17 @@ class Interpreter:
             for node in op.dead:
                 values.pop(node, None)
 
+    def _product(self, op: Op, x: Tensor) -> Tensor:
+        node, weights = op.outputs[0], self.device.weights
+        if isinstance(node, Logits):
+            return logits(self.device, node, None, x)
+        return self.device.products.linear(x, weights.stacked(op.outputs))
+
     def _compute(self, op: Op, values: dict[Node, Tensor], step: Step) -> None:
         device, inputs, node = self.device, [values[x] for x in op.inputs], op.outputs[0]
         match op.kind:
             case "linears":
-                result = F.linear(device.cast(inputs[0]), *device.weights.stacked(op.outputs))
+                result = self._product(op, device.cast(inputs[0]))
                 parts = torch.split(result, [linear.columns for linear in op.outputs], dim=1)
                 values.update(zip(op.outputs, parts, strict=True))
             case "add and norm":

@@ -14,6 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from octavo.executor.torch import ops as plain
 from octavo.executor.torch.ops import Rotation
+from octavo.executor.torch.products import Products
+from octavo.executor.torch.quantized import Quantized
 from octavo.executor.torch.step import Step
 from octavo.executor.torch.weights import Weights
 from octavo.graph.node import Node
@@ -34,6 +36,7 @@ class Device:
 
     weights: Weights
     kernels: ModuleType
+    products: Products
     pages: list[tuple[Tensor, Tensor]]
     tokens: Tensor
     positions: int
@@ -80,7 +83,8 @@ def computes(op: type[Node]) -> Callable[[Function], Function]:
 
 @computes(Embed)
 def embed(device: Device, node: Embed, step: Step) -> Tensor:
-    return F.embedding(device.tokens[step.places], device.weights.get(node.weight)).float()
+    tokens, table = device.tokens[step.places], device.weights.matrix(node.weight)
+    return device.products.rows(table, tokens) if isinstance(table, Quantized) else F.embedding(tokens, table).float()
 
 
 @computes(PositionEmbed)
@@ -166,13 +170,8 @@ def rope(device: Device, node: Rope, step: Step, x: Tensor) -> Tensor:
 
 @computes(Logits)
 def logits(device: Device, node: Logits, step: Step | None, x: Tensor) -> Tensor:
-    """float32 [rows, vocabulary]; in 16 bits, likely tokens would often get the same logit."""
-    weight, x = device.weights.get(node.weight).t(), device.cast(x)
-    if x.dtype == torch.float32:
-        return x @ weight
-    if x.is_cuda:
-        return torch.mm(x, weight, out_dtype=torch.float32)
-    return x.float() @ weight.float()
+    """float32 [rows, vocabulary]."""
+    return device.products.logits(device.cast(x), device.weights.matrix(node.weight))
 
 
 @computes(Attention)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from octavo.executor.torch.quantized import Quantized
 from octavo.sampling_params import GREEDY_BELOW
 
 
@@ -55,6 +56,56 @@ def add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float, dtype: torch.
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, computed in float32, contiguous; the inputs [rows, columns] may be parts of wider rows."""
     return (F.silu(gate.float()) * up.float()).to(gate.dtype)
+
+
+def dequantize(matrix: Quantized, out: Tensor) -> None:
+    """Writes the matrix's values to `out` [rows, columns], each rounded once to its type."""
+    form, codes = matrix.form, matrix.codes
+    if form.bits == 4:
+        codes = _grouped(codes, codes.shape[1] // form.half)
+        codes = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1)
+    values = _values_of_codes(codes, matrix)
+    scales, minima = matrix.scales.float(), None if matrix.minima is None else matrix.minima.float()
+    if matrix.scale_steps is not None:
+        scales = _times_steps(scales, matrix.scale_steps)
+    if minima is not None and matrix.minimum_steps is not None:
+        minima = _times_steps(minima, matrix.minimum_steps)
+    groups = _grouped(values, scales.shape[1]) * scales[:, :, None]
+    if minima is not None:
+        groups += minima[:, :, None]
+    out.copy_(groups.flatten(1)[:, : matrix.columns])
+
+
+def _values_of_codes(codes: Tensor, matrix: Quantized) -> Tensor:
+    match matrix.form.codes:
+        case "e4m3":
+            return codes.view(torch.float8_e4m3fn).float()
+        case "e2m1":
+            half = ((codes & 8).short() << 12) | ((codes & 7).short() << 9)  # the same number as a float16, / 2^14
+            return half.view(torch.float16).float() * 2**14
+        case _ if matrix.table is not None:
+            return matrix.table[codes.long()]
+    return codes.float() - matrix.form.offset
+
+
+def _times_steps(numbers: Tensor, steps: Tensor) -> Tensor:
+    return (_grouped(numbers, steps.shape[1]) * steps.float()[:, :, None]).flatten(1)
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """[rows, columns] as [rows, groups, columns of a group]."""
+    return x.reshape(len(x), groups, -1)
+
+
+def multiply_quantized(x: Tensor, matrix: Quantized, bias: Tensor | None, out: Tensor) -> None:
+    """Writes x · matrixᵀ + bias to `out`, which may be a part of wider rows; x is contiguous, and has few rows.
+
+    Weights are rounded to the type of x before they are multiplied, sums are of float32.
+    """
+    values = torch.empty(len(matrix), matrix.columns, dtype=x.dtype, device=x.device)
+    dequantize(matrix, values)
+    product = x.float() @ values.float().t()
+    out.copy_(product if bias is None else product + bias.float())
 
 
 def rotate(x: Tensor, rotation: Rotation, positions: Tensor) -> None:

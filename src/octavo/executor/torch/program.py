@@ -9,9 +9,11 @@ Sums and embeddings, the residual stream, are float32; all other values have the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from octavo.executor.base import Sizes
+from octavo.executor.torch.forms import Form
 from octavo.graph.builder import Graph
 from octavo.graph.cache import LayerCache, state_values
 from octavo.graph.node import Node, Weight
@@ -21,6 +23,8 @@ from octavo.graph.ops.norm import RMSNorm
 from octavo.graph.ops.pointwise import Add
 from octavo.graph.ops.rope import Rope, RopeTable
 from octavo.weights.layout import PLAIN
+
+SCRATCH_BYTES = 32 << 20  # what is unpacked there is still in the chip's cache when it is multiplied
 
 
 @dataclass(slots=True)
@@ -44,13 +48,17 @@ class Program:
 
     ops: list[Op]
     layers: list[LayerCache]  # of the cache
+    forms: Mapping[str, Form] = field(default_factory=dict)  # of the weights that are quantized, by their names
 
     def weight_bytes(self, dtype: str) -> int:
-        """Bytes of all weights, each held once: matrices in the model's type, vectors in float32."""
+        """Bytes of all weights, each held once: matrices in their form or in the model's type, vectors in float32."""
         weights = {weight for op in self.ops for node in op.outputs for weight in node.weights}
         return sum(self.bytes_of(weight, dtype) for weight in weights)
 
     def bytes_of(self, weight: Weight, dtype: str) -> int:
+        if weight.name in self.forms:
+            rows, columns = weight.shape
+            return self.forms[weight.name].nbytes(rows, columns)
         return PLAIN[dtype if len(weight.shape) > 1 else "float32"].nbytes(weight.shape)
 
     def page_bytes(self, dtype: str, block_size: int) -> int:
@@ -58,13 +66,14 @@ class Program:
         return PLAIN[dtype].nbytes((sum(layer.values_per_token for layer in self.layers) * block_size,))
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
-        """Bytes of the largest step, of the token table with the states beside it, and of the tables of cos and sin."""
+        """Bytes of the largest step, of the token table and states, of the tables of cos and sin, and for unpacking."""
         logits = 2 * 4 * sizes.vocab_size * sizes.max_logit_rows  # a second copy is adjusted
         token_table = 2 * sizes.max_num_seqs * (sizes.max_model_len + state_values(self.layers)) * 4
         tables = {node.table for op in self.ops for node in op.outputs if isinstance(node, Rope)}
         tables |= {op.table for op in self.ops if op.table is not None}
         rotations = sum(2 * 4 * len(table.inverse_frequencies) for table in tables) * sizes.max_model_len
-        return self._bytes_per_token(dtype) * sizes.max_num_batched_tokens + logits + token_table + rotations
+        values = self._bytes_per_token(dtype) * sizes.max_num_batched_tokens
+        return values + logits + token_table + rotations + scratch_bytes(self.forms)
 
     def _bytes_per_token(self, dtype: str) -> int:
         """Bytes of a token's values that are alive at the worst moment of a step."""
@@ -76,13 +85,18 @@ class Program:
         return most
 
 
+def scratch_bytes(forms: Mapping[str, Form]) -> int:
+    """Bytes of the room where quantized matrices are unpacked, if there are any."""
+    return SCRATCH_BYTES if forms else 0
+
+
 def value_bytes(node: Node, dtype: str) -> int:
     """Bytes that a token's value takes."""
     return PLAIN["float32" if node.keeps_float32 else dtype].nbytes((node.rows_per_token, node.columns))
 
 
-def compile_graph(graph: Graph) -> Program:
-    """The program of `graph`."""
+def compile_graph(graph: Graph, forms: Mapping[str, Form] | None = None) -> Program:
+    """The program of `graph`, of whose weights those are quantized that `forms` names."""
     readers = graph.uses()
     ops: list[Op] = []
     done: set[Node] = set()
@@ -92,7 +106,7 @@ def compile_graph(graph: Graph) -> Program:
             ops.append(op)
             done.update(op.outputs)
     _find_dead(ops)
-    return Program(ops, list(graph.layers.values()))
+    return Program(ops, list(graph.layers.values()), forms or {})
 
 
 def _op_of(node: Node, readers: dict[Node, list[Node]]) -> Op:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from octavo.executor.torch.forms import Form, pieces, rearrange
 from octavo.executor.torch.ops import Rotation
+from octavo.executor.torch.quantized import Matrix, Quantized, quantize
 from octavo.graph.node import Weight
 from octavo.graph.ops.rope import RopeTable
 from octavo.weights.tensor import StoredTensor
@@ -17,10 +21,19 @@ from octavo.weights.tensor import StoredTensor
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PLAIN = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 STAGED_BYTES = 64 << 20  # copied to the device at once
+PIECE = 4 << 20  # values of a quantized matrix that are prepared at once
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Matrices one below the other, those of one form as one, and the biases of their rows; None if none has one."""
+
+    matrices: tuple[Matrix, ...]
+    bias: Tensor | None
 
 
 class Weights:
-    """The weights of a graph on a device, each there once.
+    """The weights of a graph on a device, each there once; those that `forms` names are quantized.
 
     `release(name)` is called when a matrix has been copied, so that its file's pages need not stay in memory.
     """
@@ -31,11 +44,12 @@ class Weights:
         device: torch.device,
         dtype: torch.dtype,
         release: Callable[[str], None],
+        forms: Mapping[str, Form],
     ):
-        self._tensors, self._release = tensors, release
+        self._tensors, self._release, self._forms = tensors, release, forms
         self.device, self.dtype = device, dtype
-        self._made: dict[tuple[Weight, ...], Tensor] = {}
-        self._biases: dict[tuple[Any, ...], Tensor | None] = {}
+        self._made: dict[tuple[Weight, ...], Matrix] = {}
+        self._stacked: dict[tuple[Any, ...], Stacked] = {}
         self._rotations: dict[RopeTable, Rotation] = {}
         self._staging: Tensor | None = None
 
@@ -45,29 +59,52 @@ class Weights:
 
     def get(self, weight: Weight) -> Tensor:
         """A matrix in the model's type, or a vector in float32."""
-        return self._stack((weight,), self.dtype if len(weight.shape) > 1 else torch.float32)
+        found = self.matrix(weight)
+        assert isinstance(found, Tensor), f"{weight.name} is quantized"
+        return found
 
-    def stacked(self, nodes: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
-        """The matrix of linears one below the other, in the model's type, and their biases; None if none has one."""
-        matrix = self._stack(tuple(node.weight for node in nodes), self.dtype)
-        if nodes not in self._biases:
+    def matrix(self, weight: Weight) -> Matrix:
+        """The same, or a quantized matrix."""
+        return self._stack((weight,))
+
+    def stacked(self, nodes: tuple[Any, ...]) -> Stacked:
+        """What linears of one input multiply with, biases in the model's type."""
+        if nodes not in self._stacked:
+            weights = [node.weight for node in nodes]
+            alike = groupby(weights, key=lambda weight: self._forms.get(weight.name))
+            matrices = tuple(self._stack(tuple(group)) for _, group in alike)
             biases = [
                 torch.zeros(node.columns, device=self.device) if node.bias is None else self.get(node.bias)
                 for node in nodes
             ]
             has_any = any(node.bias is not None for node in nodes)
-            self._biases[nodes] = torch.cat(biases).to(self.dtype) if has_any else None
-        return matrix, self._biases[nodes]
+            self._stacked[nodes] = Stacked(matrices, torch.cat(biases).to(self.dtype) if has_any else None)
+        return self._stacked[nodes]
 
-    def _stack(self, weights: tuple[Weight, ...], dtype: torch.dtype) -> Tensor:
+    def quantized(self) -> Iterator[Quantized]:
+        """All quantized matrices that are there."""
+        return (matrix for matrix in self._made.values() if isinstance(matrix, Quantized))
+
+    def _stack(self, weights: tuple[Weight, ...]) -> Matrix:
         if weights not in self._made:
-            rows = [weight.shape[0] for weight in weights]
-            whole = torch.empty(sum(rows), *weights[0].shape[1:], dtype=dtype, device=self.device)
-            for weight, part in zip(weights, torch.split(whole, rows), strict=True):
-                self._copy(self._tensors[weight.name].part(weight), part)
+            whole = self._empty(weights)
+            begin = 0
+            for weight in weights:
+                self._load(self._tensors[weight.name].part(weight), whole, begin)
                 self._release(weight.name)
+                begin += weight.shape[0]
             self._made[weights] = whole
         return self._made[weights]
+
+    def _empty(self, weights: tuple[Weight, ...]) -> Matrix:
+        rows, shape, form = (
+            sum(weight.shape[0] for weight in weights),
+            weights[0].shape,
+            self._forms.get(weights[0].name),
+        )
+        if form is not None:
+            return Quantized.empty(form, rows, shape[1], self.device)
+        return torch.empty(rows, *shape[1:], dtype=self.dtype if len(shape) > 1 else torch.float32, device=self.device)
 
     def rotation(self, table: RopeTable, positions: int) -> Rotation:
         """cos and sin of `table` for that many positions."""
@@ -77,6 +114,19 @@ class Weights:
             scale = table.scale
             self._rotations[table] = Rotation(angles.cos() * scale, angles.sin() * scale, table.interleaved)
         return self._rotations[table]
+
+    def _load(self, stored: StoredTensor, whole: Matrix, begin: int) -> None:
+        """Copies a tensor to the rows of `whole` from `begin` on."""
+        if isinstance(whole, Tensor):
+            self._copy(stored, whole[begin : begin + stored.shape[0]])
+            return
+        for rows, piece in pieces(stored, PIECE):
+            if stored.format in PLAIN:
+                values = torch.from_numpy(piece.data).to(self.device).view(PLAIN[stored.format]).view(piece.shape)
+                arrays = quantize(values.float(), whole.form)
+            else:
+                arrays = {name: torch.from_numpy(array) for name, array in rearrange(piece).items()}
+            whole.rows(slice(begin + rows.start, begin + rows.stop)).copy_(arrays)
 
     def _copy(self, stored: StoredTensor, out: Tensor) -> None:
         """Copies a tensor to `out`, through a pinned buffer where that is faster."""

@@ -7,7 +7,6 @@ splits, a second kernel merges them. Grids depend on nothing that only the devic
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from octavo.executor.torch.kernels.chip import multiprocessors
 from octavo.executor.torch.ops import Ragged
 
 LOG2_E = 1.4426950408889634
@@ -70,15 +70,8 @@ def _splits(programs: int, keys: int, device: torch.device) -> int:
 
     A power of two, since every number of splits is a kernel of its own.
     """
-    useful = min(MOST_SPLITS, triton.cdiv(keys, LEAST_KEYS_OF_SPLIT), 2 * _multiprocessors(device) // programs)
+    useful = min(MOST_SPLITS, triton.cdiv(keys, LEAST_KEYS_OF_SPLIT), 2 * multiprocessors(device) // programs)
     return 1 << max(0, int(useful).bit_length() - 1)
-
-
-@cache
-def _multiprocessors(device: torch.device) -> int:
-    if device.type == "cpu":
-        return 1  # Triton's interpreter
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def _partials(rows: int, splits: int, head_dim: int, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
