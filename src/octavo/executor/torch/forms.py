@@ -17,7 +17,8 @@ from octavo.errors import ConfigError
 from octavo.graph.builder import Graph
 from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.table import Embed, PositionEmbed
-from octavo.weights.layout import FP4, NF4, PLAIN, Bytes
+from octavo.weights.blocks import Bytes
+from octavo.weights.layout import FP4, NF4, PLAIN
 from octavo.weights.tensor import StoredTensor
 
 STEP_COLUMNS = 256  # that have a float each, where scales and minima are integers
