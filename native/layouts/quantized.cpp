@@ -118,7 +118,7 @@ void quantize_floats(const RowAt* rows, int64_t k, uint8_t* out) {
       float top = 0, probe = 0;
       for (int i = 0; i < L.group; ++i)
         top = std::max(top, std::fabs(values[first + i])), probe += 0 * values[first + i];
-      const float scale = top / 448 + probe, factor = top > 0 && probe == 0 ? 448 / top : 0;
+      const float scale = top / 448 + probe, factor = top > kTiny && probe == 0 ? 448 / top : 0;
       for (int i = 0; i < L.group; ++i) codes[first + i] = factor > 0 ? to_e4m3(values[first + i] * factor) : 0;
       std::memcpy(out + L.scale_at(first / L.group) + 4 * row, &scale, sizeof scale);
     }

@@ -45,9 +45,13 @@ struct Exact {
 constexpr uint16_t kHalves[] = {0,      0x8000, 1,      0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x7c00, 0xfc00,
                                 0x7c01, 0xffff, 0x7f7f, 0xff7f, 0x7f80, 0xff80, 0x7f81, 0x0001, 0x0080, 0x807f};
 
+// Zeros, ones, subnormal numbers of two or four bytes, or mostly anything.
 void forge(Random& random, uint8_t* bytes, int64_t count) {
   const uint64_t kind = random() % 8;
-  for (int64_t i = 0; i < count; ++i) bytes[i] = kind == 0 ? 0 : kind == 1 ? 255 : static_cast<uint8_t>(random());
+  for (int64_t i = 0; i < count; ++i) {
+    const bool is_zero = kind == 0 || (kind == 2 && i % 4 != 0);
+    bytes[i] = is_zero ? 0 : kind == 1 ? 255 : static_cast<uint8_t>(random());
+  }
 }
 
 // Words at places where formats have their floats, or anywhere.
@@ -59,6 +63,7 @@ void forge_floats(Random& random, uint8_t* block, int bytes) {
 }
 
 void forge_rows(Random& random, const Format& format, uint8_t* bytes, int64_t blocks) {
+  if (format.block == 1) return forge(random, bytes, blocks * format.bytes);
   for (int64_t i = 0; i < blocks; ++i) {
     uint8_t* block = bytes + i * format.bytes;
     forge(random, block, format.bytes);
@@ -177,9 +182,17 @@ std::vector<float> read_rows(int64_t input, const StoredRows& source, const Matr
       if (held && !same(decoded[i], read[i]) && !(has_nans && std::isnan(read[i])))
         fail("a row is read as other numbers", input, source, matrix);
     }
+    for (int64_t i = 0; i < source.columns && !held && top < 1e4f; ++i)
+      if (!std::isfinite(read[i])) fail("a finite row is read as what is not", input, source, matrix);
     largest.push_back(top);
   }
   return largest;
+}
+
+// A layout that quantizes any rows of so many columns.
+const Layout& quantizing(Random& random, int64_t k) {
+  const char* const floats = k % 128 == 0 ? "e4m3_g128" : k % 64 == 0 ? "e4m3_g64" : "e4m3_g32";
+  return layout_of(one_of(random, {"int8", "uint4_g32", floats}));
 }
 
 void try_one(int64_t input, const Format& format) {
@@ -192,7 +205,7 @@ void try_one(int64_t input, const Format& format) {
 
   const Layout* holding = layout_holding(format);
   const bool held = holding && random() % 4;
-  const Matrix matrix(source, held ? *holding : layout_of(random() % 2 ? "int8" : "uint4_g32"), held);
+  const Matrix matrix(source, held ? *holding : quantizing(random, k), held);
   const std::vector<float> largest = read_rows(input, source, matrix, held);
 
   const DType dtype = random() % 2 ? DType::kFloat32 : DType::kBFloat16;

@@ -199,14 +199,14 @@ def test_a_row_that_is_not_finite_has_no_finite_product(isa, form, bad):
     assert np.isfinite(found[1]).all()
 
 
-@pytest.mark.parametrize("form", ["Q4_0", "Q4_1", "IQ2_S", "int8", "int4"])
+@pytest.mark.parametrize("form", ["Q4_0", "Q4_1", "IQ2_S", "int8", "int4", "fp8"])
 def test_rows_of_tiny_numbers_have_tiny_products(isa, form):
     """They are too small for a number of steps that is one divided by them."""
     graph = Graph()
     graph.logits(graph.embed("embed", ROWS, COLUMNS), "head", ROWS)
     table = np.full((ROWS, COLUMNS), 1e-40, np.float32)
     table[:, ::3] = 0
-    is_loaded = form in ("int8", "int4")
+    is_loaded = form in ("int8", "int4", "fp8")
     tensors = {
         "embed.weight": stored("embed.weight", table, "BF16"),
         "head.weight": stored("head.weight", table, "BF16") if is_loaded else quantized("head.weight", form, ROWS),
