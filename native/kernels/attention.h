@@ -46,13 +46,14 @@ inline Span visible(int first, int last, int segment_start) {
   return {begin, end > kSegment ? kSegment : end};
 }
 
-// 2^x for x <= 0, at least 2^-126: within 3e-6 of it, which is less than bfloat16 keeps. NaN stays NaN.
-inline F32 exp2_roughly(F32 x) {
+// 2^x for x <= 0, at least 2^-126: within 1e-7 of it. NaN stays NaN.
+inline F32 exp2_of_negative(F32 x) {
   x = max(set1(-126), x);
   const F32 n = round(x), f = x - n;
-  F32 p = fma(set1(0.00958285f), f, set1(0.05590643f));
-  p = fma(p, f, set1(0.24024099f));
-  p = fma(p, f, set1(0.69312419f));
+  F32 p = fma(set1(0.00132647f), f, set1(0.00967151f));
+  p = fma(p, f, set1(0.05550734f));
+  p = fma(p, f, set1(0.24022242f));
+  p = fma(p, f, set1(0.69314698f));
   return scale_by_power_of_two(fma(p, f, set1(1)), n);
 }
 
@@ -75,15 +76,15 @@ inline void softmax(float* scores, Put&& put, Span span, int padded, float scale
   }
   const float highest = reduce_max(top);
   *maximum = highest * scale;
-  constexpr bool kIsRough = T::kPack > 1;
-  const float factor = kIsRough ? scale * 1.44269504f : scale;  // of powers of two, or of e
+  constexpr bool kOfTwo = T::kPack > 1;
+  const float factor = kOfTwo ? scale * 1.44269504f : scale;  // of powers of two, or of e
   const F32 by = set1(factor), from = set1(-highest * factor);
   F32 total = zero();
   for (int i = 0; i < padded; i += kLanes) {
     F32 e = zero();
     if (span.begin < span.end) {
       const F32 x = fma(load(scores + i), by, from);
-      e = kIsRough ? exp2_roughly(x) : exp(x);
+      e = kOfTwo ? exp2_of_negative(x) : exp(x);
     }
     if (is_edge(i)) e = hide(i, e, zero());
     total = total + e;
