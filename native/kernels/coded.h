@@ -8,20 +8,15 @@
 
 namespace octavo::OCTAVO_ISA {
 
-// A prepared row: k values in that order, then the sum of each group, which its minimum is multiplied with.
-template <QuantizedLayout L>
-constexpr int64_t coded_row_bytes(int64_t k) {
-  return round_up(k * 2 + (L.has_minimum() ? k / L.group * 4 : 0), 64);
-}
+// A prepared row: k values in the order of decode.h.
+constexpr int64_t coded_row_bytes(int64_t k) { return round_up(k * 2, 64); }
 
 using Sixteen [[gnu::vector_size(32)]] = bf16;
 
-template <class T, QuantizedLayout L>
+template <class T>
 void prepare_coded_row(const void* x, int64_t columns, int64_t k, void* out) {
   const auto* from = (const typename T::Value*)x;
   auto* to = (bf16*)out;
-  auto* sums = (float*)(to + k);
-  F32 sum = zero();
   for (int64_t i = 0; i < k; i += kLanes) {
     bf16 values[kLanes] = {};
     if (i < columns) store_bf16(values, T::load16(from + i));
@@ -29,8 +24,6 @@ void prepare_coded_row(const void* x, int64_t columns, int64_t k, void* out) {
     memcpy(&lanes, values, sizeof lanes);
     lanes = __builtin_shufflevector(lanes, lanes, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
     memcpy(to + i, &lanes, sizeof lanes);
-    sum = sum + load_bf16(values);
-    if (L.has_minimum() && (i + kLanes) % L.group == 0) *sums++ = reduce_add(sum), sum = zero();
   }
 }
 
@@ -39,7 +32,7 @@ template <QuantizedLayout L>
 struct DecodedSlice {
   static constexpr int kGroups = kSliceUnits * kUnit / L.group;
   alignas(64) bf16 values[kSliceUnits * kUnit * kLanes];
-  alignas(64) float scale[kGroups][kLanes], minimum[L.has_minimum() ? kGroups : 1][kLanes];
+  alignas(64) float scale[kGroups][kLanes];
 
   void decode(const uint8_t* block, int64_t k, int64_t first_unit, int64_t units) {
     static const CodeTable<L> table;
@@ -47,41 +40,33 @@ struct DecodedSlice {
     for (int64_t unit = 0; unit < units; ++unit)
       decode_unit<L>(from + unit * L.unit_bytes(), table.values, values + unit * kUnit * kLanes);
     const int64_t first = first_unit * kUnit / L.group;
-    for (int64_t g = 0; g < units * kUnit / L.group; ++g) {
-      store(scale[g], scale_of<L>(block, first + g));
-      if (L.has_minimum()) store(minimum[g], minimum_of<L>(block, first + g));
-    }
+    for (int64_t g = 0; g < units * kUnit / L.group; ++g) store(scale[g], scale_of<L>(block, first + g));
   }
 };
 
-// Of a slice: rows of activations, the sums of their groups, and where sums of products go.
+// Of a slice: rows of activations, and where sums of products go.
 struct CodedProduct {
   const bf16* a;
-  const float* sums;
-  int64_t a_stride;  // in bytes, of sums too
+  int64_t a_stride;  // in bytes
   int64_t units;
   bool accumulate;
   float* c;
   int64_t c_stride;
 
   const bf16* row(int r) const { return (const bf16*)((const char*)a + r * a_stride); }
-  float sum(int r, int64_t group) const { return ((const float*)((const char*)sums + r * a_stride))[group]; }
 };
 
 // c[Rows, 16] (+)= the sums of groups [g, g + count), which lie at `products` [count][16][16], times their scales.
 template <QuantizedLayout L, int Rows>
-inline void scale_rows(const CodedProduct& p, const DecodedSlice<L>& slice, int row, int64_t g, int count,
-                       bool accumulate, const float* products, float* c) {
+inline void scale_rows(const CodedProduct& p, const DecodedSlice<L>& slice, int64_t g, int count, bool accumulate,
+                       const float* products, float* c) {
   F32 total[Rows];
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) total[r] = accumulate ? load(c + r * p.c_stride) : zero();
   for (int i = 0; i < count; ++i) {
-    const F32 scale = load(slice.scale[g + i]), minimum = load(slice.minimum[L.has_minimum() ? g + i : 0]);
+    const F32 scale = load(slice.scale[g + i]);
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-      total[r] = fma(load(products + (i * kLanes + r) * kLanes), scale, total[r]);
-      if (L.has_minimum()) total[r] = fma(minimum, set1(p.sum(row + r, g + i)), total[r]);
-    }
+    for (int r = 0; r < Rows; ++r) total[r] = fma(load(products + (i * kLanes + r) * kLanes), scale, total[r]);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) store(c + r * p.c_stride, total[r]);
@@ -89,12 +74,12 @@ inline void scale_rows(const CodedProduct& p, const DecodedSlice<L>& slice, int 
 
 // The same for any number of rows up to 16.
 template <QuantizedLayout L>
-inline void scale_groups(const CodedProduct& p, const DecodedSlice<L>& slice, int row, int rows, int64_t g, int count,
+inline void scale_groups(const CodedProduct& p, const DecodedSlice<L>& slice, int rows, int64_t g, int count,
                          bool accumulate, const float* products, float* c) {
   int r = 0;
   const auto scale = [&]<int Rows>() {
     for (; r + Rows <= rows; r += Rows)
-      scale_rows<L, Rows>(p, slice, row + r, g, count, accumulate, products + r * kLanes, c + r * p.c_stride);
+      scale_rows<L, Rows>(p, slice, g, count, accumulate, products + r * kLanes, c + r * p.c_stride);
   };
   scale.template operator()<16>();
   scale.template operator()<4>();
@@ -124,7 +109,7 @@ inline void multiply_groups(const CodedProduct& p, int rows, const DecodedSlice<
         multiply_any<BFloat16>(now, 1, p.row(row) + (g + i) * L.group, p.a_stride / 2, &b, kPairs, false,
                                products[i][0], kLanes);
       }
-      scale_groups<L>(p, slice, row, now, g, count, p.accumulate || g > 0, products[0][0], c + row * p.c_stride);
+      scale_groups<L>(p, slice, now, g, count, p.accumulate || g > 0, products[0][0], c + row * p.c_stride);
     }
   }
 }
@@ -154,7 +139,6 @@ void matmul_coded(const Matmul& m, int row_begin, int row_end, int block_begin, 
       const int64_t units = m.k / kUnit - unit < kSliceUnits ? m.k / kUnit - unit : kSliceUnits;
       for (int i = 0; i < now; ++i) slices[i].decode(weights + (j + i) * L.block_bytes(m.k), m.k, unit, units);
       multiply_slices<L>({.a = (const bf16*)a + unit * kUnit,
-                          .sums = (const float*)(a + m.k * 2) + unit * kUnit / L.group,
                           .a_stride = m.a_stride,
                           .units = units,
                           .accumulate = unit > 0,
@@ -172,8 +156,8 @@ constexpr MatrixKernels coded(const char* name) {
           .pack = kUnit,
           .matmul = matmul_coded<L>,
           .read_row = read_quantized_row<L>,
-          .prepare = {prepare_coded_row<Float32, L>, prepare_coded_row<BFloat16, L>},
-          .row_bytes = coded_row_bytes<L>,
+          .prepare = {prepare_coded_row<Float32>, prepare_coded_row<BFloat16>},
+          .row_bytes = coded_row_bytes,
           .activation_bits = 0};
 }
 

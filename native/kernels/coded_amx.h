@@ -50,7 +50,7 @@ inline void multiply_tile_groups(const CodedProduct& p, int row, int rows, const
     for (int i = 0; i < (two_rows ? 2 : 1); ++i) {
       const int first = row + i * kTile, left = rows - i * kTile;
       for (int j = 0; j < (two_blocks ? 2 : 1); ++j)
-        scale_groups<L>(p, slices[j], first, left < kTile ? left : kTile, g, count, p.accumulate || g > 0,
+        scale_groups<L>(p, slices[j], left < kTile ? left : kTile, g, count, p.accumulate || g > 0,
                         products[2 * i + j][0][0], p.c + first * p.c_stride + j * kLanes);
     }
   }

@@ -59,24 +59,6 @@ inline void decode_floats(const uint8_t* p, const bf16* table, bf16* out) {
   }
 }
 
-// One byte of each word as a float. Of such an integer its lower half is zero.
-template <QuantizedLayout L, int byte>
-inline __m512i float_of(__m512i x) {
-  const __m512i top = _mm512_slli_epi32(x, 24 - 8 * byte);
-  return _mm512_castps_si512(
-      _mm512_cvtepi32_ps(L.has_minimum() ? _mm512_srli_epi32(top, 24) : _mm512_srai_epi32(top, 24)));
-}
-
-template <QuantizedLayout L>
-inline void decode_bytes(const uint8_t* p, bf16* out) {
-  for (int i = 0; i < 8; ++i) {
-    const __m512i x = _mm512_xor_si512(_mm512_loadu_si512(p + 64 * i), _mm512_set1_epi8((char)L.offset()));
-    put_pair(out, 2 * i, _mm512_or_si512(_mm512_srli_epi32(float_of<L, 0>(x), 16), float_of<L, 2>(x)));
-    put_pair(out, 2 * i + 1, _mm512_or_si512(_mm512_srli_epi32(float_of<L, 1>(x), 16), float_of<L, 3>(x)));
-    __builtin_prefetch(p + 64 * i + kPrefetch);
-  }
-}
-
 #endif
 
 template <QuantizedLayout L>
@@ -84,10 +66,8 @@ inline void decode_unit(const uint8_t* p, const bf16* table, bf16* out) {
 #ifdef __AVX512BF16__
   if constexpr (L.bits == 4)
     decode_nibbles(p, table, out);
-  else if constexpr (L.codes == Codes::kE4m3)
-    decode_floats(p, table, out);
   else
-    decode_bytes<L>(p, out);
+    decode_floats(p, table, out);
 #else
   for (int row = 0; row < kLanes; ++row)
     for (int column = 0; column < kUnit; ++column) {

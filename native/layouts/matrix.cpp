@@ -35,7 +35,7 @@ RowAt find_row(const std::vector<StoredRows>& sources, Arrangement arrangement, 
 PackRows how_to_pack(const std::vector<StoredRows>& sources, const Layout& layout) {
   for (const StoredRows& source : sources) {
     if (layout.holds && layout.holds(*source.format)) continue;
-    if (layout.pack) return layout.pack;
+    if (layout.pack && source.columns % layout.multiple == 0) return layout.pack;
     throw std::invalid_argument(std::string("rows in ") + source.format->name + " can't be packed as " + layout.name);
   }
   return layout.rearrange;

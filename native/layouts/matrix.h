@@ -44,6 +44,7 @@ struct Layout {
   PackRows pack;                                  // rows of any format, converted; null: only those that it holds
   PackRows rearrange = nullptr;                   // rows that …
   bool (*holds)(const Format& format) = nullptr;  // … are made of the same numbers
+  int multiple = 1;                               // of columns that `pack` takes
 };
 
 // Makes a layout known to layout_of().

@@ -78,7 +78,8 @@ bool holds(const Format& format) {
 
 template <QuantizedLayout L>
 constexpr Layout quantized(const char* name, PackRows pack = nullptr) {
-  return {name, [](int64_t k) { return L.block_bytes(k); }, pack, rearrange<L>, holds<L>};
+  return {
+      name, [](int64_t k) { return L.block_bytes(k); }, pack, rearrange<L>, holds<L>, L.group > kUnit ? L.group : 1};
 }
 
 // Any rows, in 4 bits.

@@ -217,6 +217,10 @@ def test_rows_of_tiny_numbers_have_tiny_products(isa, form):
 
 @pytest.mark.parametrize("layout", ["int4_g32", "int8_k16", "uint4_k32"])
 def test_rows_that_a_layout_does_not_hold_are_refused(layout):
+    """Nor are rows cut where a group is not full."""
+    part = stored("w", np.ones((16, 96), np.float32))
+    with pytest.raises(ValueError, match="can't be packed as e4m3_g64"):
+        _native.pack([("F32", part.data, 16, 96, None, None)], "stacked", "e4m3_g64", _native.Arena())
     weight = stored("w", np.ones((16, 256), np.float32))
     with pytest.raises(ValueError, match=f"rows in F32 can't be packed as {layout}"):
         _native.pack([("F32", weight.data, 16, 256, None, None)], "stacked", layout, _native.Arena())
