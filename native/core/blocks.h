@@ -54,7 +54,8 @@ void decode(const uint8_t* src, int64_t count, float* dst) {
     return s.wide ? std::bit_cast<float>(bits) : half_to_float(static_cast<uint16_t>(bits));
   };
   for (int64_t i = 0; i < count; i += s.block, src += s.bytes) {
-    Quants x;
+    uint8_t q[s.block];
+    Quants x{.q = q};
     read(src, x);
     for (int g = 0; g < s.block / s.group; ++g) {
       float scale = number(x.d[s.has_sub_scales() ? 0 : g]), minimum = 0;

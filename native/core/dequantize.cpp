@@ -62,7 +62,17 @@ void q8_0(const uint8_t* b, Quants& out) {
   for (int i = 0; i < 32; ++i) out.q[i] = b[2 + i] ^ 128;  // from signed to an offset of 128
 }
 
-// K-quants: 256 elements. Sub-block j has its own scale; fields of 2 bits lie in 32 bytes per 128 elements.
+// K-quants: 256 elements, 32 of which, in a row, lie in the same bits of 32 bytes. Sub-block j has its own scale.
+
+void put_field(const uint8_t* b, int shift, int mask, int to, uint8_t* q) {
+  for (int i = 0; i < 32; ++i) q[i] |= (b[i] >> shift & mask) << to;
+}
+
+// Fields of 2 bits of 32 bytes for each 128 elements.
+void pairs_of_bits(const uint8_t* b, uint8_t* q) {
+  for (int j = 0; j < 8; ++j)
+    for (int i = 0; i < 32; ++i) q[32 * j + i] = b[j / 4 * 32 + i] >> (j % 4 * 2) & 3;
+}
 
 void q2_k(const uint8_t* b, Quants& out) {
   out.d[0] = u16_at(b + 80), out.m = u16_at(b + 82);
@@ -70,7 +80,7 @@ void q2_k(const uint8_t* b, Quants& out) {
     out.scale[j] = b[j] & 15;
     out.minimum[j] = b[j] >> 4;
   }
-  for (int i = 0; i < 256; ++i) out.q[i] = b[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+  pairs_of_bits(b + 16, out.q);
 }
 
 void q3_k(const uint8_t* b, Quants& out) {
@@ -80,10 +90,8 @@ void q3_k(const uint8_t* b, Quants& out) {
     const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
     out.scale[j] = static_cast<uint8_t>((low | (s[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32);
   }
-  for (int i = 0; i < 256; ++i) {
-    const int low = b[32 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-    out.q[i] = low | (b[i % 32] >> (i / 32) & 1) << 2;
-  }
+  pairs_of_bits(b + 32, out.q);
+  for (int j = 0; j < 8; ++j) put_field(b, j, 1, 2, out.q + 32 * j);
 }
 
 // Scales and minima of Q4_K and Q5_K: 6 bits each, the upper two of the last four lying with the first four.
@@ -100,24 +108,20 @@ void sub_scales(const uint8_t* b, Quants& out) {
 
 void q4_k(const uint8_t* b, Quants& out) {
   sub_scales(b, out);
-  for (int i = 0; i < 256; ++i) out.q[i] = b[16 + i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
+  for (int j = 0; j < 4; ++j) nibbles<64>(b + 16 + 32 * j, out.q + 64 * j);
 }
 
 void q5_k(const uint8_t* b, Quants& out) {
   sub_scales(b, out);
-  for (int i = 0; i < 256; ++i) {
-    const int low = b[48 + i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
-    out.q[i] = low | (b[16 + i % 32] >> (i / 32) & 1) << 4;
-  }
+  for (int j = 0; j < 4; ++j) nibbles<64>(b + 48 + 32 * j, out.q + 64 * j);
+  for (int j = 0; j < 8; ++j) put_field(b + 16, j, 1, 4, out.q + 32 * j);
 }
 
 void q6_k(const uint8_t* b, Quants& out) {
   out.d[0] = wide_half(u16_at(b + 208));
   std::memcpy(out.scale, b + 192, 16);
-  for (int i = 0; i < 256; ++i) {
-    const int low = b[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
-    out.q[i] = low | (b[128 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3) << 4;
-  }
+  for (int j = 0; j < 2; ++j) nibbles<128>(b + 64 * j, out.q + 128 * j);
+  for (int j = 0; j < 8; ++j) put_field(b + 128 + j / 4 * 32, j % 4 * 2, 3, 4, out.q + 32 * j);
 }
 
 // Ternary formats, whose 256 values have one scale.
@@ -139,7 +143,7 @@ void tq1_0(const uint8_t* b, Quants& out) {
 
 void tq2_0(const uint8_t* b, Quants& out) {
   std::fill_n(out.d, 8, u16_at(b + 64));
-  for (int i = 0; i < 256; ++i) out.q[i] = b[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+  pairs_of_bits(b, out.q);
 }
 
 // E2M1, as doubled integers: half of a scale is never infinite.
@@ -188,6 +192,18 @@ constexpr Format coded(const char* name) {
                    Shape{Scaling::kScale, group, 4 + group * kBits / 8, kBits, group, 0, codes, true}>(name);
 }
 
+template <int group>
+void halved(const uint8_t* b, Quants& out) {
+  grouped<4, group, false>(b, out);
+  out.d[0] = std::bit_cast<uint32_t>(std::bit_cast<float>(out.d[0]) / 2);
+}
+
+template <int group>
+constexpr Format e2m1(const char* name) {
+  return quantized<halved<group>, Shape{Scaling::kScale, group, 4 + group / 2, 4, group, 0, Codes::kDoubledE2m1, true}>(
+      name);
+}
+
 constexpr Format kFormats[] = {
     {"F32", 1, 4, f32},
     {"F16", 1, 2, f16},
@@ -216,13 +232,12 @@ constexpr Format kFormats[] = {
     coded<Codes::kE4m3, 32>("E4M3_G32"),
     coded<Codes::kE4m3, 64>("E4M3_G64"),
     coded<Codes::kE4m3, 128>("E4M3_G128"),
-    coded<Codes::kE2m1, 16>("E2M1_G16"),
-    coded<Codes::kE2m1, 32>("E2M1_G32"),
+    e2m1<16>("E2M1_G16"),
+    e2m1<32>("E2M1_G32"),
     coded<Codes::kNf4, 64>("NF4_G64"),
     coded<Codes::kFp4, 64>("FP4_G64"),
 };
 
-constexpr float kE2m1[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
 constexpr float kFp4[8] = {0, 1.0f / 192, 2.0f / 3, 1, 1.0f / 3, 0.5f, 1.0f / 6, 0.25f};
 constexpr float kNf4[16] = {
     -1,
@@ -272,8 +287,6 @@ const int8_t* integers_of(Codes codes) {
 float value_of(Codes codes, uint8_t q) {
   const auto with_sign = [](bool negative, float x) { return negative ? -x : x; };
   switch (codes) {
-    case Codes::kE2m1:
-      return with_sign(q & 8, kE2m1[q & 7]);
     case Codes::kFp4:
       return with_sign(q & 8, kFp4[q & 7]);
     case Codes::kNf4:
@@ -284,14 +297,6 @@ float value_of(Codes codes, uint8_t q) {
       const int8_t* integers = integers_of(codes);
       return integers ? integers[q & 15] : q;
   }
-}
-
-uint8_t to_e4m3(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x), size = bits & 0x7fffffff;
-  const uint32_t rounded = (size + 0x7ffff + (size >> 20 & 1)) >> 20;  // three bits of the fraction are left
-  const bool is_small = std::fabs(x) < 1.0f / 64;                      // those have no exponent
-  const uint32_t code = is_small ? static_cast<uint32_t>(std::nearbyint(std::fabs(x) * 512)) : rounded - (120 << 3);
-  return static_cast<uint8_t>(code | bits >> 31 << 7);
 }
 
 const Format& format_of(std::string_view name) {

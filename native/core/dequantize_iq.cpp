@@ -103,7 +103,7 @@ void iq1_m(const uint8_t* b, Quants& out) {
 }
 
 void iq4_nl(const uint8_t* b, Quants& out) {
-  out.d[0] = u16_at(b);
+  out.d[0] = wide_half(u16_at(b));
   nibbles(b + 2, out.q);
 }
 
@@ -129,7 +129,7 @@ constexpr Format kFormats[] = {
     quantized<iq2_s, by(16, 82, Codes::kIq2)>("IQ2_S"),
     quantized<iq3_xxs, by(32, 98, Codes::kIq3Xxs)>("IQ3_XXS"),
     quantized<iq3_s, by(32, 110, Codes::kOdd)>("IQ3_S"),
-    quantized<iq4_nl, Shape{Scaling::kScale, 32, 18, 4, 32, 0, Codes::kIq4}>("IQ4_NL"),
+    quantized<iq4_nl, Shape{Scaling::kScale, 32, 18, 4, 32, 0, Codes::kIq4, true}>("IQ4_NL"),
     quantized<iq4_xs, by(32, 136, Codes::kIq4)>("IQ4_XS"),
 };
 

@@ -17,8 +17,7 @@ struct CodeTable {
 
   CodeTable() {
     for (int i = 0; i < (L.bits == 4 ? 32 : 256); ++i)
-      values[i] = to_bf16(L.codes == Codes::kIntegers ? (float)((i & (L.bits == 4 ? 15 : 255)) - L.offset())
-                                                      : value_of(L.codes, (uint8_t)(L.bits == 4 ? i & 15 : i)));
+      values[i] = to_bf16(value_of(L.codes, (uint8_t)(L.bits == 4 ? i & 15 : i)));
   }
 };
 

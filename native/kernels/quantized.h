@@ -29,14 +29,22 @@ inline const BlockSums<L>* sums_of(const int8_t* row, int64_t k) {
   return (const BlockSums<L>*)(row + 2 * k);
 }
 
+// The integers of one unit, with their offset. Those that codes stand for are in `table`.
 template <QuantizedLayout L>
-inline void unpack(const uint8_t* p, U8* b) {
-  for (int i = 0; i < kVectors * L.bits / 8; ++i) {
+inline void unpack(const uint8_t* p, U8 table, U8* b) {
+  for (int i = 0; i < L.unit_bytes() / 64; ++i) __builtin_prefetch(p + 64 * i + kPrefetch);
+  for (int i = 0; i < kVectors && L.bits == 8; ++i) b[i] = load(p + 64 * i);
+  for (int i = 0; i < kVectors / 2 && L.bits < 8; ++i) {
     const U8 x = load(p + 64 * i);
-    b[i] = L.bits == 4 ? low_nibbles(x) : x;
-    if (L.bits == 4) b[i + kVectors / 2] = high_nibbles(x);
-    __builtin_prefetch(p + 64 * i + kPrefetch);
+    b[i] = low_nibbles(x);
+    b[i + kVectors / 2] = high_nibbles(x);
   }
+  for (int i = 0; i < kVectors && L.by_table; ++i) b[i] = look_up(table, b[i]);
+  if constexpr (L.bits == 5 || L.bits == 6)
+    for_each_constant<kVectors>([&]<int Vector>() {
+      constexpr int kMore = L.bits - 4, kAt = Vector * kMore;
+      b[Vector] = above_nibbles<kMore, kAt % 8>(b[Vector], load(p + 256 + kAt / 8 * 64));
+    });
 }
 
 // part[Rows] += one unit of `a` times 16 rows of weights.
@@ -56,8 +64,8 @@ inline void multiply_unit(const int8_t* a, int64_t a_stride, int64_t k, int64_t 
       I32 sum = set1_int(sums.start[of_block]), high = set1_int(0);
       for (int v = 0; v < L.sums() / 4; ++v) {
         const U8 values = b[i * kVectors / kSums + v];
-        high = dot<L.bits == 4>(high, values, x + 4 * v);
-        sum = dot<L.bits == 4>(sum, values, x + 4 * v + L.sums());
+        high = dot<L.integer_bits() < 8>(high, values, x + 4 * v);
+        sum = dot<L.integer_bits() < 8>(sum, values, x + 4 * v + L.sums());
       }
       part[r] = fma(to_floats(sum + times_eight(high)), scale, part[r]);
       if (L.has_minimum()) part[r] = fma(minimum, set1(sums.sum[of_block]), part[r]);
@@ -70,6 +78,7 @@ template <QuantizedLayout L, int Rows>
 inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k, float* c,
                                int64_t c_stride) {
   const uint8_t* values = block + L.values_at(k);
+  const U8 table = load(L.by_table ? table_of<L>(block, k) : values);
   F32 total[Rows];
   for (int r = 0; r < Rows; ++r) total[r] = zero();
   for (int64_t first = 0, units = k / kUnit; first < units; first += kBlockUnits) {
@@ -77,7 +86,7 @@ inline void multiply_quantized(const int8_t* a, int64_t a_stride, const uint8_t*
     for (int r = 0; r < Rows; ++r) part[r] = zero();
     for (int64_t unit = first; unit < first + kBlockUnits && unit < units; ++unit, values += L.unit_bytes()) {
       U8 b[kVectors];
-      unpack<L>(values, b);
+      unpack<L>(values, table, b);
       multiply_unit<L, Rows>(a, a_stride, k, unit, b, block, part);
     }
     for (int r = 0; r < Rows; ++r)

@@ -17,16 +17,17 @@ inline __m512i eight_times(__m512i x) {
 template <QuantizedLayout L>
 struct UnpackedSlice {
   static constexpr int kGroups = kSliceUnits * kUnit / L.sums();
-  static constexpr bool kTwice = L.bits == 4;
+  static constexpr bool kTwice = L.integer_bits() <= 5;
   static constexpr int kDepth = L.sums() * (kTwice ? 2 : 1);  // of a tile
   alignas(64) uint8_t values[kGroups * kDepth * kLanes];
   float scale[kGroups][kLanes], minimum[L.has_minimum() ? kGroups : 1][kLanes];
 
   void unpack_from(const uint8_t* block, int64_t k, int64_t first_unit, int64_t units) {
     const uint8_t* from = block + L.values_at(k) + first_unit * L.unit_bytes();
+    const U8 table = load(L.by_table ? table_of<L>(block, k) : from);
     for (int64_t unit = 0; unit < units; ++unit) {
       U8 b[kVectors];
-      unpack<L>(from + unit * L.unit_bytes(), b);
+      unpack<L>(from + unit * L.unit_bytes(), table, b);
       for (int i = 0; i < kVectors; ++i) {
         const __m512i x = L.has_minimum() ? b[i].v : _mm512_sub_epi8(b[i].v, _mm512_set1_epi8((char)L.offset()));
         const int64_t at = unit * kVectors + i, group = at * 4 / L.sums(), within = at % (L.sums() / 4);

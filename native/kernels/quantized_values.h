@@ -32,9 +32,19 @@ inline F32 minimum_of(const uint8_t* block, int64_t g) {
 // The code of a column of a unit.
 template <QuantizedLayout L>
 inline uint8_t code_at(const uint8_t* unit, int row, int column) {
-  const int word = L.bits == 4 ? column % 16 / 4 : column / 4;
-  const uint8_t byte = unit[word * 64 + row * 4 + column % 4];
-  return L.bits == 8 ? byte : column < 16 ? byte & 15 : byte >> 4;
+  constexpr int kMore = L.bits - 4;  // bits beyond four
+  const int word = column / 4;
+  unit += row * 4 + column % 4;
+  if (L.bits == 8) return unit[word * 64];
+  const int nibble = unit[word % 4 * 64] >> (word / 4 * 4) & 15, at = word * kMore;
+  if (L.bits == 4) return (uint8_t)nibble;
+  return (uint8_t)(nibble | (unit[256 + at / 8 * 64] >> (at % 8) & ((1 << kMore) - 1)) << 4);
+}
+
+// The integers that codes stand for, each with its offset.
+template <QuantizedLayout L>
+inline const uint8_t* table_of(const uint8_t* block, int64_t k) {
+  return block + L.values_at(k) - 64;
 }
 
 // Row `id` in float32: kUnit columns at a time, all 16 rows' scales with them.
@@ -48,7 +58,8 @@ void read_quantized_row(const void* weight, int64_t k, int64_t id, int64_t colum
       store(scale, scale_of<L>(block, i / L.group));
       store(minimum, minimum_of<L>(block, i / L.group));
     }
-    const uint8_t code = code_at<L>(block + L.values_at(k) + i / kUnit * L.unit_bytes(), row, (int)(i % kUnit));
+    uint8_t code = code_at<L>(block + L.values_at(k) + i / kUnit * L.unit_bytes(), row, (int)(i % kUnit));
+    if (L.by_table) code = table_of<L>(block, k)[code];
     const float q = L.codes == Codes::kIntegers ? (float)(code - L.offset()) : value_of(L.codes, code);
     out[i] = scale[row] * q + minimum[row];
   }

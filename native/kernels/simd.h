@@ -92,6 +92,15 @@ inline void with_constant(int n, F&& f) {
   f.template operator()<Max>();
 }
 
+// Calls f with 0, 1, … n - 1 as constants.
+template <int n, class F>
+inline void for_each_constant(F&& f) {
+  if constexpr (n > 0) {
+    for_each_constant<n - 1>(f);
+    f.template operator()<n - 1>();
+  }
+}
+
 // 16 lanes at element i of a row: in float32, or in the element type.
 template <class T>
 inline void store_as(void* out, int64_t i, bool floats, F32 x) {

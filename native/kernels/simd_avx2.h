@@ -92,6 +92,20 @@ inline U8 low_nibbles(U8 x) {
   return {_mm256_and_si256(x.lo, mask), _mm256_and_si256(x.hi, mask)};
 }
 inline U8 high_nibbles(U8 x) { return low_nibbles({_mm256_srli_epi16(x.lo, 4), _mm256_srli_epi16(x.hi, 4)}); }
+// Bytes of a table of 16, which is there four times.
+inline U8 look_up(U8 table, U8 nibbles) {
+  return {_mm256_shuffle_epi8(table.lo, nibbles.lo), _mm256_shuffle_epi8(table.hi, nibbles.hi)};
+}
+// The `bits` bits of each byte of x from bit `first` on, put above nibbles.
+template <int bits, int first>
+inline U8 above_nibbles(U8 nibbles, U8 x) {
+  const auto above = [](__m256i nibbles, __m256i x) {
+    const __m256i moved =
+        first > 4 ? _mm256_srli_epi16(x, first > 4 ? first - 4 : 0) : _mm256_slli_epi16(x, first > 4 ? 0 : 4 - first);
+    return _mm256_or_si256(nibbles, _mm256_and_si256(moved, _mm256_set1_epi8(((1 << bits) - 1) << 4)));
+  };
+  return {above(nibbles.lo, x.lo), above(nibbles.hi, x.hi)};
+}
 inline F32 load_halves(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
           _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};

@@ -83,6 +83,15 @@ inline I32 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline U8 load(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline U8 low_nibbles(U8 x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
 inline U8 high_nibbles(U8 x) { return {_mm512_and_si512(_mm512_srli_epi16(x.v, 4), _mm512_set1_epi8(15))}; }
+// Bytes of a table of 16, which is there four times.
+inline U8 look_up(U8 table, U8 nibbles) { return {_mm512_shuffle_epi8(table.v, nibbles.v)}; }
+// The `bits` bits of each byte of x from bit `first` on, put above nibbles.
+template <int bits, int first>
+inline U8 above_nibbles(U8 nibbles, U8 x) {
+  const __m512i moved =
+      first > 4 ? _mm512_srli_epi16(x.v, first > 4 ? first - 4 : 0) : _mm512_slli_epi16(x.v, first > 4 ? 0 : 4 - first);
+  return {_mm512_ternarylogic_epi32(nibbles.v, moved, _mm512_set1_epi8(((1 << bits) - 1) << 4), 0xf8)};
+}
 inline F32 load_halves(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 inline void store_halves(uint16_t* p, F32 x) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));

@@ -115,6 +115,17 @@ inline U8 high_nibbles(U8 x) {
   for (int i = 0; i < 4 * kLanes; ++i) x.v[i] >>= 4;
   return x;
 }
+// Bytes of a table of 16, which is there four times.
+inline U8 look_up(U8 table, U8 nibbles) {
+  for (int i = 0; i < 4 * kLanes; ++i) nibbles.v[i] = table.v[nibbles.v[i]];
+  return nibbles;
+}
+// The `bits` bits of each byte of x from bit `first` on, put above nibbles.
+template <int bits, int first>
+inline U8 above_nibbles(U8 nibbles, U8 x) {
+  for (int i = 0; i < 4 * kLanes; ++i) nibbles.v[i] |= (x.v[i] >> first & ((1 << bits) - 1)) << 4;
+  return nibbles;
+}
 inline F32 load_halves(const uint16_t* p) {
   return each_lane([&](int i) { return half_to_float(p[i]); });
 }

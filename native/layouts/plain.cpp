@@ -2,6 +2,7 @@
 // bfloat16 with a pack of two.
 #include <cstring>
 
+#include "layouts/interleave.h"
 #include "layouts/matrix.h"
 
 namespace octavo {
@@ -24,15 +25,13 @@ void pack_float32(const RowAt* rows, int64_t k, uint8_t* out) {
     for (int r = 0; r < 16; ++r) *to++ = values[r * k + i];
 }
 
-// bf16 to bf16: pairs are moved as they are, and written in order.
+// bf16 to bf16: pairs are moved as they are.
 void move_bf16(const RowAt* rows, int64_t k, uint16_t* out) {
-  auto* pairs = reinterpret_cast<uint32_t*>(out);
-  const uint8_t* from[16];
-  int count = 0;  // rows that are padding come last
-  while (count < 16 && rows[count].source) from[count] = rows[count].bytes(), ++count;
-  for (int64_t s = 0; s < k / 2; ++s)
-    for (int r = 0; r < count; ++r) std::memcpy(&pairs[s * 16 + r], from[r] + 4 * s, 4);
-  for (int r = 0; r < count && k % 2; ++r) std::memcpy(&pairs[k / 2 * 16 + r], from[r] + 2 * (k - 1), 2);
+  const void* from[16];
+  for (int row = 0; row < 16; ++row) from[row] = rows[row].source ? rows[row].bytes() : nullptr;
+  interleave(from, k / 2, reinterpret_cast<uint32_t*>(out));
+  for (int row = 0; row < 16 && k % 2; ++row)
+    if (from[row]) std::memcpy(out + (k - 1) * 16 + 2 * row, static_cast<const uint16_t*>(from[row]) + k - 1, 2);
 }
 
 void pack_bfloat16(const RowAt* rows, int64_t k, uint8_t* out) {

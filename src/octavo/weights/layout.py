@@ -18,8 +18,8 @@ from octavo.weights.blocks import Bytes, Floats, fields, half, nibbles
 
 # What the codes of 4-bit formats stand for: OCP's E2M1 (Microscaling Formats 1.0), NF4 (Dettmers et al. 2023) and the
 # FP4 of bitsandbytes.
-E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
-_DOUBLED_E2M1 = 2 * E2M1 + 0  # there is no negative zero
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)  # no negative zero
+_DOUBLED_E2M1 = 2 * E2M1
 NF4 = np.array(
     [
         -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
