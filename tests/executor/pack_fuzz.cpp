@@ -140,7 +140,8 @@ float largest_scale(const RowAt& row) {
     largest = std::max(largest, std::fabs(x)) + 0 * x;
   };
   for (int64_t i = 0; i < row.source->columns / format.block && format.read; ++i) {
-    Quants x;
+    uint8_t codes[256];
+    Quants x{.q = codes};
     format.read(row.bytes() + i * format.bytes, x);
     for (int g = 0; g < (sub ? 1 : format.block / format.group); ++g) put(x.d[g]);
     if (minimum) put(x.m);
