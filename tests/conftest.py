@@ -11,6 +11,10 @@ from stub_server import StubServer, running
 if not devices.driver_has_devices():
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Workers that share the processor: more threads of PyTorch would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 DATA = Path(__file__).parent / "data"
 RECORDING = Path(__file__).parents[2] / "shared" / "audio" / "harvard.wav"
 
