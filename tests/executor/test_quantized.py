@@ -273,7 +273,8 @@ def test_memory_is_about_the_file_s(format):
     packed, file = _native.packed_bytes(layout, [64], 4096), LAYOUTS[format].nbytes((64, 4096))
     few_bits = {
         "Q2_K": 2.0, "Q3_K": 1.4, "IQ1_S": 2.9, "IQ1_M": 2.7, "IQ2_XXS": 2.2, "IQ2_XS": 2.1, "IQ2_S": 1.9,
-        "IQ3_XXS": 1.5, "IQ3_S": 1.3, "IQ4_NL": 1.2, "IQ4_XS": 1.1, "TQ1_0": 2.7, "TQ2_0": 2.2, "MXFP4": 1.2, "NVFP4": 1.4,
+        "IQ3_XXS": 1.5, "IQ3_S": 1.3, "IQ4_NL": 1.2, "IQ4_XS": 1.1, "TQ1_0": 2.7, "TQ2_0": 2.2,
+        "MXFP4": 1.2, "NVFP4": 1.4,
     }  # fmt: skip
     assert packed <= few_bits.get(format, 1.03) * file + 64
 
