@@ -70,13 +70,24 @@ class Terminal:
         end = time.monotonic() + self.SECONDS
         while not is_there(self.lines):
             assert time.monotonic() < end, self.lines
-            if select.select([self._file], [], [], 0.05)[0]:
-                with contextlib.suppress(OSError):  # of a terminal that the command has left
-                    self._stream.feed(os.read(self._file, 1 << 16))
+            self._read(0.05)
         return self.lines
 
+    def _read(self, seconds: float) -> bool:
+        """Shows what the command writes within that time; whether there was anything."""
+        if not select.select([self._file], [], [], seconds)[0]:
+            return False
+        with contextlib.suppress(OSError):  # of a terminal that the command has left
+            self._stream.feed(os.read(self._file, 1 << 16))
+        return True
+
     def resize(self, rows: int, columns: int) -> None:
-        """Wraps the lines anew, as a window of another size does in most terminals, and tells the command."""
+        """Wraps the lines anew, as a window of another size does in most terminals, and tells the command.
+
+        What it has written until then was for the size before.
+        """
+        while self._read(0):
+            pass
         x, y = self._screen.cursor.x, self._screen.cursor.y
         lines = [line.rstrip() for line in self._screen.display[: max(y + 1, len(self.lines))]]
         pieces = [[line[i : i + columns] for i in range(0, max(1, len(line)), columns)] for line in lines]

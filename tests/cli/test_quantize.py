@@ -72,6 +72,6 @@ def test_help_names_the_formats():
 
 def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(names):
     with Terminal("quantize", names["model"], names["out"]) as terminal:
-        lines = terminal.wait(lambda lines: lines[-1].endswith("is ready."))
+        lines = terminal.wait(lambda lines: lines[-1].endswith("ready."))
         assert terminal.process.wait(30) == 0
     assert not any("quantizing" in line for line in lines)
