@@ -144,16 +144,20 @@ inline void multiply_one_by_four(const TileProduct<B>& p, int row, int block) {
 
 template <class B>
 inline void multiply_steps(const TileProduct<B>& p, int64_t bytes, int rows, int blocks) {
-  for (int row = 0; row < rows; row += 2 * kTile) {
-    const int now = rows - row < 2 * kTile ? rows - row : 2 * kTile;
-    const Tiles tiles(now, bytes);
-    if (now > kTile) {
-      for (int j = 0; j < blocks; j += 2) multiply_two_by_two(p, row, j, j + 1 < blocks);
-      continue;
-    }
-    for (int j = 0; j < blocks; j += 4)
-      with_constant<4>(blocks - j < 4 ? blocks - j : 4, [&]<int Blocks>() { multiply_one_by_four<Blocks>(p, row, j); });
+  const int full = rows / (2 * kTile) * (2 * kTile), rest = rows - full;
+  if (full) {
+    const Tiles tiles(2 * kTile, bytes);
+    for (int j = 0; j < blocks; j += 2)
+      for (int row = 0; row < full; row += 2 * kTile) multiply_two_by_two(p, row, j, j + 1 < blocks);
   }
+  if (!rest) return;
+  const Tiles tiles(rest, bytes);
+  if (rest > kTile) {
+    for (int j = 0; j < blocks; j += 2) multiply_two_by_two(p, full, j, j + 1 < blocks);
+    return;
+  }
+  for (int j = 0; j < blocks; j += 4)
+    with_constant<4>(blocks - j < 4 ? blocks - j : 4, [&]<int Blocks>() { multiply_one_by_four<Blocks>(p, full, j); });
 }
 
 template <class B>

@@ -97,6 +97,12 @@ inline void softmax(float* scores, Put&& put, Span span, int padded, float scale
 inline void merge_state(float* state, float maximum, float sum, const float* values, int64_t columns) {
   if (maximum == kMinusInfinity) return;  // the row sees nothing of this segment
   const float old = state[0], top = old > maximum ? old : maximum;
+  if (old == kMinusInfinity) {  // it is the first of which the row sees something
+    state[0] = maximum;
+    state[1] = sum;
+    memcpy(state + kLanes, values, columns * sizeof *values);
+    return;
+  }
   float factor[kLanes] = {old - top, maximum - top};
   store(factor, exp(load(factor)));
   state[0] = top;

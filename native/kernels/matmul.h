@@ -153,7 +153,7 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
 template <class T>
 void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {
   using Value = typename T::Value;
-  constexpr int64_t kSlice = kHasTiles<T> ? 576 : 288;  // of k: a panel of weights stays in cache while all rows pass
+  constexpr int64_t kSlice = 288;  // of k: a panel of weights stays in cache while all rows pass
   const int rows = row_end - row_begin, blocks = block_end - block_begin;
   const int64_t c_stride = blocks * kLanes;
   const Value* a = static_cast<const Value*>(m.a) + row_begin * m.a_stride;

@@ -10,8 +10,8 @@ namespace octavo {
 
 namespace {
 
-// How a matmul is cut: all row tiles of a panel of weights follow each other. They have whole sixteens of rows, which
-// is what tile registers hold.
+// How a matmul is cut. Row tiles have whole sixteens of rows, which is what tile registers hold. As many of them as the
+// second-level cache keeps follow each other for each panel of weights, before the next meet the first panel.
 struct Cut {
   int64_t panels, width, row_tiles, height;
 
@@ -26,6 +26,17 @@ struct Cut {
     }
     while (rows > 1 && width > narrowest && (blocks + width - 1) / width * row_tiles < 8 * threads) width /= 2;
     panels = (blocks + width - 1) / width;
+  }
+
+  struct Place {
+    int64_t row_tile, panel;
+  };
+  Place place(int64_t tile, int64_t row_bytes) const {
+    constexpr int64_t kCachedBytes = 384 << 10;
+    const int64_t group = std::max<int64_t>(1, kCachedBytes / (height * row_bytes));
+    const int64_t first = tile / (panels * group) * group, in_group = tile % (panels * group);
+    const int64_t tiles = std::min(group, row_tiles - first);
+    return {first + in_group % tiles, in_group / tiles};
   }
 };
 
@@ -125,7 +136,7 @@ class MatmulOp : public Op {
         .out_stride = out_.stride,
         .element = in_.dtype,
     };
-    const int64_t panel = tile / cut.row_tiles, row = tile % cut.row_tiles;
+    const auto [row, panel] = cut.place(tile, rows_ ? row_bytes_ : in_.stride * bytes_of(in_.dtype));
     const int64_t row_end = std::min(rows, (row + 1) * cut.height);
     const int64_t block = panel * cut.width, block_end = std::min(matrix_->blocks(), block + cut.width);
     matrix_->kernel().matmul(matmul, static_cast<int>(row * cut.height), static_cast<int>(row_end),
