@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo import _native
 from octavo.weights.blocks import Bytes, Floats
 from octavo.weights.layout import E2M1, E4M3, FP4, LAYOUTS, NF4, Layout
 from octavo.weights.tensor import Rearranged
@@ -45,7 +46,7 @@ def rearranged(
         layout = LAYOUTS.get(f"{kind}_G{size}")
         blocks = group_of.reshape(-1, size if len(group_of) % size == 0 else 1)
         if layout is not None and blocks.shape[1] == size and (blocks == blocks[:, :1]).all():
-            return layout.name, Rearranged(arrays, partial(_pack, read, layout, blocks[:, 0].copy()))
+            return layout.name, Rearranged(arrays, partial(_pack, read, layout, blocks[:, 0].astype(np.int32)))
     return "F32", Rearranged(arrays, partial(_decode, read, _TABLES.get(kind), group_of))
 
 
@@ -53,20 +54,16 @@ def as_bytes(values: Floats) -> Bytes:
     return np.ascontiguousarray(values, np.float32).view(np.uint8).reshape(-1)
 
 
-def _pack(read: Callable[..., Groups], layout: Layout, group_of_block: Indices, *arrays: NDArray[Any]) -> Bytes:
+def _pack(
+    read: Callable[..., Groups], layout: Layout, group_of_block: NDArray[np.int32], *arrays: NDArray[Any]
+) -> Bytes:
     """Blocks of a scale, a minimum if there is one, and codes, as `layout._grouped` has them."""
     groups = read(*arrays)
-    numbers = [part[:, group_of_block, None] for part in (groups.scales, groups.minima) if part is not None]
-    head = np.ascontiguousarray(np.concatenate(numbers, axis=2), np.float32).view(np.uint8)
-    blocks = np.empty((*head.shape[:2], layout.block_bytes), np.uint8)
-    head_bytes = head.shape[2]
-    blocks[:, :, :head_bytes] = head
-    codes = groups.codes.reshape(*head.shape[:2], layout.block)
-    if layout.block_bytes - head_bytes < layout.block:
-        low, high = np.split(codes, 2, axis=2)
-        codes = low | high << np.uint8(4)
-    blocks[:, :, head_bytes:] = codes
-    return blocks.reshape(-1)
+    numbers = [groups.scales] if groups.minima is None else [groups.scales, groups.minima]
+    bits = (layout.block_bytes - 4 * len(numbers)) * 8 // layout.block
+    out = np.empty((len(groups.codes), len(group_of_block) * layout.block_bytes), np.uint8)
+    _native.to_blocks(groups.codes, numbers, group_of_block, bits, out)
+    return out.reshape(-1)
 
 
 def _decode(read: Callable[..., Groups], table: Floats | None, group_of: Indices, *arrays: NDArray[Any]) -> Bytes:
