@@ -5,9 +5,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 namespace nb = nanobind;
@@ -21,7 +23,7 @@ template <class T>
 using Words = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
 using Codes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Numbers = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
-using Groups = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Indices = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void check(bool holds, const char* why) {
@@ -58,11 +60,14 @@ void unpack_words_of_eight(Words<int32_t> words, std::array<uint8_t, 8> places, 
   unpack_eights(rows, places, out.data());
 }
 
-void pack_blocks(Codes codes, const std::vector<Numbers>& numbers, Groups group_of_block, int bits, Out out) {
+void pack_blocks(Codes codes, const std::vector<Numbers>& numbers, Indices group_of_block, int bits,
+                 std::optional<Indices> order, Out out) {
   const int64_t rows = codes.shape(0), blocks = group_of_block.size(), block = blocks ? codes.shape(1) / blocks : 0;
-  check((bits == 8 || (bits == 4 && block % 16 == 0)) && block * blocks == static_cast<int64_t>(codes.shape(1)),
-        "to_blocks: columns are no whole number of blocks, or these are not of 4 or 8 bits");
-  GroupedCodes matrix{codes.data(), rows, blocks, block, bits, {}, group_of_block.data()};
+  check(block <= kLargestBlock && (bits == 8 || (bits == 4 && block % 16 == 0)) &&
+            block * blocks == static_cast<int64_t>(codes.shape(1)),
+        "to_blocks: columns are no whole number of blocks, or these are too large, or not of 4 or 8 bits");
+  GroupedCodes matrix{
+      codes.data(), rows, blocks, block, bits, {}, group_of_block.data(), order ? order->data() : nullptr};
   int64_t groups = INT32_MAX;
   for (const Numbers& one : numbers) {
     check(static_cast<int64_t>(one.shape(0)) == rows, "to_blocks: numbers are of another number of rows");
@@ -71,6 +76,9 @@ void pack_blocks(Codes codes, const std::vector<Numbers>& numbers, Groups group_
   }
   for (int64_t i = 0; i < blocks; ++i)
     check(0 <= group_of_block(i) && group_of_block(i) < groups, "to_blocks: there is no such group");
+  check(!order || order->size() == codes.shape(1), "to_blocks: the order is of another number of columns");
+  for (size_t i = 0; order && i < order->size(); ++i)
+    check(0 <= (*order)(i) && static_cast<size_t>((*order)(i)) < codes.shape(1), "to_blocks: order leads outside");
   check(
       static_cast<int64_t>(out.shape(0)) == rows &&
           static_cast<int64_t>(out.shape(1)) == blocks * (4 * static_cast<int64_t>(numbers.size()) + block * bits / 8),
@@ -88,9 +96,10 @@ void bind_integers(nb::module_& m) {
   m.def("unpack_eights", &unpack_words_of_eight, "words"_a, "places"_a, "out"_a,
         "Writes the 4-bit integers of words [rows / 8, columns] that have eight rows each: uint8 [rows, columns]. Row "
         "i of eight is at place places[i] of a word.");
-  m.def("to_blocks", &pack_blocks, "codes"_a, "numbers"_a, "group_of_block"_a, "bits"_a, "out"_a,
+  m.def("to_blocks", &pack_blocks, "codes"_a, "numbers"_a, "group_of_block"_a, "bits"_a, "column_order"_a.none(),
+        "out"_a,
         "Writes rows of blocks: of each of `numbers`, float32 [rows, groups], that of the block's group, and the "
-        "block's codes, in 4 bits or 8.");
+        "block's codes, in 4 bits or 8. With a `column_order`, column i of the blocks is that of the codes at [i].");
 }
 
 }  // namespace octavo

@@ -104,6 +104,12 @@ void to_blocks(const GroupedCodes& matrix, uint8_t* out) {
           to += 4;
         }
         const uint8_t* codes = matrix.codes + (row * matrix.blocks + i) * matrix.block;
+        uint8_t ordered[kLargestBlock];
+        if (matrix.column_order) {
+          const uint8_t* of_row = matrix.codes + row * matrix.blocks * matrix.block;
+          for (int64_t j = 0; j < matrix.block; ++j) ordered[j] = of_row[matrix.column_order[i * matrix.block + j]];
+          codes = ordered;
+        }
         if (matrix.bits == 4)
           join_halves(codes, code_bytes, to);
         else

@@ -27,14 +27,17 @@ struct GroupNumbers {
   int64_t row_step, group_step;
 };
 
+constexpr int64_t kLargestBlock = 128;
+
 // A matrix of codes that is to become blocks, each of the numbers of its group, and of codes. Of 4 bits, the low halves
 // of all bytes come first.
 struct GroupedCodes {
   const uint8_t* codes;         // [rows, blocks * block]
-  int64_t rows, blocks, block;  // of 4 bits, a multiple of 16
+  int64_t rows, blocks, block;  // at most kLargestBlock columns, of 4 bits a multiple of 16
   int bits;                     // 4 or 8
   std::vector<GroupNumbers> numbers;
   const int32_t* group_of_block;
+  const int32_t* column_order;  // column i of the blocks is the one that is column_order[i] of the codes; or none
 };
 
 void to_blocks(const GroupedCodes& matrix, uint8_t* out);

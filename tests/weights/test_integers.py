@@ -38,34 +38,40 @@ def test_words_of_eight_rows(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("format", "bits", "count"), [
     ("U4_G32", 4, 2), ("U8_G64", 8, 2), ("E4M3_G128", 8, 1), ("E2M1_G16", 4, 1)
 ])  # fmt: skip
-def test_blocks_have_the_numbers_of_their_groups(format: str, bits: int, count: int) -> None:
+@pytest.mark.parametrize("ordered", [False, True])
+def test_blocks_have_the_numbers_of_their_groups(format: str, bits: int, count: int, ordered: bool) -> None:
     layout, rows = LAYOUTS[format], 19
     group_of_block = np.array([2, 0, 0, 1, 2], np.int32)
     codes = RANDOM.integers(0, 1 << bits, (rows, 5 * layout.block), dtype=np.uint8)
     numbers = [RANDOM.standard_normal((3, rows)).astype(np.float32).T for _ in range(count)]
     out = np.empty((rows, 5 * layout.block_bytes), np.uint8)
-    _native.to_blocks(codes, numbers, group_of_block, bits, out)
+    order = RANDOM.permutation(codes.shape[1]).astype(np.int32) if ordered else None
+    _native.to_blocks(codes, numbers, group_of_block, bits, order, out)
     blocks = out.reshape(-1, layout.block_bytes)
     for i, one in enumerate(numbers):
         found = np.ascontiguousarray(blocks[:, 4 * i : 4 * i + 4]).view(np.float32).reshape(rows, 5)
         np.testing.assert_array_equal(found, one[:, group_of_block])
     packed = blocks[:, 4 * count :]
+    codes = codes if order is None else codes[:, order]
     np.testing.assert_array_equal(nibbles(packed) if bits == 4 else packed, codes.reshape(-1, layout.block))
 
 
 def test_arrays_that_disagree_are_refused() -> None:
     words = np.zeros((4, 3), np.int32)
     codes, scales, out = np.zeros((4, 64), np.uint8), np.zeros((4, 2), np.float32), np.empty((4, 40), np.uint8)
+    order = np.arange(64, dtype=np.int32)
     for refused, says in [
         (lambda: unpack(words, 4, 25), "fewer columns"),
         (lambda: unpack(words, 9, 1), "1 to 8 bits"),
         (lambda: unpack(words.view(np.uint8).T, 4, 1), "side by side"),
         (lambda: unpack_eights(words, (*PLACES[:7], 8)), "places must be 0 to 7"),
-        (lambda: _native.to_blocks(codes, [scales], np.array([0, 2], np.int32), 4, out), "no such group"),
-        (lambda: _native.to_blocks(codes, [scales], np.array([0, -1], np.int32), 4, out), "no such group"),
-        (lambda: _native.to_blocks(codes, [scales[1:]], np.zeros(2, np.int32), 4, out), "another number of rows"),
-        (lambda: _native.to_blocks(codes, [scales], np.zeros(3, np.int32), 4, out), "no whole number of blocks"),
-        (lambda: _native.to_blocks(codes, [scales], np.zeros(2, np.int32), 8, out), "blocks have another size"),
+        (lambda: _native.to_blocks(codes, [scales], np.array([0, 2], np.int32), 4, None, out), "no such group"),
+        (lambda: _native.to_blocks(codes, [scales], np.array([0, -1], np.int32), 4, None, out), "no such group"),
+        (lambda: _native.to_blocks(codes, [scales[1:]], np.zeros(2, np.int32), 4, None, out), "another number of rows"),
+        (lambda: _native.to_blocks(codes, [scales], np.zeros(3, np.int32), 4, None, out), "no whole number of blocks"),
+        (lambda: _native.to_blocks(codes, [scales], np.zeros(2, np.int32), 8, None, out), "blocks have another size"),
+        (lambda: _native.to_blocks(codes, [scales], np.zeros(2, np.int32), 4, order[1:], out), "number of columns"),
+        (lambda: _native.to_blocks(codes, [scales], np.zeros(2, np.int32), 4, order + 1, out), "order leads outside"),
     ]:
         with pytest.raises(ValueError, match=says):
             refused()

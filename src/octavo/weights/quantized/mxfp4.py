@@ -29,7 +29,7 @@ class MXFP4(Method):
         codes = parts.array("_blocks", ("U8",), (*scales.shape, 16))
         experts, rows, groups = scales.shape
         group_of = parts.columns("_blocks", groups * 32) // 32
-        format, source = rearranged("E2M1", group_of, (codes, scales), _read)
+        format, source, _ = rearranged("E2M1", group_of, (codes, scales), _read)
         return parts.stored(format, (experts, rows, groups * 32), source)
 
 
