@@ -9,7 +9,7 @@ namespace octavo {
 
 namespace {
 
-constexpr int64_t kRows = 16;      // together, as columns of words are read by lines of the cache
+constexpr int64_t kRows = 8;  // together: columns of words are read by half a line of the cache, and it stays there
 constexpr int64_t kPadding = 192;  // bytes after a row, so that not all rows begin at the same places of the cache
 
 // Runs body(first, last) for some rows each, in parallel.
