@@ -68,7 +68,7 @@ StoredRows rows_of(const Source& source) {
 }
 
 Matrix pack_sources(const std::vector<Source>& sources, const std::string& arrangement, const std::string& layout,
-                    Arena& arena) {
+                    Arena& arena, const std::optional<Ints>& column_order) {
   std::vector<StoredRows> rows;
   if (sources.empty()) throw nb::value_error("nothing to pack");
   for (const Source& source : sources) {
@@ -78,9 +78,17 @@ Matrix pack_sources(const std::vector<Source>& sources, const std::string& arran
   const bool alternating = arrangement == "alternating";
   if (!alternating && arrangement != "stacked") throw nb::value_error("arrangement: stacked or alternating");
   const Layout& to = layout_of(layout);
+  std::vector<int32_t> order;
+  if (column_order) order.assign(column_order->data(), column_order->data() + column_order->size());
+  if (column_order && static_cast<int64_t>(order.size()) != rows[0].columns)
+    throw nb::value_error("column order: has another length");
+  for (const int32_t column : order)
+    if (column < 0 || column >= rows[0].columns) throw nb::value_error("column order: leads outside");
   nb::gil_scoped_release release;
-  return std::make_shared<PackedMatrix>(
+  auto matrix = std::make_shared<PackedMatrix>(
       pack(rows, alternating ? Arrangement::kAlternating : Arrangement::kStacked, to, arena));
+  matrix->column_order = std::move(order);
+  return matrix;
 }
 
 std::shared_ptr<const Buffer> padded(const Floats& values) {
@@ -235,8 +243,9 @@ SampleResult sample_step(const Executor& e, const std::vector<int64_t>& rows,
 void bind_weights(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "PackedMatrix");
   nb::class_<Arena>(m, "Arena", "Memory in which matrices lie side by side.").def(nb::init<>());
-  m.def("pack", &pack_sources, "sources"_a, "arrangement"_a, "layout"_a, "arena"_a,
-        "Packs rows [(format, bytes, rows, columns, row order or None, scales or None), ...] into a layout.");
+  m.def("pack", &pack_sources, "sources"_a, "arrangement"_a, "layout"_a, "arena"_a, "column_order"_a = nb::none(),
+        "Packs rows [(format, bytes, rows, columns, row order or None, scales or None), ...] into a layout. With a "
+        "`column_order`, their column i is to be multiplied with an input's column column_order[i].");
   m.def("packed_bytes", &packed_bytes, "layout"_a, "rows"_a, "columns"_a,
         "Bytes of matrices that are packed into one.");
   m.def("prepared_row_bytes", &prepared_row_bytes, "layout"_a, "columns"_a,

@@ -10,6 +10,7 @@ namespace nb = nanobind;
 namespace octavo {
 void bind_dequantize(nb::module_& m);
 void bind_executor(nb::module_& m);
+void bind_integers(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_machine(nb::module_& m);
 void bind_mel(nb::module_& m);
@@ -36,6 +37,7 @@ NB_MODULE(_native, m) {
       nb::arg("num_threads"));
   bind_dequantize(m);
   bind_executor(m);
+  bind_integers(m);
   bind_sampling(m);
   bind_machine(m);
   bind_mel(m);

@@ -66,6 +66,7 @@ struct PackedMatrix {
   int kernels;  // the place of its kernels among Kernels::matrices
   int64_t n, k;
   Buffer memory;
+  std::vector<int32_t> column_order{};  // its column i is multiplied with an input's column_order[i]; empty: with i
 
   int64_t blocks() const { return round_up(n, 16) / 16; }
   const MatrixKernels& kernel() const { return octavo::kernels().matrices[kernels]; }

@@ -73,6 +73,8 @@ class MatmulOp : public Op {
       rows_ = spec.executor.share<PreparedRows>("prepared rows");
       rows_->reserve(spec.executor.max_rows(in_) * row_bytes_);
     }
+    spec.check(matrix_->column_order.empty() || (rows_ && in_.dtype == DType::kBFloat16),
+               "columns in another order are for rows of bfloat16 that are prepared");
     const int64_t n = epilogue_ == Epilogue::kSiluMul ? matrix_->n / 2 : matrix_->n;
     spec.check(round_up(n, 16) <= out_.stride, "output is too narrow");
     const bool is_wide = epilogue_ == Epilogue::kStoreFloat || epilogue_ == Epilogue::kAdd;
@@ -95,23 +97,36 @@ class MatmulOp : public Op {
     return cut.panels * cut.row_tiles;
   }
   int64_t scratch_bytes() const override {
-    return kMatmulScratch * static_cast<int64_t>(sizeof(float)) + kFewRows * row_bytes_;
+    return kPreparedAt + kFewRows * row_bytes_ + in_.stride * bytes_of(in_.dtype);
   }
 
   void run(const Run& run, int phase, int64_t tile, int thread) const override {
     const Range range = run.rows_of(out_);
-    if (rows_ && phase == 0) return prepare(range, range.part(tile, run.row_tiles(range)), rows_->memory.as<char>());
-    multiply(run, range, tile, run.scratch[thread].as<char>());
+    char* scratch = run.scratch[thread].as<char>();
+    if (rows_ && phase == 0)
+      return prepare(range, range.part(tile, run.row_tiles(range)), rows_->memory.as<char>(), scratch);
+    multiply(run, range, tile, scratch);
   }
 
  private:
   static constexpr int64_t kFewRows = 2;
+  static constexpr int64_t kPreparedAt = kMatmulScratch * sizeof(float);  // of a thread's scratch: few prepared rows
 
-  void prepare(Range all, Range rows, char* out) const {
+  void prepare(Range all, Range rows, char* out, char* scratch) const {
     const MatrixKernels& kernel = matrix_->kernel();
     for (int64_t i = rows.begin; i < rows.end; ++i)
-      kernel.prepare[index_of(in_.dtype)](in_.row(i), in_.columns, matrix_->padded_k(),
-                                          out + (i - all.begin) * row_bytes_);
+      kernel.prepare[index_of(in_.dtype)](ordered_row(i, scratch + kPreparedAt + kFewRows * row_bytes_), in_.columns,
+                                          matrix_->padded_k(), out + (i - all.begin) * row_bytes_);
+  }
+
+  // A row of the input, in the order of the matrix's columns.
+  const void* ordered_row(int64_t i, void* scratch) const {
+    const std::vector<int32_t>& order = matrix_->column_order;
+    if (order.empty()) return in_.row(i);
+    const auto* from = static_cast<const uint16_t*>(in_.row(i));
+    auto* to = static_cast<uint16_t*>(scratch);
+    for (size_t column = 0; column < order.size(); ++column) to[column] = from[order[column]];
+    return to;
   }
 
   void multiply(const Run& run, Range range, int64_t tile, char* scratch) const {
@@ -120,8 +135,8 @@ class MatmulOp : public Op {
     const void* a = in_.row(range.begin);
     if (rows_ && rows > kFewRows) a = rows_->memory.as<char>();
     if (rows_ && rows <= kFewRows) {
-      char* prepared = scratch + kMatmulScratch * sizeof(float);
-      prepare(range, range, prepared);
+      char* prepared = scratch + kPreparedAt;
+      prepare(range, range, prepared, scratch);
       a = prepared;
     }
     const Matmul matmul{

@@ -11,7 +11,7 @@ namespace {
 class TableOp : public RowOp {
  public:
   explicit TableOp(OpSpec& spec) : RowOp(spec), matrix_(spec.matrix("weight")) {
-    spec.check(matrix_->k == out_.columns && floats(), "weight and output disagree");
+    spec.check(matrix_->k == out_.columns && floats() && matrix_->column_order.empty(), "weight and output disagree");
   }
 
  protected:

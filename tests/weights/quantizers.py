@@ -76,13 +76,14 @@ def groups_of(columns: int, size: int) -> Tensor:
 def gptq(
     bits: int = 4, size: int = 32, version: int = 1, order: str | None = "even", symmetric: bool = False
 ) -> Writer:
-    """`order`: of groups, "even", "mixed" as act-order makes them, "runs" of a group each; None: without g_idx."""
+    """`order`: of groups, "even", "mixed" as act-order makes them, "apart" likewise, but in each matrix another one,
+    "runs" of a group each; None: without g_idx."""
 
     def write(weight: Tensor) -> tuple[Parts, Tensor]:
         columns = weight.shape[1]
         group_of = groups_of(columns, size)
-        generator = torch.Generator().manual_seed(1)
-        if order == "mixed":
+        generator = torch.Generator().manual_seed(int(weight.abs().sum()) if order == "apart" else 1)
+        if order in ("mixed", "apart"):
             group_of = group_of[torch.randperm(columns, generator=generator)]
         if order == "runs":
             group_of = torch.randperm(int(group_of.max()) + 1, generator=generator)[group_of]
@@ -97,6 +98,21 @@ def gptq(
         return parts, scales[:, group_of] * (codes - zeros[:, group_of])
 
     return write
+
+
+def packed_with_groups(weight: Tensor) -> tuple[Parts, Tensor]:
+    """compressed-tensors' integers of 4 bits, with the group of each column, of 32 each, as act-order makes them."""
+    rows, columns = weight.shape
+    group_of = groups_of(columns, 32)[torch.randperm(columns, generator=torch.Generator().manual_seed(1))]
+    codes, scales, zeros = rounded(weight, group_of, 4)
+    parts = {
+        ".weight_packed": words(codes, 4),
+        ".weight_scale": scales,
+        ".weight_shape": torch.tensor([rows, columns]),
+        ".weight_zero_point": words(zeros.T, 4).T,
+        ".weight_g_idx": group_of.int(),
+    }
+    return parts, scales[:, group_of] * (codes - zeros[:, group_of])
 
 
 def awq(size: int = 32) -> Writer:

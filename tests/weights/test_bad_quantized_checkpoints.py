@@ -102,6 +102,8 @@ DAMAGES: dict[str, tuple[str, Damage, str, str]] = {
         "has 5 groups, which do not divide the 192 inputs"),
     "symmetric with fewer groups than are said": ("int4 groups", to(".weight_scale", lambda t: t[:, ::2]),
         ".weight_scale", "has 3 groups for 192 inputs, but group_size is 32"),
+    "packed with a group beyond": ("int4 groups, act-order", put(".weight_g_idx", 6), ".weight_g_idx",
+        "groups 0 to 6, but there are 6"),
     "packed with other zero points": (PACKED, to(".weight_zero_point", shorter), ".weight_zero_point",
         r"not \[20, 6\]"),
     "int8 with other zero points": (INT8, to(".weight_zero_point", shorter), ".weight_zero_point", r"not \[160, 1\]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors.torch import save_file
 from checkpoints import save_checkpoint, transformers_logits
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from octavo.executor.native.layouts import choose_layouts
+from octavo.executor.torch.forms import choose_forms
+from octavo.graph.builder import Graph
 from octavo.graph.node import Weight
 from octavo.models import load_declaration
 from octavo.weights import open_checkpoint
@@ -50,14 +53,18 @@ CASES: dict[str, tuple[dict[str, Any], q.Writer, str]] = {
     "gptq groups of 24": (GPTQ, q.gptq(size=24), "F32"),
     "gptq one group": (GPTQ, q.gptq(size=192), "U4_G64"),
     "gptq without g_idx": (GPTQ, q.gptq(order=None), "U4_G32"),
-    "gptq act-order": (GPTQ, q.gptq(order="mixed"), "F32"),
-    "gptq act-order of 8 bits": (GPTQ, q.gptq(8, order="mixed"), "F32"),
+    "gptq act-order": (GPTQ, q.gptq(order="mixed"), "U4_G32"),
+    "gptq act-order of 8 bits": (GPTQ, q.gptq(8, order="mixed"), "U8_G32"),
+    "gptq act-order by groups of 64": (GPTQ2, q.gptq(3, 64, 2, order="mixed"), "U4_G64"),
+    "gptq act-order by groups of 24": (GPTQ, q.gptq(size=24, order="mixed"), "F32"),
     "gptq groups in another order": (GPTQ, q.gptq(order="runs"), "U4_G32"),
     "auto-round": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq"}, q.gptq(), "U4_G32"),
     "awq": ({"quant_method": "awq", "bits": 4, "version": "gemm", "group_size": 32}, q.awq(), "U4_G32"),
     "awq by its older names": ({"quant_method": "awq", "w_bit": 4, "q_group_size": 64}, q.awq(64), "U4_G64"),
     "int4 groups": compressed_case("pack-quantized", "U4_G32", **INT4),
     "int4 groups, asymmetric": compressed_case("pack-quantized", "U4_G32", **INT4, symmetric=False),
+    "int4 groups, act-order": (
+        of_compressed("pack-quantized", **INT4, symmetric=False), q.packed_with_groups, "U4_G32"),
     "int3 groups": compressed_case("pack-quantized", "U4_G32", **INT4 | {"num_bits": 3}),
     "int5 channels, asymmetric": compressed_case(
         "pack-quantized", "U8_G64", num_bits=5, type="int", strategy="channel", symmetric=False
@@ -185,10 +192,12 @@ LAYOUTS_OF_RUNS = {
     "gptq 4 bits": {"affine4_g32"},
     "gptq 3 bits version 2": {"affine4_g32"},
     "gptq 8 bits": {"affine8_g32"},
-    "gptq act-order": set(),
+    "gptq act-order": {"affine4_g32"},
+    "gptq act-order of 8 bits": {"affine8_g32"},
     "auto-round": {"affine4_g32"},
     "awq": {"affine4_g32"},
     "int4 groups, asymmetric": {"affine4_g32"},
+    "int4 groups, act-order": {"affine4_g32"},
     "int8 channels": {"int8"},
     "float8 channels": {"e4m3_g64", "e4m3_g128"},
     "float8 blocks": {"e4m3_g64", "e4m3_g128"},
@@ -205,18 +214,55 @@ LAYOUTS_OF_RUNS = {
 TOKENS = random_tokens(60, vocab=301)
 
 
+def opened(path: Path) -> tuple[Graph, Mapping[str, StoredTensor]]:
+    checkpoint = open_checkpoint(path)
+    model = load_declaration(checkpoint.config, path / "config.json")
+    graph = model.build()
+    return graph, bind(graph.weights, checkpoint, model.ignored)
+
+
 @pytest.mark.parametrize("case", LAYOUTS_OF_RUNS)
 def test_a_model_runs_as_one_of_dequantized_weights_does(case: str, tmp_path: Path) -> None:
     config, writer, _ = CASES[case]
     expected = transformers_logits(quantized_llama(tmp_path, config, writer), TOKENS)
-    checkpoint = open_checkpoint(tmp_path)
-    model = load_declaration(checkpoint.config, tmp_path / "config.json")
-    graph = model.build()
-    tensors = bind(graph.weights, checkpoint, model.ignored)
+    graph, tensors = opened(tmp_path)
     assert set(choose_layouts(graph, tensors, "bfloat16").values()) == LAYOUTS_OF_RUNS[case]
     for make in (make_native, make_torch):
         assert error(logits_of(make(graph, tensors), TOKENS), expected) < 1e-3
     assert error(logits_of(make_native(graph, tensors, "bfloat16"), TOKENS), expected) < 5e-2
+
+
+def test_columns_in_the_order_of_their_groups_are_multiplied_the_same_in_every_batch(tmp_path: Path) -> None:
+    quantized_llama(tmp_path, *CASES["gptq act-order"][:2])
+    graph, tensors = opened(tmp_path)
+    executor = make_native(graph, tensors, "bfloat16")
+    expected = logits_of(executor, TOKENS)
+    for sizes in ([1], [2], [3, 20, 1], [50, 2]):
+        np.testing.assert_array_equal(logits_of(executor, TOKENS, sizes), expected)
+
+
+def test_matrices_of_one_input_may_have_their_columns_in_different_orders(tmp_path: Path) -> None:
+    """The torch executor puts the input in each order; the native one has one order for what it packs together."""
+    expected = transformers_logits(quantized_llama(tmp_path, GPTQ, q.gptq(order="apart")), TOKENS)
+    graph, tensors = opened(tmp_path)
+    quantized = {name for name, tensor in tensors.items() if tensor.column_order is not None}
+    assert len(quantized) == len([name for name in tensors if name.endswith("_proj.weight")])
+    assert choose_forms(graph, tensors).keys() == quantized
+    alone = {name for name in quantized if name.endswith(("o_proj.weight", "down_proj.weight"))}
+    assert choose_layouts(graph, tensors, "bfloat16").keys() == alone
+    assert error(logits_of(make_torch(graph, tensors), TOKENS), expected) < 1e-3
+    assert error(logits_of(make_native(graph, tensors, "bfloat16"), TOKENS), expected) < 5e-2
+
+
+@pytest.mark.parametrize("make", [make_native, make_torch])
+def test_a_table_may_have_its_columns_in_the_order_of_their_groups(make: Callable[..., Any], tmp_path: Path) -> None:
+    parts, values = CASES["gptq act-order"][1](matrix())
+    table = open_checkpoint(write(tmp_path, GPTQ, parts)).tensors["x.weight"]
+    graph = Graph()
+    graph.logits(graph.embed("embed", *table.shape), "head", table.shape[0])
+    executor = make(graph, {"embed.weight": table, "head.weight": table}, dtype="bfloat16")
+    products = (values[:9].bfloat16().float() @ values.T).numpy()
+    assert error(logits_of(executor, [*range(9)]), products) < 1e-2
 
 
 def test_matrices_of_one_model_may_be_of_several_kinds(tmp_path: Path) -> None:

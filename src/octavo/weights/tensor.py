@@ -36,7 +36,8 @@ class StoredTensor:
     `shape` is row-major, outermost first. `source` is a read-only view of the mapped file, in the layout that is named
     `format`, and contiguous unless it is a transposed part; or how such bytes are made. `row_order`, where it is not
     None, has shape [shape[0]]: row i is the stored row `row_order[i]` (in every layout, rows are independent of each
-    other). `scales` are what stored rows are multiplied with, in formats that have them: float32, one for each.
+    other). `column_order`, where it is not None, has shape [shape[1]] of a matrix: stored column i is the column
+    `column_order[i]`. `scales` are what stored rows are multiplied with, in formats that have them: float32, one each.
     """
 
     name: str
@@ -44,6 +45,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     source: Bytes | Rearranged
     row_order: NDArray[np.int32] | None = None
+    column_order: NDArray[np.int32] | None = None
     scales: Floats | None = None
     file: Path = Path()  # that it lies in, for error messages
 
@@ -69,6 +71,8 @@ class StoredTensor:
         decoded = self.layout.decode(data.reshape(-1, self.layout.block_bytes))
         if self.scales is not None:
             decoded = decoded.reshape(len(self.scales), -1) * self.scales[:, None]
+        if self.column_order is not None:
+            decoded = decoded.reshape(-1, len(self.column_order))[:, np.argsort(self.column_order)]
         if self.row_order is None:
             return decoded.reshape(self.shape)
         return decoded.reshape(-1, *self.shape[1:])[self.row_order]

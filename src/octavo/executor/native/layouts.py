@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from octavo import _native
 from octavo.errors import ConfigError
 from octavo.graph.builder import Graph
@@ -30,6 +33,7 @@ def choose_layouts(
     """
     found: dict[str, str] = {}
     plain = {layout.name for layout in PLAIN.values()}
+    unordered = _unordered(graph, tensors)
     for node in graph.nodes:
         if not isinstance(node, Linear | Logits | Embed):
             continue
@@ -43,6 +47,24 @@ def choose_layouts(
         layout = _native.layout_of_format(tensor.format)
         if wanted and layout != wanted:
             raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
-        if layout is not None and dtype != "float32":
+        if layout is not None and dtype != "float32" and tensor.name not in unordered:
             found[tensor.name] = layout
     return found
+
+
+def _unordered(graph: Graph, tensors: Mapping[str, StoredTensor]) -> set[str]:
+    """Weights whose stored columns have an order of their own, but must be packed in the graph's, as plain numbers.
+
+    They are tables, and those that would be packed together with others in another order.
+    """
+    found = {node.weight.name for node in graph.nodes if isinstance(node, Embed)}
+    for readers in graph.uses().values():
+        names = {node.weight.name for node in readers if isinstance(node, Linear | Logits)}
+        orders = {(tensors[name].format, _bytes_of(tensors[name].column_order)) for name in names}
+        if len(orders) > len({format for format, _ in orders}):
+            found |= names
+    return {name for name in found if tensors[name].column_order is not None}
+
+
+def _bytes_of(order: NDArray[np.int32] | None) -> bytes | None:
+    return None if order is None else order.tobytes()

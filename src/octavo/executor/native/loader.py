@@ -52,8 +52,10 @@ class Loader:
 
     def _pack(self, matrix: Packed) -> _native.PackedMatrix:
         if matrix not in self.packed:
-            sources = [_source(_as_matrix(self.tensors[weight.name].part(weight))) for weight in matrix.weights]
-            self.packed[matrix] = _native.pack(sources, matrix.arrangement, matrix.layout or self.dtype, self.arena)
+            parts = [_as_matrix(self.tensors[weight.name].part(weight), matrix.layout) for weight in matrix.weights]
+            order = parts[0].column_order  # that of all, see `layouts`
+            layout, sources = matrix.layout or self.dtype, list(map(_source, parts))
+            self.packed[matrix] = _native.pack(sources, matrix.arrangement, layout, self.arena, order)
             for weight in matrix.weights:
                 self.unpacked[weight.name] -= 1
                 if self.unpacked[weight.name] == 0:
@@ -86,11 +88,14 @@ def _source(tensor: StoredTensor) -> tuple[str, Any, int, int, Any, Any]:
     return tensor.format, data, rows, columns, tensor.row_order, tensor.scales
 
 
-def _as_matrix(tensor: StoredTensor) -> StoredTensor:
-    """A convolution's weight [rows, columns, kernel] as [rows, kernel * columns]: a matrix for unfolded rows."""
-    if len(tensor.shape) != 3:
-        return tensor
-    return _floats(tensor.name, tensor.values().transpose(0, 2, 1).reshape(tensor.shape[0], -1))
+def _as_matrix(tensor: StoredTensor, layout: str | None) -> StoredTensor:
+    """What can be packed: of plain numbers, columns in their own order.
+
+    A convolution's weight [rows, columns, kernel] becomes [rows, kernel * columns]: a matrix for unfolded rows.
+    """
+    if len(tensor.shape) == 3:
+        return _floats(tensor.name, tensor.values().transpose(0, 2, 1).reshape(tensor.shape[0], -1))
+    return _floats(tensor.name, tensor.values()) if layout is None and tensor.column_order is not None else tensor
 
 
 def _floats(name: str, values: Floats) -> StoredTensor:

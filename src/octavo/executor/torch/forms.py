@@ -131,7 +131,7 @@ def pieces(stored: StoredTensor, values: int) -> Iterator[tuple[slice, StoredTen
         data = np.array(of_rows[order])  # a copy, as files can only be read
         scales = None if stored.scales is None else np.array(stored.scales[order])
         shape = (len(data), stored.shape[1])
-        yield rows, StoredTensor(stored.name, stored.format, shape, data.reshape(-1), None, scales, stored.file)
+        yield rows, StoredTensor(stored.name, stored.format, shape, data.reshape(-1), scales=scales, file=stored.file)
 
 
 def rearrange(stored: StoredTensor) -> Arrays:

@@ -48,13 +48,16 @@ class Products:
         """Those rows of a matrix, float32."""
         out = torch.empty(len(which), matrix.columns, device=which.device)
         self.kernels.dequantize(matrix.rows(which), out)
-        return out
+        order = matrix.column_order
+        return out if order is None else torch.empty_like(out).index_copy_(1, order, out)
 
     def _multiply(self, x: Tensor, matrix: Matrix, bias: Tensor | None, out: Tensor) -> None:
         """Writes x · matrixᵀ + bias to `out`, which may be a part of wider rows."""
         if isinstance(matrix, Tensor):
-            _multiply_plain(x, matrix, bias, out)
-        elif len(x) <= (FEW_ROWS_OF_FLOAT32 if x.dtype == torch.float32 else FEW_ROWS):
+            return _multiply_plain(x, matrix, bias, out)
+        if matrix.column_order is not None:
+            x = x.index_select(1, matrix.column_order)
+        if len(x) <= (FEW_ROWS_OF_FLOAT32 if x.dtype == torch.float32 else FEW_ROWS):
             self.kernels.multiply_quantized(x.contiguous(), matrix, bias, out)
         elif self.has_fp8 and fits_fp8(matrix) and out.dtype == torch.bfloat16:
             multiply_fp8(x, matrix, bias, out)

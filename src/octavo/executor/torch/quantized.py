@@ -19,7 +19,10 @@ SEARCH_CUT = 0.02  # the share of a group's range that each start leaves out at 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A matrix of `columns` columns: the arrays that `form.shapes` names, those that it lacks None."""
+    """A matrix of `columns` columns: the arrays that `form.shapes` names, those that it lacks None.
+
+    With a `column_order`, int64 [columns], its column i is multiplied with the column `column_order[i]` of an input.
+    """
 
     form: Form
     columns: int
@@ -28,11 +31,14 @@ class Quantized:
     minima: Tensor | None = None
     scale_steps: Tensor | None = None
     minimum_steps: Tensor | None = None
+    column_order: Tensor | None = None
 
     @classmethod
-    def empty(cls, form: Form, rows: int, columns: int, device: torch.device) -> Quantized:
+    def empty(
+        cls, form: Form, rows: int, columns: int, device: torch.device, column_order: Tensor | None = None
+    ) -> Quantized:
         shapes = form.shapes(rows, columns)
-        return cls(form, columns, **{
+        return cls(form, columns, column_order=column_order, **{
             name: torch.empty(shape, dtype=getattr(torch, dtype), device=device)
             for name, (shape, dtype) in shapes.items()
         })  # fmt: skip
@@ -53,7 +59,8 @@ class Quantized:
 
     def rows(self, which: slice | Tensor) -> Quantized:
         """Some rows: views of a slice, copies of those with the numbers of a tensor."""
-        return Quantized(self.form, self.columns, **{name: array[which] for name, array in self.arrays.items()})
+        arrays = {name: array[which] for name, array in self.arrays.items()}
+        return Quantized(self.form, self.columns, column_order=self.column_order, **arrays)
 
     def copy_(self, arrays: Mapping[str, Tensor]) -> None:
         for name, array in self.arrays.items():

@@ -71,7 +71,7 @@ class Weights:
         """What linears of one input multiply with, biases in the model's type."""
         if nodes not in self._stacked:
             weights = [node.weight for node in nodes]
-            alike = groupby(weights, key=lambda weight: self._forms.get(weight.name))
+            alike = groupby(weights, key=lambda weight: (self._forms.get(weight.name), self._order(weight)))
             matrices = tuple(self._stack(tuple(group)) for _, group in alike)
             biases = [
                 torch.zeros(node.columns, device=self.device) if node.bias is None else self.get(node.bias)
@@ -96,6 +96,11 @@ class Weights:
             self._made[weights] = whole
         return self._made[weights]
 
+    def _order(self, weight: Weight) -> list[int] | None:
+        """That of the stored columns."""
+        order = self._tensors[weight.name].column_order
+        return None if order is None else order.tolist()
+
     def _empty(self, weights: tuple[Weight, ...]) -> Matrix:
         rows, shape, form = (
             sum(weight.shape[0] for weight in weights),
@@ -103,7 +108,9 @@ class Weights:
             self._forms.get(weights[0].name),
         )
         if form is not None:
-            return Quantized.empty(form, rows, shape[1], self.device)
+            order = self._order(weights[0])
+            column_order = None if order is None else torch.tensor(order, device=self.device)
+            return Quantized.empty(form, rows, shape[1], self.device, column_order)
         return torch.empty(rows, *shape[1:], dtype=self.dtype if len(shape) > 1 else torch.float32, device=self.device)
 
     def rotation(self, table: RopeTable, positions: int) -> Rotation:

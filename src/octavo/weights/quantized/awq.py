@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from octavo.weights.blocks import Bytes
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.dtypes import floats
+from octavo.weights.quantized.bits import unpack_eights
 from octavo.weights.quantized.groups import Groups
 from octavo.weights.quantized.method import SCALE_DTYPES, Method, Parts
 from octavo.weights.tensor import StoredTensor
 
-_PLACES = [0, 4, 1, 5, 2, 6, 3, 7]  # in a word, of eight neighbouring columns
+_PLACES = (0, 4, 1, 5, 2, 6, 3, 7)  # in a word, of eight neighbouring rows of the matrix
 
 
 class AWQ(Method):
@@ -54,16 +53,7 @@ class AWQ(Method):
 
         def read(packed: NDArray[Any], zeros: NDArray[Any], scales: NDArray[Any]) -> Groups:
             scale = floats(scales, dtype).T
-            return Groups(_unpack(packed), scale, -(scale * _unpack(zeros)))
+            return Groups(unpack_eights(packed.T, _PLACES), scale, -(scale * unpack_eights(zeros.T, _PLACES)))
 
         group_of = parts.even_groups(".scales", len(packed), groups, self.group_sizes)
         return parts.grouped("U4", group_of, (packed, zeros, scales), read, rows)
-
-
-def _unpack(words: NDArray[Any]) -> Bytes:
-    """[rows, words] -> [8 * words, rows]"""
-    packed = np.ascontiguousarray(words.T).view(np.uint8).reshape(*words.T.shape, 4)
-    out = np.empty((words.shape[1], 8, len(words)), np.uint8)
-    for column, place in enumerate(_PLACES):
-        out[:, column] = packed[:, :, place // 2] >> np.uint8(4 * (place % 2)) & np.uint8(15)
-    return out.reshape(-1, len(words))

@@ -24,7 +24,7 @@ from octavo.weights.blocks import Bytes, Floats
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import parse_object
 from octavo.weights.layout import FP4, NF4
-from octavo.weights.quantized.bits import nibbles
+from octavo.weights.quantized.bits import unpack
 from octavo.weights.quantized.groups import Groups, as_bytes
 from octavo.weights.quantized.method import MAX_SCALE, Method, Parts
 from octavo.weights.tensor import Rearranged, StoredTensor
@@ -68,15 +68,20 @@ def _four_bits(parts: Parts, kind: str, suffix: str) -> StoredTensor:
     arrays, scales_of = _scales(parts, -(-count // block), state)
 
     def flat(packed: NDArray[Any], *scales: NDArray[Any]) -> Bytes:
-        codes = nibbles(packed.reshape(-1), high_first=True)
+        codes = _unpack(packed.reshape(1, -1))[0]
         return as_bytes(table[codes] * np.repeat(scales_of(*scales), block)[:count])
 
     def by_rows(packed: NDArray[Any], *scales: NDArray[Any]) -> Groups:
-        return Groups(nibbles(packed.reshape(rows, -1), high_first=True), scales_of(*scales).reshape(rows, -1))
+        return Groups(_unpack(packed.reshape(rows, -1)), scales_of(*scales).reshape(rows, -1))
 
     if columns % block or not np.allclose(table, _TABLES[kind], rtol=1e-6, atol=0):
         return parts.stored("F32", (rows, columns), Rearranged((packed, *arrays), flat))
     return parts.grouped(kind, parts.columns(suffix, columns) // block, (packed, *arrays), by_rows, rows)
+
+
+def _unpack(packed: NDArray[Any]) -> Bytes:
+    """[rows, bytes] -> [rows, 2 * bytes]"""
+    return unpack(packed >> np.uint8(4) | packed << np.uint8(4), 4, 2 * packed.shape[1])
 
 
 def _state(parts: Parts, suffix: str) -> ConfigReader:

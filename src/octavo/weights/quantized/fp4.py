@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from octavo.weights.blocks import Floats
 from octavo.weights.dtypes import floats
-from octavo.weights.quantized.bits import nibbles
+from octavo.weights.quantized.bits import unpack
 from octavo.weights.quantized.groups import Groups
 from octavo.weights.quantized.method import MAX_SCALE, Parts
 from octavo.weights.tensor import StoredTensor
@@ -52,6 +52,6 @@ def _matrix(
     scales = parts.scales(suffix, dtypes, (rows, columns // size))
 
     def read(codes: NDArray[Any], scales: NDArray[Any]) -> Groups:
-        return Groups(nibbles(codes), decode(scales))
+        return Groups(unpack(codes, 4, columns), decode(scales))
 
     return parts.grouped("E2M1", parts.columns(packed, columns) // size, (codes, scales), read, rows)

@@ -88,8 +88,8 @@ class Parts:
         self, kind: str, group_of: Indices, arrays: tuple[NDArray[Any], ...], read: Callable[..., Groups], rows: int
     ) -> StoredTensor:
         """The matrix [rows, columns], if `read` finds its groups in `arrays`; see `groups.rearranged`."""
-        format, source = rearranged(kind, group_of, arrays, read)
-        return self.stored(format, (rows, len(group_of)), source)
+        format, source, order = rearranged(kind, group_of, arrays, read)
+        return self.stored(format, (rows, len(group_of)), source, column_order=order)
 
     def stored(self, format: str, shape: tuple[int, ...], source: Any, **more: Any) -> StoredTensor:
         """The matrix, once no part is left over."""

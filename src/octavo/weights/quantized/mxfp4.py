@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from octavo.weights.dtypes import floats
-from octavo.weights.quantized.bits import nibbles
+from octavo.weights.quantized.bits import unpack
 from octavo.weights.quantized.groups import Groups, rearranged
 from octavo.weights.quantized.method import Method, Parts
 from octavo.weights.tensor import StoredTensor
@@ -29,11 +29,11 @@ class MXFP4(Method):
         codes = parts.array("_blocks", ("U8",), (*scales.shape, 16))
         experts, rows, groups = scales.shape
         group_of = parts.columns("_blocks", groups * 32) // 32
-        format, source = rearranged("E2M1", group_of, (codes, scales), _read)
+        format, source, _ = rearranged("E2M1", group_of, (codes, scales), _read)
         return parts.stored(format, (experts, rows, groups * 32), source)
 
 
 def _read(codes: NDArray[Any], scales: NDArray[Any]) -> Groups:
     """Of a stack, or of one matrix."""
     groups = scales.shape[-1]
-    return Groups(nibbles(codes.reshape(-1, groups * 16)), floats(scales, "F8_E8M0").reshape(-1, groups))
+    return Groups(unpack(codes.reshape(-1, groups * 16), 4, groups * 32), floats(scales, "F8_E8M0").reshape(-1, groups))
