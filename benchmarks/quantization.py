@@ -3,26 +3,50 @@
     python benchmarks/quantization.py TEXT… [--gguf FILE] [--model DIRECTORY] [--length 1024] [--kv-cache-dtype int8]
 
 The float32 model is the directory if it is given, else the GGUF file, unpacked. The first `--length` tokens of each
-text are read; figures are means over them. With `--kv-cache-dtype`, each form of the weights is compared with itself
-instead: what its KV cache costs in that type.
+text are read, and then 20 chats, with the answers that the first model of a table gives; figures are means over
+tokens. With `--kv-cache-dtype`, each form of the weights is compared with itself instead: what its KV cache costs in
+that type.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from octavo import LLM
+from octavo import LLM, SamplingParams
 from octavo.errors import OctavoError
 from octavo.executor.base import Step, Wanted
 
 ROWS = 64  # of logits in a step
 Variants = dict[str, dict[str, Any]]  # options of LLM by the variant's name
+Figures = tuple[str, float, float, float, float]
+QUESTIONS = [
+    "Why is the sky blue?",
+    "How do I boil an egg?",
+    "Write a short poem about autumn.",
+    "What is the capital of Australia?",
+    "Explain how a bicycle stays upright.",
+    "Give me three ideas for a birthday present.",
+    "What does a database index do?",
+    "Translate 'good morning' into French and German.",
+    "Who was Marie Curie?",
+    "Write a Python function that reverses a string.",
+    "What is the difference between a virus and a bacterium?",
+    "How many days are there in a leap year?",
+    "Summarise the story of Romeo and Juliet in two sentences.",
+    "What should I pack for a week in the mountains?",
+    "Why do we have seasons?",
+    "Write an e-mail that asks for a day off.",
+    "What is 17 times 23?",
+    "Name five animals that live in the ocean.",
+    "How does a microwave oven heat food?",
+    "Tell me a joke about computers.",
+]
 
 
 def main() -> int:
@@ -44,28 +68,48 @@ def main() -> int:
         ]
     try:
         texts = [path.read_text(encoding="utf-8") for path in args.texts]
-        table = [row for variants in tables for row in measure(variants, texts, args.length)]
+        for variants in tables:
+            show("the texts", measure(variants, lambda llm: encoded(llm, texts, args.length), args.length))
+            show(f"{len(QUESTIONS)} chats", measure(variants, lambda llm: chats(llm, args.length), args.length))
     except (OctavoError, OSError) as error:
         sys.exit(str(error))
-    print("| weights | perplexity | of the first's | mean KL | likeliest token is the same |\n|---|---|---|---|---|")
-    for name, perplexity, ratio, divergence, agreement in table:
-        print(f"| {name} | {perplexity:.3f} | {ratio - 1:+.2%} | {divergence:.1e} | {agreement:.1%} |")
     return 0
 
 
-def measure(variants: Variants, texts: list[str], length: int) -> Iterator[tuple[str, float, float, float, float]]:
-    """(name, perplexity, its ratio to the first's, mean KL divergence, share of equal choices) of each variant."""
+def show(what: str, table: Iterator[Figures]) -> None:
+    print(f"| weights, {what} | perplexity | of the first's | mean KL | likeliest token is the same |")
+    print("|---|---|---|---|---|")
+    for name, perplexity, ratio, divergence, agreement in table:
+        print(f"| {name} | {perplexity:.3f} | {ratio - 1:+.2%} | {divergence:.1e} | {agreement:.1%} |", flush=True)
+
+
+def encoded(llm: LLM, texts: list[str], length: int) -> list[list[int]]:
+    return [llm.model.tokenizer.encode(text)[:length] for text in texts]
+
+
+def chats(llm: LLM, length: int) -> list[list[int]]:
+    """Questions with the likeliest answers."""
+    conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    outputs = llm.chat(conversations, SamplingParams(temperature=0, max_tokens=64), use_tqdm=False)
+    return [[*output.prompt_token_ids, *output.outputs[0].token_ids][:length] for output in outputs]
+
+
+def measure(variants: Variants, read: Callable[[LLM], list[list[int]]], length: int) -> Iterator[Figures]:
+    """(name, perplexity, its ratio to the first's, mean KL divergence, share of equal choices) of each variant.
+
+    `read` gives the sequences of tokens that all of them are measured with.
+    """
+    prompts: list[list[int]] = []
     expected: list[np.ndarray] = []
     for name, options in variants.items():
         llm = LLM(executor="native", max_model_len=length, max_num_seqs=ROWS, **options)
-        prompts = [llm.model.tokenizer.encode(text)[:length] for text in texts]
+        prompts = prompts or read(llm)
         found = [logprobs(llm, tokens) for tokens in prompts]
         expected = expected or found
-        reference = np.mean([loss(*pair) for pair in zip(expected, prompts, strict=True)])
+        reference, losses = loss(expected, prompts), loss(found, prompts)
         pairs = list(zip(expected, found, strict=True))
-        losses = np.mean([loss(*pair) for pair in zip(found, prompts, strict=True)])
-        divergence = np.mean([(np.exp(e) * (e - f)).sum(-1).mean() for e, f in pairs])
-        agreement = np.mean([(e.argmax(-1) == f.argmax(-1)).mean() for e, f in pairs])
+        divergence = np.concatenate([(np.exp(e) * (e - f)).sum(-1) for e, f in pairs]).mean()
+        agreement = np.concatenate([e.argmax(-1) == f.argmax(-1) for e, f in pairs]).mean()
         yield name, float(np.exp(losses)), float(np.exp(losses - reference)), float(divergence), float(agreement)
 
 
@@ -83,8 +127,10 @@ def logprobs(llm: LLM, tokens: list[int]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def loss(logprobs: np.ndarray, tokens: list[int]) -> float:
-    return float(-logprobs[np.arange(len(tokens) - 1), tokens[1:]].mean())
+def loss(logprobs: list[np.ndarray], prompts: list[list[int]]) -> float:
+    """The mean of -log p of all tokens but the first of each sequence."""
+    pairs = zip(logprobs, prompts, strict=True)
+    return float(-np.concatenate([found[np.arange(len(tokens) - 1), tokens[1:]] for found, tokens in pairs]).mean())
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def _unordered(graph: Graph, tensors: Mapping[str, StoredTensor]) -> set[str]:
 
     They are tables, and those that would be packed together with others in another order.
     """
+    if all(tensor.column_order is None for tensor in tensors.values()):
+        return set()
     found = {node.weight.name for node in graph.nodes if isinstance(node, Embed)}
     for readers in graph.uses().values():
         names = {node.weight.name for node in readers if isinstance(node, Linear | Logits)}
