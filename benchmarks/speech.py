@@ -1,6 +1,6 @@
 """Whisper on this machine: one recording, many at once, and one that is long.
 
-    python benchmarks/speech.py RECORDING [--model MODEL] [--copies 16] [--minutes 30]
+    python benchmarks/speech.py RECORDING [--model MODEL] [--quantization int8] [--copies 16] [--minutes 30]
 
 Beside RECORDING lies a .txt with what is said in it, for the word error rates. The long recording is RECORDING again
 and again, with silences of one to eight seconds between.
@@ -64,11 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recording", type=Path)
     parser.add_argument("--model", default="openai/whisper-tiny.en")
+    parser.add_argument("--quantization", metavar="NAME")
     parser.add_argument("--copies", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=30)
     args = parser.parse_args()
     expected = args.recording.with_suffix(".txt").read_text(encoding="utf-8")
-    llm, samples = LLM(args.model), read_audio(args.recording)
+    llm, samples = LLM(args.model, quantization=args.quantization), read_audio(args.recording)
     length = len(samples) / SAMPLE_RATE
 
     def show(what: str, audio_seconds: float, seconds: float, errors: float) -> None:
