@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quant
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from octavo.weights import open_checkpoint
+from octavo.models import open_model
 
 transformers.utils.logging.disable_progress_bar()
 torch.set_num_threads(1)  # its threads spin, which costs more than they do for models of this size
@@ -129,7 +129,7 @@ def save_gguf(path, kind, seed=0, **advice):
 
 def read_gguf(path):
     """A Llama in a GGUF file as transformers runs it, in float32; the gguf package reads the weights."""
-    config = LlamaConfig(**open_checkpoint(path).config)
+    config = LlamaConfig(**open_model(path).config)
     model = LlamaForCausalLM(config).eval()
     stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     for name, weight in model.named_parameters():

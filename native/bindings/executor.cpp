@@ -100,10 +100,13 @@ std::shared_ptr<const Buffer> padded(const Floats& values) {
 void add_op(Executor& e, const std::string& name, const std::vector<Columns>& inputs,
             const std::vector<Columns>& outputs, const std::map<std::string, Matrix>& matrices,
             const std::map<std::string, Floats>& vectors, Parameters::Values params) {
-  OpSpec spec{name, {}, {}, matrices, {}, Parameters(name, std::move(params)), e};
+  OpSpec spec{name, {}, {}, matrices, {}, {}, Parameters(name, std::move(params)), e};
   for (const auto& [buffer, first, columns] : inputs) spec.inputs.push_back(e.view(buffer, first, columns));
   for (const auto& [buffer, first, columns] : outputs) spec.outputs.push_back(e.view(buffer, first, columns));
-  for (const auto& [weight, values] : vectors) spec.vectors[weight] = padded(values);
+  for (const auto& [weight, values] : vectors) {
+    spec.vectors[weight] = padded(values);
+    spec.vector_sizes[weight] = static_cast<int64_t>(values.size());
+  }
   e.add_op(spec);
 }
 

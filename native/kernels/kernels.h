@@ -16,12 +16,14 @@ constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * t
 
 // What happens to a tile of a matmul's sums before it is stored.
 enum class Epilogue : uint8_t {
-  kStoreFloat,  // in float32
-  kAdd,         // added to the float32 already there: the residual stream
-  kSiluMul,     // weight blocks alternate gate, up: silu(gate) * up
-  kGelu,        // gelu(x), in the element type
-  kStore,       // in the element type
+  kStoreFloat,  // factor * x in float32, softly capped where there is a cap
+  kAdd,         // factor * x is added to the float32 already there: the residual stream
+  kGlu,         // weight blocks alternate gate, up: activation(gate) * up, in the element type
+  kStore,       // activation(x), in the element type
 };
+
+// Functions of single values between two matrices: graph/ops/pointwise.py has their equations.
+enum class Activation : uint8_t { kNone, kSilu, kGelu, kGeluTanh, kQuickGelu, kRelu, kRelu2 };
 
 // out[rows, n] = a[rows, k] · wᵀ. Plain weights are packed [n / 16][k / pack][16][pack], quantized ones as
 // quantized_layout.h says; k and n are padded with zeros. Every output element is the sum over k in rising order,
@@ -37,6 +39,8 @@ struct Matmul {
   void* out;
   int64_t out_stride;
   DType element;  // of `out`, where the epilogue does not say float32
+  Activation activation = Activation::kNone;
+  float factor = 1, cap = 0;  // cap 0: none
 };
 
 constexpr int kMaxMatmulRows = 96;   // of one tile
@@ -133,6 +137,15 @@ struct MatrixKernels {
   bool prepares_rows() const { return prepare[0] != nullptr; }
 };
 
+// A norm of each group of `width` columns of a row. `x`, `weight`, `bias` and `out` are padded to 16 with zeros.
+struct NormRow {
+  const float *x, *weight, *bias;  // [columns] each; an RMS norm has no bias
+  int64_t columns, width;
+  float eps;
+  bool floats;  // `out` is float32, else of the element type
+  void* out;
+};
+
 constexpr int kMaxPointwiseParams = 4;
 
 // A function of single values. `out` is float32 if `floats`, else of the element type.
@@ -158,9 +171,9 @@ struct Kernels {
   Table<PointwiseKernel> pointwise;
   // Indexed by DType.
   void (*cast[2])(const float* x, int64_t n, bool floats, void* out);
-  void (*rms_norm[2])(const float* x, const float* weight, float eps, int64_t n, bool floats, void* out);
-  void (*layer_norm[2])(const float* x, const float* weight, const float* bias, float eps, int64_t n, bool floats,
-                        void* out);
+  void (*activate[2])(Activation, const float* x, const float* y, int64_t n, bool floats, void* out);
+  void (*rms_norm[2])(const NormRow&);
+  void (*layer_norm[2])(const NormRow&);
   void (*normalise)(const float* x, int64_t groups, int64_t width, float eps, float* out);
   void (*rotate)(const float* x, const Rotation&, int heads, int head_dim, float* out);
   void (*rotate_and_store[2])(const RotateAndStore&);

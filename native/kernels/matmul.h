@@ -1,6 +1,7 @@
 // Matrix products over packed weights. One register tile serves decode, prefill, attention scores and attention sums.
 #pragma once
 
+#include "kernels/activations.h"
 #include "kernels/amx.h"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
@@ -94,20 +95,6 @@ inline void multiply_any(int rows, int blocks, const typename T::Value* a, int64
   }
 }
 
-inline F32 silu(F32 x) { return x / (set1(1.0f) + exp(zero() - x)); }
-
-// x * Φ(x). 1 - erf(z) is exp(-z²) times a polynomial, within 1.5e-7 (Abramowitz and Stegun, 7.1.26).
-inline F32 gelu(F32 x) {
-  const F32 positive = max(x, zero() - x), z = positive * set1(0.70710678118654752f);
-  const F32 t = set1(1.0f) / fma(set1(0.3275911f), z, set1(1.0f));
-  F32 p = fma(set1(1.061405429f), t, set1(-1.453152027f));
-  p = fma(p, t, set1(1.421413741f));
-  p = fma(p, t, set1(-0.284496736f));
-  p = fma(p, t, set1(0.254829592f));
-  const F32 erf = set1(1.0f) - p * t * exp(zero() - z * z);
-  return set1(0.5f) * fma(positive, erf, x);
-}
-
 // Row `id` of a packed matrix: a table is kept once, in the layout that the output projection reads.
 template <class T>
 void read_row(const void* weight, int64_t k, int64_t id, int64_t columns, float* out) {
@@ -124,14 +111,14 @@ inline void store_element(const Matmul& m, int row, int64_t column, F32 x) {
 }
 
 inline void finish(const Matmul& m, int row, int block, int blocks, const float* c) {
-  if (m.epilogue == Epilogue::kSiluMul) {
+  if (m.epilogue == Epilogue::kGlu) {
     for (int j = 0; j + 1 < blocks; j += 2) {
       F32 gate = load(c + j * kLanes), up = load(c + (j + 1) * kLanes);
       if (m.bias) {
         gate = gate + load(m.bias + (block + j) * kLanes);
         up = up + load(m.bias + (block + j + 1) * kLanes);
       }
-      store_element(m, row, (block + j) / 2 * kLanes, silu(gate) * up);
+      store_element(m, row, (block + j) / 2 * kLanes, activate(m.activation, gate) * up);
     }
     return;
   }
@@ -139,16 +126,18 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
     const int64_t column = (block + j) * kLanes;
     F32 x = load(c + j * kLanes);
     if (m.bias) x = x + load(m.bias + column);
-    if (m.epilogue == Epilogue::kGelu || m.epilogue == Epilogue::kStore) {
-      store_element(m, row, column, m.epilogue == Epilogue::kGelu ? gelu(x) : x);
+    if (m.epilogue == Epilogue::kStore) {
+      store_element(m, row, column, activate(m.activation, x));
       continue;
     }
+    x = x * set1(m.factor);
+    if (m.cap > 0) x = softcap(x, m.cap);
     float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
     store(out, m.epilogue == Epilogue::kAdd ? load(out) + x : x);
   }
 }
 
-// At most kMaxMatmulRows rows and kMaxMatmulBlocks blocks, or one row and kWideBlocks; kSiluMul wants block_begin even
+// At most kMaxMatmulRows rows and kMaxMatmulBlocks blocks, or one row and kWideBlocks; kGlu wants block_begin even
 // and both blocks of a pair.
 template <class T>
 void matmul(const Matmul& m, int row_begin, int row_end, int block_begin, int block_end, float* scratch) {

@@ -6,32 +6,69 @@
 
 namespace octavo::OCTAVO_ISA {
 
-// out = x / sqrt(mean(x²) + eps) * weight. x, weight and out are padded to 16 columns with zeros.
-template <class T>
-void rms_norm(const float* x, const float* weight, float eps, int64_t n, bool floats, void* out) {
-  F32 squares = zero();
-  for (int64_t i = 0; i < n; i += kLanes) squares = fma(load(x + i), load(x + i), squares);
-  const F32 scale = set1(1.0f) / sqrt(set1(reduce_add(squares) / (float)n + eps));
-  for (int64_t i = 0; i < n; i += kLanes) store_as<T>(out, i, floats, load(x + i) * scale * load(weight + i));
-}
+struct Moments {
+  float mean, scale;  // 1 / sqrt(variance + eps)
+};
 
-// out = (x - mean) / sqrt(variance + eps) * weight + bias. x, weight, bias and out are padded to 16 columns with zeros.
-template <class T>
-void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, bool floats, void* out) {
-  F32 sum = zero();
-  for (int64_t i = 0; i < n; i += kLanes) sum = sum + load(x + i);
-  const F32 mean = set1(reduce_add(sum) / (float)n);
+// Of n columns; what follows them does not matter. Where they are not centred, the mean counts as 0.
+template <bool kIsCentred>
+inline Moments moments(const float* x, int64_t n, float eps) {
+  const int64_t whole = n / kLanes * kLanes;
+  float rest[kLanes] = {}, scale[kLanes];
+  memcpy(rest, x + whole, (n - whole) * sizeof(float));
+  float mean = 0;
+  if (kIsCentred) {
+    F32 sum = zero();
+    for (int64_t i = 0; i < whole; i += kLanes) sum = sum + load(x + i);
+    mean = reduce_add(sum + load(rest)) / (float)n;
+    for (int64_t i = 0; i < n - whole; ++i) rest[i] -= mean;
+  }
   F32 squares = zero();
-  for (int64_t i = 0; i + kLanes <= n; i += kLanes) {
-    const F32 centred = load(x + i) - mean;
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const F32 centred = kIsCentred ? load(x + i) - set1(mean) : load(x + i);
     squares = fma(centred, centred, squares);
   }
-  float rest[kLanes] = {};  // columns past the last are no part of the variance
-  for (int64_t i = n / kLanes * kLanes; i < n; ++i) rest[i % kLanes] = x[i] - reduce_add(sum) / (float)n;
   squares = fma(load(rest), load(rest), squares);
-  const F32 scale = set1(1.0f) / sqrt(set1(reduce_add(squares) / (float)n + eps));
-  for (int64_t i = 0; i < n; i += kLanes)
-    store_as<T>(out, i, floats, fma((load(x + i) - mean) * scale, load(weight + i), load(bias + i)));
+  store(scale, set1(1.0f) / sqrt(set1(reduce_add(squares) / (float)n + eps)));
+  return {mean, scale[0]};
+}
+
+// out = (x - mean) * scale * weight + bias, with the moments of each group of `width` columns. Groups whose width is no
+// multiple of 16 meet in the lanes of one register.
+template <class T, bool kIsCentred>
+void norm(const NormRow& row) {
+  float means[kLanes], scales[kLanes];
+  Moments group = {};
+  int64_t begin = 0, end = 0;  // of the group
+  bool in_all_lanes = false;
+  for (int64_t i = 0; i < row.columns; i += kLanes) {
+    if (!in_all_lanes || i + kLanes > end) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        if (i + lane == end && end < row.columns) {
+          begin = end;
+          end += row.width;
+          group = moments<kIsCentred>(row.x + begin, row.width, row.eps);
+        }
+        means[lane] = group.mean;
+        scales[lane] = group.scale;
+      }
+      in_all_lanes = begin <= i;
+    }
+    const F32 x = load(row.x + i), weight = load(row.weight + i);
+    if constexpr (kIsCentred)
+      store_as<T>(row.out, i, row.floats, fma((x - load(means)) * load(scales), weight, load(row.bias + i)));
+    else
+      store_as<T>(row.out, i, row.floats, x * load(scales) * weight);
+  }
+}
+
+template <class T>
+void rms_norm(const NormRow& row) {
+  norm<T, false>(row);
+}
+template <class T>
+void layer_norm(const NormRow& row) {
+  norm<T, true>(row);
 }
 
 // out = x / max(|x|, eps), for each of `groups` groups of `width` columns.

@@ -1,8 +1,8 @@
 // Functions of single values.
 #pragma once
 
+#include "kernels/activations.h"
 #include "kernels/kernels.h"
-#include "kernels/matmul.h"
 #include "kernels/simd.h"
 
 namespace octavo::OCTAVO_ISA {
@@ -10,6 +10,15 @@ namespace octavo::OCTAVO_ISA {
 template <class T>
 void cast(const float* x, int64_t n, bool floats, void* out) {
   for (int64_t i = 0; i < n; i += kLanes) store_as<T>(out, i, floats, load(x + i));
+}
+
+// out = activation(x), or activation(x) * y, over n columns padded to 16.
+template <class T>
+void activate_row(Activation kind, const float* x, const float* y, int64_t n, bool floats, void* out) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const F32 value = activate(kind, load(x + i));
+    store_as<T>(out, i, floats, y ? value * load(y + i) : value);
+  }
 }
 
 // out = F::of(x, y, params), over n columns padded to 16; where F has one argument, y is x.
@@ -21,16 +30,16 @@ void each_value(const float* x, const float* y, const float* params, int64_t n, 
 struct Add {
   static F32 of(F32 x, F32 y, const float*) { return x + y; }
 };
-struct Glu {
-  static F32 of(F32 gate, F32 up, const float*) { return silu(gate) * up; }
-};
-struct Gelu {
-  static F32 of(F32 x, F32, const float*) { return gelu(x); }
-};
 struct Softcap {
+  static F32 of(F32 x, F32, const float* params) { return softcap(x, params[0]); }
+};
+struct Scale {
+  static F32 of(F32 x, F32, const float* params) { return x * set1(params[0]); }
+};
+struct Clip {  // NaN stays NaN
   static F32 of(F32 x, F32, const float* params) {
-    const F32 cap = set1(params[0]), e = exp(x * set1(2.0f) / cap);
-    return cap - set1(2.0f) * cap / (e + set1(1.0f));
+    const F32 high = set1(params[0]), low = set1(-params[0]);
+    return select_less(x, low, low, select_less(high, x, high, x));
   }
 };
 
@@ -39,9 +48,9 @@ struct Softcap {
 // A line for each op: its name, how many inputs it has, and its parameters in the order in which F finds them.
 constexpr PointwiseKernel pointwise[] = {
     {"add", 2, {}, OCTAVO_POINTWISE(Add)},
-    {"glu", 2, {}, OCTAVO_POINTWISE(Glu)},
-    {"gelu", 1, {}, OCTAVO_POINTWISE(Gelu)},
     {"softcap", 1, {"cap"}, OCTAVO_POINTWISE(Softcap)},
+    {"scale", 1, {"factor"}, OCTAVO_POINTWISE(Scale)},
+    {"clip", 1, {"limit"}, OCTAVO_POINTWISE(Clip)},
 };
 
 }  // namespace octavo::OCTAVO_ISA

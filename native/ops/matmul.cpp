@@ -40,12 +40,12 @@ struct Cut {
   }
 };
 
-Epilogue epilogue_of(OpSpec& spec) {
+Epilogue epilogue_of(OpSpec& spec, Activation activation) {
   const std::string name = spec.params.word("epilogue");
-  if (name == "store") return spec.out().dtype == DType::kFloat32 ? Epilogue::kStoreFloat : Epilogue::kStore;
+  const bool is_wide = spec.out().dtype == DType::kFloat32 && activation == Activation::kNone;
+  if (name == "store") return is_wide ? Epilogue::kStoreFloat : Epilogue::kStore;
   if (name == "add") return Epilogue::kAdd;
-  if (name == "glu") return Epilogue::kSiluMul;
-  if (name == "gelu") return Epilogue::kGelu;
+  if (name == "glu") return Epilogue::kGlu;
   refuse("matmul: no such epilogue: " + name);
 }
 
@@ -61,8 +61,11 @@ struct PreparedRows : Shared {
 
 class MatmulOp : public Op {
  public:
-  explicit MatmulOp(OpSpec& spec)
-      : in_(spec.in(0)), out_(spec.out()), matrix_(spec.matrix("weight")), epilogue_(epilogue_of(spec)) {
+  explicit MatmulOp(OpSpec& spec) : in_(spec.in(0)), out_(spec.out()), matrix_(spec.matrix("weight")) {
+    activation_ = activation_of(spec, "activation");
+    epilogue_ = epilogue_of(spec, activation_);
+    factor_ = spec.params.real("factor");
+    cap_ = spec.params.real("cap");
     if (spec.vectors.contains("bias")) bias_ = spec.vector("bias", matrix_->n);
     const MatrixKernels& kernel = matrix_->kernel();
     spec.check(kernel.prepares_rows() || pack_of(in_.dtype) == kernel.pack,
@@ -75,7 +78,7 @@ class MatmulOp : public Op {
     }
     spec.check(matrix_->column_order.empty() || (rows_ && in_.dtype == DType::kBFloat16),
                "columns in another order are for rows of bfloat16 that are prepared");
-    const int64_t n = epilogue_ == Epilogue::kSiluMul ? matrix_->n / 2 : matrix_->n;
+    const int64_t n = epilogue_ == Epilogue::kGlu ? matrix_->n / 2 : matrix_->n;
     spec.check(round_up(n, 16) <= out_.stride, "output is too narrow");
     const bool is_wide = epilogue_ == Epilogue::kStoreFloat || epilogue_ == Epilogue::kAdd;
     spec.check(out_.dtype == (is_wide ? DType::kFloat32 : spec.element()), "wrong output dtype");
@@ -150,6 +153,9 @@ class MatmulOp : public Op {
         .out = out_.row(range.begin),
         .out_stride = out_.stride,
         .element = in_.dtype,
+        .activation = activation_,
+        .factor = factor_,
+        .cap = cap_,
     };
     const auto [row, panel] = cut.place(tile, rows_ ? row_bytes_ : in_.stride * bytes_of(in_.dtype));
     const int64_t row_end = std::min(rows, (row + 1) * cut.height);
@@ -165,14 +171,16 @@ class MatmulOp : public Op {
 
   // Panels are whole where their blocks belong together.
   Cut cut(int64_t rows, int threads) const {
-    const int64_t narrowest = maxima_.memory ? kSamplingBlock / 16 : epilogue_ == Epilogue::kSiluMul ? 2 : 1;
+    const int64_t narrowest = maxima_.memory ? kSamplingBlock / 16 : epilogue_ == Epilogue::kGlu ? 2 : 1;
     return Cut(matrix_->blocks(), narrowest, rows, threads);
   }
 
   Value in_, out_, maxima_;  // maxima of each kSamplingBlock columns of logits, while they are in cache; or none
   std::shared_ptr<const PackedMatrix> matrix_;
   std::shared_ptr<const Buffer> bias_;
+  Activation activation_;
   Epilogue epilogue_;
+  float factor_, cap_;
   std::shared_ptr<PreparedRows> rows_;  // none: they are multiplied as they are
   int64_t row_bytes_ = 0;               // of a prepared one
 };

@@ -20,6 +20,21 @@ std::shared_ptr<const Buffer> OpSpec::vector(const std::string& weight, int64_t 
   return found->second;
 }
 
+Activation activation_of(OpSpec& spec, const char* param) {
+  static const std::map<std::string, Activation> kinds = {
+      {"none", Activation::kNone},
+      {"silu", Activation::kSilu},
+      {"gelu", Activation::kGelu},
+      {"gelu_tanh", Activation::kGeluTanh},
+      {"quick_gelu", Activation::kQuickGelu},
+      {"relu", Activation::kRelu},
+      {"relu2", Activation::kRelu2},
+  };
+  const std::string name = spec.params.word(param);
+  if (!kinds.contains(name)) refuse(spec.name + ": no such activation: " + name);
+  return kinds.at(name);
+}
+
 DType OpSpec::element() const { return executor.config().dtype; }
 
 }  // namespace octavo

@@ -24,6 +24,7 @@ struct OpSpec {
   std::vector<Value> inputs, outputs;
   std::map<std::string, std::shared_ptr<const PackedMatrix>> matrices;
   std::map<std::string, std::shared_ptr<const Buffer>> vectors;  // float32, padded to 16
+  std::map<std::string, int64_t> vector_sizes;                   // without the padding
   Parameters params;
   Executor& executor;
 
@@ -55,6 +56,8 @@ class Op {
   virtual void run(const Run& run, int phase, int64_t tile, int thread) const = 0;
   virtual int64_t scratch_bytes() const { return 0; }  // that a thread has in Run::scratch
 };
+
+Activation activation_of(OpSpec& spec, const char* param);
 
 inline int index_of(DType dtype) { return static_cast<int>(dtype); }
 

@@ -29,6 +29,26 @@ class PointwiseOp : public RowOp {
   float params_[kMaxPointwiseParams] = {};
 };
 
+// An activation of the first input, times the second if there is one.
+class ActivationOp : public RowOp {
+ public:
+  explicit ActivationOp(OpSpec& spec) : RowOp(spec), kind_(activation_of(spec, "kind")) {
+    if (spec.inputs.size() > 1) y_ = spec.in(1);
+    for (const Value& in : spec.inputs)
+      spec.check(in.dtype == DType::kFloat32 && in.columns == out_.columns, "input and output disagree");
+  }
+
+ protected:
+  void row(const Run& run, int64_t i) const override {
+    const float* y = y_.memory ? y_.floats(from(run, y_, i)) : nullptr;
+    kernels().activate[dtype_](kind_, in_.floats(from(run, i)), y, out_.columns, floats(), out_.row(i));
+  }
+
+ private:
+  Value y_;
+  Activation kind_;
+};
+
 // A value in another type, or rows of it as they are.
 class CastOp : public RowOp {
  public:
@@ -58,6 +78,8 @@ const bool registered = [] {
   }
   return true;
 }();
+const RegisterOp activation("activation", {{Type::kFloat}, Type::kAny, make_op<ActivationOp>});
+const RegisterOp glu("glu", {{Type::kFloat, Type::kFloat}, Type::kAny, make_op<ActivationOp>});
 const RegisterOp cast("cast", {{Type::kAny}, Type::kAny, make_op<CastOp>});
 
 }  // namespace

@@ -36,11 +36,14 @@ class EmbedOp : public TableOp {
 
 class PositionEmbedOp : public TableOp {
  public:
-  using TableOp::TableOp;
-  Needs needs() const override { return {.positions = matrix_->n}; }
+  explicit PositionEmbedOp(OpSpec& spec) : TableOp(spec), offset_(spec.params.integer("offset", 0)) {}
+  Needs needs() const override { return {.positions = matrix_->n - offset_}; }
 
  protected:
-  void row(const Run& run, int64_t i) const override { read(run.places[i].position, i); }
+  void row(const Run& run, int64_t i) const override { read(run.places[i].position + offset_, i); }
+
+ private:
+  int offset_;  // of the first position's row
 };
 
 class FeaturesOp : public RowOp {

@@ -37,6 +37,11 @@ def one_line(text: str, limit: int = 200) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Which of `known` look most like `word`, for an error message."""
+    return f"the nearest that are: {', '.join(difflib.get_close_matches(word[:200], list(known), 4, 0))}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """What to add to an error about an unknown name; nothing if no known one is like it."""
     near = difflib.get_close_matches(word, list(known), 1)

@@ -147,7 +147,7 @@ def chains_before_attention():
     q = g.rope(g.rms_norm(q, "q_norm", 1e-5), 8, plain_rope(8))
     k = g.rope(g.rms_norm(g.linear(other, "k2", 16), "k_norm", 1e-5), 8, plain_rope(8, theta=100.0))
     h = g.attend(q, k, g.add(v, v))
-    return g.finish(g.add(g.linear(h, "o1", 16), g.add(g.gelu(q), g.rope(v, 4, plain_rope(4)))))
+    return g.finish(g.add(g.linear(h, "o1", 16), g.add(g.activation(q, "gelu"), g.rope(v, 4, plain_rope(4)))))
 
 
 def keys_that_are_values():
@@ -185,7 +185,7 @@ def nothing_kept():
 
 def no_attention():
     g = Sketch()
-    return g.finish(g.gelu(g.linear(g.h, "up", 48)))
+    return g.finish(g.activation(g.linear(g.h, "up", 48), "gelu"))
 
 
 def values_that_are_capped():
@@ -207,7 +207,7 @@ def convolutions_between_attentions():
     h = g.attend(*g.qkv(g.rms_norm(x, "norm2", 1e-5)), layer=1)
     x = g.add(x, g.linear(h, "o1", 32))
     h = g.causal_conv(g.rms_norm(x, "norm3", 1e-5), "conv2", 2, layer=2)
-    return g.finish(g.gelu(h))
+    return g.finish(g.activation(h, "gelu"))
 
 
 UNUSUAL = {

@@ -6,8 +6,7 @@ import torch
 
 from checkpoints import K_QUANTS, edit_config, save_checkpoint, save_gguf, transformers_logits
 from harness import error, logits_of, make_native, make_torch, random_tokens
-from octavo.models import load_declaration
-from octavo.weights import open_checkpoint
+from octavo.models import load_declaration, open_model
 from octavo.weights.bind import bind
 from reference import reference_logits
 
@@ -57,7 +56,7 @@ def octavo_logits(executor):
     make = {"native": make_native, "torch": make_torch}
 
     def run(path, tokens, dtype="float32", max_model_len=None):
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_model(path)
         model = load_declaration(checkpoint.config, path / "config.json", max_model_len)
         graph = model.build()
         tensors = bind(graph.weights, checkpoint, model.ignored)
@@ -75,7 +74,7 @@ def test_a_checkpoint_s_logits_are_transformers_s(octavo_logits, tmp_path, confi
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_the_reference_interpreter_agrees_with_transformers(tmp_path, config):
     model = save_checkpoint(tmp_path, **config)
-    checkpoint = open_checkpoint(tmp_path)
+    checkpoint = open_model(tmp_path)
     graph = load_declaration(checkpoint.config, tmp_path / "config.json").build()
     expected = transformers_logits(model, TOKENS)
     assert error(reference_logits(graph, checkpoint.tensors, TOKENS), expected) < 1e-4
@@ -116,7 +115,7 @@ def to_old_form(entry):
 def test_older_files_spell_rope_otherwise_and_mean_the_same(octavo_logits, tmp_path, name):
     save_checkpoint(tmp_path, **VARIANTS[name])
     new = octavo_logits(tmp_path, TOKENS)
-    edit_config(tmp_path, **to_old_form(open_checkpoint(tmp_path).config["rope_parameters"]))
+    edit_config(tmp_path, **to_old_form(open_model(tmp_path).config["rope_parameters"]))
     np.testing.assert_array_equal(octavo_logits(tmp_path, TOKENS), new)
 
 
@@ -134,7 +133,7 @@ def test_dynamic_rope_is_stretched_for_max_model_len(tmp_path):
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     model = save_checkpoint(tmp_path, rope_parameters={"rope_type": "dynamic", "factor": 3.0})
-    config = open_checkpoint(tmp_path).config
+    config = open_model(tmp_path).config
     for length in (100, 128, 300):
         expected, _ = ROPE_INIT_FUNCTIONS["dynamic"](model.config, "cpu", seq_len=length)
         table = load_declaration(config, "config.json", length).rope

@@ -28,8 +28,7 @@ from writers import (
 )  # fmt: skip
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError
-from octavo.weights import open_checkpoint
-from octavo.weights.gguf import open_gguf
+from octavo.models import open_model
 from octavo.weights.gguf_config import generation_config
 from octavo.weights.gguf_file import read_gguf
 from octavo.weights.layout import LAYOUTS
@@ -205,7 +204,7 @@ def test_mutated_bytes_give_an_error_or_a_valid_file(tmp_path: Path) -> None:
             content[rng.randrange(header)] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
         file.write_bytes(content)
         try:
-            for tensor in open_gguf(file).tensors.values():
+            for tensor in open_model(file).tensors.values():
                 assert tensor.data.size <= len(content)
         except ModelLoadError:
             refused += 1
@@ -279,7 +278,7 @@ def tiny_llama(
 
 def opened(tmp_path: Path, *args: Any, **kwargs: Any) -> Checkpoint:
     (tmp_path / "m.gguf").write_bytes(tiny_llama(*args, **kwargs))
-    return open_gguf(tmp_path / "m.gguf")
+    return open_model(tmp_path / "m.gguf")
 
 
 def test_tensors_are_those_of_the_hugging_face_checkpoint(tmp_path: Path) -> None:
@@ -336,7 +335,7 @@ def test_an_array_where_a_value_belongs_is_refused(tmp_path: Path, key: str, kin
 def test_a_tensor_without_elements_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(one_tensor(tensor_info("t", [0, 2**40])))
     with pytest.raises(ModelLoadError, match="has no element"):
-        open_checkpoint(tmp_path / "m.gguf")
+        open_model(tmp_path / "m.gguf")
 
 
 def test_an_output_matrix_unties_the_embeddings(tmp_path: Path) -> None:
@@ -456,7 +455,7 @@ def split(tmp_path: Path, count: int = 2, second: int = 1, twice: bool = False) 
 
 def test_a_split_model_is_one_checkpoint(tmp_path: Path) -> None:
     path = split(tmp_path)
-    for checkpoint in (open_checkpoint(path), open_checkpoint(tmp_path)):
+    for checkpoint in (open_model(path), open_model(tmp_path)):
         assert set(checkpoint.tensors) == set(SHAPES)
         assert checkpoint.tensors["model.norm.weight"].file.name.endswith("-00002-of-00002.gguf")
         np.testing.assert_array_equal(checkpoint.tensors["model.norm.weight"].values(), weights()["model.norm.weight"])
@@ -465,23 +464,23 @@ def test_a_split_model_is_one_checkpoint(tmp_path: Path) -> None:
 def test_a_split_model_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     path = split(tmp_path)
     with pytest.raises(ModelLoadError, match="open the first part"):
-        open_gguf(tmp_path / "m-00002-of-00002.gguf")
+        open_model(tmp_path / "m-00002-of-00002.gguf")
     (tmp_path / "m-00002-of-00002.gguf").unlink()
     with pytest.raises(ModelLoadError, match="no such file"):
-        open_gguf(path)
+        open_model(path)
     for arguments in ({"count": 3}, {"second": 0}, {"twice": True}):
         with pytest.raises(ModelLoadError):
-            open_gguf(split(tmp_path, **arguments))
+            open_model(split(tmp_path, **arguments))
 
 
 def test_a_folder_with_several_models_asks_which(tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(tiny_llama())
     with pytest.raises(ModelLoadError, match=r"a\.gguf, b\.gguf"):
-        open_checkpoint(tmp_path)
+        open_model(tmp_path)
     (tmp_path / "b.gguf").unlink()
     (tmp_path / "config.json").write_text("{}")  # a GGUF repository's, which says less than the file's metadata
-    assert open_checkpoint(tmp_path).config["model_type"] == "llama"
+    assert open_model(tmp_path).config["model_type"] == "llama"
 
 
 @pytest.mark.parametrize("format", [name for name, layout in LAYOUTS.items() if layout.ggml_type is not None])

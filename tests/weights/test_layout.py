@@ -203,7 +203,7 @@ def test_a_graph_may_be_made_of_parts_and_of_rearranged_tensors(executor) -> Non
     q, k, v = (g.append(Linear(x, Weight("qkv", (16, 32), rows=Rows(2, 24, 8 * i, 8 * i + 8)))) for i in range(3))
     h = g.attention(q, k, v, layer=0, head_dim=8, scale=1.0)
     x = g.add(x, g.append(Linear(h, Weight("o", (32, 16), transposed=True))))
-    h = g.gelu(g.append(Linear(x, Weight("experts", (24, 32), expert=3))))
+    h = g.activation(g.append(Linear(x, Weight("experts", (24, 32), expert=3))), "gelu")
     x = g.add(x, g.append(Linear(h, Weight("down", (32, 24)))))
     g.logits(g.rms_norm(x, "norm", 1e-5), "head", 131)
     tokens = random_tokens(40)

@@ -18,13 +18,13 @@ from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
-from octavo.models import load_declaration
+from octavo.models import load_declaration, open_model
 from octavo.option_files import read_text
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
-from octavo.weights import Checkpoint, open_checkpoint, resolve
+from octavo.weights import Checkpoint, resolve
 from octavo.weights.bind import bind, forget_pages
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
@@ -78,7 +78,7 @@ def load(
     report("finding the model")
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     report("reading headers")
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_model(path)
     file = path / "config.json" if checkpoint.metadata is None else path
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
@@ -169,7 +169,7 @@ def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) ->
         path = resolve(config.tokenizer, cache_dir=config.download_dir)
         if path.is_dir() and not list(path.glob("*.gguf")):
             return tokenizer_files.read_tokenizer(path)
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_model(path)
     if checkpoint.metadata is not None:
         return gguf_tokenizer.read_gguf_tokenizer(checkpoint.metadata, checkpoint.path)
     return tokenizer_files.read_tokenizer(path)

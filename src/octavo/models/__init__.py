@@ -1,29 +1,50 @@
-"""One declaration per architecture, and the table that finds them."""
+"""One declaration per family of architectures, each a module here, and what finds them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
-from octavo.errors import UnknownArchitectureError
+from octavo.errors import UnknownArchitectureError, nearest
 from octavo.models.base import CausalLM
-from octavo.models.llama import Llama
-from octavo.models.whisper import Whisper
+from octavo.models.text_part import text_part
+from octavo.weights import Checkpoint, open_checkpoint
 from octavo.weights.config_reader import ConfigReader
 
-DECLARATIONS: tuple[type[CausalLM], ...] = (Llama, Whisper)
+
+def _declarations() -> Iterator[type[CausalLM]]:
+    """All classes of this package's modules that name architectures."""
+    for module in iter_modules(__path__, f"{__name__}."):
+        for found in vars(import_module(module.name)).values():
+            is_declared = isinstance(found, type) and issubclass(found, CausalLM) and found.__module__ == module.name
+            if is_declared and found.architectures:
+                yield found
+
+
+DECLARATIONS: tuple[type[CausalLM], ...] = tuple(_declarations())
+
+
+def open_model(path: Path) -> Checkpoint:
+    """The checkpoint at `path`; of a model of text and images, say, the part that reads text. Raises ModelLoadError."""
+    families = {family.architecture: family for model in DECLARATIONS for family in model.gguf}
+    names = {name for model in DECLARATIONS for name in model.text_of}
+    return text_part(open_checkpoint(path, families), names)
 
 
 def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type[CausalLM]:
     """The class that declares the architecture that `config` names; `file` is for the error."""
     names = config.get("architectures")
     names = names if isinstance(names, list) else [names]
-    for model in DECLARATIONS:
-        if any(name in model.architectures for name in names):
-            return model
-    known = ", ".join(name for model in DECLARATIONS for name in model.architectures)
-    raise UnknownArchitectureError(file, "architectures", f"{names} is not known here; known are {known}")
+    known = {name: model for model in DECLARATIONS for name in (*model.architectures, *model.text_of)}
+    for name in names:
+        if isinstance(name, str) and name in known:
+            return known[name]
+    reason = f"{names} is not known here; {nearest(str(names[0]) if names else '', known)}"
+    raise UnknownArchitectureError(file, "architectures", reason)
 
 
 def load_declaration(

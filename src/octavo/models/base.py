@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class CausalLM:
@@ -15,6 +16,8 @@ class CausalLM:
     """
 
     architectures: ClassVar[tuple[str, ...]] = ()
+    text_of: ClassVar[tuple[str, ...]] = ()  # names of models of images or sounds, too, whose text part is this
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = ()  # what its GGUF files say
     inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
 
     vocab_size: int

@@ -18,7 +18,9 @@ from octavo.weights.config_reader import ConfigReader
 Frequencies = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def rope_table(config: ConfigReader, head_dim: int, max_positions: int, max_model_len: int) -> RopeTable:
+def rope_table(
+    config: ConfigReader, head_dim: int, max_positions: int, max_model_len: int, interleaved: bool = False
+) -> RopeTable:
     """Reads `rope_theta`, `rope_scaling` or, as newer files have it, `rope_parameters`."""
     rope, kind = _scaling(config)
     if head_dim % 2:
@@ -32,7 +34,7 @@ def rope_table(config: ConfigReader, head_dim: int, max_positions: int, max_mode
         is_finite = False
     if not is_finite:
         raise rope.fail("rope_type", f"the numbers of type {kind} make frequencies that are not finite")
-    return RopeTable(tuple(float(f) for f in frequencies), scale)
+    return RopeTable(tuple(float(f) for f in frequencies), scale, interleaved)
 
 
 def longest_positions(config: ConfigReader, max_positions: int) -> int:
@@ -160,6 +162,7 @@ def _factors(rope: ConfigReader, field: str, head_dim: int) -> Frequencies:
 
 SCALINGS: dict[str, Callable[[ConfigReader, float, int, int, int], Result]] = {
     "default": _default,
+    "mrope": _default,  # of text alone: all its positions are the same
     "linear": _linear,
     "dynamic": _dynamic,
     "llama3": _llama3,

@@ -47,8 +47,8 @@ class Whisper(CausalLM):
     def build_encoder(self) -> Graph:
         g = Graph()
         x = g.features(self.num_mel_bins, MEL_ROWS)
-        x = g.gelu(g.conv1d(x, "model.encoder.conv1", self.hidden, kernel=3))
-        x = g.gelu(g.conv1d(x, "model.encoder.conv2", self.hidden, kernel=3, stride=MEL_ROWS))
+        x = g.activation(g.conv1d(x, "model.encoder.conv1", self.hidden, kernel=3), "gelu")
+        x = g.activation(g.conv1d(x, "model.encoder.conv2", self.hidden, kernel=3, stride=MEL_ROWS), "gelu")
         x = g.add(x, g.position_embed("model.encoder.embed_positions", self.source_positions, self.hidden))
         for i in range(self.encoder_layers):
             at = f"model.encoder.layers.{i}"
@@ -91,5 +91,5 @@ class Whisper(CausalLM):
 
     def mlp(self, g: Graph, x: Node, at: str, intermediate: int) -> Node:
         h = g.layer_norm(x, f"{at}.final_layer_norm", EPS)
-        h = g.gelu(g.linear(h, f"{at}.fc1", intermediate, bias=True))
+        h = g.activation(g.linear(h, f"{at}.fc1", intermediate, bias=True), "gelu")
         return g.add(x, g.linear(h, f"{at}.fc2", self.hidden, bias=True))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from octavo.errors import ModelLoadError
 from octavo.weights.ctranslate2 import open_ctranslate2
 from octavo.weights.gguf import open_gguf
+from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.known import DEFAULT_MODEL
 from octavo.weights.safetensors import open_safetensors
 from octavo.weights.source import resolve
@@ -19,23 +21,23 @@ __all__ = ["DEFAULT_MODEL", "Checkpoint", "StoredTensor", "open_checkpoint", "re
 _OTHER_FORMATS = {"openvino_*.xml": "OpenVINO", "*.onnx": "ONNX", "*.msgpack": "Flax", "*.h5": "TensorFlow"}
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, families: Mapping[str, GGUFFamily] | None = None) -> Checkpoint:
     """Open a .gguf file, a directory with one, or a directory with config.json and safetensors or a model.bin.
 
     Of weights nothing is read but headers, and the scales of quantized ones; every count, length and
-    offset is validated. Raises ModelLoadError.
+    offset is validated. `families` are those that GGUF files may be of. Raises ModelLoadError.
     """
     if not path.exists():
         raise ModelLoadError(path, "path", "does not exist")
     if not path.is_dir():
-        return open_gguf(path)
+        return open_gguf(path, families or {})
     if any(path.glob("*.safetensors*")):
         return open_safetensors(path)
     if files := sorted(path.glob("*.gguf")):
         if len(files) > 1 and "-00001-of-" not in files[0].name:
             names = ", ".join(file.name for file in files[:8])
             raise ModelLoadError(path, "directory", f"has several GGUF files, give the path of one: {names}")
-        return open_gguf(files[0])
+        return open_gguf(files[0], families or {})
     if (path / "model.bin").exists():
         return open_ctranslate2(path)
     if not any(path.iterdir()):

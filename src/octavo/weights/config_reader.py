@@ -20,6 +20,15 @@ class ConfigReader:
         """A bad entry is a ModelLoadError of `file`, which has `prefix` before the names."""
         return cls(values, lambda field, reason: ModelLoadError(file, prefix + field, reason))
 
+    def renamed(self, fields: Mapping[str, str], defaults: Mapping[str, Any]) -> ConfigReader:
+        """The same entries under other names: {ours: the file's}. Errors have the file's. Missing ones get defaults."""
+        ours = {name: self.values[theirs] for name, theirs in fields.items() if self.values.get(theirs) is not None}
+        given = {name: value for name, value in self.values.items() if value is not None}
+        return ConfigReader(
+            {**self.values, **defaults, **given, **ours},
+            lambda field, reason: self.fail(fields.get(field, field) if field in ours else field, reason),
+        )
+
     def _get(self, field: str, default: Any) -> Any:
         value = self.values.get(field)
         return default if value is None else value

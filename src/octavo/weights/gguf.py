@@ -1,7 +1,7 @@
-"""GGUF files of the "llama" architecture, seen as the Hugging Face checkpoint that they were made from.
+"""GGUF files, seen as the Hugging Face checkpoints that they were made from.
 
-GGUF names tensors its own way, keeps the configuration as metadata, and stores the rows of Q and K permuted
-for a rope that rotates neighbouring elements. All three are undone here, without touching the data.
+GGUF names tensors its own way, keeps the configuration as metadata, and stores some rows in another order. All three
+are undone here, without touching the data, as the `GGUFFamily` of the file's architecture says.
 """
 
 from __future__ import annotations
@@ -13,69 +13,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from octavo.errors import ModelLoadError, UnknownArchitectureError
-from octavo.weights.gguf_config import generation_config, llama_config
+from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
+from octavo.weights.gguf_config import config_of, generation_config
+from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
-_OUTER_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z_]+)\.(weight|bias)")
+_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z0-9_]+)\.(weight|bias)")
 _SPLIT_NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf")
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
-def open_gguf(path: Path) -> Checkpoint:
-    """A GGUF file, or all files of a split one. Raises ModelLoadError, UnknownArchitectureError."""
+def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
+    """A GGUF file, or all files of a split one, of one of the `families`, which are by general.architecture.
+
+    Raises ModelLoadError, UnknownArchitectureError.
+    """
     metadata, stored = _read_all(path)
     architecture = single(path, metadata, "general.architecture")
-    if architecture != "llama":
-        reason = f"{architecture!r} is not supported in GGUF files, only 'llama'"
+    if architecture not in families:
+        near = nearest(str(architecture), families)
+        reason = f"{architecture!r:.80} is not known in GGUF files; {near}"
         raise UnknownArchitectureError(path, "general.architecture", reason)
+    family = families[architecture]
     factors = _rope_factors(path, stored.pop(_ROPE_FACTORS, None))
-    names = {name: _rename(tensor) for name, tensor in stored.items()}
-    config = llama_config(path, metadata, stored, factors)
-    tensors = {names[name]: _adopt(tensor, names[name], config) for name, tensor in stored.items()}
+    names = {name: _rename(tensor, family) for name, tensor in stored.items()}
+    config = config_of(path, metadata, stored, family, factors)
+    tensors = {names[name]: _adopt(tensor, names[name], family, config) for name, tensor in stored.items()}
     return Checkpoint(path, config, tensors, metadata, generation_config(path, metadata), "gguf")
 
 
-def _adopt(tensor: StoredTensor, name: str, config: Mapping[str, Any]) -> StoredTensor:
+def _adopt(tensor: StoredTensor, name: str, family: GGUFFamily, config: Mapping[str, Any]) -> StoredTensor:
     """The tensor under its Hugging Face name, with the order of its rows."""
-    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
-    if heads is None:
-        return replace(tensor, name=name)
-    num_heads, head_dim = config[heads], config["head_dim"]
-    if tensor.shape[0] != num_heads * head_dim:
-        reason = f"has {tensor.shape[0]} rows, not {num_heads} heads of {head_dim}"
-        raise ModelLoadError(tensor.file, tensor.name, reason)
-    return replace(tensor, name=name, row_order=rope_row_order(num_heads, head_dim))
-
-
-def rope_row_order(num_heads: int, head_dim: int) -> NDArray[np.int32]:
-    """Where GGUF stores each row of Q or K, shape [num_heads * head_dim].
-
-    Hugging Face rotates element i of a head with element i + head_dim / 2; GGUF's llama stores the two as
-    neighbours. So row i of a head's first half is stored at 2 i, and row i of its second half at 2 i + 1.
-    """
-    rows = np.arange(num_heads * head_dim, dtype=np.int32)
-    return rows.reshape(num_heads, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
+    match = _LAYER_TENSOR.fullmatch(tensor.name)
+    order = None if match is None else family.row_order(match[2], config)
+    if order is not None and tensor.shape[0] != len(order):
+        raise ModelLoadError(tensor.file, tensor.name, f"has {tensor.shape[0]} rows, not {len(order)}")
+    return replace(tensor, name=name, row_order=order)
 
 
 def _read_all(path: Path) -> GGUFFile:
@@ -103,14 +77,16 @@ def _read_all(path: Path) -> GGUFFile:
     return GGUFFile(metadata, tensors)
 
 
-def _rename(tensor: StoredTensor) -> str:
-    """The Hugging Face name of a GGUF tensor. Raises ModelLoadError if llama has none of that name."""
-    if tensor.name in _OUTER_NAMES:
-        return _OUTER_NAMES[tensor.name]
+def _rename(tensor: StoredTensor, family: GGUFFamily) -> str:
+    """The Hugging Face name of a GGUF tensor. Raises ModelLoadError if the architecture has none of that name."""
+    name, _, kind = tensor.name.rpartition(".")
+    if name in family.outer and kind in ("weight", "bias"):
+        return f"{family.outer[name]}.{kind}"
     match = _LAYER_TENSOR.fullmatch(tensor.name)
-    if match is None or match[2] not in _LAYER_NAMES:
-        raise ModelLoadError(tensor.file, f"{tensor.name[:200]!r}", "the llama architecture has no such tensor")
-    return f"model.layers.{match[1]}.{_LAYER_NAMES[match[2]]}.{match[3]}"
+    if match is None or match[2] not in family.layer:
+        reason = f"the {family.architecture} architecture has no such tensor"
+        raise ModelLoadError(tensor.file, f"{tensor.name[:200]!r}", reason)
+    return f"{family.layers}.{match[1]}.{family.layer[match[2]]}.{match[3]}"
 
 
 def _rope_factors(path: Path, tensor: StoredTensor | None) -> list[float] | None:

@@ -10,14 +10,15 @@ from typing import Any
 
 from octavo.errors import ModelLoadError
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.gguf_file import single
 from octavo.weights.tensor import StoredTensor
 
-_PREFIX = "llama."
 _KNOWN_KEYS = (
     "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
     "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "attention.layer_norm_rms_epsilon", "attention.sliding_window", "tensor_data_layout",
+    "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "attention.sliding_window", "attention.causal",
+    "tensor_data_layout",
     "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
     "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
     "rope.scaling.attn_factor",
@@ -49,17 +50,18 @@ def generation_config(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
-def llama_config(
+def config_of(
     path: Path,
     metadata: Mapping[str, Any],
     tensors: Mapping[str, StoredTensor],
+    family: GGUFFamily,
     rope_factors: list[float] | None,
 ) -> dict[str, Any]:
-    """A Llama config.json from `metadata`. `tensors` have GGUF's names.
+    """A config.json with Llama's fields, and those of the `family`, from `metadata`. `tensors` have GGUF's names.
 
     Raises ModelLoadError for what is missing, contradictory, or not supported but of consequence.
     """
-    keys = _keys(path, metadata)
+    keys = _keys(path, metadata, family)
     count = partial(keys.integer, high=_MAX_COUNT)
     embedding = tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
@@ -71,17 +73,13 @@ def llama_config(
     if embedding.shape != (vocab_size, hidden_size):
         reason = f"has shape {list(embedding.shape)}, not [{vocab_size}, {hidden_size}]"
         raise ModelLoadError(path, "token_embd.weight", reason)
-    required = {"attention.value_length": head_dim, "rope.dimension_count": head_dim, "rope.scaling.attn_factor": 1.0}
-    for key, expected in required.items():
-        if (value := keys.values.get(key, expected)) != expected:
-            raise keys.fail(key, f"{value!r:.40} is not supported, only {expected}")
-    if head_dim % 2:
-        raise keys.fail("attention.key_length", f"rope needs an even head size, not {head_dim}")
-    if rope_factors is not None and len(rope_factors) != head_dim // 2:
-        raise ModelLoadError(path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {head_dim // 2}")
+    rotated = _check_dimensions(keys, family, head_dim)
+    if rope_factors is not None and len(rope_factors) != rotated // 2:
+        raise ModelLoadError(path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {rotated // 2}")
+    eps = "attention.layer_norm_rms_epsilon"
     config: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [family.name],
+        "model_type": family.architecture,
         "hidden_act": "silu",
         "hidden_size": hidden_size,
         "intermediate_size": count("feed_forward_length"),
@@ -89,33 +87,49 @@ def llama_config(
         "num_attention_heads": heads,
         "num_key_value_heads": count("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
+        "rms_norm_eps": keys.number(eps if eps in keys.values else "attention.layer_norm_epsilon"),
         "rope_theta": keys.number("rope.freq_base", 10000.0),
         "max_position_embeddings": count("context_length"),
         "vocab_size": vocab_size,
         "tie_word_embeddings": "output.weight" not in tensors,
-        "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "attention_bias": "blk.0.attn_q.bias" in tensors or "blk.0.attn_qkv.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
         "bos_token_id": _token(path, metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         "eos_token_id": _token(path, metadata, "tokenizer.ggml.eos_token_id", vocab_size),
     }
+    if rotated != head_dim:
+        config["partial_rotary_factor"] = rotated / head_dim
     if scaling := _rope_scaling(keys, rope_factors):
         config["rope_scaling"] = scaling
-    if "attention.sliding_window" in keys.values:
+    if keys.values.get("attention.sliding_window"):
         config["sliding_window"] = count("attention.sliding_window")
-    return config
+    said = {field: keys.values[key] for key, field in family.keys.items() if key in keys.values}
+    return {**config, **family.values, **said}
 
 
-def _keys(path: Path, metadata: Mapping[str, Any]) -> ConfigReader:
+def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> int:
+    """How many columns of a head are rotated."""
+    rotated = keys.integer("rope.dimension_count", head_dim, high=head_dim) if family.partial_rope else head_dim
+    required = {"attention.value_length": head_dim, "rope.dimension_count": rotated, "attention.causal": True}
+    for key, expected in {**required, "rope.scaling.attn_factor": 1.0}.items():
+        if (value := keys.values.get(key, expected)) != expected:
+            raise keys.fail(key, f"{value!r:.40} is not supported, only {expected}")
+    if rotated % 2:
+        field = "attention.key_length" if rotated == head_dim else "rope.dimension_count"
+        raise keys.fail(field, f"rope needs an even number of columns, not {rotated}")
+    return rotated
+
+
+def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> ConfigReader:
     """What the metadata say of the architecture."""
-    own = {key.removeprefix(_PREFIX): single(path, metadata, key) for key in metadata if key.startswith(_PREFIX)}
-    if unknown := [key for key in own if key not in _KNOWN_KEYS]:
-        raise ModelLoadError(
-            path, repr(_PREFIX + unknown[0][:200]), "this key is not known, and could change the result"
-        )
+    prefix = f"{family.architecture}."
+    own = {key.removeprefix(prefix): single(path, metadata, key) for key in metadata if key.startswith(prefix)}
+    if unknown := [key for key in own if key not in _KNOWN_KEYS and key not in family.keys]:
+        reason = "this key is not known, and could change the result"
+        raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)
     if own.get("expert_count"):
-        raise ModelLoadError(path, f"{_PREFIX}expert_count", "mixtures of experts are not supported")
-    return ConfigReader.of_file(own, path, _PREFIX)
+        raise ModelLoadError(path, f"{prefix}expert_count", "mixtures of experts are not supported")
+    return ConfigReader.of_file(own, path, prefix)
 
 
 def _token(path: Path, metadata: Mapping[str, Any], key: str, vocab_size: int) -> int | None:

@@ -64,7 +64,7 @@ KERNELS = {
     "chunk": (attention.attend, ATTENTION, CHUNK, {"num_warps": 4, "num_stages": 3}),
     "merge": (attention.merge_splits, ATTENTION, MERGE, {"num_warps": 2}),
     "norm": (norm.normalise, NORM, {"HAS_SUM": True, "TILE": 4096}, {"num_warps": 16}),
-    "glu": (glu.multiply, GLU, {"TILE": 1024}, {}),
+    "glu": (glu.multiply, GLU, {"KIND": "gelu", "TILE": 1024}, {}),
     "rope": (rope.rotate_token, ROPE, ROPE_SIZES, {}),
     "draw": (sampling.draw_token, DRAW, {"TILE": 4096}, {"num_warps": 16}),
     "count": (sampling.count_tokens, COUNT, {"TILE": 1024}, {}),

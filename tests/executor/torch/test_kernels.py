@@ -45,10 +45,11 @@ def test_norms(kernels, random, columns, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [1, 40, 1025])
-def test_gates_that_are_parts_of_wider_rows(kernels, random, columns, dtype):
+@pytest.mark.parametrize("kind", ops.ACTIVATIONS)
+def test_gates_that_are_parts_of_wider_rows(kernels, random, columns, dtype, kind):
     wide = random(3, 2 * columns + 7, dtype=dtype)
     gate, up = wide[:, :columns], wide[:, columns : 2 * columns]
-    assert_same(kernels.silu_mul(gate, up), ops.silu_mul(gate, up), dtype)
+    assert_same(kernels.glu(gate, up, kind), ops.glu(gate, up, kind), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,9 +6,9 @@ they save barriers and passes over memory:
 
     linears of one input                     one matmul over stacked weights; each value is some of its columns
     rope q, rope k, attention                attention, which rotates on the way to the cache
-    linear gate, up of one input, then glu   one matmul over alternating weights, silu(gate) * up as its epilogue
-    linear, then add to the residual stream  one matmul that adds to it in place
-    linear or convolution, then gelu         one matmul with gelu as its epilogue
+    linear gate, up of one input, then glu   one matmul over alternating weights, with the glu as its epilogue
+    linear, then add to the residual stream  one matmul that adds to it in place; likewise with a scale between them
+    linear or convolution, then activation   one matmul with that as its epilogue
     norm, then logits                        the norm of those rows alone whose logits are wanted
 
 A convolution is a matmul over rows that lie side by side.
@@ -27,7 +27,7 @@ from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.linear import Conv1d, Linear, Logits
 from octavo.graph.ops.norm import LayerNorm, RMSNorm
-from octavo.graph.ops.pointwise import Add, Gelu, Glu
+from octavo.graph.ops.pointwise import Activation, Add, Glu, Scale
 from octavo.graph.ops.rope import Rope, RopeTable
 
 # Nodes that become several records: the one that reads their inputs.
@@ -76,7 +76,7 @@ class _Lowering:
             StoreSource: self._store_source,
             Add: self._add,
             Glu: self._glu,
-            Gelu: self._gelu,
+            Activation: self._activation,
         }
         self.absorbed: set[Node] = set()  # computed as a part of another node's record
         self.stacks: dict[Node, tuple[Linear, ...]] = {}
@@ -105,10 +105,12 @@ class _Lowering:
     def _find_fusions(self) -> None:
         for node in self.graph.nodes:
             match node:
-                case Gelu(x=Linear() | Conv1d() as x) if self._only_use(x) and not self._wants_floats(node):
+                case Activation(x=Linear() | Conv1d() as x) if self._only_use(x) and not self._wants_floats(node):
                     self.absorbed.add(x)
                 case Add(y=Linear() as y) if self._only_use(y) and node.x is not y:
                     self.absorbed.add(y)
+                case Add(y=Scale(x=Linear() as x) as y) if self._only_use(y) and self._only_use(x) and node.x is not y:
+                    self.absorbed |= {x, y}
                 case Glu(gate=Linear() as gate, up=Linear() as up) if gate is not up and gate.x is up.x:
                     if self._only_use(gate) and self._only_use(up) and self._layout(gate) == self._layout(up):
                         self.absorbed |= {gate, up}
@@ -212,6 +214,9 @@ class _Lowering:
         *more: Node,
         epilogue: str,
         arrangement: str,
+        activation: str = "none",
+        factor: float = 1.0,
+        cap: float | None = None,
         maxima: tuple[Buffer, ...] = (),
     ) -> None:
         biases = tuple(getattr(node, "bias", None) for node in nodes)
@@ -223,23 +228,24 @@ class _Lowering:
             *more,
             matrices={"weight": Packed(tuple(node.weight for node in nodes), arrangement, self._layout(nodes[0]))},
             vectors={"bias": biases} if any(biases) else {},
-            params={"epilogue": epilogue},
+            params={"epilogue": epilogue, "activation": activation, "factor": factor, "cap": cap or 0.0},
         )
 
-    def _project(self, node: Linear | Conv1d, result: Node, epilogue: str, floats: bool) -> None:
-        """The value of `result`, which is what the epilogue makes of `node`."""
+    def _project(self, node: Linear | Conv1d, result: Node, floats: bool, activation: str = "none") -> None:
+        """The value of `result`, which is the activation of `node`."""
         x = self._read(node.x, "element")
         if isinstance(node, Conv1d):
             rows = self._take(node.kernel * node.x.columns, False, rows_per_token=node.rows_per_token)
             self._emit("unfold", [x], [rows], params={"kernel": node.kernel, "stride": node.stride})
             self.dying.append(rows)
             x = rows
-        self._matmul([node], x, self._define(result, floats), epilogue=epilogue, arrangement="stacked")
+        out = self._define(result, floats)
+        self._matmul([node], x, out, epilogue="store", arrangement="stacked", activation=activation)
 
     def _linear(self, node: Any) -> None:
         stack = self.stacks.get(node, (node,))
         if len(stack) == 1:
-            self._project(node, node, "store", self._wants_floats(node))
+            self._project(node, node, self._wants_floats(node))
         elif node is stack[0]:
             floats = any(map(self._wants_floats, stack))
             x = self._read(node.x, "element", uses=len(stack))
@@ -251,10 +257,10 @@ class _Lowering:
                 first += -(-one.columns // 16) * 16
             self._matmul(list(stack), x, whole, epilogue="store", arrangement="stacked")
 
-    def _gelu(self, node: Gelu) -> None:
+    def _activation(self, node: Activation) -> None:
         if node.x in self.absorbed:
             assert isinstance(node.x, Linear | Conv1d)
-            self._project(node.x, node, "gelu", floats=False)
+            self._project(node.x, node, floats=False, activation=node.kind)
         else:
             self._plain(node)
 
@@ -265,22 +271,27 @@ class _Lowering:
         assert isinstance(node.gate, Linear)
         x = self._read(node.gate.x, "element", uses=2)
         out = self._define(node, floats=False)
-        self._matmul([node.gate, node.up], x, out, epilogue="glu", arrangement="alternating")
+        gate_and_up = [node.gate, node.up]
+        self._matmul(gate_and_up, x, out, epilogue="glu", arrangement="alternating", activation=node.kind)
 
     def _add(self, node: Add) -> None:
         if node.y not in self.absorbed:
             self._plain(node)
             return
-        y = node.y
+        scaled = node.y if isinstance(node.y, Scale) else None
+        y = node.y if scaled is None else scaled.x
         assert isinstance(y, Linear)
         stream = self.values[node.x]
         if self.left[stream.number] == 1 and stream.floats and stream.kind == self.buffers[stream.number].kind:
             x = self._read(y.x, "element")
             self.left[stream.number] = 0  # the buffer is the sum's from here on
             self._place(node, stream)
-            self._matmul([y], x, stream, node, epilogue="add", arrangement="stacked")
+            factor = 1.0 if scaled is None else scaled.factor
+            self._matmul([y], x, stream, node, epilogue="add", arrangement="stacked", factor=factor)
             return
-        self._project(y, y, "store", floats=True)
+        self._project(y, y, floats=True)
+        if scaled is not None:
+            self._plain(scaled)
         self._plain(node)
 
     def _angles(self, table: RopeTable) -> Buffer:
@@ -337,7 +348,8 @@ class _Lowering:
         out = self._take(node.columns, floats=True, logit_rows=True)
         self._place(node, out)
         self.maxima = self._take(-(-node.columns // _native.SAMPLING_BLOCK), floats=True, logit_rows=True)
-        self._matmul([node], rows, out, epilogue="store", arrangement="stacked", maxima=(self.maxima,))
+        how = {"factor": node.scale, "cap": node.softcap, "maxima": (self.maxima,)}
+        self._matmul([node], rows, out, epilogue="store", arrangement="stacked", **how)
 
 
 def _place(node: Any, layer: int | None, value_dim: int, source: bool) -> dict[str, Any]:

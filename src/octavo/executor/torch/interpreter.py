@@ -15,7 +15,7 @@ from octavo.executor.torch.step import Step
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import CrossAttention
 from octavo.graph.ops.linear import Logits
-from octavo.graph.ops.norm import RMSNorm
+from octavo.graph.ops.norm import Norm, RMSNorm
 
 
 class Interpreter:
@@ -34,8 +34,11 @@ class Interpreter:
             if op.kind == "linears":
                 weights.stacked(op.outputs)
                 continue
-            for weight in (weight for node in op.outputs for weight in node.weights):
-                weights.matrix(weight)
+            for node in op.outputs:
+                for weight in node.weights:
+                    weights.matrix(weight)
+                if isinstance(node, Norm):
+                    weights.of_norm(node)
             if op.table is not None:
                 weights.rotation(op.table, self.device.positions)
         weights.loaded()
@@ -109,7 +112,7 @@ class Interpreter:
             case "add and norm":
                 norm = op.outputs[1]
                 assert isinstance(norm, RMSNorm)
-                weight = device.weights.get(norm.weight)
+                weight = device.weights.of_norm(norm)
                 values[node], values[norm] = device.kernels.add_rms_norm(*inputs, weight, norm.eps, device.dtype)
             case "rotated attention":
                 assert op.table is not None

@@ -22,7 +22,7 @@ from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.linear import CausalConv, Conv1d, Logits
 from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
-from octavo.graph.ops.pointwise import Add, Gelu, Glu, Softcap
+from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, Softcap
 from octavo.graph.ops.rope import Rope
 from octavo.graph.ops.table import Embed, Features, PositionEmbed
 
@@ -89,7 +89,7 @@ def embed(device: Device, node: Embed, step: Step) -> Tensor:
 
 @computes(PositionEmbed)
 def position_embed(device: Device, node: PositionEmbed, step: Step) -> Tensor:
-    return F.embedding(step.positions, device.weights.get(node.weight)).float()
+    return F.embedding(step.positions + node.offset, device.weights.get(node.weight)).float()
 
 
 @computes(Features)
@@ -124,14 +124,25 @@ def causal_conv(device: Device, node: CausalConv, step: Step, x: Tensor) -> Tens
 
 @computes(RMSNorm)
 def rms_norm(device: Device, node: RMSNorm, step: Step, x: Tensor) -> Tensor:
-    normed: Tensor = device.kernels.rms_norm(x, device.weights.get(node.weight), node.eps, device.dtype)
-    return normed
+    weight = device.weights.of_norm(node)
+    if node.width == node.columns or len(weight) == node.width:
+        normed: Tensor = device.kernels.rms_norm(x.reshape(-1, node.width), weight, node.eps, device.dtype)
+        return normed.view(x.shape)
+    groups = F.rms_norm(x.float().reshape(len(x), -1, node.width), (node.width,), eps=node.eps)
+    return device.cast(groups.flatten(1) * weight)
 
 
 @computes(LayerNorm)
 def layer_norm(device: Device, node: LayerNorm, step: Step, x: Tensor) -> Tensor:
-    scale, shift = device.weights.get(node.weight), device.weights.get(node.bias)
-    return device.cast(F.layer_norm(x.float(), (node.columns,), scale, shift, node.eps))
+    groups = F.layer_norm(x.float().reshape(len(x), -1, node.width), (node.width,), eps=node.eps)
+    weight = device.weights.of_norm(node)
+    if len(weight) == node.width:
+        scaled = groups * weight
+    else:
+        scaled = groups * weight.view(-1, node.width)
+    if node.bias is not None:
+        scaled = scaled + device.weights.get(node.bias).view(-1, node.width)
+    return device.cast(scaled.flatten(1))
 
 
 @computes(Normalise)
@@ -147,13 +158,23 @@ def add(device: Device, node: Add, step: Step, x: Tensor, y: Tensor) -> Tensor:
 
 @computes(Glu)
 def glu(device: Device, node: Glu, step: Step, gate: Tensor, up: Tensor) -> Tensor:
-    gated: Tensor = device.kernels.silu_mul(gate, up)
+    gated: Tensor = device.kernels.glu(gate, up, node.kind)
     return gated
 
 
-@computes(Gelu)
-def gelu(device: Device, node: Gelu, step: Step, x: Tensor) -> Tensor:
-    return device.cast(F.gelu(x.float()))
+@computes(Activation)
+def activation(device: Device, node: Activation, step: Step, x: Tensor) -> Tensor:
+    return device.cast(plain.ACTIVATIONS[node.kind](x.float()))
+
+
+@computes(Scale)
+def scale(device: Device, node: Scale, step: Step, x: Tensor) -> Tensor:
+    return node.factor * x.float()
+
+
+@computes(Clip)
+def clip(device: Device, node: Clip, step: Step, x: Tensor) -> Tensor:
+    return x.clamp(-node.limit, node.limit)
 
 
 @computes(Softcap)
@@ -171,7 +192,12 @@ def rope(device: Device, node: Rope, step: Step, x: Tensor) -> Tensor:
 @computes(Logits)
 def logits(device: Device, node: Logits, step: Step | None, x: Tensor) -> Tensor:
     """float32 [rows, vocabulary]."""
-    return device.products.logits(device.cast(x), device.weights.matrix(node.weight))
+    found = device.products.logits(device.cast(x), device.weights.matrix(node.weight))
+    if node.bias is not None:
+        found += device.weights.get(node.bias)
+    if node.scale != 1:
+        found *= node.scale
+    return found if node.softcap is None else node.softcap * torch.tanh(found / node.softcap)
 
 
 @computes(Attention)

@@ -7,7 +7,9 @@ block * block_size + its place in the block; a negative one belongs to padding, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +55,19 @@ def add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float, dtype: torch.
     return total, rms_norm(total, weight, eps, dtype)
 
 
-def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, computed in float32, contiguous; the inputs [rows, columns] may be parts of wider rows."""
-    return (F.silu(gate.float()) * up.float()).to(gate.dtype)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+}  # those of octavo.graph.ops.pointwise
+
+
+def glu(gate: Tensor, up: Tensor, kind: str) -> Tensor:
+    """activation(gate) * up, computed in float32, contiguous; the inputs [rows, columns] may be parts of wider rows."""
+    return (ACTIVATIONS[kind](gate.float()) * up.float()).to(gate.dtype)
 
 
 def dequantize(matrix: Quantized, out: Tensor) -> None:

@@ -114,7 +114,7 @@ def _op_of(node: Node, readers: dict[Node, list[Node]]) -> Op:
         case Linear():
             linears = tuple(other for other in dict.fromkeys(readers[node.x]) if isinstance(other, Linear))
             return Op("linears", linears, (node.x,))
-        case Add() if norms := [other for other in readers[node] if isinstance(other, RMSNorm)]:
+        case Add() if norms := [x for x in readers[node] if isinstance(x, RMSNorm) and x.width == x.columns]:
             return Op("add and norm", (node, norms[0]), node.inputs)
         case Attention(q=Rope(x=q, table=table), k=Rope(x=k), v=v) if v and _rotates(node, readers):
             return Op("rotated attention", (node,), (q, k, v), table)

@@ -50,6 +50,7 @@ class Weights:
         self.device, self.dtype = device, dtype
         self._made: dict[tuple[Weight, ...], Matrix] = {}
         self._stacked: dict[tuple[Any, ...], Stacked] = {}
+        self._of_norms: dict[Any, Tensor] = {}
         self._rotations: dict[RopeTable, Rotation] = {}
         self._staging: Tensor | None = None
 
@@ -80,6 +81,15 @@ class Weights:
             has_any = any(node.bias is not None for node in nodes)
             self._stacked[nodes] = Stacked(matrices, torch.cat(biases).to(self.dtype) if has_any else None)
         return self._stacked[nodes]
+
+    def of_norm(self, node: Any) -> Tensor:
+        """What a norm multiplies with, its offset included: float32, for a group of columns, or for all."""
+        if node not in self._of_norms:
+            weight = torch.ones(node.width, device=self.device)
+            if node.weight is not None:
+                weight = self.get(node.weight).flatten().float() + node.offset
+            self._of_norms[node] = weight
+        return self._of_norms[node]
 
     def quantized(self) -> Iterator[Quantized]:
         """All quantized matrices that are there."""

@@ -28,20 +28,37 @@ class Linear(Node):
 
 @op
 class Logits(Node):
-    """x · weightᵀ for those tokens whose next token is asked for; `weight` is [vocabulary, x.columns]."""
+    """scale * (x · weightᵀ + bias) for those tokens whose next token is asked for; `weight` is [vocabulary, x.columns].
+
+    With a `softcap` they become softcap * tanh(x / softcap), see `Softcap`.
+    """
 
     x: Node
     weight: Weight
+    bias: Weight | None = None
+    scale: float = 1.0
+    softcap: float | None = None
 
     @classmethod
-    def of(cls, x: Node, name: str, vocab_size: int) -> Node:
-        return cls(x, Weight(f"{name}.weight", (vocab_size, x.columns)))
+    def of(
+        cls,
+        x: Node,
+        name: str,
+        vocab_size: int,
+        bias: bool = False,
+        scale: float = 1.0,
+        softcap: float | None = None,
+    ) -> Node:
+        weight = Weight(f"{name}.weight", (vocab_size, x.columns))
+        return cls(x, weight, Weight(f"{name}.bias", (vocab_size,)) if bias else None, scale, softcap)
 
     def flops(self, step: StepShape) -> int:
         return 2 * step.logit_rows * self.weight.size
 
     def reference(self, run: ReferencePass, x: Floats) -> Floats:
-        return x @ run.read(self.weight).T
+        product = x @ run.read(self.weight).T
+        logits = np.float32(self.scale) * (product if self.bias is None else product + run.read(self.bias))
+        return logits if self.softcap is None else np.asarray(self.softcap * np.tanh(logits / self.softcap))
 
 
 @op

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,25 +22,77 @@ class Add(Node):
         return x + y
 
 
+def _erf(x: Floats) -> Floats:
+    return np.asarray([math.erf(v) for v in x.ravel()]).reshape(x.shape)
+
+
+# Functions of single values between two matrices, by the names that executors have for them.
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "silu": lambda x: x / (1 + np.exp(-x)),  # Elfwing et al. 2017
+    "gelu": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,  # x * Φ(x), Hendrycks and Gimpel 2016
+    "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,  # the same, nearly
+    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),  # likewise
+    "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.square(np.maximum(x, 0)),  # So et al. 2021
+}
+
+
+def _check_kind(op: str, kind: str) -> None:
+    if kind not in ACTIVATIONS:
+        raise ValueError(f"{op}: {kind!r} is no activation; there are {', '.join(ACTIVATIONS)}")
+
+
+@op
+class Activation(Node):
+    """One of `ACTIVATIONS`, by its name."""
+
+    x: Node
+    kind: str
+
+    def __post_init__(self) -> None:
+        _check_kind("activation", self.kind)
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        return np.asarray(ACTIVATIONS[self.kind](x), np.float32)
+
+
 @op
 class Glu(Node):
-    """silu(gate) * up (Shazeer 2020)."""
+    """activation(gate) * up (Shazeer 2020)."""
 
     gate: Node
     up: Node
+    kind: str = "silu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kind("glu", self.kind)
 
     def reference(self, run: ReferencePass, gate: Floats, up: Floats) -> Floats:
-        return np.asarray(gate / (1 + np.exp(-gate)) * up, np.float32)
+        return np.asarray(ACTIVATIONS[self.kind](gate) * up, np.float32)
 
 
 @op
-class Gelu(Node):
-    """x * Φ(x), with the normal distribution's own Φ (Hendrycks and Gimpel 2016)."""
+class Scale(Node):
+    """factor * x."""
 
     x: Node
+    factor: float
+    keeps_float32 = True
 
     def reference(self, run: ReferencePass, x: Floats) -> Floats:
-        return np.asarray([v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x.ravel()]).reshape(x.shape)
+        return np.asarray(np.float32(self.factor) * x)
+
+
+@op
+class Clip(Node):
+    """x, but -limit and limit where it is beyond."""
+
+    x: Node
+    limit: float
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        return np.clip(x, -self.limit, self.limit)
 
 
 @op

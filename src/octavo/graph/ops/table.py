@@ -27,10 +27,16 @@ class Embed(Node):
 
 @op
 class PositionEmbed(Embed):
-    """Rows of `weight` [positions, columns], chosen by the tokens' positions."""
+    """Rows of `weight` [offset + positions, columns], chosen by the tokens' positions: the first is row `offset`."""
+
+    offset: int = 0
+
+    @classmethod
+    def of(cls, name: str, rows: int, columns: int, offset: int = 0) -> Node:
+        return cls(Weight(f"{name}.weight", (offset + rows, columns)), offset)
 
     def reference(self, run: ReferencePass) -> Floats:
-        table = run.read(self.weight)
+        table = run.read(self.weight)[self.offset :]
         return table[: len(run.token_ids) or len(table)]
 
 

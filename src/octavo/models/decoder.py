@@ -1,0 +1,179 @@
+"""What decoders built like Llama have in common: sizes, the skeleton of a block, SwiGLU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node, Rows, Weight
+from octavo.graph.ops.linear import Linear
+from octavo.graph.ops.rope import RopeTable
+from octavo.models.base import CausalLM
+from octavo.models.rope import longest_positions, rope_table
+from octavo.weights.config_reader import ConfigReader
+
+# The activations that configurations name, by the names that the vocabulary has for them.
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
+
+
+class Decoder(CausalLM):
+    """Token ids, blocks of attention and MLP over a residual stream, a norm, logits. A family overrides what differs.
+
+    Class variables say how its configuration spells Llama's fields, what they are where it leaves them out, and how its
+    checkpoints name what is outside of the blocks.
+    """
+
+    fields: ClassVar[Mapping[str, str]] = {}
+    defaults: ClassVar[Mapping[str, object]] = {}
+    rotary_part: ClassVar[float | None] = None  # of a head, unless partial_rotary_factor is said; None: all, always
+    interleaved: ClassVar[bool] = False
+    embed_name: ClassVar[str] = "model.embed_tokens"
+    layers_name: ClassVar[str] = "model.layers"
+    norm_name: ClassVar[str] = "model.norm"
+    head_name: ClassVar[str] = "lm_head"
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        self.config = config = config.renamed(self.fields, self.defaults)
+        self.hidden = config.integer("hidden_size")
+        self.layers = config.integer("num_hidden_layers", high=4096)
+        self.intermediate = config.integer("intermediate_size")
+        self.heads = config.integer("num_attention_heads")
+        self.kv_heads = config.integer("num_key_value_heads", self.heads)
+        if self.heads % self.kv_heads:
+            reason = f"must divide num_attention_heads, which is {self.heads}, got {self.kv_heads}"
+            raise config.fail("num_key_value_heads", reason)
+        self.head_dim = config.integer("head_dim", self.hidden // self.heads, high=1024)
+        self.vocab_size = config.integer("vocab_size")
+        self.max_positions = config.integer("max_position_embeddings", 2048, high=1 << 28)
+        self.eps = config.number("rms_norm_eps", 1e-6, high=1.0)
+        self.tied = config.flag("tie_word_embeddings")
+        self.qkv_bias = self.o_bias = config.flag("attention_bias")
+        self.mlp_bias = config.flag("mlp_bias")
+        self.activation = activation_of(config, "hidden_act")
+        self.scale = self.head_dim**-0.5
+        self.windows: list[int | None] = [window_of(config)] * self.layers
+        self.longest_positions = longest_positions(config, self.max_positions)
+        self.max_model_len = max_model_len or self.max_positions
+        self.ropes: list[RopeTable | None] = [self.rope(config)] * self.layers
+        self.logits_scale, self.logits_softcap, self.head_bias = 1.0, None, False
+
+    def rope(self, config: ConfigReader) -> RopeTable | None:
+        """The frequencies of all layers; None for a model without rotary positions."""
+        part = self.rotary_part and rope_entry(config, "partial_rotary_factor", self.rotary_part)
+        columns = int(self.head_dim * (part or 1.0))
+        return rope_table(config, columns, self.max_positions, self.max_model_len, self.interleaved)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Old checkpoints store rotary frequencies and masks; some store the tied table twice, some draft layers."""
+        needless = (r"\.rotary_emb\.inv_freq$", r"\.attn\.(masked_)?bias$", r"\.attention\.(masked_)?bias$", r"^mtp\.")
+        return (rf"^{self.head_name}\.weight$", *needless) if self.tied else needless
+
+    def build(self) -> Graph:
+        g = Graph()
+        x = self.embed(g)
+        for i in range(self.layers):
+            x = self.layer(g, x, i, f"{self.layers_name}.{i}")
+        x = self.norm(g, x, self.norm_name)
+        head = self.embed_name if self.tied else self.head_name
+        g.logits(x, head, self.vocab_size, self.head_bias, self.logits_scale, self.logits_softcap)
+        return g
+
+    def embed(self, g: Graph) -> Node:
+        return g.embed(self.embed_name, self.vocab_size, self.hidden)
+
+    def norm(self, g: Graph, x: Node, name: str) -> Node:
+        return g.rms_norm(x, name, self.eps)
+
+    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
+        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn"))
+        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.post_attention_layernorm"), f"{at}.mlp"))
+
+    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
+        q, k, v = self.qkv(g, h, at)
+        q, k = self.positions(g, q, k, i, at)
+        h = g.attention(q, k, v, layer=i, head_dim=self.head_dim, scale=self.scale, window=self.windows[i])
+        return self.project(g, h, at)
+
+    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
+        q = g.linear(h, f"{at}.q_proj", self.heads * self.head_dim, self.qkv_bias)
+        k = g.linear(h, f"{at}.k_proj", self.kv_heads * self.head_dim, self.qkv_bias)
+        v = g.linear(h, f"{at}.v_proj", self.kv_heads * self.head_dim, self.qkv_bias)
+        return q, k, v
+
+    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
+        rope = self.ropes[i]
+        return (q, k) if rope is None else (g.rope(q, self.head_dim, rope), g.rope(k, self.head_dim, rope))
+
+    def project(self, g: Graph, h: Node, at: str) -> Node:
+        return g.linear(h, f"{at}.o_proj", self.hidden, self.o_bias)
+
+    def mlp(self, g: Graph, h: Node, at: str) -> Node:
+        gate = g.linear(h, f"{at}.gate_proj", self.intermediate, self.mlp_bias)
+        up = g.linear(h, f"{at}.up_proj", self.intermediate, self.mlp_bias)
+        return g.linear(g.glu(gate, up, self.activation), f"{at}.down_proj", self.hidden, self.mlp_bias)
+
+
+def split(
+    g: Graph,
+    x: Node,
+    name: str,
+    columns: Sequence[int],
+    *,
+    bias: bool = False,
+    groups: int = 1,
+    transposed: bool = False,
+) -> list[Node]:
+    """Linears of `columns` each whose matrices are stored as one, in each of `groups` below each other.
+
+    With `transposed`, it is stored as [inputs, rows].
+    """
+    block, found, start = sum(columns) // groups, [], 0
+    for count in columns:
+        stop = start + count // groups
+        rows = Rows(groups, block, start, stop)
+        weight = Weight(f"{name}.weight", (count, x.columns), rows, transposed)
+        found.append(g.append(Linear(x, weight, Weight(f"{name}.bias", (count,), rows) if bias else None)))
+        start = stop
+    return found
+
+
+def activation_of(config: ConfigReader, field: str) -> str:
+    """The activation that a field names."""
+    name = config.text(field, "silu")
+    if name not in ACTIVATIONS:
+        raise config.fail(field, f"{name!r} is not known; known are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def window_of(config: ConfigReader) -> int | None:
+    return config.integer("sliding_window", high=1 << 28) if config.values.get("sliding_window") is not None else None
+
+
+def rope_entry(config: ConfigReader, field: str, default: float) -> float:
+    """A number that newer files have in `rope_parameters`, older ones outside of it."""
+    rope = config.object("rope_parameters")
+    return rope.number(field) if rope.values.get(field) is not None else config.number(field, default)
+
+
+def full_layers(config: ConfigReader, layers: int, every: int | None) -> list[bool]:
+    """Which layers look at everything: as `layer_types` says, or else the last of `every` so many; None: all."""
+    kinds = config.values.get("layer_types")
+    if kinds is None:
+        return [every is None or (i + 1) % every == 0 for i in range(layers)]
+    known = ("full_attention", "sliding_attention")
+    if not isinstance(kinds, list) or len(kinds) < layers or not all(kind in known for kind in kinds):
+        raise config.fail("layer_types", f"must be a list of {layers} of {' and '.join(known)}, got {kinds!r}")
+    return [kind == known[0] for kind in kinds[:layers]]

@@ -1,0 +1,73 @@
+"""What the GGUF files of one architecture say in place of Hugging Face's names. Each model declares its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Order = NDArray[np.int32]
+
+# Llama's tensors, without ".weight" or ".bias"; those of a layer also without "blk.N." and "model.layers.N.".
+OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+@dataclass(frozen=True)
+class GGUFFamily:
+    """How files whose general.architecture is `architecture` become a checkpoint of what config.json calls `name`.
+
+    `outer` and `layer` are names of tensors, the layers' after `layers`, by GGUF's. `keys` are fields of config.json by
+    keys of the metadata that only such files have; `values` are fields that are always so.
+    """
+
+    architecture: str
+    name: str
+    outer: Mapping[str, str] = field(default_factory=lambda: OUTER)
+    layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
+    layers: str = "model.layers"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    permuted: bool = False  # the rows of q and k are in another order, see `rope_row_order`
+    partial_rope: bool = False  # heads may be rotated in part
+    row_orders: Mapping[str, Callable[[Mapping[str, Any]], Order]] = field(default_factory=dict)  # of config.json
+
+    def row_order(self, tensor: str, config: Mapping[str, Any]) -> Order | None:
+        """Where the rows are stored of a layer's tensor, by GGUF's name; None: in order."""
+        heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(tensor)
+        if self.permuted and heads is not None:
+            return rope_row_order(config[heads], config["head_dim"])
+        return self.row_orders[tensor](config) if tensor in self.row_orders else None
+
+
+def rope_row_order(num_heads: int, head_dim: int) -> Order:
+    """Where GGUF stores each row of Q or K, shape [num_heads * head_dim].
+
+    Hugging Face rotates element i of a head with element i + head_dim / 2; some GGUF files store the two as
+    neighbours. So row i of a head's first half is stored at 2 i, and row i of its second half at 2 i + 1.
+    """
+    rows = np.arange(num_heads * head_dim, dtype=np.int32)
+    return rows.reshape(num_heads, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
+def grouped_row_order(groups: int, sizes: tuple[int, ...]) -> Order:
+    """Where GGUF stores the rows of q, k and v that Hugging Face has by groups: first all of q, then of k, then of v.
+
+    Each of the groups has `sizes` rows of them.
+    """
+    starts = np.cumsum([0, *(groups * size for size in sizes)])
+    parts = [(starts[i] + np.arange(groups * size)).reshape(groups, size) for i, size in enumerate(sizes)]
+    return np.concatenate(parts, axis=1).reshape(-1).astype(np.int32)
