@@ -28,16 +28,24 @@ SIZES = {
 }
 
 
+def classes_of(kind):
+    """Configuration and model: of `KINDS`, or those of transformers, the first of which is called `kind` and Config."""
+    if kind in KINDS:
+        return KINDS[kind]
+    config = getattr(transformers, f"{kind}Config")
+    return config, transformers.AutoModelForCausalLM._model_mapping[config]
+
+
 def save_checkpoint(path, kind="llama", seed=0, dtype=torch.float32, shard="1GB", **config):
     """Saves a random model of `dtype` into `path`; returns it as transformers reads it, in float32."""
-    config_class, model_class = KINDS[kind]
+    config_class, model_class = classes_of(kind)
     torch.manual_seed(seed)
     with torch.no_grad():
         model = model_class(config_class(**{**SIZES, **config}))
         for name, weight in model.named_parameters():
             weight.normal_()
             if weight.ndim == 1:
-                weight.mul_(0.2).add_("norm" in name)
+                weight.mul_(0.2).add_("norm" in name or "ln_" in name)
             elif "embed" not in name:
                 weight.div_(weight.shape[1] ** 0.5)
     model.to(dtype).save_pretrained(path, safe_serialization=True, max_shard_size=shard)

@@ -31,15 +31,15 @@ DECLARATIONS: tuple[type[CausalLM], ...] = tuple(_declarations())
 def open_model(path: Path) -> Checkpoint:
     """The checkpoint at `path`; of a model of text and images, say, the part that reads text. Raises ModelLoadError."""
     families = {family.architecture: family for model in DECLARATIONS for family in model.gguf}
-    names = {name for model in DECLARATIONS for name in model.text_of}
-    return text_part(open_checkpoint(path, families), names)
+    kinds = {kind: model.architectures[0] for model in DECLARATIONS for kind in model.model_types}
+    return text_part(open_checkpoint(path, families), kinds)
 
 
 def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type[CausalLM]:
     """The class that declares the architecture that `config` names; `file` is for the error."""
     names = config.get("architectures")
     names = names if isinstance(names, list) else [names]
-    known = {name: model for model in DECLARATIONS for name in (*model.architectures, *model.text_of)}
+    known = {name: model for model in DECLARATIONS for name in model.architectures}
     for name in names:
         if isinstance(name, str) and name in known:
             return known[name]

@@ -16,7 +16,7 @@ class CausalLM:
     """
 
     architectures: ClassVar[tuple[str, ...]] = ()
-    text_of: ClassVar[tuple[str, ...]] = ()  # names of models of images or sounds, too, whose text part is this
+    model_types: ClassVar[tuple[str, ...]] = ()  # that text_config has where this is the text part of a larger model
     gguf: ClassVar[tuple[GGUFFamily, ...]] = ()  # what its GGUF files say
     inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
 

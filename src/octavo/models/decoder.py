@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from octavo.graph.builder import Graph
@@ -10,7 +10,7 @@ from octavo.graph.node import Node, Rows, Weight
 from octavo.graph.ops.linear import Linear
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import CausalLM
-from octavo.models.rope import longest_positions, rope_table
+from octavo.models.rope import for_layers, longest_positions, rope_table
 from octavo.weights.config_reader import ConfigReader
 
 # The activations that configurations name, by the names that the vocabulary has for them.
@@ -64,9 +64,9 @@ class Decoder(CausalLM):
         self.activation = activation_of(config, "hidden_act")
         self.scale = self.head_dim**-0.5
         self.windows: list[int | None] = [window_of(config)] * self.layers
-        self.longest_positions = longest_positions(config, self.max_positions)
+        self.longest_positions = longest_positions(for_layers(config, "full_attention"), self.max_positions)
         self.max_model_len = max_model_len or self.max_positions
-        self.ropes: list[RopeTable | None] = [self.rope(config)] * self.layers
+        self.ropes: list[RopeTable | None] = [self.rope(for_layers(config, "full_attention"))] * self.layers
         self.logits_scale, self.logits_softcap, self.head_bias = 1.0, None, False
 
     def rope(self, config: ConfigReader) -> RopeTable | None:
@@ -117,6 +117,11 @@ class Decoder(CausalLM):
         rope = self.ropes[i]
         return (q, k) if rope is None else (g.rope(q, self.head_dim, rope), g.rope(k, self.head_dim, rope))
 
+    def head_norms(self, g: Graph, q: Node, k: Node, at: str) -> tuple[Node, Node]:
+        """q and k with every head normalised by itself, for those that want it."""
+        q = g.rms_norm(q, f"{at}.q_norm", self.eps, width=self.head_dim)
+        return q, g.rms_norm(k, f"{at}.k_norm", self.eps, width=self.head_dim)
+
     def project(self, g: Graph, h: Node, at: str) -> Node:
         return g.linear(h, f"{at}.o_proj", self.hidden, self.o_bias)
 
@@ -150,9 +155,9 @@ def split(
     return found
 
 
-def activation_of(config: ConfigReader, field: str) -> str:
+def activation_of(config: ConfigReader, field: str, default: str = "silu") -> str:
     """The activation that a field names."""
-    name = config.text(field, "silu")
+    name = config.text(field, default)
     if name not in ACTIVATIONS:
         raise config.fail(field, f"{name!r} is not known; known are {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
@@ -168,11 +173,11 @@ def rope_entry(config: ConfigReader, field: str, default: float) -> float:
     return rope.number(field) if rope.values.get(field) is not None else config.number(field, default)
 
 
-def full_layers(config: ConfigReader, layers: int, every: int | None) -> list[bool]:
-    """Which layers look at everything: as `layer_types` says, or else the last of `every` so many; None: all."""
+def full_layers(config: ConfigReader, layers: int, default: Callable[[int], bool]) -> list[bool]:
+    """Which layers look at everything, not at a window alone: as `layer_types` says, or else `default`."""
     kinds = config.values.get("layer_types")
     if kinds is None:
-        return [every is None or (i + 1) % every == 0 for i in range(layers)]
+        return [default(i) for i in range(layers)]
     known = ("full_attention", "sliding_attention")
     if not isinstance(kinds, list) or len(kinds) < layers or not all(kind in known for kind in kinds):
         raise config.fail("layer_types", f"must be a list of {layers} of {' and '.join(known)}, got {kinds!r}")

@@ -14,4 +14,5 @@ class Llama(Decoder):
         "MistralForCausalLM",
         "YiForCausalLM",
     )
+    model_types = ("llama", "mistral", "ministral")
     gguf = (GGUFFamily("llama", "LlamaForCausalLM", permuted=True),)

@@ -37,6 +37,22 @@ def rope_table(
     return RopeTable(tuple(float(f) for f in frequencies), scale, interleaved)
 
 
+def for_layers(config: ConfigReader, kind: str, theta: float | None = None) -> ConfigReader:
+    """The configuration of the layers of one kind ("full_attention", "sliding_attention").
+
+    Newer files have an entry for each in rope_parameters. In others, `theta` is all that such layers have of their own.
+    """
+    entries = config.values.get("rope_parameters")
+    found = entries.get(kind) if isinstance(entries, dict) else None
+    if isinstance(found, dict):
+        own: dict[str, Any] = {"rope_parameters": found, "rope_scaling": None, "rope_theta": None}
+    elif theta is not None:
+        own = {"rope_parameters": None, "rope_scaling": None, "rope_theta": theta}
+    else:
+        return config
+    return ConfigReader({**config.values, **own}, config.fail)
+
+
 def longest_positions(config: ConfigReader, max_positions: int) -> int:
     """The longest context that may be asked for: interpolating types reach `factor` times as far as the model."""
     rope, kind = _scaling(config)

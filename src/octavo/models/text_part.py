@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import replace
 
-from octavo.errors import ModelLoadError
+from octavo.errors import ModelLoadError, nearest
 from octavo.weights import Checkpoint
 
-# What encodes images and sounds, and what drafts tokens.
-_OTHERS = re.compile(
-    r"^(model\.)?(visual|vision_\w+|audio_\w+|embed_vision|embed_audio|patch_\w+|multi_modal_projector|mm_projector)\.|^mtp\."
+# Whose text part answers a text as it does in the whole. What kind it is, text_config says.
+ARCHITECTURES = (
+    "AyaVisionForConditionalGeneration",
+    "Cohere2VisionForConditionalGeneration",
+    "Gemma3ForConditionalGeneration",
+    "Idefics3ForConditionalGeneration",
+    "InternVLForConditionalGeneration",
+    "LlavaForConditionalGeneration",
+    "LlavaNextForConditionalGeneration",
+    "LlavaNextVideoForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+    "Mistral3ForConditionalGeneration",
+    "Qwen2AudioForConditionalGeneration",
+    "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration",
+    "SmolVLMForConditionalGeneration",
+    "VoxtralForConditionalGeneration",
 )
+
+# What encodes images and sounds, and what drafts tokens.
+_OTHERS = re.compile(r"^(model\.)?(visual|vision_\w+|audio_\w+|connector|multi_modal_projector|image_newline)\b|^mtp\.")
 _PREFIXES = {
     "language_model.model.": "model.",
     "model.language_model.": "model.",
+    "model.text_model.": "model.",
     "language_model.lm_head.": "lm_head.",
 }
 
 
-def text_part(checkpoint: Checkpoint, names: Collection[str]) -> Checkpoint:
-    """The model of text in a checkpoint whose architecture is one of `names`; any other as it is.
+def text_part(checkpoint: Checkpoint, kinds: Mapping[str, str]) -> Checkpoint:
+    """The model of text in a checkpoint whose architecture is one of `ARCHITECTURES`; any other as it is.
 
-    Its configuration is in text_config, or, in older files, among that of the whole.
+    Its configuration is in text_config, or, in older files, among that of the whole. `kinds` are architectures by
+    model_type.
     """
     config = checkpoint.config
     found = config.get("architectures")
-    if not isinstance(found, list) or not any(isinstance(name, str) and name in names for name in found):
+    if not isinstance(found, list) or not any(isinstance(name, str) and name in ARCHITECTURES for name in found):
         return checkpoint
     text = config.get("text_config") or {}
+    file = checkpoint.path / "config.json"
     if not isinstance(text, dict):
-        raise ModelLoadError(checkpoint.path, "text_config", f"must be an object, got {type(text).__name__}")
+        raise ModelLoadError(file, "text_config", f"must be an object, got {type(text).__name__}")
+    kind = text.get("model_type", config.get("model_type"))
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ModelLoadError(file, "text_config.model_type", f"{kind!r:.80} is not known; {nearest(str(kind), kinds)}")
     tensors = {}
     for name, tensor in checkpoint.tensors.items():
         if not _OTHERS.match(name):
-            prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
-            ours = name if prefix is None else _PREFIXES[prefix] + name.removeprefix(prefix)
+            prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+            ours = _PREFIXES.get(prefix, "") + name.removeprefix(prefix)
             tensors[ours] = replace(tensor, name=ours)
     tied = "lm_head.weight" not in tensors
-    config = {**config, **text, "architectures": found, "tie_word_embeddings": tied}
+    config = {**config, **text, "architectures": [kinds[kind]], "tie_word_embeddings": tied}
     return replace(checkpoint, config=config, tensors=tensors)

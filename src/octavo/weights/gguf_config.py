@@ -123,7 +123,8 @@ def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> 
 def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> ConfigReader:
     """What the metadata say of the architecture."""
     prefix = f"{family.architecture}."
-    own = {key.removeprefix(prefix): single(path, metadata, key) for key in metadata if key.startswith(prefix)}
+    own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    own = {key: value if key in family.keys else single(path, metadata, prefix + key) for key, value in own.items()}
     if unknown := [key for key in own if key not in _KNOWN_KEYS and key not in family.keys]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)

@@ -1,0 +1,41 @@
+"""Gemma 1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node
+from octavo.models.decoder import Decoder, activation_of
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+
+class Gemma(Decoder):
+    """Llama with norms by 1 + weight, GeGLU, wide heads, and embeddings times √hidden (Gemma Team 2024)."""
+
+    architectures = ("GemmaForCausalLM",)
+    model_types = ("gemma",)
+    defaults = {"head_dim": 256, "tie_word_embeddings": True, "max_position_embeddings": 8192}
+    gguf = (GGUFFamily("gemma", "GemmaForCausalLM", values={"one_is_in_norms": True}),)
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        # Older files have "gelu" as their hidden_act, which nobody ever meant.
+        self.activation = activation_of(self.config, "hidden_activation", "gelu_pytorch_tanh")
+        self.norm_offset = 0.0 if self.config.flag("one_is_in_norms") else 1.0  # GGUF files have 1 + weight
+
+    def embed(self, g: Graph) -> Node:
+        dtype = self.config.values.get("dtype", self.config.values.get("torch_dtype"))
+        return g.scale(super().embed(g), rounded(self.hidden**0.5, dtype))
+
+    def norm(self, g: Graph, x: Node, name: str) -> Node:
+        return g.rms_norm(x, name, self.eps, offset=self.norm_offset)
+
+
+def rounded(x: float, dtype: object) -> float:
+    """A positive number as it is in the type of a checkpoint's weights."""
+    bits = np.array([x], np.float32).view(np.uint32)
+    if dtype == "bfloat16":
+        bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return float(np.float16(x) if dtype == "float16" else bits.astype(np.uint32).view(np.float32)[0])

@@ -1,0 +1,27 @@
+"""Qwen2, Qwen2.5, QwQ, MiMo and the text part of Qwen2-VL, Qwen2.5-VL and Qwen2-Audio."""
+
+from __future__ import annotations
+
+from octavo.models.decoder import Decoder, full_layers
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+
+class Qwen2(Decoder):
+    """Llama with biases on q, k and v; some layers may have a window (Yang et al. 2024)."""
+
+    architectures = ("Qwen2ForCausalLM",)
+    model_types = ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text")
+    defaults = {"max_position_embeddings": 32768}
+    gguf = (
+        GGUFFamily("qwen2", "Qwen2ForCausalLM"),
+        GGUFFamily("qwen2vl", "Qwen2ForCausalLM", keys={"rope.dimension_sections": "mrope_section"}),
+    )
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        self.qkv_bias, self.o_bias = True, False
+        first = self.config.integer("max_window_layers", 28, low=0)
+        full = full_layers(self.config, self.layers, lambda i: i < first)
+        has_windows = self.config.flag("use_sliding_window")
+        self.windows = [self.windows[i] if has_windows and not full[i] else None for i in range(self.layers)]

@@ -1,0 +1,47 @@
+"""Logits of tiny random checkpoints of every family, beside transformers' on the same weights; and of GGUF files."""
+
+import pytest
+
+from checkpoints import transformers_logits
+from families import FAMILIES, save_gguf
+from harness import error, logits_of, make_native, make_torch, random_tokens
+from octavo.models import DECLARATIONS, load_declaration, open_model
+from octavo.weights.bind import bind
+from reference import reference_logits
+
+TOKENS = random_tokens(96, vocab=301)
+WITH_GGUF = {name: family for name, family in FAMILIES.items() if family.gguf}
+
+
+def opened(path):
+    """The graph and the tensors of a checkpoint."""
+    checkpoint = open_model(path)
+    model = load_declaration(checkpoint.config, path)
+    graph = model.build()
+    return graph, bind(graph.weights, checkpoint, model.ignored)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_logits_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
+    expected = transformers_logits(family.save(tmp_path), TOKENS)
+    graph, tensors = opened(tmp_path)
+    assert error(reference_logits(graph, tensors, TOKENS), expected) < 1e-4
+    for make in (make_native, make_torch):
+        assert error(logits_of(make(graph, tensors), TOKENS, [80, 7, 1]), expected) < 1e-4
+
+
+@pytest.mark.parametrize("family", WITH_GGUF.values(), ids=WITH_GGUF)
+def test_a_gguf_file_is_the_checkpoint_that_it_was_made_from(tmp_path, family):
+    model = family.save(tmp_path)
+    save_gguf(family, model, tmp_path, tmp_path / "m.gguf")
+    graph, tensors = opened(tmp_path / "m.gguf")
+    assert error(logits_of(make_native(graph, tensors), TOKENS), transformers_logits(model, TOKENS)) < 1e-4
+
+
+def test_no_name_is_declared_twice():
+    for names in (
+        [name for model in DECLARATIONS for name in model.architectures],
+        [kind for model in DECLARATIONS for kind in model.model_types],
+        [family.architecture for model in DECLARATIONS for family in model.gguf],
+    ):
+        assert len(set(names)) == len(names)
