@@ -1,9 +1,13 @@
-"""Every family of models that is declared: a tiny random checkpoint of each, by transformers' own classes, and as GGUF."""
+"""Every family of models: a tiny random checkpoint of each, by transformers' own classes, and as GGUF."""
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import gguf
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from checkpoints import save_checkpoint, swap_rows
 from octavo.weights.safetensors import read_tensors
@@ -13,18 +17,30 @@ from octavo.weights.safetensors import read_tensors
 class Family:
     """`kind` is what transformers' classes are called before Config and ForCausalLM; `config` is what differs.
 
-    `gguf` is llama.cpp's name of the architecture, `keys` what its metadata say beside sizes. `convert` makes of a tensor
-    what llama.cpp's converter does: it gets the name, the values, the model's configuration.
+    `gguf` is llama.cpp's name of the architecture, `keys` what its metadata say beside sizes. `convert` makes of a
+    tensor what llama.cpp's converter does: it gets the name, the values, the model's configuration.
+
+    A family that transformers has no classes of has a function `rewrite` in place of some: it makes a checkpoint of
+    another model its own, by changing the tensors and the configuration that it gets.
     """
 
     kind: str
     config: dict = field(default_factory=dict)
     gguf: str | None = None
     keys: dict = field(default_factory=dict)
-    convert: object = lambda name, values, config: values
+    convert: Callable = lambda name, values, config: values
+    rewrite: Callable | None = None
 
     def save(self, path):
-        return save_checkpoint(path, self.kind, **self.config)
+        model = save_checkpoint(path, self.kind, **self.config)
+        if self.rewrite is not None:
+            tensors, config = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
+            self.rewrite(tensors, config)
+            save_file(
+                {name: np.ascontiguousarray(values) for name, values in tensors.items()}, path / "model.safetensors"
+            )
+            (path / "config.json").write_text(json.dumps(config))
+        return model
 
 
 def permuted(name, values, config):
@@ -38,8 +54,92 @@ def one_more(name, values, config):
 
 
 WINDOWS = {"sliding_window": 16, "num_hidden_layers": 3}
-HALF = ["full_attention", "sliding_attention"]
 GEMMA = {"head_dim": 16, "pad_token_id": 0, "tie_word_embeddings": True}
+NO_PADDING = {"pad_token_id": None}
+
+
+def partial(factor, theta=1e4):
+    """Positions of a part of each head."""
+    return {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": factor}
+
+
+def rename(tensors, names):
+    """Replaces parts of names, each a regular expression."""
+    for old in list(tensors):
+        new = old
+        for pattern, by in names.items():
+            new = re.sub(pattern, by, new)
+        tensors[new] = tensors.pop(old)
+
+
+def join(tensors, at, parts, whole, groups=1):
+    """Makes one tensor of several in every layer: in each of `groups` some rows of each."""
+    for first in [name for name in tensors if re.search(rf"{at}\.{parts[0]}\.", name)]:
+        taken = [tensors.pop(first.replace(parts[0], part)) for part in parts]
+        rows = np.concatenate([part.reshape(groups, -1, *part.shape[1:]) for part in taken], axis=1)
+        tensors[first.replace(parts[0], whole)] = rows.reshape(-1, *taken[0].shape[1:])
+
+
+def to_internlm2(tensors, config):
+    join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "wqkv", groups=2)
+    names = {
+        "self_attn": "attention",
+        "o_proj": "wo",
+        "input_layernorm": "attention_norm",
+        "embed_tokens": "tok_embeddings",
+    }
+    names |= {"post_attention_layernorm": "ffn_norm", "mlp": "feed_forward", "lm_head": "output"}
+    rename(tensors, names | {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"})
+    config |= {"architectures": ["InternLM2ForCausalLM"], "bias": False}
+
+
+def to_exaone(tensors, config):
+    names = {
+        r"model\.layers": "transformer.h",
+        r"model\.norm": "transformer.ln_f",
+        r"model\.embed_tokens": "transformer.wte",
+    }
+    names |= {"self_attn": "attn.attention", "o_proj": "out_proj", "input_layernorm": "ln_1"}
+    names |= {"post_attention_layernorm": "ln_2", "gate_proj": "c_fc_0", "up_proj": "c_fc_1", "down_proj": "c_proj"}
+    rename(tensors, names)
+    config |= {"architectures": ["ExaoneForCausalLM"], "num_layers": config.pop("num_hidden_layers")}
+    config |= {"layer_norm_epsilon": config.pop("rms_norm_eps"), "activation_function": config.pop("hidden_act")}
+
+
+def to_baichuan(tensors, config):
+    join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "W_pack")
+    config |= {"architectures": ["BaichuanForCausalLM"], "model_max_length": config.pop("max_position_embeddings")}
+
+
+def to_orion(tensors, config):
+    config |= {"architectures": ["OrionForCausalLM"], "rms_norm_eps": config.pop("norm_epsilon"), "hidden_act": "silu"}
+
+
+def to_chatglm(tensors, config):
+    join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "query_key_value")
+    names = {"model.embed_tokens": "transformer.embedding.word_embeddings", "lm_head": "transformer.output_layer"}
+    names |= {r"model\.layers": "transformer.encoder.layers", r"model\.norm": "transformer.encoder.final_layernorm"}
+    names |= {"self_attn": "self_attention", "o_proj": "dense", "gate_up_proj": "dense_h_to_4h"}
+    rename(tensors, names | {"down_proj": "dense_4h_to_h"})
+    theirs = {"num_layers": "num_hidden_layers", "ffn_hidden_size": "intermediate_size", "kv_channels": "head_dim"}
+    theirs |= {"multi_query_group_num": "num_key_value_heads", "padded_vocab_size": "vocab_size"}
+    theirs |= {"seq_length": "max_position_embeddings", "layernorm_epsilon": "rms_norm_eps"}
+    config |= {name: config.pop(ours) for name, ours in theirs.items()}
+    config |= {"add_qkv_bias": True, "rope_ratio": 50.0, "architectures": ["ChatGLMModel"]}
+    del config["rope_parameters"]
+
+
+def from_groups(name, values, config):
+    """q, k and v that are stored by heads, each below the others."""
+    if "query_key_value" not in name:
+        return values
+    kv_heads = getattr(config, "num_kv_heads", config.num_attention_heads)
+    kv_heads = 1 if getattr(config, "multi_query", False) else kv_heads
+    head_dim = config.hidden_size // config.num_attention_heads
+    groups = values.reshape(kv_heads, -1, head_dim, *values.shape[1:])
+    parts = groups[:, :-2], groups[:, -2], groups[:, -1]
+    return np.concatenate([part.reshape(-1, *values.shape[1:]) for part in parts])
+
 
 FAMILIES = {
     "Qwen2": Family("Qwen2", gguf="qwen2"),
@@ -71,6 +171,98 @@ FAMILIES = {
         },
         one_more,
     ),
+    "Phi-3": Family("Phi3", NO_PADDING, "phi3"),
+    "Phi-4-mini": Family(
+        "Phi3",
+        {
+            **NO_PADDING,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75},
+        },
+        "phi3",
+        {"rope.dimension_count": 6},
+    ),
+    "Phi-3, longrope": Family(
+        "Phi3",
+        {
+            **NO_PADDING,
+            "original_max_position_embeddings": 32,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0, 1.1, 1.2, 1.3],
+                "long_factor": [1.5, 2.5, 4.0, 8.0],
+            },
+        },
+    ),
+    "SmolLM3": Family("SmolLM3", {**NO_PADDING, "num_hidden_layers": 4}, "smollm3", {"rope.freq_base": 2e6}, permuted),
+    "GLM-4-9B": Family("Glm", {**NO_PADDING, "head_dim": 16}),
+    "GLM-4-0414": Family("Glm4", {**NO_PADDING, "head_dim": 16}, "glm4", {"rope.dimension_count": 8}),
+    "ChatGLM": Family(
+        "Glm",
+        {
+            **NO_PADDING,
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5},
+        },
+        "chatglm",
+        {"rope.dimension_count": 8, "rope.freq_base": 5e5},
+        rewrite=to_chatglm,
+    ),
+    "InternLM2": Family("Llama", rewrite=to_internlm2),
+    "InternLM3": Family("InternLM3", NO_PADDING),
+    "EXAONE 3": Family("Llama", gguf="exaone", rewrite=to_exaone),
+    "EXAONE 4": Family("Exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}, "exaone4"),
+    "EXAONE 4, windows": Family(
+        "Exaone4",
+        {"sliding_window": 16, "num_hidden_layers": 4},
+        "exaone4",
+        {"attention.sliding_window": 16, "attention.sliding_window_pattern": 4},
+    ),
+    "Seed-OSS": Family("SeedOss", {**NO_PADDING, "head_dim": 16}, "seed_oss"),
+    "ERNIE 4.5": Family("Ernie4_5", {**NO_PADDING, "head_dim": 16}, "ernie4_5", {"rope.freq_base": 500000.0}),
+    "ERNIE 4.5, biases": Family("Ernie4_5", {**NO_PADDING, "head_dim": 8, "use_bias": True}),
+    "Baichuan": Family("Llama", {"num_key_value_heads": 6}, rewrite=to_baichuan),
+    "CWM": Family("Cwm", {"sliding_window": 16, "num_hidden_layers": 4, "head_dim": 8, "bos_token_id": 1}),
+    "Ministral": Family(
+        "Ministral", {"head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+    ),
+    "GPT-NeoX": Family(
+        "GPTNeoX",
+        {"hidden_size": 96},
+        "gptneox",
+        {"rope.dimension_count": 4, "use_parallel_residual": True},
+        from_groups,
+    ),
+    "GPT-NeoX, sequential": Family(
+        "GPTNeoX", {"use_parallel_residual": False, "hidden_size": 96, "hidden_act": "gelu_fast"}
+    ),
+    "Falcon 7B": Family("Falcon", {"ffn_hidden_size": 80}, "falcon", {"attention.head_count_kv": 1}, from_groups),
+    "Falcon 40B": Family("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "Falcon 11B": Family("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}),
+    "Falcon, sequential": Family(
+        "Falcon", {"multi_query": False, "num_kv_heads": 6, "parallel_attn": False, "bias": True}
+    ),
+    "StableLM": Family("StableLm", {"hidden_size": 96, "use_qkv_bias": True}, "stablelm", {"rope.dimension_count": 4}),
+    "StableLM, parallel": Family("StableLm", {"hidden_size": 96, "use_parallel_residual": True}),
+    "OLMo": Family("Olmo", {**NO_PADDING, "clip_qkv": 0.5}, "olmo", {"attention.clamp_kqv": 0.5}, permuted),
+    "OLMo 2": Family("Olmo2", NO_PADDING, "olmo2"),
+    "OLMo 3": Family(
+        "Olmo3",
+        {**NO_PADDING, "sliding_window": 16, "num_hidden_layers": 4},
+        "olmo2",
+        {"rope.freq_base": 500000.0, "attention.sliding_window": 16, "attention.sliding_window_pattern": 4},
+    ),
+    "Hunyuan": Family("HunYuanDenseV1", {**NO_PADDING, "head_dim": 8}, "hunyuan-dense"),
+    "Hunyuan, alpha": Family(
+        "HunYuanDenseV1",
+        {
+            **NO_PADDING,
+            "head_dim": 8,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0},
+        },
+    ),
+    "Helium": Family("Helium", {**NO_PADDING, "head_dim": 8}),
 }
 
 
@@ -88,7 +280,9 @@ def save_gguf(family, model, path, target):
     }
     if head_dim := getattr(config, "head_dim", None):
         sizes |= {"attention.key_length": head_dim, "attention.value_length": head_dim}
-    if eps := getattr(config, "rms_norm_eps", None):
+    if family.gguf == "olmo":
+        sizes["attention.layer_norm_epsilon"] = 1e-5
+    elif eps := getattr(config, "rms_norm_eps", None):
         sizes["attention.layer_norm_rms_epsilon"] = eps
     else:
         sizes["attention.layer_norm_epsilon"] = eps_of(config)
@@ -117,6 +311,7 @@ def named(values, name):
 def gguf_name(architecture, name):
     """llama.cpp's name of a tensor, by its own table."""
     kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
-    found = gguf.get_tensor_name_map(kind, 16).get_name(name, try_suffixes=(".weight", ".bias"))
+    names = gguf.get_tensor_name_map(kind, 16)
+    found = next(filter(None, (names.get_name(x, (".weight", ".bias")) for x in (name, name.partition(".")[2]))), None)
     assert found, f"{architecture} has no tensor {name}"
     return found

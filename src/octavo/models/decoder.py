@@ -39,6 +39,7 @@ class Decoder(CausalLM):
     defaults: ClassVar[Mapping[str, object]] = {}
     rotary_part: ClassVar[float | None] = None  # of a head, unless partial_rotary_factor is said; None: all, always
     interleaved: ClassVar[bool] = False
+    mlp_factor: ClassVar[int | None] = None  # of the hidden size that the MLP has, unless its own is said
     embed_name: ClassVar[str] = "model.embed_tokens"
     layers_name: ClassVar[str] = "model.layers"
     norm_name: ClassVar[str] = "model.norm"
@@ -48,7 +49,7 @@ class Decoder(CausalLM):
         self.config = config = config.renamed(self.fields, self.defaults)
         self.hidden = config.integer("hidden_size")
         self.layers = config.integer("num_hidden_layers", high=4096)
-        self.intermediate = config.integer("intermediate_size")
+        self.intermediate = config.integer("intermediate_size", self.mlp_factor and self.mlp_factor * self.hidden)
         self.heads = config.integer("num_attention_heads")
         self.kv_heads = config.integer("num_key_value_heads", self.heads)
         if self.heads % self.kv_heads:
@@ -63,11 +64,16 @@ class Decoder(CausalLM):
         self.mlp_bias = config.flag("mlp_bias")
         self.activation = activation_of(config, "hidden_act")
         self.scale = self.head_dim**-0.5
-        self.windows: list[int | None] = [window_of(config)] * self.layers
+        self.full = full_layers(config, self.layers, self.is_full)
+        self.windows = [None if full else window_of(config) for full in self.full]
         self.longest_positions = longest_positions(for_layers(config, "full_attention"), self.max_positions)
         self.max_model_len = max_model_len or self.max_positions
         self.ropes: list[RopeTable | None] = [self.rope(for_layers(config, "full_attention"))] * self.layers
         self.logits_scale, self.logits_softcap, self.head_bias = 1.0, None, False
+
+    def is_full(self, i: int) -> bool:
+        """Whether layer `i` looks at everything though there is a window, where `layer_types` does not say it."""
+        return False
 
     def rope(self, config: ConfigReader) -> RopeTable | None:
         """The frequencies of all layers; None for a model without rotary positions."""

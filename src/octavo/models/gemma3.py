@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.models.decoder import full_layers
 from octavo.models.gemma import Gemma
 from octavo.models.rope import for_layers
 from octavo.weights.config_reader import ConfigReader
@@ -55,11 +54,11 @@ class Gemma3(Gemma):
             self.logits_softcap = config.number("final_logit_softcapping")
         default = self.hidden / self.heads if self.layers == 62 else self.head_dim  # GGUF files don't say it of 27B
         self.scale = config.number("query_pre_attn_scalar", default) ** -0.5
-        pattern = config.integer("sliding_window_pattern", 6)
-        full = full_layers(config, self.layers, lambda i: (i + 1) % pattern == 0)
         local = self.rope(for_layers(config, "sliding_attention", config.number("rope_local_base_freq", 10000.0)))
-        self.ropes = [self.ropes[i] if full[i] else local for i in range(self.layers)]
-        self.windows = [None if full[i] else self.windows[i] for i in range(self.layers)]
+        self.ropes = [self.ropes[i] if self.full[i] else local for i in range(self.layers)]
+
+    def is_full(self, i: int) -> bool:
+        return (i + 1) % self.config.integer("sliding_window_pattern", 6) == 0
 
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
         h = self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn")

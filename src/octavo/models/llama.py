@@ -11,8 +11,20 @@ class Llama(Decoder):
 
     architectures = (
         "LlamaForCausalLM",
+        "LLaMAForCausalLM",
+        "AquilaForCausalLM",
+        "AquilaModel",
+        "CwmForCausalLM",
+        "IQuestCoderForCausalLM",
+        "MinistralForCausalLM",
         "MistralForCausalLM",
+        "TeleChat3ForCausalLM",
+        "XverseForCausalLM",
         "YiForCausalLM",
     )
-    model_types = ("llama", "mistral", "ministral")
-    gguf = (GGUFFamily("llama", "LlamaForCausalLM", permuted=True),)
+    model_types = ("llama", "mistral", "ministral", "cwm")
+    gguf = (
+        GGUFFamily("llama", "LlamaForCausalLM", permuted=True),
+        GGUFFamily("internlm2", "LlamaForCausalLM", permuted=True),
+        GGUFFamily("xverse", "LlamaForCausalLM", permuted=True),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.models.decoder import Decoder, full_layers
+from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -21,7 +21,8 @@ class Qwen2(Decoder):
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
         self.qkv_bias, self.o_bias = True, False
-        first = self.config.integer("max_window_layers", 28, low=0)
-        full = full_layers(self.config, self.layers, lambda i: i < first)
-        has_windows = self.config.flag("use_sliding_window")
-        self.windows = [self.windows[i] if has_windows and not full[i] else None for i in range(self.layers)]
+        if not self.config.flag("use_sliding_window"):
+            self.windows = [None] * self.layers
+
+    def is_full(self, i: int) -> bool:
+        return i < self.config.integer("max_window_layers", 28, low=0)

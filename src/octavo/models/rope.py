@@ -56,7 +56,7 @@ def for_layers(config: ConfigReader, kind: str, theta: float | None = None) -> C
 def longest_positions(config: ConfigReader, max_positions: int) -> int:
     """The longest context that may be asked for: interpolating types reach `factor` times as far as the model."""
     rope, kind = _scaling(config)
-    if kind in ("linear", "dynamic"):
+    if kind in ("linear", "dynamic") and not rope.values.get("alpha"):
         return int(max_positions * rope.number("factor"))
     if kind == "yarn" and rope.values.get("original_max_position_embeddings") is not None:
         original = rope.integer("original_max_position_embeddings", high=1 << 28)
@@ -72,7 +72,8 @@ def _scaling(config: ConfigReader) -> tuple[ConfigReader, str]:
         if entry is not None and not isinstance(entry, dict):
             raise config.fail(field, f"must be an object, got {type(entry).__name__}")
         values |= entry or {}
-    values.setdefault("rope_theta", config.values.get("rope_theta"))
+    for field in ("rope_theta", "original_max_position_embeddings"):
+        values.setdefault(field, config.values.get(field))
     rope = ConfigReader(values, lambda field, reason: config.fail(f"rope_scaling.{field}", reason))
     kind = str(values.get("rope_type", values.get("type", "default")))
     if kind not in SCALINGS:
@@ -97,7 +98,9 @@ def _linear(rope: ConfigReader, theta: float, head_dim: int, positions: int, len
 
 
 def _dynamic(rope: ConfigReader, theta: float, head_dim: int, positions: int, length: int) -> Result:
-    """NTK-aware scaling of theta for contexts longer than the model was trained on."""
+    """NTK-aware scaling of theta for contexts longer than the model was trained on, or as `alpha` says."""
+    if rope.values.get("alpha"):
+        return _plain(theta * rope.number("alpha") ** (head_dim / (head_dim - 2)), head_dim), 1.0
     factor = rope.number("factor")
     original = rope.integer("original_max_position_embeddings", positions, high=1 << 28)
     stretch = factor * max(length, original) / original - (factor - 1)

@@ -14,6 +14,7 @@ from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.gguf_file import single
 from octavo.weights.tensor import StoredTensor
 
+_PATTERN = "attention.sliding_window_pattern"
 _KNOWN_KEYS = (
     "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
     "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
@@ -22,7 +23,7 @@ _KNOWN_KEYS = (
     "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
     "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
     "rope.scaling.attn_factor",
-    "expert_count", "expert_used_count",
+    "expert_count", "expert_used_count", _PATTERN,
 )  # fmt: skip
 _MAX_COUNT = 2**31 - 1
 
@@ -103,6 +104,10 @@ def config_of(
         config["rope_scaling"] = scaling
     if keys.values.get("attention.sliding_window"):
         config["sliding_window"] = count("attention.sliding_window")
+    if isinstance(pattern := keys.values.get(_PATTERN), int):
+        config["sliding_window_pattern"] = pattern
+    elif pattern is not None:
+        config["layer_types"] = ["sliding_attention" if has_window else "full_attention" for has_window in pattern]
     said = {field: keys.values[key] for key, field in family.keys.items() if key in keys.values}
     return {**config, **family.values, **said}
 
@@ -124,7 +129,8 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     """What the metadata say of the architecture."""
     prefix = f"{family.architecture}."
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    own = {key: value if key in family.keys else single(path, metadata, prefix + key) for key, value in own.items()}
+    arrays = (*family.keys, _PATTERN)
+    own = {key: value if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
     if unknown := [key for key in own if key not in _KNOWN_KEYS and key not in family.keys]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)

@@ -1,0 +1,44 @@
+"""StableLM 3B, Zephyr, 2 1.6B and 2 12B."""
+
+from __future__ import annotations
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node
+from octavo.models.decoder import Decoder
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+
+class StableLM(Decoder):
+    """Llama with layer norms and a quarter of each head rotated (Bellagente et al. 2024)."""
+
+    architectures = ("StableLmForCausalLM", "StableLMEpochForCausalLM")
+    model_types = ("stablelm",)
+    fields = {"attention_bias": "use_qkv_bias", "rms_norm_eps": "layer_norm_eps", "partial_rotary_factor": "rope_pct"}
+    defaults = {"rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
+    rotary_part = 0.25
+    gguf = (
+        GGUFFamily(
+            "stablelm",
+            "StableLmForCausalLM",
+            keys={"use_parallel_residual": "use_parallel_residual"},
+            partial_rope=True,
+        ),
+    )
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        self.o_bias = False
+        self.is_parallel = self.config.flag("use_parallel_residual")
+        if self.config.flag("qk_layernorm"):
+            raise self.config.fail("qk_layernorm", "norms of q and k with a tensor for each head are not supported")
+
+    def norm(self, g: Graph, x: Node, name: str) -> Node:
+        return g.layer_norm(x, name, self.eps)
+
+    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
+        if not self.is_parallel:
+            return super().layer(g, x, i, at)
+        h = self.norm(g, x, f"{at}.input_layernorm")
+        x = g.add(x, self.attention(g, h, i, f"{at}.self_attn"))
+        return g.add(x, self.mlp(g, h, f"{at}.mlp"))
