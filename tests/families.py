@@ -56,6 +56,8 @@ def one_more(name, values, config):
 WINDOWS = {"sliding_window": 16, "num_hidden_layers": 3}
 GEMMA = {"head_dim": 16, "pad_token_id": 0, "tie_word_embeddings": True}
 NO_PADDING = {"pad_token_id": None}
+GPT2 = {"n_embd": 48, "n_layer": 2, "n_head": 6, "n_positions": 128, "num_key_value_heads": 6}
+GPT2 |= {"intermediate_size": 192}
 
 
 def partial(factor, theta=1e4):
@@ -78,6 +80,10 @@ def join(tensors, at, parts, whole, groups=1):
         taken = [tensors.pop(first.replace(parts[0], part)) for part in parts]
         rows = np.concatenate([part.reshape(groups, -1, *part.shape[1:]) for part in taken], axis=1)
         tensors[first.replace(parts[0], whole)] = rows.reshape(-1, *taken[0].shape[1:])
+
+
+def to_internlm(tensors, config):
+    config |= {"architectures": ["InternLMForCausalLM"], "bias": config.pop("attention_bias")}
 
 
 def to_internlm2(tensors, config):
@@ -112,7 +118,7 @@ def to_baichuan(tensors, config):
 
 
 def to_orion(tensors, config):
-    config |= {"architectures": ["OrionForCausalLM"], "rms_norm_eps": config.pop("norm_epsilon"), "hidden_act": "silu"}
+    config |= {"architectures": ["OrionForCausalLM"], "rms_norm_eps": config.pop("layer_norm_eps")}
 
 
 def to_chatglm(tensors, config):
@@ -127,6 +133,30 @@ def to_chatglm(tensors, config):
     config |= {name: config.pop(ours) for name, ours in theirs.items()}
     config |= {"add_qkv_bias": True, "rope_ratio": 50.0, "architectures": ["ChatGLMModel"]}
     del config["rope_parameters"]
+
+
+def to_minicpm(tensors, config):
+    config |= {"architectures": ["MiniCPMForCausalLM"], "scale_emb": 12.0, "scale_depth": 1.4, "dim_model_base": 16}
+    for name in ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"):
+        del config[name]
+
+
+def to_qwen(tensors, config):
+    join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "c_attn")
+    names = {r"model\.layers": "transformer.h", r"model\.norm": "transformer.ln_f", "self_attn": "attn"}
+    names |= {r"model\.embed_tokens": "transformer.wte", "o_proj": "c_proj", "input_layernorm": "ln_1"}
+    names |= {"post_attention_layernorm": "ln_2", "gate_proj": "w2", "up_proj": "w1", "down_proj": "c_proj"}
+    rename(tensors, names)
+    config |= {"architectures": ["QWenLMHeadModel"], "intermediate_size": 2 * config["intermediate_size"]}
+    config |= {"layer_norm_epsilon": config.pop("rms_norm_eps"), "seq_length": config.pop("max_position_embeddings")}
+
+
+def outputs_first(name, values, config):
+    return values.T if values.ndim == 2 and ".c_" in name else values
+
+
+def one_more_in_weights(name, values, config):
+    return values + 1 if "norm" in name and name.endswith("weight") else values
 
 
 def from_groups(name, values, config):
@@ -223,6 +253,8 @@ FAMILIES = {
     "ERNIE 4.5": Family("Ernie4_5", {**NO_PADDING, "head_dim": 16}, "ernie4_5", {"rope.freq_base": 500000.0}),
     "ERNIE 4.5, biases": Family("Ernie4_5", {**NO_PADDING, "head_dim": 8, "use_bias": True}),
     "Baichuan": Family("Llama", {"num_key_value_heads": 6}, rewrite=to_baichuan),
+    "InternLM": Family("Llama", {"attention_bias": True}, rewrite=to_internlm),
+    "Orion": Family("StableLm", {"rope_parameters": partial(1.0)}, "orion", rewrite=to_orion),
     "CWM": Family("Cwm", {"sliding_window": 16, "num_hidden_layers": 4, "head_dim": 8, "bos_token_id": 1}),
     "Ministral": Family(
         "Ministral", {"head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
@@ -263,6 +295,84 @@ FAMILIES = {
         },
     ),
     "Helium": Family("Helium", {**NO_PADDING, "head_dim": 8}),
+    "Ministral 3": Family(
+        "Ministral3",
+        {
+            "head_dim": 8,
+            "max_position_embeddings": 256,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 2.0,
+                "original_max_position_embeddings": 128,
+                "llama_4_scaling_beta": 0.1,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+            },
+        },
+    ),
+    "StarCoder2": Family("Starcoder2", {"sliding_window": 16}, "starcoder2", {"attention.sliding_window": 16}),
+    "Granite": Family(
+        "Granite",
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 8.0,
+            "tie_word_embeddings": True,
+        },
+        "granite",
+        {"embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.3, "logit_scale": 8.0},
+        permuted,
+    ),
+    "HyperCLOVA X": Family(
+        "HyperCLOVAX", {"residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 0.5, "head_dim": 8}
+    ),
+    "HyperCLOVA X, no post norms": Family("HyperCLOVAX", {"use_post_norm": False, "attention_multiplier": 0.2}),
+    "MiniCPM": Family(
+        "Granite",
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 1.4 / 2**0.5,
+            "attention_multiplier": 8**-0.5,
+            "logits_scaling": 3.0,
+            "tie_word_embeddings": True,
+        },
+        "minicpm",
+        {"embedding_scale": 12.0, "residual_scale": 1.4 / 2**0.5, "logit_scale": 3.0},
+        permuted,
+        rewrite=to_minicpm,
+    ),
+    "Command R": Family("Cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
+    "Command R+": Family("Cohere", {"use_qk_norm": True}),
+    "Command R7B": Family(
+        "Cohere2",
+        {"sliding_window": 16, "num_hidden_layers": 4, "head_dim": 8},
+        "cohere2",
+        {"attention.sliding_window": 16, "logit_scale": 0.0625},
+    ),
+    "Phi-2": Family("Phi", {}, "phi2", {"rope.dimension_count": 4}),
+    "GPT-2": Family(
+        "GPT2", {**GPT2, "n_inner": 80, "intermediate_size": 80}, "gpt2", {"feed_forward_length": 80}, outputs_first
+    ),
+    "GPT-2, scaled by layer": Family("GPT2", {**GPT2, "scale_attn_by_inverse_layer_idx": True}),
+    "StarCoder": Family("GPTBigCode", GPT2, "starcoder", {"attention.head_count_kv": 1}),
+    "StarCoder, all heads": Family("GPTBigCode", {**GPT2, "multi_query": False}),
+    "GPT-J": Family("GPTJ", {**GPT2, "rotary_dim": 4}),
+    "GPT-Neo": Family(
+        "GPTNeo", {"num_layers": 2, "num_heads": 6, "attention_types": [[["global", "local"], 1]], "window_size": 16}
+    ),
+    "OPT": Family("OPT", {"num_key_value_heads": 6, "ffn_dim": 80, "word_embed_proj_dim": 48}),
+    "OPT 350m": Family(
+        "OPT", {"num_key_value_heads": 6, "ffn_dim": 80, "do_layer_norm_before": False, "word_embed_proj_dim": 32}
+    ),
+    "Nemotron": Family("Nemotron", {"head_dim": 8}, "nemotron", {"rope.dimension_count": 4}, one_more_in_weights),
+    "Arcee": Family("Arcee", {"head_dim": 8}, "arcee", convert=permuted),
+    "Jais 2": Family("Jais2", {"head_dim": 8}),
+    "Persimmon": Family("Persimmon"),
+    "Qwen": Family("Qwen2", {"num_key_value_heads": 6}, rewrite=to_qwen),
 }
 
 
@@ -286,6 +396,8 @@ def save_gguf(family, model, path, target):
         sizes["attention.layer_norm_rms_epsilon"] = eps
     else:
         sizes["attention.layer_norm_epsilon"] = eps_of(config)
+    if "rope_theta" in (rope := getattr(config, "rope_parameters", None) or {}):
+        sizes["rope.freq_base"] = float(rope["rope_theta"])
     for key, value in (sizes | family.keys).items():
         add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
         add[type(value)](f"{family.gguf}.{key}", value)

@@ -1,0 +1,47 @@
+"""GPT-Neo 125M, 1.3B and 2.7B."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node
+from octavo.models.gpt2 import GPT2
+from octavo.weights.config_reader import ConfigReader
+
+
+class GPTNeo(GPT2):
+    """GPT-2 with q, k and v apart, scores not scaled, and a window in every second layer (Black et al. 2021)."""
+
+    architectures = ("GPTNeoForCausalLM",)
+    model_types = ("gpt_neo",)
+    fields = {
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "hidden_act": "activation_function",
+        "rms_norm_eps": "layer_norm_epsilon",
+        "sliding_window": "window_size",
+    }
+    defaults = {**GPT2.defaults, "sliding_window": 256}
+    is_transposed = False
+    gguf = ()
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        self.scale = 1.0
+
+    def is_full(self, i: int) -> bool:
+        kinds = [kind for group, times in self.config.values.get("attention_types") or () for kind in group * times]
+        kinds = self.config.values.get("attention_layers") or kinds or ["global", "local"] * self.layers
+        if len(kinds) < self.layers or kinds[i] not in ("global", "local"):
+            raise self.config.fail("attention_types", f"must say global or local of {self.layers} layers")
+        return kinds[i] == "global"
+
+    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
+        at = f"{at}.attention"
+        q, k, v = self.qkv(g, h, at)
+        h = g.attention(q, k, v, layer=i, head_dim=self.head_dim, scale=self.scale, window=self.windows[i])
+        return g.linear(h, f"{at}.out_proj", self.hidden, True)
+
+    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
+        return [g.linear(h, f"{at}.{name}_proj", self.hidden) for name in "qkv"]

@@ -1,0 +1,45 @@
+"""Granite 3, PowerLM's dense ones, and, in GGUF files, MiniCPM."""
+
+from __future__ import annotations
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node
+from octavo.models.decoder import Decoder
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+KEYS = {
+    "attention.scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "logit_scale": "logits_scaling",
+}
+
+
+class Granite(Decoder):
+    """Llama with four factors: of embeddings, scores, branches, and, as a divisor, logits (Granite Team 2024)."""
+
+    architectures = ("GraniteForCausalLM",)
+    model_types = ("granite",)
+    gguf = (
+        GGUFFamily("granite", "GraniteForCausalLM", keys=KEYS, permuted=True),
+        GGUFFamily("minicpm", "GraniteForCausalLM", keys=KEYS, permuted=True),
+    )
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        config = self.config
+        self.embedding_scale = config.number("embedding_multiplier", 1.0)
+        self.residual_scale = config.number("residual_multiplier", 1.0)
+        is_gguf = "attention_multiplier" not in config.values
+        self.scale = self.scale if is_gguf else config.number("attention_multiplier")
+        self.logits_scale = 1 / config.number("logits_scaling", 1.0)
+
+    def embed(self, g: Graph) -> Node:
+        return g.scale(super().embed(g), self.embedding_scale)
+
+    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
+        h = self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn")
+        x = g.add(x, g.scale(h, self.residual_scale))
+        h = self.mlp(g, self.norm(g, x, f"{at}.post_attention_layernorm"), f"{at}.mlp")
+        return g.add(x, g.scale(h, self.residual_scale))

@@ -1,0 +1,71 @@
+"""OPT."""
+
+from __future__ import annotations
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node
+from octavo.graph.ops.rope import RopeTable
+from octavo.models.decoder import Decoder
+from octavo.weights.config_reader import ConfigReader
+
+OFFSET = 2  # rows of the table of positions before the first one's
+
+
+class OPT(Decoder):
+    """Learned positions, layer norms, ReLU, biases everywhere (Zhang et al. 2022).
+
+    350m has its norms behind the sums, and embeddings of another width.
+    """
+
+    architectures = ("OPTForCausalLM",)
+    model_types = ("opt",)
+    fields = {"intermediate_size": "ffn_dim", "hidden_act": "activation_function", "attention_bias": "enable_bias"}
+    defaults = {"hidden_act": "relu", "tie_word_embeddings": True, "attention_bias": True, "rms_norm_eps": 1e-5}
+    embed_name = "model.decoder.embed_tokens"
+    layers_name = "model.decoder.layers"
+    norm_name = "model.decoder.final_layer_norm"
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        config = self.config
+        self.is_pre_norm = config.flag("do_layer_norm_before", True)
+        self.has_last_norm = self.is_pre_norm and not config.flag("_remove_final_layer_norm")
+        self.embed_width = config.integer("word_embed_proj_dim", self.hidden)
+        if not config.flag("layer_norm_elementwise_affine", True):
+            raise config.fail("layer_norm_elementwise_affine", "only true is supported")
+
+    def rope(self, config: ConfigReader) -> RopeTable | None:
+        return None
+
+    def build(self) -> Graph:
+        g = Graph()
+        x = g.embed(self.embed_name, self.vocab_size, self.embed_width)
+        if self.embed_width != self.hidden:
+            x = g.linear(x, "model.decoder.project_in", self.hidden)
+        x = g.add(x, g.position_embed("model.decoder.embed_positions", self.max_positions, self.hidden, OFFSET))
+        for i in range(self.layers):
+            x = self.layer(g, x, i, f"{self.layers_name}.{i}")
+        if self.has_last_norm:
+            x = self.norm(g, x, self.norm_name)
+        if self.embed_width != self.hidden:
+            x = g.linear(x, "model.decoder.project_out", self.embed_width)
+        g.logits(x, self.embed_name if self.tied else self.head_name, self.vocab_size)
+        return g
+
+    def norm(self, g: Graph, x: Node, name: str) -> Node:
+        return g.layer_norm(x, name, self.eps)
+
+    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
+        first, second = f"{at}.self_attn_layer_norm", f"{at}.final_layer_norm"
+        if self.is_pre_norm:
+            x = g.add(x, self.attention(g, self.norm(g, x, first), i, f"{at}.self_attn"))
+            return g.add(x, self.mlp(g, self.norm(g, x, second), at))
+        x = self.norm(g, g.add(x, self.attention(g, x, i, f"{at}.self_attn")), first)
+        return self.norm(g, g.add(x, self.mlp(g, x, at)), second)
+
+    def project(self, g: Graph, h: Node, at: str) -> Node:
+        return g.linear(h, f"{at}.out_proj", self.hidden, self.o_bias)
+
+    def mlp(self, g: Graph, h: Node, at: str) -> Node:
+        h = g.activation(g.linear(h, f"{at}.fc1", self.intermediate, self.o_bias), self.activation)
+        return g.linear(h, f"{at}.fc2", self.hidden, self.o_bias)
