@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
@@ -14,7 +16,9 @@ class Arcee(Decoder):
     architectures = ("ArceeForCausalLM",)
     model_types = ("arcee",)
     defaults = {"hidden_act": "relu2", "rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
-    gguf = (GGUFFamily("arcee", "ArceeForCausalLM", values={"hidden_act": "relu2"}, permuted=True),)
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
+        GGUFFamily("arcee", "ArceeForCausalLM", values={"hidden_act": "relu2"}, permuted=True),
+    )
 
     def mlp(self, g: Graph, h: Node, at: str) -> Node:
         h = g.activation(g.linear(h, f"{at}.up_proj", self.intermediate, self.mlp_bias), self.activation)

@@ -69,7 +69,8 @@ class Decoder(CausalLM):
         self.longest_positions = longest_positions(for_layers(config, "full_attention"), self.max_positions)
         self.max_model_len = max_model_len or self.max_positions
         self.ropes: list[RopeTable | None] = [self.rope(for_layers(config, "full_attention"))] * self.layers
-        self.logits_scale, self.logits_softcap, self.head_bias = 1.0, None, False
+        self.logits_scale, self.head_bias = 1.0, False
+        self.logits_softcap: float | None = None
 
     def is_full(self, i: int) -> bool:
         """Whether layer `i` looks at everything though there is a window, where `layer_types` does not say it."""

@@ -35,7 +35,9 @@ class Gemma(Decoder):
 
 def rounded(x: float, dtype: object) -> float:
     """A positive number as it is in the type of a checkpoint's weights."""
-    bits = np.array([x], np.float32).view(np.uint32)
+    if dtype == "float16":
+        return float(np.float16(x))
+    bits = int(np.float32(x).view(np.uint32))
     if dtype == "bfloat16":
         bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
-    return float(np.float16(x) if dtype == "float16" else bits.astype(np.uint32).view(np.float32)[0])
+    return float(np.uint32(bits).view(np.float32))

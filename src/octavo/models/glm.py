@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
@@ -17,7 +18,7 @@ class Glm(Decoder):
     Source: Zeng et al. 2024.
     """
 
-    architectures = ("GlmForCausalLM",)
+    architectures: ClassVar[tuple[str, ...]] = ("GlmForCausalLM",)
     model_types = ("glm",)
     defaults = {"attention_bias": True, "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-7}
     rotary_part = 0.5

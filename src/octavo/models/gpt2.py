@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
@@ -51,7 +52,7 @@ class GPT2(Decoder):
     layers_name = "transformer.h"
     norm_name = "transformer.ln_f"
     is_transposed = True
-    gguf = (
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily(
             "gpt2",
             "GPT2LMHeadModel",

@@ -31,11 +31,14 @@ class GPTNeo(GPT2):
         self.scale = 1.0
 
     def is_full(self, i: int) -> bool:
-        kinds = [kind for group, times in self.config.values.get("attention_types") or () for kind in group * times]
-        kinds = self.config.values.get("attention_layers") or kinds or ["global", "local"] * self.layers
-        if len(kinds) < self.layers or kinds[i] not in ("global", "local"):
-            raise self.config.fail("attention_types", f"must say global or local of {self.layers} layers")
-        return kinds[i] == "global"
+        """As attention_layers says of each layer, or, in groups that are repeated, attention_types."""
+        layers = self.config.values.get("attention_layers") or ["global", "local"] * self.layers
+        for group in self.config.values.get("attention_types") or ():
+            if not isinstance(group, list) or group != [["global", "local"], self.layers // 2]:
+                raise self.config.fail("attention_types", f"only global and local by turns is supported, got {group!r}")
+        if not isinstance(layers, list) or len(layers) < self.layers or layers[i] not in ("global", "local"):
+            raise self.config.fail("attention_layers", f"must say global or local of {self.layers} layers")
+        return bool(layers[i] == "global")
 
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
         at = f"{at}.attention"

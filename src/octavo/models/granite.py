@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
@@ -21,7 +23,7 @@ class Granite(Decoder):
 
     architectures = ("GraniteForCausalLM",)
     model_types = ("granite",)
-    gguf = (
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily("granite", "GraniteForCausalLM", keys=KEYS, permuted=True),
         GGUFFamily("minicpm", "GraniteForCausalLM", keys=KEYS, permuted=True),
     )

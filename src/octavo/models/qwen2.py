@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -11,7 +13,7 @@ class Qwen2(Decoder):
     """Llama with biases on q, k and v; some layers may have a window (Yang et al. 2024)."""
 
     architectures = ("Qwen2ForCausalLM",)
-    model_types = ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text")
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text")
     defaults = {"max_position_embeddings": 32768}
     gguf = (
         GGUFFamily("qwen2", "Qwen2ForCausalLM"),

@@ -348,8 +348,16 @@ class _Lowering:
         out = self._take(node.columns, floats=True, logit_rows=True)
         self._place(node, out)
         self.maxima = self._take(-(-node.columns // _native.SAMPLING_BLOCK), floats=True, logit_rows=True)
-        how = {"factor": node.scale, "cap": node.softcap, "maxima": (self.maxima,)}
-        self._matmul([node], rows, out, epilogue="store", arrangement="stacked", **how)
+        self._matmul(
+            [node],
+            rows,
+            out,
+            epilogue="store",
+            arrangement="stacked",
+            factor=node.scale,
+            cap=node.softcap,
+            maxima=(self.maxima,),
+        )
 
 
 def _place(node: Any, layer: int | None, value_dim: int, source: bool) -> dict[str, Any]:

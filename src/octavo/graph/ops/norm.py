@@ -32,7 +32,7 @@ class Norm(Node):
                 raise ShapeError(f"{self.name()}: {weight.name} has {weight.size} values for {self.width} columns")
 
     @property
-    def columns(self) -> int:  # type: ignore[override]
+    def columns(self) -> int:
         return self.x.columns
 
     def flops(self, step: StepShape) -> int:

@@ -27,7 +27,7 @@ def _erf(x: Floats) -> Floats:
 
 
 # Functions of single values between two matrices, by the names that executors have for them.
-ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+ACTIVATIONS: dict[str, Callable[[Floats], np.ndarray]] = {
     "silu": lambda x: x / (1 + np.exp(-x)),  # Elfwing et al. 2017
     "gelu": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,  # x * Φ(x), Hendrycks and Gimpel 2016
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,  # the same, nearly

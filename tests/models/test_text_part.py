@@ -1,0 +1,74 @@
+"""Models that see or hear, loaded as the models of text that they contain."""
+
+import pytest
+import torch
+import transformers
+
+from checkpoints import SIZES, edit_config, transformers_logits
+from harness import error, logits_of, make_native, random_tokens
+from octavo.errors import ModelLoadError
+from octavo.models import load_declaration, open_model
+from octavo.weights.bind import bind
+
+TOKENS = random_tokens(40, vocab=301)
+TEXT = {**SIZES, "num_hidden_layers": 2, "pad_token_id": 0}
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION |= {"image_size": 28, "patch_size": 14}
+QWEN_VISION = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48}
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+
+MODELS = {
+    "Gemma3": {
+        "text_config": TEXT | {"head_dim": 8, "sliding_window": 16},
+        "vision_config": VISION,
+        "mm_tokens_per_image": 4,
+    },
+    "Llava": {
+        "text_config": TEXT | {"model_type": "llama"},
+        "vision_config": VISION | {"model_type": "clip_vision_model"},
+        "image_token_index": 300,
+    },
+    "Mistral3": {
+        "text_config": TEXT | {"model_type": "mistral", "sliding_window": None},
+        "vision_config": VISION | {"model_type": "pixtral", "head_dim": 8},
+        "image_token_index": 300,
+    },
+    "Qwen2_5_VL": {"text_config": TEXT | {"rope_parameters": MROPE}, "vision_config": QWEN_VISION},
+    "Qwen3VL": {
+        "text_config": TEXT | {"head_dim": 8, "rope_parameters": MROPE | {"mrope_interleaved": True}},
+        "vision_config": QWEN_VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 4},
+    },
+    "SmolVLM": {"text_config": TEXT | {"model_type": "llama"}, "vision_config": VISION, "image_token_id": 300},
+}
+
+
+def save(path, kind):
+    torch.manual_seed(0)
+    made = getattr(transformers, f"{kind}Config")(**MODELS[kind])
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(made).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.2)
+    model.save_pretrained(path)
+    return model
+
+
+def logits(path):
+    checkpoint = open_model(path)
+    model = load_declaration(checkpoint.config, path)
+    graph = model.build()
+    return logits_of(make_native(graph, bind(graph.weights, checkpoint, model.ignored)), TOKENS)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_text_s_logits_are_those_of_the_whole(tmp_path, kind):
+    model = save(tmp_path, kind)
+    assert error(logits(tmp_path), transformers_logits(model, TOKENS)) < 1e-4
+
+
+def test_a_text_part_that_is_not_known_is_refused_with_the_nearest(tmp_path):
+    save(tmp_path, "Llava")
+    edit_config(tmp_path, text_config=lambda text: text | {"model_type": "qwen2_moe"})
+    with pytest.raises(ModelLoadError, match=r"text_config.model_type: 'qwen2_moe' is not known; .* qwen2") as caught:
+        open_model(tmp_path)
+    assert "\n" not in str(caught.value)
