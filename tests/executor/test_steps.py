@@ -108,8 +108,8 @@ def test_an_op_that_is_not_there_is_refused_by_name():
 def test_a_parameter_that_an_op_does_not_have_is_refused_by_name():
     native = make_native(decoder(), random_tensors(decoder())).native
     x = (native.buffer(16, floats=True), 0, 16)
-    with pytest.raises(ValueError, match="gelu: cap is unknown"):
-        native.add("gelu", [x], [x], {}, {}, {"cap": 3.0})
+    with pytest.raises(ValueError, match="activation: cap is unknown"):
+        native.add("activation", [x], [x], {}, {}, {"kind": "gelu", "cap": 3.0})
     with pytest.raises(ValueError, match="angles: inverse_frequencies is missing"):
         native.add("angles", [], [x], {}, {}, {"scale": 1.0})
     with pytest.raises(ValueError, match="add: an input is missing"):

@@ -40,11 +40,13 @@ def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type
     names = config.get("architectures")
     names = names if isinstance(names, list) else [names]
     known = {name: model for model in DECLARATIONS for name in model.architectures}
-    for name in names:
-        if isinstance(name, str) and name in known:
+    words = [name for name in names if isinstance(name, str)]
+    for name in words:
+        if name in known:
             return known[name]
-    reason = f"{names} is not known here; {nearest(str(names[0]) if names else '', known)}"
-    raise UnknownArchitectureError(file, "architectures", reason)
+    if not words:
+        raise UnknownArchitectureError(file, "architectures", f"must name an architecture, got {names}")
+    raise UnknownArchitectureError(file, "architectures", f"{names} is not known here; {nearest(words[0], known)}")
 
 
 def load_declaration(
