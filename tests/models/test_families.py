@@ -1,5 +1,6 @@
 """Logits of tiny random checkpoints of every family, beside transformers' on the same weights; and of GGUF files."""
 
+import numpy as np
 import pytest
 
 from checkpoints import transformers_logits
@@ -26,8 +27,11 @@ def test_logits_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
     expected = transformers_logits(family.save(tmp_path), TOKENS)
     graph, tensors = opened(tmp_path)
     assert error(reference_logits(graph, tensors, TOKENS), expected) < 1e-4
-    for make in (make_native, make_torch):
-        assert error(logits_of(make(graph, tensors), TOKENS, [80, 7, 1]), expected) < 1e-4
+    native = make_native(graph, tensors)
+    found = logits_of(native, TOKENS)
+    assert error(found, expected) < 1e-4
+    np.testing.assert_array_equal(logits_of(native, TOKENS, [80, 7, 1]), found)
+    assert error(logits_of(make_torch(graph, tensors), TOKENS, [80, 7, 1]), expected) < 1e-4
 
 
 @pytest.mark.parametrize("family", WITH_GGUF.values(), ids=WITH_GGUF)

@@ -29,7 +29,7 @@ class Norm(Node):
             raise ShapeError(f"{self.name()}: {self.x.columns} columns are no whole number of groups of {self.width}")
         for weight in self.weights:
             if weight.size not in (self.width, self.columns):
-                raise ShapeError(f"{self.name()}: {weight.name} has {weight.size} values for {self.width} columns")
+                raise ShapeError(f"{self.name()}: {weight.name} has {weight.size} values for {self.columns} columns")
 
     @property
     def columns(self) -> int:
