@@ -224,6 +224,11 @@ FAMILIES = {
                 "long_factor": [1.5, 2.5, 4.0, 8.0],
             },
         },
+        "phi3",
+        {
+            "rope.scaling.original_context_length": 32,
+            "rope.scaling.attn_factor": (1 + np.log(4) / np.log(32)) ** 0.5,
+        },
     ),
     "SmolLM3": Family("SmolLM3", {**NO_PADDING, "num_hidden_layers": 4}, "smollm3", {"rope.freq_base": 2e6}, permuted),
     "GLM-4-9B": Family("Glm", {**NO_PADDING, "head_dim": 16}),
@@ -400,7 +405,10 @@ def save_gguf(family, model, path, target):
         sizes["rope.freq_base"] = float(rope["rope_theta"])
     for key, value in (sizes | family.keys).items():
         add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
-        add[type(value)](f"{family.gguf}.{key}", value)
+        add[type(value) if type(value) in add else float](f"{family.gguf}.{key}", value)
+    for kind in ("long", "short"):
+        if factors := (getattr(config, "rope_parameters", None) or {}).get(f"{kind}_factor"):
+            writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, np.float32))
     for name, tensor in read_tensors(path / "model.safetensors").items():
         for ours, values in named(family.convert(name, tensor.values(), config), name):
             writer.add_tensor(gguf_name(family.gguf, ours), np.ascontiguousarray(values, np.float32))

@@ -29,7 +29,7 @@ def activations(kind):
     def branch(g, h):
         one = g.linear(g.activation(g.linear(h, "fc1", 56, True), kind), "fc2", 40)
         two = g.linear(g.glu(g.linear(h, "gate", 56, True), g.linear(h, "up", 56), kind), "down", 40)
-        return g.glu(g.activation(g.add(one, two), kind), two, kind)
+        return g.add(g.activation(g.add(one, two), kind), g.glu(one, two, kind))
 
     return graph(branch)
 

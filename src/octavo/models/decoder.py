@@ -78,7 +78,7 @@ class Decoder(CausalLM):
 
     def rope(self, config: ConfigReader) -> RopeTable | None:
         """The frequencies of all layers; None for a model without rotary positions."""
-        part = self.rotary_part and rope_entry(config, "partial_rotary_factor", self.rotary_part)
+        part = self.rotary_part and part_of_head(config, self.rotary_part)
         columns = int(self.head_dim * (part or 1.0))
         return rope_table(config, columns, self.max_positions, self.max_model_len, self.interleaved)
 
@@ -174,10 +174,10 @@ def window_of(config: ConfigReader) -> int | None:
     return config.integer("sliding_window", high=1 << 28) if config.values.get("sliding_window") is not None else None
 
 
-def rope_entry(config: ConfigReader, field: str, default: float) -> float:
-    """A number that newer files have in `rope_parameters`, older ones outside of it."""
-    rope = config.object("rope_parameters")
-    return rope.number(field) if rope.values.get(field) is not None else config.number(field, default)
+def part_of_head(config: ConfigReader, default: float) -> float:
+    """`partial_rotary_factor`, which newer files have in `rope_parameters`, older ones outside of it."""
+    rope, field = config.object("rope_parameters"), "partial_rotary_factor"
+    return rope.number(field, high=1) if rope.values.get(field) is not None else config.number(field, default, high=1)
 
 
 def full_layers(config: ConfigReader, layers: int, default: Callable[[int], bool]) -> list[bool]:

@@ -12,7 +12,7 @@ from octavo.weights.gguf_family import GGUFFamily
 class Qwen2(Decoder):
     """Llama with biases on q, k and v; some layers may have a window (Yang et al. 2024)."""
 
-    architectures = ("Qwen2ForCausalLM",)
+    architectures: ClassVar[tuple[str, ...]] = ("Qwen2ForCausalLM", "MiMoForCausalLM")
     model_types: ClassVar[tuple[str, ...]] = ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text")
     defaults = {"max_position_embeddings": 32768}
     gguf = (
@@ -25,6 +25,10 @@ class Qwen2(Decoder):
         self.qkv_bias, self.o_bias = True, False
         if not self.config.flag("use_sliding_window"):
             self.windows = [None] * self.layers
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return (*super().ignored, r"^model\.mtp_layers\.")  # of MiMo, which draft tokens
 
     def is_full(self, i: int) -> bool:
         return i < self.config.integer("max_window_layers", 28, low=0)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
-from octavo.weights.gguf_config import config_of, generation_config
+from octavo.weights.gguf_config import ROPE_FACTORS, config_of, generation_config
 from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
 _LAYER_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z0-9_]+)\.(weight|bias)")
 _SPLIT_NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf")
-_ROPE_FACTORS = "rope_freqs.weight"
 
 
 def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
@@ -36,7 +35,7 @@ def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
         reason = f"{architecture!r:.80} is not known in GGUF files; {near}"
         raise UnknownArchitectureError(path, "general.architecture", reason)
     family = families[architecture]
-    factors = _rope_factors(path, stored.pop(_ROPE_FACTORS, None))
+    factors = {name: _rope_factors(path, name, stored.pop(name)) for name in ROPE_FACTORS if name in stored}
     names = {name: _rename(tensor, family) for name, tensor in stored.items()}
     config = config_of(path, metadata, stored, family, factors)
     tensors = {names[name]: _adopt(tensor, names[name], family, config) for name, tensor in stored.items()}
@@ -89,13 +88,11 @@ def _rename(tensor: StoredTensor, family: GGUFFamily) -> str:
     return f"{family.layers}.{match[1]}.{family.layer[match[2]]}.{match[3]}"
 
 
-def _rope_factors(path: Path, tensor: StoredTensor | None) -> list[float] | None:
-    """The divisors of rope's frequencies that Llama 3.1 and its like store, one per pair of a head."""
-    if tensor is None:
-        return None
+def _rope_factors(path: Path, name: str, tensor: StoredTensor) -> list[float]:
+    """Divisors of rope's frequencies, one per pair of a head: Llama 3.1 and its like store some, longrope two sets."""
     if tensor.format != "F32" or len(tensor.shape) != 1 or tensor.shape[0] > 4096:
-        raise ModelLoadError(path, _ROPE_FACTORS, f"{tensor.format} of shape {list(tensor.shape)}, not a short F32 row")
+        raise ModelLoadError(path, name, f"{tensor.format} of shape {list(tensor.shape)}, not a short F32 row")
     factors: list[float] = tensor.values().tolist()
     if not all(math.isfinite(factor) and factor > 0 for factor in factors):
-        raise ModelLoadError(path, _ROPE_FACTORS, "has factors that are not finite and positive")
+        raise ModelLoadError(path, name, "has factors that are not finite and positive")
     return factors

@@ -27,6 +27,9 @@ _KNOWN_KEYS = (
 )  # fmt: skip
 _MAX_COUNT = 2**31 - 1
 
+# Tensors that divide rope's frequencies: always, in long contexts, and in short ones.
+ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+
 # generation_config.json's names, and the keys after "general.sampling.".
 _SAMPLING_KEYS = {
     "temperature": "temp",
@@ -56,7 +59,7 @@ def config_of(
     metadata: Mapping[str, Any],
     tensors: Mapping[str, StoredTensor],
     family: GGUFFamily,
-    rope_factors: list[float] | None,
+    factors: Mapping[str, list[float]],
 ) -> dict[str, Any]:
     """A config.json with Llama's fields, and those of the `family`, from `metadata`. `tensors` have GGUF's names.
 
@@ -75,8 +78,9 @@ def config_of(
         reason = f"has shape {list(embedding.shape)}, not [{vocab_size}, {hidden_size}]"
         raise ModelLoadError(path, "token_embd.weight", reason)
     rotated = _check_dimensions(keys, family, head_dim)
-    if rope_factors is not None and len(rope_factors) != rotated // 2:
-        raise ModelLoadError(path, "rope_freqs.weight", f"has {len(rope_factors)} factors, not {rotated // 2}")
+    for name, found in factors.items():
+        if len(found) != rotated // 2:
+            raise ModelLoadError(path, name, f"has {len(found)} factors, not {rotated // 2}")
     eps = "attention.layer_norm_rms_epsilon"
     config: dict[str, Any] = {
         "architectures": [family.name],
@@ -100,7 +104,7 @@ def config_of(
     }
     if rotated != head_dim:
         config["partial_rotary_factor"] = rotated / head_dim
-    if scaling := _rope_scaling(keys, rope_factors):
+    if scaling := _rope_scaling(keys, factors):
         config["rope_scaling"] = scaling
     if keys.values.get("attention.sliding_window"):
         config["sliding_window"] = count("attention.sliding_window")
@@ -116,7 +120,7 @@ def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> 
     """How many columns of a head are rotated."""
     rotated = keys.integer("rope.dimension_count", head_dim, high=head_dim) if family.partial_rope else head_dim
     required = {"attention.value_length": head_dim, "rope.dimension_count": rotated, "attention.causal": True}
-    for key, expected in {**required, "rope.scaling.attn_factor": 1.0}.items():
+    for key, expected in required.items():
         if (value := keys.values.get(key, expected)) != expected:
             raise keys.fail(key, f"{value!r:.40} is not supported, only {expected}")
     if rotated % 2:
@@ -144,14 +148,23 @@ def _token(path: Path, metadata: Mapping[str, Any], key: str, vocab_size: int) -
     return None if value is None else ConfigReader.of_file({key: value}, path).integer(key, low=0, high=vocab_size - 1)
 
 
-def _rope_scaling(keys: ConfigReader, factors: list[float] | None) -> dict[str, Any] | None:
+def _rope_scaling(keys: ConfigReader, factors: Mapping[str, list[float]]) -> dict[str, Any] | None:
     """Hugging Face's rope_scaling, or None. "factors" is our own type: a divisor for each frequency."""
     kind = keys.text("rope.scaling.type", "linear" if "rope.scale_linear" in keys.values else "none")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
-    if factors is not None:
+    plain, *sets = (factors.get(name) for name in ROPE_FACTORS)
+    if None not in sets:
+        original = keys.integer("rope.scaling.original_context_length", high=_MAX_COUNT)
+        named = dict(zip(("long_factor", "short_factor"), sets, strict=True))
+        temperature = {"attention_factor": keys.number("rope.scaling.attn_factor", 1.0)}
+        return {"rope_type": "longrope", "original_max_position_embeddings": original, **named, **temperature}
+    if keys.values.get("rope.scaling.attn_factor", 1.0) != 1.0:
+        value = keys.values["rope.scaling.attn_factor"]
+        raise keys.fail("rope.scaling.attn_factor", f"{value!r:.40} is not supported, only 1.0")
+    if plain is not None:
         if kind != "none" and factor != 1.0:
-            raise keys.fail("rope.scaling.type", f"{kind!r:.40} together with rope_freqs.weight is not supported")
-        return {"rope_type": "factors", "factors": factors}
+            raise keys.fail("rope.scaling.type", f"{kind!r:.40} together with {ROPE_FACTORS[0]} is not supported")
+        return {"rope_type": "factors", "factors": plain}
     if kind == "none" or factor == 1.0:
         return None
     if kind == "linear":

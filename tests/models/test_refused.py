@@ -1,0 +1,43 @@
+"""Configurations of the families that ask for what is not supported, or contradict themselves: the field is named."""
+
+import pytest
+
+from checkpoints import SIZES
+from octavo.errors import ModelLoadError
+from octavo.models import load_declaration
+
+TIED = {"tie_word_embeddings": True}
+REFUSED = {
+    "layers of an unknown kind": ("Qwen3ForCausalLM", {"layer_types": ["full_attention", "linear"]}, "layer_types"),
+    "too few kinds of layers": ("Qwen3ForCausalLM", {"layer_types": ["full_attention"]}, "layer_types"),
+    "scores with a cap": ("Gemma3ForCausalLM", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+    "attention in both directions": (
+        "Gemma3ForCausalLM", {"use_bidirectional_attention": True}, "use_bidirectional_attention",
+    ),
+    "slopes for positions": ("FalconForCausalLM", {"alibi": True}, "alibi"),
+    "rows that are normalised": ("BaichuanForCausalLM", {"vocab_size": 125696}, "vocab_size"),
+    "Baichuan 13B": ("BaichuanForCausalLM", {"num_hidden_layers": 40}, "num_hidden_layers"),
+    "positions of too few layers": ("SmolLM3ForCausalLM", {"no_rope_layers": [1]}, "no_rope_layers"),
+    "a norm for each head": ("StableLmForCausalLM", {"qk_layernorm": True}, "qk_layernorm"),
+    "experts": ("MiniCPMForCausalLM", {"num_experts": 8}, "num_experts"),
+    "layers by turns of another kind": ("GPTNeoForCausalLM", {"attention_types": [[["global"], 2]]}, "attention_types"),
+    "an activation that is not known": ("ArceeForCausalLM", {"hidden_act": "xielu"}, "hidden_act"),
+    "a prefix": ("ChatGLMModel", {"seq_length": 64, "pre_seq_len": 8, "multi_query_attention": True}, "pre_seq_len"),
+    "another source": ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
+    "a field under its own name": ("GPT2LMHeadModel", {"n_embd": "wide"}, "n_embd"),
+    "a part of an odd size": ("Phi3ForCausalLM", {"partial_rotary_factor": 0.7}, "head_dim"),
+    "a part that is none": ("Phi3ForCausalLM", {"partial_rotary_factor": 1.5}, "partial_rotary_factor"),
+    "a part in an entry": (
+        "Phi3ForCausalLM",
+        {"rope_parameters": {"partial_rotary_factor": "half"}},
+        "rope_parameters.partial_rotary_factor",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "entries", "field"), REFUSED.values(), ids=REFUSED)
+def test_the_field_is_named(name, entries, field):
+    with pytest.raises(ModelLoadError) as caught:
+        load_declaration({**SIZES, **TIED, "architectures": [name], **entries}, "config.json").build()
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
