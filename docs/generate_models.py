@@ -8,7 +8,7 @@ from pathlib import Path
 
 from octavo.models import DECLARATIONS
 from octavo.models.base import CausalLM
-from octavo.models.text_part import ARCHITECTURES
+from octavo.models.multimodal import ARCHITECTURES
 
 PAGE = Path(__file__).with_name("models.md")
 INTRODUCTION = """\

@@ -11,7 +11,7 @@ from typing import Any
 
 from octavo.errors import UnknownArchitectureError, nearest
 from octavo.models.base import CausalLM
-from octavo.models.text_part import text_part
+from octavo.models.multimodal import text_part
 from octavo.weights import Checkpoint, open_checkpoint
 from octavo.weights.config_reader import ConfigReader
 

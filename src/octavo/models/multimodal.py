@@ -10,27 +10,40 @@ from octavo.errors import ModelLoadError, nearest
 from octavo.weights import Checkpoint
 
 # Whose text part answers a text as it does in the whole. What kind it is, text_config says.
-ARCHITECTURES = (
-    "AyaVisionForConditionalGeneration",
-    "Cohere2VisionForConditionalGeneration",
-    "Gemma3ForConditionalGeneration",
-    "Idefics3ForConditionalGeneration",
-    "InternVLForConditionalGeneration",
-    "LlavaForConditionalGeneration",
-    "LlavaNextForConditionalGeneration",
-    "LlavaNextVideoForConditionalGeneration",
-    "LlavaOnevisionForConditionalGeneration",
-    "Mistral3ForConditionalGeneration",
-    "Qwen2AudioForConditionalGeneration",
-    "Qwen2VLForConditionalGeneration",
-    "Qwen2_5_VLForConditionalGeneration",
-    "Qwen3VLForConditionalGeneration",
-    "SmolVLMForConditionalGeneration",
-    "VoxtralForConditionalGeneration",
+ARCHITECTURES = tuple(
+    f"{name}ForConditionalGeneration"
+    for name in (
+        "AudioFlamingo3",
+        "AyaVision",
+        "Cohere2Vision",
+        "Gemma3",
+        "GlmAsr",
+        "GotOcr2",
+        "Idefics3",
+        "InternVL",
+        "LightOnOCR",
+        "LightOnOcr",
+        "Llava",
+        "LlavaNext",
+        "LlavaNextVideo",
+        "LlavaOnevision",
+        "Mistral3",
+        "Ovis2",
+        "Qwen2Audio",
+        "Qwen2VL",
+        "Qwen2_5_VL",
+        "Qwen3VL",
+        "SmolVLM",
+        "VideoLlava",
+        "VipLlava",
+        "Voxtral",
+    )
 )
 
 # What encodes images and sounds, and what drafts tokens.
-_OTHERS = re.compile(r"^(model\.)?(visual|vision_\w+|audio_\w+|connector|multi_modal_projector|image_newline)\b|^mtp\.")
+_OTHERS = re.compile(
+    r"^(model\.)?(visual\w*|vision_\w+|image_\w+|video_\w+|audio_\w+|connector|multi_modal_projector)\b|^mtp\."
+)
 _PREFIXES = {
     "language_model.model.": "model.",
     "model.language_model.": "model.",

@@ -15,6 +15,9 @@ TEXT = {**SIZES, "num_hidden_layers": 2, "pad_token_id": 0}
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 VISION |= {"image_size": 28, "patch_size": 14}
 QWEN_VISION = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48}
+QWEN2_VISION = {"depth": 1, "embed_dim": 16, "hidden_size": 48, "num_heads": 2, "mlp_ratio": 1}
+AUDIO = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
+AUDIO |= {"num_mel_bins": 8, "max_source_positions": 20}
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 
 MODELS = {
@@ -22,6 +25,11 @@ MODELS = {
         "text_config": TEXT | {"head_dim": 8, "sliding_window": 16},
         "vision_config": VISION,
         "mm_tokens_per_image": 4,
+    },
+    "Idefics3": {"text_config": TEXT | {"model_type": "llama"}, "vision_config": VISION, "image_token_id": 300},
+    "InternVL": {
+        "text_config": TEXT | {"model_type": "qwen2"},
+        "vision_config": VISION | {"image_size": [28, 28], "patch_size": [14, 14]},
     },
     "Llava": {
         "text_config": TEXT | {"model_type": "llama"},
@@ -38,6 +46,8 @@ MODELS = {
         "text_config": TEXT | {"head_dim": 8, "rope_parameters": MROPE | {"mrope_interleaved": True}},
         "vision_config": QWEN_VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 4},
     },
+    "Qwen2Audio": {"text_config": TEXT | {"model_type": "qwen2"}, "audio_config": AUDIO},
+    "Qwen2VL": {"text_config": TEXT | {"rope_parameters": MROPE}, "vision_config": QWEN2_VISION},
     "SmolVLM": {"text_config": TEXT | {"model_type": "llama"}, "vision_config": VISION, "image_token_id": 300},
 }
 
