@@ -246,13 +246,18 @@ FAMILIES = {
     ),
     "InternLM2": Family("Llama", rewrite=to_internlm2),
     "InternLM3": Family("InternLM3", NO_PADDING),
+    "InternLM2, GGUF": Family("Llama", gguf="internlm2", convert=permuted),
+    "Xverse": Family("Llama", gguf="xverse", convert=permuted),
+    "Qwen3-VL, GGUF": Family(
+        "Qwen3", {"head_dim": 24}, "qwen3vl", {"rope.dimension_sections": [4, 4, 4, 0], "n_deepstack_layers": 3}
+    ),
     "EXAONE 3": Family("Llama", gguf="exaone", rewrite=to_exaone),
     "EXAONE 4": Family("Exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}, "exaone4"),
     "EXAONE 4, windows": Family(
         "Exaone4",
         {"sliding_window": 16, "num_hidden_layers": 4},
         "exaone4",
-        {"attention.sliding_window": 16, "attention.sliding_window_pattern": 4},
+        {"attention.sliding_window": 16, "attention.sliding_window_pattern": [True, True, True, False]},
     ),
     "Seed-OSS": Family("SeedOss", {**NO_PADDING, "head_dim": 16}, "seed_oss"),
     "ERNIE 4.5": Family("Ernie4_5", {**NO_PADDING, "head_dim": 16}, "ernie4_5", {"rope.freq_base": 500000.0}),
@@ -404,6 +409,9 @@ def save_gguf(family, model, path, target):
     if "rope_theta" in (rope := getattr(config, "rope_parameters", None) or {}):
         sizes["rope.freq_base"] = float(rope["rope_theta"])
     for key, value in (sizes | family.keys).items():
+        if isinstance(value, list):
+            writer.add_array(f"{family.gguf}.{key}", value)
+            continue
         add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
         add[type(value) if type(value) in add else float](f"{family.gguf}.{key}", value)
     for kind in ("long", "short"):

@@ -7,6 +7,7 @@ from checkpoints import transformers_logits
 from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from octavo.models import DECLARATIONS, load_declaration, open_model
+from octavo.models.multimodal import ARCHITECTURES
 from octavo.weights.bind import bind
 from reference import reference_logits
 
@@ -40,6 +41,12 @@ def test_a_gguf_file_is_the_checkpoint_that_it_was_made_from(tmp_path, family):
     save_gguf(family, model, tmp_path, tmp_path / "m.gguf")
     graph, tensors = opened(tmp_path / "m.gguf")
     assert error(logits_of(make_native(graph, tensors), TOKENS), transformers_logits(model, TOKENS)) < 1e-4
+
+
+def test_a_great_part_of_vllm_s_names_is_known(record_property):
+    names = {name for model in DECLARATIONS for name in model.architectures} | set(ARCHITECTURES)
+    record_property("names", len(names))
+    assert len(names) >= 85
 
 
 def test_no_name_is_declared_twice():

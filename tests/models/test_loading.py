@@ -66,7 +66,7 @@ def test_a_configuration_that_does_not_fit_the_weights_is_refused(tmp_path, chan
         load(tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (2**32 - 1, 0)])
+@pytest.mark.parametrize("shape", [(0,), (2**32 - 1, 0)])
 def test_even_a_weight_that_is_not_needed_must_have_the_shape_of_one(tmp_path, shape):
     save_checkpoint(tmp_path, tie_word_embeddings=True)
     file = tmp_path / "model.safetensors"
@@ -85,9 +85,21 @@ def test_even_a_weight_that_is_not_needed_must_have_the_shape_of_one(tmp_path, s
 def test_what_old_checkpoints_store_needlessly_is_ignored(tmp_path):
     save_checkpoint(tmp_path, tie_word_embeddings=True)
     shapes = {"model.layers.0.self_attn.rotary_emb.inv_freq": 4, "lm_head.weight": (301, 48)}
+    shapes |= {"model.layers.0.attn.bias": (1, 1, 8, 8), "model.layers.0.attn.masked_bias": ()}
     extra = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     edit_weights(tmp_path, lambda tensors: tensors.update(extra))
     assert "lm_head.weight" not in load(tmp_path)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_without_logits_has_names_without_their_first_part(tmp_path, tied):
+    save_checkpoint(tmp_path, tie_word_embeddings=tied)
+    whole = load(tmp_path)
+    edit_weights(
+        tmp_path,
+        lambda tensors: [tensors.update({name.removeprefix("model."): tensors.pop(name)}) for name in list(tensors)],
+    )
+    assert load(tmp_path).keys() == whole.keys()
 
 
 @pytest.mark.parametrize("names", [["GPT3LMHeadModel"], "GPT3LMHeadModel"])

@@ -17,12 +17,16 @@ from octavo.weights.tensor import Checkpoint, StoredTensor
 def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[str]) -> Mapping[str, StoredTensor]:
     """The stored tensors that weights are, or are parts of, by name.
 
+    A checkpoint of the model without its logits has names without their first part ("model."); they are found, too.
+
     Raises ModelLoadError naming a weight that is missing, misshapen, or left over (unless a pattern of `ignored` is
     found in its name).
     """
+    weights = list(weights)
     found: dict[str, StoredTensor] = {}
+    tensors = _named_in_full(checkpoint.tensors, weights)
     for weight in weights:
-        tensor = checkpoint.tensors.get(weight.name)
+        tensor = tensors.get(weight.name)
         if tensor is None:
             raise ModelLoadError(checkpoint.path, weight.name, f"is missing; it should have shape {weight.shape}")
         try:
@@ -31,14 +35,21 @@ def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[st
             raise ModelLoadError(tensor.file, weight.name, str(error)) from None
         found[weight.name] = tensor
     patterns = [re.compile(pattern) for pattern in ignored]
-    for name, tensor in checkpoint.tensors.items():
+    for name, tensor in tensors.items():
         if name in found:
             continue
         if not any(pattern.search(name) for pattern in patterns):
             raise ModelLoadError(tensor.file, name, "is left over: no part of the model uses it")
-        if not tensor.shape or 0 in tensor.shape:
+        if 0 in tensor.shape:
             raise ModelLoadError(tensor.file, name, f"has shape {tensor.shape}, which no weight has")
     return found
+
+
+def _named_in_full(tensors: Mapping[str, StoredTensor], weights: list[Weight]) -> Mapping[str, StoredTensor]:
+    first, _, rest = weights[0].name.partition(".") if weights else ("", "", "")
+    if not rest or weights[0].name in tensors or rest not in tensors:
+        return tensors
+    return {name if name.startswith("lm_head.") else f"{first}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def forget_pages(tensor: StoredTensor) -> None:
