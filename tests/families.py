@@ -383,6 +383,7 @@ FAMILIES = {
     "Jais 2": Family("Jais2", {"head_dim": 8}),
     "Persimmon": Family("Persimmon"),
     "Qwen": Family("Qwen2", {"num_key_value_heads": 6}, rewrite=to_qwen),
+    "Apertus": Family("Apertus", {**NO_PADDING, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
 }
 
 

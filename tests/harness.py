@@ -62,7 +62,7 @@ def stored(name, values, format="F32"):
     bits = np.ascontiguousarray(values, np.float32)
     if format == "BF16":
         bits = (bits.view(np.uint32) >> 16).astype(np.uint16)
-    return StoredTensor(name, format, bits.shape, bits.view(np.uint8).reshape(-1))
+    return StoredTensor(name, format, np.shape(values), bits.view(np.uint8).reshape(-1))
 
 
 def random_tensors(graph, dtype="float32", seed=0):
@@ -71,7 +71,7 @@ def random_tensors(graph, dtype="float32", seed=0):
     tensors = {}
     for weight in graph.weights:
         values = rng.standard_normal(weight.shape)
-        if len(weight.shape) == 1:
+        if len(weight.shape) < 2:
             values = 0.2 * values + ("norm" in weight.name)
         elif weight.name != "embed.weight":
             values = values / np.sqrt(weight.shape[1])

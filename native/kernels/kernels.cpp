@@ -56,6 +56,7 @@ constinit const Kernels table = {
     .pointwise = {pointwise, pointwise + sizeof pointwise / sizeof *pointwise},
     .cast = {cast<Float32>, cast<BFloat16>},
     .activate = {activate_row<Float32>, activate_row<BFloat16>},
+    .xielu = {xielu<Float32>, xielu<BFloat16>},
     .rms_norm = {rms_norm<Float32>, rms_norm<BFloat16>},
     .layer_norm = {layer_norm<Float32>, layer_norm<BFloat16>},
     .normalise = normalise,

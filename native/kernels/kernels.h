@@ -146,6 +146,10 @@ struct NormRow {
   void* out;
 };
 
+struct Xielu {
+  float positive, negative, beta, eps;
+};
+
 constexpr int kMaxPointwiseParams = 4;
 
 // A function of single values. `out` is float32 if `floats`, else of the element type.
@@ -172,6 +176,7 @@ struct Kernels {
   // Indexed by DType.
   void (*cast[2])(const float* x, int64_t n, bool floats, void* out);
   void (*activate[2])(Activation, const float* x, const float* y, int64_t n, bool floats, void* out);
+  void (*xielu[2])(const Xielu&, const float* x, int64_t n, bool floats, void* out);
   void (*rms_norm[2])(const NormRow&);
   void (*layer_norm[2])(const NormRow&);
   void (*normalise)(const float* x, int64_t groups, int64_t width, float eps, float* out);

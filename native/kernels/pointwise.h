@@ -21,6 +21,17 @@ void activate_row(Activation kind, const float* x, const float* y, int64_t n, bo
   }
 }
 
+// out = beta x + positive x², or, where x is not above 0, beta x + negative (e^min(x, eps) - 1 - x).
+template <class T>
+void xielu(const Xielu& f, const float* x, int64_t n, bool floats, void* out) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const F32 v = load(x + i);
+    const F32 above = set1(f.positive) * v * v;
+    const F32 below = set1(f.negative) * (exp(min(v, set1(f.eps))) - set1(1.0f) - v);
+    store_as<T>(out, i, floats, fma(set1(f.beta), v, select_less(zero(), v, above, below)));
+  }
+}
+
 // out = F::of(x, y, params), over n columns padded to 16; where F has one argument, y is x.
 template <class F, class T>
 void each_value(const float* x, const float* y, const float* params, int64_t n, bool floats, void* out) {

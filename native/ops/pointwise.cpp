@@ -1,4 +1,5 @@
 // Functions of single values: an op for every kernel of kernels/pointwise.h.
+#include <cmath>
 #include <cstring>
 
 #include "ops/executor.h"
@@ -49,6 +50,28 @@ class ActivationOp : public RowOp {
   Activation kind_;
 };
 
+float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
+
+class XieluOp : public RowOp {
+ public:
+  explicit XieluOp(OpSpec& spec) : RowOp(spec) {
+    spec.check(in_.dtype == DType::kFloat32 && in_.columns == out_.columns, "input and output disagree");
+    const auto value = [&](const char* name) { return spec.vector(name, 1)->as<float>()[0]; };
+    factors_.beta = value("beta");
+    factors_.eps = value("eps");
+    factors_.positive = softplus(value("alpha_p"));
+    factors_.negative = factors_.beta + softplus(value("alpha_n"));
+  }
+
+ protected:
+  void row(const Run& run, int64_t i) const override {
+    kernels().xielu[dtype_](factors_, in_.floats(from(run, i)), out_.columns, floats(), out_.row(i));
+  }
+
+ private:
+  Xielu factors_;
+};
+
 // A value in another type, or rows of it as they are.
 class CastOp : public RowOp {
  public:
@@ -80,6 +103,7 @@ const bool registered = [] {
 }();
 const RegisterOp activation("activation", {{Type::kFloat}, Type::kAny, make_op<ActivationOp>});
 const RegisterOp glu("glu", {{Type::kFloat, Type::kFloat}, Type::kAny, make_op<ActivationOp>});
+const RegisterOp xielu("xielu", {{Type::kFloat}, Type::kAny, make_op<XieluOp>});
 const RegisterOp cast("cast", {{Type::kAny}, Type::kAny, make_op<CastOp>});
 
 }  // namespace

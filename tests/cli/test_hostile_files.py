@@ -31,7 +31,7 @@ def refused(capfd, *argv):
     ("name", "content", "reason"),
     [
         ("config.json", '{"a":' + "[" * 100_000, "nested too deeply"),
-        ("config.json", json.dumps({"architectures": "x" * 100_000}), "is not known here; known are LlamaForCausalLM"),
+        ("config.json", json.dumps({"architectures": "x" * 100_000}), "is not known here; the nearest that are"),
         ("generation_config.json", "[" * 100_000, "nested too deeply"),
         ("generation_config.json", '{"eos_token_id": -1}', "eos_token_id: must be an integer in 0..257, got -1"),
         ("generation_config.json", '{"eos_token_id": 258}', "eos_token_id: must be an integer in 0..257, got 258"),

@@ -34,6 +34,10 @@ def activations(kind):
     return graph(branch)
 
 
+def xielu():
+    return graph(lambda g, h: g.linear(g.xielu(g.linear(h, "up", 56, True), "act"), "down", 40))
+
+
 def norms_of_groups(norm, width, groups, **how):
     """Heads that share weights, heads that have their own, and heads that have none."""
 
@@ -64,6 +68,7 @@ def positions():
 
 GRAPHS = {
     **{f"{kind}": activations(kind) for kind in ACTIVATIONS},
+    "xIELU": xielu(),
     "RMS norms of heads": norms_of_groups("rms_norm", 16, 3, offset=1.0),
     "RMS norms of heads that meet in a register": norms_of_groups("rms_norm", 19, 4, offset=0.2),
     "RMS norms of short heads": norms_of_groups("rms_norm", 2, 21),

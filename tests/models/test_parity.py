@@ -7,6 +7,7 @@ import torch
 from checkpoints import K_QUANTS, edit_config, save_checkpoint, save_gguf, transformers_logits
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from octavo.models import load_declaration, open_model
+from octavo.models.llama import Llama
 from octavo.weights.bind import bind
 from reference import reference_logits
 
@@ -97,7 +98,7 @@ def test_a_sharded_checkpoint_is_read_like_a_whole_one(octavo_logits, tmp_path):
     assert error(octavo_logits(tmp_path, TOKENS), transformers_logits(model, TOKENS)) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["LlamaForCausalLM", "MistralForCausalLM", "YiForCausalLM"])
+@pytest.mark.parametrize("name", Llama.architectures)
 def test_the_family_s_architecture_names_are_known(octavo_logits, tmp_path, name):
     model = save_checkpoint(tmp_path)
     edit_config(tmp_path, architectures=[name])
@@ -136,7 +137,7 @@ def test_dynamic_rope_is_stretched_for_max_model_len(tmp_path):
     config = open_model(tmp_path).config
     for length in (100, 128, 300):
         expected, _ = ROPE_INIT_FUNCTIONS["dynamic"](model.config, "cpu", seq_len=length)
-        table = load_declaration(config, "config.json", length).rope
+        table = load_declaration(config, "config.json", length).ropes[0]
         np.testing.assert_allclose(table.inverse_frequencies, expected.numpy(), rtol=1e-6)
 
 

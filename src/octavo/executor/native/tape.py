@@ -129,7 +129,7 @@ class Tape:
         return sum(matrix.nbytes(dtype) for matrix in set(self.matrices())) + 4 * sum(map(_size, vectors))
 
     def bytes_of(self, weight: Weight, dtype: str) -> int:
-        if len(weight.shape) == 1:
+        if len(weight.shape) < 2:
             return 4 * weight.size
         return Packed((weight,), layout=self._layouts.get(weight)).nbytes(dtype)
 

@@ -36,7 +36,10 @@ class Interpreter:
                 continue
             for node in op.outputs:
                 for weight in node.weights:
-                    weights.matrix(weight)
+                    if weight.size > 1:
+                        weights.matrix(weight)
+                    else:
+                        weights.scalar(weight)
                 if isinstance(node, Norm):
                     weights.of_norm(node)
             if op.table is not None:

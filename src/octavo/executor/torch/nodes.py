@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,7 +23,7 @@ from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.linear import CausalConv, Conv1d, Logits
 from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
-from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, Softcap
+from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, Softcap, Xielu
 from octavo.graph.ops.rope import Rope
 from octavo.graph.ops.table import Embed, Features, PositionEmbed
 
@@ -158,13 +159,21 @@ def add(device: Device, node: Add, step: Step, x: Tensor, y: Tensor) -> Tensor:
 
 @computes(Glu)
 def glu(device: Device, node: Glu, step: Step, gate: Tensor, up: Tensor) -> Tensor:
-    gated: Tensor = device.kernels.glu(gate, up, node.kind)
+    gated: Tensor = device.kernels.gated(gate, up, node.kind)
     return gated
 
 
 @computes(Activation)
 def activation(device: Device, node: Activation, step: Step, x: Tensor) -> Tensor:
     return device.cast(plain.ACTIVATIONS[node.kind](x.float()))
+
+
+@computes(Xielu)
+def xielu(device: Device, node: Xielu, step: Step, x: Tensor) -> Tensor:
+    alpha_p, alpha_n, beta, eps = (device.weights.scalar(weight) for weight in node.weights)
+    x = x.float()
+    below = (beta + math.log1p(math.exp(alpha_n))) * (torch.expm1(x.clamp(max=eps)) - x)
+    return device.cast(beta * x + torch.where(x > 0, math.log1p(math.exp(alpha_p)) * x.square(), below))
 
 
 @computes(Scale)

@@ -65,7 +65,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }  # those of octavo.graph.ops.pointwise
 
 
-def glu(gate: Tensor, up: Tensor, kind: str) -> Tensor:
+def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
     """activation(gate) * up, computed in float32, contiguous; the inputs [rows, columns] may be parts of wider rows."""
     return (ACTIVATIONS[kind](gate.float()) * up.float()).to(gate.dtype)
 

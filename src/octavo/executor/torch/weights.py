@@ -50,6 +50,7 @@ class Weights:
         self.device, self.dtype = device, dtype
         self._made: dict[tuple[Weight, ...], Matrix] = {}
         self._stacked: dict[tuple[Any, ...], Stacked] = {}
+        self._scalars: dict[Weight, float] = {}
         self._of_norms: dict[Any, Tensor] = {}
         self._rotations: dict[RopeTable, Rotation] = {}
         self._staging: Tensor | None = None
@@ -81,6 +82,12 @@ class Weights:
             has_any = any(node.bias is not None for node in nodes)
             self._stacked[nodes] = Stacked(matrices, torch.cat(biases).to(self.dtype) if has_any else None)
         return self._stacked[nodes]
+
+    def scalar(self, weight: Weight) -> float:
+        """A weight of one value."""
+        if weight not in self._scalars:
+            self._scalars[weight] = float(self._tensors[weight.name].part(weight).values().reshape(-1)[0])
+        return self._scalars[weight]
 
     def of_norm(self, node: Any) -> Tensor:
         """What a norm multiplies with, its offset included: float32, for a group of columns, or for all."""

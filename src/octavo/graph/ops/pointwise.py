@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from octavo.graph.node import Floats, Node, ReferencePass, op
+from octavo.graph.node import Floats, Node, ReferencePass, Weight, op
 
 
 @op
@@ -70,6 +70,30 @@ class Glu(Node):
 
     def reference(self, run: ReferencePass, gate: Floats, up: Floats) -> Floats:
         return np.asarray(ACTIVATIONS[self.kind](gate) * up, np.float32)
+
+
+@op
+class Xielu(Node):
+    """beta x + softplus(alpha_p) x² above 0; beta x + (beta + softplus(alpha_n)) (e^min(x, eps) - 1 - x) elsewhere.
+
+    The four are stored with the model, one value each (Huang and Schlag 2024).
+    """
+
+    x: Node
+    alpha_p: Weight
+    alpha_n: Weight
+    beta: Weight
+    eps: Weight
+
+    @classmethod
+    def of(cls, x: Node, name: str) -> Node:
+        shapes = {"alpha_p": (1,), "alpha_n": (1,), "beta": (), "eps": ()}
+        return cls(x, *(Weight(f"{name}.{part}", shape) for part, shape in shapes.items()))
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        alpha_p, alpha_n, beta, eps = (run.read(weight).reshape(()) for weight in self.weights)
+        below = (beta + np.logaddexp(0, alpha_n)) * (np.expm1(np.minimum(x, eps)) - x)
+        return np.asarray(beta * x + np.where(x > 0, np.logaddexp(0, alpha_p) * np.square(x), below), np.float32)
 
 
 @op

@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 from octavo.executor.torch.kernels.attention import paged_attention
-from octavo.executor.torch.kernels.glu import glu
+from octavo.executor.torch.kernels.glu import gated
 from octavo.executor.torch.kernels.norm import add_rms_norm, rms_norm
 from octavo.executor.torch.kernels.quantized import dequantize, multiply_quantized
 from octavo.executor.torch.kernels.rope import rotate_and_store
@@ -16,7 +16,7 @@ __all__ = [
     "add_rms_norm",
     "dequantize",
     "draw",
-    "glu",
+    "gated",
     "multiply_quantized",
     "paged_attention",
     "penalise",

@@ -12,7 +12,7 @@ from torch import Tensor
 TILE = 1024
 
 
-def glu(gate: Tensor, up: Tensor, kind: str) -> Tensor:
+def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
     rows, columns = gate.shape
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     kernel: Any = multiply
