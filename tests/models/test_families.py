@@ -1,11 +1,14 @@
 """Logits of tiny random checkpoints of every family, beside transformers' on the same weights; and of GGUF files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from checkpoints import transformers_logits
 from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
+from octavo.errors import ModelLoadError
 from octavo.models import DECLARATIONS, load_declaration, open_model
 from octavo.models.multimodal import ARCHITECTURES
 from octavo.weights.bind import bind
@@ -41,6 +44,14 @@ def test_a_gguf_file_is_the_checkpoint_that_it_was_made_from(tmp_path, family):
     save_gguf(family, model, tmp_path, tmp_path / "m.gguf")
     graph, tensors = opened(tmp_path / "m.gguf")
     assert error(logits_of(make_native(graph, tensors), TOKENS), transformers_logits(model, TOKENS)) < 1e-4
+
+
+def test_a_file_that_does_not_say_what_it_means_is_refused(tmp_path):
+    family = FAMILIES["MiniCPM"]
+    old = replace(family, keys={key: value for key, value in family.keys.items() if key != "residual_scale"})
+    save_gguf(old, old.save(tmp_path), tmp_path, tmp_path / "m.gguf")
+    with pytest.raises(ModelLoadError, match=r"m.gguf: minicpm.residual_scale: is missing"):
+        open_model(tmp_path / "m.gguf")
 
 
 def test_a_great_part_of_vllm_s_names_is_known(record_property):

@@ -16,6 +16,7 @@ KEYS = {
     "residual_scale": "residual_multiplier",
     "logit_scale": "logits_scaling",
 }
+FACTORS = ("embedding_scale", "residual_scale", "logit_scale")  # which older files of MiniCPM mean, and do not say
 
 
 class Granite(Decoder):
@@ -25,7 +26,7 @@ class Granite(Decoder):
     model_types = ("granite",)
     gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily("granite", "GraniteForCausalLM", keys=KEYS, permuted=True),
-        GGUFFamily("minicpm", "GraniteForCausalLM", keys=KEYS, permuted=True),
+        GGUFFamily("minicpm", "GraniteForCausalLM", keys=KEYS, required=FACTORS, permuted=True),
     )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):

@@ -138,6 +138,8 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     if unknown := [key for key in own if key not in _KNOWN_KEYS and key not in family.keys]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)
+    if missing := [key for key in family.required if key not in own]:
+        raise ModelLoadError(path, prefix + missing[0], "is missing: convert the model anew, with a newer converter")
     if own.get("expert_count"):
         raise ModelLoadError(path, f"{prefix}expert_count", "mixtures of experts are not supported")
     return ConfigReader.of_file(own, path, prefix)

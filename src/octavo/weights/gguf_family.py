@@ -42,6 +42,7 @@ class GGUFFamily:
     layers: str = "model.layers"
     keys: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    required: tuple[str, ...] = ()  # of the keys: without them, a file is older than its own format
     permuted: bool = False  # the rows of q and k are in another order, see `rope_row_order`
     partial_rope: bool = False  # heads may be rotated in part
     row_orders: Mapping[str, Callable[[Mapping[str, Any]], Order]] = field(default_factory=dict)  # of config.json
