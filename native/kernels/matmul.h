@@ -111,6 +111,7 @@ inline void store_element(const Matmul& m, int row, int64_t column, F32 x) {
 }
 
 inline void finish(const Matmul& m, int row, int block, int blocks, const float* c) {
+  const Activation activation = m.activation;
   if (m.epilogue == Epilogue::kGlu) {
     for (int j = 0; j + 1 < blocks; j += 2) {
       F32 gate = load(c + j * kLanes), up = load(c + (j + 1) * kLanes);
@@ -118,7 +119,7 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
         gate = gate + load(m.bias + (block + j) * kLanes);
         up = up + load(m.bias + (block + j + 1) * kLanes);
       }
-      store_element(m, row, (block + j) / 2 * kLanes, activate(m.activation, gate) * up);
+      store_element(m, row, (block + j) / 2 * kLanes, activate(activation, gate) * up);
     }
     return;
   }
@@ -127,10 +128,10 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
     F32 x = load(c + j * kLanes);
     if (m.bias) x = x + load(m.bias + column);
     if (m.epilogue == Epilogue::kStore) {
-      store_element(m, row, column, activate(m.activation, x));
+      store_element(m, row, column, activate(activation, x));
       continue;
     }
-    x = x * set1(m.factor);
+    if (m.factor != 1) x = x * set1(m.factor);
     if (m.cap > 0) x = softcap(x, m.cap);
     float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
     store(out, m.epilogue == Epilogue::kAdd ? load(out) + x : x);

@@ -14,8 +14,8 @@ struct Moments {
 template <bool kIsCentred>
 inline Moments moments(const float* x, int64_t n, float eps) {
   const int64_t whole = n / kLanes * kLanes;
-  float rest[kLanes] = {}, scale[kLanes];
-  memcpy(rest, x + whole, (n - whole) * sizeof(float));
+  float rest[kLanes] = {};
+  if (n > whole) memcpy(rest, x + whole, (n - whole) * sizeof(float));
   float mean = 0;
   if (kIsCentred) {
     F32 sum = zero();
@@ -28,37 +28,41 @@ inline Moments moments(const float* x, int64_t n, float eps) {
     const F32 centred = kIsCentred ? load(x + i) - set1(mean) : load(x + i);
     squares = fma(centred, centred, squares);
   }
-  squares = fma(load(rest), load(rest), squares);
-  store(scale, set1(1.0f) / sqrt(set1(reduce_add(squares) / (float)n + eps)));
-  return {mean, scale[0]};
+  if (n > whole) squares = fma(load(rest), load(rest), squares);
+  return {mean, 1 / __builtin_sqrtf(reduce_add(squares) / (float)n + eps)};
 }
 
-// out = (x - mean) * scale * weight + bias, with the moments of each group of `width` columns. Groups whose width is no
-// multiple of 16 meet in the lanes of one register.
+// 16 columns from `i` on: out = (x - mean) * scale * weight + bias.
+template <class T, bool kIsCentred>
+inline void put_norm(const NormRow& row, int64_t i, F32 mean, F32 scale) {
+  const F32 x = load(row.x + i), weight = load(row.weight + i);
+  if constexpr (kIsCentred)
+    store_as<T>(row.out, i, row.floats, fma((x - mean) * scale, weight, load(row.bias + i)));
+  else
+    store_as<T>(row.out, i, row.floats, x * scale * weight);
+}
+
+// With the moments of each group of `width` columns.
 template <class T, bool kIsCentred>
 void norm(const NormRow& row) {
-  float means[kLanes], scales[kLanes];
-  Moments group = {};
-  int64_t begin = 0, end = 0;  // of the group
-  bool in_all_lanes = false;
-  for (int64_t i = 0; i < row.columns; i += kLanes) {
-    if (!in_all_lanes || i + kLanes > end) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        if (i + lane == end && end < row.columns) {
-          begin = end;
-          end += row.width;
-          group = moments<kIsCentred>(row.x + begin, row.width, row.eps);
-        }
-        means[lane] = group.mean;
-        scales[lane] = group.scale;
-      }
-      in_all_lanes = begin <= i;
+  const auto moments_at = [&](int64_t begin) { return moments<kIsCentred>(row.x + begin, row.width, row.eps); };
+  if (row.width == row.columns || row.width % kLanes == 0) {
+    for (int64_t begin = 0; begin < row.columns; begin += row.width) {
+      const Moments group = moments_at(begin);
+      const F32 mean = set1(group.mean), scale = set1(group.scale);
+      for (int64_t i = begin; i < begin + row.width; i += kLanes) put_norm<T, kIsCentred>(row, i, mean, scale);
     }
-    const F32 x = load(row.x + i), weight = load(row.weight + i);
-    if constexpr (kIsCentred)
-      store_as<T>(row.out, i, row.floats, fma((x - load(means)) * load(scales), weight, load(row.bias + i)));
-    else
-      store_as<T>(row.out, i, row.floats, x * load(scales) * weight);
+    return;
+  }
+  Moments group = {};
+  for (int64_t i = 0; i < row.columns; i += kLanes) {  // of which there may be several groups
+    float means[kLanes], scales[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if ((i + lane) % row.width == 0 && i + lane < row.columns) group = moments_at(i + lane);
+      means[lane] = group.mean;
+      scales[lane] = group.scale;
+    }
+    put_norm<T, kIsCentred>(row, i, load(means), load(scales));
   }
 }
 
