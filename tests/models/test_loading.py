@@ -1,15 +1,19 @@
 """What is said of checkpoints that do not fit their configuration, or that nobody here knows."""
 
+import io
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from checkpoints import SIZES, edit_config, save_checkpoint
+from octavo import LLM
 from octavo.errors import ModelLoadError, UnknownArchitectureError
 from octavo.models import load_declaration, open_model
+from octavo.weights import progress
 from octavo.weights.bind import bind
 
 CONFIG = {**SIZES, "architectures": ["LlamaForCausalLM"]}
@@ -196,3 +200,20 @@ def test_a_bad_entry_of_the_configuration_is_named(field, value, reason):
 def test_interpolated_positions_reach_further_than_the_model_s_own(scaling, longest):
     model = load_declaration({**CONFIG, "max_position_embeddings": 512, "rope_scaling": scaling}, "config.json")
     assert (model.max_positions, model.longest_positions) == (512, longest)
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_a_bar_is_shown_while_many_weights_are_loaded(tiny, executor, is_large, monkeypatch):
+    if is_large:
+        monkeypatch.setattr(progress, "_LARGE", 0)
+    drawn: set[tuple[int, int]] = set()
+    monkeypatch.setattr("tqdm.tqdm.close", lambda bar: drawn.add((bar.n, bar.total)))
+    monkeypatch.setattr(sys, "stderr", Screen())
+    LLM(str(tiny[0]), executor=executor, dtype="float32")
+    assert len(drawn) == is_large
+    assert all(0.95 * total < done <= total for done, total in drawn)

@@ -11,7 +11,7 @@ from typing import Any
 
 from octavo import _native
 from octavo.config import AT_LOAD, SPEECH_TASKS, EngineConfig, thread_count
-from octavo.engine.backend import backend_of
+from octavo.engine.backend import Backend, backend_of
 from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan, plan_memory
@@ -29,7 +29,9 @@ from octavo.weights.bind import bind, forget_pages
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
 from octavo.weights.known import advised_sampling
+from octavo.weights.progress import loading_bar
 from octavo.weights.quantized import NAMES
+from octavo.weights.tensor import StoredTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,7 @@ def load(
         sizes = (model.max_positions, model.vocab_size, usable, backend.reserve)
         plan = plan_memory(config, footprint, *sizes, more[0] if more else None, model.source_positions)
         report("loading weights")
-        options = {"dtype": config.dtype, "encoder": encoder, "release": lambda name: forget_pages(tensors[name])}
-        executor = backend.executor(graph, tensors, plan, **options)
+        executor = _load_weights(backend, graph, encoder, tensors, plan, config.dtype)
         text = tokenizer.result()
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
@@ -122,6 +123,24 @@ def load(
         vocab_size=model.vocab_size,
         eos_token_ids=_eos_ids(text, files, model.vocab_size),
     )
+
+
+def _load_weights(
+    backend: Backend,
+    graph: Graph,
+    encoder: Graph | None,
+    tensors: Mapping[str, StoredTensor],
+    plan: MemoryPlan,
+    dtype: str,
+) -> Executor:
+    sizes = {name: sum(array.nbytes for array in tensor.arrays) for name, tensor in tensors.items()}
+    with loading_bar(sum(sizes.values())) as loaded:
+
+        def release(name: str) -> None:
+            forget_pages(tensors[name])
+            loaded(sizes[name])
+
+        return backend.executor(graph, tensors, plan, dtype=dtype, encoder=encoder, release=release)
 
 
 def _check_task(config: EngineConfig, reads_speech: bool) -> None:

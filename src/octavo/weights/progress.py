@@ -1,15 +1,16 @@
-"""Telling the user that a download is going on: on stderr, a bar on a terminal and one line elsewhere."""
+"""Telling the user that something takes long: on stderr, a bar on a terminal; of a download, one line elsewhere."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _INTERVAL = 0.2  # seconds
+_LARGE = 1 << 30  # bytes of weights that take seconds to load
 
 
 def say(text: str) -> None:
@@ -34,6 +35,21 @@ def watch_folder(folder: Path, title: str, *, enabled: bool) -> Iterator[dict[st
         finally:
             done.set()
             thread.join()
+
+
+@contextmanager
+def loading_bar(total: int) -> Iterator[Callable[[int], object]]:
+    """A bar while `total` bytes of weights are loaded, if they are many.
+
+    Yields a function that is called with the bytes of each weight that is loaded.
+    """
+    if total < _LARGE or not sys.stderr.isatty():
+        yield lambda size: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc="loading weights", total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+        yield bar.update
 
 
 def _draw(folder: Path, title: str, done: threading.Event) -> None:
