@@ -84,9 +84,9 @@ class Terminal:
     def resize(self, rows: int, columns: int) -> None:
         """Wraps the lines anew, as a window of another size does in most terminals, and tells the command.
 
-        What it has written until then was for the size before.
+        What it has written until it pauses was for the size before.
         """
-        while self._read(0):
+        while self._read(0.3):
             pass
         x, y = self._screen.cursor.x, self._screen.cursor.y
         lines = [line.rstrip() for line in self._screen.display[: max(y + 1, len(self.lines))]]

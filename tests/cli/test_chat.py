@@ -286,7 +286,9 @@ def test_a_terminal_that_shrinks_in_an_answer_shows_each_line_once(stub, stub_ur
         terminal.wait(lambda lines: lines[-1] == ">")
         terminal.type("hi\n")
         terminal.wait(lambda lines: "word25" in "".join(lines))
+        stub.delay = 2  # a pause: what is drawn while a window changes its size is for either
         terminal.resize(40, 30)
+        stub.delay = 0.05
         lines = terminal.wait(lambda lines: "The end." in lines and lines[-1] == ">")
         assert terminal.leave() == 0
     text = " ".join(lines)
