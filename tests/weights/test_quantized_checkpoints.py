@@ -232,6 +232,16 @@ def test_a_model_runs_as_one_of_dequantized_weights_does(case: str, tmp_path: Pa
     assert error(logits_of(make_native(graph, tensors, "bfloat16"), TOKENS), expected) < 5e-2
 
 
+@pytest.mark.parametrize(("case", "is_by_row"), [("float8 channels", True), ("fp8 scalar", True), ("mxfp8", False)])
+def test_floats_of_8_bits_with_one_scale_for_a_row_have_the_form_that_chips_multiply(
+    case: str, is_by_row: bool, tmp_path: Path
+) -> None:
+    quantized_llama(tmp_path, *CASES[case][:2])
+    forms = choose_forms(*opened(tmp_path)).values()
+    assert {form.codes for form in forms} == {"e4m3"}
+    assert {form.group == 0 for form in forms} == {is_by_row}
+
+
 def test_columns_in_the_order_of_their_groups_are_multiplied_the_same_in_every_batch(tmp_path: Path) -> None:
     quantized_llama(tmp_path, *CASES["gptq act-order"][:2])
     graph, tensors = opened(tmp_path)

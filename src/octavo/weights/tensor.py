@@ -21,12 +21,13 @@ class Rearranged:
 
     arrays: tuple[NDArray[Any], ...]
     make: Callable[..., Bytes]
+    one_group: bool = False  # of every row: its blocks have the same scale
 
     def expert(self, number: int, shape: tuple[int, ...]) -> Rearranged:
         """One matrix of a stack, of which each array has as many. Raises ValueError."""
         if len(shape) != 3 or any(array.shape[0] != shape[0] for array in self.arrays):
             raise ValueError(f"has shape {shape}, of which no single matrices are stored")
-        return Rearranged(tuple(array[number] for array in self.arrays), self.make)
+        return replace(self, arrays=tuple(array[number] for array in self.arrays))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,6 +35,6 @@ def random_stored(format, rows, columns, seed=0):
 def on_device(stored, device):
     matrix = Quantized.empty(FORMS[stored.format], *stored.shape, device)
     for rows, piece in pieces(stored, 1000):
-        arrays = rearrange(piece)
+        arrays = rearrange(piece, matrix.form)
         matrix.rows(rows).copy_({name: torch.from_numpy(array) for name, array in arrays.items()})
     return matrix

@@ -19,7 +19,7 @@ from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.table import Embed, PositionEmbed
 from octavo.weights.blocks import Bytes
 from octavo.weights.layout import FP4, NF4, PLAIN
-from octavo.weights.tensor import StoredTensor
+from octavo.weights.tensor import Rearranged, StoredTensor
 
 STEP_COLUMNS = 256  # that have a float each, where scales and minima are integers
 Arrays = dict[str, NDArray[Any]]
@@ -113,12 +113,19 @@ def choose_forms(graph: Graph, tensors: Mapping[str, StoredTensor], quantization
         if not isinstance(node, Linear | Logits | Embed) or isinstance(node, PositionEmbed):
             continue
         tensor = tensors[node.weight.name]
-        form = wanted if tensor.format in plain else FORMS.get(tensor.format)
+        form = wanted if tensor.format in plain else _form_of(tensor)
         if wanted is not None and form != wanted:
             raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
         if form is not None:
             found[tensor.name] = form
     return found
+
+
+def _form_of(tensor: StoredTensor) -> Form | None:
+    form, source = FORMS.get(tensor.format), tensor.source
+    if form is not None and form.codes == "e4m3" and isinstance(source, Rearranged) and source.one_group:
+        return QUANTIZED["fp8"]  # which chips multiply in 8 bits
+    return form
 
 
 def pieces(stored: StoredTensor, values: int) -> Iterator[tuple[slice, StoredTensor]]:
@@ -134,13 +141,16 @@ def pieces(stored: StoredTensor, values: int) -> Iterator[tuple[slice, StoredTen
         yield rows, StoredTensor(stored.name, stored.format, shape, data.reshape(-1), scales=scales, file=stored.file)
 
 
-def rearrange(stored: StoredTensor) -> Arrays:
-    """The arrays of `Form.shapes` of a matrix whose format has a form."""
+def rearrange(stored: StoredTensor, form: Form) -> Arrays:
+    """The arrays of `Form.shapes` of a matrix whose format has that form."""
     if stored.scales is not None:
         return {"codes": stored.data.view(np.int8).reshape(stored.shape), "scales": stored.scales[:, None]}
     blocks = stored.data.reshape(-1, stored.layout.block_bytes)
     parts = _TAKEN_APART.get(stored.format, _grouped)(blocks, FORMS[stored.format])
-    return {name: part.reshape(stored.shape[0], -1) for name, part in parts.items()}
+    arrays = {name: part.reshape(stored.shape[0], -1) for name, part in parts.items()}
+    if not form.group:
+        arrays["scales"] = arrays["scales"][:, :1]
+    return arrays
 
 
 def _grouped(blocks: Bytes, form: Form) -> Arrays:

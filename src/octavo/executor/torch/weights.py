@@ -149,7 +149,7 @@ class Weights:
                 values = torch.from_numpy(piece.data).to(self.device).view(PLAIN[stored.format]).view(piece.shape)
                 arrays = quantize(values.float(), whole.form)
             else:
-                arrays = {name: torch.from_numpy(array) for name, array in rearrange(piece).items()}
+                arrays = {name: torch.from_numpy(array) for name, array in rearrange(piece, whole.form).items()}
             whole.rows(slice(begin + rows.start, begin + rows.stop)).copy_(arrays)
 
     def _copy(self, stored: StoredTensor, out: Tensor) -> None:

@@ -51,7 +51,8 @@ def rearranged(
     if found is None:
         return "F32", Rearranged(arrays, partial(_decode, read, _TABLES.get(kind), group_of)), None
     layout, group_of_block = found
-    return layout.name, Rearranged(arrays, partial(_pack, read, layout, group_of_block, order)), order
+    one_group = bool((group_of_block == group_of_block[0]).all())
+    return layout.name, Rearranged(arrays, partial(_pack, read, layout, group_of_block, order), one_group), order
 
 
 def _blocks_of(kind: str, group_of: Indices) -> tuple[Layout, NDArray[np.int32]] | None:
