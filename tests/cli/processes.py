@@ -16,7 +16,9 @@ from collections.abc import Callable
 import pyte
 
 COMMAND = [sys.executable, "-m", "octavo"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
+# Without the size of the terminal that the tests may run on: it is not that of theirs.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+ENVIRONMENT |= {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 
 
 def octavo(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
