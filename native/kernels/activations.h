@@ -28,6 +28,8 @@ inline F32 gelu_tanh(F32 x) {
   return gated_by_itself(x, set1(1.5957691216f) * fma(set1(0.044715f) * x, x, set1(1.0f)));
 }
 
+inline F32 sigmoid(F32 x) { return set1(1.0f) / (set1(1.0f) + exp(zero() - x)); }
+
 inline F32 relu(F32 x) { return select_less(x, zero(), zero(), x); }  // NaN stays NaN
 
 inline F32 activate(Activation kind, F32 x) {
@@ -46,8 +48,21 @@ inline F32 activate(Activation kind, F32 x) {
       return relu(x);
     case Activation::kRelu2:
       return relu(x) * relu(x);
+    case Activation::kSigmoid:
+      return sigmoid(x);
+    case Activation::kSwigluoai:
+      break;
   }
   return x;
+}
+
+// activation(gate) * up, but where there are limits.
+inline F32 glu(Activation kind, F32 gate, F32 up) {
+  if (kind != Activation::kSwigluoai) return activate(kind, gate) * up;
+  const F32 limit = set1(7), low = set1(-7);
+  gate = select_less(limit, gate, limit, gate);  // NaN stays NaN
+  up = select_less(up, low, low, select_less(limit, up, limit, up));
+  return gated_by_itself(gate, set1(1.702f)) * (up + set1(1.0f));
 }
 
 // cap * tanh(x / cap)

@@ -22,8 +22,8 @@ enum class Epilogue : uint8_t {
   kStore,       // activation(x), in the element type
 };
 
-// Functions of single values between two matrices: graph/ops/pointwise.py has their equations.
-enum class Activation : uint8_t { kNone, kSilu, kGelu, kGeluTanh, kQuickGelu, kRelu, kRelu2 };
+// Functions between two matrices: graph/ops/pointwise.py has their equations. The last is of a gate and a value only.
+enum class Activation : uint8_t { kNone, kSilu, kGelu, kGeluTanh, kQuickGelu, kRelu, kRelu2, kSigmoid, kSwigluoai };
 
 // out[rows, n] = a[rows, k] · wᵀ. Plain weights are packed [n / 16][k / pack][16][pack], quantized ones as
 // quantized_layout.h says; k and n are padded with zeros. Every output element is the sum over k in rising order,

@@ -119,7 +119,7 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
         gate = gate + load(m.bias + (block + j) * kLanes);
         up = up + load(m.bias + (block + j + 1) * kLanes);
       }
-      store_element(m, row, (block + j) / 2 * kLanes, activate(activation, gate) * up);
+      store_element(m, row, (block + j) / 2 * kLanes, glu(activation, gate, up));
     }
     return;
   }

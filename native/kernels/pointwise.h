@@ -12,12 +12,12 @@ void cast(const float* x, int64_t n, bool floats, void* out) {
   for (int64_t i = 0; i < n; i += kLanes) store_as<T>(out, i, floats, load(x + i));
 }
 
-// out = activation(x), or activation(x) * y, over n columns padded to 16.
+// out = activation(x), or, with y, the gated value of both, over n columns padded to 16.
 template <class T>
 void activate_row(Activation kind, const float* x, const float* y, int64_t n, bool floats, void* out) {
   for (int64_t i = 0; i < n; i += kLanes) {
-    const F32 value = activate(kind, load(x + i));
-    store_as<T>(out, i, floats, y ? value * load(y + i) : value);
+    const F32 value = load(x + i);
+    store_as<T>(out, i, floats, y ? glu(kind, value, load(y + i)) : activate(kind, value));
   }
 }
 

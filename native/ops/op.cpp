@@ -29,6 +29,8 @@ Activation activation_of(OpSpec& spec, const char* param) {
       {"quick_gelu", Activation::kQuickGelu},
       {"relu", Activation::kRelu},
       {"relu2", Activation::kRelu2},
+      {"sigmoid", Activation::kSigmoid},
+      {"swigluoai", Activation::kSwigluoai},
   };
   const std::string name = spec.params.word(param);
   if (!kinds.contains(name)) refuse(spec.name + ": no such activation: " + name);

@@ -1,4 +1,5 @@
 // Functions of single values: an op for every kernel of kernels/pointwise.h.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -30,24 +31,40 @@ class PointwiseOp : public RowOp {
   float params_[kMaxPointwiseParams] = {};
 };
 
-// An activation of the first input, times the second if there is one.
+// An activation of the first input, or, with a second, the gated value of both. A gate may be that of several columns.
 class ActivationOp : public RowOp {
  public:
   explicit ActivationOp(OpSpec& spec) : RowOp(spec), kind_(activation_of(spec, "kind")) {
     if (spec.inputs.size() > 1) y_ = spec.in(1);
-    for (const Value& in : spec.inputs)
-      spec.check(in.dtype == DType::kFloat32 && in.columns == out_.columns, "input and output disagree");
+    for (const Value& in : spec.inputs) spec.check(in.dtype == DType::kFloat32, "inputs must be float32");
+    spec.check((y_.memory ? y_ : in_).columns == out_.columns && out_.columns % in_.columns == 0,
+               "input and output disagree");
+    width_ = out_.columns / in_.columns;
   }
 
  protected:
   void row(const Run& run, int64_t i) const override {
-    const float* y = y_.memory ? y_.floats(from(run, y_, i)) : nullptr;
-    kernels().activate[dtype_](kind_, in_.floats(from(run, i)), y, out_.columns, floats(), out_.row(i));
+    const float *x = in_.floats(from(run, i)), *y = y_.memory ? y_.floats(from(run, y_, i)) : nullptr;
+    if (width_ == 1) {
+      kernels().activate[dtype_](kind_, x, y, out_.columns, floats(), out_.row(i));
+      const int64_t bytes = bytes_of(out_.dtype);  // what is beyond the columns stays 0, though σ(0) is not
+      std::memset(static_cast<char*>(out_.row(i)) + out_.columns * bytes, 0, (-out_.columns & 15) * bytes);
+      return;
+    }
+    constexpr int64_t kChunk = 256;
+    auto* out = static_cast<char*>(out_.row(i));
+    for (int64_t c = 0; c < out_.columns; c += kChunk, out += kChunk * bytes_of(out_.dtype)) {
+      const int64_t count = std::min(kChunk, out_.columns - c);
+      float gates[kChunk] = {};
+      for (int64_t j = 0; j < count; ++j) gates[j] = x[(c + j) / width_];
+      kernels().activate[dtype_](kind_, gates, y + c, count, floats(), out);
+    }
   }
 
  private:
   Value y_;
   Activation kind_;
+  int64_t width_;  // columns that have a gate in common
 };
 
 float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }

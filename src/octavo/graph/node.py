@@ -133,9 +133,11 @@ class Node:
     def named_weights(self) -> dict[str, Weight]:
         return self._fields(Weight)
 
-    @property
+    @cached_property
     def weights(self) -> tuple[Weight, ...]:
-        return tuple(self.named_weights.values())
+        """All of them, also those of fields that have one for each expert."""
+        found = self._fields(Weight | tuple).values()
+        return tuple(weight for one in found for weight in (one if isinstance(one, tuple) else (one,)))
 
     @property
     def params(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from harness import TOLERANCE as TOLERANCES
 from harness import decoder, error, logits_of, make_torch, random_tensors, random_tokens
 from octavo.executor.torch import ops
 from octavo.executor.torch.ops import Ragged, Rotation
+from octavo.graph.ops.pointwise import GLUS
 from reference import reference_logits
 
 # Triton's interpreter multiplies bfloat16 matrices by their bits, so those are left to GPUs.
@@ -45,7 +46,7 @@ def test_norms(kernels, random, columns, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [1, 40, 1025])
-@pytest.mark.parametrize("kind", ops.ACTIVATIONS)
+@pytest.mark.parametrize("kind", GLUS)
 def test_gates_that_are_parts_of_wider_rows(kernels, random, columns, dtype, kind):
     wide = random(3, 2 * columns + 7, dtype=dtype)
     gate, up = wide[:, :columns], wide[:, columns : 2 * columns]

@@ -112,7 +112,7 @@ class _Lowering:
                 case Add(y=Scale(x=Linear() as x) as y) if self._only_use(y) and self._only_use(x) and node.x is not y:
                     self.absorbed |= {x, y}
                 case Glu(gate=Linear() as gate, up=Linear() as up) if gate is not up and gate.x is up.x:
-                    if self._wants_floats(node):
+                    if gate.columns != up.columns or self._wants_floats(node):
                         continue
                     if self._only_use(gate) and self._only_use(up) and self._layout(gate) == self._layout(up):
                         self.absorbed |= {gate, up}

@@ -62,12 +62,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
+    "sigmoid": torch.sigmoid,
 }  # those of octavo.graph.ops.pointwise
 
 
 def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
-    """activation(gate) * up, computed in float32, contiguous; the inputs [rows, columns] may be parts of wider rows."""
-    return (ACTIVATIONS[kind](gate.float()) * up.float()).to(gate.dtype)
+    """What `octavo.graph.ops.pointwise` calls a GLU, in float32, contiguous; the inputs may be parts of wider rows."""
+    gate, up, dtype = gate.float(), up.float(), gate.dtype
+    if kind == "swigluoai":
+        return (ACTIVATIONS["quick_gelu"](gate.clamp(max=7)) * (up.clamp(-7, 7) + 1)).to(dtype)
+    return (ACTIVATIONS[kind](gate) * up).to(dtype)
 
 
 def dequantize(matrix: Quantized, out: Tensor) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from octavo.graph.node import Floats, Node, ReferencePass, Weight, op
+from octavo.graph.node import Floats, Node, ReferencePass, ShapeError, Weight, op
 
 
 @op
@@ -34,12 +34,25 @@ ACTIVATIONS: dict[str, Callable[[Floats], np.ndarray]] = {
     "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),  # likewise
     "relu": lambda x: np.maximum(x, 0),
     "relu2": lambda x: np.square(np.maximum(x, 0)),  # So et al. 2021
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
 
 
-def _check_kind(op: str, kind: str) -> None:
-    if kind not in ACTIVATIONS:
-        raise ValueError(f"{op}: {kind!r} is no activation; there are {', '.join(ACTIVATIONS)}")
+def _swigluoai(gate: Floats, up: Floats) -> Floats:
+    """With limits, and one more than up (OpenAI 2025)."""
+    return ACTIVATIONS["quick_gelu"](np.minimum(gate, 7)) * (np.clip(up, -7, 7) + 1)
+
+
+# What is made of two values: an activation of the one times the other, or one of these (Shazeer 2020).
+GLUS: dict[str, Callable[[Floats, Floats], np.ndarray]] = {
+    **{kind: lambda gate, up, f=f: f(gate) * up for kind, f in ACTIVATIONS.items()},  # type: ignore[misc]
+    "swigluoai": _swigluoai,
+}
+
+
+def check_kind(op: str, kind: str, known: Iterable[str] = ACTIVATIONS) -> None:
+    if kind not in known:
+        raise ValueError(f"{op}: {kind!r} is no activation; there are {', '.join(known)}")
 
 
 @op
@@ -50,7 +63,7 @@ class Activation(Node):
     kind: str
 
     def __post_init__(self) -> None:
-        _check_kind("activation", self.kind)
+        check_kind("activation", self.kind)
 
     def reference(self, run: ReferencePass, x: Floats) -> Floats:
         return np.asarray(ACTIVATIONS[self.kind](x), np.float32)
@@ -58,18 +71,24 @@ class Activation(Node):
 
 @op
 class Glu(Node):
-    """activation(gate) * up (Shazeer 2020)."""
+    """One of `GLUS` of gate and up. A gate of one column, or of one for each head of up, is that of all its columns."""
 
     gate: Node
     up: Node
     kind: str = "silu"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_kind("glu", self.kind)
+        if self.up.columns % self.gate.columns:
+            raise ShapeError(f"glu: {self.gate.columns} gates for {self.up.columns} columns")
+        check_kind("glu", self.kind, GLUS)
+
+    @property
+    def columns(self) -> int:
+        return self.up.columns
 
     def reference(self, run: ReferencePass, gate: Floats, up: Floats) -> Floats:
-        return np.asarray(ACTIVATIONS[self.kind](gate) * up, np.float32)
+        gate = np.repeat(gate, self.up.columns // self.gate.columns, axis=-1)
+        return np.asarray(GLUS[self.kind](gate, up), np.float32)
 
 
 @op

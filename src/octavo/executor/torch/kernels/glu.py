@@ -1,4 +1,4 @@
-"""activation(gate) * up, of inputs that may be parts of wider rows."""
+"""Gated values, of inputs that may be parts of wider rows."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def multiply(gate, up, out, gate_stride, up_stride, columns, KIND: tl.constexpr,
         a = a / (1 + tl.exp(-1.5957691216057308 * (a + 0.044715 * a * a * a)))
     elif KIND == "quick_gelu":
         a = a / (1 + tl.exp(-1.702 * a))
+    elif KIND == "sigmoid":
+        a = 1 / (1 + tl.exp(-a))
+    elif KIND == "swigluoai":
+        a = tl.where(a > 7, 7.0, a)
+        a = a / (1 + tl.exp(-1.702 * a))
+        b = tl.where(b > 7, 7.0, tl.where(b < -7, -7.0, b)) + 1
     else:
         tl.static_assert(KIND == "relu" or KIND == "relu2")
         a = tl.maximum(a, 0.0)
