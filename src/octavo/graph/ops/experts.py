@@ -16,8 +16,8 @@ SCORES = ("softmax", "sigmoid")
 class Route(Node):
     """How much each expert's output counts: `scores` [tokens, experts], but 0 for all but `top_k` of them.
 
-    A score is the softmax or the sigmoid of a logit. The largest are chosen, after `choice_bias` has been added if there
-    is one. Of `groups` of neighbouring experts only those of the best `groups_used` are chosen, by the sum of a group's
+    A score is the softmax or the sigmoid of a logit. The largest are chosen, after `choice_bias` has been added where
+    there is one. Of `groups` of neighbouring experts only those of the best `groups_used` are chosen, by the sum of a group's
     `group_best` largest (DeepSeek-AI 2024). What the chosen ones count for is their score, divided by their sum if
     `normalise`, times `factor`, and times `expert_scale` of each expert. Of equal ones, the first is chosen.
     """
