@@ -1,8 +1,8 @@
 """Speed on the shapes of other models, with random weights, beside llama.cpp on the same GGUF files.
 
-    python benchmarks/shapes.py [SHAPE…] [--formats Q4_0 Q4_K_M] [--rival PYTHON] [--rounds 3] [--directory DIRECTORY]
+    python benchmarks/shapes.py [SHAPE…] [--formats BF16 Q4_0 Q4_K_M] [--rival PYTHON] [--rounds 3] [--directory DIR]
 
-PYTHON is an interpreter that has llama-cpp-python. Files are written once, to `--directory`; that of the 8B shape has
+PYTHON is an interpreter that has llama-cpp-python. Files are written once, to `DIR`; that of the 8B shape has
 4.7 GB. The tokenizer is the default model's, so the vocabulary is smaller than that of the models that are named.
 """
 
@@ -17,22 +17,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from shape_files import FORMATS, SHAPES, write
 
-SHAPES = {  # hidden, layers, inner, heads, KV heads
-    "qwen2.5-0.5b": (896, 24, 4864, 14, 2),
-    "llama-8b": (4096, 32, 14336, 32, 8),
-}
-WORKLOADS = {"decode1": (16, 64), "prefill512": (512, 1)}  # prompt tokens, output tokens
+WORKLOADS = {"decode1": (1, 16, 64), "decode16": (16, 16, 32), "prefill512": (1, 512, 1)}  # requests, prompt, output
 THREADS = len(os.sched_getaffinity(0))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="*", default=list(SHAPES), metavar="SHAPE", help=" or ".join(SHAPES))
-    parser.add_argument("--formats", nargs="+", default=["Q4_0", "Q4_K_M"], choices=["Q4_0", "Q4_K_M"])
+    parser.add_argument("--formats", nargs="+", default=["Q4_0", "Q4_K_M"], choices=FORMATS)
     parser.add_argument("--rival", metavar="PYTHON", help="an interpreter with llama-cpp-python")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--directory", type=Path, default=Path("~/.cache/octavo-bench/shapes").expanduser())
@@ -46,7 +42,7 @@ def main() -> int:
         for format in args.formats:
             path = args.directory / f"{shape}.{format}.gguf"
             if not path.exists():
-                write(path, *SHAPES[shape], format=format)
+                write(path, SHAPES[shape], format)
             compare(path, {"octavo": sys.executable} | ({"rival": args.rival} if args.rival else {}), args.rounds)
     return 0
 
@@ -69,17 +65,17 @@ def compare(path: Path, pythons: dict[str, str], rounds: int) -> None:
         print(f"{path.stem} {workload}:", ", ".join(f"{e} {r:.2f}" for e, r in rates.items()) + ratio, flush=True)
 
 
-def measure(generate: Callable[[list[int], int], None]) -> dict[str, float]:
+def measure(generate: Callable[[list[list[int]], int], None]) -> dict[str, float]:
     """Tokens per second of each workload, the better of two tries; and the process's memory after it."""
     rates = {}
-    for workload, (prompt, output) in WORKLOADS.items():
-        tokens = [int(token) for token in np.random.default_rng(7).integers(100, 40000, prompt)]
+    for workload, (requests, prompt, output) in WORKLOADS.items():
+        prompts = np.random.default_rng(7).integers(100, 40000, (requests, prompt)).tolist()
         seconds = []
         for _ in range(2):
             begin = time.perf_counter()
-            generate(tokens, output)
+            generate(prompts, output)
             seconds.append(time.perf_counter() - begin)
-        rates[workload] = (prompt if output == 1 else output) / min(seconds)
+        rates[workload] = requests * (prompt if output == 1 else output) / min(seconds)
     status = Path("/proc/self/status").read_text().splitlines()
     resident = next(line for line in status if line.startswith("VmRSS"))
     return rates | {"GB resident": int(resident.split()[1]) / 1e6}
@@ -88,113 +84,51 @@ def measure(generate: Callable[[list[int], int], None]) -> dict[str, float]:
 def run_octavo(path: str) -> dict[str, float]:
     from octavo import LLM, SamplingParams
 
-    llm = LLM(path, max_model_len=1024, max_num_seqs=1, enable_prefix_caching=False)
+    llm = LLM(path, max_model_len=1024, max_num_seqs=16, enable_prefix_caching=False)
 
-    def generate(tokens: list[int], output: int) -> None:
+    def generate(prompts: list[list[int]], output: int) -> None:
         params = SamplingParams(temperature=0, max_tokens=output, ignore_eos=True)
-        llm.generate([{"prompt_token_ids": tokens}], params, use_tqdm=False)
+        llm.generate([{"prompt_token_ids": tokens} for tokens in prompts], params, use_tqdm=False)
 
     return measure(generate)
 
 
 def run_llama(path: str) -> dict[str, float]:
-    from llama_cpp import Llama
+    """By the library's own functions, whose batches have several sequences."""
+    import llama_cpp
 
-    llama = Llama(path, n_ctx=1024, n_batch=512, n_threads=THREADS, n_threads_batch=THREADS, verbose=False)
+    llama_cpp.llama_backend_init()
+    model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch, params.kv_unified = 2048, 512, 512, True
+    params.n_threads = params.n_threads_batch = THREADS
+    params.n_seq_max = max(requests for requests, _, _ in WORKLOADS.values())
+    context = llama_cpp.llama_init_from_model(model, params)
+    vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    batch = llama_cpp.llama_batch_init(512, 0, 1)
 
-    def generate(tokens: list[int], output: int) -> None:
-        llama.reset()
-        llama.eval(tokens)
-        for _ in range(output - 1):
-            llama.eval([llama.sample(temp=0)])
+    def decode(columns: list[list[int]], position: int) -> list[int]:
+        """Tokens of each sequence from a position on; the likeliest next ones."""
+        batch.n_tokens = 0
+        for sequence, tokens in enumerate(columns):
+            for i, token in enumerate(tokens):
+                at = batch.n_tokens
+                batch.token[at], batch.pos[at], batch.n_seq_id[at] = token, position + i, 1
+                batch.seq_id[at][0], batch.logits[at] = sequence, i == len(tokens) - 1
+                batch.n_tokens += 1
+        if llama_cpp.llama_decode(context, batch):
+            raise RuntimeError("llama_decode failed")
+        rows = np.cumsum([len(tokens) for tokens in columns]) - 1
+        logits = [llama_cpp.llama_get_logits_ith(context, int(row)) for row in rows]
+        return [int(np.ctypeslib.as_array(row, (vocabulary,)).argmax()) for row in logits]
+
+    def generate(prompts: list[list[int]], output: int) -> None:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
+        tokens = decode(prompts, 0)
+        for step in range(output - 1):
+            tokens = decode([[token] for token in tokens], len(prompts[0]) + step)
 
     return measure(generate)
-
-
-def write(path: Path, hidden: int, layers: int, inner: int, heads: int, kv_heads: int, format: str) -> None:
-    """A Llama of random weights; Q4_K_M has some matrices in Q6_K, as llama.cpp's has."""
-    import gguf
-
-    from octavo.weights import resolve
-    from octavo.weights.gguf_file import read_gguf
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    writer = gguf.GGUFWriter(unfinished, "llama")
-    for key, value in read_gguf(resolve(None)).metadata.items():
-        if key.startswith("tokenizer."):
-            add(writer, key, value)
-    vocabulary = len(read_gguf(resolve(None)).metadata["tokenizer.ggml.tokens"])
-    width = hidden // heads * kv_heads
-    writer.add_context_length(4096)
-    writer.add_embedding_length(hidden)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(hidden // heads)
-    writer.add_vocab_size(vocabulary)
-
-    made: dict[tuple[int, int, str], np.ndarray] = {}
-
-    def matrix(name: str, rows: int, columns: int, better: bool = False) -> None:
-        kind = format if format == "Q4_0" else "Q4_0" if columns % 256 else "Q6_K" if better else "Q4_K"
-        if (rows, columns, kind) not in made:
-            made[rows, columns, kind] = random_blocks(rows, columns, kind)
-        writer.add_tensor(name + ".weight", made[rows, columns, kind], raw_dtype=gguf.GGMLQuantizationType[kind])
-
-    matrix("token_embd", vocabulary, hidden)
-    matrix("output", vocabulary, hidden, better=True)
-    writer.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
-    for i in range(layers):
-        at, better = f"blk.{i}.", i < layers // 8 or i >= 7 * layers // 8 or (i - layers // 8) % 3 == 2
-        for name in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"{at}{name}.weight", np.ones(hidden, np.float32))
-        matrix(at + "attn_q", hidden, hidden)
-        matrix(at + "attn_k", width, hidden)
-        matrix(at + "attn_v", width, hidden, better)
-        matrix(at + "attn_output", hidden, hidden)
-        matrix(at + "ffn_gate", inner, hidden)
-        matrix(at + "ffn_up", inner, hidden)
-        matrix(at + "ffn_down", hidden, inner, better)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    unfinished.rename(path)
-
-
-def add(writer: Any, key: str, value: Any) -> None:
-    import gguf
-
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, str):
-        writer.add_string(key, value)
-    elif len(value) and isinstance(value[0], str):
-        writer.add_array(key, list(value))
-    else:
-        numbers = np.asarray(value)
-        kind = gguf.GGUFValueType.FLOAT32 if numbers.dtype.kind == "f" else gguf.GGUFValueType.INT32
-        writer.add_key_value(key, numbers.tolist(), gguf.GGUFValueType.ARRAY, sub_type=kind)
-
-
-def random_blocks(rows: int, columns: int, kind: str) -> np.ndarray:
-    """uint8 [rows, bytes]: random codes, with scales that give a row of outputs about the size of its inputs."""
-    elements, block_bytes, at, size = {
-        "Q4_0": (32, 18, 0, 4.6),
-        "Q4_K": (256, 144, 0, 32 * 4.6),
-        "Q6_K": (256, 210, 208, 74 * 18.5),
-    }[kind]
-    blocks = np.random.default_rng(rows).integers(0, 256, (rows, columns // elements, block_bytes), np.uint8)
-    scale = np.float16(1 / (size * columns**0.5))
-    blocks[:, :, at : at + 2] = np.array([scale]).view(np.uint8)
-    if kind == "Q4_K":
-        blocks[:, :, 2:4] = np.array([scale * np.float16(7.5)]).view(np.uint8)
-    return blocks.reshape(rows, -1)
 
 
 if __name__ == "__main__":
