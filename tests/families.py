@@ -237,11 +237,11 @@ FAMILIES = {
         "Glm",
         {
             **NO_PADDING,
-            "head_dim": 16,
+            "head_dim": 8,
             "rope_parameters": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5},
         },
         "chatglm",
-        {"rope.dimension_count": 8, "rope.freq_base": 5e5},
+        {"rope.dimension_count": 4, "rope.freq_base": 5e5},
         rewrite=to_chatglm,
     ),
     "InternLM2": Family("Llama", rewrite=to_internlm2),
@@ -273,7 +273,7 @@ FAMILIES = {
         "GPTNeoX",
         {"hidden_size": 96},
         "gptneox",
-        {"rope.dimension_count": 4, "use_parallel_residual": True},
+        {"rope.dimension_count": 4, "use_parallel_residual": True, "attention.head_count_kv": 6},
         from_groups,
     ),
     "GPT-NeoX, sequential": Family(
@@ -415,6 +415,8 @@ def save_gguf(family, model, path, target):
             continue
         add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
         add[type(value) if type(value) in add else float](f"{family.gguf}.{key}", value)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("none")
     for kind in ("long", "short"):
         if factors := (getattr(config, "rope_parameters", None) or {}).get(f"{kind}_factor"):
             writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, np.float32))

@@ -1,0 +1,65 @@
+"""Tiny GGUF files of every family, beside llama.cpp's own logits of the same file.
+
+    OCTAVO_TEST_LLAMACPP=PYTHON pytest tests/models/test_gguf_peer.py
+
+PYTHON is an interpreter that has llama-cpp-python.
+"""
+
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from families import FAMILIES, save_gguf
+from harness import error, logits_of, make_native, random_tokens
+from octavo.models import load_declaration, open_model
+from octavo.weights.bind import bind
+
+PEER = os.environ.get("OCTAVO_TEST_LLAMACPP")
+WITH_GGUF = {name: family for name, family in FAMILIES.items() if family.gguf}
+TOKENS = random_tokens(96, vocab=301)
+OTHERWISE = {  # what llama.cpp computes in another way than the model's authors
+    "EXAONE 4, windows": "it has windows in models of 64 layers alone",
+    "StarCoder2": "it has no windows in this architecture",
+}
+PROGRAM = """
+import sys
+import llama_cpp as L
+import numpy as np
+
+path, tokens = sys.argv[1], [int(token) for token in sys.argv[2].split()]
+L.llama_backend_init()
+model = L.llama_model_load_from_file(path.encode(), L.llama_model_default_params())
+params = L.llama_context_default_params()
+params.n_ctx = params.n_batch = params.n_ubatch = 256
+params.type_k = params.type_v = L.GGML_TYPE_F32
+params.flash_attn_type = 0
+params.swa_full = True
+context = L.llama_init_from_model(model, params)
+vocabulary = L.llama_vocab_n_tokens(L.llama_model_get_vocab(model))
+batch = L.llama_batch_init(len(tokens), 0, 1)
+batch.n_tokens = len(tokens)
+for i, token in enumerate(tokens):
+    batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, True
+    batch.seq_id[i][0] = 0
+assert L.llama_decode(context, batch) == 0
+rows = [np.ctypeslib.as_array(L.llama_get_logits_ith(context, i), (vocabulary,)).copy() for i in range(len(tokens))]
+np.save(path + ".npy", np.stack(rows))
+"""
+
+
+@pytest.mark.skipif(not PEER, reason="OCTAVO_TEST_LLAMACPP names no interpreter with llama-cpp-python")
+@pytest.mark.parametrize("name", sorted(WITH_GGUF.keys() - OTHERWISE))
+def test_logits_are_llama_cpp_s(tmp_path, name):
+    family = FAMILIES[name]
+    path = tmp_path / "m.gguf"
+    save_gguf(family, family.save(tmp_path), tmp_path, path)
+    command = [PEER, "-c", PROGRAM, str(path), " ".join(map(str, TOKENS))]
+    peer = subprocess.run(command, capture_output=True, text=True)
+    assert peer.returncode == 0, peer.stderr[-2000:]
+    checkpoint = open_model(path)
+    model = load_declaration(checkpoint.config, path)
+    graph = model.build()
+    found = logits_of(make_native(graph, bind(graph.weights, checkpoint, model.ignored)), TOKENS)
+    assert error(found, np.load(f"{path}.npy")) < 1e-3
