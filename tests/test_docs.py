@@ -110,7 +110,7 @@ def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch
     block = re.search(r"```python\n(.*?)```", (DOCS / "add_a_model.md").read_text(encoding="utf-8"), re.DOTALL)
     names = {"__name__": "walk_through"}
     exec(block[1], names)
-    monkeypatch.setattr(models, "DECLARATIONS", (*models.DECLARATIONS, names["NanoChat"]))
+    monkeypatch.setitem(models.ModelRegistry.added, "NanoChatForCausalLM", names["NanoChat"])
     reference = save_checkpoint(tmp_path, "NanoChat", tie_word_embeddings=tied)
     save_tokenizer(tmp_path, inaugural_text, vocab_size=300)
     executor = LLM(str(tmp_path), dtype="float32", max_model_len=64, max_num_seqs=4).model.executor
