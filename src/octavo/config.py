@@ -17,6 +17,7 @@ from octavo.devices import DEVICES, DTYPES, EXECUTORS, cache_type, place
 from octavo.environment import note_the_others, read_environment
 from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.options import NOTED, ON_CPU, REFUSED, wanted
+from octavo.plugins import load_plugins
 
 logger = logging.getLogger("octavo")
 
@@ -111,6 +112,7 @@ class EngineConfig:
     @classmethod
     def resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[str]]:
         """The config, and a note for each option that means nothing here. Raises what `from_options` raises."""
+        load_plugins()
         said = {name: value for name, value in options.items() if value is not None}
         if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit
             del said["max_model_len"]
