@@ -150,10 +150,11 @@ def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 
 def _check_quantization(name: Any) -> None:
-    from octavo.weights.quantized import NAMES
+    from octavo.weights.quantized import option_names
 
-    if not isinstance(name, str) or name not in (*AT_LOAD, *NAMES):
-        reason = f"not supported; weights are quantized to {', '.join(AT_LOAD)}, or are {', '.join(sorted(NAMES))}"
+    names = option_names()
+    if not isinstance(name, str) or name not in (*AT_LOAD, *names):
+        reason = f"not supported; weights are quantized to {', '.join(AT_LOAD)}, or are {', '.join(sorted(names))}"
         raise UnsupportedError("quantization", name, reason)
 
 

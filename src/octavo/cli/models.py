@@ -102,11 +102,8 @@ def _tell(options: dict[str, Any], as_json: bool) -> int:
 
 def _lines(found: Forecast) -> Iterator[str]:
     total = sum(found.stored.values())
-    types = ", ".join(
-        name if size == total else f"{name} {100 * size / total:.0f} %"
-        for name, size in found.stored.items()
-        if size * 100 > total
-    )
+    stored = {name: 100 * size / total for name, size in found.stored.items() if size}
+    types = ", ".join(name if part == 100 else f"{name} {part:.0f} %" for name, part in stored.items() if part > 1)
     length = f"{found.max_model_len:,} tokens"
     if found.max_model_len != found.trained_len:
         length += f"; the model was trained on {found.trained_len:,}"

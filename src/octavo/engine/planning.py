@@ -18,7 +18,7 @@ from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.weights import Checkpoint
 from octavo.weights.bind import bind
-from octavo.weights.quantized import NAMES
+from octavo.weights.quantized import option_names
 from octavo.weights.tensor import StoredTensor
 
 
@@ -71,7 +71,7 @@ def _quantization_at_load(wanted: str | None, checkpoint: Checkpoint) -> str | N
     of a GGUF file may be plain: of them, it is seen when layouts are chosen.
     """
     found = checkpoint.quantization
-    if wanted is None or (found is not None and NAMES.get(wanted) == found):
+    if wanted is None or (found is not None and option_names().get(wanted) == found):
         return None
     if wanted in AT_LOAD and found in (None, "gguf"):
         return wanted

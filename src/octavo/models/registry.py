@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Set
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, ClassVar
+from typing import Any
 
 from octavo.errors import ConfigError, UnknownArchitectureError, nearest
 from octavo.models.base import CausalLM
@@ -16,7 +16,7 @@ from octavo.weights.config_reader import ConfigReader
 
 logger = logging.getLogger("octavo")
 
-Declared = str | type[CausalLM]
+ADDED: dict[str, str | type[CausalLM]] = {}  # by other packages, by the names that config.json uses
 
 
 def _declarations() -> Iterator[type[CausalLM]]:
@@ -34,10 +34,8 @@ DECLARATIONS: tuple[type[CausalLM], ...] = tuple(_declarations())
 class ModelRegistry:
     """Architectures that other packages add, by the names that config.json uses; called as in vLLM."""
 
-    added: ClassVar[dict[str, Declared]] = {}
-
     @classmethod
-    def register_model(cls, model_arch: str, model_cls: Declared) -> None:
+    def register_model(cls, model_arch: str, model_cls: str | type[CausalLM]) -> None:
         """Makes `model_cls` what runs the architecture `model_arch`, in place of what ran it before.
 
         It is a declaration, a subclass of octavo.models.base.CausalLM, or "package.module:Class", which is imported
@@ -51,17 +49,17 @@ class ModelRegistry:
             _check(model_arch, model_cls)
         if model_arch in cls.get_supported_archs():
             logger.warning("the architecture %s is declared anew: %s runs it from now on", model_arch, model_cls)
-        cls.added[model_arch] = model_cls
+        ADDED[model_arch] = model_cls
 
     @classmethod
     def get_supported_archs(cls) -> Set[str]:
         """All names that are known."""
-        return {name for model in DECLARATIONS for name in model.architectures} | cls.added.keys()
+        return {name for model in DECLARATIONS for name in model.architectures} | ADDED.keys()
 
 
 def declared(name: str) -> type[CausalLM] | None:
     """The class that declares an architecture. Raises ConfigError where that of another package can't be imported."""
-    added = ModelRegistry.added.get(name)
+    added = ADDED.get(name)
     if added is None:
         return next((model for model in DECLARATIONS if name in model.architectures), None)
     if not isinstance(added, str):
@@ -79,9 +77,9 @@ def declarations() -> dict[type[CausalLM], tuple[str, ...]]:
     """Everything that declares an architecture, with its names. What can't be imported is left out, and said."""
     found: dict[type[CausalLM], tuple[str, ...]] = {}
     for model in DECLARATIONS:
-        if names := tuple(name for name in model.architectures if name not in ModelRegistry.added):
+        if names := tuple(name for name in model.architectures if name not in ADDED):
             found[model] = names
-    for name in ModelRegistry.added:
+    for name in ADDED:
         try:
             model = declared(name) or CausalLM
         except ConfigError as error:
