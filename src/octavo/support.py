@@ -51,12 +51,8 @@ def _family(model: type[CausalLM], names: tuple[str, ...]) -> Family:
         gguf,
         models.partition("\n")[0],
         " ".join(built.split()),
-        _place(model),
+        f"{model.__module__}:{model.__qualname__}",
     )
-
-
-def _place(model: type[CausalLM]) -> str:
-    return f"{model.__module__}:{model.__qualname__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +86,7 @@ def forecast(options: Mapping[str, Any]) -> Forecast:
     select_machine()
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     planned = plan_model(config, open_model(path))
+    config = planned.config
     checkpoint, plan, graph, encoder = planned.checkpoint, planned.plan, planned.graph, planned.encoder
     weights = {*graph.weights, *(encoder.weights if encoder else ())}
     parts = {name: getattr(plan, name) for name in ("weights", "workspace", "kv_cache", "usable")}
@@ -97,8 +94,8 @@ def forecast(options: Mapping[str, Any]) -> Forecast:
         model=config.model or path.name,
         path=str(checkpoint.path),
         architecture=str(checkpoint.config["architectures"][0]),
-        kind=kind_of(graph, encoder),
-        declared_by=_place(type(planned.model)),
+        kind=planned.model.kind if planned.model.is_hosted else kind_of(graph, encoder),
+        declared_by=planned.model.declared_by,
         parameters=sum(weight.size for weight in weights),
         format=_format(checkpoint),
         stored=_stored(checkpoint),

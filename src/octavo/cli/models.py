@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 HEAD = ("architecture", "kind", "also from", "models")
-NOTE = "All load from safetensors, quantized or not. `octavo models MODEL` says how a model would run."
+NOTE = (
+    "All load from safetensors, quantized or not. What else transformers has may run by its own layers.\n"
+    "`octavo models MODEL` says whether and how a model would run."
+)
 
 
 def main(argv: Sequence[str]) -> int:

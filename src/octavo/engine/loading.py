@@ -80,6 +80,7 @@ def load(
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
         planned = plan_model(config, checkpoint)
+        config = planned.config
         report("loading weights")
         executor = _load_weights(planned, config.dtype)
         text = tokenizer.result()

@@ -20,6 +20,7 @@ class CausalLM:
     model_types: ClassVar[tuple[str, ...]] = ()  # that text_config has where this is the text part of a larger model
     kind: ClassVar[str] = "dense"  # or what `kind_of` says of its graphs
     gguf: ClassVar[tuple[GGUFFamily, ...]] = ()  # what its GGUF files say
+    is_hosted: ClassVar[bool] = False  # another library has its layers, and loads their weights
     inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
 
     vocab_size: int
@@ -29,6 +30,10 @@ class CausalLM:
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         raise NotImplementedError
+
+    @property
+    def declared_by(self) -> str:
+        return f"{type(self).__module__}:{type(self).__qualname__}"
 
     @property
     def ignored(self) -> tuple[str, ...]:
