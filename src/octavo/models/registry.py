@@ -13,6 +13,7 @@ from typing import Any
 from octavo.errors import ConfigError, UnknownArchitectureError, nearest
 from octavo.models.base import CausalLM
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.files import code_of
 
 logger = logging.getLogger("octavo")
 
@@ -100,7 +101,8 @@ def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type
     if not words:
         raise UnknownArchitectureError(file, "architectures", f"must name an architecture, got {names}")
     near = nearest(words[0], sorted(ModelRegistry.get_supported_archs()))
-    raise UnknownArchitectureError(file, "architectures", f"{names} is not known here; {near}")
+    code = code_of(config, "AutoModelForCausalLM")
+    raise UnknownArchitectureError(file, "architectures", f"{names} is not known here; {near}{code}")
 
 
 def load_declaration(
