@@ -8,8 +8,9 @@ import pytest
 
 from checkpoints import save_checkpoint, save_tokenizer, transformers_logits
 from harness import error, logits_of, random_tokens
-from octavo import LLM, models
+from octavo import LLM
 from octavo.graph.node import OPS
+from octavo.models.registry import ADDED
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -110,7 +111,7 @@ def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch
     block = re.search(r"```python\n(.*?)```", (DOCS / "add_a_model.md").read_text(encoding="utf-8"), re.DOTALL)
     names = {"__name__": "walk_through"}
     exec(block[1], names)
-    monkeypatch.setattr(models, "DECLARATIONS", (*models.DECLARATIONS, names["NanoChat"]))
+    monkeypatch.setitem(ADDED, "NanoChatForCausalLM", names["NanoChat"])
     reference = save_checkpoint(tmp_path, "NanoChat", tie_word_embeddings=tied)
     save_tokenizer(tmp_path, inaugural_text, vocab_size=300)
     executor = LLM(str(tmp_path), dtype="float32", max_model_len=64, max_num_seqs=4).model.executor
@@ -118,7 +119,9 @@ def test_the_model_that_is_added_in_the_walk_through_works(tmp_path, monkeypatch
     assert error(logits_of(executor, tokens), transformers_logits(reference, tokens)) < 1e-4
 
 
+PLUGIN = "examples/plugin/octavo_example"
 WALK_THROUGHS = {
+    "plugins.md": [f"{PLUGIN}/{module}.py" for module in ("__init__", "model", "rule", "weights")],
     "add_a_logits_rule.md": ["src/octavo/sampling/rules/tokens.py", "native/ops/token_rules.cpp"],
     "add_a_kernel.md": [
         "src/octavo/graph/ops/norm.py",

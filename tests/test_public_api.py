@@ -33,6 +33,7 @@ def test_the_package_has_these_names():
         "MemoryPlanError",
         "ModelLoadError",
         "ModelNotFoundError",
+        "ModelRegistry",
         "OctavoError",
         "RequestError",
         "RequestOutput",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from octavo.engine.llm_engine import LLMEngine
     from octavo.inputs import TextPrompt, TokensPrompt
     from octavo.llm import LLM
+    from octavo.models.registry import ModelRegistry
     from octavo.request import CompletionOutput, Logprob, RequestOutput
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
@@ -37,6 +38,7 @@ _LATER = {
     "octavo.engine.llm_engine": ("LLMEngine",),
     "octavo.engine.async_llm_engine": ("AsyncLLMEngine",),
     "octavo.inputs": ("PromptType", "TextPrompt", "TokensPrompt"),
+    "octavo.models.registry": ("ModelRegistry",),
     "octavo.request": ("CompletionOutput", "Logprob", "RequestOutput"),
     "octavo.sampling_params": ("BeamSearchParams", "RequestOutputKind", "SamplingParams"),
 }
@@ -54,6 +56,7 @@ __all__ = [
     "MemoryPlanError",
     "ModelLoadError",
     "ModelNotFoundError",
+    "ModelRegistry",
     "OctavoError",
     "RequestError",
     "RequestOutput",

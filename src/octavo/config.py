@@ -17,6 +17,7 @@ from octavo.devices import DEVICES, DTYPES, EXECUTORS, cache_type, place
 from octavo.environment import note_the_others, read_environment
 from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.options import NOTED, ON_CPU, REFUSED, wanted
+from octavo.plugins import load_plugins
 
 logger = logging.getLogger("octavo")
 
@@ -27,6 +28,7 @@ MOST = (1 << 53) - 1  # the highest number: JSON and doubles hold it exactly
 
 AT_LOAD = ("int8", "int4", "fp8")  # what weights can be quantized to while they are loaded
 
+MODEL_IMPLS = ("auto", "octavo", "transformers")
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
 TASKS = ("auto", "generate", *SPEECH_TASKS)
 
@@ -42,6 +44,9 @@ class EngineConfig:
     download_dir: str | None = None
     device: str = "cpu"  # or "cuda"; what is "auto" of these three options is decided by `from_options`
     executor: str = "native"  # or "torch"
+    model_impl: str = (
+        "auto"  # "octavo" (or "vllm"): declarations of ours; "transformers": its layers, on torch; or either
+    )
     dtype: str = "bfloat16"  # or "float16", "float32": of weights, activations and KV cache
     kv_cache_dtype: str = "auto"  # the type of the model; or "int8", with a scale for each token and head
     quantization: str | None = None  # "int8", "int4", "fp8": while loading; others: what the checkpoint has to be
@@ -66,6 +71,7 @@ class EngineConfig:
         _choice("task", self.task, TASKS)
         _choice("device", self.device, ("cpu", "cuda"))
         _choice("executor", self.executor, ("native", "torch"))
+        _choice("model_impl", self.model_impl, MODEL_IMPLS)
         _choice("dtype", self.dtype, ("bfloat16", "float16", "float32"))
         if self.quantization is not None:
             _check_quantization(self.quantization)
@@ -111,12 +117,14 @@ class EngineConfig:
     @classmethod
     def resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[str]]:
         """The config, and a note for each option that means nothing here. Raises what `from_options` raises."""
+        load_plugins()
         said = {name: value for name, value in options.items() if value is not None}
         if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit
             del said["max_model_len"]
         for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
             _choice(name, said.setdefault(name, "auto"), tuple(choices))
-        placement = place(said["device"], said["executor"], said["dtype"])
+        said["model_impl"], executor = _model_impl(said.get("model_impl", "auto"), said["executor"])
+        placement = place(said["device"], executor, said["dtype"])
         said |= {"device": placement.device, "executor": placement.executor, "dtype": placement.dtype}
         said["kv_cache_dtype"], cache_notes = cache_type(said.get("kv_cache_dtype", "auto"), placement.executor)
         on_cpu = placement.device == "cpu"
@@ -142,16 +150,29 @@ def log_notes(notes: Iterable[str]) -> None:
         logger.warning("%s", note)
 
 
+def _model_impl(impl: Any, executor: str) -> tuple[str, str]:
+    """Whose layers a model may have, and the executor that this leaves."""
+    _choice("model_impl", impl, (*MODEL_IMPLS, "vllm"))
+    if impl in ("octavo", "vllm"):
+        return "octavo", executor
+    if executor == "native":
+        if impl == "transformers":
+            raise ConfigError("model_impl", impl, "runs on the torch executor; leave out executor='native'")
+        return "octavo", executor
+    return impl, "torch" if impl == "transformers" else executor
+
+
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if not any(value == one and type(value) is type(one) for one in allowed):
         raise ConfigError(name, value, f"must be one of {', '.join(map(str, allowed))}")
 
 
 def _check_quantization(name: Any) -> None:
-    from octavo.weights.quantized import NAMES
+    from octavo.weights.quantized import option_names
 
-    if not isinstance(name, str) or name not in (*AT_LOAD, *NAMES):
-        reason = f"not supported; weights are quantized to {', '.join(AT_LOAD)}, or are {', '.join(sorted(NAMES))}"
+    names = option_names()
+    if not isinstance(name, str) or name not in (*AT_LOAD, *names):
+        reason = f"not supported; weights are quantized to {', '.join(AT_LOAD)}, or are {', '.join(sorted(names))}"
         raise UnsupportedError("quantization", name, reason)
 
 

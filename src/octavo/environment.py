@@ -15,7 +15,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 # These ask for what Octavo does anyway: it reports no usage, and bits do not depend on the batch.
 _SO_ANYWAY = {"VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "VLLM_BATCH_INVARIANT"}
 _USED = {"VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "VLLM_LOGGING_LEVEL"}
-_USED |= {"VLLM_USE_MODELSCOPE"}
+_USED |= {"VLLM_USE_MODELSCOPE", "VLLM_PLUGINS"}
 
 
 def read_environment(on_cpu: bool) -> dict[str, Any]:

@@ -71,7 +71,7 @@ _REFUSED = {
 }
 # What means nothing here.
 _NOTED = {
-    "no code of a model is ever run; its architecture must be known here": "trust_remote_code=false",
+    "no code of a checkpoint is ever run; a declaration or a plugin must have its architecture": "trust_remote_code=false",
     "nothing is swapped: a preempted request is computed again": "swap_space=0|4",
     "no statistics are logged here": "disable_log_stats=false",
     "requests are not logged here": "disable_log_requests=false enable_log_requests=false",
@@ -92,7 +92,6 @@ _NOTED = {
     "loading shows no bar": "use_tqdm_on_load=true",
     "no file or site of a prompt is ever read": "allowed_local_media_path allowed_media_domains=[]",
     "structured output is not supported yet": "structured_outputs_config guided_decoding_backend=auto",
-    "there is one implementation": "model_impl=auto",
     "no code of a model is ever run": "code_revision",
     "use max_num_seqs": "max_num_active_seqs",
     "there are no levels": "optimization_level=0|1|2|3",

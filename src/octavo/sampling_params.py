@@ -18,6 +18,7 @@ MAX_BAD_WORDS = 1024
 MAX_TEXT_LENGTH = 1024  # the most characters of a stop string or bad word
 MAX_TOKEN_IDS = 2**20  # the most token ids in one list
 MAX_LENGTH_PENALTY = 10.0  # the farthest from 0; a length to a larger power is no finite number
+known_extra_args: set[str] = set()  # names that rules on logits read there: those of plugins
 GREEDY_BELOW = 1e-5  # a smaller temperature means: always the likeliest token
 _MAX_INT = 2**31 - 1  # the highest integer of the native sampler
 
@@ -66,11 +67,11 @@ class SamplingParams:
     logit_bias: dict[int, float] | None = None  # added to the logits of these token ids
     allowed_token_ids: list[int] | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
+    extra_args: dict[str, Any] | None = None  # what rules on logits of plugins read; refused unless one does
     guided_decoding: Any = None  # from here on: known, and refused unless empty
     structured_outputs: Any = None
     logits_processors: Any = None
     truncate_prompt_tokens: int | None = None
-    extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high, optional) in _INTEGERS.items():
@@ -163,7 +164,11 @@ class SamplingParams:
                 raise ParameterError(name, getattr(self, name), allowed)
 
     def _refuse_unsupported(self) -> None:
-        for name in ("guided_decoding", "structured_outputs", "logits_processors", "extra_args"):
+        extra = self.extra_args or {}
+        if not isinstance(extra, Mapping) or extra.keys() - known_extra_args:
+            reason = f"must name what a plugin's rule reads: {', '.join(sorted(known_extra_args)) or 'there is none'}"
+            raise UnsupportedError("extra_args", self.extra_args, reason)
+        for name in ("guided_decoding", "structured_outputs", "logits_processors"):
             value = getattr(self, name)
             if value is not None and value not in ([], {}, ()):
                 raise UnsupportedError(name, value, "not supported yet; leave it None")

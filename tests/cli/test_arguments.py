@@ -150,7 +150,7 @@ def test_flags_without_a_meaning_are_noted_in_one_line_each(tiny, capsys):
     assert any(note.startswith("octavo: --trust-remote-code: ") for note in notes)
 
 
-HELPED = ([], ["run"], ["chat"], ["complete"], ["run-batch"], ["pull"], ["bench"])
+HELPED = ([], ["run"], ["chat"], ["complete"], ["run-batch"], ["pull"], ["models"], ["bench"])
 
 
 @pytest.mark.parametrize("command", [*HELPED, *(["bench", kind] for kind in ("latency", "throughput", "serve"))])

@@ -46,6 +46,8 @@ WRITERS = {
     "run --help": "",
     "bench --help": "",
     "pull {tiny}": "",
+    "models": "",
+    "models {tiny} --json": "",
     "run {tiny} hi --max-tokens 2": "",
     "run {tiny} hi --max-tokens 2 --json": "",
     "complete {tiny} hi --max-tokens 2": "",

@@ -9,7 +9,8 @@ from checkpoints import transformers_logits
 from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from octavo.errors import ModelLoadError
-from octavo.models import DECLARATIONS, load_declaration, open_model
+from octavo.models import DECLARATIONS, declaration, load_declaration, open_model
+from octavo.models.base import kind_of
 from octavo.models.multimodal import ARCHITECTURES
 from octavo.weights.bind import bind
 from reference import reference_logits
@@ -30,6 +31,7 @@ def opened(path):
 def test_logits_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
     expected = transformers_logits(family.save(tmp_path), TOKENS)
     graph, tensors = opened(tmp_path)
+    assert kind_of(graph) in (declaration(open_model(tmp_path).config, tmp_path).kind, "dense")
     assert error(reference_logits(graph, tensors, TOKENS), expected) < 1e-4
     native = make_native(graph, tensors)
     found = logits_of(native, TOKENS)

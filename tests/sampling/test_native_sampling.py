@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from octavo import _native
 from octavo.sampling.options import SamplerOptions
-from octavo.sampling.rules import RULES
+from octavo.sampling.rules import known_rules
 from octavo.sampling.rules.timestamps import Timestamps
 from octavo.sampling.rules.tokens import AllowedTokens, BadWords, LogitBias, Penalties, SuppressedTokens
 from reference_sampler import ReferenceSampler, falling, log_softmax, uniform
@@ -267,7 +267,9 @@ def test_every_rule_has_a_native_form_and_keeps_the_order_of_stages():
         Penalties: Penalties(presence=1.0),
         Timestamps: TIMES,
     }
-    assert set(RULES) == set(examples)
-    assert [rule.stage for rule in RULES] == sorted(rule.stage for rule in RULES)
+    assert set(known_rules()) == set(examples)
+    assert all(rule.is_native for rule in known_rules())
+    stages = [rule.stage for rule in known_rules()]
+    assert stages == sorted(stages)
     for example in examples.values():
         assert sampler_of(64, rules=[example]).num_output == 0

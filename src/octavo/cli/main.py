@@ -21,6 +21,7 @@ COMMANDS = {
     "chat": "talk with a model in the terminal, here or on a server",
     "complete": "continue a text, here or on a server",
     "run-batch": "answer the requests of a file in OpenAI's batch format",
+    "models": "list the architectures that are known, or say how a model would run",
     "pull": "fetch a model ahead of time, and print where it is",
     "quantize": "write a model in fewer bits, in a format that other engines load too",
     "bench": "measure latency and throughput, of this machine or of a server",

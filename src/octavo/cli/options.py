@@ -38,6 +38,13 @@ ENGINE_FLAGS = (
         "device", str, "DEVICE", "where to compute: auto, cpu or cuda; auto takes a GPU if PyTorch and Triton are there"
     ),
     Flag("executor", str, "NAME", "what computes: auto, native (on the CPU) or torch"),
+    Flag(
+        "model_impl",
+        str,
+        "NAME",
+        "whose layers a model has: octavo (those declared here), transformers (its own, on the torch executor), or "
+        "auto: transformers' where there is no declaration",
+    ),
     Flag("dtype", str, "TYPE", "the type to compute in: auto, bfloat16, half (float16; bfloat16 if native) or float32"),
     Flag(
         "quantization",

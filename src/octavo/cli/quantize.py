@@ -44,11 +44,13 @@ def main(argv: Sequence[str]) -> int:
     if "calibration_tokens" in texts and "calibration" not in texts:
         raise UsageError("--calibration-tokens needs --calibration TEXT")
 
+    from octavo.plugins import load_plugins
     from octavo.quantize.model import Texts, check_target, quantize
     from octavo.weights.source import resolve
 
     format = FORMATS[args.format].with_options(getattr(args, "group_size", None), args.symmetric)
     check_target(args.out)  # before a model is fetched
+    load_plugins()
     revision, directory = getattr(args, "revision", None), getattr(args, "download_dir", None)
     path = resolve(args.model, revision=revision, cache_dir=directory)
     if "evaluate" in texts:

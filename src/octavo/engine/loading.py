@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octavo import _native
-from octavo.config import AT_LOAD, SPEECH_TASKS, EngineConfig, thread_count
-from octavo.engine.backend import Backend, backend_of
+from octavo.config import EngineConfig
 from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
-from octavo.engine.memory import MemoryPlan, plan_memory
+from octavo.engine.memory import MemoryPlan
+from octavo.engine.planning import PlannedModel, plan_model, select_machine
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
-from octavo.models import load_declaration, open_model
+from octavo.models import open_model
 from octavo.option_files import read_text
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint, resolve
-from octavo.weights.bind import bind, forget_pages
+from octavo.weights.bind import forget_pages
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
 from octavo.weights.known import advised_sampling
 from octavo.weights.progress import loading_bar
-from octavo.weights.quantized import NAMES
-from octavo.weights.tensor import StoredTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +77,28 @@ def load(
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     report("reading headers")
     checkpoint = open_model(path)
-    file = path / "config.json" if checkpoint.metadata is None else path
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
-        model = load_declaration(checkpoint.config, file, config.max_model_len)
-        if config.max_model_len and config.max_model_len > model.longest_positions:
-            reason = f"the model was made for at most {model.longest_positions} tokens"
-            raise ConfigError("max_model_len", config.max_model_len, reason)
-        graph, encoder = model.build(), model.build_encoder()
-        _check_task(config, reads_speech=encoder is not None)
-        at_load = _quantization_at_load(config.quantization, checkpoint)
-        weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
-        tensors = bind(weights, checkpoint, model.ignored)
-        backend = backend_of(config, at_load)
-        parts = [part for part in (graph, encoder) if part is not None]
-        footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
-        usable = backend.usable_memory(config.gpu_memory_utilization)
-        sizes = (model.max_positions, model.vocab_size, usable, backend.reserve)
-        plan = plan_memory(config, footprint, *sizes, more[0] if more else None, model.source_positions)
+        planned = plan_model(config, checkpoint)
+        config = planned.config
         report("loading weights")
-        executor = _load_weights(backend, graph, encoder, tensors, plan, config.dtype)
+        executor = _load_weights(planned, config.dtype)
         text = tokenizer.result()
+    model = planned.model
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
     said, said_by = _generation_config(config, path, checkpoint)
-    files = (ConfigReader.of_file(checkpoint.config, file), ConfigReader.of_file(said, said_by))
+    files = (ConfigReader.of_file(checkpoint.config, planned.file), ConfigReader.of_file(said, said_by))
     return LoadedModel(
         name=config.model or path.name,
         config=config,
-        graph=graph,
-        encoder=encoder,
+        graph=planned.graph,
+        encoder=planned.encoder,
         source_positions=model.source_positions,
         reader=readers[model.inputs](config, text, model.vocab_size, *files),
-        footprint=footprint,
-        plan=plan,
+        footprint=planned.footprint,
+        plan=planned.plan,
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
@@ -125,14 +108,8 @@ def load(
     )
 
 
-def _load_weights(
-    backend: Backend,
-    graph: Graph,
-    encoder: Graph | None,
-    tensors: Mapping[str, StoredTensor],
-    plan: MemoryPlan,
-    dtype: str,
-) -> Executor:
+def _load_weights(planned: PlannedModel, dtype: str) -> Executor:
+    tensors = planned.tensors
     sizes = {name: sum(array.nbytes for array in tensor.arrays) for name, tensor in tensors.items()}
     with loading_bar(sum(sizes.values())) as loaded:
 
@@ -140,44 +117,8 @@ def _load_weights(
             forget_pages(tensors[name])
             loaded(sizes[name])
 
-        return backend.executor(graph, tensors, plan, dtype=dtype, encoder=encoder, release=release)
-
-
-def _check_task(config: EngineConfig, reads_speech: bool) -> None:
-    if config.task in SPEECH_TASKS and not reads_speech:
-        raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
-    if config.task == "generate" and reads_speech:
-        raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
-
-
-def _quantization_at_load(wanted: str | None, checkpoint: Checkpoint) -> str | None:
-    """What plain weights are to be quantized to: one of `AT_LOAD`, or None.
-
-    Raises ConfigError where the weights are of another method than the user says, or are to be quantized again. Those
-    of a GGUF file may be plain: of them, it is seen when layouts are chosen.
-    """
-    found = checkpoint.quantization
-    if wanted is None or (found is not None and NAMES.get(wanted) == found):
-        return None
-    if wanted in AT_LOAD and found in (None, "gguf"):
-        return wanted
-    if wanted in AT_LOAD:
-        reason = f"{checkpoint.path} is quantized already, with {found}"
-    elif found is None:
-        reason = f"{checkpoint.path} is not quantized; {', '.join(AT_LOAD)} quantize it while it is loaded"
-    else:
-        reason = f"{checkpoint.path} is quantized with {found}; leave it out, or say that"
-    raise ConfigError("quantization", wanted, reason)
-
-
-def select_machine() -> None:
-    """Sets the threads and the instruction set, as the environment says."""
-    _native.set_num_threads(thread_count())
-    if isa := os.environ.get("OCTAVO_CPU_ISA"):
-        try:
-            _native.select_isa(isa)
-        except ValueError as error:
-            raise ConfigError("OCTAVO_CPU_ISA", isa, str(error)) from None
+        options = {"dtype": dtype, "encoder": planned.encoder, "release": release}
+        return planned.backend.executor(planned.graph, tensors, planned.plan, **options)
 
 
 def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> Tokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from octavo.graph.builder import Graph
+from octavo.graph.cache import state_values
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -17,7 +18,9 @@ class CausalLM:
 
     architectures: ClassVar[tuple[str, ...]] = ()
     model_types: ClassVar[tuple[str, ...]] = ()  # that text_config has where this is the text part of a larger model
+    kind: ClassVar[str] = "dense"  # or what `kind_of` says of its graphs
     gguf: ClassVar[tuple[GGUFFamily, ...]] = ()  # what its GGUF files say
+    is_hosted: ClassVar[bool] = False  # another library has its layers, and loads their weights
     inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
 
     vocab_size: int
@@ -27,6 +30,10 @@ class CausalLM:
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         raise NotImplementedError
+
+    @property
+    def declared_by(self) -> str:
+        return f"{type(self).__module__}:{type(self).__qualname__}"
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -40,3 +47,12 @@ class CausalLM:
     def build_encoder(self) -> Graph | None:
         """The graph of its encoder, if it has one: a source in, keys and values for cross attention stored."""
         return None
+
+
+def kind_of(graph: Graph, encoder: Graph | None = None) -> str:
+    """What a model is: "encoder-decoder", "hybrid" with states beside pages, "experts", both of these, or "dense"."""
+    if encoder is not None:
+        return "encoder-decoder"
+    has_experts = any(node.name() == "experts" for node in graph.nodes)
+    found = ["hybrid"] * (state_values(graph.layers.values()) > 0) + ["experts"] * has_experts
+    return ", ".join(found) or "dense"

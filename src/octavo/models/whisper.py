@@ -15,6 +15,7 @@ class Whisper(CausalLM):
     """An encoder of 30 s of sound and a decoder of text that looks at it (Radford et al. 2022)."""
 
     architectures = ("WhisperForConditionalGeneration",)
+    kind = "encoder-decoder"
     inputs = "speech"
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo.errors import NoTokenError
-from octavo.sampling.rules import RULES, apply_rules, banning
+from octavo.sampling.rules import apply_rules, banning, known_rules
 from octavo.sampling.rules.base import Rule, RuleRequest, Stage
 
 U64s = npt.NDArray[np.uint64]
@@ -56,7 +56,7 @@ def sampler_options(
     Raises `ParameterError` for a token id outside the vocabulary, `NoTokenError` where every first token is banned.
     """
     params, vocab_size = request.params, request.vocab_size
-    asked = [rule for kind in RULES if (rule := kind.of(request)) is not None]
+    asked = [rule for kind in known_rules() if (rule := kind.of(request)) is not None]
     ordered = sorted((*asked, *rules), key=lambda rule: rule.stage)
     if names := banning(params):
         logits = np.zeros(vocab_size, np.float32)

@@ -19,7 +19,7 @@ from octavo.text.sentencepiece_backend import build_backend
 from octavo.text.sentencepiece_model import read_model
 from octavo.text.tokenizer import Tokenizer
 from octavo.text.tokenizer_limits import check_count, probe, read_tokenizer_json
-from octavo.weights.files import read_json
+from octavo.weights.files import code_of, read_json
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Classes of transformers that put BOS and EOS around a text as their config says; DeepSeek, too, is a
@@ -58,7 +58,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
         backend = _whisper_backend(path, config)
         add_bos = add_eos = None
     else:
-        raise ModelLoadError(path, "tokenizer", "there is no tokenizer.json, no tokenizer.model, and no Whisper files")
+        reason = "there is no tokenizer.json, no tokenizer.model, and no Whisper files"
+        raise ModelLoadError(path, "tokenizer", reason + code_of(config, "AutoTokenizer"))
     probe(backend, path)
     with loading(path / "tokenizer_config.json", "added tokens"):
         _add_missing_tokens(backend, path / "tokenizer_config.json", config, named)

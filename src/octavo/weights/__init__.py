@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from octavo.errors import ModelLoadError
@@ -21,23 +21,23 @@ __all__ = ["DEFAULT_MODEL", "Checkpoint", "StoredTensor", "open_checkpoint", "re
 _OTHER_FORMATS = {"openvino_*.xml": "OpenVINO", "*.onnx": "ONNX", "*.msgpack": "Flax", "*.h5": "TensorFlow"}
 
 
-def open_checkpoint(path: Path, families: Mapping[str, GGUFFamily] | None = None) -> Checkpoint:
+def open_checkpoint(path: Path, families: Callable[[], Mapping[str, GGUFFamily]] = dict) -> Checkpoint:
     """Open a .gguf file, a directory with one, or a directory with config.json and safetensors or a model.bin.
 
     Of weights nothing is read but headers, and the scales of quantized ones; every count, length and
-    offset is validated. `families` are those that GGUF files may be of. Raises ModelLoadError.
+    offset is validated. `families` gives those that GGUF files may be of. Raises ModelLoadError.
     """
     if not path.exists():
         raise ModelLoadError(path, "path", "does not exist")
     if not path.is_dir():
-        return open_gguf(path, families or {})
+        return open_gguf(path, families())
     if any(path.glob("*.safetensors*")):
         return open_safetensors(path)
     if files := sorted(path.glob("*.gguf")):
         if len(files) > 1 and "-00001-of-" not in files[0].name:
             names = ", ".join(file.name for file in files[:8])
             raise ModelLoadError(path, "directory", f"has several GGUF files, give the path of one: {names}")
-        return open_gguf(files[0], families or {})
+        return open_gguf(files[0], families())
     if (path / "model.bin").exists():
         return open_ctranslate2(path)
     if not any(path.iterdir()):

@@ -6,6 +6,7 @@ import mmap
 import os
 import stat
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,14 @@ def _short_int(digits: str) -> int:
     if len(digits) > 32:  # parsing thousands of digits takes quadratic time
         raise ValueError(f"an integer of {len(digits)} digits")
     return int(digits)
+
+
+def code_of(config: Mapping[str, Any], name: str) -> str:
+    """What to add to an error about a checkpoint that brings code of its own in place of what is missing.
+
+    `name` is the class of transformers that would load it, by `auto_map`.
+    """
+    places = config.get("auto_map")
+    place = places.get(name) if isinstance(places, dict) else places
+    found = next((one for one in (place if isinstance(place, list) else [place]) if isinstance(one, str)), None)
+    return "" if found is None else f"; its own code, {one_line(found, 120)}, is never run"

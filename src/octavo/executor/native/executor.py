@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from octavo import _native
-from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Logits, Sizes, Step
+from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Logits, Sampled, Sizes, Step
 from octavo.executor.native.layouts import choose_layouts
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
+from octavo.executor.native.python_rules import Adjusted, Ruled
 from octavo.executor.native.tape import Tape, cache_sizes
 from octavo.executor.rows import Rows
 from octavo.graph.builder import Graph
@@ -34,13 +35,16 @@ class NativeStepResult:
     encoded: Encoded | None
     rows: list[int]  # of the draws
     samplers: list[_native.SequenceSampler]  # of the draws
+    ruled: dict[int, Ruled]  # those of them whose rules are in Python
 
     @cached_property
     def logits(self) -> Logits:
         return self.native.logits(self.num_rows)
 
     @cached_property
-    def sampled(self) -> _native.SampleResult:
+    def sampled(self) -> Sampled:
+        if self.ruled:
+            return Adjusted(self.logits, self.rows, self.samplers, self.ruled)
         return self.native.sample(self.rows, self.samplers)
 
 
@@ -88,10 +92,12 @@ class NativeExecutor:
             self._encoder = NativeEncoder(tape, tensors, self.native, cache, sizes.source_positions, release)
 
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
+        self._ruled: dict[int, Ruled] = {}  # likewise
         self._slots = Rows(2 * sizes.max_num_seqs) if state_values(self.tape.layers) else None
 
     def reset(self) -> None:
         self._samplers.clear()
+        self._ruled.clear()
         if self._slots is not None:
             self._slots.clear()
 
@@ -104,6 +110,7 @@ class NativeExecutor:
             self._slots.drop(step.ended)
         for ended in step.ended:
             self._samplers.pop(ended, None)
+            self._ruled.pop(ended, None)
         encoded = None
         if step.encode is not None:
             assert self._encoder is not None
@@ -111,15 +118,20 @@ class NativeExecutor:
         if len(step.tokens):
             self._run(step, step.wanted.logits, step.copies)
         rows, samplers = [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
-        return NativeStepResult(self.native, len(step.wanted.logits), encoded, rows, samplers)
+        ruled = {i: self._ruled[draw.sequence] for i, draw in enumerate(step.draws) if draw.sequence in self._ruled}
+        return NativeStepResult(self.native, len(step.wanted.logits), encoded, rows, samplers, ruled)
 
     def _sampler(self, draw: Draw) -> _native.SequenceSampler:
         sampler = self._samplers.get(draw.sequence)
         if sampler is None:
-            sampler = _native.SequenceSampler(*draw.options.as_data(), draw.seed)
-            self._samplers[draw.sequence] = sampler
+            options, rules = draw.options.as_data()
+            if not all(rule.is_native for rule in draw.options.rules):
+                self._ruled[draw.sequence], rules = Ruled(draw.options, []), []
+            sampler = self._samplers[draw.sequence] = _native.SequenceSampler(options, rules, draw.seed)
         for token in draw.accepted:
             sampler.accept(token)
+        if draw.sequence in self._ruled:
+            self._ruled[draw.sequence].output.extend(draw.accepted)
         return sampler
 
     def _run(self, step: Step, logit_rows: Ids, copies: Ids, *ops: int) -> None:

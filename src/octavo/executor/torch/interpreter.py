@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from octavo.executor.torch.nodes import NODES, Device, cross_weights, logits
+from octavo.executor.torch.nodes import NODES, Device, cross_weights
 from octavo.executor.torch.products import KINDS_OF_ROWS
 from octavo.executor.torch.program import Op, Program
 from octavo.executor.torch.step import Step
+from octavo.graph.hosted import Hosted, HostedLogits
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import CrossAttention
 from octavo.graph.ops.linear import Logits
@@ -35,6 +36,9 @@ class Interpreter:
                 weights.stacked(op.outputs)
                 continue
             for node in op.outputs:
+                if isinstance(node, Hosted):
+                    node.host.load(self.device)
+                    continue
                 for weight in node.weights:
                     if weight.size > 1:
                         weights.matrix(weight)
@@ -83,12 +87,13 @@ class Interpreter:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [rows, vocabulary]."""
-        return logits(self.device, self._logits, None, hidden)
+        node = self._logits
+        return NODES[type(node)](self.device, node, None, hidden)
 
     @property
-    def _logits(self) -> Logits:
+    def _logits(self) -> Logits | HostedLogits:
         (node,) = self.program.ops[-1].outputs
-        assert isinstance(node, Logits)
+        assert isinstance(node, Logits | HostedLogits)
         return node
 
     def _run(self, ops: Sequence[Op], values: dict[Node, Tensor], step: Step) -> Iterator[Op]:
@@ -102,7 +107,7 @@ class Interpreter:
     def _product(self, op: Op, x: Tensor) -> Tensor:
         node, weights = op.outputs[0], self.device.weights
         if isinstance(node, Logits):
-            return logits(self.device, node, None, x)
+            return self.logits(x)
         return self.device.products.linear(x, weights.stacked(op.outputs))
 
     def _compute(self, op: Op, values: dict[Node, Tensor], step: Step) -> None:

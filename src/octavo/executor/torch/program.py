@@ -16,6 +16,7 @@ from octavo.executor.base import Sizes
 from octavo.executor.torch.forms import Form
 from octavo.graph.builder import Graph
 from octavo.graph.cache import LayerCache, state_values
+from octavo.graph.hosted import Hosted, run_by_host
 from octavo.graph.node import Node, Weight
 from octavo.graph.ops.attention import Attention
 from octavo.graph.ops.linear import Linear, Logits
@@ -91,7 +92,9 @@ def scratch_bytes(forms: Mapping[str, Form]) -> int:
 
 
 def value_bytes(node: Node, dtype: str) -> int:
-    """Bytes that a token's value takes."""
+    """Bytes that a token's value takes, while it is made."""
+    if isinstance(node, Hosted):
+        return PLAIN[dtype].nbytes((node.work_columns,))
     return PLAIN["float32" if node.keeps_float32 else dtype].nbytes((node.rows_per_token, node.columns))
 
 
@@ -101,7 +104,8 @@ def compile_graph(graph: Graph, forms: Mapping[str, Form] | None = None) -> Prog
     ops: list[Op] = []
     done: set[Node] = set()
     for node in graph.nodes:
-        if node not in done and not (isinstance(node, Rope) and any(_rotates(one, readers) for one in readers[node])):
+        is_rotated = isinstance(node, Rope) and any(_rotates(one, readers) for one in readers[node])
+        if node not in done and not is_rotated and not run_by_host(node):
             op = _op_of(node, readers)
             ops.append(op)
             done.update(op.outputs)

@@ -18,7 +18,7 @@ from torch import Tensor
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS, Ids, Logits
 from octavo.executor.torch.step import to_device
 from octavo.sampling.options import SamplerOptions, uniforms
-from octavo.sampling.rules import RULES
+from octavo.sampling.rules import known_rules
 from octavo.sampling.rules.base import Batch, Rule
 from octavo.sampling_params import GREEDY_BELOW
 
@@ -142,7 +142,7 @@ def _apply(
     integers = partial(to_device, dtype=torch.int64, device=logits.device)
     numbers = partial(to_device, dtype=torch.float32, device=logits.device)
     sequences = [(one.table_row, one.num_prompt, one.num_tokens) for one in asked]
-    for kind in RULES:
+    for kind in known_rules():
         rows = [row for row, rule in rules if isinstance(rule, kind)]
         if rows:
             batch = Batch(logits, rows, history, [sequences[row] for row in rows], integers, numbers, kernels)

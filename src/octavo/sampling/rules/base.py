@@ -1,6 +1,7 @@
 """What a rule on logits is: fields, a reference in numpy, and a function for many rows at once on a torch device.
 
-Its native form is registered under its name in `native/ops/`, and gets its fields as they are.
+Those of this package have a native form, which is registered under their name in `native/ops/` and gets their fields as
+they are. Those of plugins need none: the native executor calls their references.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo.errors import ParameterError
-from octavo.sampling_params import SamplingParams
+from octavo.sampling_params import SamplingParams, known_extra_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +87,8 @@ class Batch:
 class Rule(ABC):
     """One thing that shapes the logits of a sequence. Its fields are numbers, token ids, and lists of these.
 
-    `banning` are the parameters by which a request bans tokens; the first of them turns the rule on.
+    `banning` are the parameters by which a request bans tokens; the first of them turns the rule on. `extra_args` are
+    the names that it reads in the parameter `extra_args`.
     """
 
     prompt_token_ids: Sequence[int] = ()  # those that it looks at besides the output
@@ -94,9 +96,14 @@ class Rule(ABC):
     name: ClassVar[str]
     stage: ClassVar[Stage]
     banning: ClassVar[tuple[str, ...]]
+    is_native: ClassVar[bool]
 
-    def __init_subclass__(cls, *, name: str, stage: Stage, banning: tuple[str, ...] = ()):
+    def __init_subclass__(
+        cls, *, name: str, stage: Stage, banning: tuple[str, ...] = (), extra_args: tuple[str, ...] = ()
+    ):
         cls.name, cls.stage, cls.banning = name, stage, banning
+        cls.is_native = cls.__module__.startswith(f"{__package__}.")
+        known_extra_args.update(extra_args)
 
     @classmethod
     def of(cls, request: RuleRequest) -> Self | None:
@@ -112,9 +119,15 @@ class Rule(ABC):
         """The reference: changes float32 [vocabulary] in place, after the tokens `output`."""
 
     @staticmethod
-    @abstractmethod
     def apply_batch(rules: Sequence[Any], batch: Batch) -> None:
-        """Changes row i of the batch as `rules[i]` wants it, all of them of this class."""
+        """Changes row i of the batch as `rules[i]` wants it, all of them of this class.
+
+        Unless it is overridden, the references do that on the host, which waits for the device.
+        """
+        for rule, row, (sequence, prompt, length) in zip(rules, batch.rows, batch.sequences, strict=True):
+            logits = batch.logits[row].cpu().numpy().copy()
+            rule.apply(logits, batch.history[sequence, prompt:length].tolist())
+            batch.logits[row] = batch.numbers(logits)
 
     def as_data(self) -> tuple[str, dict[str, Any]]:
         """The rule's name and fields, which is all that the native executor gets of it."""

@@ -2,32 +2,34 @@
 
 Each is rearranged to one of our formats of blocks when it is asked for, and not before, so that loading takes the
 memory of one more matrix. Scales and shapes are looked at when the checkpoint is opened.
+
+Every module here has methods; those of other packages are known once they are imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from octavo.errors import ModelLoadError
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
 from octavo.weights.layout import PLAIN
-from octavo.weights.quantized.awq import AWQ
-from octavo.weights.quantized.bitsandbytes import BitsAndBytes
-from octavo.weights.quantized.compressed_tensors import CompressedTensors
-from octavo.weights.quantized.fp8 import FP8
-from octavo.weights.quantized.gptq import GPTQ, AutoRound
 from octavo.weights.quantized.method import Method, Parts
-from octavo.weights.quantized.modelopt import ModelOpt
-from octavo.weights.quantized.mxfp4 import MXFP4
 from octavo.weights.tensor import StoredTensor
 
-METHODS: tuple[type[Method], ...] = (GPTQ, AutoRound, AWQ, CompressedTensors, FP8, ModelOpt, MXFP4, BitsAndBytes)
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
 
-# What --quantization may say of a checkpoint, and of which method's it is true.
-NAMES = {name: method.names[0] for method in METHODS for name in (*method.names, *method.options)} | {"gguf": "gguf"}
+
+def option_names() -> dict[str, str]:
+    """What --quantization may say of a checkpoint, and of which method's it is true."""
+    names = {name: method.names[0] for method in Method.known for name in (*method.names, *method.options)}
+    return names | {"gguf": "gguf"}
+
 
 # Files that say what config.json may leave out, and the method they are of.
 _FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
@@ -71,10 +73,10 @@ def _method(directory: Path, config: Mapping[str, Any]) -> Method | None:
         raise ModelLoadError(file, field, f"must be an object, got {said!r}")
     reader = ConfigReader.of_file(said, file, f"{field}." if field else "")
     name = reader.text("quant_method", default)
-    for method in METHODS:
+    for method in Method.known:
         if name in method.names:
             return method(reader)
-    known = ", ".join(name for method in METHODS for name in method.names)
+    known = ", ".join(name for method in Method.known for name in method.names)
     raise reader.fail("quant_method", f"{name!r} is not supported, only {known}")
 
 

@@ -30,10 +30,16 @@ class Method:
     and what comes of them is called so.
     """
 
+    known: ClassVar[list[type[Method]]] = []  # all subclasses that have names, those of plugins too
+
     names: ClassVar[tuple[str, ...]]
     options: ClassVar[tuple[str, ...]] = ()
     suffixes: ClassVar[tuple[str, ...]]
     weight: ClassVar[str] = ".weight"
+
+    def __init_subclass__(cls) -> None:
+        if "names" in vars(cls):
+            cls.known.append(cls)
 
     def __init__(self, config: ConfigReader):
         """Raises ModelLoadError for what is not supported."""

@@ -1,0 +1,143 @@
+"""What loading will do, from headers alone: the declaration, its graph, its weights, the executor, the memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from octavo import _native
+from octavo.config import AT_LOAD, SPEECH_TASKS, EngineConfig, thread_count
+from octavo.engine.backend import Backend, backend_of
+from octavo.engine.memory import MemoryPlan, plan_memory
+from octavo.errors import ConfigError, UnknownArchitectureError, UnsupportedError
+from octavo.executor.base import Footprint
+from octavo.graph.builder import Graph
+from octavo.models import load_declaration
+from octavo.models.base import CausalLM
+from octavo.weights import Checkpoint
+from octavo.weights.bind import bind
+from octavo.weights.quantized import option_names
+from octavo.weights.tensor import StoredTensor
+
+logger = logging.getLogger("octavo")
+TRANSFORMERS = "model_impl='transformers' may run it"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """A model of which no weight has been read yet. `tensors` are stored ones, by the names of its weights."""
+
+    config: EngineConfig  # of the executor that the model needs
+    checkpoint: Checkpoint
+    file: Path  # that has its configuration
+    model: CausalLM
+    graph: Graph
+    encoder: Graph | None
+    tensors: Mapping[str, StoredTensor]
+    backend: Backend
+    footprint: Footprint
+    plan: MemoryPlan
+
+
+def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
+    """Raises ModelLoadError, MemoryPlanError or ConfigError."""
+    file = checkpoint.path / "config.json" if checkpoint.metadata is None else checkpoint.path
+    config, model = _declared(config, checkpoint, file)
+    if config.max_model_len and config.max_model_len > model.longest_positions:
+        reason = f"the model was made for at most {model.longest_positions} tokens"
+        raise ConfigError("max_model_len", config.max_model_len, reason)
+    graph, encoder = model.build(), model.build_encoder()
+    _check_task(config, reads_speech=encoder is not None)
+    weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
+    tensors = {} if model.is_hosted else bind(weights, checkpoint, model.ignored)
+    backend = backend_of(config, _quantization_at_load(config.quantization, checkpoint))
+    parts = [part for part in (graph, encoder) if part is not None]
+    footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
+    usable = backend.usable_memory(config.gpu_memory_utilization)
+    sizes = (model.max_positions, model.vocab_size, usable, backend.reserve)
+    plan = plan_memory(config, footprint, *sizes, more[0] if more else None, model.source_positions)
+    return PlannedModel(config, checkpoint, file, model, graph, encoder, tensors, backend, footprint, plan)
+
+
+def _declared(config: EngineConfig, checkpoint: Checkpoint, file: Path) -> tuple[EngineConfig, CausalLM]:
+    """What declares the model, and the configuration for it: layers of transformers run on the torch executor alone."""
+    unknown = None
+    if config.model_impl != "transformers":
+        try:
+            return config, load_declaration(checkpoint.config, file, config.max_model_len)
+        except UnknownArchitectureError as error:
+            unknown = error
+    names = checkpoint.config.get("architectures") or [None]
+    name = str(names[0] if isinstance(names, list) else names)
+    if (reason := _not_by_transformers(config, checkpoint)) is not None:
+        if unknown is None:
+            raise UnsupportedError("model_impl", config.model_impl, reason)
+        raise UnknownArchitectureError(unknown.file, unknown.field, f"{unknown.reason}; {reason}")
+    from octavo.executor.torch.transformers_model import TransformersModel, class_of
+
+    if unknown is not None and class_of(name) is None:
+        reason = "transformers does not know it either; a plugin could declare it (docs/plugins.md)"
+        raise UnknownArchitectureError(unknown.file, unknown.field, f"{unknown.reason}; {reason}")
+    try:
+        model = TransformersModel(checkpoint.path, name)
+    except UnsupportedError as error:
+        if unknown is None:
+            raise
+        raise UnknownArchitectureError(unknown.file, unknown.field, f"{unknown.reason}; {error.reason}") from None
+    if unknown is not None:
+        logger.warning("%s is not declared here: transformers' own layers run it, on the torch executor", name)
+    return replace(config, executor="torch", enforce_eager=True), model
+
+
+def _not_by_transformers(config: EngineConfig, checkpoint: Checkpoint) -> str | None:
+    """Why the layers of transformers can't run a model, whatever it is; None if they may."""
+    if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
+        return f"{TRANSFORMERS}, once {' and '.join(missing)} is there: pip install '.[transformers]' in a checkout"
+    if config.model_impl == "octavo":
+        return f"{TRANSFORMERS}, without executor='native'"
+    if checkpoint.metadata is not None or (checkpoint.path / "model.bin").exists():
+        return "transformers' layers are for directories of safetensors"
+    if checkpoint.quantization or config.quantization:
+        return "transformers' layers are for weights that are not quantized"
+    return None
+
+
+def _check_task(config: EngineConfig, reads_speech: bool) -> None:
+    if config.task in SPEECH_TASKS and not reads_speech:
+        raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
+    if config.task == "generate" and reads_speech:
+        raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
+
+
+def _quantization_at_load(wanted: str | None, checkpoint: Checkpoint) -> str | None:
+    """What plain weights are to be quantized to: one of `AT_LOAD`, or None.
+
+    Raises ConfigError where the weights are of another method than the user says, or are to be quantized again. Those
+    of a GGUF file may be plain: of them, it is seen when layouts are chosen.
+    """
+    found = checkpoint.quantization
+    if wanted is None or (found is not None and option_names().get(wanted) == found):
+        return None
+    if wanted in AT_LOAD and found in (None, "gguf"):
+        return wanted
+    if wanted in AT_LOAD:
+        reason = f"{checkpoint.path} is quantized already, with {found}"
+    elif found is None:
+        reason = f"{checkpoint.path} is not quantized; {', '.join(AT_LOAD)} quantize it while it is loaded"
+    else:
+        reason = f"{checkpoint.path} is quantized with {found}; leave it out, or say that"
+    raise ConfigError("quantization", wanted, reason)
+
+
+def select_machine() -> None:
+    """Sets the threads and the instruction set, as the environment says."""
+    _native.set_num_threads(thread_count())
+    if isa := os.environ.get("OCTAVO_CPU_ISA"):
+        try:
+            _native.select_isa(isa)
+        except ValueError as error:
+            raise ConfigError("OCTAVO_CPU_ISA", isa, str(error)) from None

@@ -1,0 +1,119 @@
+"""Which architectures are known: those that modules of this package declare, and those that other packages add."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Set
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from octavo.errors import ConfigError, UnknownArchitectureError, nearest
+from octavo.models.base import CausalLM
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.files import code_of
+
+logger = logging.getLogger("octavo")
+
+ADDED: dict[str, str | type[CausalLM]] = {}  # by other packages, by the names that config.json uses
+
+
+def _declarations() -> Iterator[type[CausalLM]]:
+    """All classes of this package's modules that name architectures."""
+    for module in iter_modules([str(Path(__file__).parent)], "octavo.models."):
+        for found in vars(import_module(module.name)).values():
+            is_declared = isinstance(found, type) and issubclass(found, CausalLM) and found.__module__ == module.name
+            if is_declared and found.architectures:
+                yield found
+
+
+DECLARATIONS: tuple[type[CausalLM], ...] = tuple(_declarations())
+
+
+class ModelRegistry:
+    """Architectures that other packages add, by the names that config.json uses; called as in vLLM."""
+
+    @classmethod
+    def register_model(cls, model_arch: str, model_cls: str | type[CausalLM]) -> None:
+        """Makes `model_cls` what runs the architecture `model_arch`, in place of what ran it before.
+
+        It is a declaration, a subclass of octavo.models.base.CausalLM, or "package.module:Class", which is imported
+        when a checkpoint wants it. Raises ConfigError for anything else.
+        """
+        if isinstance(model_cls, str):
+            module, _, name = model_cls.partition(":")
+            if not all(part.isidentifier() for part in (*module.split("."), name)):
+                raise ConfigError("model_cls", model_cls, "must be written as 'package.module:Class'")
+        else:
+            _check(model_arch, model_cls)
+        if model_arch in cls.get_supported_archs():
+            logger.warning("the architecture %s is declared anew: %s runs it from now on", model_arch, model_cls)
+        ADDED[model_arch] = model_cls
+
+    @classmethod
+    def get_supported_archs(cls) -> Set[str]:
+        """All names that are known."""
+        return {name for model in DECLARATIONS for name in model.architectures} | ADDED.keys()
+
+
+def declared(name: str) -> type[CausalLM] | None:
+    """The class that declares an architecture. Raises ConfigError where that of another package can't be imported."""
+    added = ADDED.get(name)
+    if added is None:
+        return next((model for model in DECLARATIONS if name in model.architectures), None)
+    if not isinstance(added, str):
+        return added
+    module, _, attribute = added.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except Exception as error:
+        reason = f"{name} is registered as this, which can't be imported: {type(error).__name__}: {error}"
+        raise ConfigError("model_cls", added, reason) from error
+    return _check(name, found)
+
+
+def declarations() -> dict[type[CausalLM], tuple[str, ...]]:
+    """Everything that declares an architecture, with its names. What can't be imported is left out, and said."""
+    found: dict[type[CausalLM], tuple[str, ...]] = {}
+    for model in DECLARATIONS:
+        if names := tuple(name for name in model.architectures if name not in ADDED):
+            found[model] = names
+    for name in ADDED:
+        try:
+            model = declared(name) or CausalLM
+        except ConfigError as error:
+            logger.warning("%s", error)
+            continue
+        found[model] = (*found.get(model, ()), name)
+    return found
+
+
+def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type[CausalLM]:
+    """The class that declares the architecture that `config` names; `file` is for the error."""
+    names = config.get("architectures")
+    names = names if isinstance(names, list) else [names]
+    words = [name for name in names if isinstance(name, str)]
+    for name in words:
+        if (model := declared(name)) is not None:
+            return model
+    if not words:
+        raise UnknownArchitectureError(file, "architectures", f"must name an architecture, got {names}")
+    near = nearest(words[0], sorted(ModelRegistry.get_supported_archs()))
+    code = code_of(config, "AutoModelForCausalLM")
+    raise UnknownArchitectureError(file, "architectures", f"{names} is not known here; {near}{code}")
+
+
+def load_declaration(
+    config: Mapping[str, Any], file: str | os.PathLike[str], max_model_len: int | None = None
+) -> CausalLM:
+    """The model that `config` describes, ready to build its graph."""
+    return declaration(config, file)(ConfigReader.of_file(config, file), max_model_len)
+
+
+def _check(name: str, model: Any) -> type[CausalLM]:
+    if isinstance(model, type) and issubclass(model, CausalLM):
+        return model
+    reason = f"declares no model: {name} needs a subclass of octavo.models.base.CausalLM, see docs/plugins.md"
+    raise ConfigError("model_cls", getattr(model, "__qualname__", model), reason)
