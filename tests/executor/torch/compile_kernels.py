@@ -15,16 +15,16 @@ from octavo.executor.torch.kernels import attention, glu, norm, quantized, rope,
 ATTENTION = {
     "q": "*bf16", "k_pages": "*bf16", "v_pages": "*bf16", "out": "*bf16", "partial": "*fp32", "peaks": "*fp32",
     "sums": "*fp32", "block_tables": "*i32", "starts": "*i32", "counts": "*i32", "rows": "*i32", "slopes": "*fp32",
-    "sinks": "*fp32", "scale": "fp32", "cap": "fp32", "window": "i32", "longest": "i32", "table_stride": "i32",
+    "sinks": "*fp32", "scale": "fp32", "cap": "fp32", "reach": "i32", "longest": "i32", "table_stride": "i32",
     "q_stride": "i32",
 }  # fmt: skip
 LLAMA = {
     "KV_HEADS": 8, "GROUP": 4, "HEAD_DIM": 128, "VALUE_DIM": 128, "BLOCK_SIZE": 32, "TILE": 64, "DIM_TILE": 128,
-    "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CHUNK": False, "HAS_CAP": False, "HAS_SLOPES": False,
+    "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CAP": False, "HAS_SLOPES": False,
     "HAS_SINKS": False,
 }  # fmt: skip
-DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "HAS_WINDOW": False}
-CHUNK = LLAMA | {"TOKENS": 16, "ROWS": 64, "SPLITS": 1, "HAS_WINDOW": True}
+DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "LOOKS": "all"}
+CHUNK = LLAMA | {"TOKENS": 16, "ROWS": 64, "SPLITS": 1, "LOOKS": "window"}
 CAPPED = CHUNK | {"HAS_CAP": True, "HAS_SLOPES": True, "HAS_SINKS": True}
 MERGE = {"HEADS": 32, "VALUE_DIM": 128, "SPLITS": 4, "SPLIT_TILE": 4, "VALUE_TILE": 128, "HAS_SINKS": True}
 NORM = {

@@ -53,7 +53,7 @@ def paged_attention(
         scoring.scale * LOG2_E.value, (scoring.softcap or 0.0) * LOG2_E.value, scoring.window or scoring.chunk or 0,
         longest, ragged.block_tables.stride(0), q.stride(0),
         KV_HEADS=kv_heads, GROUP=group, HEAD_DIM=head_dim, VALUE_DIM=value_dim, BLOCK_SIZE=block_size,
-        TOKENS=tokens, SPLITS=splits, HAS_WINDOW=scoring.window is not None, HAS_CHUNK=scoring.chunk is not None,
+        TOKENS=tokens, SPLITS=splits, LOOKS="window" if scoring.window else "chunk" if scoring.chunk else "all",
         HAS_CAP=scoring.softcap is not None, HAS_SLOPES=scoring.slopes is not None,
         HAS_SINKS=scoring.sinks is not None, ROWS=rows, TILE=32 if is_wide else 64,
         DIM_TILE=max(16, triton.next_power_of_2(head_dim)), VALUE_TILE=max(16, triton.next_power_of_2(value_dim)),
@@ -95,20 +95,43 @@ def keys_of_split(begin, end, split, SPLITS: tl.constexpr, TILE: tl.constexpr):
     return first, tl.minimum(end, first + size)
 
 
-@triton.jit(do_not_specialize=["window", "longest", "table_stride"])  # they change from step to step
+@triton.jit
+def first_key(position, reach, LOOKS: tl.constexpr):
+    """The first key that a token at `position` sees, of those in its window or its chunk of `reach`, or of all."""
+    if LOOKS == "window":
+        return tl.maximum(position - reach + 1, 0)
+    if LOOKS == "chunk":
+        return position // reach * reach
+    return position * 0
+
+
+@triton.jit
+def scores_of(
+    products, position, key, slopes, head, cap, reach, LOOKS: tl.constexpr, HAS_CAP: tl.constexpr,
+    HAS_SLOPES: tl.constexpr,
+):  # fmt: skip
+    """Scaled products with what else is done to them, -inf for keys that a token does not see."""
+    scores = products
+    if HAS_CAP:
+        scores = cap - 2 * cap / (tl.exp2(scores * (2 * LOG2_E) / cap) + 1)
+    if HAS_SLOPES:
+        scores -= (tl.load(slopes + head) * LOG2_E)[:, None] * (position[:, None] - key[None, :]).to(tl.float32)
+    seen = key[None, :] <= position[:, None]
+    if LOOKS != "all":
+        seen &= key[None, :] >= first_key(position, reach, LOOKS)[:, None]
+    return tl.where(seen, scores, float("-inf"))
+
+
+@triton.jit(do_not_specialize=["reach", "longest", "table_stride"])  # they change from step to step
 def attend(
     q, k_pages, v_pages, out, partial, peaks, sums, block_tables, starts, counts, rows, slopes, sinks,
-    scale, cap, window, longest, table_stride, q_stride,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, TOKENS: tl.constexpr, SPLITS: tl.constexpr,
-    HAS_WINDOW: tl.constexpr, HAS_CHUNK: tl.constexpr, HAS_CAP: tl.constexpr, HAS_SLOPES: tl.constexpr,
+    scale, cap, reach, longest, table_stride, q_stride, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TOKENS: tl.constexpr,
+    SPLITS: tl.constexpr, LOOKS: tl.constexpr, HAS_CAP: tl.constexpr, HAS_SLOPES: tl.constexpr,
     HAS_SINKS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, DIM_TILE: tl.constexpr,
     VALUE_TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program (sequence, Q-block, split and KV head). Scores are in units of log 2, for exp2.
-
-    `window` is a chunk's size where there are chunks.
-    """
+    """Program (sequence, Q-block, split and KV head). Scores are in units of log 2, for exp2."""
     sequence = tl.program_id(0)
     first = tl.program_id(1) * TOKENS
     kv_head, split = tl.program_id(2) % KV_HEADS, tl.program_id(2) // KV_HEADS
@@ -116,24 +139,15 @@ def attend(
     if first >= count:
         return
     start = tl.load(starts + sequence)
-    row = tl.arange(0, ROWS)
+    row, column, value_column = tl.arange(0, ROWS), tl.arange(0, DIM_TILE), tl.arange(0, VALUE_TILE)
     token, head = first + row // GROUP, kv_head * GROUP + row % GROUP
     real = (row < TOKENS * GROUP) & (token < count)
-    position = start + token
-    column, value_column = tl.arange(0, DIM_TILE), tl.arange(0, VALUE_TILE)
     in_head, in_value = column < HEAD_DIM, value_column < VALUE_DIM
     step_row = (tl.load(rows + sequence) + token).to(tl.int64)
     query_at = step_row * q_stride + head * HEAD_DIM
     query = tl.load(q + query_at[:, None] + column[None, :], mask=real[:, None] & in_head[None, :], other=0.0)
 
-    if HAS_WINDOW:
-        oldest = tl.maximum(start + first - window + 1, 0) // TILE * TILE
-    elif HAS_CHUNK:
-        oldest = (start + first) // window * window // TILE * TILE
-    else:
-        oldest = 0
-    if HAS_SLOPES:
-        slope = tl.load(slopes + head, mask=real, other=0.0) * LOG2_E
+    oldest = first_key(start + first, reach, LOOKS) // TILE * TILE
     begin, end = keys_of_split(oldest, start + tl.minimum(first + TOKENS, count), split, SPLITS, TILE)
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -143,25 +157,15 @@ def attend(
         exists = key < end
         block = tl.load(block_tables + sequence * table_stride + key // BLOCK_SIZE, mask=exists, other=0).to(tl.int64)
         at = (block * KV_HEADS + kv_head) * BLOCK_SIZE + key % BLOCK_SIZE
-        k = tl.load(
-            k_pages + at[None, :] * HEAD_DIM + column[:, None], mask=exists[None, :] & in_head[:, None], other=0.0
-        )
-        scores = tl.dot(query, k, input_precision=PRECISION) * scale
-        if HAS_CAP:
-            scores = cap - 2 * cap / (tl.exp2(scores * (2 * LOG2_E) / cap) + 1)
-        if HAS_SLOPES:
-            scores -= slope[:, None] * (position[:, None] - key[None, :]).to(tl.float32)
-        seen = exists[None, :] & (key[None, :] <= position[:, None])
-        if HAS_WINDOW:
-            seen &= key[None, :] > position[:, None] - window
-        if HAS_CHUNK:
-            seen &= key[None, :] >= (position // window * window)[:, None]
-        scores = tl.where(seen, scores, float("-inf"))
+        key_at, value_at = at[None, :] * HEAD_DIM + column[:, None], at[:, None] * VALUE_DIM + value_column[None, :]
+        k = tl.load(k_pages + key_at, mask=exists[None, :] & in_head[:, None], other=0.0)
+        products = tl.dot(query, k, input_precision=PRECISION) * scale
+        scores = scores_of(products, start + token, key, slopes, head, cap, reach, LOOKS, HAS_CAP, HAS_SLOPES)
+        scores = tl.where(exists[None, :], scores, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, 1))
         finite = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # of a row that has seen nothing yet
         weight = tl.exp2(scores - finite[:, None])
         shrink = tl.exp2(peak - finite)
-        value_at = at[:, None] * VALUE_DIM + value_column[None, :]
         v = tl.load(v_pages + value_at, mask=exists[:, None] & in_value[None, :], other=0.0)
         weighted = tl.dot(weight.to(v.dtype), v, weighted * shrink[:, None], input_precision=PRECISION)
         total = total * shrink + tl.sum(weight, 1)
@@ -169,11 +173,8 @@ def attend(
 
     inside = real[:, None] & in_value[None, :]
     if SPLITS == 1:
-        if HAS_SINKS:
-            sink = tl.load(sinks + head, mask=real, other=0.0) * LOG2_E
-            top = tl.maximum(peak, sink)
-            total = total * tl.exp2(peak - top) + tl.exp2(sink - top)
-            weighted *= tl.exp2(peak - top)[:, None]
+        if HAS_SINKS:  # one more term of the sum
+            total += tl.exp2(tl.minimum(tl.load(sinks + head, mask=real, other=0.0) * LOG2_E - peak, 126.0))
         result = (weighted / tl.where(real, total, 1.0)[:, None]).to(out.dtype.element_ty)
         out_at = (step_row * (KV_HEADS * GROUP) + head) * VALUE_DIM
         tl.store(out + out_at[:, None] + value_column[None, :], result, mask=inside)
