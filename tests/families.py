@@ -218,6 +218,24 @@ def with_normalised_head(model):
         model.lm_head.weight.copy_(torch.nn.functional.normalize(model.lm_head.weight))
 
 
+MLA = {
+    "num_key_value_heads": 6,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 24,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 12,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "mscale": 0.7,
+    "mscale_all_dim": 0.7,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
 ALIBI = {"num_key_value_heads": 6, "intermediate_size": 192}
 
 FAMILIES = {
@@ -472,6 +490,9 @@ FAMILIES = {
         permuted,
         rewrite=to_minicpm,
     ),
+    "MiniCPM 3": Family("MiniCPM3", {**MLA, "dim_model_base": 16}),
+    "Youtu": Family("Youtu", {**MLA, "rope_parameters": YARN}),
+    "Youtu, whole queries": Family("Youtu", {**MLA, "q_lora_rank": None, "rope_interleave": False}),
     "Command R": Family("Cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
     "Command R+": Family("Cohere", {"use_qk_norm": True}),
     "Command R7B": Family(
