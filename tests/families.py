@@ -1,5 +1,6 @@
 """Every family of models: a tiny random checkpoint of each, by transformers' own classes, and as GGUF."""
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -7,7 +8,12 @@ from dataclasses import dataclass, field
 
 import gguf
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from checkpoints import save_checkpoint, swap_rows
 from octavo.weights.safetensors import read_tensors
@@ -21,7 +27,8 @@ class Family:
     tensor what llama.cpp's converter does: it gets the name, the values, the model's configuration.
 
     A family that transformers has no classes of has a function `rewrite` in place of some: it makes a checkpoint of
-    another model its own, by changing the tensors and the configuration that it gets.
+    another model its own, by changing the tensors and the configuration that it gets. `patch` changes the model that
+    logits are compared with, as transformers has read it.
     """
 
     kind: str
@@ -30,9 +37,11 @@ class Family:
     keys: dict = field(default_factory=dict)
     convert: Callable = lambda name, values, config: values
     rewrite: Callable | None = None
+    patch: Callable = lambda model: None
 
     def save(self, path):
         model = save_checkpoint(path, self.kind, **self.config)
+        self.patch(model)
         if self.rewrite is not None:
             tensors, config = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
             self.rewrite(tensors, config)
@@ -171,6 +180,64 @@ def from_groups(name, values, config):
     return np.concatenate([part.reshape(-1, *values.shape[1:]) for part in parts])
 
 
+def unpacked(name, values, config):
+    """W_pack as q, k and v, whose rows are permuted."""
+    if "W_pack" not in name:
+        return values
+    heads, parts = config.num_attention_heads, zip(("q_proj", "k_proj", "v_proj"), np.split(values, 3), strict=True)
+    return {name.replace("W_pack", part): rows if part == "v_proj" else swap_rows(rows, heads) for part, rows in parts}
+
+
+def without_fused_attention(model):
+    """PyTorch's own attention leaves soft caps out."""
+    model.set_attn_implementation("eager")
+
+
+def with_slopes(model):
+    """ALiBi in place of rotary positions, with slopes as BLOOM has them."""
+
+    def attend(module, query, key, value, attention_mask, **options):
+        count = query.shape[2]
+        bias = build_alibi_tensor(torch.ones(1, count), query.shape[1], torch.float32)
+        hidden = torch.full((count, count), -torch.inf).triu(1)
+        return sdpa_attention_forward(module, query, key, value, bias[None] + hidden, **options)
+
+    AttentionInterface.register("slopes", attend)
+    model.set_attn_implementation("slopes")
+    rotations = model.model.rotary_emb
+    rotations.forward = lambda x, position_ids: (torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
+
+
+def with_smaller_slopes(model):
+    """transformers does not look at alibi_bias_max."""
+    model.transformer.build_mpt_alibi_tensor = functools.partial(build_mpt_alibi_tensor, alibi_bias_max=4)
+
+
+def with_normalised_head(model):
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.nn.functional.normalize(model.lm_head.weight))
+
+
+MLA = {
+    "num_key_value_heads": 6,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 24,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 12,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "mscale": 0.7,
+    "mscale_all_dim": 0.7,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+ALIBI = {"num_key_value_heads": 6, "intermediate_size": 192}
+
 FAMILIES = {
     "Qwen2": Family("Qwen2", gguf="qwen2"),
     "Qwen2, tied": Family("Qwen2", {"tie_word_embeddings": True}, "qwen2"),
@@ -180,6 +247,26 @@ FAMILIES = {
         "Qwen3", {**WINDOWS, "attention_bias": True, "use_sliding_window": True, "max_window_layers": 1}
     ),
     "Gemma": Family("Gemma", GEMMA, "gemma", convert=one_more),
+    "Gemma 2": Family(
+        "Gemma2",
+        {
+            **GEMMA,
+            **WINDOWS,
+            "query_pre_attn_scalar": 16,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        },
+        "gemma2",
+        {"attention.sliding_window": 16, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        one_more,
+        patch=without_fused_attention,
+    ),
+    "Gemma 2, no caps": Family(
+        "Gemma2", {**GEMMA, **WINDOWS, "attn_logit_softcapping": None, "final_logit_softcapping": None}
+    ),
+    "VaultGemma": Family(
+        "VaultGemma", {**GEMMA, **WINDOWS, "attn_logit_softcapping": 2.0}, patch=without_fused_attention
+    ),
     "Gemma 3": Family(
         "Gemma3Text",
         {
@@ -262,7 +349,30 @@ FAMILIES = {
     "Seed-OSS": Family("SeedOss", {**NO_PADDING, "head_dim": 16}, "seed_oss"),
     "ERNIE 4.5": Family("Ernie4_5", {**NO_PADDING, "head_dim": 16}, "ernie4_5", {"rope.freq_base": 500000.0}),
     "ERNIE 4.5, biases": Family("Ernie4_5", {**NO_PADDING, "head_dim": 8, "use_bias": True}),
-    "Baichuan": Family("Llama", {"num_key_value_heads": 6}, rewrite=to_baichuan),
+    "Baichuan": Family("Llama", {"num_key_value_heads": 6}, "baichuan", convert=unpacked, rewrite=to_baichuan),
+    "Baichuan 13B": Family(
+        "Llama",
+        {"num_key_value_heads": 6, "num_hidden_layers": 40},
+        "baichuan",
+        convert=unpacked,
+        rewrite=to_baichuan,
+        patch=with_slopes,
+    ),
+    "Baichuan 2": Family(
+        "Llama",
+        {"num_key_value_heads": 6, "vocab_size": 125696},
+        rewrite=to_baichuan,
+        patch=with_normalised_head,
+    ),
+    "BLOOM": Family("Bloom", ALIBI, "bloom", {"feed_forward_length": 192}, from_groups),
+    "BLOOM, sums of norms": Family("Bloom", {**ALIBI, "apply_residual_connection_post_layernorm": True}),
+    "MPT": Family(
+        "Mpt",
+        {**ALIBI, "max_seq_len": 128, "attn_config": {"alibi_bias_max": 4, "clip_qkv": 0.8}},
+        "mpt",
+        {"attention.max_alibi_bias": 4.0, "attention.clamp_kqv": 0.8},
+        patch=with_smaller_slopes,
+    ),
     "InternLM": Family("Llama", {"attention_bias": True}, rewrite=to_internlm),
     "Orion": Family("StableLm", {"rope_parameters": partial(1.0)}, "orion", rewrite=to_orion),
     "CWM": Family("Cwm", {"sliding_window": 16, "num_hidden_layers": 4, "head_dim": 8, "bos_token_id": 1}),
@@ -284,6 +394,10 @@ FAMILIES = {
     "Falcon 11B": Family("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}),
     "Falcon, sequential": Family(
         "Falcon", {"multi_query": False, "num_kv_heads": 6, "parallel_attn": False, "bias": True}
+    ),
+    "Falcon RW": Family(
+        "Falcon",
+        {"multi_query": False, "num_kv_heads": 6, "parallel_attn": False, "bias": True, "alibi": True},
     ),
     "StableLM": Family("StableLm", {"hidden_size": 96, "use_qkv_bias": True}, "stablelm", {"rope.dimension_count": 4}),
     "StableLM, parallel": Family("StableLm", {"hidden_size": 96, "use_parallel_residual": True}),
@@ -314,14 +428,23 @@ FAMILIES = {
                 "rope_type": "yarn",
                 "rope_theta": 1e4,
                 "factor": 2.0,
-                "original_max_position_embeddings": 128,
-                "llama_4_scaling_beta": 0.1,
+                "original_max_position_embeddings": 32,
+                "llama_4_scaling_beta": 0.4,
                 "mscale": 1.0,
                 "mscale_all_dim": 1.0,
                 "beta_fast": 32.0,
                 "beta_slow": 1.0,
             },
         },
+        "mistral3",
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 2.0,
+            "rope.scaling.original_context_length": 32,
+            "rope.scaling.yarn_log_multiplier": 1.0,
+            "attention.temperature_scale": 0.4,
+        },
+        permuted,
     ),
     "StarCoder2": Family("Starcoder2", {"sliding_window": 16}, "starcoder2", {"attention.sliding_window": 16}),
     "Granite": Family(
@@ -336,6 +459,18 @@ FAMILIES = {
         "granite",
         {"embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.3, "logit_scale": 8.0},
         permuted,
+    ),
+    "Granite SWA": Family(
+        "GraniteSWA",
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 8.0,
+            "sliding_window": 16,
+            "num_hidden_layers": 5,
+            "layer_rope_theta": [0, 1e4, 5e3, 0, 1e4],
+        },
     ),
     "HyperCLOVA X": Family(
         "HyperCLOVAX", {"residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 0.5, "head_dim": 8}
@@ -355,6 +490,9 @@ FAMILIES = {
         permuted,
         rewrite=to_minicpm,
     ),
+    "MiniCPM 3": Family("MiniCPM3", {**MLA, "dim_model_base": 16}),
+    "Youtu": Family("Youtu", {**MLA, "rope_parameters": YARN}),
+    "Youtu, whole queries": Family("Youtu", {**MLA, "q_lora_rank": None, "rope_interleave": False}),
     "Command R": Family("Cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
     "Command R+": Family("Cohere", {"use_qk_norm": True}),
     "Command R7B": Family(
@@ -442,7 +580,7 @@ def named(values, name):
 def gguf_name(architecture, name):
     """llama.cpp's name of a tensor, by its own table."""
     kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
-    names = gguf.get_tensor_name_map(kind, 16)
+    names = gguf.get_tensor_name_map(kind, 48)
     found = next(filter(None, (names.get_name(x, (".weight", ".bias")) for x in (name, name.partition(".")[2]))), None)
     assert found, f"{architecture} has no tensor {name}"
     return found

@@ -32,8 +32,10 @@ def decoder(
     window=None,
     bias=False,
     rope="half",
+    sinks=False,
+    **attention,
 ):
-    """A graph of the Llama kind; `rope` is half, interleaved, partial, or None."""
+    """A graph of the Llama kind; `rope` is half, interleaved, partial, or None; `attention` is what else that has."""
     g = Graph()
     tables = {
         "half": plain_rope(head_dim),
@@ -45,10 +47,11 @@ def decoder(
         h = g.rms_norm(x, f"{i}.norm1", 1e-5)
         q = g.linear(h, f"{i}.q", heads * head_dim, bias)
         k = g.linear(h, f"{i}.k", kv_heads * head_dim, False)
-        v = g.linear(h, f"{i}.v", kv_heads * head_dim, bias)
+        v = g.linear(h, f"{i}.v", kv_heads * attention.get("value_dim", head_dim), bias)
         if rope:
             q, k = g.rope(q, head_dim, tables[rope]), g.rope(k, head_dim, tables[rope])
-        h = g.attention(q, k, v, layer=i, head_dim=head_dim, scale=head_dim**-0.5, window=window)
+        how = attention | {"sinks": f"{i}.sinks" if sinks else None}
+        h = g.attention(q, k, v, layer=i, head_dim=head_dim, scale=head_dim**-0.5, window=window, **how)
         x = g.add(x, g.linear(h, f"{i}.o", hidden, bias))
         h = g.rms_norm(x, f"{i}.norm2", 1e-5)
         h = g.glu(g.linear(h, f"{i}.gate", inner, bias), g.linear(h, f"{i}.up", inner, False))

@@ -2,6 +2,7 @@
 // values. Per segment of keys: scores, softmax against the segment's own maximum, sum over values; then a merge.
 #pragma once
 
+#include "kernels/activations.h"
 #include "kernels/cache_layout.h"
 #include "kernels/int8_cache.h"
 #include "kernels/kernels.h"
@@ -55,6 +56,17 @@ inline F32 exp2_of_negative(F32 x) {
   p = fma(p, f, set1(0.24022242f));
   p = fma(p, f, set1(0.69314698f));
   return scale_by_power_of_two(fma(p, f, set1(1)), n);
+}
+
+// Scaled scores of one segment of keys for one row, softly capped, less slope * distance; `to_first` is how many
+// positions the segment's first key is behind the row's token.
+inline void change_scores(float* scores, int padded, float scale, float cap, float slope, float to_first) {
+  static const float kIota[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int i = 0; i < padded; i += kLanes) {
+    F32 s = load(scores + i) * set1(scale);
+    if (cap > 0) s = softcap(s, cap);
+    store(scores + i, fma(load(kIota) + set1((float)i - to_first), set1(slope), s));
+  }
 }
 
 // put(i, exp(scale * (score - maximum))) for the keys i in `span`, with zero for the others up to `padded`; state gets
@@ -122,7 +134,14 @@ inline void clear_state(float* state, int64_t columns) {
 template <class T>
 inline void write_output(const Attention& a, const AttentionItem& item, int row, const float* state) {
   const int group = a.heads / a.cache.kv_heads, d = a.cache.value_dim;
-  const F32 scale = set1(1.0f / state[1]);
+  float share = 1.0f / state[1];
+  if (a.sinks) {  // one more term of the sum
+    const float sink = a.sinks[item.kv_head * group + row % group], top = sink > state[0] ? sink : state[0];
+    float term[kLanes] = {state[0] - top, sink - top};
+    store(term, exp(load(term)));
+    share = term[0] / (state[1] * term[0] + term[1]);
+  }
+  const F32 scale = set1(share);
   auto* out = static_cast<typename T::Value*>(a.out) + (item.token + row / group) * a.out_stride +
               (int64_t)(item.kv_head * group + row % group) * d;
   for (int i = 0; i < d; i += kLanes) {
@@ -185,7 +204,7 @@ inline void multiply_values(const Segment& segment, int rows, const typename T::
 template <class T>
 inline void attend_segment(const Attention& a, const AttentionItem& item, int number, int rows,
                            AttentionScratch<T>& s) {
-  const bool is_int8 = a.cache.dtype == DType::kInt8;
+  const bool is_int8 = a.cache.dtype == DType::kInt8, is_changed = a.cap > 0 || a.slopes;
   const int start = number * kSegment, left = item.keys - start, group = a.heads / a.cache.kv_heads;
   const int32_t* table = a.block_tables + item.sequence * a.block_table_stride + start / a.cache.page_tokens;
   const Segment segment{a.cache, table, item.kv_head, left < kSegment ? left : kSegment};
@@ -198,11 +217,16 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int nu
   if (is_int8) read_value_scales(segment, value_scales);
   for (int r = 0; r < rows; ++r) {
     const int end = a.causal ? item.position + r / group + 1 : item.keys;
-    const Span span = visible(a.window > 0 ? end - a.window : 0, end, start);
+    const Span span = visible(a.first_key(end - 1), end, start);
+    const int padded = segment.key_blocks() * kLanes;
     float* scores = s.scores + r * kSegment;
-    const auto probabilities = [&](auto&& put) {
-      softmax<T>(scores, put, span, segment.key_blocks() * kLanes, a.scale, &maximum[r], &sum[r]);
-    };
+    float scale = a.scale;
+    if (is_changed) {
+      const float slope = a.slopes ? a.slopes[item.kv_head * group + r % group] : 0;
+      change_scores(scores, padded, scale, a.cap, slope, (float)(end - 1 - start));
+      scale = 1;
+    }
+    const auto probabilities = [&](auto&& put) { softmax<T>(scores, put, span, padded, scale, &maximum[r], &sum[r]); };
     if (is_int8)
       probabilities([&](int i, F32 p) { store(scores + i, scale_p(p, value_scales + i)); });
     else

@@ -108,11 +108,21 @@ struct Attention {
   int heads;
   float scale;
   int window;  // keys further back than this many positions are not seen; 0: all are
+  int chunk;   // nor are those of other blocks of this many positions; 0: all are
   bool causal;
+  float cap;            // of scores, softly; 0: none
+  const float* slopes;  // [heads] what is taken from a score for each position that its key is behind; or null
+  const float* sinks;   // [heads] scores of a key without a value; or null
   KvCache cache;
   const int32_t* block_tables;  // [sequences, block_table_stride]
   int64_t block_table_stride;
   float* partials;  // states of split items, each [rows, partial_stride]: maximum, sum, weighted values
+
+  // The first key that a token at `position` sees.
+  int first_key(int position) const {
+    if (chunk > 0) return position / chunk * chunk;
+    return window > 0 && position >= window ? position - window + 1 : 0;
+  }
 };
 
 // Attention reduces over keys in segments of this many positions: inside one, scores are complete before the softmax;

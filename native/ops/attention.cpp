@@ -218,10 +218,15 @@ class AttendOp : public Op {
     mask_ = place_.is_source ? Mask::kSource : causal ? Mask::kCausal : Mask::kNone;
     spec.check(scale_ > 0, "scale must be positive");
     window_ = spec.params.integer("window", 0);
+    chunk_ = spec.params.integer("chunk", 0);
+    cap_ = spec.params.real("softcap");
+    slopes_ = spec.params.numbers("slopes");
     heads_ = static_cast<int>(q_.columns / cache.key_dim);
     spec.check(heads_ > 0 && heads_ * cache.key_dim == q_.columns && heads_ % cache.kv_heads == 0,
                "heads are no multiple of KV heads");
     group_ = heads_ / cache.kv_heads;
+    spec.check(slopes_.empty() || std::ssize(slopes_) == heads_, "slopes are not as many as heads");
+    if (spec.vectors.contains("sinks")) sinks_ = spec.vector("sinks", heads_);
     spec.check(group_ <= kMaxAttentionRows, "too many query heads to a KV head");
     spec.check(out_.columns == int64_t{heads_} * cache.value_dim, "output has another width");
     spec.check(q_.dtype == spec.element() && out_.dtype == spec.element(), "wrong dtype");
@@ -246,9 +251,9 @@ class AttendOp : public Op {
       return;
     }
     AttentionItem item = plan_->items()[tile];
-    const int hidden = window_ > 0 ? std::max(0, item.position - window_ + 1) / kSegment : 0;
-    if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, hidden);
-    kernels().attend[dtype_](arguments(run), item, run.scratch[thread].as<void>());
+    const Attention a = arguments(run);
+    if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, a.first_key(item.position) / kSegment);
+    kernels().attend[dtype_](a, item, run.scratch[thread].as<void>());
   }
 
  private:
@@ -262,7 +267,11 @@ class AttendOp : public Op {
         .heads = heads_,
         .scale = scale_,
         .window = window_,
+        .chunk = chunk_,
         .causal = mask_ == Mask::kCausal,
+        .cap = cap_,
+        .slopes = slopes_.empty() ? nullptr : slopes_.data(),
+        .sinks = sinks_ ? sinks_->as<float>() : nullptr,
         .cache = place_.cache,
         .block_tables = blocks.pages,
         .block_table_stride = blocks.stride,
@@ -273,8 +282,10 @@ class AttendOp : public Op {
   Value q_, out_;
   Place place_;
   Mask mask_;
-  int dtype_, window_, heads_, group_;
-  float scale_;
+  int dtype_, window_, chunk_, heads_, group_;
+  float scale_, cap_;
+  std::vector<float> slopes_;
+  std::shared_ptr<const Buffer> sinks_;
   std::shared_ptr<AttentionPlan> plan_;
 };
 

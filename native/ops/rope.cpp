@@ -1,4 +1,5 @@
-// Rotary positions: the angles of a step's tokens, which all layers share, and rotation by them.
+// Rotary positions: the angles of a step's tokens, which all layers share, and rotation by them. Rows that grow with
+// their position.
 #include <cmath>
 
 #include "ops/executor.h"
@@ -59,8 +60,35 @@ class RopeOp : public RowOp {
   bool interleaved_;
 };
 
+// Rows times 1 + beta * ln(1 + floor((position + offset) / length)).
+class PositionScaleOp : public RowOp {
+ public:
+  explicit PositionScaleOp(OpSpec& spec)
+      : RowOp(spec),
+        beta_(spec.params.real("beta")),
+        length_(spec.params.integer("length", 1)),
+        offset_(spec.params.integer("offset", 0)) {
+    spec.check(floats() && in_.dtype == DType::kFloat32 && in_.columns == out_.columns, "input and output disagree");
+  }
+
+ protected:
+  void row(const Run& run, int64_t i) const override {
+    const int64_t at = from(run, i);
+    const int64_t periods = (int64_t{run.places[at].position} + offset_) / length_;
+    const auto factor = static_cast<float>(1 + beta_ * std::log1p(static_cast<double>(periods)));
+    const float* x = in_.floats(at);
+    auto* out = static_cast<float*>(out_.row(i));
+    for (int64_t c = 0; c < out_.columns; ++c) out[c] = factor * x[c];
+  }
+
+ private:
+  float beta_;
+  int length_, offset_;
+};
+
 const RegisterOp angles("angles", {{}, Type::kFloat, make_op<AnglesOp>});
 const RegisterOp rope("rope", {{Type::kFloat, Type::kFloat}, Type::kFloat, make_op<RopeOp>});
+const RegisterOp position_scale("position_scale", {{Type::kFloat}, Type::kFloat, make_op<PositionScaleOp>});
 
 }  // namespace
 

@@ -183,6 +183,28 @@ def nothing_kept():
     return g.finish(g.attend(*g.qkv(), layer=None, causal=False))
 
 
+def nothing_kept_beside_a_sink():
+    g = Sketch()
+    return g.finish(g.attend(*g.qkv(), layer=None, causal=False, softcap=0.8, sinks="sinks"))
+
+
+def queries_that_grow():
+    g = Sketch()
+    q, k, v = g.qkv()
+    q = g.rope(g.position_scale(q, 0.7, 16, 3), 8, plain_rope(8))
+    return g.finish(g.attend(q, g.rope(k, 8, plain_rope(8)), v))
+
+
+def heads_that_share_a_part():
+    """As in multi-head latent attention: 6 columns of every key are the same for all heads."""
+    g = Sketch()
+    q = g.join(g.linear(g.h, "q_r", 24), g.linear(g.h, "q_n", 40), 6, 10)
+    k = g.join(g.linear(g.h, "k_r", 6), g.linear(g.h, "k_n", 40), 6, 10)
+    q, k = (g.rope(x, 16, plain_rope(6)) for x in (q, k))
+    h = g.attend(q, k, g.linear(g.h, "v", 48), head_dim=16, value_dim=12)
+    return g.finish(g.join(h, g.linear(g.h, "more", 12), 4, 1))
+
+
 def no_attention():
     g = Sketch()
     return g.finish(g.activation(g.linear(g.h, "up", 48), "gelu"))
@@ -222,6 +244,9 @@ UNUSUAL = {
         heads_that_differ_by_layer,
         a_layer_that_looks_at_another_s_keys,
         nothing_kept,
+        nothing_kept_beside_a_sink,
+        queries_that_grow,
+        heads_that_share_a_part,
         no_attention,
         values_that_are_capped,
         heads_of_length_one,

@@ -39,8 +39,29 @@ SHAPES = {
     "interleaved rope": {"rope": "interleaved"},
     "rope of a part of the head, scaled": {"rope": "partial", "head_dim": 16},
     "no rope": {"rope": None},
+    "soft cap": {"softcap": 0.8},
+    "slopes": {"slopes": (0.5, 0.1, 2.0, 0.0), "rope": None},
+    "sinks": {"sinks": True},
+    "chunks of 21": {"chunk": 21},
+    "soft cap, slopes and sinks in chunks": {
+        "softcap": 2.0,
+        "slopes": (0.5, 0.1, 2.0, 0.0),
+        "sinks": True,
+        "chunk": 40,
+    },
+    "values narrower than keys": {"head_dim": 24, "value_dim": 16},
+    "values wider than keys": {"head_dim": 8, "value_dim": 38},
     "long sums": {"hidden": 136, "inner": 4200, "layers": 1},
     "wide": {"hidden": 512, "inner": 256, "heads": 8, "kv_heads": 8, "head_dim": 64, "layers": 1},
+}
+
+
+ATTENTIONS = {
+    "all": {},
+    "window of 100": {"window": 100},
+    "window of 300": {"window": 300},
+    "chunks of 200, capped, with sinks": {"chunk": 200, "softcap": 1.5, "sinks": True},
+    "slopes, wide values": {"slopes": (0.01, 0.1, 2.0, 0.0), "rope": None, "value_dim": 18},
 }
 
 
@@ -79,11 +100,11 @@ def test_blocks_of_any_size_in_any_order_give_the_reference_s_logits(make_execut
     assert_close(logits_of(executor, tokens, [150, 1], blocks), graph, tensors, tokens, dtype)
 
 
-@pytest.mark.parametrize("window", [None, 100, 300])
+@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_contexts_of_several_segments_give_the_reference_s_logits(make_executor, threads, dtype, window):
+def test_contexts_of_several_segments_give_the_reference_s_logits(make_executor, threads, dtype, attention):
     threads(2)
-    graph = decoder(window=window, layers=1)
+    graph = decoder(layers=1, **attention)
     tensors = random_tensors(graph, dtype)
     executor = make_executor(graph, tensors, dtype, max_tokens=700)
     tokens = random_tokens(700)
@@ -101,11 +122,11 @@ def test_fusion_changes_no_bit(isa, dtype, shape):
     np.testing.assert_array_equal(fused, plain)
 
 
-@pytest.mark.parametrize("window", [None, 100, 300])
+@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
 @pytest.mark.parametrize(("dtype", "cache"), CACHES)
-def test_chunks_batches_and_threads_change_no_bit(isa, threads, dtype, cache, window):
+def test_chunks_batches_and_threads_change_no_bit(isa, threads, dtype, cache, attention):
     """Contexts beyond 256 and 512 tokens are reduced in segments, which threads may share."""
-    graph = decoder(hidden=39, inner=57, window=window)
+    graph = decoder(hidden=39, inner=57, **attention)
     sizes = {"num_blocks": 192, "max_tokens": 600}
     executor = make_native(graph, random_tensors(graph, dtype), dtype, **sizes, cache_dtype=cache)
     tokens = random_tokens(600)

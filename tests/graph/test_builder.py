@@ -44,6 +44,24 @@ def test_attention_wants_whole_heads_that_share_kv_heads_evenly(g, x):
         attend(g, x, wide, wide, head_dim=32)
 
 
+def test_attention_wants_a_slope_for_each_head_and_one_way_of_looking_back(g, x):
+    def attend(layer=0, **how):
+        return g.attention(x, x, x, layer=layer, head_dim=8, scale=1.0, **how)
+
+    with pytest.raises(ShapeError, match="2 slopes for 3 heads"):
+        attend(slopes=(1.0, 0.5))
+    with pytest.raises(ShapeError, match="a window and a chunk exclude each other"):
+        attend(window=4, chunk=8)
+    with pytest.raises(ShapeError, match="a chunk and slopes look back"):
+        attend(layer=None, causal=False, slopes=(1.0, 0.5, 0.2))
+
+
+def test_heads_that_are_joined_are_as_many_or_one(g, x):
+    assert g.join(x, g.linear(x, "one", 4), 8, 4).columns == 3 * 12
+    with pytest.raises(ShapeError, match="24 and 8 columns are no heads of 8 and 4, as many or one"):
+        g.join(x, g.linear(x, "two", 8), 8, 4)
+
+
 def test_a_node_of_another_graph_is_refused(x):
     with pytest.raises(ShapeError, match="another graph"):
         Graph().linear(x, "w", 8)

@@ -7,16 +7,22 @@ from octavo.errors import ModelLoadError
 from octavo.models import load_declaration
 
 TIED = {"tie_word_embeddings": True}
+GROWTH = {"rope_theta": 1e4, "llama_4_scaling_beta": -1.0, "original_max_position_embeddings": 64}
 REFUSED = {
     "layers of an unknown kind": ("Qwen3ForCausalLM", {"layer_types": ["full_attention", "linear"]}, "layer_types"),
     "too few kinds of layers": ("Qwen3ForCausalLM", {"layer_types": ["full_attention"]}, "layer_types"),
-    "scores with a cap": ("Gemma3ForCausalLM", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+    "a cap that is none": ("Gemma2ForCausalLM", {"attn_logit_softcapping": -5.0}, "attn_logit_softcapping"),
     "attention in both directions": (
         "Gemma3ForCausalLM", {"use_bidirectional_attention": True}, "use_bidirectional_attention",
     ),
-    "slopes for positions": ("FalconForCausalLM", {"alibi": True}, "alibi"),
-    "rows that are normalised": ("BaichuanForCausalLM", {"vocab_size": 125696}, "vocab_size"),
-    "Baichuan 13B": ("BaichuanForCausalLM", {"num_hidden_layers": 40}, "num_hidden_layers"),
+    "positions that are no slopes": ("MPTForCausalLM", {"attn_config": {"alibi": False}}, "attn_config.alibi"),
+    "norms of q and k": ("MPTForCausalLM", {"attn_config": {"qk_ln": True}}, "attn_config.qk_ln"),
+    "frequencies of too few layers": (
+        "GraniteSWAForCausalLM", {"layer_rope_theta": [0], "attention_multiplier": 0.1}, "layer_rope_theta",
+    ),
+    "growth that is none": (
+        "Ministral3ForCausalLM", {"rope_parameters": GROWTH}, "rope_parameters.llama_4_scaling_beta",
+    ),
     "positions of too few layers": ("SmolLM3ForCausalLM", {"no_rope_layers": [1]}, "no_rope_layers"),
     "a norm for each head": ("StableLmForCausalLM", {"qk_layernorm": True}, "qk_layernorm"),
     "experts": ("MiniCPMForCausalLM", {"num_experts": 8}, "num_experts"),

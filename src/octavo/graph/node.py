@@ -42,7 +42,7 @@ class Weight:
     """A weight by the name that the checkpoint has: (rows, columns), (columns,) or (rows, columns, kernel).
 
     It may be a part of what is stored under that name: some `rows` of it, the matrix of one `expert` of a stack, or,
-    where the checkpoint has [columns, rows], `transposed`.
+    where the checkpoint has [columns, rows], `transposed`. Rows may be `normalised`: made as long as 1.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Weight:
     rows: Rows | None = None
     transposed: bool = False
     expert: int | None = None
+    normalised: bool = False
 
     @property
     def size(self) -> int:

@@ -1,31 +1,50 @@
-"""Baichuan 7B. The larger one, and Baichuan 2, need what is not here yet, and are refused."""
+"""Baichuan and Baichuan 2: 7B and 13B."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph.node import Node, Weight
+from octavo.graph.ops.linear import Logits
+from octavo.graph.ops.rope import RopeTable
+from octavo.models.alibi import alibi_slopes
 from octavo.models.decoder import Decoder, split
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
-VOCABULARY_2 = 125696
+VOCABULARY_2 = 125696  # Baichuan 2's: nothing else in a configuration tells the two from each other
+LAYERS_OF_13B = 40  # likewise
 
 
 class Baichuan(Decoder):
-    """Llama whose matrices of q, k and v are stored as one (Yang et al. 2023)."""
+    """Llama whose matrices of q, k and v are stored as one (Yang et al. 2023).
+
+    Positions of 13B are slopes (ALiBi). Baichuan 2's logits are of rows that are normalised.
+    """
 
     architectures = ("BaiChuanForCausalLM", "BaichuanForCausalLM")
     model_types = ("baichuan",)
     fields = {"max_position_embeddings": "model_max_length"}
     defaults = {"max_position_embeddings": 4096}
+    gguf = (GGUFFamily("baichuan", "BaichuanForCausalLM", permuted=True, values={"is_gguf": True}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
-        if self.vocab_size == VOCABULARY_2:
-            raise config.fail("vocab_size", "is Baichuan 2's, whose logits are made of normalised rows: not supported")
-        if self.layers >= 40:
-            raise config.fail("num_hidden_layers", "is that of 13B, whose positions are slopes (ALiBi): not supported")
+        self.is_gguf = config.flag("is_gguf")  # in which matrices are apart, and rows normalised if they must be
+
+    def rope(self, config: ConfigReader) -> RopeTable | None:
+        return None if self.layers == LAYERS_OF_13B else super().rope(config)
+
+    def scoring(self, at: str) -> Mapping[str, Any]:
+        return {"slopes": alibi_slopes(self.heads)} if self.layers == LAYERS_OF_13B else {}
 
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        return split(g, h, f"{at}.W_pack", [self.heads * self.head_dim] * 3)
+        return super().qkv(g, h, at) if self.is_gguf else split(g, h, f"{at}.W_pack", [self.hidden] * 3)
+
+    def logits(self, g: Graph, x: Node) -> Node:
+        if self.is_gguf or self.vocab_size != VOCABULARY_2:
+            return super().logits(g, x)
+        weight = Weight("lm_head.weight", (self.vocab_size, self.hidden), normalised=True)
+        return g.append(Logits(x, weight))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Rows, Weight
@@ -93,10 +93,12 @@ class Decoder(CausalLM):
         x = self.embed(g)
         for i in range(self.layers):
             x = self.layer(g, x, i, f"{self.layers_name}.{i}")
-        x = self.norm(g, x, self.norm_name)
-        head = self.embed_name if self.tied else self.head_name
-        g.logits(x, head, self.vocab_size, self.head_bias, self.logits_scale, self.logits_softcap)
+        self.logits(g, self.norm(g, x, self.norm_name))
         return g
+
+    def logits(self, g: Graph, x: Node) -> Node:
+        head = self.embed_name if self.tied else self.head_name
+        return g.logits(x, head, self.vocab_size, self.head_bias, self.logits_scale, self.logits_softcap)
 
     def embed(self, g: Graph) -> Node:
         return g.embed(self.embed_name, self.vocab_size, self.hidden)
@@ -111,8 +113,12 @@ class Decoder(CausalLM):
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
         q, k, v = self.qkv(g, h, at)
         q, k = self.positions(g, q, k, i, at)
-        h = g.attention(q, k, v, layer=i, head_dim=self.head_dim, scale=self.scale, window=self.windows[i])
-        return self.project(g, h, at)
+        how = {"scale": self.scale, "window": self.windows[i], **self.scoring(at)}
+        return self.project(g, g.attention(q, k, v, layer=i, head_dim=self.head_dim, **how), at)
+
+    def scoring(self, at: str) -> Mapping[str, Any]:
+        """What else attention does with scores, as its options."""
+        return {}
 
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
         q = g.linear(h, f"{at}.q_proj", self.heads * self.head_dim, self.qkv_bias)

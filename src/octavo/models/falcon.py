@@ -1,4 +1,4 @@
-"""Falcon 7B, 11B, 40B and 180B. Falcon 3 is a Llama."""
+"""Falcon 7B, 11B, 40B, 180B and RW. Falcon 3 is a Llama."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
+from octavo.graph.ops.rope import RopeTable
+from octavo.models.alibi import alibi_slopes
 from octavo.models.decoder import Decoder, split
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import OUTER, GGUFFamily, Order, grouped_row_order
@@ -18,9 +20,12 @@ def row_order(config: Mapping[str, Any]) -> Order:
 
 
 class Falcon(Decoder):
-    """Attention and MLP side by side, of one norm or of two; no gate; few KV heads (Almazrouei et al. 2023)."""
+    """Attention and MLP side by side, of one norm or of two; no gate; few KV heads (Almazrouei et al. 2023).
 
-    architectures = ("FalconForCausalLM",)
+    RW has slopes (ALiBi) in place of rotary positions, and its branches behind each other.
+    """
+
+    architectures = ("FalconForCausalLM", "RWForCausalLM")
     model_types = ("falcon",)
     fields = {
         "num_key_value_heads": "num_kv_heads",
@@ -56,11 +61,17 @@ class Falcon(Decoder):
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         is_new = config.flag("new_decoder_architecture")
         one = {"num_kv_heads": 1} if config.flag("multi_query", True) and not is_new else {}  # whatever else it says
+        self.has_slopes = config.flag("alibi")
         super().__init__(ConfigReader({**config.values, **one}, config.fail), max_model_len)
-        if config.flag("alibi"):
-            raise config.fail("alibi", "positions by slopes (ALiBi) are not supported")
         self.is_parallel = is_new or config.flag("parallel_attn", True)
         self.num_norms = config.integer("num_ln_in_parallel_attn", 2 if is_new else 1)
+
+    def rope(self, config: ConfigReader) -> RopeTable | None:
+        return None if self.has_slopes else super().rope(config)
+
+    def scoring(self, at: str) -> Mapping[str, Any]:
+        """Slopes are added before scores are scaled."""
+        return {"slopes": tuple(self.scale * slope for slope in alibi_slopes(self.heads))} if self.has_slopes else {}
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
         return g.layer_norm(x, name, self.eps)

@@ -64,6 +64,15 @@ def longest_positions(config: ConfigReader, max_positions: int) -> int:
     return max_positions
 
 
+def score_scale(config: ConfigReader) -> float:
+    """What YaRN's `mscale_all_dim` multiplies scores with: 1 where there is none."""
+    rope, kind = _scaling(config)
+    if kind == "default" or not rope.values.get("mscale_all_dim"):
+        return 1.0
+    factor = rope.number("factor")
+    return (0.1 * rope.number("mscale_all_dim") * math.log(factor) + 1) ** 2 if factor > 1 else 1.0
+
+
 def _scaling(config: ConfigReader) -> tuple[ConfigReader, str]:
     """The entries that describe rotary positions, wherever they are, and the type that they name."""
     values: dict[str, Any] = {}

@@ -27,6 +27,13 @@ _KNOWN_KEYS = (
 )  # fmt: skip
 _MAX_COUNT = 2**31 - 1
 
+# Fields of rope_scaling, by the keys that say them.
+_YARN_KEYS = {
+    "rope.scaling.yarn_beta_fast": ("beta_fast",),
+    "rope.scaling.yarn_beta_slow": ("beta_slow",),
+    "rope.scaling.yarn_log_multiplier": ("mscale", "mscale_all_dim"),
+}
+
 # Tensors that divide rope's frequencies: always, in long contexts, and in short ones.
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -135,7 +142,7 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     arrays = (*family.keys, _PATTERN)
     own = {key: value if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
-    if unknown := [key for key in own if key not in _KNOWN_KEYS and key not in family.keys]:
+    if unknown := [key for key in own if key not in {*_KNOWN_KEYS, *_YARN_KEYS, *family.keys}]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)
     if missing := [key for key in family.required if key not in own]:
@@ -173,5 +180,6 @@ def _rope_scaling(keys: ConfigReader, factors: Mapping[str, list[float]]) -> dic
         return {"rope_type": "linear", "factor": factor}
     if kind == "yarn":
         original = keys.integer("rope.scaling.original_context_length", high=_MAX_COUNT)
-        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+        said = {field: keys.values[key] for key, fields in _YARN_KEYS.items() for field in fields if key in keys.values}
+        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original, **said}
     raise keys.fail("rope.scaling.type", f"{kind!r:.40} is not supported, only none, linear and yarn")

@@ -79,7 +79,7 @@ class StoredTensor:
         return decoded.reshape(-1, *self.shape[1:])[self.row_order]
 
     def part(self, weight: Weight) -> StoredTensor:
-        """What `weight` is of this: an expert of a stack, transposed, some rows. Raises ValueError."""
+        """What `weight` is of this: an expert of a stack, transposed, some rows, normalised. Raises ValueError."""
         part = self
         if weight.expert is not None:
             part = part._expert(weight.expert)
@@ -87,6 +87,8 @@ class StoredTensor:
             part = part._transposed()
         if weight.rows is not None:
             part = part._rows(weight.rows.blocks, weight.rows.block_rows, weight.rows.start, weight.rows.stop)
+        if weight.normalised:
+            part = part._normalised()
         if part.shape != weight.shape:
             where = "" if part is self else f", of which {part.shape} would be taken"
             raise ValueError(f"has shape {self.shape}{where}, but config.json makes it {weight.shape}")
@@ -111,6 +113,18 @@ class StoredTensor:
             raise ValueError(f"has shape {self.shape} in {self.format}, which can't be transposed")
         elements = self.data.reshape(*self.shape, self.layout.block_bytes)
         return replace(self, shape=self.shape[::-1], source=elements.swapaxes(0, 1))
+
+    def _normalised(self) -> StoredTensor:
+        """Its rows, each divided by its Euclidean length: float32, made whenever they are asked for."""
+        if len(self.shape) != 2 or self.layout.block != 1:
+            raise ValueError(f"has shape {self.shape} in {self.format}, whose rows can't be normalised")
+
+        def make(*arrays: NDArray[Any]) -> Bytes:
+            values = self.values()
+            values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
+            return values.view(np.uint8).reshape(-1)
+
+        return StoredTensor(self.name, "F32", self.shape, Rearranged(self.arrays, make), file=self.file)
 
     def _rows(self, blocks: int, block_rows: int, start: int, stop: int) -> StoredTensor:
         if not self.shape or blocks * block_rows != self.shape[0] or not 0 <= start < stop <= block_rows:

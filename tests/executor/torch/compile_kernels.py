@@ -14,15 +14,19 @@ from octavo.executor.torch.kernels import attention, glu, norm, quantized, rope,
 
 ATTENTION = {
     "q": "*bf16", "k_pages": "*bf16", "v_pages": "*bf16", "out": "*bf16", "partial": "*fp32", "peaks": "*fp32",
-    "sums": "*fp32", "block_tables": "*i32", "starts": "*i32", "counts": "*i32", "rows": "*i32", "scale": "fp32",
-    "window": "i32", "longest": "i32", "table_stride": "i32", "q_stride": "i32",
+    "sums": "*fp32", "block_tables": "*i32", "starts": "*i32", "counts": "*i32", "rows": "*i32", "slopes": "*fp32",
+    "sinks": "*fp32", "scale": "fp32", "cap": "fp32", "reach": "i32", "longest": "i32", "table_stride": "i32",
+    "q_stride": "i32",
 }  # fmt: skip
 LLAMA = {
-    "KV_HEADS": 8, "GROUP": 4, "HEAD_DIM": 128, "BLOCK_SIZE": 32, "TILE": 64, "DIM_TILE": 128, "PRECISION": "tf32",
+    "KV_HEADS": 8, "GROUP": 4, "HEAD_DIM": 128, "VALUE_DIM": 128, "BLOCK_SIZE": 32, "TILE": 64, "DIM_TILE": 128,
+    "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CAP": False, "HAS_SLOPES": False,
+    "HAS_SINKS": False,
 }  # fmt: skip
-DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "HAS_WINDOW": False}
-CHUNK = LLAMA | {"TOKENS": 16, "ROWS": 64, "SPLITS": 1, "HAS_WINDOW": True}
-MERGE = {"HEADS": 32, "HEAD_DIM": 128, "SPLITS": 4, "SPLIT_TILE": 4, "DIM_TILE": 128}
+DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "LOOKS": "all"}
+CHUNK = LLAMA | {"TOKENS": 16, "ROWS": 64, "SPLITS": 1, "LOOKS": "window"}
+CAPPED = CHUNK | {"HAS_CAP": True, "HAS_SLOPES": True, "HAS_SINKS": True}
+MERGE = {"HEADS": 32, "VALUE_DIM": 128, "SPLITS": 4, "SPLIT_TILE": 4, "VALUE_TILE": 128, "HAS_SINKS": True}
 NORM = {
     "x": "*fp32", "y": "*bf16", "weight": "*fp32", "total": "*fp32", "out": "*bf16", "eps": "fp32",
     "x_stride": "i32", "y_stride": "i32", "columns": "i32",
@@ -33,7 +37,7 @@ ROPE = {
     "k_pages": "*bf16", "v_pages": "*bf16", "q_stride": "i32", "k_stride": "i32", "v_stride": "i32",
 }  # fmt: skip
 ROPE_SIZES = {
-    "HEADS": 32, "KV_HEADS": 8, "HEAD_DIM": 128, "PAIRS": 64, "BLOCK_SIZE": 32, "INTERLEAVED": False,
+    "HEADS": 32, "KV_HEADS": 8, "HEAD_DIM": 128, "VALUE_DIM": 128, "PAIRS": 64, "BLOCK_SIZE": 32, "INTERLEAVED": False,
     "HEAD_TILE": 32, "KV_HEAD_TILE": 8, "DIM_TILE": 128, "PAIR_TILE": 64,
 }  # fmt: skip
 DRAW = {
@@ -62,6 +66,7 @@ MULTIPLES_OF_16 = ("_stride", "inputs", "row_bytes", "groups", "steps")  # and a
 KERNELS = {
     "decode": (attention.attend, ATTENTION, DECODE, {"num_warps": 4, "num_stages": 3}),
     "chunk": (attention.attend, ATTENTION, CHUNK, {"num_warps": 4, "num_stages": 3}),
+    "capped": (attention.attend, ATTENTION, CAPPED, {"num_warps": 4, "num_stages": 3}),
     "merge": (attention.merge_splits, ATTENTION, MERGE, {"num_warps": 2}),
     "norm": (norm.normalise, NORM, {"HAS_SUM": True, "TILE": 4096}, {"num_warps": 16}),
     "glu": (glu.multiply, GLU, {"KIND": "gelu", "TILE": 1024}, {}),

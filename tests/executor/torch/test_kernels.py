@@ -1,12 +1,14 @@
 """Triton's kernels beside the same ops in plain PyTorch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from harness import TOLERANCE as TOLERANCES
 from harness import decoder, error, logits_of, make_torch, random_tensors, random_tokens
 from octavo.executor.torch import ops
-from octavo.executor.torch.ops import Ragged, Rotation
+from octavo.executor.torch.ops import Ragged, Rotation, Scoring
 from octavo.graph.ops.pointwise import GLUS
 from reference import reference_logits
 
@@ -56,16 +58,20 @@ def test_gates_that_are_parts_of_wider_rows(kernels, random, columns, dtype, kin
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pairs", [None, 4, 10])
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_rotation_and_the_cache_s_writes(kernels, random, device, pairs, interleaved, dtype):
+@pytest.mark.parametrize("value_dim", [20, 12, 40])
+def test_rotation_and_the_cache_s_writes(kernels, random, device, value_dim, pairs, interleaved, dtype):
     """20 columns a head, of which 2 * pairs are rotated. Padding, slot -1, is neither stored nor looked at."""
-    wide = random(5, (6 + 3 + 3) * 20, dtype=dtype)
+    wide = random(5, (6 + 3) * 20 + 3 * value_dim, dtype=dtype)
     positions = torch.tensor([3, 0, 9, 30, 0], device=device)
     slots = torch.tensor([5, 0, 2 * BLOCK_SIZE + 3, 63, -1], device=device)
     rotation = None if pairs is None else Rotation(random(31, pairs), random(31, pairs), interleaved)
     results = []
     for module in (ops, kernels):
-        q, k, v = (part.view(5, -1, 20) for part in torch.split(wide.clone(), [120, 60, 60], dim=1))
-        k_pages, v_pages = (torch.full((4, 3, BLOCK_SIZE, 20), 7.0, dtype=dtype, device=device) for _ in range(2))
+        parts = torch.split(wide.clone(), [120, 60, 3 * value_dim], dim=1)
+        q, k, v = (part.view(5, -1, width) for part, width in zip(parts, (20, 20, value_dim), strict=True))
+        k_pages, v_pages = (
+            torch.full((4, 3, BLOCK_SIZE, width), 7.0, dtype=dtype, device=device) for width in (20, value_dim)
+        )
         module.rotate_and_store(q, k, v, rotation, positions, slots, k_pages, v_pages)
         results.append((q[:4], k[:4], k_pages, v_pages))
     for expected, found in zip(*results, strict=True):
@@ -78,7 +84,7 @@ class Cache:
     Places that no sequence uses hold NaN.
     """
 
-    def __init__(self, random, device, starts, counts, kv_heads, head_dim, dtype):
+    def __init__(self, random, device, starts, counts, kv_heads, head_dim, dtype, value_dim=None):
         totals = [start + count for start, count in zip(starts, counts, strict=True)]
         numbers = [-(-total // BLOCK_SIZE) for total in totals]
         blocks = torch.randperm(sum(numbers) + 3, generator=torch.Generator().manual_seed(1)).tolist()
@@ -86,10 +92,10 @@ class Cache:
         tables = torch.zeros(len(totals), max(numbers) + 1, dtype=torch.int32)
         for i, number in enumerate(numbers):
             tables[i, :number] = torch.tensor([blocks.pop() for _ in range(number)], dtype=torch.int32)
-        for _ in range(2):
-            pages = torch.full((sum(numbers) + 3, kv_heads, BLOCK_SIZE, head_dim), torch.nan)
+        for width in (head_dim, value_dim or head_dim):
+            pages = torch.full((sum(numbers) + 3, kv_heads, BLOCK_SIZE, width), torch.nan)
             for table, total in zip(tables, totals, strict=True):
-                values = random(total, kv_heads, head_dim).cpu()
+                values = random(total, kv_heads, width).cpu()
                 for place in range(total):
                     pages[table[place // BLOCK_SIZE], :, place % BLOCK_SIZE] = values[place]
             self.pages.append(pages.to(device, dtype))
@@ -97,21 +103,24 @@ class Cache:
         starts, counts, rows = (torch.tensor(x, dtype=torch.int32, device=device) for x in (starts, counts, rows))
         self.ragged = Ragged(tables.to(device), starts, counts, rows, int(counts.max()))
 
-    def check(self, kernels, random, heads, window, splits):
+    def check(self, kernels, random, heads, splits=None, **scoring):
         """Both implementations on the same queries, which are parts of wider rows."""
         k_pages, v_pages = self.pages
         head_dim, dtype = k_pages.shape[-1], k_pages.dtype
         tokens = int(self.ragged.counts.sum())
         wide = random(tokens + 1, heads * head_dim + 24, dtype=dtype)
         q = wide[:, : heads * head_dim].view(tokens + 1, heads, head_dim)
-        expected, found = (torch.full(q.shape, 5.0, dtype=dtype, device=q.device) for _ in range(2))
-        scale = head_dim**-0.5
+        shape = (*q.shape[:2], v_pages.shape[-1])
+        expected, found = (torch.full(shape, 5.0, dtype=dtype, device=q.device) for _ in range(2))
+        per_head = {"slopes": scoring.pop("slopes", None), "sinks": scoring.pop("sinks", None)}
+        host = Scoring(head_dim**-0.5, **scoring, **per_head)
+        on_device = {name: None if x is None else x.to(q.device) for name, x in per_head.items()}
         reference = [page.nan_to_num().cpu() for page in self.pages]
         plain = Ragged(*(x.cpu() for x in (self.ragged.block_tables, self.ragged.starts)), self.ragged.counts.cpu(),
                        self.ragged.rows.cpu(), self.ragged.max_count)  # fmt: skip
         on_host = expected.cpu()
-        ops.paged_attention(q.cpu(), *reference, plain, scale, window, on_host)
-        kernels.paged_attention(q, k_pages, v_pages, self.ragged, scale, window, found, splits)
+        ops.paged_attention(q.cpu(), *reference, plain, host, on_host)
+        kernels.paged_attention(q, k_pages, v_pages, self.ragged, replace(host, **on_device), found, splits)
         assert_same(found.cpu(), on_host, dtype)  # and the last row, which is nobody's, is untouched
 
 
@@ -124,17 +133,17 @@ CHUNKS = {"starts": [0, 13, 31, 64, 3], "counts": [5, 40, 1, 23, 13]}
 @pytest.mark.parametrize("group", [1, 3, 7, 8])
 def test_attention_of_decodes_and_chunks(kernels, random, device, group, head_dim, dtype):
     for starts, counts in ((DECODES, [1] * len(DECODES)), CHUNKS.values()):
-        Cache(random, device, starts, counts, 1, head_dim, dtype).check(kernels, random, group, None, None)
+        Cache(random, device, starts, counts, 1, head_dim, dtype).check(kernels, random, group)
 
 
 @pytest.mark.parametrize("head_dim", [2, 8, 22])
 def test_attention_of_small_heads(kernels, random, device, head_dim):
     cache = Cache(random, device, **CHUNKS, kv_heads=1, head_dim=head_dim, dtype=torch.float32)
-    cache.check(kernels, random, 5, None, 2)
+    cache.check(kernels, random, 5, 2)
 
 
 def test_attention_of_large_groups(kernels, random, device):
-    Cache(random, device, [3, 20], [1, 2], 1, 16, torch.float32).check(kernels, random, 64, None, None)
+    Cache(random, device, [3, 20], [1, 2], 1, 16, torch.float32).check(kernels, random, 64)
 
 
 @pytest.mark.parametrize("splits", [1, 2, 5])
@@ -143,7 +152,38 @@ def test_attention_of_large_groups(kernels, random, device):
 def test_attention_of_windows_in_any_number_of_splits(kernels, random, device, kind, window, splits):
     starts, counts = (DECODES, [1] * len(DECODES)) if kind == "decodes" else CHUNKS.values()
     cache = Cache(random, device, starts, counts, 2, 16, torch.float32)
-    cache.check(kernels, random, 6, window, splits)
+    cache.check(kernels, random, 6, splits, window=window)
+
+
+HEADS = {
+    "slopes": torch.tensor([0.5, 0.25, 2.0, 0.0, 1.0, 0.1]),
+    "sinks": torch.tensor([0.5, -3.0, 9.0, 0.0, 1.0, 2.0]),
+}
+SCORINGS = {
+    "soft cap": {"softcap": 0.7},
+    "slopes": {"slopes": HEADS["slopes"]},
+    "sinks": {"sinks": HEADS["sinks"]},
+    "chunks": {"chunk": 17},
+    "all": {"softcap": 2.0, "chunk": 20, **HEADS},
+    "sinks of a window": {"window": 5, "sinks": HEADS["sinks"]},
+}
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS)
+@pytest.mark.parametrize("kind", ["decodes", "chunks"])
+def test_attention_with_scores_of_every_kind(kernels, random, device, kind, scoring, splits):
+    starts, counts = (DECODES, [1] * len(DECODES)) if kind == "decodes" else CHUNKS.values()
+    cache = Cache(random, device, starts, counts, 2, 16, torch.float32)
+    cache.check(kernels, random, 6, splits, **scoring)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("head_dim", "value_dim"), [(24, 16), (16, 40), (192, 128)])
+@pytest.mark.parametrize("splits", [1, 3])
+def test_attention_of_values_of_another_width(kernels, random, device, splits, head_dim, value_dim, dtype):
+    cache = Cache(random, device, **CHUNKS, kv_heads=2, head_dim=head_dim, dtype=dtype, value_dim=value_dim)
+    cache.check(kernels, random, 4, splits)
 
 
 def test_padding_attends_to_nothing(kernels, random, device):
@@ -152,7 +192,7 @@ def test_padding_attends_to_nothing(kernels, random, device):
     tables = torch.cat([cache.ragged.block_tables, torch.zeros_like(cache.ragged.block_tables[:1])])
     starts, counts, rows = torch.tensor([[20, 5, 0], [1, 1, 0], [0, 1, 2]], dtype=torch.int32, device=device)
     for splits in (1, 3):
-        kernels.paged_attention(q, *cache.pages, Ragged(tables, starts, counts, rows, 1), 0.25, None, out, splits)
+        kernels.paged_attention(q, *cache.pages, Ragged(tables, starts, counts, rows, 1), Scoring(0.25), out, splits)
     assert (out[2] == 5).all()
     assert out[:2].isfinite().all()
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.errors import UnsupportedError
 from octavo.executor.base import Draw, Encode, Encoded, Logits, Sizes, Step, Wanted
 from octavo.executor.torch import ops
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
@@ -78,9 +77,10 @@ class TorchExecutor:
         program, *more = (
             compile_graph(part, choose_forms(part, tensors, quantization)) for part in (graph, encoder) if part
         )
-        shares = any(isinstance(node, Attention) and node.k is None for node in graph.nodes)
+        attentions = [node for node in graph.nodes if isinstance(node, Attention)]
+        is_paged = any(node.k is None or node.softcap or node.slopes or node.sinks for node in attentions)
         windows = [layer.window for layer in program.layers if layer.window is not None]
-        self._longest_fresh = 0 if shares else min(windows, default=sizes.max_model_len)
+        self._longest_fresh = 0 if is_paged else min(windows, default=sizes.max_model_len)
         self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)
         self.pages = [self._empty_pages(layer, DTYPES[dtype]) for layer in program.layers]
         self.states = {
@@ -89,8 +89,6 @@ class TorchExecutor:
             if isinstance(node, CausalConv)
         }
         self.kernels = kernels or _kernels_of(self.device)
-        if self.kernels is not ops and any(layer.key_dim != layer.value_dim for layer in program.layers):
-            raise UnsupportedError("device", str(device), "heads of keys and values differ in their width")
         forms = {name: form for one in (program, *more) for name, form in one.forms.items()}
         on_device = Device(
             Weights(tensors, self.device, DTYPES[dtype], release, forms),

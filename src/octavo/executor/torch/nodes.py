@@ -14,17 +14,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from octavo.executor.torch import ops as plain
-from octavo.executor.torch.ops import Rotation
+from octavo.executor.torch.ops import Rotation, Scoring
 from octavo.executor.torch.products import Products
 from octavo.executor.torch.quantized import Quantized
 from octavo.executor.torch.step import Step
 from octavo.executor.torch.weights import Weights
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
+from octavo.graph.ops.heads import Join
 from octavo.graph.ops.linear import CausalConv, Conv1d, Logits
 from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
 from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, Softcap, Xielu
-from octavo.graph.ops.rope import Rope
+from octavo.graph.ops.rope import PositionScale, Rope
 from octavo.graph.ops.table import Embed, Features, PositionEmbed
 
 
@@ -199,6 +200,19 @@ def rope(device: Device, node: Rope, step: Step, x: Tensor) -> Tensor:
     return heads.flatten(1)
 
 
+@computes(PositionScale)
+def position_scale(device: Device, node: PositionScale, step: Step, x: Tensor) -> Tensor:
+    periods = (step.positions + node.offset) // node.length
+    return device.cast((1 + node.beta * torch.log1p(periods.float()))[:, None] * x.float())
+
+
+@computes(Join)
+def join(device: Device, node: Join, step: Step, x: Tensor, y: Tensor) -> Tensor:
+    parts = [device.heads(x, node.x_width), device.heads(y, node.y_width)]
+    heads = max(part.shape[1] for part in parts)
+    return torch.cat([part.expand(-1, heads, -1) for part in parts], dim=2).flatten(1)
+
+
 @computes(Logits)
 def logits(device: Device, node: Logits, step: Step | None, x: Tensor) -> Tensor:
     """float32 [rows, vocabulary]."""
@@ -232,13 +246,19 @@ def attention(
     if k is not None:
         device.kernels.rotate_and_store(q, k, v, rotation, step.positions, step.slots, k_pages, v_pages)
     out = torch.empty(*q.shape[:2], node.value_dim, dtype=device.dtype, device=q.device)
-    for begin, end in step.fresh:  # there are none in models whose layers share keys
+    for begin, end in step.fresh:  # there are none in models whose layers share keys, or change scores
         assert k is not None
         assert v is not None
         out[begin:end] = _attend_prompt(device, node, q[begin:end], k[begin:end], v[begin:end])
     for ragged in step.groups:
-        device.kernels.paged_attention(q, k_pages, v_pages, ragged, node.scale, node.window, out)
+        device.kernels.paged_attention(q, k_pages, v_pages, ragged, scoring_of(device, node), out)
     return out.flatten(1)
+
+
+def scoring_of(device: Device, node: Attention) -> Scoring:
+    slopes = device.weights.constants(node.slopes) if node.slopes else None
+    sinks = None if node.sinks is None else device.weights.get(node.sinks)
+    return Scoring(node.scale, node.window, node.chunk, node.softcap, slopes, sinks)
 
 
 def _attend_each(device: Device, node: Attention, step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -251,12 +271,15 @@ def _attend_each(device: Device, node: Attention, step: Step, q: Tensor, k: Tens
 
 def _attend_prompt(device: Device, node: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention within a prompt that has no history, or within a source: [tokens, heads, value_dim]."""
-    mask = None
-    if node.causal and node.window is not None and node.window < len(q):
-        back = torch.arange(len(q), device=q.device)[:, None] - torch.arange(len(q), device=q.device)
-        mask = (back >= 0) & (back < node.window)
-    causal = node.causal and mask is None
+    scoring, mask = scoring_of(device, node), None
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    count = q.shape[2]
+    if not scoring.is_plain:
+        back, seen = scoring.back(count, count, q.device)
+        return plain.attend(q[0], k[0], v[0], scoring, back, seen | (not node.causal)).transpose(0, 1)
+    if node.causal and (node.window or node.chunk or count) < count:
+        _, mask = scoring.back(count, count, q.device)
+    causal = node.causal and mask is None
     with sdpa_kernel(device.backends, set_priority=True):
         found = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=node.scale, enable_gqa=True)
     return found[0].transpose(0, 1)
@@ -273,7 +296,7 @@ def cross_attention(device: Device, node: CrossAttention, step: Step, q: Tensor)
     assert step.sources is not None
     queries = device.heads(q, node.head_dim).contiguous()
     out = torch.empty_like(queries)
-    device.kernels.paged_attention(queries, *device.pages[node.layer], step.sources, node.scale, None, out)
+    device.kernels.paged_attention(queries, *device.pages[node.layer], step.sources, Scoring(node.scale), out)
     return out.flatten(1)
 
 

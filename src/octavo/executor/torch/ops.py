@@ -43,6 +43,30 @@ class Ragged:
     max_count: int  # the largest of `counts`
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How products of queries and keys become weights of values: see `octavo.graph.ops.attention.Attention`."""
+
+    scale: float
+    window: int | None = None
+    chunk: int | None = None
+    softcap: float | None = None
+    slopes: Tensor | None = None  # float32 [heads]
+    sinks: Tensor | None = None  # float32 [heads]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a softmax of the scores is all there is, over whatever keys are seen."""
+        return self.softcap is None and self.slopes is None and self.sinks is None
+
+    def back(self, count: int, total: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """For the last `count` of `total` tokens: how far each key is behind, and whether it is seen."""
+        position = torch.arange(total - count, total, device=device)[:, None]
+        back = position - torch.arange(total, device=device)
+        limit = position % self.chunk + 1 if self.chunk else self.window or total
+        return back, (back >= 0) & (back < limit)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, computed in float32; `weight` is float32 [columns]."""
     x = x.float()
@@ -166,12 +190,10 @@ def store(k: Tensor, v: Tensor, slots: Tensor, k_pages: Tensor, v_pages: Tensor)
     v_pages[blocks, :, places] = v
 
 
-def paged_attention(
-    q: Tensor, k_pages: Tensor, v_pages: Tensor, ragged: Ragged, scale: float, window: int | None, out: Tensor
-) -> None:
+def paged_attention(q: Tensor, k_pages: Tensor, v_pages: Tensor, ragged: Ragged, scoring: Scoring, out: Tensor) -> None:
     """Causal attention of every new token over its sequence's tokens so far; writes their rows of `out`.
 
-    q and `out` are [tokens, heads, head_dim]. With `window`, a token sees itself and the window - 1 tokens before it.
+    q is [tokens, heads, head_dim], `out` [tokens, heads, value_dim].
     """
     tables = ragged.block_tables.tolist()
     sizes = zip(ragged.starts.tolist(), ragged.counts.tolist(), ragged.rows.tolist(), strict=True)
@@ -179,11 +201,31 @@ def paged_attention(
         total = start + count
         blocks = table[: -(-total // k_pages.shape[2])]
         k, v = (pages[blocks].transpose(0, 1).flatten(1, 2)[:, :total] for pages in (k_pages, v_pages))
-        back = torch.arange(start, total)[:, None] - torch.arange(total)[None, :]  # how far a key is behind a query
-        seen = (back >= 0) & (back < (window or total))
         queries = q[row : row + count].transpose(0, 1)
-        found = F.scaled_dot_product_attention(queries, k, v, attn_mask=seen, scale=scale, enable_gqa=True)
+        back, seen = scoring.back(count, total, q.device)
+        if scoring.is_plain:
+            mask, scale = seen, scoring.scale
+            found = F.scaled_dot_product_attention(queries, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+        else:
+            found = attend(queries, k, v, scoring, back, seen)
         out[row : row + count] = found.transpose(0, 1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, back: Tensor, seen: Tensor) -> Tensor:
+    """Attention with whatever there may be, computed in float32: [heads, tokens, value_dim], as q is; k and v likewise.
+
+    `back` is how far each key is behind each query, `seen` whether they meet.
+    """
+    k, v = (x.float().repeat_interleave(len(q) // len(x), dim=0) for x in (k, v))
+    scores = scoring.scale * (q.float() @ k.transpose(1, 2))
+    if scoring.softcap is not None:
+        scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
+    if scoring.slopes is not None:
+        scores = scores - scoring.slopes[:, None, None] * back
+    scores = scores.masked_fill(~seen, -torch.inf)
+    if scoring.sinks is not None:
+        scores = torch.cat([scores, scoring.sinks[:, None, None].expand(-1, scores.shape[1], 1)], dim=2)
+    return (scores.softmax(2)[:, :, : k.shape[1]] @ v).to(q.dtype)
 
 
 def draw(logits: Tensor, numbers: Tensor, top_k: Tensor) -> Tensor:

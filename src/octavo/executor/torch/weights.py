@@ -53,6 +53,7 @@ class Weights:
         self._scalars: dict[Weight, float] = {}
         self._of_norms: dict[Any, Tensor] = {}
         self._rotations: dict[RopeTable, Rotation] = {}
+        self._constants: dict[tuple[float, ...], Tensor] = {}
         self._staging: Tensor | None = None
 
     def loaded(self) -> None:
@@ -129,6 +130,12 @@ class Weights:
             column_order = None if order is None else torch.tensor(order, device=self.device)
             return Quantized.empty(form, rows, shape[1], self.device, column_order)
         return torch.empty(rows, *shape[1:], dtype=self.dtype if len(shape) > 1 else torch.float32, device=self.device)
+
+    def constants(self, values: tuple[float, ...]) -> Tensor:
+        """Numbers that a declaration says: float32."""
+        if values not in self._constants:
+            self._constants[values] = torch.tensor(values, dtype=torch.float32, device=self.device)
+        return self._constants[values]
 
     def rotation(self, table: RopeTable, positions: int) -> Rotation:
         """cos and sin of `table` for that many positions."""

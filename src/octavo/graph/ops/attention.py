@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from octavo.graph.cache import PagedCache
-from octavo.graph.node import Floats, Node, ReferencePass, ShapeError, StepShape, op
+from octavo.graph.node import Floats, Node, ReferencePass, ShapeError, StepShape, Weight, op
 
 
 @op
@@ -15,8 +15,11 @@ class Attention(Node):
     A head of q and k has `head_dim` columns, one of v `value_dim`; several heads of q share one of the `kv_heads` of k
     and v (Ainslie et al. 2023). k and v go to `layer` of the cache; without them, those of an attention before it are
     looked at. Without a layer nothing is kept: a token looks at those of the same step.
-    With `window`, a token sees itself and the window - 1 tokens before it. Where it is not `causal`, all tokens of a
-    sequence see each other.
+    With `window`, a token sees itself and the window - 1 tokens before it; with `chunk`, those of its own block of so
+    many positions (Llama 4). Where it is not `causal`, all tokens of a sequence see each other.
+    With `softcap`, scores become softcap * tanh(score / softcap) (Gemma Team 2024). Of `slopes`, one for each head,
+    slope * distance is taken from them (ALiBi, Press et al. 2021). `sinks` are scores, one for each head, of a key
+    whose value is zero (OpenAI 2025).
     """
 
     q: Node
@@ -29,6 +32,10 @@ class Attention(Node):
     scale: float
     window: int | None
     causal: bool
+    chunk: int | None
+    softcap: float | None
+    slopes: tuple[float, ...]
+    sinks: Weight | None
 
     @classmethod
     def of(
@@ -44,11 +51,17 @@ class Attention(Node):
         causal: bool = True,
         kv_heads: int | None = None,
         value_dim: int | None = None,
+        chunk: int | None = None,
+        softcap: float | None = None,
+        slopes: tuple[float, ...] = (),
+        sinks: str | None = None,
     ) -> Node:
         """`kv_heads` is to be said where there is no k; `value_dim` where it is not `head_dim`."""
         if kv_heads is None:
             kv_heads = k.columns // head_dim if k is not None else 0
-        return cls(q, k, v, layer, kv_heads, head_dim, value_dim or head_dim, scale, window, causal)
+        of_sinks = None if sinks is None else Weight(sinks, (q.columns // head_dim,))
+        sizes = layer, kv_heads, head_dim, value_dim or head_dim
+        return cls(q, k, v, *sizes, scale, window, causal, chunk, softcap, slopes, of_sinks)
 
     def __post_init__(self) -> None:
         if (self.k is None) != (self.v is None) or (self.k is None and self.layer is None):
@@ -60,6 +73,12 @@ class Attention(Node):
             raise ShapeError(f"attention: {k_has}, which are no {self.kv_heads} heads of {self.value_dim}")
         if self.layer is not None and not self.causal:
             raise ShapeError("attention: only causal attention can go on from what is kept; leave out the layer")
+        if self.slopes and len(self.slopes) != self.heads:
+            raise ShapeError(f"attention: {len(self.slopes)} slopes for {self.heads} heads")
+        if not self.causal and (self.window or self.chunk or self.slopes):
+            raise ShapeError("attention: a window, a chunk and slopes look back, and so want causal attention")
+        if self.window and self.chunk:
+            raise ShapeError("attention: a window and a chunk exclude each other")
 
     @property
     def heads(self) -> int:
@@ -73,7 +92,7 @@ class Attention(Node):
     def cached(self) -> tuple[int, PagedCache] | None:
         if self.layer is None:
             return None
-        return self.layer, PagedCache(self.kv_heads, self.head_dim, self.value_dim, self.window)
+        return self.layer, PagedCache(self.kv_heads, self.head_dim, self.value_dim, self.window or self.chunk)
 
     def flops(self, step: StepShape) -> int:
         pairs = sum(self._pairs(count, total) for count, total in step.contexts)
@@ -87,6 +106,8 @@ class Attention(Node):
         """Pairs of query and key: each of the last `count` of `total` tokens sees those up to itself, or its window."""
         if not self.causal:
             return count * total
+        if self.chunk:
+            return _pairs_of_chunks(total, self.chunk) - _pairs_of_chunks(total - count, self.chunk)
         window = self.window or total
         first = total - count + 1
         full = max(0, total - max(first, window) + 1)  # queries that see a whole window
@@ -103,7 +124,9 @@ class Attention(Node):
         if self.causal:
             back = np.arange(len(q))[:, None] - np.arange(len(k))[None, :]  # how far a key is behind a query
             hidden = (back < 0) | (back >= (self.window or len(k)))
-        return attend(self, q, k, v, hidden)
+            if self.chunk:
+                hidden |= back > np.arange(len(q))[:, None] % self.chunk
+        return attend(self, q, k, v, hidden, None if self.sinks is None else run.read(self.sinks))
 
 
 @op
@@ -162,15 +185,31 @@ class CrossAttention(Node):
         return attend(self, q, k, v, np.zeros((len(q), len(k)), bool))
 
 
-def attend(node: Attention | CrossAttention, q: Floats, k: Floats, v: Floats, hidden: np.ndarray) -> Floats:
+def attend(
+    node: Attention | CrossAttention, q: Floats, k: Floats, v: Floats, hidden: np.ndarray, sinks: Floats | None = None
+) -> Floats:
     """Attention by heads: rows of q, k and v are tokens; `hidden` [queries, keys] are pairs that do not meet."""
     group = node.heads // node.kv_heads
     queries = q.reshape(len(q), node.heads, -1).swapaxes(0, 1)
     keys, values = (np.repeat(x.reshape(len(x), node.kv_heads, -1).swapaxes(0, 1), group, axis=0) for x in (k, v))
-    scores = np.where(hidden, -np.inf, node.scale * (queries @ keys.swapaxes(1, 2)))
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
+    scores = node.scale * (queries @ keys.swapaxes(1, 2))
+    if isinstance(node, Attention) and node.softcap:
+        scores = node.softcap * np.tanh(scores / node.softcap)
+    if isinstance(node, Attention) and node.slopes:
+        distances = np.arange(len(q))[:, None] - np.arange(len(k))[None, :]
+        scores = scores - np.array(node.slopes)[:, None, None] * distances
+    scores = np.where(hidden, -np.inf, scores)
+    sink = np.full((node.heads, 1, 1), -np.inf) if sinks is None else sinks[:, None, None]
+    peak = np.maximum(scores.max(axis=-1, keepdims=True), sink)
+    weights = np.exp(scores - peak)
+    weights /= weights.sum(axis=-1, keepdims=True) + np.exp(sink - peak)
     return np.asarray((weights @ values).swapaxes(0, 1).reshape(len(q), -1), np.float32)
+
+
+def _pairs_of_chunks(tokens: int, chunk: int) -> int:
+    """Pairs of query and key of the first `tokens` tokens, each of which sees those before it in its own chunk."""
+    whole, rest = divmod(tokens, chunk)
+    return (whole * chunk * (chunk + 1) + rest * (rest + 1)) // 2
 
 
 def _check_heads(op: str, q_columns: int, kv_columns: int, head_dim: int) -> None:

@@ -1,4 +1,4 @@
-"""Rotary positions."""
+"""Rotary positions, and rows that grow with their position."""
 
 from __future__ import annotations
 
@@ -49,3 +49,17 @@ class Rope(Node):
         rotated = heads.copy()
         rotated[..., first], rotated[..., second] = a * cos - b * sin, b * cos + a * sin
         return rotated.reshape(x.shape)
+
+
+@op
+class PositionScale(Node):
+    """Rows of x times 1 + beta * ln(1 + floor((position + offset) / length)): queries of long contexts (Llama 4)."""
+
+    x: Node
+    beta: float
+    length: int
+    offset: int = 0
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        periods = np.floor((np.arange(len(x), dtype=np.float32) + self.offset) / np.float32(self.length))
+        return np.asarray((1 + self.beta * np.log1p(periods))[:, None] * x, np.float32)

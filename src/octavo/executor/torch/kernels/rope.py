@@ -22,24 +22,24 @@ def rotate_and_store(
     v_pages: Tensor,
 ) -> None:
     tokens, heads, head_dim = q.shape
-    kv_heads = k.shape[1]
+    kv_heads, value_dim = v.shape[1:]
     pairs = 0 if rotation is None else rotation.cos.shape[1]
     cos, sin = (positions, positions) if rotation is None else (rotation.cos, rotation.sin)  # not read without pairs
     kernel: Any = rotate_token
     kernel[tokens, 2](
         q, k, v, cos, sin, positions, slots, k_pages, v_pages, q.stride(0), k.stride(0), v.stride(0),
-        HEADS=heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, PAIRS=pairs, BLOCK_SIZE=k_pages.shape[2],
-        INTERLEAVED=rotation is not None and rotation.interleaved,
+        HEADS=heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, VALUE_DIM=value_dim, PAIRS=pairs,
+        BLOCK_SIZE=k_pages.shape[2], INTERLEAVED=rotation is not None and rotation.interleaved,
         HEAD_TILE=triton.next_power_of_2(heads), KV_HEAD_TILE=triton.next_power_of_2(kv_heads),
-        DIM_TILE=triton.next_power_of_2(head_dim), PAIR_TILE=triton.next_power_of_2(max(1, pairs)),
+        DIM_TILE=triton.next_power_of_2(max(head_dim, value_dim)), PAIR_TILE=triton.next_power_of_2(max(1, pairs)),
     )  # fmt: skip
 
 
 @triton.jit
 def rotate_token(
     q, k, v, cos, sin, positions, slots, k_pages, v_pages, q_stride, k_stride, v_stride,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, INTERLEAVED: tl.constexpr,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+    PAIRS: tl.constexpr, BLOCK_SIZE: tl.constexpr, INTERLEAVED: tl.constexpr,
     HEAD_TILE: tl.constexpr, KV_HEAD_TILE: tl.constexpr, DIM_TILE: tl.constexpr, PAIR_TILE: tl.constexpr,
 ):  # fmt: skip
     """Program (token, 0) rotates the queries, program (token, 1) rotates the keys and stores keys and values."""
@@ -55,9 +55,10 @@ def rotate_token(
                 row, row, HEAD_DIM, cos, sin, position, HEADS, HEAD_DIM, PAIRS, INTERLEAVED, HEAD_TILE, PAIR_TILE
             )
     else:
-        page = (slot // BLOCK_SIZE) * KV_HEADS * BLOCK_SIZE * HEAD_DIM + (slot % BLOCK_SIZE) * HEAD_DIM
-        row = k + token * k_stride
-        copy_heads(v + token * v_stride, v_pages + page, 0, KV_HEADS, HEAD_DIM, BLOCK_SIZE, KV_HEAD_TILE, DIM_TILE)
+        place = (slot // BLOCK_SIZE) * KV_HEADS * BLOCK_SIZE + slot % BLOCK_SIZE
+        page, row = place * HEAD_DIM, k + token * k_stride
+        values = v_pages + place * VALUE_DIM
+        copy_heads(v + token * v_stride, values, 0, KV_HEADS, VALUE_DIM, BLOCK_SIZE, KV_HEAD_TILE, DIM_TILE)
         if 2 * PAIRS < HEAD_DIM:
             copy_heads(row, k_pages + page, 2 * PAIRS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, KV_HEAD_TILE, DIM_TILE)
         if PAIRS > 0:

@@ -1,0 +1,47 @@
+"""Granite with windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from octavo.models.granite import Granite
+from octavo.models.rope import for_layers
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+
+class GraniteSWA(Granite):
+    """Granite with a sink for each head, a window in three of four layers, and frequencies of each layer's own."""
+
+    architectures = ("GraniteSWAForCausalLM",)
+    model_types = ("granite_swa",)
+    defaults = {"sliding_window": 128, "max_position_embeddings": 8192, "tie_word_embeddings": True}
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = ()
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        thetas = self.config.values.get("layer_rope_theta")
+        if thetas is None:
+            return
+        if not isinstance(thetas, list) or len(thetas) < self.layers or not all(_is_theta(theta) for theta in thetas):
+            reason = f"must be a list of {self.layers} numbers from 0 on, got {thetas!r:.80}"
+            raise self.config.fail("layer_rope_theta", reason)
+        scaling = for_layers(self.config, "full_attention").object("rope_parameters").values
+        of_theta = {
+            theta: self.rope(
+                ConfigReader({**self.config.values, "rope_parameters": {**scaling, "rope_theta": theta}}, config.fail)
+            )
+            for theta in set(thetas) - {0}
+        }
+        self.ropes = [of_theta.get(theta) for theta in thetas[: self.layers]]
+
+    def is_full(self, i: int) -> bool:
+        return i % 4 == 0
+
+    def scoring(self, at: str) -> Mapping[str, Any]:
+        return {"sinks": f"{at}.sinks"}
+
+
+def _is_theta(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,98 @@
+"""MPT 1B to 30B, and those that are built like it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node
+from octavo.graph.ops.rope import RopeTable
+from octavo.models.alibi import alibi_slopes
+from octavo.models.decoder import Decoder, split
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+
+class MPT(Decoder):
+    """Positions by slopes (ALiBi), layer norms, no biases, an MLP without a gate (MosaicML 2023)."""
+
+    architectures = ("MPTForCausalLM", "MptForCausalLM")
+    model_types = ("mpt",)
+    fields = {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "max_position_embeddings": "max_seq_len",
+        "rms_norm_eps": "layer_norm_epsilon",
+    }
+    defaults = {"hidden_act": "gelu", "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
+    embed_name = "transformer.wte"
+    layers_name = "transformer.blocks"
+    norm_name = "transformer.norm_f"
+    gguf = (
+        GGUFFamily(
+            "mpt",
+            "MPTForCausalLM",
+            outer={"token_embd": embed_name, "output_norm": norm_name, "output": "lm_head"},
+            layer={
+                "attn_norm": "norm_1",
+                "attn_qkv": "attn.Wqkv",
+                "attn_output": "attn.out_proj",
+                "ffn_norm": "norm_2",
+                "ffn_up": "ffn.up_proj",
+                "ffn_down": "ffn.down_proj",
+            },
+            layers=layers_name,
+            keys={"attention.max_alibi_bias": "alibi_bias_max", "attention.clamp_kqv": "clip_qkv"},
+            values={"hidden_act": "gelu"},
+        ),
+    )
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        self.mlp_factor = config.integer("expansion_ratio", 4)
+        super().__init__(config, max_model_len)
+        attention = self.config.object("attn_config")
+        self._check(attention)
+        said = config if "alibi_bias_max" in config.values or "clip_qkv" in config.values else attention
+        self.clip = said.number("clip_qkv") if said.values.get("clip_qkv") else None
+        self.slopes = alibi_slopes(self.heads, said.number("alibi_bias_max", 8.0))
+        if attention.values.get("softmax_scale") is not None:
+            self.scale = attention.number("softmax_scale")
+
+    def _check(self, attention: ConfigReader) -> None:
+        only = {"alibi": True, "qk_ln": False, "prefix_lm": False, "attn_uses_sequence_id": False}
+        for reader, field, expected in (
+            *((attention, field, expected) for field, expected in only.items()),
+            (self.config, "no_bias", True),
+        ):
+            if reader.flag(field, expected) != expected:
+                raise reader.fail(field, f"only {str(expected).lower()} is supported")
+        if (kind := attention.text("attn_type", "multihead_attention")) != "multihead_attention":
+            raise attention.fail("attn_type", f"{kind!r} is not supported, only multihead_attention")
+        if self.config.values.get("logit_scale") is not None:
+            raise self.config.fail("logit_scale", "is not supported")
+
+    def rope(self, config: ConfigReader) -> RopeTable | None:
+        return None
+
+    def scoring(self, at: str) -> Mapping[str, Any]:
+        return {"slopes": self.slopes}
+
+    def norm(self, g: Graph, x: Node, name: str) -> Node:
+        return g.layer_norm(x, name, self.eps, bias=False)
+
+    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
+        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.norm_1"), i, f"{at}.attn"))
+        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.norm_2"), f"{at}.ffn"))
+
+    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
+        parts = split(g, h, f"{at}.Wqkv", [self.hidden] * 3)
+        return parts if self.clip is None else [g.clip(part, self.clip) for part in parts]
+
+    def project(self, g: Graph, h: Node, at: str) -> Node:
+        return g.linear(h, f"{at}.out_proj", self.hidden)
+
+    def mlp(self, g: Graph, h: Node, at: str) -> Node:
+        h = g.activation(g.linear(h, f"{at}.up_proj", self.intermediate), self.activation)
+        return g.linear(h, f"{at}.down_proj", self.hidden)
