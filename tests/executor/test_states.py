@@ -30,11 +30,32 @@ def convolutions():
     return g
 
 
+def deltas():
+    """A delta rule before an attention, and one behind it, with keys for two heads of values of more than one block."""
+    g = Graph()
+    x = g.embed("embed", 131, 24)
+    for i in (0, 3):
+        q, k, v = (g.linear(x, f"{i}.{name}", columns) for name, columns in (("q", 20), ("k", 20), ("v", 80)))
+        q = g.causal_conv(q, f"{i}.conv", 4, layer=i, bias=True, activation="silu")
+        a, b = g.linear(x, f"{i}.a", 2), g.linear(x, f"{i}.b", 2)
+        h = g.delta(q, k, v, a, b, f"{i}.A_log", f"{i}.dt_bias", key_dim=20, layer=i + 1)
+        x = g.add(x, g.linear(h, f"{i}.out", 24))
+        if i == 0:
+            q, k, v = (g.linear(x, name, 16) for name in "qkv")
+            x = g.add(x, g.linear(g.attention(q, k, v, layer=2, head_dim=8, scale=1.0), "o", 24))
+    g.logits(g.rms_norm(x, "norm", 1e-5), "head", 131)
+    return g
+
+
+@pytest.fixture(params=[convolutions, deltas], ids=["convolutions", "delta rules"])
+def graph(request):
+    return request.param()
+
+
 @pytest.fixture(
     params=[make_native, make_torch, partial(make_native, cache_dtype="int8")], ids=["native", "torch", "int8 cache"]
 )
-def executor(request):
-    graph = convolutions()
+def executor(request, graph):
     return request.param(graph, random_tensors(graph), max_tokens=64)
 
 
@@ -46,7 +67,8 @@ def assert_same(executor, found, expected):
 
 
 def test_layers_are_of_two_kinds():
-    assert convolutions().layers == {0: FixedState(3 * 24), 1: PagedCache(2, 8, 8), 2: FixedState(2 * 24)}
+    assert deltas().layers[1] == FixedState((2, 20, 40))
+    assert convolutions().layers == {0: FixedState((3, 24)), 1: PagedCache(2, 8, 8), 2: FixedState((2, 24))}
 
 
 @pytest.mark.parametrize("sizes", [[1], [2], [7, 1, 3], [39, 1]])
@@ -64,6 +86,14 @@ def test_sequences_of_a_step_have_states_of_their_own(executor):
         found = run(executor, [line.chunk(count) for line, count in zip(lines, counts, strict=True)])
         for start, count, logits in zip(starts, counts, found, strict=True):
             assert_same(executor, logits, alone[start : start + count])
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_threads_change_no_bit(graph, threads, isa, count):
+    executor = make_native(graph, random_tensors(graph))
+    whole = logits_of(executor, TOKENS)
+    threads(count)
+    np.testing.assert_array_equal(logits_of(executor, TOKENS, [30, 1]), whole)
 
 
 def test_a_fork_goes_on_from_where_its_parent_is(executor):

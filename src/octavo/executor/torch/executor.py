@@ -25,9 +25,8 @@ from octavo.executor.torch.sampling import Drawn, DrawRow, draw
 from octavo.executor.torch.step import Layout, TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
-from octavo.graph.cache import LayerCache
+from octavo.graph.cache import FixedState, LayerCache
 from octavo.graph.ops.attention import Attention
-from octavo.graph.ops.linear import CausalConv
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.rules.tokens import Penalties
 from octavo.weights.tensor import StoredTensor
@@ -84,9 +83,9 @@ class TorchExecutor:
         self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)
         self.pages = [self._empty_pages(layer, DTYPES[dtype]) for layer in program.layers]
         self.states = {
-            node.layer: torch.zeros(len(self.table.tokens) + 1, node.kernel - 1, node.columns, device=self.device)
-            for node in graph.nodes
-            if isinstance(node, CausalConv)
+            number: torch.zeros(len(self.table.tokens) + 1, *layer.shape, device=self.device)
+            for number, layer in graph.layers.items()
+            if isinstance(layer, FixedState)
         }
         self.kernels = kernels or _kernels_of(self.device)
         if self.kernels is not ops and any(layer.key_dim != layer.value_dim for layer in program.layers):

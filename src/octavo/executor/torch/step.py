@@ -54,6 +54,10 @@ class Step:
     sources: Ragged | None = None
     features: Tensor | None = None  # float32 [rows, columns], of an encoder
 
+    def prompts(self) -> list[tuple[int, int]]:
+        """The rows [begin, end) of each sequence that has several; waits for the device."""
+        return [(begin, end) for begin, end in self.spans() if end > begin + 1]
+
     def spans(self) -> list[tuple[int, int]]:
         """The rows [begin, end) of each sequence; waits for the device."""
         numbers = [zip(group.rows.tolist(), group.counts.tolist(), strict=True) for group in self.groups]
