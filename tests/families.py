@@ -193,6 +193,19 @@ def tiled_deltas(name, values, config):
     return one_more(name, values.squeeze(), config) if "linear_attn.norm" not in name else values
 
 
+def to_olmo_hybrid(tensors, config):
+    """As it is published: transformers gives norms behind attention another's name, and cuts convolutions in thirds."""
+    for i in range(4):
+        at = f"model.layers.{i}"
+        if config["layer_types"][i] == "full_attention":
+            tensors[f"{at}.post_attention_layernorm.weight"] = tensors.pop(f"{at}.feedforward_layer_norm.weight")
+            continue
+        names = [f"{at}.linear_attn.{name}_conv1d.weight" for name in "qkv"]
+        keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+        parts = np.split(np.concatenate([tensors[name] for name in names]), [keys, 2 * keys])
+        tensors |= zip(names, parts, strict=True)
+
+
 FAMILIES = {
     "LFM2": Family(
         "Lfm2",
@@ -216,6 +229,21 @@ FAMILIES = {
             "block_multiple_of": 20,
             "layer_types": ["conv", "full_attention"],
         },
+    ),
+    "OLMo Hybrid": Family(
+        "OlmoHybrid",
+        {**NO_PADDING, "num_hidden_layers": 4, "rope_parameters": {"rope_type": "default", "rope_theta": None}},
+        rewrite=to_olmo_hybrid,
+    ),
+    "OLMo Hybrid, positions": Family(
+        "OlmoHybrid",
+        {
+            **DELTA,
+            "head_dim": 8,
+            "linear_allow_neg_eigval": False,
+            "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+        },
+        rewrite=to_olmo_hybrid,
     ),
     "Qwen3-Next": Family("Qwen3Next", {**DELTA, "num_experts": 0}),
     "Qwen3.5": Family(

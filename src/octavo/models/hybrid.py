@@ -56,7 +56,6 @@ class GatedDeltaNet(Hybrid):
     """Of four layers, three have a gated delta rule over convolved q, k and v, normed and gated (Yang et al. 2024)."""
 
     states = 4
-    beta_factor: ClassVar[float] = 1.0
     delta_norm: ClassVar[str] = "norm"
     delta_out: ClassVar[str] = "out_proj"
 
@@ -72,7 +71,7 @@ class GatedDeltaNet(Hybrid):
         if self.value_heads % self.key_heads or size % self.value_heads:
             reason = f"{self.value_heads} heads of {size} values are no multiple of {self.key_heads} heads of keys"
             raise config.fail("linear_num_value_heads", reason)
-        self.delta_eps = self.eps
+        self.beta_factor, self.delta_eps = 1.0, self.eps
 
     def is_full(self, i: int) -> bool:
         return (i + 1) % self.config.integer("full_attention_interval", 4) == 0
@@ -83,22 +82,24 @@ class GatedDeltaNet(Hybrid):
         keys = self.key_heads * self.key_dim
         return keys, keys, self.value_heads * self.value_dim
 
-    def delta(self, g: Graph, qkv: Sequence[Node], a: Node, b: Node, gate: Node, i: int, at: str) -> Node:
-        place, start, total = self.places[i], 0, sum(self.delta_sizes)
-        convolved: list[Node] = []
+    def convolve(self, g: Graph, qkv: Sequence[Node], i: int, at: str) -> Sequence[Node]:
+        """q, k and v, each with the last tokens' own; the weights of all are stored as one."""
+        found, start, total = list[Node](), 0, sum(self.delta_sizes)
         for x in qkv:
-            rows = Rows(1, total, start, start + x.columns)
-            how = {"rows": rows, "activation": self.activation}
-            convolved.append(g.causal_conv(x, f"{at}.conv1d", self.kernel, place + len(convolved), **how))
+            how = {"rows": Rows(1, total, start, start + x.columns), "activation": self.activation}
+            found.append(g.causal_conv(x, f"{at}.conv1d", self.kernel, self.places[i] + len(found), **how))
             start += x.columns
+        return found
+
+    def delta(self, g: Graph, qkv: Sequence[Node], a: Node, b: Node, gate: Node, i: int, at: str) -> Node:
         h = g.delta(
-            *convolved,
+            *self.convolve(g, qkv, i, at),
             a,
             b,
             f"{at}.A_log",
             f"{at}.dt_bias",
             key_dim=self.key_dim,
-            layer=place + 3,
+            layer=self.places[i] + 3,
             decay_is_log=self.config.flag("decay_is_log", True),
             tiled=self.config.flag("tiled_value_heads"),
             factor=self.beta_factor,
