@@ -40,16 +40,11 @@ class CausalConvOp : public RowOp {
   }
   void run(const Run& run, int phase, int64_t tile, int thread) const override {
     if (phase == 0) return RowOp::run(run, phase, tile, thread);
-    int64_t end = 0;  // of the sequence's rows
-    for (int s = 0; s <= tile; ++s) end += run.step.counts[s];
-    const TokenPlace last = run.places[end - 1];
-    for (int64_t back = kept_ - 1; back >= 0; --back) {  // the oldest first: it lies before what it is copied from
-      auto* to = const_cast<float*>(kept(run, last.sequence, back + 1));
-      if (const float* from = at(run, end - 1, back))
-        std::memmove(to, from, stride_ * sizeof(float));
-      else
-        std::memset(to, 0, stride_ * sizeof(float));
-    }
+    const auto s = static_cast<int>(tile);
+    const StateUse& state = run.step.states[s];
+    const int64_t begin = first_row(run.step, s), end = begin + run.step.counts[s];
+    if (state.kept_tokens > 0) keep(run, begin + state.kept_tokens - run.step.starts[s], state.kept_slot);
+    keep(run, end, state.slot);
   }
 
  protected:
@@ -66,9 +61,20 @@ class CausalConvOp : public RowOp {
   }
 
  private:
+  // Leaves what comes before row `end` in a slot, which may be the sequence's own.
+  void keep(const Run& run, int64_t end, int64_t slot) const {
+    for (int64_t back = kept_ - 1; back >= 0; --back) {  // the oldest first: it lies before what it is copied from
+      float* to = kept(slot, back + 1);
+      if (const float* from = at(run, end - 1, back))
+        std::memmove(to, from, stride_ * sizeof(float));
+      else
+        std::memset(to, 0, stride_ * sizeof(float));
+    }
+  }
+
   // What is kept of a sequence: the row `back` tokens before its first of this step.
-  const float* kept(const Run& run, int sequence, int64_t back) const {
-    return state_->as<float>() + (run.step.slots[sequence] * kept_ + kept_ - back) * stride_;
+  float* kept(int64_t slot, int64_t back) const {
+    return state_->as<float>() + (slot * kept_ + kept_ - back) * stride_;
   }
 
   // The input `back` tokens before row i; null before the sequence's first token.
@@ -76,7 +82,7 @@ class CausalConvOp : public RowOp {
     const TokenPlace& place = run.places[i];
     const int64_t in_step = place.position - run.step.starts[place.sequence];
     if (back <= in_step) return in_.floats(i - back);
-    return back <= place.position ? kept(run, place.sequence, back - in_step) : nullptr;
+    return back <= place.position ? kept(run.step.states[place.sequence].slot, back - in_step) : nullptr;
   }
 
   int64_t columns_, stride_, kept_;

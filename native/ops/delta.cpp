@@ -54,20 +54,30 @@ class DeltaOp : public Op {
     const int64_t count = parts(run), part = tile % count, h = tile / count % heads_;
     const auto s = static_cast<int>(tile / count / heads_);
     const Range blocks = Range{0, blocks_}.part(part, count);
-    const int64_t slot = run.step.slots[s];
-    float* state = state_->as<float>() + ((slot * heads_ + h) * blocks_ + blocks.begin) * block_values();
-    if (run.step.starts[s] == 0) std::memset(state, 0, blocks.size() * block_values() * sizeof(float));
-    int64_t row = 0;
-    for (int before = 0; before < s; ++before) row += run.step.counts[before];
-    for (const int64_t end = row + run.step.counts[s]; row < end; row += kDeltaTokens)
-      some_tokens(row, static_cast<int>(std::min<int64_t>(kDeltaTokens, end - row)), h, blocks, state);
+    const int64_t size = blocks.size() * block_values() * sizeof(float);
+    const StateUse& use = run.step.states[s];
+    float* state = state_of(use.slot, h, blocks.begin);
+    if (run.step.starts[s] == 0) std::memset(state, 0, size);
+    const int64_t begin = first_row(run.step, s), end = begin + run.step.counts[s];
+    const int64_t kept = use.kept_tokens > 0 ? begin + use.kept_tokens - run.step.starts[s] : begin;
+    tokens(begin, kept, h, blocks, state);
+    if (kept > begin) std::memcpy(state_of(use.kept_slot, h, blocks.begin), state, size);
+    tokens(kept, end, h, blocks, state);
   }
 
  private:
+  float* state_of(int64_t slot, int64_t h, int64_t block) const {
+    return state_->as<float>() + ((slot * heads_ + h) * blocks_ + block) * block_values();
+  }
   int64_t block_values() const { return key_dim_ * kDeltaColumns; }
   // Of a head's columns: one, but for few heads and many threads.
   int64_t parts(const Run& run) const {
     return std::clamp<int64_t>(4 * run.threads / (int64_t{run.step.num_sequences} * heads_), 1, blocks_);
+  }
+
+  void tokens(int64_t row, int64_t end, int64_t h, Range blocks, float* state) const {
+    for (; row < end; row += kDeltaTokens)
+      some_tokens(row, static_cast<int>(std::min<int64_t>(kDeltaTokens, end - row)), h, blocks, state);
   }
 
   void some_tokens(int64_t row, int tokens, int64_t h, Range blocks, float* state) const {

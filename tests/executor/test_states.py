@@ -107,6 +107,38 @@ def test_a_fork_goes_on_from_where_its_parent_is(executor):
         assert_same(executor, found, alone[16:18])
 
 
+@pytest.mark.parametrize(("count", "kept"), [(16, 16), (20, 16), (3, 2), (1, 1)])
+def test_another_goes_on_from_a_state_that_was_kept(executor, count, kept):
+    alone = logits_of(executor, TOKENS)
+    executor.reset()
+    first, second = Line(TOKENS, [0, 1, 2]), Line(TOKENS, [5, 6, 7])
+    chunk = first.chunk(count)
+    chunk.kept = kept, 3
+    assert_same(executor, run(executor, [chunk])[0], alone[:count])
+    assert_same(executor, run(executor, [first.chunk(2)])[0], alone[count : count + 2])
+    second.sequence.blocks[0], second.sequence.num_computed, second.sequence.snapshot = 0, kept, 3
+    for _ in range(2):
+        assert_same(executor, run(executor, [second.chunk(3)])[0], alone[kept : kept + 3])
+        second = Line(TOKENS, [0, 6, 7], start=kept)
+        second.sequence.id, second.sequence.snapshot = 9, 3
+
+
+def test_forks_take_the_places_of_those_that_end(executor):
+    alone = logits_of(executor, TOKENS)
+    executor.reset()
+    lines = [Line(TOKENS, [i, i + 40]) for i in range(40)]  # as many as there may be
+    for some in (lines[:20], lines[20:]):
+        run(executor, [line.chunk(2) for line in some])
+    children = [Line(TOKENS, lines[0].sequence.blocks, start=2) for _ in range(39)]
+    for number, child in enumerate(children):
+        child.sequence.id = 100 + number
+    forks = tuple((0, child.sequence.id) for child in children)
+    ended = tuple(line.sequence.id for line in lines if line is not lines[7])
+    found = run(executor, [line.chunk(1) for line in [children[3], children[38], lines[7]]], forks=forks, ended=ended)
+    for logits in found:
+        assert_same(executor, logits, alone[2:3])
+
+
 def test_a_sequence_that_begins_anew_finds_nothing_of_what_was_before(executor):
     alone = logits_of(executor, TOKENS)
     for _ in range(2):
@@ -116,11 +148,12 @@ def test_a_sequence_that_begins_anew_finds_nothing_of_what_was_before(executor):
 
 
 @pytest.mark.parametrize("compiled", [lower, compile_graph])
-def test_states_are_in_the_plan_of_memory_and_turn_the_prefix_cache_off(compiled):
+def test_states_and_what_is_kept_of_them_are_in_the_plan_of_memory(compiled):
     footprint = compiled(convolutions())
     plans = [plan_memory(EngineConfig(max_num_seqs=n), footprint, 64, 131, 1 << 40, 0) for n in (1, 65)]
-    assert plans[0].has_states
-    assert plans[1].workspace - plans[0].workspace >= 64 * 4 * (3 + 2) * 24
+    assert plans[0].state_bytes == 4 * (3 + 2) * 24
+    assert [plan.num_snapshots for plan in plans] == [2, 130]
+    assert plans[1].workspace - plans[0].workspace >= 3 * 64 * plans[0].state_bytes
 
 
 def test_a_model_that_keeps_no_keys_and_values_has_none_in_int8():

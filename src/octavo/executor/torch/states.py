@@ -33,6 +33,11 @@ def causal_conv(device: Device, node: CausalConv, step: Step, x: Tensor) -> Tens
         in_step = (index >= back) & (owner == owner.roll(back))
         found = torch.where(in_step[:, None], x.roll(back, 0), state[owner, (step.positions - back) % kept])
         total += weight[:, kept - back] * torch.where(step.positions[:, None] >= back, found, 0.0)
+    for one in step.kept:
+        for position in range(max(0, one.start + one.count - kept), one.start + one.count):
+            row = one.begin + position - one.start
+            found = x[row] if position >= one.start else state[owner[one.begin], position % kept]
+            state[one.row, position % kept] = found
     is_newest = (index + kept >= len(x)) | (owner != owner.roll(-kept))
     state[torch.where(is_newest, owner, len(state) - 1), step.positions % kept] = x
     if node.bias is not None:
@@ -53,9 +58,15 @@ def delta(device: Device, node: Delta, step: Step, q: Tensor, k: Tensor, v: Tens
     for rows in decodes if prompts else [slice(None)]:
         before = torch.where((step.positions[rows] > 0)[:, None, None, None], state[owner[rows]], 0.0)
         out[rows], state[owner[rows]] = delta_step([part[rows] for part in parts], before)
+    kept = {one.begin: one for one in step.kept}
     for begin, end in prompts:
-        before = torch.where(step.positions[begin] > 0, state[owner[begin]], 0.0)
-        out[begin:end], state[owner[begin]] = delta_prompt([part[begin:end] for part in parts], before)
+        now = torch.where(step.positions[begin] > 0, state[owner[begin]], 0.0)
+        first = begin
+        if begin in kept:
+            first += kept[begin].count
+            out[begin:first], now = delta_prompt([part[begin:first] for part in parts], now)
+            state[kept[begin].row] = now
+        out[first:end], state[owner[begin]] = delta_prompt([part[first:end] for part in parts], now)
     return device.cast(out.flatten(1))
 
 
