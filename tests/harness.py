@@ -131,6 +131,7 @@ def _sizes(graph, block_size, num_blocks, max_tokens, source_positions):
         max_logit_rows=max_tokens,
         max_model_len=num_blocks * block_size,
         source_positions=source_positions,
+        num_snapshots=4,
     )
 
 

@@ -126,12 +126,12 @@ std::map<std::string, std::pair<std::vector<std::string>, std::string>> op_types
 
 void init(Executor* self, const std::string& dtype, const std::string& cache_dtype, const Layers& layers,
           int page_tokens, int64_t num_pages, int max_tokens, int max_sequences, int max_logit_rows, int vocab_size,
-          const Executor* decoder) {
+          int num_slots, const Executor* decoder) {
   const DType model = dtype_of(dtype), cache = cache_dtype_of(cache_dtype);
   if (cache != model && cache != DType::kInt8) throw nb::value_error("cache_dtype must be int8 or the model's type");
-  new (self) Executor(
-      {model, cache, layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences, max_logit_rows, vocab_size},
-      decoder);
+  new (self) Executor({model, cache, layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences,
+                       max_logit_rows, num_slots, vocab_size},
+                      decoder);
 }
 
 int add_buffer(Executor& e, int64_t columns, bool floats, bool logit_rows, int rows_per_token) {
@@ -163,7 +163,7 @@ int64_t page_bytes(const std::string& dtype, const Layers& layers, int page_toke
 BlockTables blocks_of(const IntTable& tables) { return {tables.data(), static_cast<int64_t>(tables.shape(1))}; }
 
 void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
-         std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, std::optional<Ints> slots,
+         std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, std::optional<IntTable> states,
          int first_op, int last_op) {
   if (starts.size() != counts.size() || tables.shape(0) != starts.size() ||
       (copies.shape(0) > 0 && copies.shape(1) != 2))
@@ -186,8 +186,9 @@ void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, In
     step.source_blocks = blocks_of(*source_tables);
     step.source_lengths = source_lengths->data();
   }
-  if (slots && slots->size() != starts.size()) throw nb::value_error("step: slots and sequences disagree");
-  step.slots = slots ? slots->data() : nullptr;
+  if (states && (states->shape(0) != starts.size() || states->shape(1) != 3))
+    throw nb::value_error("step: states and sequences disagree");
+  step.states = states ? reinterpret_cast<const StateUse*>(states->data()) : nullptr;
   step.first_op = first_op;
   step.last_op = last_op;
   nb::gil_scoped_release release;
@@ -271,7 +272,8 @@ void bind_executor(nb::module_& m) {
   bind_weights(m);
   nb::class_<Executor>(m, "Executor")
       .def("__init__", &init, nb::kw_only(), "dtype"_a, "cache_dtype"_a, "layers"_a, "page_tokens"_a, "num_pages"_a,
-           "max_tokens"_a, "max_sequences"_a, "max_logit_rows"_a, "vocab_size"_a, "decoder"_a.none() = nb::none(),
+           "max_tokens"_a, "max_sequences"_a, "max_logit_rows"_a, "vocab_size"_a, "num_slots"_a = 0,
+           "decoder"_a.none() = nb::none(),
            "The cache is int8 or of the model's type. Its `layers` are (kv_heads, key_dim, value_dim). With `decoder`, "
            "an encoder that leaves keys and "
            "values in that executor's cache.")
@@ -279,9 +281,14 @@ void bind_executor(nb::module_& m) {
       .def("add", &add_op, "name"_a, "inputs"_a, "outputs"_a, "matrices"_a, "vectors"_a, "params"_a,
            "Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).")
       .def("set_logits", &Executor::set_logits, "buffer"_a, "maxima"_a)
-      .def("run", &run, "tokens"_a, "starts"_a, "counts"_a, "block_tables"_a, "logit_rows"_a, "copies"_a,
-           "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "slots"_a = nb::none(), "first_op"_a = 0,
-           "last_op"_a = 1 << 30, "Computes one step, or a part of it; its logits are then in logits(rows).")
+      .def(
+          "run", &run, "tokens"_a, "starts"_a, "counts"_a, "block_tables"_a, "logit_rows"_a, "copies"_a,
+          "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "states"_a = nb::none(), "first_op"_a = 0,
+          "last_op"_a = 1 << 30,
+          "Computes one step, or a part of it; its logits are then in logits(rows). `states` are (slot, tokens, kept "
+          "slot) of "
+          "each sequence: where lies what is kept of it beside its pages, and where that after so many tokens is to be "
+          "left, if not 0.")
       .def("copy_state", &Executor::copy_state, "source"_a, "target"_a,
            "Copies what is kept of the sequence in one slot, beside its pages, to another.")
       .def("encode", &encode, "features"_a, "blocks"_a, "positions"_a, "ops"_a, "tokens"_a,

@@ -12,6 +12,7 @@
 #include "kernels/route.h"
 #include "kernels/sampling.h"
 #include "kernels/simd.h"
+#include "kernels/state.h"
 #include "kernels/weights.h"
 
 namespace octavo::OCTAVO_ISA {
@@ -62,6 +63,8 @@ constinit const Kernels table = {
     .rms_norm = {rms_norm<Float32>, rms_norm<BFloat16>},
     .layer_norm = {layer_norm<Float32>, layer_norm<BFloat16>},
     .normalise = normalise,
+    .causal_conv = causal_conv,
+    .delta = delta,
     .rotate = rotate_heads,
     .rotate_and_store = {rotate_and_store<Float32>, rotate_and_store<BFloat16>},
     .attend = {attend<Float32>, attend<BFloat16>},

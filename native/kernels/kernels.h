@@ -163,6 +163,32 @@ struct Xielu {
   float positive, negative, beta, eps;
 };
 
+// A row of a convolution of each column over several rows, of `columns` columns padded to 16.
+struct CausalConvRow {
+  const float* const* rows;    // [kernel], the oldest first; null is a row of zeros
+  const float *weight, *bias;  // [kernel, columns padded], [columns]
+  int kernel;
+  int64_t columns;
+  Activation activation;
+  float* out;
+};
+
+constexpr int kDeltaColumns = 32;  // of values whose state lies together: what a core keeps at hand
+constexpr int kDeltaTokens = 64;   // that are computed at once, at most
+
+// The gated delta rule for some tokens of one sequence and one head, see graph/ops/state.py. Pointers are to the first
+// token's; strides are from token to token.
+struct Delta {
+  const float *q, *k, *v;
+  int64_t q_stride, k_stride, v_stride, out_stride;
+  const float *decay, *beta;  // [tokens]: e^g, and beta
+  int tokens;
+  int64_t key_dim, columns;  // of a key, and of the values
+  float eps;
+  float* state;  // [columns / kDeltaColumns, rounded up][key_dim][kDeltaColumns]
+  float* out;
+};
+
 constexpr int kMaxPointwiseParams = 4;
 
 // A function of single values. `out` is float32 if `floats`, else of the element type.
@@ -194,6 +220,8 @@ struct Kernels {
   void (*rms_norm[2])(const NormRow&);
   void (*layer_norm[2])(const NormRow&);
   void (*normalise)(const float* x, int64_t groups, int64_t width, float eps, float* out);
+  void (*causal_conv)(const CausalConvRow&);
+  void (*delta)(const Delta&);
   void (*rotate)(const float* x, const Rotation&, int heads, int head_dim, float* out);
   void (*rotate_and_store[2])(const RotateAndStore&);
   void (*attend[2])(const Attention&, const AttentionItem&, void* scratch);

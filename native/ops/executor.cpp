@@ -48,14 +48,14 @@ KvCache Executor::scratch_layer(const LayerSpec& spec) {
 }
 
 std::shared_ptr<const Buffer> Executor::add_state(int64_t values) {
-  states_.push_back(std::make_shared<Buffer>(num_slots() * values * sizeof(float)));
+  states_.push_back(std::make_shared<Buffer>(config_.num_slots * values * sizeof(float)));
   return states_.back();
 }
 
 void Executor::copy_state(int from, int to) {
-  if (from < 0 || to < 0 || std::max(from, to) >= num_slots()) refuse("no such slot of a sequence");
+  if (!has_slot(from) || !has_slot(to)) refuse("no such slot of a sequence");
   for (const auto& state : states_) {
-    const int64_t bytes = state->bytes() / num_slots();
+    const int64_t bytes = state->bytes() / config_.num_slots;
     std::memcpy(state->as<char>() + to * bytes, state->as<char>() + from * bytes, bytes);
   }
 }
@@ -104,8 +104,12 @@ void Executor::check_sequence(const Step& step, int s) const {
   if (step.counts[s] <= 0 || step.starts[s] < 0) refuse("step: empty sequence");
   const int64_t end = int64_t{step.starts[s]} + step.counts[s];
   if (end > needs_.positions) refuse("step: the model has no such position");
-  if (needs_.states && (!step.slots || step.slots[s] < 0 || step.slots[s] >= num_slots()))
-    refuse("step: no such slot of a sequence");
+  if (needs_.states) {
+    if (!step.states || !has_slot(step.states[s].slot) || !has_slot(step.states[s].kept_slot))
+      refuse("step: no such slot of a sequence");
+    const int kept = step.states[s].kept_tokens;
+    if (kept != 0 && (kept <= step.starts[s] || kept > end)) refuse("step: a state to keep lies outside of the tokens");
+  }
   if (step.blocks.pages) check_table("block table", step.blocks, s, end);
   if (!step.source_lengths) return;
   if (step.source_lengths[s] <= 0) refuse("step: empty source");

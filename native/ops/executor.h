@@ -23,6 +23,7 @@ struct ExecutorConfig {
   int max_tokens;      // of a step
   int max_sequences;   // of a step
   int max_logit_rows;  // of a step
+  int num_slots;       // for what is kept of sequences beside their pages
   int vocab_size;
 };
 
@@ -55,7 +56,7 @@ class Executor {
 
   // Room for `values` numbers of each sequence, which are kept from step to step: float32 [slots, values].
   std::shared_ptr<const Buffer> add_state(int64_t values);
-  void copy_state(int from, int to);  // of a sequence that goes on from where another is
+  void copy_state(int from, int to);  // of a sequence that goes on from where another is, or was
 
   const ExecutorConfig& config() const { return config_; }
   const Value& logits() const { return buffers_.at(logits_); }
@@ -82,7 +83,7 @@ class Executor {
   void check_sequence(const Step& step, int s) const;
   void check_table(const char* what, const BlockTables& tables, int sequence, int64_t tokens) const;
   void plan(const Step& step);
-  int num_slots() const { return 2 * config_.max_sequences; }  // also of those that have just ended
+  bool has_slot(int slot) const { return slot >= 0 && slot < config_.num_slots; }
   int scratch_pages_of(int tokens) const { return (tokens + config_.page_tokens - 1) / config_.page_tokens; }
 
   ExecutorConfig config_;

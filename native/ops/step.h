@@ -16,6 +16,12 @@ struct BlockTables {
   int64_t stride = 0;
 };
 
+// What is kept of a sequence beside its pages lies in `slot`. What there was of it after its first `kept_tokens` is
+// left in `kept_slot`, too, unless that is 0.
+struct StateUse {
+  int32_t slot, kept_tokens, kept_slot;
+};
+
 // Sequences follow each other on one ragged axis of tokens. Of an encoder it is one sequence: the positions of a
 // source; and it may be computed in several runs, each of some operations, for some of the tokens.
 struct Step {
@@ -28,12 +34,19 @@ struct Step {
   const int32_t* copies = nullptr;      // [num_copies, 2] pages to copy first: from, to
   BlockTables source_blocks;
   const int32_t* source_lengths = nullptr;  // [num_sequences]
-  const int32_t* slots = nullptr;           // [num_sequences] whose states they are
+  const StateUse* states = nullptr;         // [num_sequences]
   const float* features = nullptr;          // [rows, features_stride] what an encoder reads, padded to 16 columns
   int64_t features_stride = 0;
   int first_op = 0, last_op = 1 << 30;        // the operations to run are [first_op, last_op) …
   int first_token = 0, last_token = 1 << 30;  // … for these tokens; others have been, or will be computed
 };
+
+// The first row of a sequence.
+inline int64_t first_row(const Step& step, int sequence) {
+  int64_t row = 0;
+  for (int s = 0; s < sequence; ++s) row += step.counts[s];
+  return row;
+}
 
 struct Range {
   int64_t begin, end;

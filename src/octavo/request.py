@@ -45,6 +45,9 @@ class Sequence:
     num_passed: int = 0  # leading blocks that no layer's window reaches any more, and that it has given back
     num_computed: int = 0  # leading tokens whose keys and values are in the cache; the block manager counts
     digests: list[bytes] = field(default_factory=list)  # prefix cache keys of its leading full blocks
+    snapshot: int | None = None  # the number of the kept state that it begins with, until it has begun
+    branch: int = 0  # so many tokens others began with, too, without a state being kept there
+    passing: bytes | None = None  # the digest of its newest kept state, if that is of use until the next one
     options: SamplerOptions | None = None  # how its tokens are drawn, if they are
     seed: int = 0
     num_told: int = 0  # leading tokens that the executor knows of for its draws
@@ -190,6 +193,9 @@ class Chunk:
     count: int
     is_last: bool = field(init=False)
     num_logit_rows: int = field(init=False)
+    kept: tuple[int, int] | None = (
+        None  # so many tokens of the sequence after which its state is kept, and as what number
+    )
 
     def __post_init__(self) -> None:
         self.is_last = self.start + self.count == len(self.sequence.tokens)

@@ -30,11 +30,32 @@ def convolutions():
     return g
 
 
+def deltas():
+    """A delta rule before an attention, and one behind it, with keys for two heads of values of more than one block."""
+    g = Graph()
+    x = g.embed("embed", 131, 24)
+    for i in (0, 3):
+        q, k, v = (g.linear(x, f"{i}.{name}", columns) for name, columns in (("q", 20), ("k", 20), ("v", 80)))
+        q = g.causal_conv(q, f"{i}.conv", 4, layer=i, bias=True, activation="silu")
+        a, b = g.linear(x, f"{i}.a", 2), g.linear(x, f"{i}.b", 2)
+        h = g.delta(q, k, v, a, b, f"{i}.A_log", f"{i}.dt_bias", key_dim=20, layer=i + 1)
+        x = g.add(x, g.linear(h, f"{i}.out", 24))
+        if i == 0:
+            q, k, v = (g.linear(x, name, 16) for name in "qkv")
+            x = g.add(x, g.linear(g.attention(q, k, v, layer=2, head_dim=8, scale=1.0), "o", 24))
+    g.logits(g.rms_norm(x, "norm", 1e-5), "head", 131)
+    return g
+
+
+@pytest.fixture(params=[convolutions, deltas], ids=["convolutions", "delta rules"])
+def graph(request):
+    return request.param()
+
+
 @pytest.fixture(
     params=[make_native, make_torch, partial(make_native, cache_dtype="int8")], ids=["native", "torch", "int8 cache"]
 )
-def executor(request):
-    graph = convolutions()
+def executor(request, graph):
     return request.param(graph, random_tensors(graph), max_tokens=64)
 
 
@@ -46,7 +67,8 @@ def assert_same(executor, found, expected):
 
 
 def test_layers_are_of_two_kinds():
-    assert convolutions().layers == {0: FixedState(3 * 24), 1: PagedCache(2, 8, 8), 2: FixedState(2 * 24)}
+    assert deltas().layers[1] == FixedState((2, 20, 40))
+    assert convolutions().layers == {0: FixedState((3, 24)), 1: PagedCache(2, 8, 8), 2: FixedState((2, 24))}
 
 
 @pytest.mark.parametrize("sizes", [[1], [2], [7, 1, 3], [39, 1]])
@@ -66,6 +88,14 @@ def test_sequences_of_a_step_have_states_of_their_own(executor):
             assert_same(executor, logits, alone[start : start + count])
 
 
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_threads_change_no_bit(graph, threads, isa, count):
+    executor = make_native(graph, random_tensors(graph))
+    whole = logits_of(executor, TOKENS)
+    threads(count)
+    np.testing.assert_array_equal(logits_of(executor, TOKENS, [30, 1]), whole)
+
+
 def test_a_fork_goes_on_from_where_its_parent_is(executor):
     alone = logits_of(executor, TOKENS)
     executor.reset()
@@ -77,6 +107,38 @@ def test_a_fork_goes_on_from_where_its_parent_is(executor):
         assert_same(executor, found, alone[16:18])
 
 
+@pytest.mark.parametrize(("count", "kept"), [(16, 16), (20, 16), (3, 2), (1, 1)])
+def test_another_goes_on_from_a_state_that_was_kept(executor, count, kept):
+    alone = logits_of(executor, TOKENS)
+    executor.reset()
+    first, second = Line(TOKENS, [0, 1, 2]), Line(TOKENS, [5, 6, 7])
+    chunk = first.chunk(count)
+    chunk.kept = kept, 3
+    assert_same(executor, run(executor, [chunk])[0], alone[:count])
+    assert_same(executor, run(executor, [first.chunk(2)])[0], alone[count : count + 2])
+    second.sequence.blocks[0], second.sequence.num_computed, second.sequence.snapshot = 0, kept, 3
+    for _ in range(2):
+        assert_same(executor, run(executor, [second.chunk(3)])[0], alone[kept : kept + 3])
+        second = Line(TOKENS, [0, 6, 7], start=kept)
+        second.sequence.id, second.sequence.snapshot = 9, 3
+
+
+def test_forks_take_the_places_of_those_that_end(executor):
+    alone = logits_of(executor, TOKENS)
+    executor.reset()
+    lines = [Line(TOKENS, [i, i + 40]) for i in range(40)]  # as many as there may be
+    for some in (lines[:20], lines[20:]):
+        run(executor, [line.chunk(2) for line in some])
+    children = [Line(TOKENS, lines[0].sequence.blocks, start=2) for _ in range(39)]
+    for number, child in enumerate(children):
+        child.sequence.id = 100 + number
+    forks = tuple((0, child.sequence.id) for child in children)
+    ended = tuple(line.sequence.id for line in lines if line is not lines[7])
+    found = run(executor, [line.chunk(1) for line in [children[3], children[38], lines[7]]], forks=forks, ended=ended)
+    for logits in found:
+        assert_same(executor, logits, alone[2:3])
+
+
 def test_a_sequence_that_begins_anew_finds_nothing_of_what_was_before(executor):
     alone = logits_of(executor, TOKENS)
     for _ in range(2):
@@ -86,11 +148,12 @@ def test_a_sequence_that_begins_anew_finds_nothing_of_what_was_before(executor):
 
 
 @pytest.mark.parametrize("compiled", [lower, compile_graph])
-def test_states_are_in_the_plan_of_memory_and_turn_the_prefix_cache_off(compiled):
+def test_states_and_what_is_kept_of_them_are_in_the_plan_of_memory(compiled):
     footprint = compiled(convolutions())
     plans = [plan_memory(EngineConfig(max_num_seqs=n), footprint, 64, 131, 1 << 40, 0) for n in (1, 65)]
-    assert plans[0].has_states
-    assert plans[1].workspace - plans[0].workspace >= 64 * 4 * (3 + 2) * 24
+    assert plans[0].state_bytes == 4 * (3 + 2) * 24
+    assert [plan.num_snapshots for plan in plans] == [2, 130]
+    assert plans[1].workspace - plans[0].workspace >= 3 * 64 * plans[0].state_bytes
 
 
 def test_a_model_that_keeps_no_keys_and_values_has_none_in_int8():

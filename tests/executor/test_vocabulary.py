@@ -73,7 +73,26 @@ def positions():
     return graph(branch)
 
 
+def delta_rules(key_dim, value_dim, **how):
+    """Behind convolutions, with two heads of values for each of keys, and gated afterwards."""
+
+    def branch(g, h):
+        columns = {"q": 2 * key_dim, "k": 2 * key_dim, "v": 4 * value_dim}
+        convolved = [
+            g.causal_conv(g.linear(h, name, n), f"conv_{name}", 4, layer, bias=name != "v", activation="silu")
+            for layer, (name, n) in enumerate(columns.items())
+        ]
+        a, b = g.linear(h, "a", 4), g.linear(h, "b", 4)
+        h = g.delta(*convolved, a, b, "decay", "dt_bias", key_dim=key_dim, layer=3, **how)
+        return g.linear(g.glu(g.rms_norm(h, None, 1e-5, width=value_dim), h), "down", 40)
+
+    return graph(branch)
+
+
 GRAPHS = {
+    "delta rules": delta_rules(32, 64),
+    "delta rules of sizes that fill no registers": delta_rules(23, 41, tiled=True, factor=2.0),
+    "delta rules with decays as they are": delta_rules(8, 12, decay_is_log=False),
     **{f"{kind}": activations(kind) for kind in ACTIVATIONS},
     **{f"{kind} gate": gated(kind, 40) for kind in GLUS},
     "a gate for each head": gated("sigmoid", 5),
@@ -132,6 +151,19 @@ def test_norms_of_no_whole_groups_are_refused():
         g.rms_norm(x, "norm", 1e-5, width=16)
     with pytest.raises(ShapeError, match=r"layer_norm: norm.weight has 9 values for 40 columns"):
         g.layer_norm(x, "norm", 1e-5, width=8, shape=(9,))
+
+
+def test_heads_of_a_delta_rule_that_do_not_fit_are_refused():
+    g = Graph()
+    x = g.embed("embed", VOCABULARY, 40)
+    a, b = g.linear(x, "a", 3), g.linear(x, "b", 3)
+    for v, key_dim, problem in (
+        (x, 40, "40, 3, 3 columns for 1"),
+        (a, 20, "3, 3, 3 columns for 2"),
+        (a, 16, "40 columns"),
+    ):
+        with pytest.raises(ShapeError, match=problem):
+            g.delta(x, x, v, a, b, "decay", "dt_bias", key_dim=key_dim, layer=0)
 
 
 def test_an_activation_that_is_not_known_is_refused_with_those_that_are():

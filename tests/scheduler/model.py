@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from octavo.executor.rows import Rows
 from octavo.request import Chunk, Prompt, Request, Sequence, Status, StepPlan
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
@@ -23,14 +24,21 @@ def make_request(id: str, prompt: list[int], max_tokens: int | None = 4, salt: s
 
 
 class Memory:
-    """KV blocks whose slots hold what keys and values depend on: the scope and all tokens up to there."""
+    """KV blocks whose slots hold what keys and values depend on: the scope and all tokens up to there.
 
-    def __init__(self, num_blocks: int, block_size: int, window: int | None = None) -> None:
-        self.block_size, self.window = block_size, window
-        self.blocks: list[list[Content | None]] = [[None] * block_size for _ in range(num_blocks)]
+    States, of sequences and of snapshots, are such contents, too.
+    """
+
+    def __init__(self, blocks: BlockManager, max_num_seqs: int) -> None:
+        self.block_size, self.window = blocks.block_size, blocks.window
+        self.blocks: list[list[Content | None]] = [[None] * blocks.block_size for _ in range(blocks.num_blocks)]
+        self.rows, self.states = Rows(max_num_seqs), dict[int, Content]()
+        self.snapshots = dict[int, Content]()
+        self.num_loads, self.has_states = 0, blocks.snapshots is not None
 
     def run(self, plan: StepPlan) -> None:
         """Does what an executor does, and checks that each token sees exactly its own past."""
+        self._run_states(plan)
         for source, target in plan.copies:
             self.blocks[target] = self.blocks[source].copy()
         for chunk in plan.chunks:
@@ -41,6 +49,26 @@ class Memory:
                 self.blocks[block][position % self.block_size] = self._expected(chunk, position)
         for chunk in plan.chunks:  # nobody wrote over the blocks of another
             self._check(chunk, chunk.start + chunk.count)
+
+    def _run_states(self, plan: StepPlan) -> None:
+        for source, target in self.rows.change(plan.forks, plan.ended):
+            self.states[target] = self.states[source]
+        for chunk in plan.chunks:
+            if chunk.sequence.snapshot is not None:
+                self.states[self.rows.row_of(chunk.sequence.id)] = self.snapshots[chunk.sequence.snapshot]
+                self.num_loads += 1
+        kept = dict[int, Content]()
+        for chunk in plan.chunks:
+            row, end = self.rows.row_of(chunk.sequence.id), chunk.start + chunk.count
+            if self.has_states and chunk.start > 0:
+                assert self.states[row] == self._expected(chunk, chunk.start - 1)
+            self.states[row] = self._expected(chunk, end - 1)
+            if chunk.kept is not None:
+                tokens, number = chunk.kept
+                assert chunk.start < tokens <= end
+                assert number not in kept
+                kept[number] = self._expected(chunk, tokens - 1)
+        self.snapshots |= kept
 
     def _check(self, chunk: Chunk, num_tokens: int) -> None:
         seen = chunk.start + 1 - self.window if self.window else 0  # by the first of the chunk's tokens
@@ -58,7 +86,7 @@ class Engine:
     def __init__(self, scheduler: Scheduler, seed: int = 0, num_token_ids: int = 2) -> None:
         self.scheduler = scheduler
         blocks = scheduler.blocks
-        self.memory = Memory(blocks.num_blocks, blocks.block_size, blocks.window)
+        self.memory = Memory(blocks, scheduler.max_num_seqs)
         self.random = random.Random(seed)
         self.num_token_ids = num_token_ids
         self.ends: dict[Request, int] = {}  # terminal events of every request that was accepted
@@ -193,3 +221,7 @@ def check_ownership(blocks: BlockManager, sequences: list[Sequence]) -> None:
     assert {block: digest for digest, block in blocks._block_of.items()} == blocks._digest_of
     assert all(block in blocks._digest_of for block in blocks._idle)
     assert not any(block in blocks._digest_of for block in blocks._free)
+    if blocks.snapshots is not None:
+        numbers = [*blocks.snapshots._free, *blocks.snapshots._numbers.values()]
+        assert sorted(numbers) == list(range(blocks.snapshots.count))
+        assert blocks.snapshots._numbers.keys() <= blocks._block_of.keys()

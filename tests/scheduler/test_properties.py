@@ -25,7 +25,14 @@ class Histories(RuleBasedStateMachine):
         draw = data.draw
         max_num_seqs = draw(st.integers(1, 5))
         window = draw(st.none() | st.integers(1, 9))
-        blocks = BlockManager(draw(st.integers(4, 16)), draw(st.integers(1, 4)), draw(st.booleans()), window=window)
+        snapshots = draw(st.none() | st.integers(0, 6))
+        blocks = BlockManager(
+            draw(st.integers(4, 16)),
+            draw(st.integers(1, 4)),
+            draw(st.booleans()),
+            window=window,
+            num_snapshots=snapshots,
+        )
         scheduler = Scheduler(
             blocks,
             max_num_seqs=max_num_seqs,
@@ -88,6 +95,12 @@ class Histories(RuleBasedStateMachine):
                 assert not any(sequence.blocks for sequence in request.sequences)
 
     @invariant()
+    def a_kept_state_is_that_of_its_digest(self) -> None:
+        snapshots = self.engine.scheduler.blocks.snapshots
+        for digest, number in snapshots._numbers.items() if snapshots else ():
+            assert self.contents[digest][-1] == self.engine.memory.snapshots[number]
+
+    @invariant()
     def a_cached_block_never_changes(self) -> None:
         for digest, block in self.engine.scheduler.blocks._block_of.items():
             content = self.engine.memory.blocks[block]
@@ -110,11 +123,14 @@ Histories.TestCase.settings = settings(
 TestHistories = Histories.TestCase
 
 
+@pytest.mark.parametrize("num_snapshots", [None, 5])
 @pytest.mark.parametrize("enable_prefix_caching", [False, True])
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])
-def test_random_histories_reach_preemption_copies_eviction_and_hits(policy: str, enable_prefix_caching: bool) -> None:
+def test_random_histories_reach_preemption_copies_eviction_and_hits(
+    policy: str, enable_prefix_caching: bool, num_snapshots: int | None
+) -> None:
     """Guards the histories above against a day on which they no longer test what they are for."""
-    blocks = BlockManager(18, 3, enable_prefix_caching)
+    blocks = BlockManager(18, 3, enable_prefix_caching, num_snapshots=num_snapshots)
     scheduler = Scheduler(
         blocks,
         max_num_seqs=9,
@@ -138,5 +154,6 @@ def test_random_histories_reach_preemption_copies_eviction_and_hits(policy: str,
     engine.drain()
     assert num_copies > 10
     assert num_preempted > 5
+    assert (engine.memory.num_loads > 20) == (enable_prefix_caching and num_snapshots is not None)
     assert (scheduler.num_prefix_hits > 50) == enable_prefix_caching
     assert (len(ever_cached) > 2 * blocks.num_blocks) == enable_prefix_caching

@@ -54,10 +54,16 @@ class Engine:
         config, plan = model.config, model.plan
         self.model = model
         model.executor.reset()
-        may_share = config.enable_prefix_caching and not plan.has_states
         root = f"{model.name}\0{config.dtype}".encode()
         self.scheduler = Scheduler(
-            BlockManager(plan.num_blocks, plan.block_size, may_share, root, plan.window),
+            BlockManager(
+                plan.num_blocks,
+                plan.block_size,
+                config.enable_prefix_caching,
+                root,
+                plan.window,
+                plan.num_snapshots if plan.state_bytes else None,
+            ),
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=plan.max_num_batched_tokens,
             max_model_len=plan.max_model_len,

@@ -25,7 +25,7 @@ class MemoryPlan(Sizes):
     workspace: int
     kv_bytes_per_block: int
     window: int | None  # how far back any layer looks, if none looks at everything
-    has_states: bool  # beside pages, which alone can be found again in the prefix cache
+    state_bytes: int  # that a sequence has beside its pages, and a snapshot of it
 
     @property
     def kv_cache(self) -> int:
@@ -74,8 +74,9 @@ def plan_memory(
         workspace=workspace,
         kv_bytes_per_block=footprint.page_bytes(config.cache_dtype, config.block_size),
         window=window_of(footprint.layers),
-        has_states=state_values(footprint.layers) > 0,
+        state_bytes=4 * state_values(footprint.layers),
     )
+    plan = _with_snapshots(plan, config)
     if config.cache_dtype == "int8" and not plan.kv_bytes_per_block:
         raise UnsupportedError("kv_cache_dtype", "int8", "the model keeps no keys and values; leave it out")
     blocks_of_source = -(-source_positions // config.block_size)
@@ -96,6 +97,15 @@ def plan_memory(
     if num_blocks < blocks_of_one:
         length = min(length, (num_blocks - blocks_of_source) * config.block_size)
     return replace(plan, num_blocks=num_blocks, max_model_len=length)
+
+
+def _with_snapshots(plan: MemoryPlan, config: EngineConfig) -> MemoryPlan:
+    """The plan with room for states that others may go on from: two for each sequence, in an eighth of what is left."""
+    if not plan.state_bytes or not config.enable_prefix_caching:
+        return plan
+    affordable = (plan.usable - plan.weights - plan.workspace) // 8 // plan.state_bytes
+    count = max(0, min(2 * plan.max_num_seqs, affordable))
+    return replace(plan, num_snapshots=count, workspace=plan.workspace + count * plan.state_bytes)
 
 
 def _largest(config: EngineConfig, max_positions: int, vocab_size: int, source_positions: int) -> Sizes:

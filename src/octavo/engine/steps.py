@@ -18,13 +18,14 @@ def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceO
     tokens: list[int] = []
     for chunk in chunks:
         tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+    sequences = [chunk.sequence for chunk in chunks]
     tables, lengths = _sources([chunk.request.prompt.source for chunk in chunks])
     return Step(
-        sequences=tuple([chunk.sequence.id for chunk in chunks]),
+        sequences=tuple([one.id for one in sequences]),
         tokens=np.array(tokens, np.int32),
         starts=np.array([chunk.start for chunk in chunks], np.int32),
         counts=np.array([chunk.count for chunk in chunks], np.int32),
-        block_tables=block_tables([chunk.sequence.blocks for chunk in chunks]),
+        block_tables=block_tables([one.blocks for one in sequences]),
         source_tables=tables,
         source_lengths=lengths,
         copies=np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
@@ -33,6 +34,8 @@ def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceO
         encode=encode,
         forks=plan.forks,
         ended=plan.ended,
+        loads=tuple([(one.snapshot, one.id) for one in sequences if one.snapshot is not None]),
+        saves=np.array([chunk.kept or (0, 0) for chunk in chunks], np.int32),
     )
 
 

@@ -65,9 +65,10 @@ class Wanted:
 class Step:
     """What an executor computes at once, as values that could be sent to another process; it changes none of them.
 
-    First it copies what it keeps of sequences for their `forks`, and drops it of `ended` ones; then it encodes, copies
-    blocks, computes the tokens and draws. Arrays are int32. A token below 0 has been drawn by the executor itself, and
-    not been read yet.
+    First it copies what it keeps of sequences for their `forks`, drops it of `ended` ones, and loads snapshots; then it
+    encodes, copies blocks, computes the tokens and draws. Snapshots are of what a model keeps beside pages: `saves` are
+    made when so many of a sequence's tokens have been computed. Arrays are int32. A token below 0 has been drawn by the
+    executor itself, and not been read yet.
     """
 
     sequences: tuple[int, ...] = ()  # ids
@@ -85,6 +86,8 @@ class Step:
     encode: Encode | None = None
     forks: tuple[tuple[int, int], ...] = ()  # ids (from, to): sequences that go on from where others are
     ended: tuple[int, ...] = ()  # ids of sequences and sources that have ended, or begin anew
+    loads: tuple[tuple[int, int], ...] = ()  # (snapshot, id): sequences that go on from there
+    saves: Ids = field(default_factory=lambda: NO_COPIES)  # [sequences, 2]: (tokens, snapshot) or 0
 
     def check_supported(self) -> None:
         """Raises UnsupportedError, with its name, for what no executor does yet."""
@@ -155,6 +158,7 @@ class Sizes:
     max_logit_rows: int
     max_model_len: int
     source_positions: int = 0  # of what an encoder reads
+    num_snapshots: int = 0  # of states that are kept for sequences to go on from
 
 
 class Footprint(Protocol):

@@ -18,9 +18,25 @@ class Rows:
             self._row_of[sequence] = self._free.pop()
         return self._row_of[sequence]
 
-    def forked(self, forks: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """(from, to) for sequences that go on from where others, which have a number, are: pairs of ids."""
-        return [(self.row_of(parent), self.row_of(child)) for parent, child in forks if parent in self._row_of]
+    def change(self, forks: Iterable[tuple[int, int]], ended: Iterable[int]) -> list[tuple[int, int]]:
+        """Takes numbers back of those that have ended; gives them to those that go on from where others are.
+
+        Both are ids, `forks` pairs of them: (from, to). Returns the numbers to copy between. The last that goes on from
+        where one has ended has its number, so that there are never more than sequences go on.
+        """
+        gone, origins = set(ended), dict[int, int]()
+        for parent, child in forks:
+            origins[child] = origins.get(parent, parent)
+        pairs = [(parent, child) for child, parent in origins.items() if parent in self._row_of and child not in gone]
+        last = dict(pairs)  # of each parent
+        self.drop(gone - last.keys())
+        copies = []
+        for parent, child in pairs:
+            if parent in gone and last[parent] == child:
+                self._row_of[child] = self._row_of.pop(parent)
+            else:
+                copies.append((self._row_of[parent], self.row_of(child)))
+        return copies
 
     def drop(self, ended: Iterable[int]) -> None:
         """Takes numbers back, where there are any."""

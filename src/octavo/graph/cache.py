@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -26,17 +27,21 @@ class PagedCache:
 
 @dataclass(frozen=True, slots=True)
 class FixedState:
-    """As many float32 `values` for each sequence, however long it is: of convolutions and recurrences.
+    """float32 values of `shape` for each sequence, however long it is: of convolutions and recurrences.
 
     It can't be shared by sequences that begin alike, nor go back; it takes no room in pages.
     """
 
-    values: int
+    shape: tuple[int, ...]
     kv_heads: ClassVar[int] = 0
     key_dim: ClassVar[int] = 0
     value_dim: ClassVar[int] = 0
     values_per_token: ClassVar[int] = 0
     window: ClassVar[int] = 0
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
 
 
 LayerCache = PagedCache | FixedState

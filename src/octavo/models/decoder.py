@@ -39,6 +39,7 @@ class Decoder(CausalLM):
     defaults: ClassVar[Mapping[str, object]] = {}
     rotary_part: ClassVar[float | None] = None  # of a head, unless partial_rotary_factor is said; None: all, always
     interleaved: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, str]] = ("full_attention", "sliding_attention")  # that layer_types may name
     mlp_factor: ClassVar[int | None] = None  # of the hidden size that the MLP has, unless its own is said
     embed_name: ClassVar[str] = "model.embed_tokens"
     layers_name: ClassVar[str] = "model.layers"
@@ -64,7 +65,7 @@ class Decoder(CausalLM):
         self.mlp_bias = config.flag("mlp_bias")
         self.activation = activation_of(config, "hidden_act")
         self.scale = self.head_dim**-0.5
-        self.full = full_layers(config, self.layers, self.is_full)
+        self.full = full_layers(config, self.layers, self.is_full, self.kinds)
         self.windows = [None if full else window_of(config) for full in self.full]
         self.longest_positions = longest_positions(for_layers(config, "full_attention"), self.max_positions)
         self.max_model_len = max_model_len or self.max_positions
@@ -186,12 +187,13 @@ def part_of_head(config: ConfigReader, default: float) -> float:
     return rope.number(field, high=1) if rope.values.get(field) is not None else config.number(field, default, high=1)
 
 
-def full_layers(config: ConfigReader, layers: int, default: Callable[[int], bool]) -> list[bool]:
-    """Which layers look at everything, not at a window alone: as `layer_types` says, or else `default`."""
+def full_layers(
+    config: ConfigReader, layers: int, default: Callable[[int], bool], known: tuple[str, str]
+) -> list[bool]:
+    """Which layers are of the first kind, that looks at everything: as `layer_types` says, or else `default`."""
     kinds = config.values.get("layer_types")
     if kinds is None:
         return [default(i) for i in range(layers)]
-    known = ("full_attention", "sliding_attention")
     if not isinstance(kinds, list) or len(kinds) < layers or not all(kind in known for kind in kinds):
         raise config.fail("layer_types", f"must be a list of {layers} of {' and '.join(known)}, got {kinds!r}")
     return [kind == known[0] for kind in kinds[:layers]]

@@ -32,6 +32,7 @@ ARCHITECTURES = tuple(
         "Qwen2Audio",
         "Qwen2VL",
         "Qwen2_5_VL",
+        "Qwen3_5",
         "Qwen3VL",
         "SmolVLM",
         "VideoLlava",

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from hashlib import sha256
 from struct import Struct
 
-from octavo.request import CacheScope, Sequence
+from octavo.request import UNKNOWN_TOKEN, CacheScope, Chunk, Sequence
+from octavo.scheduler.snapshots import Snapshots
 
 
 def most_held(num_tokens: int, chunk: int, block_size: int, window: int | None) -> int:
@@ -28,6 +29,9 @@ class BlockManager:
 
     With `window`, no layer looks further back than that many tokens: a block that lies before them is given back, and
     its place in the table names the first block that is still there.
+
+    A model that keeps a state of each sequence goes on only where one was kept: `num_snapshots` of them are, at the
+    ends of blocks. None is for a model without states.
     """
 
     def __init__(
@@ -37,11 +41,13 @@ class BlockManager:
         enable_prefix_caching: bool = True,
         root_key: bytes = b"",
         window: int | None = None,
+        num_snapshots: int | None = None,
     ) -> None:
+        self.snapshots = None if num_snapshots is None else Snapshots(num_snapshots)
         self.window = window
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self.enable_prefix_caching = enable_prefix_caching
+        self.enable_prefix_caching = enable_prefix_caching and num_snapshots != 0
         self._num_owners = [0] * num_blocks
         self._free = list(reversed(range(num_blocks)))  # a stack: memory touched last is used first
         self._idle: OrderedDict[int, None] = OrderedDict()  # cached blocks without owners, oldest first
@@ -77,15 +83,71 @@ class BlockManager:
         The last of the `num_tokens` tokens is never among them: it is computed, so that there are logits.
         """
         if self.enable_prefix_caching:
+            found: list[int] = []
             for index in range((num_tokens - 1) // self.block_size):
                 block = self._block_of.get(self._digest(sequence, index, scope))
                 if block is None:
                     break
+                found.append(block)
+            for block in found[: self._resumable(sequence, len(found))]:
                 self._share(block)
                 sequence.blocks.append(block)
             sequence.num_computed = len(sequence.blocks) * self.block_size
             self._give_back_passed(sequence)
         return sequence.num_computed
+
+    def _resumable(self, sequence: Sequence, num_blocks: int) -> int:
+        """With how many of the cached blocks that it starts with a sequence can begin: those before a state."""
+        if self.snapshots is None:
+            return num_blocks
+        known = [i for i in range(num_blocks) if sequence.digests[i] in self.snapshots]
+        count = known[-1] + 1 if known else 0
+        sequence.snapshot = self.snapshots.find(sequence.digests[count - 1]) if known else None
+        sequence.branch = num_blocks * self.block_size if count < num_blocks else 0
+        return count
+
+    def until_branch(self, sequence: Sequence, count: int) -> int:
+        """How many of the next `count` tokens to compute at once: not beyond where others have gone another way."""
+        left = sequence.branch - sequence.num_computed
+        return min(count, left) if left > 0 else count
+
+    def plan_snapshot(self, chunk: Chunk, scope: CacheScope) -> tuple[int, int] | None:
+        """After how many tokens of its sequence a state is kept while a chunk is computed, and under which number.
+
+        That is the last end of a block within it; a prompt that comes again needs its own last token computed.
+        """
+        if self.snapshots is None or not self.enable_prefix_caching:
+            return None
+        sequence, end = chunk.sequence, chunk.start + chunk.count
+        ends_prompt = chunk.start < sequence.num_prompt_tokens <= end
+        tokens = (end - ends_prompt) // self.block_size * self.block_size
+        if tokens <= chunk.start:
+            tokens = end // self.block_size * self.block_size
+        if tokens <= chunk.start:
+            return None
+        if sequence.tokens[tokens - 1] != UNKNOWN_TOKEN:
+            digest = self._digest(sequence, tokens // self.block_size - 1, scope)
+            if digest in self.snapshots:
+                self.snapshots.find(digest)
+                return None
+        number = self.snapshots.take(instead=sequence.passing)
+        return None if number is None else (tokens, number)
+
+    def commit_snapshot(self, chunk: Chunk, is_kept: bool, scope: CacheScope) -> None:
+        """Notes that a chunk has left the state that was planned, if that `is_kept`.
+
+        That of a prompt's end stays, as does one where others have gone another way; any other until the next.
+        """
+        if self.snapshots is None or chunk.kept is None:
+            return
+        sequence, (tokens, number) = chunk.sequence, chunk.kept
+        if not is_kept:
+            self.snapshots.give_back(number)
+            return
+        digest = self._digest(sequence, tokens // self.block_size - 1, scope)
+        self.snapshots.put(digest, number)
+        ends_prompt = chunk.start < sequence.num_prompt_tokens <= chunk.start + chunk.count
+        sequence.passing = None if ends_prompt or tokens == sequence.branch else digest
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> list[tuple[int, int]] | None:
         """Makes positions `num_computed` … `num_tokens` - 1 writable: adds blocks, replaces read-only ones.
@@ -145,6 +207,7 @@ class BlockManager:
             self._leave(block)
         sequence.blocks = []
         sequence.num_computed = sequence.num_passed = 0
+        sequence.snapshot = None
 
     def _give_back_passed(self, sequence: Sequence) -> None:
         """Gives back the leading blocks that the window has passed, all but one at most."""
@@ -164,7 +227,10 @@ class BlockManager:
             block = self._free.pop()
         else:
             block, _ = self._idle.popitem(last=False)
-            del self._block_of[self._digest_of.pop(block)]
+            digest = self._digest_of.pop(block)
+            del self._block_of[digest]
+            if self.snapshots is not None:
+                self.snapshots.drop(digest)
         self._num_owners[block] = 1
         return block
 

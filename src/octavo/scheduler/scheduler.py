@@ -133,6 +133,8 @@ class Scheduler:
                 self._plan_prompt(draft, request, sequence)
         self._admit(draft)
         draft.plan.forks, draft.plan.ended = tuple(self._forks), tuple(self._ended)
+        for chunk in draft.plan.chunks:
+            chunk.kept = self.blocks.plan_snapshot(chunk, chunk.request.prompt.scope)
         return draft.plan if draft.plan.chunks or draft.plan.encode else None
 
     def commit(self, plan: StepPlan, accepted: list[int]) -> None:
@@ -144,8 +146,11 @@ class Scheduler:
         self.steps[plan.num_tokens] += 1
         del self._forks[: len(plan.forks)], self._ended[: len(plan.ended)]
         for chunk, count in zip(plan.chunks, accepted, strict=True):
-            if not chunk.sequence.finished:
-                self.blocks.commit(chunk.sequence, count, chunk.request.prompt.scope)
+            is_live, scope = not chunk.sequence.finished, chunk.request.prompt.scope
+            if is_live:
+                self.blocks.commit(chunk.sequence, count, scope)
+                chunk.sequence.snapshot = None
+            self.blocks.commit_snapshot(chunk, is_live and count == chunk.count, scope)
             at_prompt = chunk.start < chunk.sequence.num_prompt_tokens
             self.num_prompt_tokens += chunk.count if at_prompt else 0
             if chunk.is_last:
@@ -271,8 +276,12 @@ class Scheduler:
         """
         source = request.prompt.source
         if source is None or source.is_encoded:
+            has_blocks = bool(sequence.blocks)
             self._match(request, sequence)
-            return self._plan_chunk(draft, request, sequence)
+            is_planned = self._plan_chunk(draft, request, sequence)
+            if not is_planned and not has_blocks:
+                self.blocks.release(sequence)  # what was found may be gone by the next step
+            return is_planned
         if draft.plan.encode is not None:
             return False
         while self.blocks.reserve(source.place, source.num_positions) is None:
@@ -287,6 +296,8 @@ class Scheduler:
         """Plans as much of a sequence as the limits allow; False if that is nothing."""
         pending = self._goal(request, sequence) - sequence.num_computed
         count = min(pending, draft.tokens_left)
+        if self.enable_chunked_prefill:
+            count = self.blocks.until_branch(sequence, count)
         if request.needs_prompt_logits:
             count = min(count, draft.rows_left)
         elif sequence.num_computed + count == len(sequence.tokens) and not draft.rows_left:

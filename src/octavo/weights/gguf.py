@@ -19,7 +19,7 @@ from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
-_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z0-9_]+)\.(weight|bias)")
+_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z0-9_.]+?)(\.weight|\.bias)?")
 _SPLIT_NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf")
 
 
@@ -82,10 +82,13 @@ def _rename(tensor: StoredTensor, family: GGUFFamily) -> str:
     if name in family.outer and kind in ("weight", "bias"):
         return f"{family.outer[name]}.{kind}"
     match = _LAYER_TENSOR.fullmatch(tensor.name)
-    if match is None or match[2] not in family.layer:
+    kind = "" if match is None else match[3] or ""
+    if match is not None and match[2] + kind in family.layer:  # in full
+        return f"{family.layers}.{match[1]}.{family.layer[match[2] + kind]}"
+    if match is None or not kind or match[2] not in family.layer:
         reason = f"the {family.architecture} architecture has no such tensor"
         raise ModelLoadError(tensor.file, f"{tensor.name[:200]!r}", reason)
-    return f"{family.layers}.{match[1]}.{family.layer[match[2]]}.{match[3]}"
+    return f"{family.layers}.{match[1]}.{family.layer[match[2]]}{kind}"
 
 
 def _rope_factors(path: Path, name: str, tensor: StoredTensor) -> list[float]:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from octavo.errors import ModelLoadError
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -97,7 +99,7 @@ def config_of(
         "intermediate_size": count("feed_forward_length"),
         "num_hidden_layers": count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": count("attention.head_count_kv", heads),
+        "num_key_value_heads": _kv_heads(keys, heads),
         "head_dim": head_dim,
         "rms_norm_eps": keys.number(eps if eps in keys.values else "attention.layer_norm_epsilon"),
         "rope_theta": keys.number("rope.freq_base", 10000.0),
@@ -123,6 +125,14 @@ def config_of(
     return {**config, **family.values, **said}
 
 
+def _kv_heads(keys: ConfigReader, heads: int) -> int:
+    """Of layers with attention: a list has 0 for the others."""
+    key = "attention.head_count_kv"
+    if isinstance(keys.values.get(key), list):
+        return max(keys.integers(key, high=_MAX_COUNT), default=heads)
+    return keys.integer(key, heads, high=_MAX_COUNT)
+
+
 def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> int:
     """How many columns of a head are rotated."""
     rotated = keys.integer("rope.dimension_count", head_dim, high=head_dim) if family.partial_rope else head_dim
@@ -141,7 +151,7 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     prefix = f"{family.architecture}."
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     arrays = (*family.keys, _PATTERN)
-    own = {key: value if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
+    own = {key: _plain(value) if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
     if unknown := [key for key in own if key not in {*_KNOWN_KEYS, *_YARN_KEYS, *family.keys}]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)
@@ -150,6 +160,10 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     if own.get("expert_count"):
         raise ModelLoadError(path, f"{prefix}expert_count", "mixtures of experts are not supported")
     return ConfigReader.of_file(own, path, prefix)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _token(path: Path, metadata: Mapping[str, Any], key: str, vocab_size: int) -> int | None:

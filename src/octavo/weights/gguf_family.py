@@ -31,7 +31,8 @@ HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_nor
 class GGUFFamily:
     """How files whose general.architecture is `architecture` become a checkpoint of what config.json calls `name`.
 
-    `outer` and `layer` are names of tensors, the layers' after `layers`, by GGUF's. `keys` are fields of config.json by
+    `outer` and `layer` are names of tensors, the layers' after `layers`, by GGUF's: without .weight or .bias, but where
+    only one of the two names ends so. `keys` are fields of config.json by
     keys of the metadata that only such files have; `values` are fields that are always so.
     """
 

@@ -89,6 +89,8 @@ class StoredTensor:
             part = part._rows(weight.rows.blocks, weight.rows.block_rows, weight.rows.start, weight.rows.stop)
         if weight.normalised:
             part = part._normalised()
+        if part.shape != weight.shape and _without_ones(part.shape) == _without_ones(weight.shape):
+            part = replace(part, shape=weight.shape)
         if part.shape != weight.shape:
             where = "" if part is self else f", of which {part.shape} would be taken"
             raise ValueError(f"has shape {self.shape}{where}, but config.json makes it {weight.shape}")
@@ -132,6 +134,10 @@ class StoredTensor:
         rows = np.arange(self.shape[0], dtype=np.int32) if self.row_order is None else self.row_order
         chosen = np.ascontiguousarray(rows.reshape(blocks, block_rows)[:, start:stop]).reshape(-1)
         return replace(self, shape=(len(chosen), *self.shape[1:]), row_order=chosen)
+
+
+def _without_ones(shape: tuple[int, ...]) -> list[int]:
+    return [size for size in shape if size != 1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -84,6 +84,7 @@ class NativeExecutor:
             max_sequences=sizes.max_num_seqs,
             max_logit_rows=sizes.max_logit_rows,
             vocab_size=sizes.vocab_size,
+            num_slots=sizes.max_num_seqs + sizes.num_snapshots,
         )
         Loader(self.native, self.tape, tensors, dtype, release).load()
         self._encoder: NativeEncoder | None = None
@@ -93,7 +94,8 @@ class NativeExecutor:
 
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
         self._ruled: dict[int, Ruled] = {}  # likewise
-        self._slots = Rows(2 * sizes.max_num_seqs) if state_values(self.tape.layers) else None
+        # The first are those of sequences, the others those of snapshots.
+        self._slots = Rows(sizes.max_num_seqs) if state_values(self.tape.layers) else None
 
     def reset(self) -> None:
         self._samplers.clear()
@@ -105,9 +107,10 @@ class NativeExecutor:
         """Computes one step."""
         step.check_supported()
         if self._slots is not None:
-            for source, target in self._slots.forked(step.forks):
+            for source, target in self._slots.change(step.forks, step.ended):
                 self.native.copy_state(source, target)
-            self._slots.drop(step.ended)
+            for snapshot, sequence in step.loads:
+                self.native.copy_state(self.sizes.max_num_seqs + snapshot, self._slots.row_of(sequence))
         for ended in step.ended:
             self._samplers.pop(ended, None)
             self._ruled.pop(ended, None)
@@ -145,9 +148,18 @@ class NativeExecutor:
             copies,
             step.source_tables,
             step.source_lengths,
-            None if self._slots is None else np.array([self._slots.row_of(id) for id in step.sequences], np.int32),
+            None if self._slots is None else self._states(step, self._slots),
             *ops,
         )
+
+    def _states(self, step: Step, slots: Rows) -> Ids:
+        """Where what is kept of each sequence lies, after how many tokens it is left for others as well, and where."""
+        states = np.zeros((len(step.sequences), 3), np.int32)
+        states[:, 0] = [slots.row_of(id) for id in step.sequences]
+        if len(step.saves):
+            states[:, 1] = step.saves[:, 0]
+            states[:, 2] = np.where(step.saves[:, 0] > 0, self.sizes.max_num_seqs + step.saves[:, 1], 0)
+        return states
 
     def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
         assert step.source_tables is not None

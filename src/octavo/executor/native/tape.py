@@ -162,7 +162,7 @@ class Tape:
             total += row * (sizes.max_logit_rows if buffer.logit_rows else rows)
         scratch = {node.sizes for op in self.ops for node in op.nodes if hasattr(node, "sizes") and node.cached is None}
         pages = -(-sizes.max_num_batched_tokens // sizes.block_size) + sizes.max_num_seqs - 1
-        total += 4 * state_values(self.layers) * 2 * sizes.max_num_seqs  # also of those that are about to be forgotten
+        total += 4 * state_values(self.layers) * (sizes.max_num_seqs + sizes.num_snapshots)
         return total + sum(
             pages * _native.page_bytes(dtype, cache_sizes([layer]), sizes.block_size) for layer in scratch
         )

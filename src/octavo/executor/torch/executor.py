@@ -24,9 +24,8 @@ from octavo.executor.torch.sampling import Drawn, DrawRow, draw
 from octavo.executor.torch.step import Layout, TokenTable, lay_out, make_encoder_step, make_step, to_device
 from octavo.executor.torch.weights import DTYPES, Weights
 from octavo.graph.builder import Graph
-from octavo.graph.cache import LayerCache
+from octavo.graph.cache import FixedState, LayerCache
 from octavo.graph.ops.attention import Attention
-from octavo.graph.ops.linear import CausalConv
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.rules.tokens import Penalties
 from octavo.weights.tensor import StoredTensor
@@ -84,9 +83,9 @@ class TorchExecutor:
         self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)
         self.pages = [self._empty_pages(layer, DTYPES[dtype]) for layer in program.layers]
         self.states = {
-            node.layer: torch.zeros(len(self.table.tokens) + 1, node.kernel - 1, node.columns, device=self.device)
-            for node in graph.nodes
-            if isinstance(node, CausalConv)
+            number: torch.zeros(sizes.max_num_seqs + sizes.num_snapshots + 1, *layer.shape, device=self.device)
+            for number, layer in graph.layers.items()
+            if isinstance(layer, FixedState)
         }
         self.kernels = kernels or _kernels_of(self.device)
         forms = {name: form for one in (program, *more) for name, form in one.forms.items()}
@@ -118,10 +117,9 @@ class TorchExecutor:
     def run(self, step: Step) -> TorchStepResult:
         """Gives a step to the device, and does not wait for it."""
         step.check_supported()
-        for source, target in self.table.forked(step.forks) if self.states else ():
-            for state in self.states.values():
-                state[target] = state[source]
-        self.table.drop(step.ended)
+        self._copy_states(self.table.change(step.forks, step.ended))
+        first = len(self.table.tokens)  # of the rows of states that are snapshots
+        self._copy_states([(first + snapshot, self.table.row_of(sequence)) for snapshot, sequence in step.loads])
         for source, target in step.copies.tolist():
             for pages in (one for layer in self.pages for one in layer):
                 pages[target] = pages[source]
@@ -139,6 +137,8 @@ class TorchExecutor:
             hidden = self.graphs.replay(layout)
         else:
             hidden = self.interpreter.hidden(make_step(layout, self.device))
+        ends = zip(layout.table_rows.tolist(), (step.starts + step.counts).tolist(), step.saves.tolist(), strict=False)
+        self._copy_states([(row, first + snapshot) for row, end, (tokens, snapshot) in ends if tokens == end])
         if len(step.wanted.logits) < len(hidden):
             hidden = hidden[to_device(step.wanted.logits, torch.int64, self.device)]
         logits = self.interpreter.logits(hidden)
@@ -158,6 +158,13 @@ class TorchExecutor:
 
     def _lay_out(self, step: Step) -> Layout:
         return lay_out(step, self.table, self.sizes.block_size, self._longest_fresh)
+
+    def _copy_states(self, rows: Sequence[tuple[int, int]]) -> None:
+        """(from, to): all that is read is read before anything is written."""
+        if rows and self.states:
+            sources, targets = to_device(np.array(rows).T, torch.int64, self.device)
+            for state in self.states.values():
+                state[targets] = state[sources]
 
     def _empty_pages(self, layer: LayerCache, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         shape = (self.sizes.num_blocks, layer.kv_heads, self.sizes.block_size)

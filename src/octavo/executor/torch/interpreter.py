@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+import octavo.executor.torch.states  # noqa: F401  (registers its ops)
 from octavo.executor.torch.nodes import NODES, Device, cross_weights
 from octavo.executor.torch.products import KINDS_OF_ROWS
 from octavo.executor.torch.program import Op, Program

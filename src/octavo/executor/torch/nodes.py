@@ -22,7 +22,7 @@ from octavo.executor.torch.weights import Weights
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.heads import Join
-from octavo.graph.ops.linear import CausalConv, Conv1d, Logits
+from octavo.graph.ops.linear import Conv1d, Logits
 from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
 from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, Softcap, Xielu
 from octavo.graph.ops.rope import PositionScale, Rope
@@ -43,7 +43,7 @@ class Device:
     tokens: Tensor
     positions: int
     width: int  # of the token table
-    states: dict[int, Tensor]  # by layer: float32 [rows of the token table + 1, kept rows, columns]
+    states: dict[int, Tensor]  # by layer: float32 [rows of the token table + 1, ...]
     backends: list[SDPBackend]
 
     @property
@@ -104,24 +104,6 @@ def features(device: Device, node: Features, step: Step) -> Tensor:
 def conv1d(device: Device, node: Conv1d, step: Step, x: Tensor) -> Tensor:
     weight, bias = device.weights.get(node.weight), device.cast(device.weights.get(node.bias))
     return F.conv1d(device.cast(x).t()[None], weight, bias, node.stride, node.kernel // 2)[0].t()
-
-
-@computes(CausalConv)
-def causal_conv(device: Device, node: CausalConv, step: Step, x: Tensor) -> Tensor:
-    """The state of a row of the token table has the row of position p at p % (kernel - 1)."""
-    state, kept, x = device.states[node.layer], node.kernel - 1, x.float()
-    weight = device.weights.get(node.weight).float()[:, 0]
-    nobody = len(state) - 1  # padding's
-    owner = torch.where(step.slots >= 0, step.places // device.width, nobody)
-    index = torch.arange(len(x), device=x.device)
-    total = weight[:, kept] * x
-    for back in range(1, node.kernel):
-        in_step = (index >= back) & (owner == owner.roll(back))
-        found = torch.where(in_step[:, None], x.roll(back, 0), state[owner, (step.positions - back) % kept])
-        total += weight[:, kept - back] * torch.where(step.positions[:, None] >= back, found, 0.0)
-    is_newest = (index + kept >= len(x)) | (owner != owner.roll(-kept))
-    state[torch.where(is_newest, owner, nobody), step.positions % kept] = x
-    return device.cast(total)
 
 
 @computes(RMSNorm)

@@ -93,6 +93,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
     """What `octavo.graph.ops.pointwise` calls a GLU, in float32, contiguous; the inputs may be parts of wider rows."""
     gate, up, dtype = gate.float(), up.float(), gate.dtype
+    if kind == "none":
+        return (gate * up).to(dtype)
     if kind == "swigluoai":
         return (ACTIVATIONS["quick_gelu"](gate.clamp(max=7)) * (up.clamp(-7, 7) + 1)).to(dtype)
     return (ACTIVATIONS[kind](gate) * up).to(dtype)

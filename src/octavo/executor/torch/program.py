@@ -69,12 +69,13 @@ class Program:
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
         """Bytes of the largest step, of the token table and states, of the tables of cos and sin, and for unpacking."""
         logits = 2 * 4 * sizes.vocab_size * sizes.max_logit_rows  # a second copy is adjusted
-        token_table = 2 * sizes.max_num_seqs * (sizes.max_model_len + state_values(self.layers)) * 4
+        token_table = sizes.max_num_seqs * sizes.max_model_len * 4
+        states = (sizes.max_num_seqs + sizes.num_snapshots + 1) * state_values(self.layers) * 4
         tables = {node.table for op in self.ops for node in op.outputs if isinstance(node, Rope)}
         tables |= {op.table for op in self.ops if op.table is not None}
         rotations = sum(2 * 4 * len(table.inverse_frequencies) for table in tables) * sizes.max_model_len
         values = self._bytes_per_token(dtype) * sizes.max_num_batched_tokens
-        return values + logits + token_table + rotations + scratch_bytes(self.forms)
+        return values + logits + token_table + states + rotations + scratch_bytes(self.forms)
 
     def _bytes_per_token(self, dtype: str) -> int:
         """Bytes of a token's values that are alive at the worst moment of a step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +25,18 @@ class TokenTable(Rows):
     """
 
     def __init__(self, max_sequences: int, max_model_len: int, device: torch.device):
-        super().__init__(2 * max_sequences)
+        super().__init__(max_sequences)
         self.width = max_model_len + 1
-        self.tokens = torch.zeros(2 * max_sequences, self.width, dtype=torch.int32, device=device)
+        self.tokens = torch.zeros(max_sequences, self.width, dtype=torch.int32, device=device)
+
+
+class Kept(NamedTuple):
+    """A state that is to be left in a `row` as it is before the last tokens of a sequence have been computed."""
+
+    begin: int  # the first row of the step that is the sequence's
+    start: int  # the position of its token
+    count: int  # rows of it before the state
+    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Layout:
     fresh: list[tuple[int, int]]  # rows of prompts without history
     is_decode: bool  # one token for every sequence
     table_rows: Ints  # of the sequences, in the token table
+    kept: tuple[Kept, ...] = ()
     sources: tuple[Ints, Ints] | None = None  # of each row: its source's length [tokens], block table [tokens, width]
 
 
@@ -51,8 +61,13 @@ class Step:
     slots: Tensor
     groups: tuple[Ragged, ...]
     fresh: list[tuple[int, int]]
+    kept: tuple[Kept, ...] = ()
     sources: Ragged | None = None
     features: Tensor | None = None  # float32 [rows, columns], of an encoder
+
+    def prompts(self) -> list[tuple[int, int]]:
+        """The rows [begin, end) of each sequence that has several; waits for the device."""
+        return [(begin, end) for begin, end in self.spans() if end > begin + 1]
 
     def spans(self) -> list[tuple[int, int]]:
         """The rows [begin, end) of each sequence; waits for the device."""
@@ -78,7 +93,13 @@ def lay_out(step: base.Step, table: TokenTable, block_size: int, longest_fresh: 
     seen = None
     if step.source_tables is not None and step.source_lengths is not None:
         seen = step.source_lengths[of_row], step.source_tables[of_row]
-    return Layout(np.stack([places, positions, slots]), groups, spans, bool(decodes.all()), table_rows, seen)
+    kept = [
+        Kept(int(first_rows[i]), int(starts[i]), int(tokens - starts[i]), len(table.tokens) + int(snapshot))
+        for i, (tokens, snapshot) in enumerate(step.saves.tolist())
+        if 0 < tokens < starts[i] + counts[i]
+    ]
+    rows = np.stack([places, positions, slots])
+    return Layout(rows, groups, spans, bool(decodes.all()), table_rows, tuple(kept), seen)
 
 
 def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -94,7 +115,7 @@ def make_step(layout: Layout, device: torch.device) -> Step:
         starts, counts, rows = to_device(sequences, torch.int32, device)
         block_tables = to_device(tables, torch.int32, device)
         groups.append(Ragged(block_tables, starts, counts, rows, int(sequences[1].max())))
-    return Step(places, positions, slots, tuple(groups), layout.fresh, _sources(layout, device))
+    return Step(places, positions, slots, tuple(groups), layout.fresh, layout.kept, _sources(layout, device))
 
 
 def _sources(layout: Layout, device: torch.device) -> Ragged | None:

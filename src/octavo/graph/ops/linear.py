@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from octavo.graph.cache import FixedState, LayerCache
 from octavo.graph.node import Floats, Node, ReferencePass, ShapeError, StepShape, Weight, op
 
 
@@ -96,37 +95,3 @@ class Conv1d(Node):
         padded = np.pad(x, ((around, around), (0, 0)))
         rows = [padded[row : row + self.kernel] for row in range(0, len(x), self.stride)]
         return np.stack([np.einsum("ki,oik->o", row, weight) for row in rows]) + run.read(self.bias)
-
-
-@op
-class CausalConv(Node):
-    """A convolution of each column over a sequence's last tokens: y[t] = sum of weight[:, j] * x[t - kernel + 1 + j].
-
-    `weight` is [columns, 1, kernel], as of a depthwise Conv1d; tokens before the first are zeros. The last kernel - 1
-    rows of a sequence are kept in `layer` of the cache.
-    """
-
-    x: Node
-    weight: Weight
-    kernel: int
-    layer: int
-    multiplies = False
-
-    @classmethod
-    def of(cls, x: Node, name: str, kernel: int, layer: int) -> Node:
-        return cls(x, Weight(f"{name}.weight", (x.columns, 1, kernel)), kernel, layer)
-
-    def __post_init__(self) -> None:
-        if self.kernel < 2 or self.weight.shape != (self.x.columns, 1, self.kernel):
-            raise ShapeError(
-                f"causal_conv: weight {self.weight.shape}, kernel {self.kernel} over {self.x.columns} columns"
-            )
-
-    @property
-    def cached(self) -> tuple[int, LayerCache] | None:
-        return self.layer, FixedState((self.kernel - 1) * self.columns)
-
-    def reference(self, run: ReferencePass, x: Floats) -> Floats:
-        weight, before = run.read(self.weight)[:, 0], np.zeros((self.kernel - 1, self.columns), np.float32)
-        padded = np.concatenate([before, x])
-        return np.asarray(sum(weight[:, j] * padded[j : j + len(x)] for j in range(self.kernel)))

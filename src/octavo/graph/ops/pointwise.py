@@ -46,6 +46,7 @@ def _swigluoai(gate: Floats, up: Floats) -> Floats:
 # What is made of two values: an activation of the one times the other, or one of these (Shazeer 2020).
 GLUS: dict[str, Callable[[Floats, Floats], np.ndarray]] = {
     **{kind: lambda gate, up, f=f: f(gate) * up for kind, f in ACTIVATIONS.items()},  # type: ignore[misc]
+    "none": lambda gate, up: gate * up,
     "swigluoai": _swigluoai,
 }
 

@@ -41,7 +41,7 @@ def multiply(gate, up, out, gate_stride, up_stride, columns, KIND: tl.constexpr,
         a = tl.where(a > 7, 7.0, a)
         a = a / (1 + tl.exp(-1.702 * a))
         b = tl.where(b > 7, 7.0, tl.where(b < -7, -7.0, b)) + 1
-    else:
+    elif KIND != "none":
         tl.static_assert(KIND == "relu" or KIND == "relu2")
         a = tl.maximum(a, 0.0)
         if KIND == "relu2":
