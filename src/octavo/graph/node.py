@@ -137,8 +137,8 @@ class Node:
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
         """All of them, also those of fields that have one for each expert."""
-        found = self._fields(Weight | tuple).values()
-        return tuple(weight for one in found for weight in (one if isinstance(one, tuple) else (one,)))
+        found = (one if isinstance(one, tuple) else (one,) for one in self._fields(Weight | tuple).values())
+        return tuple(weight for one in found for weight in one if isinstance(weight, Weight))
 
     @property
     def params(self) -> dict[str, Any]:
