@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
+from octavo.weights.files import MOST_PARTS, check_whole
 from octavo.weights.gguf_config import ROPE_FACTORS, config_of, generation_config
 from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
@@ -58,10 +59,11 @@ def _read_all(path: Path) -> GGUFFile:
     if count == 1:
         return GGUFFile(metadata, tensors)
     match = _SPLIT_NAME.fullmatch(path.name)
-    if match is None or type(count) is not int or int(match[3]) != count or not 1 < count <= 1000:
+    if match is None or type(count) is not int or int(match[3]) != count or not 1 < count <= MOST_PARTS:
         raise ModelLoadError(path, "split.count", f"{count!r:.40} parts, but the name is not NAME-00001-of-0000N.gguf")
     if match[2] != "00001":
         raise ModelLoadError(path, "split.no", f"open the first part: {match[1]}-00001-of-{match[3]}.gguf")
+    check_whole(path)
     for part in range(2, count + 1):
         file = path.with_name(f"{match[1]}-{part:05d}-of-{match[3]}.gguf")
         about, more = read_gguf(file)
