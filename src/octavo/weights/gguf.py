@@ -33,7 +33,7 @@ def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
     architecture = single(path, metadata, "general.architecture")
     if architecture not in families:
         near = nearest(str(architecture), families)
-        reason = f"{architecture!r:.80} is not known in GGUF files; {near}"
+        reason = f"{architecture!r:.80} is not known in GGUF files; {near}; a plugin could declare it"
         raise UnknownArchitectureError(path, "general.architecture", reason)
     family = families[architecture]
     factors = {name: _rope_factors(path, name, stored.pop(name)) for name in ROPE_FACTORS if name in stored}
