@@ -19,6 +19,8 @@ from octavo.errors import UnknownArchitectureError
 from octavo.models import open_model
 from octavo.models.llama import Llama
 from octavo.models.registry import ADDED, declaration, declarations
+from octavo.server.errors import HttpError
+from octavo.server.protocol.completions import CompletionRequest
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
 PROMPTS = [[5, 9, 200, 31], [7, 8]]
@@ -141,6 +143,17 @@ def test_without_the_plugin_what_asks_for_it_is_refused(checkpoint, tmp_path):
     edit_config(calm, architectures=["CalmLlamaForCausalLM"])
     with pytest.raises(UnknownArchitectureError, match=r"CalmLlamaForCausalLM.*is not known here"):
         LLM(str(calm))
+
+
+def test_a_server_takes_what_rules_of_plugins_read(checkpoint, monkeypatch):
+    body = CompletionRequest(prompt="hi", vllm_xargs={"no_repeat": 5})
+    with pytest.raises(HttpError, match="vllm_xargs: no plugin reads 'no_repeat'"):
+        body.check()
+    monkeypatch.setattr("octavo.sampling_params.known_extra_args", {"no_repeat"})
+    monkeypatch.setattr("octavo.server.protocol.common.known_extra_args", {"no_repeat"})
+    body.check()
+    model = LLM(str(checkpoint), max_model_len=32).model
+    assert body.params(model).extra_args == {"no_repeat": 5}
 
 
 CALLS = []

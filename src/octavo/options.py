@@ -71,7 +71,7 @@ _REFUSED = {
 }
 # What means nothing here.
 _NOTED = {
-    "no code of a checkpoint is run; a declaration or a plugin must know it": "trust_remote_code=false",
+    "no code of a checkpoint is ever run; a declaration or a plugin must know it": "trust_remote_code=false",
     "nothing is swapped: a preempted request is computed again": "swap_space=0|4",
     "no statistics are logged here": "disable_log_stats=false",
     "requests are not logged here": "disable_log_requests=false enable_log_requests=false",

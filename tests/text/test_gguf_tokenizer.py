@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from conftest import train_byte_level
 from octavo.errors import ModelLoadError
 from octavo.text.gguf_tokenizer import read_gguf_tokenizer
-from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS
+from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS, RAW_KINDS
 from octavo.text.sentencepiece_model import read_model
 from octavo.text.tokenizer import Tokenizer
 from octavo.text.tokenizer_files import read_tokenizer
@@ -142,6 +142,16 @@ CUT = "I'LL pay 12345 €  \n\nnow!"
         ("gpt-2 phi-2 mpt olmo jais", "I|'|LL| pay| 12345| €|  \n|\n|now|!"),
         ("smollm starcoder refact command-r codeshell", "I|'|LL| pay| |1|2|3|4|5| €|  \n|\n|now|!"),
         ("llama-bpe llama3 dbrx glm4", "I|'LL| pay| |123|45| €|  \n\n|now|!"),
+        ("jais-2 minicpm5 glm5", "I|'LL| pay| |123|45| €|  \n\n|now|!"),
+        ("youtu", "I'LL| pay| |1|2|3|4|5| €|  \n\n|now|!"),
+        ("tiny_aya cohere2moe", "I'LL| pay| |12|345| €|  \n\n|now|!"),
+        ("kimi-k2 granite-embed-multi-97m", "I'LL| pay| |123|45| €|  \n\n|now|!"),
+        ("laguna", "I|'LL| pay| |1|2|3|4|5| €|  |\n\n|now|!"),
+        ("ufakzeka exaone-moe", "I|'LL| pay| |1|2|3|4|5| €|  \n\n|now|!"),
+        ("superbpe", "I'LL pay |12|345| €  \n\nnow!"),
+        ("spark2_5", "I|'LL| pay| |1|2|3|4|5| €|  \n|\n|now|!"),
+        ("afmoe", "I|'LL| pay| |12|345| €|  \n\n|now|!"),
+        ("chameleon", "I|'|LL| pay| |1|2|3|4|5| €|  |\n|\n|now|!"),
         ("qwen2 stablelm2 hunyuan qwen35", "I|'LL| pay| |1|2|3|4|5| €|  \n\n|now|!"),
         ("gpt-4o llama4", "I'LL| pay| |123|45| €|  \n\n|now|!"),
         ("tekken", "I|'LL| pay| |1|2|3|4|5| €|  \n\n|now|!"),
@@ -168,6 +178,49 @@ def test_every_known_kind_loads_and_keeps_all_text() -> None:
         tokenizer = read_gguf_tokenizer(byte_level_metadata(pre=kind, add_bos_token=False), FILE)
         text = "No text is lost: 1234 日本 \t\n x_y  "
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+OTHER_SCRIPTS = "Ab日本cD カナ 한국어 12345678 don't"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("kimi-k2", "Ab|日本|c|D| カナ| 한국어| |123|456|78| don't"),
+        ("youtu", "Ab|日本|c|D| |カナ| |한국어| |1|2|3|4|5|6|7|8| don't"),
+        ("afmoe", "Ab|日本|cD| |カナ| |한국어| |12|345|678| don|'t"),
+        ("spark2_5", "Ab|日本|cD| |カナ| 한국어| |1|2|3|4|5|6|7|8| don|'t"),
+        ("exaone-moe", "Ab日本cD カナ 한국어| |1|2|3|4|5|6|7|8| don|'t"),
+        ("superbpe", "Ab日本cD カナ 한국어 |12|345|678| don't"),
+        ("ufakzeka", "Ab日本cD| カナ| 한국어| |1|2|3|4|5|6|7|8| don|'t"),
+    ],
+)
+def test_kinds_that_know_scripts_cut_them_as_their_models_do(kind: str, expected: str) -> None:
+    pieces = PRE_TOKENIZATIONS[kind]().pre_tokenizer.pre_tokenize_str(OTHER_SCRIPTS)
+    assert "|".join(OTHER_SCRIPTS[start:end] for _, (start, end) in pieces) == expected
+
+
+def raw_metadata(**changes: Any) -> dict[str, Any]:
+    """A BPE over text, as Gemma 4's: spaces are a mark, and bytes have tokens of their own."""
+    letters = [*"▁abcdehlnorstw\n", "日"]
+    merges = ["h e", "l l", "he ll", "hell o", "▁ w", "o r", "▁w or", "\n \n"]
+    tokens = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    tokens += [merge.replace(" ", "") for merge in merges]
+    types = [3, 3, 3, 2, *[6] * 256, *[1] * (len(letters) + len(merges))]
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 3}
+    metadata = {"model": "gemma4", "tokens": tokens, "token_type": types, "merges": merges, **ids}
+    return {f"tokenizer.ggml.{name}": value for name, value in (metadata | changes).items()}
+
+
+@pytest.mark.parametrize("kind", [{}, *({"model": "gpt2", "pre": kind} for kind in RAW_KINDS)], ids=str)
+def test_a_bpe_over_text_has_marks_for_spaces_and_tokens_for_bytes(kind: dict[str, str]) -> None:
+    tokenizer = read_gguf_tokenizer(raw_metadata(**kind, add_bos_token=True), FILE)
+    ids = tokenizer.encode("hello world 日é\n\n")
+    assert [tokenizer.spelling(i) for i in ids] == [
+        *("<bos>", "hello", "▁wor", "l", "d", "▁", "日", "<0xC3>", "<0xA9>", "\n\n"),
+    ]  # fmt: skip
+    assert tokenizer.decode(ids) == "hello world 日é\n\n"
+    assert tokenizer.decode(ids[8:9]) == "\ufffd"
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:

@@ -466,8 +466,14 @@ def test_a_split_model_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="open the first part"):
         open_model(tmp_path / "m-00002-of-00002.gguf")
     (tmp_path / "m-00002-of-00002.gguf").unlink()
-    with pytest.raises(ModelLoadError, match="no such file"):
+    with pytest.raises(
+        ModelLoadError, match=r"m-00001-of-00002.gguf: m-00002-of-00002.gguf: this part of 2 is missing$"
+    ):
         open_model(path)
+    split(tmp_path)
+    path.unlink()
+    with pytest.raises(ModelLoadError, match=r"m-00001-of-00002.gguf: this part of 2 is missing$"):
+        open_model(tmp_path)
     for arguments in ({"count": 3}, {"second": 0}, {"twice": True}):
         with pytest.raises(ModelLoadError):
             open_model(split(tmp_path, **arguments))

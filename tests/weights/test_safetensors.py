@@ -160,6 +160,18 @@ def test_without_an_index_all_files_are_taken(tmp_path: Path) -> None:
     assert sorted(open_checkpoint(tmp_path).tensors) == ["a", "b"]
 
 
+def test_all_shards_that_are_missing_are_named(tmp_path: Path) -> None:
+    names = [f"m-{i:05d}-of-00007.safetensors" for i in range(1, 8)]
+    files = {"config.json": {}, names[0]: ONE, INDEX: index(**dict(zip("abcdefg", names, strict=True)))}
+    model(tmp_path, files)
+    reason = rf"{names[1]}: .* is missing; so are {names[2]}, {names[3]}, {names[4]} and 2 more"
+    with pytest.raises(ModelLoadError, match=f"{INDEX}: {reason}"):
+        open_checkpoint(tmp_path)
+    (tmp_path / INDEX).unlink()
+    with pytest.raises(ModelLoadError, match=f"{names[0]}: {reason.replace('.*', 'this part of 7')}"):
+        open_checkpoint(tmp_path)
+
+
 FOLDERS: dict[str, tuple[dict[str, Any], str]] = {
     "no config.json": ({"model.safetensors": ONE}, "file"),
     "a config.json of no bytes": ({"config.json": b"", "model.safetensors": ONE}, "file"),

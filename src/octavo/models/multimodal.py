@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from octavo.errors import ModelLoadError, nearest
+from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
 from octavo.weights import Checkpoint
 
 # Whose text part answers a text as it does in the whole. What kind it is, text_config says.
@@ -69,7 +69,8 @@ def text_part(checkpoint: Checkpoint, known: Callable[[], Mapping[str, str]]) ->
         raise ModelLoadError(file, "text_config", f"must be an object, got {type(text).__name__}")
     kinds, kind = known(), text.get("model_type", config.get("model_type"))
     if not isinstance(kind, str) or kind not in kinds:
-        raise ModelLoadError(file, "text_config.model_type", f"{kind!r:.80} is not known; {nearest(str(kind), kinds)}")
+        reason = f"{kind!r:.80} is not known; {nearest(str(kind), kinds)}; a plugin could declare it"
+        raise UnknownArchitectureError(file, "text_config.model_type", reason)
     tensors = {}
     for name, tensor in checkpoint.tensors.items():
         if not _OTHERS.match(name):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models
+from tokenizers import AddedToken, decoders, models, normalizers
 
 from octavo.errors import ModelLoadError
-from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS
+from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS, RAW_KINDS
 from octavo.text.rust_errors import loading
 from octavo.text.sentencepiece_backend import build_backend
 from octavo.text.sentencepiece_model import PieceType, SentencePieceModel
@@ -20,7 +20,7 @@ from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count, check_uniq
 from octavo.weights.config_reader import ConfigReader
 
 _PREFIX = "tokenizer.ggml."
-_MODELS = ("gpt2", "llama", "t5")
+_MODELS = ("gpt2", "llama", "t5", "gemma4")
 _IDS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 _ITEMS: dict[str, Any] = {"strings": str, "integers": int, "numbers": int | float}
 
@@ -37,6 +37,12 @@ def read_gguf_tokenizer(metadata: Mapping[str, Any], file: str | os.PathLike[str
     ids = {name: reader.token_id(f"{key}_token_id", len(tokens)) for name, key in _IDS.items()}
     vocabulary = check_unique(tokens, file, "tokenizer.ggml.tokens")
     match reader.text("model"):
+        case "gemma4":
+            backend = _raw(reader, vocabulary, types, ids)
+            add_bos, add_eos = True, False
+        case "gpt2" if reader.values.get("pre") in RAW_KINDS:
+            backend = _raw(reader, vocabulary, types, ids)
+            add_bos = add_eos = False
         case "gpt2":
             backend, add_bos = _byte_level(reader, vocabulary, types, ids)
             add_eos = False
@@ -63,13 +69,39 @@ def _byte_level(
     """(tokenizer, whether BOS is added unless the file says otherwise)."""
     pre = reader.text("pre", "default")
     if pre not in PRE_TOKENIZATIONS:
-        raise reader.fail("pre", f"{pre!r} is not one of {', '.join(sorted(PRE_TOKENIZATIONS))}")
+        raise reader.fail("pre", f"{pre!r} is not one of {', '.join(sorted([*PRE_TOKENIZATIONS, *RAW_KINDS]))}")
     kind = PRE_TOKENIZATIONS[pre]()
     merges = reader.merges(vocabulary)
     with loading(reader.file, "tokenizer.ggml.merges"):
         backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind.ignore_merges))
     backend.pre_tokenizer, backend.normalizer = kind.pre_tokenizer, kind.normalizer
     backend.decoder = decoders.ByteLevel()
+    _add_tokens(backend, reader, vocabulary, types, ids)
+    return backend, kind.add_bos
+
+
+def _raw(
+    reader: _Reader, vocabulary: dict[str, int], types: list[int], ids: Mapping[str, int | None]
+) -> tokenizers.Tokenizer:
+    """A BPE over text, as Gemma 4 has it: ▁ for spaces, and tokens of single bytes for what no other token has."""
+    merges = reader.merges(vocabulary)
+    unknown = next((token for token, i in vocabulary.items() if i == ids["unk_token"]), None)
+    with loading(reader.file, "tokenizer.ggml.merges"):
+        model = models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+        backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    _add_tokens(backend, reader, vocabulary, types, ids)
+    return backend
+
+
+def _add_tokens(
+    backend: tokenizers.Tokenizer,
+    reader: _Reader,
+    vocabulary: dict[str, int],
+    types: list[int],
+    ids: Mapping[str, int | None],
+) -> None:
     special = (PieceType.UNKNOWN, PieceType.CONTROL)
     named = set(ids.values())
     added = [
@@ -79,7 +111,6 @@ def _byte_level(
     ]
     check_count(reader.file, "tokenizer.ggml.token_type", len(added))
     backend.add_tokens(added)
-    return backend, kind.add_bos
 
 
 def _sentencepiece(
@@ -136,6 +167,8 @@ class _Reader(ConfigReader):
         return [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
 
     def merges(self, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+        if self.values.get("merges") is None:
+            raise self.fail("merges", "is missing: without it, words would be cut into bytes")
         merges = []
         for i, line in enumerate(self.array("merges", "strings")):
             cut = line.find(" ", 1)

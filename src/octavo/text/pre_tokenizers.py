@@ -31,6 +31,17 @@ _SEED = (
     rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1}}"
     rf"| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|{_SPACES}"
 )
+_UFAKZEKA = rf"[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_LINES}"  # Qwen2's without contractions
+_MINICPM5 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}+|{_LINES}"
+_JAIS2 = (
+    rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)"
+    r"|\s{1,2}(?!\S)|\s{1}"
+)
+_EXAONE_MOE = (
+    rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?|\s*[\r\n]|{_SPACES}"
+)
 # Words of upper-case letters, then lower-case ones; scripts without case count as both.
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED_TAIL = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|{_SPACES}"
@@ -42,10 +53,38 @@ _GPT4O = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION}?"
     rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}?|\p{{N}}{{1,3}}|{_CASED_TAIL}"
 )
+_YOUTU = _GPT4O.replace(r"\p{N}{1,3}", r"\p{N}")
+_CASED = _GPT4O.partition(r"|\p{N}")[0]
+_KIMI = (  # Han is cut from all else
+    r"\p{Han}+|"
+    + _CASED.replace(_UPPER, rf"[{_UPPER}&&[^\p{{Han}}]]").replace(_LOWER, rf"[{_LOWER}&&[^\p{{Han}}]]")
+    + rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_SPACES}"
+)
+_GRANITE_EMBEDDING = _GPT4O.replace(_UPPER, r"(?:(?=[\p{L}\p{M}])[^a-z])")
+_GRANITE_EMBEDDING = _GRANITE_EMBEDDING.replace(_LOWER, r"(?:(?=[\p{L}\p{M}])[^A-Z])")
 _DEEPSEEK3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|\s*[\r\n]+|{_SPACES}"
 )
+_SPARK = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    rf"| ?[\p{{P}}\p{{S}}]+|[\r\n]|{_SPACES}"
+)
+_HAN_KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+# Runs of digits are cut so that every part but the first has three.
+_THREES = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
+_ASIAN = (  # scripts of AFMoE that are written without spaces
+    "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f"
+    "\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
+)
+_YOUTU_SCRIPTS = (
+    "[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f\ufe30-\ufe4f]+"
+    "|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+)
+_CHAMELEON = (
+    "<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", r"\p{N}",
+    r"[\p{P}!-/:-@\[-`{-~]", _GPT2,
+)  # fmt: skip
 _CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 # DeepSeek LLM's letters: those of scripts with upper and lower case, in an older version of Unicode.
@@ -106,22 +145,38 @@ _KINDS: dict[str, Callable[[], PreTokenization]] = {
     "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano": (
         lambda: PreTokenization(_splits(_LLAMA3), ignore_merges=True, add_bos=True)
     ),
-    "dbrx smaug-bpe glm4 chatglm-bpe": lambda: PreTokenization(_splits(_LLAMA3)),
+    "dbrx smaug-bpe chatglm-bpe": lambda: PreTokenization(_splits(_LLAMA3)),
+    "glm4 glm5": lambda: PreTokenization(_splits(_LLAMA3), ignore_merges=True),
+    "jais-2": lambda: PreTokenization(_splits(_JAIS2)),
+    "minicpm5": lambda: PreTokenization(_splits(r"\p{N}{1,3}", _MINICPM5), ignore_merges=True),
     "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez": lambda: PreTokenization(_splits(_QWEN2), NFC()),
     "stablelm2 hunyuan solar-open grok-2": lambda: PreTokenization(_splits(_QWEN2)),
     "qwen35": lambda: PreTokenization(_splits(_QWEN35), NFC()),
     "tekken": lambda: PreTokenization(_splits(_TEKKEN), ignore_merges=True, add_bos=True),
     "gpt-4o llama4 kanana2 talkie minimax-m2": lambda: PreTokenization(_splits(_GPT4O)),
+    "youtu": lambda: PreTokenization(_splits(_YOUTU_SCRIPTS, _YOUTU), ignore_merges=True),
+    "tiny_aya cohere2moe": lambda: PreTokenization(_splits(r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O)),
+    "granite-embed-multi-97m": lambda: PreTokenization(_splits(_GRANITE_EMBEDDING), ignore_merges=True),
+    "kimi-k2": lambda: PreTokenization(_splits(_KIMI)),
+    "laguna": lambda: PreTokenization(_splits(r"[^\n]+|[\n]+", _QWEN2)),
+    "ufakzeka": lambda: PreTokenization(_splits(_UFAKZEKA)),
+    "exaone-moe": lambda: PreTokenization(_splits(_EXAONE_MOE)),
+    "superbpe": lambda: PreTokenization(_splits(r"\p{N}+", r"(?=(\d{3})+(?!\d))")),
+    "spark2_5": lambda: PreTokenization(_splits(r"\p{N}{1,3}", _HAN_KANA, _SPARK, r"\p{N}")),
+    "afmoe": lambda: PreTokenization(_splits(_THREES, _ASIAN, _DEEPSEEK3)),
+    "chameleon": lambda: PreTokenization(_splits(*_CHAMELEON), add_bos=True),
     "falcon": lambda: PreTokenization(_falcon()),
     "deepseek-llm": lambda: PreTokenization(_deepseek_llm()),
     "deepseek-coder": lambda: PreTokenization(_splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}")),
     "deepseek-v3 hunyuan-dense joyai-llm hy_v4": (
-        lambda: PreTokenization(_splits(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3))
+        lambda: PreTokenization(_splits(r"\p{N}{1,3}", _HAN_KANA, _DEEPSEEK3))
     ),
     "bloom poro-chat gpt3-finnish": lambda: PreTokenization(_splits(_BLOOM)),
     "viking": lambda: PreTokenization(_splits(_BLOOM, r"\p{N}")),
     "bailingmoe bailingmoe2 llada-moe": lambda: PreTokenization(_splits(_BAILING)),
     "seed-coder": lambda: PreTokenization(_splits(_SEED)),
 }
+# Those of vocabularies that are text, with a mark for spaces, and <0x00> and so on for bytes that no token has.
+RAW_KINDS = ("gemma4", "sarvam-moe", "granite-embed-multi-311m")
 # What makes the pre-tokenization of a `tokenizer.ggml.pre`, by name.
 PRE_TOKENIZATIONS = {name: make for names, make in _KINDS.items() for name in names.split()}

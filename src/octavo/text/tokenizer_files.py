@@ -17,6 +17,7 @@ from octavo.errors import ModelLoadError
 from octavo.text.rust_errors import loading
 from octavo.text.sentencepiece_backend import build_backend
 from octavo.text.sentencepiece_model import read_model
+from octavo.text.tekken import NAMED, read_tekken
 from octavo.text.tokenizer import Tokenizer
 from octavo.text.tokenizer_limits import check_count, probe, read_tokenizer_json
 from octavo.weights.files import code_of, read_json
@@ -32,7 +33,7 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint: tokenizer.json, tokenizer.model or Whisper's files, configs and template.
+    """The tokenizer of a checkpoint: its own file (tokenizer.json, tekken.json, tokenizer.model, Whisper's), configs.
 
     Raises ModelLoadError if there is none, or it is malformed.
 
@@ -41,10 +42,14 @@ def read_tokenizer(path: Path) -> Tokenizer:
     config = _read_json(path / "tokenizer_config.json")
     named = _named_tokens(path, config)
     add_bos, add_eos = _explicit_flags(path, config)
+    template = None
     if (path / "tokenizer.json").is_file():
         backend = read_tokenizer_json(path / "tokenizer.json")
         if backend.post_processor is not None and not _is_llama_like(config):
             add_bos = add_eos = None  # the post-processor decides
+    elif (path / "tekken.json").is_file():
+        backend, template = read_tekken(path / "tekken.json")
+        named, add_bos = NAMED | named, True if add_bos is None else add_bos
     elif (path / "tokenizer.model").is_file():
         file = path / "tokenizer.model"
         model = read_model(file)
@@ -58,12 +63,12 @@ def read_tokenizer(path: Path) -> Tokenizer:
         backend = _whisper_backend(path, config)
         add_bos = add_eos = None
     else:
-        reason = "there is no tokenizer.json, no tokenizer.model, and no Whisper files"
+        reason = "there is no tokenizer.json, no tekken.json, no tokenizer.model, and no Whisper files"
         raise ModelLoadError(path, "tokenizer", reason + code_of(config, "AutoTokenizer"))
     probe(backend, path)
     with loading(path / "tokenizer_config.json", "added tokens"):
         _add_missing_tokens(backend, path / "tokenizer_config.json", config, named)
-    return Tokenizer(backend, named, add_bos, add_eos, _chat_template(path, config))
+    return Tokenizer(backend, named, add_bos, add_eos, _chat_template(path, config) or template)
 
 
 def _whisper_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:

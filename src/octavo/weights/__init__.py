@@ -7,6 +7,7 @@ from pathlib import Path
 
 from octavo.errors import ModelLoadError
 from octavo.weights.ctranslate2 import open_ctranslate2
+from octavo.weights.files import check_whole
 from octavo.weights.gguf import open_gguf
 from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.known import DEFAULT_MODEL
@@ -34,6 +35,7 @@ def open_checkpoint(path: Path, families: Callable[[], Mapping[str, GGUFFamily]]
     if any(path.glob("*.safetensors*")):
         return open_safetensors(path)
     if files := sorted(path.glob("*.gguf")):
+        check_whole(files[0])
         if len(files) > 1 and "-00001-of-" not in files[0].name:
             names = ", ".join(file.name for file in files[:8])
             raise ModelLoadError(path, "directory", f"has several GGUF files, give the path of one: {names}")

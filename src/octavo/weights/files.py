@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from octavo.errors import ModelLoadError, one_line
 
 MEMORY_BUDGET = 64 << 20  # bytes that reading a file may take beyond the file's own size
 _BYTES_PER_MARK = 120  # what a comma, bracket or brace of JSON costs at most once it is Python objects
+
+MOST_PARTS = 1000
+_PART = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[a-z]+)")
 
 _LFS_POINTER = b"version https://git-lfs"
 # What torch.save writes: a zip, formerly bare pickles.
@@ -146,3 +150,20 @@ def code_of(config: Mapping[str, Any], name: str) -> str:
     place = places.get(name) if isinstance(places, dict) else places
     found = next((one for one in (place if isinstance(place, list) else [place]) if isinstance(one, str)), None)
     return "" if found is None else f"; its own code, {one_line(found, 120)}, is never run"
+
+
+def check_whole(file: Path) -> None:
+    """Raises ModelLoadError, naming them, where parts of a file called NAME-00001-of-0000N.suffix are missing."""
+    match = _PART.fullmatch(file.name)
+    if match is None or not 0 < int(match[3]) <= MOST_PARTS:
+        return
+    names = [f"{match[1]}-{part:05d}-of-{match[3]}{match[4]}" for part in range(1, int(match[3]) + 1)]
+    if missing := [name for name in names if not file.with_name(name).exists()]:
+        raise ModelLoadError(file, missing[0], f"this part of {len(names)} is missing{and_others(missing)}")
+
+
+def and_others(names: Sequence[str]) -> str:
+    """How to go on after the first of `names`."""
+    shown = ", ".join(names[1:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"; so are {shown}{more}" if shown else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
+from octavo.weights.files import MOST_PARTS, check_whole
 from octavo.weights.gguf_config import ROPE_FACTORS, config_of, generation_config
 from octavo.weights.gguf_family import GGUFFamily
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
@@ -32,7 +33,7 @@ def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
     architecture = single(path, metadata, "general.architecture")
     if architecture not in families:
         near = nearest(str(architecture), families)
-        reason = f"{architecture!r:.80} is not known in GGUF files; {near}"
+        reason = f"{architecture!r:.80} is not known in GGUF files; {near}; a plugin could declare it"
         raise UnknownArchitectureError(path, "general.architecture", reason)
     family = families[architecture]
     factors = {name: _rope_factors(path, name, stored.pop(name)) for name in ROPE_FACTORS if name in stored}
@@ -58,10 +59,11 @@ def _read_all(path: Path) -> GGUFFile:
     if count == 1:
         return GGUFFile(metadata, tensors)
     match = _SPLIT_NAME.fullmatch(path.name)
-    if match is None or type(count) is not int or int(match[3]) != count or not 1 < count <= 1000:
+    if match is None or type(count) is not int or int(match[3]) != count or not 1 < count <= MOST_PARTS:
         raise ModelLoadError(path, "split.count", f"{count!r:.40} parts, but the name is not NAME-00001-of-0000N.gguf")
     if match[2] != "00001":
         raise ModelLoadError(path, "split.no", f"open the first part: {match[1]}-00001-of-{match[3]}.gguf")
+    check_whole(path)
     for part in range(2, count + 1):
         file = path.with_name(f"{match[1]}-{part:05d}-of-{match[3]}.gguf")
         about, more = read_gguf(file)

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from octavo.errors import ModelLoadError, one_line
 from octavo.weights.dtypes import DTYPES
-from octavo.weights.files import PICKLE_REFUSED, BinaryReader, parse_object, read_json, refuse_pickle
+from octavo.weights.files import (
+    PICKLE_REFUSED,
+    BinaryReader,
+    and_others,
+    check_whole,
+    parse_object,
+    read_json,
+    refuse_pickle,
+)
 from octavo.weights.quantized import read_quantized
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
@@ -61,8 +69,8 @@ def _read_indexed(index: Path) -> dict[str, StoredTensor]:
         if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
             raise ModelLoadError(index, name, f"{one_line(repr(shard))} is not a file name")
     shards = sorted(set(weight_map.values()))
-    if missing := next((shard for shard in shards if not index.with_name(shard).exists()), None):
-        raise ModelLoadError(index, missing, "the index names this file, but it is missing")
+    if missing := [shard for shard in shards if not index.with_name(shard).exists()]:
+        raise ModelLoadError(index, missing[0], f"the index names this file, but it is missing{and_others(missing)}")
     tensors = _read_all(map(index.with_name, shards))
     for name, shard in weight_map.items():
         if name not in tensors or tensors[name].file.name != shard:
@@ -139,6 +147,7 @@ def _is_size(value: Any) -> bool:
 def _loose_files(directory: Path) -> list[Path]:
     """All safetensors files of a directory without an index. Raises ModelLoadError if there are none."""
     if files := sorted(directory.glob("*.safetensors")):
+        check_whole(files[0])
         return files
     if pickles := sorted(file for file in directory.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt")):
         raise ModelLoadError(pickles[0], "file", PICKLE_REFUSED)

@@ -21,6 +21,7 @@ from octavo.sampling_params import (
     MAX_TEXT_LENGTH,
     RequestOutputKind,
     SamplingParams,
+    known_extra_args,
 )
 from octavo.server.errors import HttpError
 
@@ -131,6 +132,7 @@ class SamplingFields(RequestModel):
     priority: Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
     request_id: Name | None = Field(None, description="the last part of the answer's id")
+    vllm_xargs: dict[Name, Any] | None = Field(None, description="what rules on logits of plugins read, by their names")
     return_token_ids: bool | None = Field(None, description="token_ids of each choice, and prompt_token_ids")
     return_tokens_as_token_ids: bool | None = Field(None, description="log-probabilities name tokens token_id:ID")
 
@@ -149,6 +151,8 @@ class SamplingFields(RequestModel):
         """What fields say together. Raises HttpError."""
         if self.stream_options is not None and not self.stream:
             raise HttpError("stream_options: only with stream=true", "stream_options", code="invalid_value")
+        for name in (self.vllm_xargs or {}).keys() - known_extra_args:
+            raise HttpError(f"vllm_xargs: no plugin reads {name!r}", "vllm_xargs", code="unsupported_parameter")
         whole_only = {
             "prompt_logprobs": self.prompt_logprobs is not None,
             "use_beam_search": self.use_beam_search,
@@ -168,6 +172,8 @@ class SamplingFields(RequestModel):
         given = {name: value for name, value in self if name in same and value is not None}
         if not self.stop:
             given.pop("stop", None)
+        if self.vllm_xargs:
+            given["extra_args"] = self.vllm_xargs
         if self.logit_bias is not None:
             given["logit_bias"] = {int(token): min(100.0, max(-100.0, bias)) for token, bias in self.logit_bias.items()}
         params = model.sampling_params({**given, **more}, {"max_tokens": max_tokens})
@@ -193,7 +199,6 @@ REFUSED_BY_BOTH: dict[str, Neutral] = {
     "truncate_prompt_tokens": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
     "truncation_side": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
     "kv_transfer_params": ((None,), "is not supported"),
-    "vllm_xargs": ((None, {}), "is not supported"),
     "extra_body": ((None, {}), "is a parameter of the client library: put its fields into the body itself"),
     "service_tier": ((None, "auto", "default"), "is not supported; there is one tier"),
     "store": ((None, False), "is not supported: nothing is stored"),
