@@ -138,7 +138,8 @@ class Node:
     def weights(self) -> tuple[Weight, ...]:
         """All of them, also those of fields that have one for each expert."""
         found = self._fields(Weight | tuple).values()
-        return tuple(weight for one in found for weight in (one if isinstance(one, tuple) else (one,)))
+        every = (one for field in found for one in (field if isinstance(field, tuple) else (field,)))
+        return tuple(one for one in every if isinstance(one, Weight))
 
     @property
     def params(self) -> dict[str, Any]:

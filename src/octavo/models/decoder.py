@@ -139,8 +139,11 @@ class Decoder(CausalLM):
         return g.linear(h, f"{at}.o_proj", self.hidden, self.o_bias)
 
     def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate = g.linear(h, f"{at}.gate_proj", self.intermediate, self.mlp_bias)
-        up = g.linear(h, f"{at}.up_proj", self.intermediate, self.mlp_bias)
+        return self.gated(g, h, at, self.intermediate)
+
+    def gated(self, g: Graph, h: Node, at: str, width: int) -> Node:
+        gate = g.linear(h, f"{at}.gate_proj", width, self.mlp_bias)
+        up = g.linear(h, f"{at}.up_proj", width, self.mlp_bias)
         return g.linear(g.glu(gate, up, self.activation), f"{at}.down_proj", self.hidden, self.mlp_bias)
 
 

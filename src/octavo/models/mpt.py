@@ -50,8 +50,9 @@ class MPT(Decoder):
     )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
-        self.mlp_factor = config.integer("expansion_ratio", 4)
-        super().__init__(config, max_model_len)
+        named = config.renamed(self.fields, self.defaults)
+        width = named.integer("expansion_ratio", 4) * named.integer("hidden_size")
+        super().__init__(ConfigReader({**config.values, "intermediate_size": width}, config.fail), max_model_len)
         attention = self.config.object("attn_config")
         self._check(attention)
         said = config if "alibi_bias_max" in config.values or "clip_qkv" in config.values else attention
