@@ -10,8 +10,9 @@ import gguf
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
@@ -268,6 +269,28 @@ def with_smaller_slopes(model):
     model.transformer.build_mpt_alibi_tensor = functools.partial(build_mpt_alibi_tensor, alibi_bias_max=4)
 
 
+def to_rnj1(tensors, config):
+    kinds = ["chunked_attention" if kind == "sliding_attention" else kind for kind in config["layer_types"]]
+    ropes = config["rope_parameters"]
+    ropes["chunked_attention"] = ropes.pop("sliding_attention")
+    config |= {"architectures": ["Rnj1ForCausalLM"], "layer_types": kinds, "sliding_window": 32}
+
+
+def with_chunks(model):
+    """Blocks of 16 tokens, of which two are seen, in place of windows."""
+
+    def attend(module, query, key, value, attention_mask, **options):
+        position = torch.arange(query.shape[2])
+        hidden = (position[:, None] < position) | (position < (position[:, None] // 16 - 1) * 16)
+        mask = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf)[None, None]
+        mask = mask if module.sliding_window else attention_mask
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+
+    AttentionInterface.register("chunks", attend)
+    AttentionMaskInterface.register("chunks", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model.set_attn_implementation("chunks")
+
+
 def with_normalised_head(model):
     with torch.no_grad():
         model.lm_head.weight.copy_(torch.nn.functional.normalize(model.lm_head.weight))
@@ -384,6 +407,21 @@ FAMILIES = {
             "rope.scaling.factor": 8.0,
         },
         one_more,
+    ),
+    "Rnj-1": Family(
+        "Gemma3Text",
+        {
+            **GEMMA,
+            "num_hidden_layers": 3,
+            "query_pre_attn_scalar": 16,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+            },
+        },
+        rewrite=to_rnj1,
+        patch=with_chunks,
     ),
     "Phi-3": Family("Phi3", NO_PADDING, "phi3"),
     "Phi-4-mini": Family(

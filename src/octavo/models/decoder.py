@@ -113,10 +113,10 @@ class Decoder(CausalLM):
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
         q, k, v = self.qkv(g, h, at)
         q, k = self.positions(g, q, k, i, at)
-        how = {"scale": self.scale, "window": self.windows[i], **self.scoring(at)}
+        how = {"scale": self.scale, "window": self.windows[i], **self.scoring(i, at)}
         return self.project(g, g.attention(q, k, v, layer=i, head_dim=self.head_dim, **how), at)
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         """What else attention does with scores, as its options."""
         return {}
 

@@ -77,7 +77,7 @@ class MPT(Decoder):
     def rope(self, config: ConfigReader) -> RopeTable | None:
         return None
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"slopes": self.slopes}
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
