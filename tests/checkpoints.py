@@ -33,7 +33,10 @@ def classes_of(kind):
     if kind in KINDS:
         return KINDS[kind]
     config = getattr(transformers, f"{kind}Config")
-    return config, transformers.AutoModelForCausalLM._model_mapping[config]
+    try:
+        return config, transformers.AutoModelForCausalLM._model_mapping[config]
+    except KeyError:  # that of the whole is meant there
+        return config, getattr(transformers, f"{kind}ForCausalLM")
 
 
 def save_checkpoint(path, kind="llama", seed=0, dtype=torch.float32, shard="1GB", **config):
@@ -48,6 +51,9 @@ def save_checkpoint(path, kind="llama", seed=0, dtype=torch.float32, shard="1GB"
                 weight.mul_(0.2).add_("norm" in name or "ln_" in name)
             elif "embed" not in name:
                 weight.div_(weight.shape[1] ** 0.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("correction_bias"):
+                buffer.normal_().mul_(0.2)
     model.to(dtype).save_pretrained(path, safe_serialization=True, max_shard_size=shard)
     return model_class.from_pretrained(path, dtype=torch.float32).eval()
 

@@ -10,8 +10,9 @@ import gguf
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
@@ -150,6 +151,48 @@ def to_minicpm(tensors, config):
         del config[name]
 
 
+def to_telechat2(tensors, config):
+    for name in [name for name in tensors if re.search(r"(q|k|v|gate|up)_proj\.bias", name)]:
+        del tensors[name]
+    join(tensors, "self_attn", ["k_proj", "v_proj"], "key_value", groups=6)
+    names = {r"model\.layers": "transformer.h", r"model\.norm": "transformer.ln_f", "self_attn": "self_attention"}
+    names |= {r"model\.embed_tokens": "transformer.word_embeddings", "q_proj": "query", "o_proj": "dense"}
+    rename(tensors, names)
+    theirs = {"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "ffn_hidden_size": "intermediate_size"}
+    theirs |= {"layer_norm_epsilon": "rms_norm_eps", "seq_length": "max_position_embeddings"}
+    config |= {name: config.pop(ours) for name, ours in theirs.items()}
+    config |= {"architectures": ["TeleChat2ForCausalLM"]}
+
+
+def with_two_biases(model):
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if re.search(r"(q|k|v|gate|up)_proj\.bias", name):
+                weight.zero_()
+
+
+def to_decilm(tensors, config):
+    """The first layer has a KV head for each head, the second has no attention, the third no MLP."""
+    for name in ("k_proj", "v_proj"):
+        name = f"model.layers.0.self_attn.{name}.weight"
+        tensors[name] = tensors[name].reshape(2, 8, -1).repeat(3, axis=0).reshape(48, -1)
+    absent = r"layers\.(1\.(self_attn|input_layernorm)|2\.(mlp|post_attention_layernorm))\."
+    for name in [name for name in tensors if re.search(absent, name)]:
+        del tensors[name]
+    config["block_configs"] = [
+        {"attention": {"n_heads_in_group": 1}, "ffn": {"ffn_mult": 7.9}},
+        {"attention": {"n_heads_in_group": None, "no_op": True}, "ffn": {"intermediate_size": 256}},
+        {"attention": {"n_heads_in_group": 3}, "ffn": {"ffn_mult": None, "no_op": True}},
+    ]
+    config |= {"architectures": ["DeciLMForCausalLM"], "num_key_value_heads": None, "intermediate_size": None}
+
+
+def with_parts_that_are_zero(model):
+    with torch.no_grad():
+        model.model.layers[1].self_attn.o_proj.weight.zero_()
+        model.model.layers[2].mlp.down_proj.weight.zero_()
+
+
 def to_qwen(tensors, config):
     join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "c_attn")
     names = {r"model\.layers": "transformer.h", r"model\.norm": "transformer.ln_f", "self_attn": "attn"}
@@ -188,6 +231,19 @@ def unpacked(name, values, config):
     return {name.replace("W_pack", part): rows if part == "v_proj" else swap_rows(rows, heads) for part, rows in parts}
 
 
+def split_by_heads(name, values, config):
+    """Keys and values of heads apart, keys transposed."""
+    if name.endswith("kv_b_proj.weight"):
+        plain, at = config.qk_nope_head_dim, name.removesuffix("kv_b_proj.weight")
+        heads = values.reshape(config.num_attention_heads, -1, values.shape[1])
+        return {f"{at}k_b_proj.weight": heads[:, :plain].swapaxes(1, 2), f"{at}v_b_proj.weight": heads[:, plain:]}
+    return {name.replace("correction_bias", "correction.bias"): values}
+
+
+def whole_heads(name, values, config):
+    return {name.replace("correction_bias", "correction.bias"): values}
+
+
 def without_fused_attention(model):
     """PyTorch's own attention leaves soft caps out."""
     model.set_attn_implementation("eager")
@@ -213,6 +269,28 @@ def with_smaller_slopes(model):
     model.transformer.build_mpt_alibi_tensor = functools.partial(build_mpt_alibi_tensor, alibi_bias_max=4)
 
 
+def to_rnj1(tensors, config):
+    kinds = ["chunked_attention" if kind == "sliding_attention" else kind for kind in config["layer_types"]]
+    ropes = config["rope_parameters"]
+    ropes["chunked_attention"] = ropes.pop("sliding_attention")
+    config |= {"architectures": ["Rnj1ForCausalLM"], "layer_types": kinds, "sliding_window": 32}
+
+
+def with_chunks(model):
+    """Blocks of 16 tokens, of which two are seen, in place of windows."""
+
+    def attend(module, query, key, value, attention_mask, **options):
+        position = torch.arange(query.shape[2])
+        hidden = (position[:, None] < position) | (position < (position[:, None] // 16 - 1) * 16)
+        mask = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf)[None, None]
+        mask = mask if module.sliding_window else attention_mask
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+
+    AttentionInterface.register("chunks", attend)
+    AttentionMaskInterface.register("chunks", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model.set_attn_implementation("chunks")
+
+
 def with_normalised_head(model):
     with torch.no_grad():
         model.lm_head.weight.copy_(torch.nn.functional.normalize(model.lm_head.weight))
@@ -235,6 +313,48 @@ YARN = {
     "mscale_all_dim": 0.7,
     "beta_fast": 32.0,
     "beta_slow": 1.0,
+}
+DEEPSEEK = {
+    **MLA,
+    "v_head_dim": 8,
+    "num_hidden_layers": 3,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "n_group": 4,
+    "topk_group": 2,
+}
+LATENT_KEYS = {
+    "attention.value_length": 8,
+    "rope.dimension_count": 6,
+    "attention.q_lora_rank": 20,
+    "attention.kv_lora_rank": 24,
+    "attention.key_length": 16,
+}
+DEEPSEEK_KEYS = {
+    **LATENT_KEYS,
+    "attention.head_count_kv": 1,
+    "leading_dense_block_count": 1,
+    "expert_count": 8,
+    "expert_used_count": 3,
+    "expert_shared_count": 1,
+    "expert_feed_forward_length": 20,
+    "expert_group_count": 4,
+    "expert_group_used_count": 2,
+}
+YARN_KEYS = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 32,
+    "rope.scaling.yarn_log_multiplier": 0.07,
+}
+# With rows of the cache in place of those of heads.
+ABSORBED_KEYS = {
+    "attention.key_length": 30,
+    "attention.value_length": 24,
+    "attention.key_length_mla": 16,
+    "attention.value_length_mla": 8,
 }
 ALIBI = {"num_key_value_heads": 6, "intermediate_size": 192}
 
@@ -378,6 +498,21 @@ FAMILIES = {
         },
         one_more,
     ),
+    "Rnj-1": Family(
+        "Gemma3Text",
+        {
+            **GEMMA,
+            "num_hidden_layers": 3,
+            "query_pre_attn_scalar": 16,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+            },
+        },
+        rewrite=to_rnj1,
+        patch=with_chunks,
+    ),
     "Phi-3": Family("Phi3", NO_PADDING, "phi3"),
     "Phi-4-mini": Family(
         "Phi3",
@@ -490,6 +625,21 @@ FAMILIES = {
         {"multi_query": False, "num_kv_heads": 6, "parallel_attn": False, "bias": True, "alibi": True},
     ),
     "StableLM": Family("StableLm", {"hidden_size": 96, "use_qkv_bias": True}, "stablelm", {"rope.dimension_count": 4}),
+    "StableLM, norms of heads": Family(
+        "StableLm", {"hidden_size": 96, "use_parallel_residual": True, "qk_layernorm": True}
+    ),
+    "TeleChat 2": Family(
+        "Llama",
+        {"num_key_value_heads": 6, "attention_bias": True, "mlp_bias": True},
+        rewrite=to_telechat2,
+        patch=with_two_biases,
+    ),
+    "Llama Nemotron": Family(
+        "Llama",
+        {"num_hidden_layers": 3, "intermediate_size": 256},
+        rewrite=to_decilm,
+        patch=with_parts_that_are_zero,
+    ),
     "StableLM, parallel": Family("StableLm", {"hidden_size": 96, "use_parallel_residual": True}),
     "OLMo": Family("Olmo", {**NO_PADDING, "clip_qkv": 0.5}, "olmo", {"attention.clamp_kqv": 0.5}, permuted),
     "OLMo 2": Family("Olmo2", NO_PADDING, "olmo2"),
@@ -580,9 +730,42 @@ FAMILIES = {
         permuted,
         rewrite=to_minicpm,
     ),
-    "MiniCPM 3": Family("MiniCPM3", {**MLA, "dim_model_base": 16}),
+    "MiniCPM 3": Family("MiniCPM3", {**MLA, "v_head_dim": 8}, "minicpm3", LATENT_KEYS),
+    "MiniCPM 3, factors": Family("MiniCPM3", {**MLA, "dim_model_base": 16, "scale_depth": 0.7}),
     "Youtu": Family("Youtu", {**MLA, "rope_parameters": YARN}),
     "Youtu, whole queries": Family("Youtu", {**MLA, "q_lora_rank": None, "rope_interleave": False}),
+    "DeepSeek V2": Family(
+        "DeepseekV2",
+        {
+            **DEEPSEEK,
+            "n_shared_experts": 1,
+            "topk_method": "group_limited_greedy",
+            "routed_scaling_factor": 16.0,
+            "rope_parameters": YARN,
+        },
+        "deepseek2",
+        {**DEEPSEEK_KEYS, **YARN_KEYS, "expert_weights_scale": 16.0},
+        whole_heads,
+    ),
+    "DeepSeek V2 Lite": Family("DeepseekV2", {**DEEPSEEK, "q_lora_rank": None, "n_group": None}),
+    "DeepSeek V3": Family(
+        "DeepseekV3",
+        {**DEEPSEEK, "rope_parameters": YARN},
+        "deepseek2",
+        {
+            **DEEPSEEK_KEYS,
+            **YARN_KEYS,
+            **ABSORBED_KEYS,
+            "expert_weights_scale": 2.5,
+            "expert_weights_norm": True,
+            "expert_gating_func": 2,
+        },
+        split_by_heads,
+    ),
+    "DeepSeek V3.2": Family("DeepseekV32", DEEPSEEK),
+    "Kimi K2": Family("DeepseekV3", {**DEEPSEEK, "n_group": 1, "topk_group": 1, "n_shared_experts": 2}),
+    "Mistral 4": Family("Mistral4", {**DEEPSEEK, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.4}}),
+    "GLM-4.7-Flash": Family("Glm4MoeLite", {**DEEPSEEK, "n_group": 1, "topk_group": 1}),
     "Command R": Family("Cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
     "Command R+": Family("Cohere", {"use_qk_norm": True}),
     "Command R7B": Family(
@@ -648,13 +831,22 @@ def save_gguf(family, model, path, target):
     for kind in ("long", "short"):
         if factors := (getattr(config, "rope_parameters", None) or {}).get(f"{kind}_factor"):
             writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, np.float32))
-    for name, tensor in read_tensors(path / "model.safetensors").items():
-        for ours, values in named(family.convert(name, tensor.values(), config), name):
+    stored = {name: tensor.values() for name, tensor in read_tensors(path / "model.safetensors").items()}
+    for name, whole in stack_experts(stored).items():
+        for ours, values in named(family.convert(name, whole, config), name):
             writer.add_tensor(gguf_name(family.gguf, ours), np.ascontiguousarray(values, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def stack_experts(tensors):
+    """Matrices of experts, which have their numbers in their names, as one tensor."""
+    stacks = {}
+    for name in sorted(tensors, key=lambda name: [int(x) for x in re.findall(r"\d+", name)]):
+        stacks.setdefault(re.sub(r"\bexperts\.\d+\.", "experts.", name), []).append(tensors[name])
+    return {name: np.stack(parts) if len(parts) > 1 else parts[0] for name, parts in stacks.items()}
 
 
 def eps_of(config):

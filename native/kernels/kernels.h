@@ -107,8 +107,9 @@ struct Attention {
   int64_t out_stride;
   int heads;
   float scale;
-  int window;  // keys further back than this many positions are not seen; 0: all are
-  int chunk;   // nor are those of other blocks of this many positions; 0: all are
+  int window;    // keys further back than this many positions are not seen; 0: all are
+  int chunk;     // nor are those of other blocks of this many positions; 0: all are …
+  int lookback;  // … but of as many blocks before a token's own
   bool causal;
   float cap;            // of scores, softly; 0: none
   const float* slopes;  // [heads] what is taken from a score for each position that its key is behind; or null
@@ -120,7 +121,7 @@ struct Attention {
 
   // The first key that a token at `position` sees.
   int first_key(int position) const {
-    if (chunk > 0) return position / chunk * chunk;
+    if (chunk > 0) return position / chunk > lookback ? (position / chunk - lookback) * chunk : 0;
     return window > 0 && position >= window ? position - window + 1 : 0;
   }
 };

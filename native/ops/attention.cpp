@@ -219,6 +219,7 @@ class AttendOp : public Op {
     spec.check(scale_ > 0, "scale must be positive");
     window_ = spec.params.integer("window", 0);
     chunk_ = spec.params.integer("chunk", 0);
+    lookback_ = spec.params.integer("lookback", 0);
     cap_ = spec.params.real("softcap");
     slopes_ = spec.params.numbers("slopes");
     heads_ = static_cast<int>(q_.columns / cache.key_dim);
@@ -268,6 +269,7 @@ class AttendOp : public Op {
         .scale = scale_,
         .window = window_,
         .chunk = chunk_,
+        .lookback = lookback_,
         .causal = mask_ == Mask::kCausal,
         .cap = cap_,
         .slopes = slopes_.empty() ? nullptr : slopes_.data(),
@@ -282,7 +284,7 @@ class AttendOp : public Op {
   Value q_, out_;
   Place place_;
   Mask mask_;
-  int dtype_, window_, chunk_, heads_, group_;
+  int dtype_, window_, chunk_, lookback_, heads_, group_;
   float scale_, cap_;
   std::vector<float> slopes_;
   std::shared_ptr<const Buffer> sinks_;

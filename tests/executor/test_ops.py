@@ -43,6 +43,7 @@ SHAPES = {
     "slopes": {"slopes": (0.5, 0.1, 2.0, 0.0), "rope": None},
     "sinks": {"sinks": True},
     "chunks of 21": {"chunk": 21},
+    "chunks of 13, and those before": {"chunk": 13, "lookback": 1},
     "soft cap, slopes and sinks in chunks": {
         "softcap": 2.0,
         "slopes": (0.5, 0.1, 2.0, 0.0),

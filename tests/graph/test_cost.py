@@ -23,12 +23,12 @@ SMOLLM2 = {
 NORMS = 61 * 576  # values of norms, which stay float32
 
 
-def attention_only(window=None, chunk=None):
+def attention_only(window=None, **options):
     """Hidden size 8, two heads of 4 over one KV head, a vocabulary of 10."""
     g = Graph()
     x = g.embed("embed", 10, 8)
     q, k, v = g.linear(x, "q", 8), g.linear(x, "k", 4), g.linear(x, "v", 4)
-    h = g.linear(g.attention(q, k, v, layer=0, head_dim=4, scale=1, window=window, chunk=chunk), "o", 8)
+    h = g.linear(g.attention(q, k, v, layer=0, head_dim=4, scale=1, window=window, **options), "o", 8)
     g.logits(g.rms_norm(h, "norm", 1e-5), "head", 10)
     return g
 
@@ -90,3 +90,11 @@ def test_a_query_meets_the_keys_up_to_itself_or_its_window(window, count, total,
 def test_a_query_meets_the_keys_of_its_chunk(count, total, expected):
     linears = 2 * count * 8 * (8 + 4 + 4 + 8)
     assert pairs(cost_of(attention_only(chunk=3), [(count, total)], 0), linears) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "expected"), [(8, 8, 1 + 2 + 3 + 4 + 3 + 4 + 3 + 4), (1, 7, 3), (2, 6, 3 + 4)]
+)
+def test_a_query_meets_the_keys_of_the_chunk_before_its_own(count, total, expected):
+    linears = 2 * count * 8 * (8 + 4 + 4 + 8)
+    assert pairs(cost_of(attention_only(chunk=2, lookback=1), [(count, total)], 0), linears) == expected

@@ -43,6 +43,14 @@ MODELS = {
         "vision_config": VISION | {"model_type": "pixtral", "head_dim": 8},
         "image_token_index": 300,
     },
+    "MuseGlimmer": {
+        "text_config": TEXT | {"head_dim": 8, "sliding_window": 16, "num_hidden_layers": 5},
+        "vision_config": VISION | {"pos_emb_height": 2, "pos_emb_width": 2},
+        "out_hidden_size": 64,
+        "projector_hidden_size": 16,
+        "image_token_id": 300,
+        "video_token_id": 299,
+    },
     "Qwen2_5_VL": {"text_config": TEXT | {"rope_parameters": MROPE}, "vision_config": QWEN_VISION},
     "Qwen3_5": {
         "text_config": TEXT | DELTA | {"rope_parameters": MROPE | {"mrope_interleaved": True}},

@@ -24,7 +24,11 @@ REFUSED = {
         "Ministral3ForCausalLM", {"rope_parameters": GROWTH}, "rope_parameters.llama_4_scaling_beta",
     ),
     "positions of too few layers": ("SmolLM3ForCausalLM", {"no_rope_layers": [1]}, "no_rope_layers"),
-    "a norm for each head": ("StableLmForCausalLM", {"qk_layernorm": True}, "qk_layernorm"),
+    "KV heads that are no divisor": (
+        "DeciLMForCausalLM",
+        {"block_configs": [{}, {"attention": {"n_heads_in_group": 4}}]},
+        "block_configs.0.attention.n_heads_in_group",
+    ),
     "experts": ("MiniCPMForCausalLM", {"num_experts": 8}, "num_experts"),
     "layers by turns of another kind": ("GPTNeoForCausalLM", {"attention_types": [[["global"], 2]]}, "attention_types"),
     "an activation that is not known": ("ArceeForCausalLM", {"hidden_act": "xielu"}, "hidden_act"),

@@ -37,7 +37,7 @@ class Baichuan(Decoder):
     def rope(self, config: ConfigReader) -> RopeTable | None:
         return None if self.layers == LAYERS_OF_13B else super().rope(config)
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"slopes": alibi_slopes(self.heads)} if self.layers == LAYERS_OF_13B else {}
 
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:

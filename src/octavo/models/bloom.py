@@ -67,7 +67,7 @@ class Bloom(Decoder):
     def rope(self, config: ConfigReader) -> RopeTable | None:
         return None
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"slopes": alibi_slopes(self.heads)}
 
     def embed(self, g: Graph) -> Node:

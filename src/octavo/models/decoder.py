@@ -114,10 +114,10 @@ class Decoder(CausalLM):
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
         q, k, v = self.qkv(g, h, at)
         q, k = self.positions(g, q, k, i, at)
-        how = {"scale": self.scale, "window": self.windows[i], **self.scoring(at)}
+        how = {"scale": self.scale, "window": self.windows[i], **self.scoring(i, at)}
         return self.project(g, g.attention(q, k, v, layer=i, head_dim=self.head_dim, **how), at)
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         """What else attention does with scores, as its options."""
         return {}
 
@@ -140,8 +140,11 @@ class Decoder(CausalLM):
         return g.linear(h, f"{at}.o_proj", self.hidden, self.o_bias)
 
     def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate = g.linear(h, f"{at}.gate_proj", self.intermediate, self.mlp_bias)
-        up = g.linear(h, f"{at}.up_proj", self.intermediate, self.mlp_bias)
+        return self.gated(g, h, at, self.intermediate)
+
+    def gated(self, g: Graph, h: Node, at: str, width: int) -> Node:
+        gate = g.linear(h, f"{at}.gate_proj", width, self.mlp_bias)
+        up = g.linear(h, f"{at}.up_proj", width, self.mlp_bias)
         return g.linear(g.glu(gate, up, self.activation), f"{at}.down_proj", self.hidden, self.mlp_bias)
 
 

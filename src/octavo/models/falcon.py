@@ -69,7 +69,7 @@ class Falcon(Decoder):
     def rope(self, config: ConfigReader) -> RopeTable | None:
         return None if self.has_slopes else super().rope(config)
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         """Slopes are added before scores are scaled."""
         return {"slopes": tuple(self.scale * slope for slope in alibi_slopes(self.heads))} if self.has_slopes else {}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from octavo.graph.builder import Graph
@@ -16,8 +19,14 @@ class Gemma(Decoder):
 
     architectures = ("GemmaForCausalLM",)
     model_types = ("gemma",)
-    defaults = {"head_dim": 256, "tie_word_embeddings": True, "max_position_embeddings": 8192}
-    gguf = (GGUFFamily("gemma", "GemmaForCausalLM", values={"one_is_in_norms": True}),)
+    defaults: ClassVar[Mapping[str, object]] = {
+        "head_dim": 256,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 8192,
+    }
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
+        GGUFFamily("gemma", "GemmaForCausalLM", values={"one_is_in_norms": True}),
+    )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

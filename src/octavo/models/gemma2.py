@@ -58,7 +58,7 @@ class Gemma2(Gemma):
     def is_full(self, i: int) -> bool:
         return i % 2 == 1
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"softcap": self.softcap}
 
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:

@@ -39,7 +39,7 @@ class GraniteSWA(Granite):
     def is_full(self, i: int) -> bool:
         return i % 4 == 0
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"sinks": f"{at}.sinks"}
 
 

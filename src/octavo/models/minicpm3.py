@@ -6,6 +6,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.mla import LatentAttention
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import LATENT, GGUFFamily
 
 
 class MiniCPM3(LatentAttention):
@@ -21,6 +22,8 @@ class MiniCPM3(LatentAttention):
         "qk_rope_head_dim": 32,
         "kv_lora_rank": 256,
     }
+
+    gguf = (GGUFFamily("minicpm3", "MiniCPM3ForCausalLM", layer=LATENT, latent=True),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

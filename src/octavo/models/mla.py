@@ -36,12 +36,12 @@ class LatentAttention(Decoder):
         return rope_table(config, self.rotated, self.max_positions, self.max_model_len, interleaved)
 
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        latent, q = h, f"{at}.q_proj"
+        latent, name = h, f"{at}.q_proj"
         if self.q_rank is not None:
-            latent, q = g.linear(h, f"{at}.q_a_proj", self.q_rank, self.qkv_bias), f"{at}.q_b_proj"
+            latent, name = g.linear(h, f"{at}.q_a_proj", self.q_rank, self.qkv_bias), f"{at}.q_b_proj"
             latent = g.rms_norm(latent, f"{at}.q_a_layernorm", LATENT_EPS)
         plain, rotated = self.heads * self.plain, self.heads * self.rotated
-        q_plain, q_rotated = split(g, latent, q, [plain, rotated], groups=self.heads)
+        q_plain, q_rotated = split(g, latent, name, [plain, rotated], groups=self.heads)
         parts = [self.kv_rank, self.rotated]
         latent, k_rotated = split(g, h, f"{at}.kv_a_proj_with_mqa", parts, bias=self.qkv_bias)
         latent = g.rms_norm(latent, f"{at}.kv_a_layernorm", LATENT_EPS)
@@ -54,5 +54,7 @@ class LatentAttention(Decoder):
 
     def keys_and_values(self, g: Graph, latent: Node, at: str) -> tuple[Node, Node]:
         sizes = [self.heads * self.plain, self.heads * self.value_dim]
+        if self.config.flag("kv_b_apart"):  # as GGUF files have them
+            return g.linear(latent, f"{at}.k_b_proj", sizes[0]), g.linear(latent, f"{at}.v_b_proj", sizes[1])
         k, v = split(g, latent, f"{at}.kv_b_proj", sizes, groups=self.heads)
         return k, v

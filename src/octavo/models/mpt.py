@@ -50,8 +50,9 @@ class MPT(Decoder):
     )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
-        self.mlp_factor = config.integer("expansion_ratio", 4)
-        super().__init__(config, max_model_len)
+        named = config.renamed(self.fields, self.defaults)
+        width = named.integer("expansion_ratio", 4) * named.integer("hidden_size")
+        super().__init__(ConfigReader({**config.values, "intermediate_size": width}, config.fail), max_model_len)
         attention = self.config.object("attn_config")
         self._check(attention)
         said = config if "alibi_bias_max" in config.values or "clip_qkv" in config.values else attention
@@ -76,7 +77,7 @@ class MPT(Decoder):
     def rope(self, config: ConfigReader) -> RopeTable | None:
         return None
 
-    def scoring(self, at: str) -> Mapping[str, Any]:
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"slopes": self.slopes}
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:

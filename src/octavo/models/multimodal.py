@@ -28,6 +28,7 @@ ARCHITECTURES = tuple(
         "LlavaNextVideo",
         "LlavaOnevision",
         "Mistral3",
+        "MuseGlimmer",
         "Ovis2",
         "Qwen2Audio",
         "Qwen2VL",

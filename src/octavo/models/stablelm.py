@@ -30,8 +30,7 @@ class StableLM(Decoder):
         super().__init__(config, max_model_len)
         self.o_bias = False
         self.is_parallel = self.config.flag("use_parallel_residual")
-        if self.config.flag("qk_layernorm"):
-            raise self.config.fail("qk_layernorm", "norms of q and k with a tensor for each head are not supported")
+        self.has_head_norms = self.config.flag("qk_layernorm")
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
         return g.layer_norm(x, name, self.eps)
@@ -42,3 +41,13 @@ class StableLM(Decoder):
         h = self.norm(g, x, f"{at}.input_layernorm")
         x = g.add(x, self.attention(g, h, i, f"{at}.self_attn"))
         return g.add(x, self.mlp(g, h, f"{at}.mlp"))
+
+    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
+        if self.has_head_norms:
+            q, k = (self.head_norm(g, x, f"{at}.{name}_layernorm.norms") for x, name in ((q, "q"), (k, "k")))
+        return super().positions(g, q, k, i, at)
+
+    def head_norm(self, g: Graph, x: Node, name: str) -> Node:
+        """With a weight for each column of each head."""
+        shape = x.columns // self.head_dim, self.head_dim
+        return g.layer_norm(x, name, self.eps, bias=False, width=self.head_dim, shape=shape)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from octavo.errors import ModelLoadError
 from octavo.graph.node import Weight
-from octavo.weights.tensor import Checkpoint, StoredTensor
+from octavo.weights.blocks import Bytes
+from octavo.weights.tensor import Checkpoint, Rearranged, StoredTensor
 
 
 def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[str]) -> Mapping[str, StoredTensor]:
     """The stored tensors that weights are, or are parts of, by name.
 
     A checkpoint of the model without its logits has names without their first part ("model."); they are found, too.
+    So are the vectors of heads, each stored by itself, of a weight that has a row for each.
 
     Raises ModelLoadError naming a weight that is missing, misshapen, or left over (unless a pattern of `ignored` is
     found in its name).
@@ -25,6 +27,7 @@ def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[st
     weights = list(weights)
     found: dict[str, StoredTensor] = {}
     tensors = _named_in_full(checkpoint.tensors, weights)
+    tensors = _gathered(tensors, weights)
     for weight in weights:
         tensor = tensors.get(weight.name)
         if tensor is None:
@@ -50,6 +53,23 @@ def _named_in_full(tensors: Mapping[str, StoredTensor], weights: list[Weight]) -
     if not rest or weights[0].name in tensors or rest not in tensors:
         return tensors
     return {name if name.startswith("lm_head.") else f"{first}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _gathered(tensors: Mapping[str, StoredTensor], weights: list[Weight]) -> Mapping[str, StoredTensor]:
+    """With vectors "a.0.weight", "a.1.weight" … as rows of "a.weight", where that is asked for and is not there."""
+    found = dict(tensors)
+    for name, shape in {(weight.name, weight.shape) for weight in weights if weight.name not in tensors}:
+        first, _, kind = name.rpartition(".")
+        names = [f"{first}.{i}.{kind}" for i in range(shape[0] if len(shape) == 2 else 0)]
+        if names and all(one in found and found[one].shape == shape[1:] for one in names):
+            rows = [found.pop(one) for one in names]
+            arrays = tuple(array for row in rows for array in row.arrays)
+            found[name] = StoredTensor(name, "F32", shape, Rearranged(arrays, _rows_of(rows)), file=rows[0].file)
+    return found
+
+
+def _rows_of(rows: list[StoredTensor]) -> Callable[..., Bytes]:
+    return lambda *arrays: np.concatenate([row.values() for row in rows]).view(np.uint8)
 
 
 def forget_pages(tensor: StoredTensor) -> None:

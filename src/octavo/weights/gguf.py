@@ -16,7 +16,7 @@ from typing import Any
 from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
 from octavo.weights.files import MOST_PARTS, check_whole
 from octavo.weights.gguf_config import ROPE_FACTORS, config_of, generation_config
-from octavo.weights.gguf_family import GGUFFamily
+from octavo.weights.gguf_family import STACKS, GGUFFamily
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
@@ -46,6 +46,11 @@ def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
 def _adopt(tensor: StoredTensor, name: str, family: GGUFFamily, config: Mapping[str, Any]) -> StoredTensor:
     """The tensor under its Hugging Face name, with the order of its rows."""
     match = _LAYER_TENSOR.fullmatch(tensor.name)
+    if match is not None and match[2] in STACKS:
+        try:
+            return replace(tensor.of_stack(transposed=STACKS[match[2]]), name=name)
+        except ValueError as error:
+            raise ModelLoadError(tensor.file, tensor.name, str(error)) from None
     order = None if match is None else family.row_order(match[2], config)
     if order is not None and tensor.shape[0] != len(order):
         raise ModelLoadError(tensor.file, tensor.name, f"has {tensor.shape[0]} rows, not {len(order)}")

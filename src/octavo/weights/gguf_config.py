@@ -25,16 +25,14 @@ _KNOWN_KEYS = (
     "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
     "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
     "rope.scaling.attn_factor",
-    "expert_count", "expert_used_count", _PATTERN,
+    "expert_count", "expert_used_count", _PATTERN, "attention.key_length_mla", "attention.value_length_mla",
+    "attention.q_lora_rank", "attention.kv_lora_rank", "nextn_predict_layers",
 )  # fmt: skip
 _MAX_COUNT = 2**31 - 1
 
 # Fields of rope_scaling, by the keys that say them.
-_YARN_KEYS = {
-    "rope.scaling.yarn_beta_fast": ("beta_fast",),
-    "rope.scaling.yarn_beta_slow": ("beta_slow",),
-    "rope.scaling.yarn_log_multiplier": ("mscale", "mscale_all_dim"),
-}
+_YARN_KEYS = {"rope.scaling.yarn_beta_fast": "beta_fast", "rope.scaling.yarn_beta_slow": "beta_slow"}
+_LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
 
 # Tensors that divide rope's frequencies: always, in long contexts, and in short ones.
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -82,6 +80,8 @@ def config_of(
     heads = count("attention.head_count")
     hidden_size = count("embedding_length")
     head_dim = count("attention.key_length", hidden_size // heads)
+    if family.latent:  # then that is the cache's of whoever keeps latent rows
+        head_dim = count("attention.key_length_mla", head_dim)
     vocab_size = count("vocab_size", embedding.shape[0])
     if embedding.shape != (vocab_size, hidden_size):
         reason = f"has shape {list(embedding.shape)}, not [{vocab_size}, {hidden_size}]"
@@ -97,7 +97,7 @@ def config_of(
         "hidden_act": "silu",
         "hidden_size": hidden_size,
         "intermediate_size": count("feed_forward_length"),
-        "num_hidden_layers": count("block_count"),
+        "num_hidden_layers": count("block_count") - keys.integer("nextn_predict_layers", 0, low=0),
         "num_attention_heads": heads,
         "num_key_value_heads": _kv_heads(keys, heads),
         "head_dim": head_dim,
@@ -111,18 +111,40 @@ def config_of(
         "bos_token_id": _token(path, metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         "eos_token_id": _token(path, metadata, "tokenizer.ggml.eos_token_id", vocab_size),
     }
-    if rotated != head_dim:
+    if family.latent:
+        config |= _latent(keys, tensors, hidden_size // heads, head_dim - rotated, rotated)
+    elif rotated != head_dim:
         config["partial_rotary_factor"] = rotated / head_dim
-    if scaling := _rope_scaling(keys, factors):
+    if scaling := _rope_scaling(keys, factors, unit=0.1 if family.latent else 1.0):
         config["rope_scaling"] = scaling
-    if keys.values.get("attention.sliding_window"):
-        config["sliding_window"] = count("attention.sliding_window")
-    if isinstance(pattern := keys.values.get(_PATTERN), int):
-        config["sliding_window_pattern"] = pattern
-    elif pattern is not None:
-        config["layer_types"] = ["sliding_attention" if has_window else "full_attention" for has_window in pattern]
     said = {field: keys.values[key] for key, field in family.keys.items() if key in keys.values}
-    return {**config, **family.values, **said}
+    return {**config, **_windows(keys), **family.values, **said}
+
+
+def _windows(keys: ConfigReader) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if keys.values.get("attention.sliding_window"):
+        found["sliding_window"] = keys.integer("attention.sliding_window", high=_MAX_COUNT)
+    if isinstance(pattern := keys.values.get(_PATTERN), int):
+        found["sliding_window_pattern"] = pattern
+    elif pattern is not None:
+        found["layer_types"] = ["sliding_attention" if has_window else "full_attention" for has_window in pattern]
+    return found
+
+
+def _latent(
+    keys: ConfigReader, tensors: Mapping[str, StoredTensor], width: int, plain: int, rotated: int
+) -> dict[str, Any]:
+    """The fields of latent attention; `width` is that of values which nothing is said of."""
+    value = keys.integer("attention.value_length_mla", keys.integer("attention.value_length", width))
+    ranks = {f"{name}_lora_rank": keys.values.get(f"attention.{name}_lora_rank") or None for name in ("q", "kv")}
+    return {
+        "qk_rope_head_dim": rotated,
+        "qk_nope_head_dim": plain,
+        "v_head_dim": value,
+        "kv_b_apart": "blk.0.attn_k_b.weight" in tensors,
+        **ranks,
+    }
 
 
 def _kv_heads(keys: ConfigReader, heads: int) -> int:
@@ -135,8 +157,11 @@ def _kv_heads(keys: ConfigReader, heads: int) -> int:
 
 def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> int:
     """How many columns of a head are rotated."""
-    rotated = keys.integer("rope.dimension_count", head_dim, high=head_dim) if family.partial_rope else head_dim
-    required = {"attention.value_length": head_dim, "rope.dimension_count": rotated, "attention.causal": True}
+    is_part = family.partial_rope or family.latent
+    rotated = keys.integer("rope.dimension_count", head_dim, high=head_dim) if is_part else head_dim
+    required = {"rope.dimension_count": rotated, "attention.causal": True}
+    if not family.latent:
+        required["attention.value_length"] = head_dim
     for key, expected in required.items():
         if (value := keys.values.get(key, expected)) != expected:
             raise keys.fail(key, f"{value!r:.40} is not supported, only {expected}")
@@ -152,12 +177,12 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     arrays = (*family.keys, _PATTERN)
     own = {key: _plain(value) if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
-    if unknown := [key for key in own if key not in {*_KNOWN_KEYS, *_YARN_KEYS, *family.keys}]:
+    if unknown := [key for key in own if key not in {*_KNOWN_KEYS, *_YARN_KEYS, _LOG_MULTIPLIER, *family.keys}]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)
     if missing := [key for key in family.required if key not in own]:
         raise ModelLoadError(path, prefix + missing[0], "is missing: convert the model anew, with a newer converter")
-    if own.get("expert_count"):
+    if own.get("expert_count") and "expert_count" not in family.keys:
         raise ModelLoadError(path, f"{prefix}expert_count", "mixtures of experts are not supported")
     return ConfigReader.of_file(own, path, prefix)
 
@@ -171,13 +196,17 @@ def _token(path: Path, metadata: Mapping[str, Any], key: str, vocab_size: int) -
     return None if value is None else ConfigReader.of_file({key: value}, path).integer(key, low=0, high=vocab_size - 1)
 
 
-def _rope_scaling(keys: ConfigReader, factors: Mapping[str, list[float]]) -> dict[str, Any] | None:
-    """Hugging Face's rope_scaling, or None. "factors" is our own type: a divisor for each frequency."""
+def _rope_scaling(keys: ConfigReader, factors: Mapping[str, list[float]], unit: float) -> dict[str, Any] | None:
+    """Hugging Face's rope_scaling, or None. "factors" is our own type: a divisor for each frequency.
+
+    `unit` is what yarn_log_multiplier counts in.
+    """
     kind = keys.text("rope.scaling.type", "linear" if "rope.scale_linear" in keys.values else "none")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
     plain, *sets = (factors.get(name) for name in ROPE_FACTORS)
     if None not in sets:
-        original = keys.integer("rope.scaling.original_context_length", high=_MAX_COUNT)
+        context = keys.integer("context_length", high=_MAX_COUNT)
+        original = keys.integer("rope.scaling.original_context_length", context, high=_MAX_COUNT)
         named = dict(zip(("long_factor", "short_factor"), sets, strict=True))
         temperature = {"attention_factor": keys.number("rope.scaling.attn_factor", 1.0)}
         return {"rope_type": "longrope", "original_max_position_embeddings": original, **named, **temperature}
@@ -194,6 +223,8 @@ def _rope_scaling(keys: ConfigReader, factors: Mapping[str, list[float]]) -> dic
         return {"rope_type": "linear", "factor": factor}
     if kind == "yarn":
         original = keys.integer("rope.scaling.original_context_length", high=_MAX_COUNT)
-        said = {field: keys.values[key] for key, fields in _YARN_KEYS.items() for field in fields if key in keys.values}
+        said = {field: keys.values[key] for key, field in _YARN_KEYS.items() if key in keys.values}
+        if keys.values.get(_LOG_MULTIPLIER):
+            said |= dict.fromkeys(("mscale", "mscale_all_dim"), keys.number(_LOG_MULTIPLIER) / unit)
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original, **said}
     raise keys.fail("rope.scaling.type", f"{kind!r:.40} is not supported, only none, linear and yarn")

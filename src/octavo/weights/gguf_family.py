@@ -24,6 +24,21 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+LATENT = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_kv_b": "self_attn.kv_b_proj",
+    "attn_k_b": "self_attn.k_b_proj",
+    "attn_v_b": "self_attn.v_b_proj",
+    "attn_output": "self_attn.o_proj",
+    **{name: LAYER[name] for name in ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")},
+}
+STACKS = {"attn_k_b": True, "attn_v_b": False}  # of a matrix for each head, transposed or not
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
@@ -46,6 +61,7 @@ class GGUFFamily:
     required: tuple[str, ...] = ()  # of the keys: without them, a file is older than its own format
     permuted: bool = False  # the rows of q and k are in another order, see `rope_row_order`
     partial_rope: bool = False  # heads may be rotated in part
+    latent: bool = False  # keys are made of a latent row, see `octavo.models.mla`
     row_orders: Mapping[str, Callable[[Mapping[str, Any]], Order]] = field(default_factory=dict)  # of config.json
 
     def row_order(self, tensor: str, config: Mapping[str, Any]) -> Order | None:

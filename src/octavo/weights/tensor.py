@@ -116,6 +116,23 @@ class StoredTensor:
         elements = self.data.reshape(*self.shape, self.layout.block_bytes)
         return replace(self, shape=self.shape[::-1], source=elements.swapaxes(0, 1))
 
+    def of_stack(self, *, transposed: bool) -> StoredTensor:
+        """A stack of matrices [n, rows, columns], each transposed if asked for, as one [n * rows, columns].
+
+        Those that are transposed become float32 whenever they are asked for. Raises ValueError.
+        """
+        if len(self.shape) != 3:
+            raise ValueError(f"has shape {self.shape}, which is no stack of matrices")
+        n, rows, columns = self.shape
+        if not transposed:
+            return replace(self, shape=(n * rows, columns))
+
+        def make(*arrays: NDArray[Any]) -> Bytes:
+            return np.ascontiguousarray(self.values().swapaxes(1, 2)).view(np.uint8).reshape(-1)
+
+        shape = n * columns, rows
+        return StoredTensor(self.name, "F32", shape, Rearranged(self.arrays, make), file=self.file)
+
     def _normalised(self) -> StoredTensor:
         """Its rows, each divided by its Euclidean length: float32, made whenever they are asked for."""
         if len(self.shape) != 2 or self.layout.block != 1:
@@ -123,8 +140,9 @@ class StoredTensor:
 
         def make(*arrays: NDArray[Any]) -> Bytes:
             values = self.values()
-            values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
-            return values.view(np.uint8).reshape(-1)
+            lengths = np.linalg.norm(values, axis=1, keepdims=True).astype(np.float32)
+            rows: Floats = values / np.maximum(lengths, np.float32(1e-12))
+            return rows.view(np.uint8).reshape(-1)
 
         return StoredTensor(self.name, "F32", self.shape, Rearranged(self.arrays, make), file=self.file)
 

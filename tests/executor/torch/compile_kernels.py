@@ -20,7 +20,7 @@ ATTENTION = {
 }  # fmt: skip
 LLAMA = {
     "KV_HEADS": 8, "GROUP": 4, "HEAD_DIM": 128, "VALUE_DIM": 128, "BLOCK_SIZE": 32, "TILE": 64, "DIM_TILE": 128,
-    "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CAP": False, "HAS_SLOPES": False,
+    "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CAP": False, "LOOKBACK": 0, "HAS_SLOPES": False,
     "HAS_SINKS": False,
 }  # fmt: skip
 DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "LOOKS": "all"}

@@ -164,6 +164,7 @@ SCORINGS = {
     "slopes": {"slopes": HEADS["slopes"]},
     "sinks": {"sinks": HEADS["sinks"]},
     "chunks": {"chunk": 17},
+    "chunks, and those before": {"chunk": 9, "lookback": 2},
     "all": {"softcap": 2.0, "chunk": 20, **HEADS},
     "sinks of a window": {"window": 5, "sinks": HEADS["sinks"]},
 }

@@ -353,14 +353,19 @@ class _Lowering:
         self._emit("store", buffers + angles, [queries], params=stored)
         self.dying.append(queries)
         vectors = {} if node.sinks is None else {"sinks": node.sinks}
-        numbers = {"window": node.window or 0, "chunk": node.chunk or 0, "softcap": node.softcap or 0.0}
+        numbers = {
+            "window": node.window or 0,
+            "chunk": node.chunk or 0,
+            "lookback": node.lookback,
+            "softcap": node.softcap or 0.0,
+        }
         params = where | {"scale": node.scale, "causal": node.causal, **numbers, "slopes": list(node.slopes)}
         self._emit("attend", [queries], [self._define(node, floats=False)], node, params=params, vectors=vectors)
 
     def _cross_attention(self, node: CrossAttention) -> None:
         where = _place(node, node.layer, node.head_dim, source=True)
         q = self._read(node.q, "element")
-        plain = {"causal": False, "window": 0, "chunk": 0, "softcap": 0.0, "slopes": []}
+        plain = {"causal": False, "window": 0, "chunk": 0, "lookback": 0, "softcap": 0.0, "slopes": []}
         params = {**where, "scale": node.scale, **plain}
         self._emit("attend", [q], [self._define(node, floats=False)], node, params=params)
 

@@ -50,6 +50,7 @@ class Scoring:
     scale: float
     window: int | None = None
     chunk: int | None = None
+    lookback: int = 0
     softcap: float | None = None
     slopes: Tensor | None = None  # float32 [heads]
     sinks: Tensor | None = None  # float32 [heads]
@@ -63,7 +64,7 @@ class Scoring:
         """For the last `count` of `total` tokens: how far each key is behind, and whether it is seen."""
         position = torch.arange(total - count, total, device=device)[:, None]
         back = position - torch.arange(total, device=device)
-        limit = position % self.chunk + 1 if self.chunk else self.window or total
+        limit = position % self.chunk + self.lookback * self.chunk + 1 if self.chunk else self.window or total
         return back, (back >= 0) & (back < limit)
 
 

@@ -16,7 +16,8 @@ class Attention(Node):
     and v (Ainslie et al. 2023). k and v go to `layer` of the cache; without them, those of an attention before it are
     looked at. Without a layer nothing is kept: a token looks at those of the same step.
     With `window`, a token sees itself and the window - 1 tokens before it; with `chunk`, those of its own block of so
-    many positions (Llama 4). Where it is not `causal`, all tokens of a sequence see each other.
+    many positions (Llama 4), and of as many blocks before that as `lookback` says. Where it is not `causal`, all tokens
+    of a sequence see each other.
     With `softcap`, scores become softcap * tanh(score / softcap) (Gemma Team 2024). Of `slopes`, one for each head,
     slope * distance is taken from them (ALiBi, Press et al. 2021). `sinks` are scores, one for each head, of a key
     whose value is zero (OpenAI 2025).
@@ -33,6 +34,7 @@ class Attention(Node):
     window: int | None
     causal: bool
     chunk: int | None
+    lookback: int
     softcap: float | None
     slopes: tuple[float, ...]
     sinks: Weight | None
@@ -52,6 +54,7 @@ class Attention(Node):
         kv_heads: int | None = None,
         value_dim: int | None = None,
         chunk: int | None = None,
+        lookback: int = 0,
         softcap: float | None = None,
         slopes: tuple[float, ...] = (),
         sinks: str | None = None,
@@ -61,7 +64,7 @@ class Attention(Node):
             kv_heads = k.columns // head_dim if k is not None else 0
         of_sinks = None if sinks is None else Weight(sinks, (q.columns // head_dim,))
         sizes = layer, kv_heads, head_dim, value_dim or head_dim
-        return cls(q, k, v, *sizes, scale, window, causal, chunk, softcap, slopes, of_sinks)
+        return cls(q, k, v, *sizes, scale, window, causal, chunk, lookback, softcap, slopes, of_sinks)
 
     def __post_init__(self) -> None:
         if (self.k is None) != (self.v is None) or (self.k is None and self.layer is None):
@@ -92,7 +95,8 @@ class Attention(Node):
     def cached(self) -> tuple[int, PagedCache] | None:
         if self.layer is None:
             return None
-        return self.layer, PagedCache(self.kv_heads, self.head_dim, self.value_dim, self.window or self.chunk)
+        reach = self.chunk * (1 + self.lookback) if self.chunk else self.window
+        return self.layer, PagedCache(self.kv_heads, self.head_dim, self.value_dim, reach)
 
     def flops(self, step: StepShape) -> int:
         pairs = sum(self._pairs(count, total) for count, total in step.contexts)
@@ -107,7 +111,8 @@ class Attention(Node):
         if not self.causal:
             return count * total
         if self.chunk:
-            return _pairs_of_chunks(total, self.chunk) - _pairs_of_chunks(total - count, self.chunk)
+            first, last = (_pairs_of_chunks(tokens, self.chunk, self.lookback) for tokens in (total - count, total))
+            return last - first
         window = self.window or total
         first = total - count + 1
         full = max(0, total - max(first, window) + 1)  # queries that see a whole window
@@ -125,7 +130,8 @@ class Attention(Node):
             back = np.arange(len(q))[:, None] - np.arange(len(k))[None, :]  # how far a key is behind a query
             hidden = (back < 0) | (back >= (self.window or len(k)))
             if self.chunk:
-                hidden |= back > np.arange(len(q))[:, None] % self.chunk
+                positions = np.arange(len(q))[:, None]
+                hidden |= back > positions % self.chunk + self.lookback * self.chunk
         return attend(self, q, k, v, hidden, None if self.sinks is None else run.read(self.sinks))
 
 
@@ -206,10 +212,12 @@ def attend(
     return np.asarray((weights @ values).swapaxes(0, 1).reshape(len(q), -1), np.float32)
 
 
-def _pairs_of_chunks(tokens: int, chunk: int) -> int:
-    """Pairs of query and key of the first `tokens` tokens, each of which sees those before it in its own chunk."""
+def _pairs_of_chunks(tokens: int, chunk: int, lookback: int) -> int:
+    """Pairs of query and key of the first `tokens` tokens, each of which sees its own chunk and those before that."""
     whole, rest = divmod(tokens, chunk)
-    return (whole * chunk * (chunk + 1) + rest * (rest + 1)) // 2
+    own = (whole * chunk * (chunk + 1) + rest * (rest + 1)) // 2
+    chunks_before = sum(min(i, lookback) for i in range(whole)) * chunk + min(whole, lookback) * rest
+    return own + chunks_before * chunk
 
 
 def _check_heads(op: str, q_columns: int, kv_columns: int, head_dim: int) -> None:

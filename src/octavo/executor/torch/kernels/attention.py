@@ -54,7 +54,7 @@ def paged_attention(
         longest, ragged.block_tables.stride(0), q.stride(0),
         KV_HEADS=kv_heads, GROUP=group, HEAD_DIM=head_dim, VALUE_DIM=value_dim, BLOCK_SIZE=block_size,
         TOKENS=tokens, SPLITS=splits, LOOKS="window" if scoring.window else "chunk" if scoring.chunk else "all",
-        HAS_CAP=scoring.softcap is not None, HAS_SLOPES=scoring.slopes is not None,
+        LOOKBACK=scoring.lookback, HAS_CAP=scoring.softcap is not None, HAS_SLOPES=scoring.slopes is not None,
         HAS_SINKS=scoring.sinks is not None, ROWS=rows, TILE=32 if is_wide else 64,
         DIM_TILE=max(16, triton.next_power_of_2(head_dim)), VALUE_TILE=max(16, triton.next_power_of_2(value_dim)),
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
@@ -96,29 +96,29 @@ def keys_of_split(begin, end, split, SPLITS: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def first_key(position, reach, LOOKS: tl.constexpr):
-    """The first key that a token at `position` sees, of those in its window or its chunk of `reach`, or of all."""
+def first_key(position, reach, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr):
+    """The first key that a token at `position` sees: of its window or its chunks of `reach`, or of all."""
     if LOOKS == "window":
         return tl.maximum(position - reach + 1, 0)
     if LOOKS == "chunk":
-        return position // reach * reach
+        return tl.maximum(position // reach - LOOKBACK, 0) * reach
     return position * 0
 
 
 @triton.jit
 def scores_of(
-    products, position, key, slopes, head, cap, reach, LOOKS: tl.constexpr, HAS_CAP: tl.constexpr,
-    HAS_SLOPES: tl.constexpr,
+    products, position, key, end, slopes, head, cap, reach, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr,
+    HAS_CAP: tl.constexpr, HAS_SLOPES: tl.constexpr,
 ):  # fmt: skip
-    """Scaled products with what else is done to them, -inf for keys that a token does not see."""
+    """Scaled products with what else is done to them, -inf for keys that a token does not see, or from `end` on."""
     scores = products
     if HAS_CAP:
         scores = cap - 2 * cap / (tl.exp2(scores * (2 * LOG2_E) / cap) + 1)
     if HAS_SLOPES:
         scores -= (tl.load(slopes + head) * LOG2_E)[:, None] * (position[:, None] - key[None, :]).to(tl.float32)
-    seen = key[None, :] <= position[:, None]
+    seen = (key < end)[None, :] & (key[None, :] <= position[:, None])
     if LOOKS != "all":
-        seen &= key[None, :] >= first_key(position, reach, LOOKS)[:, None]
+        seen &= key[None, :] >= first_key(position, reach, LOOKS, LOOKBACK)[:, None]
     return tl.where(seen, scores, float("-inf"))
 
 
@@ -127,9 +127,9 @@ def attend(
     q, k_pages, v_pages, out, partial, peaks, sums, block_tables, starts, counts, rows, slopes, sinks,
     scale, cap, reach, longest, table_stride, q_stride, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TOKENS: tl.constexpr,
-    SPLITS: tl.constexpr, LOOKS: tl.constexpr, HAS_CAP: tl.constexpr, HAS_SLOPES: tl.constexpr,
-    HAS_SINKS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, DIM_TILE: tl.constexpr,
-    VALUE_TILE: tl.constexpr, PRECISION: tl.constexpr,
+    SPLITS: tl.constexpr, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr, HAS_CAP: tl.constexpr,
+    HAS_SLOPES: tl.constexpr, HAS_SINKS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    DIM_TILE: tl.constexpr, VALUE_TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (sequence, Q-block, split and KV head). Scores are in units of log 2, for exp2."""
     sequence = tl.program_id(0)
@@ -147,10 +147,9 @@ def attend(
     query_at = step_row * q_stride + head * HEAD_DIM
     query = tl.load(q + query_at[:, None] + column[None, :], mask=real[:, None] & in_head[None, :], other=0.0)
 
-    oldest = first_key(start + first, reach, LOOKS) // TILE * TILE
+    oldest = first_key(start + first, reach, LOOKS, LOOKBACK) // TILE * TILE
     begin, end = keys_of_split(oldest, start + tl.minimum(first + TOKENS, count), split, SPLITS, TILE)
-    peak = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
+    peak, total = tl.full([ROWS], float("-inf"), tl.float32), tl.zeros([ROWS], tl.float32)
     weighted = tl.zeros([ROWS, VALUE_TILE], tl.float32)
     for tile in range(begin, end, TILE):
         key = tile + tl.arange(0, TILE)
@@ -160,8 +159,9 @@ def attend(
         key_at, value_at = at[None, :] * HEAD_DIM + column[:, None], at[:, None] * VALUE_DIM + value_column[None, :]
         k = tl.load(k_pages + key_at, mask=exists[None, :] & in_head[:, None], other=0.0)
         products = tl.dot(query, k, input_precision=PRECISION) * scale
-        scores = scores_of(products, start + token, key, slopes, head, cap, reach, LOOKS, HAS_CAP, HAS_SLOPES)
-        scores = tl.where(exists[None, :], scores, float("-inf"))
+        scores = scores_of(
+            products, start + token, key, end, slopes, head, cap, reach, LOOKS, LOOKBACK, HAS_CAP, HAS_SLOPES
+        )
         new_peak = tl.maximum(peak, tl.max(scores, 1))
         finite = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # of a row that has seen nothing yet
         weight = tl.exp2(scores - finite[:, None])

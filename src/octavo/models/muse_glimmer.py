@@ -1,0 +1,56 @@
+"""The text part of Muse Glimmer."""
+
+from __future__ import annotations
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node
+from octavo.models.decoder import Decoder
+from octavo.weights.config_reader import ConfigReader
+
+EVERY = 4  # layers, counted from the last one back, the first of which looks at everything and has no positions
+
+
+class MuseGlimmer(Decoder):
+    """Norms by 1 + weight before and after each branch, of q and k, and of embeddings; attention has a gate.
+
+    Three of four layers have a window, and they alone positions (Meta 2026).
+    """
+
+    architectures = ("MuseGlimmerForCausalLM",)
+    model_types = ("muse_glimmer_text",)
+    defaults = {"rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "sliding_window": 2048}
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        config = self.config
+        self.q_scale = config.number("qk_scale_factor", 3.87)
+        self.post_eps = config.number("post_norm_eps", 1e-8)
+        self.logits_scale = config.number("output_multiplier", (256 / self.hidden) ** 0.5)
+        self.logits_softcap = config.number("final_logit_softcapping", 20.0)
+        thetas = config.values.get("layer_rope_theta")
+        if thetas is None:
+            thetas = [not self.is_full(i) for i in range(self.layers)]
+        if not isinstance(thetas, list) or len(thetas) < self.layers:
+            raise config.fail("layer_rope_theta", f"must be a list of {self.layers} numbers, got {thetas!r:.80}")
+        self.ropes = [self.ropes[i] if thetas[i] else None for i in range(self.layers)]
+
+    def is_full(self, i: int) -> bool:
+        return (self.layers - 1 - i) % EVERY == 0
+
+    def embed(self, g: Graph) -> Node:
+        return g.rms_norm(super().embed(g), None, self.eps)
+
+    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
+        h = g.rms_norm(x, f"{at}.input_layernorm", self.eps, offset=1.0)
+        h = self.attention(g, h, i, f"{at}.self_attn")
+        x = g.add(x, g.rms_norm(h, f"{at}.post_attention_layernorm", self.post_eps, offset=1.0))
+        h = self.mlp(g, g.rms_norm(x, f"{at}.pre_feedforward_layernorm", self.eps, offset=1.0), f"{at}.mlp")
+        return g.add(x, g.rms_norm(h, f"{at}.post_feedforward_layernorm", self.post_eps, offset=1.0))
+
+    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
+        q, k, v = self.qkv(g, h, at)
+        q, k = (g.rms_norm(x, None, self.eps, width=self.head_dim) for x in (q, k))
+        q, k = self.positions(g, q, k, i, at)
+        how = {"scale": self.scale * self.q_scale, "window": self.windows[i]}
+        made = g.attention(q, k, v, layer=i, head_dim=self.head_dim, **how)
+        return self.project(g, g.glu(g.linear(h, f"{at}.gate_proj", made.columns), made, "sigmoid"), at)
