@@ -77,6 +77,7 @@ Matrix pack_sources(const std::vector<Source>& sources, const std::string& arran
   }
   const bool alternating = arrangement == "alternating";
   if (!alternating && arrangement != "stacked") throw nb::value_error("arrangement: stacked or alternating");
+  if (alternating && sources.size() % 2 != 0) throw nb::value_error("alternating matrices come in pairs");
   const Layout& to = layout_of(layout);
   std::vector<int32_t> order;
   if (column_order) order.assign(column_order->data(), column_order->data() + column_order->size());

@@ -9,6 +9,7 @@
 #include "kernels/pointwise.h"
 #include "kernels/quantized.h"
 #include "kernels/rope.h"
+#include "kernels/route.h"
 #include "kernels/sampling.h"
 #include "kernels/simd.h"
 #include "kernels/state.h"
@@ -57,6 +58,7 @@ constinit const Kernels table = {
     .pointwise = {pointwise, pointwise + sizeof pointwise / sizeof *pointwise},
     .cast = {cast<Float32>, cast<BFloat16>},
     .activate = {activate_row<Float32>, activate_row<BFloat16>},
+    .scores = scores,
     .xielu = {xielu<Float32>, xielu<BFloat16>},
     .rms_norm = {rms_norm<Float32>, rms_norm<BFloat16>},
     .layer_norm = {layer_norm<Float32>, layer_norm<BFloat16>},

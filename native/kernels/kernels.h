@@ -41,6 +41,9 @@ struct Matmul {
   DType element;  // of `out`, where the epilogue does not say float32
   Activation activation = Activation::kNone;
   float factor = 1, cap = 0;  // cap 0: none
+  // Of kAdd: the rows of `out` that rows are added to, and a factor for each.
+  const int32_t* out_rows = nullptr;
+  const float* row_factors = nullptr;
 };
 
 constexpr int kMaxMatmulRows = 96;   // of one tile
@@ -202,6 +205,7 @@ struct Kernels {
   // Indexed by DType.
   void (*cast[2])(const float* x, int64_t n, bool floats, void* out);
   void (*activate[2])(Activation, const float* x, const float* y, int64_t n, bool floats, void* out);
+  void (*scores)(bool are_sigmoid, const float* logits, int64_t n, float* out);  // of experts
   void (*xielu[2])(const Xielu&, const float* x, int64_t n, bool floats, void* out);
   void (*rms_norm[2])(const NormRow&);
   void (*layer_norm[2])(const NormRow&);

@@ -123,6 +123,8 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
     }
     return;
   }
+  const int out_row = m.out_rows ? m.out_rows[row] : row;
+  const float factor = m.row_factors ? m.row_factors[row] : m.factor;
   for (int j = 0; j < blocks; ++j) {
     const int64_t column = (block + j) * kLanes;
     F32 x = load(c + j * kLanes);
@@ -131,9 +133,9 @@ inline void finish(const Matmul& m, int row, int block, int blocks, const float*
       store_element(m, row, column, activate(activation, x));
       continue;
     }
-    if (m.factor != 1) x = x * set1(m.factor);
+    if (factor != 1) x = x * set1(factor);
     if (m.cap > 0) x = softcap(x, m.cap);
-    float* out = static_cast<float*>(m.out) + row * m.out_stride + column;
+    float* out = static_cast<float*>(m.out) + out_row * m.out_stride + column;
     store(out, m.epilogue == Epilogue::kAdd ? load(out) + x : x);
   }
 }

@@ -1,5 +1,6 @@
 #include "layouts/matrix.h"
 
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 #include <string_view>
@@ -16,21 +17,30 @@ std::map<std::string, Layout>& layouts() {
   return known;
 }
 
-// The source of output row `n`, or none where it is padding.
-RowAt find_row(const std::vector<StoredRows>& sources, Arrangement arrangement, int64_t n) {
-  if (arrangement == Arrangement::kAlternating) {
-    const int64_t block = n / 16, count = sources.size();
-    const StoredRows& source = sources[block % count];
-    const int64_t row = block / count * 16 + n % 16;
+// Which rows lie where.
+class Order {
+ public:
+  Order(const std::vector<StoredRows>& sources, Arrangement arrangement)
+      : sources_(sources), together_(arrangement == Arrangement::kAlternating ? 2 : 1) {
+    for (size_t i = 0; i < sources.size(); i += together_)
+      ends_.push_back((ends_.empty() ? 0 : ends_.back()) + together_ * round_up(sources[i].rows, 16) / 16);
+  }
+
+  // The row of a block, or none where it is padding.
+  RowAt find(int64_t block, int64_t row) const {
+    const auto end = std::upper_bound(ends_.begin(), ends_.end(), block);
+    const int64_t at = end - ends_.begin();
+    if (at > 0) block -= end[-1];
+    const StoredRows& source = sources_[at * together_ + block % together_];
+    row += block / together_ * 16;
     return row < source.rows ? RowAt{&source, row} : RowAt{};
   }
-  for (const StoredRows& source : sources) {
-    if (n < source.rows) return {&source, n};
-    n -= round_up(source.rows, 16);
-    if (n < 0) break;
-  }
-  return {};
-}
+
+ private:
+  const std::vector<StoredRows>& sources_;
+  int64_t together_;           // sources whose blocks take turns
+  std::vector<int64_t> ends_;  // of those, in blocks
+};
 
 PackRows how_to_pack(const std::vector<StoredRows>& sources, const Layout& layout) {
   for (const StoredRows& source : sources) {
@@ -87,9 +97,10 @@ PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangemen
   const PackRows pack_rows = how_to_pack(sources, layout);
   const int64_t block_bytes = layout.block_bytes(matrix.k);
   matrix.memory = arena.take(matrix.blocks() * block_bytes);
+  const Order order(sources, arrangement);
   ThreadPool::instance().parallel_for(matrix.blocks(), [&](int64_t block) {
     RowAt rows[16];
-    for (int r = 0; r < 16; ++r) rows[r] = find_row(sources, arrangement, block * 16 + r);
+    for (int r = 0; r < 16; ++r) rows[r] = order.find(block, r);
     pack_rows(rows, matrix.k, matrix.memory.as<uint8_t>() + block * block_bytes);
   });
   return matrix;

@@ -75,13 +75,13 @@ struct PackedMatrix {
 
 enum class Arrangement : uint8_t {
   kStacked,      // one below the other, each padded to 16 rows: q, k, v
-  kAlternating,  // 16 rows of each in turn: gate, up
+  kAlternating,  // 16 rows of two in turn, gate and up, and such pairs one below the other
 };
 
 // Rows of several sources in one matrix.
 int64_t packed_rows(const std::vector<int64_t>& rows);
 
-// Reads all rows in parallel and packs them. All sources have the same number of columns; alternating ones the same
+// Reads all rows in parallel and packs them. All sources have the same number of columns; the two of a pair the same
 // number of rows. Throws std::invalid_argument for formats that the layout can't take.
 PackedMatrix pack(const std::vector<StoredRows>& sources, Arrangement arrangement, const Layout& layout, Arena& arena);
 

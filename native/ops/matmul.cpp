@@ -5,6 +5,7 @@
 #include "core/buffer.h"
 #include "ops/executor.h"
 #include "ops/logit_row.h"
+#include "ops/prepared_rows.h"
 
 namespace octavo {
 
@@ -48,16 +49,6 @@ Epilogue epilogue_of(OpSpec& spec, Activation activation) {
   if (name == "glu") return Epilogue::kGlu;
   refuse("matmul: no such epilogue: " + name);
 }
-
-// The input of the matmul that runs now, prepared for it.
-struct PreparedRows : Shared {
-  Buffer memory;
-
-  void reserve(int64_t bytes) {
-    if (memory.bytes() < bytes) memory = Buffer(bytes);
-  }
-  void plan(const Run&) override {}
-};
 
 class MatmulOp : public Op {
  public:

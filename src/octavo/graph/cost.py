@@ -32,6 +32,7 @@ def step_cost(
         if not node.reads_all_weights:
             read += step.tokens * node.columns * value_bytes
             continue
-        read += sum(weight_bytes(weight) for weight in node.weights if weight not in counted)
+        new = sum(weight_bytes(weight) for weight in node.weights if weight not in counted)
+        read += round(new * node.used_share(step.tokens))
         counted.update(node.weights)
     return StepCost(read, flops)

@@ -156,6 +156,10 @@ class Node:
         rows = step.tokens * self.rows_per_token
         return 2 * rows * sum(weight.size for weight in self.weights if len(weight.shape) > 1)
 
+    def used_share(self, tokens: float) -> float:
+        """How much of its weights a step of so many tokens reads, where tokens choose from them."""
+        return 1.0
+
     def cache_reads(self, step: StepShape) -> int:
         """Keys and values that it reads from the cache in a step."""
         return 0

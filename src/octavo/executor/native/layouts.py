@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from octavo import _native
 from octavo.errors import ConfigError
 from octavo.graph.builder import Graph
+from octavo.graph.node import Node, Weight
+from octavo.graph.ops.experts import Experts, Route
 from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.table import Embed, PositionEmbed
 from octavo.weights.layout import PLAIN
@@ -34,12 +36,11 @@ def choose_layouts(
     found: dict[str, str] = {}
     plain = {layout.name for layout in PLAIN.values()}
     unordered = _unordered(graph, tensors)
-    for node in graph.nodes:
-        if not isinstance(node, Linear | Logits | Embed):
-            continue
-        tensor = tensors[node.weight.name]
-        columns = node.weight.size // node.weight.shape[0]
-        wanted = None if quantization is None else layout_at_load(quantization, columns)
+    kept = {node.logits for node in graph.nodes if isinstance(node, Route)}  # what they choose must not change
+    for node, weight in _matrices(graph):
+        tensor = tensors[weight.name]
+        columns = weight.size // weight.shape[0]
+        wanted = None if quantization is None or node in kept else layout_at_load(quantization, columns)
         if tensor.format in plain:
             if wanted and not isinstance(node, PositionEmbed):
                 found[tensor.name] = wanted
@@ -52,14 +53,21 @@ def choose_layouts(
     return found
 
 
+def _matrices(graph: Graph) -> Iterator[tuple[Node, Weight]]:
+    """Those that are packed."""
+    for node in graph.nodes:
+        if isinstance(node, Linear | Logits | Embed | Experts):
+            yield from ((node, weight) for weight in node.weights if len(weight.shape) > 1)
+
+
 def _unordered(graph: Graph, tensors: Mapping[str, StoredTensor]) -> set[str]:
     """Weights whose stored columns have an order of their own, but must be packed in the graph's, as plain numbers.
 
-    They are tables, and those that would be packed together with others in another order.
+    They are tables, those of experts, and those that would be packed together with others in another order.
     """
     if all(tensor.column_order is None for tensor in tensors.values()):
         return set()
-    found = {node.weight.name for node in graph.nodes if isinstance(node, Embed)}
+    found = {weight.name for node, weight in _matrices(graph) if isinstance(node, Embed | Experts)}
     for readers in graph.uses().values():
         names = {node.weight.name for node in readers if isinstance(node, Linear | Logits)}
         orders = {(tensors[name].format, _bytes_of(tensors[name].column_order)) for name in names}

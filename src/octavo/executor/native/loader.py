@@ -41,7 +41,7 @@ class Loader:
                 [self._columns(buffer) for buffer in op.inputs],
                 [self._columns(buffer) for buffer in op.outputs],
                 {name: self._pack(matrix) for name, matrix in op.matrices.items()},
-                {name: self._vector(op, vector) for name, vector in op.vectors.items()},
+                {name: self._vector(op, name, vector) for name, vector in op.vectors.items()},
                 dict(op.params),
             )
         if self.tape.logits is not None and self.tape.maxima is not None:
@@ -62,10 +62,10 @@ class Loader:
                     self.release(weight.name)
         return self.packed[matrix]
 
-    def _vector(self, op: Op, vector: Weight | tuple[Weight | None, ...]) -> Floats:
+    def _vector(self, op: Op, name: str, vector: Weight | tuple[Weight | None, ...]) -> Floats:
         if isinstance(vector, Weight):
             return self.tensors[vector.name].part(vector).values().astype(np.float32).reshape(-1)
-        return self._biases(op.matrices["weight"], vector)
+        return self._biases(op.matrices[name.removesuffix("bias").rstrip("_") or "weight"], vector)
 
     def _biases(self, matrix: Packed, biases: tuple[Weight | None, ...]) -> Floats:
         """Of all packed rows, in their order; zeros where there is none."""
@@ -78,7 +78,8 @@ class Loader:
         padded = [np.pad(part, (0, -len(part) % 16)) for part in parts]
         if matrix.arrangement == "stacked":
             return np.concatenate(padded)
-        return np.concatenate([part.reshape(-1, 1, 16) for part in padded], axis=1).reshape(-1)
+        pairs = zip(padded[::2], padded[1::2], strict=True)
+        return np.concatenate([np.stack([one.reshape(-1, 16) for one in pair], axis=1).reshape(-1) for pair in pairs])
 
 
 def _source(tensor: StoredTensor) -> tuple[str, Any, int, int, Any, Any]:

@@ -16,15 +16,16 @@ A convolution is a matmul over rows that lie side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from octavo import _native
 from octavo.executor.native.tape import Buffer, Op, Packed, Tape
 from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph.node import Node, Weight
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
+from octavo.graph.ops.experts import Experts
 from octavo.graph.ops.linear import Conv1d, Linear, Logits
 from octavo.graph.ops.norm import LayerNorm, RMSNorm
 from octavo.graph.ops.pointwise import Activation, Add, Glu, Scale
@@ -77,6 +78,7 @@ class _Lowering:
             Add: self._add,
             Glu: self._glu,
             Activation: self._activation,
+            Experts: self._experts,
         }
         self.absorbed: set[Node] = set()  # computed as a part of another node's record
         self.stacks: dict[Node, tuple[Linear, ...]] = {}
@@ -275,6 +277,35 @@ class _Lowering:
         out = self._define(node, floats=False)
         gate_and_up = [node.gate, node.up]
         self._matmul(gate_and_up, x, out, epilogue="glu", arrangement="alternating", activation=node.kind)
+
+    def _experts(self, node: Experts) -> None:
+        """All experts' matrices of a kind in one, and room for what lies between two of them."""
+        x, routes = self._read(node.x, "element"), self._read(node.routes, "float32")
+        between = self._take(node.intermediate, floats=False, rows_per_token=node.top_k)
+        pairs = tuple(weight for pair in zip(node.gate, node.up, strict=True) for weight in pair) if node.up else ()
+        stacks = {"gate": pairs or node.gate, "down": node.down}
+        matrices = {
+            name: Packed(
+                weights, "alternating" if name == "gate" and pairs else "stacked", self._common_layout(weights)
+            )
+            for name, weights in stacks.items()
+        }
+        of_both = tuple(bias for pair in zip(node.gate_bias, node.up_bias, strict=False) for bias in pair)
+        biases = {"gate_bias": of_both or node.gate_bias, "down_bias": node.down_bias}
+        self._emit(
+            "experts",
+            [x, routes],
+            [self._define(node, floats=True), between],
+            node,
+            matrices=matrices,
+            vectors={name: stack for name, stack in biases.items() if stack},
+            params={**node.params, "is_gated": bool(node.up)},
+        )
+        self.free.append(between)
+
+    def _common_layout(self, weights: Sequence[Weight]) -> str | None:
+        layouts = {self.layouts.get(weight.name) for weight in weights}
+        return layouts.pop() if len(layouts) == 1 else None
 
     def _add(self, node: Add) -> None:
         if node.y not in self.absorbed:

@@ -72,7 +72,8 @@ class StepsProfile:
             row = rows.setdefault(name, OpProfile(name, layout))
             row.seconds += seconds
             row.calls += times
-            row.read_bytes += op.weight_bytes(dtype) * times + op.cache_bytes(shape, dtype)
+            used = op.weight_bytes(dtype, shape.tokens / max(1, self.number))
+            row.read_bytes += round(used * times) + op.cache_bytes(shape, dtype)
             row.flops += op.flops(shape)
         sampling = OpProfile("sampling", seconds=self.sampling, calls=self.num_draws)
         return [*rows.values(), sampling, OpProfile("python", seconds=self.python, calls=self.number)]

@@ -34,7 +34,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Matrices that are packed into one, "stacked" or "alternating".
+    """Matrices that are packed into one, "stacked", or pairs of them "alternating".
 
     `layout` is one of `native/layouts`; None is that of the model's own type.
     """
@@ -69,12 +69,13 @@ class Op:
     def flops(self, step: StepShape) -> int:
         return sum(node.flops(step) for node in self.nodes)
 
-    def weight_bytes(self, dtype: str) -> int:
-        """Of what it reads in every step that it has rows of."""
+    def weight_bytes(self, dtype: str, tokens: float) -> float:
+        """Of what it reads in a step that it has rows of, one of so many tokens."""
         if not all(node.reads_all_weights for node in self.nodes):
             return 0
         vectors = sum(map(_size, self.vectors.values()))
-        return sum(matrix.nbytes(dtype) for matrix in self.matrices.values()) + 4 * vectors
+        used = min((node.used_share(tokens) for node in self.nodes), default=1.0)
+        return used * (sum(matrix.nbytes(dtype) for matrix in self.matrices.values()) + 4 * vectors)
 
     def cache_bytes(self, step: StepShape, dtype: str) -> int:
         """Of keys and values that it reads in a step, and of rows of tables."""
@@ -138,11 +139,11 @@ class Tape:
         return {weight: matrix.layout for matrix in self.matrices() for weight in matrix.weights}
 
     def _prepared_bytes(self, sizes: Sizes) -> int:
-        """Of the input of one matmul."""
+        """Of the input of one matmul. Matrices behind an op's first have its last output as their input."""
         most = 0
         for op in self.ops:
-            for matrix in op.matrices.values() if op.inputs else ():
-                x = op.inputs[0]
+            for i, matrix in enumerate(op.matrices.values() if op.inputs else ()):
+                x = op.outputs[-1] if i else op.inputs[0]
                 rows = sizes.max_logit_rows if x.logit_rows else sizes.max_num_batched_tokens * x.rows_per_token
                 most = max(most, rows * _native.prepared_row_bytes(matrix.layout or "float32", matrix.columns))
         return most

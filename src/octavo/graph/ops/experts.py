@@ -17,9 +17,9 @@ class Route(Node):
     """How much each expert's output counts: `scores` [tokens, experts], but 0 for all but `top_k` of them.
 
     A score is the softmax or the sigmoid of a logit. The largest are chosen, after `choice_bias` has been added where
-    there is one. Of `groups` of neighbouring experts only those of the best `groups_used` are chosen, by the sum of a group's
-    `group_best` largest (DeepSeek-AI 2024). What the chosen ones count for is their score, divided by their sum if
-    `normalise`, times `factor`, and times `expert_scale` of each expert. Of equal ones, the first is chosen.
+    there is one. Of `groups` of neighbouring experts only those of the best `groups_used` are chosen, by the sum of a
+    group's `group_best` largest (DeepSeek-AI 2024). What the chosen ones count for is their score, divided by their sum
+    if `normalise`, times `factor`, and times `expert_scale` of each expert. Of equal ones, the first is chosen.
     """
 
     logits: Node
@@ -155,8 +155,9 @@ class Experts(Node):
         matrices = (stack[0].size for stack in (self.gate, self.up, self.down) if stack)
         return 2 * step.tokens * self.top_k * sum(matrices)
 
-    def used_share(self, step: StepShape) -> float:
-        return 1 - (1 - self.top_k / self.routes.columns) ** step.tokens
+    def used_share(self, tokens: float) -> float:
+        """As if tokens chose independently of each other."""
+        return float(1 - (1 - self.top_k / self.routes.columns) ** tokens)
 
     def reference(self, run: ReferencePass, x: Floats, routes: Floats) -> Floats:
         total = np.zeros((len(x), self.columns), np.float32)
