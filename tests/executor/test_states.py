@@ -1,5 +1,6 @@
 """What layers keep of a sequence beside its pages, by the sequence's id."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -154,6 +155,24 @@ def test_states_and_what_is_kept_of_them_are_in_the_plan_of_memory(compiled):
     assert plans[0].state_bytes == 4 * (3 + 2) * 24
     assert [plan.num_snapshots for plan in plans] == [2, 130]
     assert plans[1].workspace - plans[0].workspace >= 3 * 64 * plans[0].state_bytes
+
+
+def test_states_take_what_the_plan_says():
+    g = Graph()
+    x = g.embed("embed", 131, 16)
+    q, k = (g.causal_conv(g.linear(x, name, 128), f"conv_{name}", 4, layer) for layer, name in enumerate("qk"))
+    a, b, v = (g.linear(x, name, columns) for name, columns in (("a", 2), ("b", 2), ("v", 256)))
+    g.logits(g.delta(q, k, v, a, b, "A_log", "dt_bias", key_dim=64, layer=2), "head", 131)
+    tensors, tape, program = random_tensors(g), lower(g), compile_graph(g)
+    native = make_native(g, tensors, max_tokens=16)
+    states = 44 * 4 * (2 * 64 * 128 + 2 * 3 * 128)  # of 40 sequences and 4 snapshots
+    assert native.native.workspace_bytes > states
+    assert native.native.workspace_bytes == pytest.approx(tape.workspace_bytes("float32", native.sizes), rel=0.03)
+    made = sum(state.nbytes for state in make_torch(g, tensors, max_tokens=16).states.values())
+    assert made == pytest.approx(states, rel=0.03)
+    without = replace(native.sizes, max_num_seqs=40, num_snapshots=0)
+    planned = [program.workspace_bytes("float32", sizes) for sizes in (native.sizes, without)]
+    assert planned[0] - planned[1] == states // 11
 
 
 def test_a_model_that_keeps_no_keys_and_values_has_none_in_int8():

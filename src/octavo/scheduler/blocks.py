@@ -136,7 +136,7 @@ class BlockManager:
     def commit_snapshot(self, chunk: Chunk, is_kept: bool, scope: CacheScope) -> None:
         """Notes that a chunk has left the state that was planned, if that `is_kept`.
 
-        That of a prompt's end stays, as does one where others have gone another way; any other until the next.
+        That of a prompt's last block stays, as does one where others have gone another way; any other until the next.
         """
         if self.snapshots is None or chunk.kept is None:
             return
@@ -146,8 +146,8 @@ class BlockManager:
             return
         digest = self._digest(sequence, tokens // self.block_size - 1, scope)
         self.snapshots.put(digest, number)
-        ends_prompt = chunk.start < sequence.num_prompt_tokens <= chunk.start + chunk.count
-        sequence.passing = None if ends_prompt or tokens == sequence.branch else digest
+        stays = tokens in (sequence.branch, (sequence.num_prompt_tokens - 1) // self.block_size * self.block_size)
+        sequence.passing = None if stays else digest
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> list[tuple[int, int]] | None:
         """Makes positions `num_computed` … `num_tokens` - 1 writable: adds blocks, replaces read-only ones.

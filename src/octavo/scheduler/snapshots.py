@@ -29,7 +29,7 @@ class Snapshots:
 
         None if all have been taken.
         """
-        if instead in self._numbers:
+        if instead is not None and instead in self._numbers:
             return self._numbers.pop(instead)
         if self._free:
             return self._free.pop()

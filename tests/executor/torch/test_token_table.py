@@ -73,7 +73,7 @@ def test_a_token_that_is_drawn_for_another_sequence_is_not_written_into_the_row(
 
 
 def test_sequences_have_rows_of_their_own_until_they_end():
-    table = TokenTable(max_sequences=2, max_model_len=20, device=torch.device("cpu"))
+    table = TokenTable(max_sequences=4, max_model_len=20, device=torch.device("cpu"))
     rows = [table.row_of(sequence) for sequence in (3, 4, 5, 6)]
     assert len(set(rows)) == 4
     assert table.row_of(4) == rows[1]

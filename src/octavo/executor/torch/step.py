@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ class TokenTable(Rows):
         self.tokens = torch.zeros(max_sequences, self.width, dtype=torch.int32, device=device)
 
 
-class Kept(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Kept:
     """A state that is to be left in a `row` as it is before the last tokens of a sequence have been computed."""
 
     begin: int  # the first row of the step that is the sequence's
