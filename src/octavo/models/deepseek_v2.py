@@ -13,6 +13,7 @@ from octavo.weights.config_reader import ConfigReader
 class DeepseekV2(LatentAttention):
     """Latent attention; in all layers but the first ones, experts beside an MLP for all tokens (DeepSeek-AI 2024)."""
 
+    kind = "experts"
     architectures = ("DeepseekV2ForCausalLM",)
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_v2",)
     interleaved = True

@@ -35,6 +35,7 @@ GGUF_VALUES = {"one_is_in_norms": True, "decay_is_log": False}
 class Hybrid(Decoder):
     """Attention in some layers; `mixer` makes of a norm what others add. The cache counts what both of them keep."""
 
+    kind = "hybrid"
     kinds = ("full_attention", "linear_attention")
     states: ClassVar[int] = 1  # layers of the cache that a layer without attention takes
 
