@@ -1,4 +1,4 @@
-// Heads that are put together.
+// Columns that are put together, and taken apart.
 #include <algorithm>
 
 #include "ops/executor.h"
@@ -41,6 +41,25 @@ class JoinOp : public RowOp {
   Part x_, y_;
 };
 
+// Some columns of each row.
+class ColumnsOp : public RowOp {
+ public:
+  explicit ColumnsOp(OpSpec& spec)
+      : RowOp(spec), first_(spec.params.integer("first", 0)), count_(spec.params.integer("count", 1)) {
+    spec.check(first_ + count_ <= in_.columns && out_.columns == count_ && floats() && in_.dtype == DType::kFloat32,
+               "input and output disagree");
+  }
+
+ protected:
+  void row(const Run& run, int64_t i) const override {
+    std::copy_n(in_.floats(from(run, i)) + first_, count_, static_cast<float*>(out_.row(i)));
+  }
+
+ private:
+  int64_t first_, count_;
+};
+
+const RegisterOp columns("columns", {{Type::kFloat}, Type::kFloat, make_op<ColumnsOp>});
 const RegisterOp join("join", {{Type::kFloat, Type::kFloat}, Type::kFloat, make_op<JoinOp>});
 
 }  // namespace

@@ -89,6 +89,26 @@ class XieluOp : public RowOp {
   Xielu factors_;
 };
 
+class ScaleByOp : public RowOp {
+ public:
+  explicit ScaleByOp(OpSpec& spec) : RowOp(spec) {
+    spec.check(in_.dtype == DType::kFloat32 && floats() && in_.columns == out_.columns, "input and output disagree");
+    is_one_ = spec.vector_sizes["weight"] == 1;
+    weight_ = spec.vector("weight", is_one_ ? 1 : in_.columns);
+  }
+
+ protected:
+  void row(const Run& run, int64_t i) const override {
+    const float *x = in_.floats(from(run, i)), *weight = weight_->as<float>();
+    auto* out = static_cast<float*>(out_.row(i));
+    for (int64_t c = 0; c < out_.columns; ++c) out[c] = weight[is_one_ ? 0 : c] * x[c];
+  }
+
+ private:
+  std::shared_ptr<const Buffer> weight_;
+  bool is_one_;
+};
+
 // A value in another type, or rows of it as they are.
 class CastOp : public RowOp {
  public:
@@ -121,6 +141,7 @@ const bool registered = [] {
 const RegisterOp activation("activation", {{Type::kFloat}, Type::kAny, make_op<ActivationOp>});
 const RegisterOp glu("glu", {{Type::kFloat, Type::kFloat}, Type::kAny, make_op<ActivationOp>});
 const RegisterOp xielu("xielu", {{Type::kFloat}, Type::kAny, make_op<XieluOp>});
+const RegisterOp scale_by("scale_by", {{Type::kFloat}, Type::kFloat, make_op<ScaleByOp>});
 const RegisterOp cast("cast", {{Type::kAny}, Type::kAny, make_op<CastOp>});
 
 }  // namespace

@@ -104,6 +104,8 @@ GRAPHS = {
     "layer norms of heads": norms_of_groups("layer_norm", 32, 3, offset=1.0),
     "layer norms of heads that meet in a register": norms_of_groups("layer_norm", 24, 5, bias=False),
     "scaled and clipped": scaled(),
+    "scaled by weights": graph(lambda g, h: g.scale_by(g.scale_by(g.linear(h, "up", 40), "one"), "each", 40)),
+    "columns": graph(lambda g, h: g.glu(*(g.columns(g.linear(h, "up", 90), first, 40) for first in (3, 50)), "silu")),
     "positions from a later row on": positions(),
     "logits with a bias, scaled": graph(lambda g, h: h, bias=True, scale=0.3),
     "capped logits": graph(lambda g, h: h, scale=4.0, softcap=3.0),

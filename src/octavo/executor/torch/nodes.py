@@ -21,10 +21,10 @@ from octavo.executor.torch.step import Step
 from octavo.executor.torch.weights import Weights
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
-from octavo.graph.ops.heads import Join
+from octavo.graph.ops.heads import Columns, Join
 from octavo.graph.ops.linear import Conv1d, Logits
 from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
-from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, Softcap, Xielu
+from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, ScaleBy, Softcap, Xielu
 from octavo.graph.ops.rope import PositionScale, Rope
 from octavo.graph.ops.table import Embed, Features, PositionEmbed
 
@@ -165,6 +165,11 @@ def scale(device: Device, node: Scale, step: Step, x: Tensor) -> Tensor:
     return node.factor * x.float()
 
 
+@computes(ScaleBy)
+def scale_by(device: Device, node: ScaleBy, step: Step, x: Tensor) -> Tensor:
+    return device.weights.get(node.weight).float() * x.float()
+
+
 @computes(Clip)
 def clip(device: Device, node: Clip, step: Step, x: Tensor) -> Tensor:
     return x.clamp(-node.limit, node.limit)
@@ -186,6 +191,11 @@ def rope(device: Device, node: Rope, step: Step, x: Tensor) -> Tensor:
 def position_scale(device: Device, node: PositionScale, step: Step, x: Tensor) -> Tensor:
     periods = (step.positions + node.offset) // node.length
     return device.cast((1 + node.beta * torch.log1p(periods.float()))[:, None] * x.float())
+
+
+@computes(Columns)
+def columns(device: Device, node: Columns, step: Step, x: Tensor) -> Tensor:
+    return x[:, node.first : node.first + node.count]
 
 
 @computes(Join)

@@ -1,4 +1,4 @@
-"""Heads that are put together."""
+"""Columns that are put together, and taken apart."""
 
 from __future__ import annotations
 
@@ -36,3 +36,23 @@ class Join(Node):
         parts = [x.reshape(len(x), -1, self.x_width), y.reshape(len(y), -1, self.y_width)]
         parts = [np.broadcast_to(part, (len(x), max(self._heads), part.shape[2])) for part in parts]
         return np.concatenate(parts, axis=2).reshape(len(x), -1)
+
+
+@op
+class Columns(Node):
+    """Columns [first, first + count) of x."""
+
+    x: Node
+    first: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.first + self.count <= self.x.columns:
+            raise ShapeError(f"columns: {self.first} to {self.first + self.count} of {self.x.columns}")
+
+    @property
+    def columns(self) -> int:
+        return self.count
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        return x[:, self.first : self.first + self.count]

@@ -129,6 +129,27 @@ class Scale(Node):
 
 
 @op
+class ScaleBy(Node):
+    """weight * x, with a weight for each column, or one for all."""
+
+    x: Node
+    weight: Weight
+    keeps_float32 = True
+
+    @classmethod
+    def of(cls, x: Node, name: str, columns: int = 1) -> Node:
+        """`name` is the weight's in full."""
+        return cls(x, Weight(name, (columns,)))
+
+    def __post_init__(self) -> None:
+        if self.weight.shape not in ((1,), (self.x.columns,)):
+            raise ShapeError(f"scale_by: a weight {self.weight.shape} for {self.x.columns} columns")
+
+    def reference(self, run: ReferencePass, x: Floats) -> Floats:
+        return run.read(self.weight) * x
+
+
+@op
 class Clip(Node):
     """x, but -limit and limit where it is beyond."""
 
