@@ -96,6 +96,7 @@ FORMS = {
     "I8": QUANTIZED["int8"],
     "NF4_G64": Form("nf4", 4, 64, 32),
     "FP4_G64": Form("fp4", 4, 64, 32),
+    "MXFP4": Form("e2m1", 4, 32, 16),
     **{f"U4_G{group}": Form("unsigned", 4, group, group // 2, has_minima=True) for group in (32, 64, 128)},
     **{f"U8_G{group}": Form("unsigned", 8, group, has_minima=True) for group in (32, 64, 128)},
     **{f"E4M3_G{group}": Form("e4m3", 8, group) for group in (32, 64, 128)},
@@ -263,6 +264,11 @@ def _q6_k(blocks: Bytes, form: Form) -> Arrays:
     }
 
 
+def _mxfp4(blocks: Bytes, form: Form) -> Arrays:
+    """A block begins with the exponent of its scale."""
+    return {"codes": blocks[:, 1:], "scales": np.ldexp(np.float32(1), blocks[:, :1].astype(np.int32) - 127)}
+
+
 _TAKEN_APART: dict[str, Callable[[Bytes, Form], Arrays]] = {
     "Q5_0": _q5_0,
     "Q5_1": _q5_1,
@@ -271,4 +277,5 @@ _TAKEN_APART: dict[str, Callable[[Bytes, Form], Arrays]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "MXFP4": _mxfp4,
 }

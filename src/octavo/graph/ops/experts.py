@@ -42,17 +42,17 @@ class Route(Node):
         score: str = "softmax",
         normalise: bool = True,
         factor: float = 1.0,
-        choice_bias: str | None = None,
-        expert_scale: str | None = None,
+        choice_bias: Weight | str | None = None,
+        expert_scale: Weight | str | None = None,
         groups: int = 1,
         groups_used: int = 1,
         group_best: int = 1,
     ) -> Node:
-        """`choice_bias` and `expert_scale` are names of weights in full."""
-        bias, scale = (name and Weight(name, (logits.columns,)) for name in (choice_bias, expert_scale))
-        return cls(
-            logits, top_k, score, normalise, factor, bias or None, scale or None, groups, groups_used, group_best
+        """`choice_bias` and `expert_scale` are weights, or their names in full."""
+        bias, scale = (
+            Weight(one, (logits.columns,)) if isinstance(one, str) else one for one in (choice_bias, expert_scale)
         )
+        return cls(logits, top_k, score, normalise, factor, bias, scale, groups, groups_used, group_best)
 
     def __post_init__(self) -> None:
         experts, groups, used = self.logits.columns, self.groups, self.groups_used
