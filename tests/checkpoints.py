@@ -50,9 +50,9 @@ def save_checkpoint(path, kind="llama", seed=0, dtype=torch.float32, shard="1GB"
             if weight.ndim == 1:
                 weight.mul_(0.2).add_("norm" in name or "ln_" in name)
             elif "embed" not in name:
-                weight.div_(weight.shape[1] ** 0.5)
+                weight.div_(weight.shape[1 if weight.ndim == 2 else -1] ** 0.5)
         for name, buffer in model.named_buffers():
-            if name.endswith("correction_bias"):
+            if name.endswith(("correction_bias", "expert_bias")):
                 buffer.normal_().mul_(0.2)
     model.to(dtype).save_pretrained(path, safe_serialization=True, max_shard_size=shard)
     return model_class.from_pretrained(path, dtype=torch.float32).eval()

@@ -812,7 +812,7 @@ def save_gguf(family, model, path, target):
     }
     if head_dim := getattr(config, "head_dim", None):
         sizes |= {"attention.key_length": head_dim, "attention.value_length": head_dim}
-    if family.gguf == "olmo":
+    if family.gguf in ("olmo", "dbrx"):
         sizes["attention.layer_norm_epsilon"] = 1e-5
     elif eps := getattr(config, "rms_norm_eps", None):
         sizes["attention.layer_norm_rms_epsilon"] = eps
@@ -861,6 +861,9 @@ def named(values, name):
 
 def gguf_name(architecture, name):
     """llama.cpp's name of a tensor, by its own table."""
+    if name.startswith("blk."):
+        return name
+    name = name.replace("e_score_correction_bias", "e_score_correction.bias").replace("expert_bias", "expert_bias.bias")
     kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
     names = gguf.get_tensor_name_map(kind, 48)
     found = next(filter(None, (names.get_name(x, (".weight", ".bias")) for x in (name, name.partition(".")[2]))), None)

@@ -120,7 +120,7 @@ _NOTED = {
     "say which processors with taskset, and how many with OCTAVO_NUM_THREADS": (
         "numa_bind=false numa_bind_nodes=[] numa_bind_cpus=[]"
     ),
-    "mixtures of experts are not supported yet": (
+    "all experts of a mixture are on the one device": (
         "enable_expert_parallel=false enable_ep_weight_filter=false moe_backend=auto "
         "all2all_backend=allgather_reducescatter elastic_ep_max_dp_size eplb_config enable_eplb=false "
         "expert_placement_strategy=linear"

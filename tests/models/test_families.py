@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from checkpoints import transformers_logits
+from expert_families import MIXTURES
 from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from octavo.errors import ModelLoadError
@@ -16,6 +17,7 @@ from octavo.weights.bind import bind
 from reference import reference_logits
 
 TOKENS = random_tokens(96, vocab=301)
+FAMILIES = FAMILIES | MIXTURES
 WITH_GGUF = {name: family for name, family in FAMILIES.items() if family.gguf}
 
 

@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from checkpoints import SIZES, edit_config, transformers_logits
+from expert_families import EXPERTS, ROUTED
 from harness import error, logits_of, make_native, random_tokens
 from octavo.errors import ModelLoadError
 from octavo.models import load_declaration, open_model
@@ -60,6 +61,25 @@ MODELS = {
         "text_config": TEXT | {"head_dim": 8, "rope_parameters": MROPE | {"mrope_interleaved": True}},
         "vision_config": QWEN_VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 4},
     },
+    "Qwen3VLMoe": {
+        "text_config": TEXT | EXPERTS | {"head_dim": 8, "rope_parameters": MROPE | {"mrope_interleaved": True}},
+        "vision_config": QWEN_VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 4},
+    },
+    "Llama4": {
+        "text_config": TEXT
+        | {
+            "head_dim": 8,
+            "num_local_experts": 3,
+            "intermediate_size_mlp": 56,
+            "attention_chunk_size": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        "vision_config": VISION | {"vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16},
+    },
+    "Glm4vMoe": {
+        "text_config": TEXT | ROUTED | {"head_dim": 16, "rope_parameters": MROPE | {"partial_rotary_factor": 0.5}},
+        "vision_config": QWEN_VISION,
+    },
     "Qwen2Audio": {"text_config": TEXT | {"model_type": "qwen2"}, "audio_config": AUDIO},
     "Qwen2VL": {"text_config": TEXT | {"rope_parameters": MROPE}, "vision_config": QWEN2_VISION},
     "SmolVLM": {"text_config": TEXT | {"model_type": "llama"}, "vision_config": VISION, "image_token_id": 300},
@@ -92,7 +112,7 @@ def test_a_text_s_logits_are_those_of_the_whole(tmp_path, kind):
 
 def test_a_text_part_that_is_not_known_is_refused_with_the_nearest(tmp_path):
     save(tmp_path, "Llava")
-    edit_config(tmp_path, text_config=lambda text: text | {"model_type": "qwen2_moe"})
-    with pytest.raises(ModelLoadError, match=r"text_config.model_type: 'qwen2_moe' is not known; .* qwen2") as caught:
+    edit_config(tmp_path, text_config=lambda text: text | {"model_type": "qwen2_many"})
+    with pytest.raises(ModelLoadError, match=r"text_config.model_type: 'qwen2_many' is not known; .* qwen2") as caught:
         open_model(tmp_path)
     assert "\n" not in str(caught.value)

@@ -1,13 +1,16 @@
 """Configurations of the families that ask for what is not supported, or contradict themselves: the field is named."""
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from checkpoints import SIZES
+from checkpoints import SIZES, save_checkpoint
 from octavo.errors import ModelLoadError
-from octavo.models import load_declaration
+from octavo.models import load_declaration, open_model
+from octavo.weights.bind import bind
 
 TIED = {"tie_word_embeddings": True}
 GROWTH = {"rope_theta": 1e4, "llama_4_scaling_beta": -1.0, "original_max_position_embeddings": 64}
+EXPERTS = {"n_routed_experts": 8, "num_experts_per_tok": 3}
 REFUSED = {
     "layers of an unknown kind": ("Qwen3ForCausalLM", {"layer_types": ["full_attention", "linear"]}, "layer_types"),
     "too few kinds of layers": ("Qwen3ForCausalLM", {"layer_types": ["full_attention"]}, "layer_types"),
@@ -28,6 +31,27 @@ REFUSED = {
         "DeciLMForCausalLM",
         {"block_configs": [{}, {"attention": {"n_heads_in_group": 4}}]},
         "block_configs.0.attention.n_heads_in_group",
+    ),
+    "no experts": ("Qwen3MoeForCausalLM", {}, "num_experts"),
+    "fewer experts than are asked": (
+        "MixtralForCausalLM", {"num_local_experts": 2, "num_experts_per_tok": 3}, "num_experts_per_tok",
+    ),
+    "a score that is not known": ("Dots1ForCausalLM", {**EXPERTS, "scoring_func": "tanh"}, "scoring_func"),
+    "groups of unequal size": ("Dots1ForCausalLM", {**EXPERTS, "n_group": 3, "topk_group": 1}, "n_group"),
+    "groups of one expert": ("Dots1ForCausalLM", {**EXPERTS, "n_group": 8, "topk_group": 8}, "n_group"),
+    "too few groups": ("Dots1ForCausalLM", {**EXPERTS, "n_group": 4, "topk_group": 1}, "topk_group"),
+    "another limit": (
+        "GptOssForCausalLM", {"num_local_experts": 8, "num_experts_per_tok": 3, "swiglu_limit": 3.0}, "swiglu_limit",
+    ),
+    "several experts whose input is scaled": (
+        "Llama4ForCausalLM",
+        {"num_local_experts": 8, "num_experts_per_tok": 3, "intermediate_size_mlp": 80},
+        "num_experts_per_tok",
+    ),
+    "another norm of routes": (
+        "DbrxForCausalLM",
+        {"ffn_config": {"moe_normalize_expert_weights": 2}},
+        "ffn_config.moe_normalize_expert_weights",
     ),
     "experts": ("MiniCPMForCausalLM", {"num_experts": 8}, "num_experts"),
     "layers by turns of another kind": ("GPTNeoForCausalLM", {"attention_types": [[["global"], 2]]}, "attention_types"),
@@ -51,3 +75,15 @@ def test_the_field_is_named(name, entries, field):
         load_declaration({**SIZES, **TIED, "architectures": [name], **entries}, "config.json").build()
     assert caught.value.field == field
     assert "\n" not in str(caught.value)
+
+
+def test_an_expert_that_is_missing_is_named(tmp_path):
+    save_checkpoint(tmp_path, "Mixtral", num_local_experts=3)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.1.block_sparse_moe.experts.2.w3.weight"
+    del tensors[name]
+    save_file(tensors, tmp_path / "model.safetensors")
+    checkpoint = open_model(tmp_path)
+    graph = load_declaration(checkpoint.config, tmp_path).build()
+    with pytest.raises(ModelLoadError, match=rf"{name}: is missing; it should have shape \(80, 48\)"):
+        bind(graph.weights, checkpoint, ())

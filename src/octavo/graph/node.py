@@ -41,8 +41,9 @@ class Rows:
 class Weight:
     """A weight by the name that the checkpoint has: (rows, columns), (columns,) or (rows, columns, kernel).
 
-    It may be a part of what is stored under that name: some `rows` of it, the matrix of one `expert` of a stack, or,
-    where the checkpoint has [columns, rows], `transposed`. Rows may be `normalised`: made as long as 1.
+    It may be a part of what is stored under that name: some `rows` of it, the matrix of one `expert` of a stack, or of
+    matrices one below the other, or, where the checkpoint has [columns, rows], `transposed`. Rows may be `normalised`:
+    made as long as 1.
     """
 
     name: str

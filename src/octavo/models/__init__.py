@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from octavo.models.mixture import name_stacks
 from octavo.models.multimodal import text_part
 from octavo.models.registry import DECLARATIONS, ModelRegistry, declaration, declarations, load_declaration
 from octavo.weights import Checkpoint, open_checkpoint
@@ -15,7 +16,7 @@ __all__ = ["DECLARATIONS", "ModelRegistry", "declaration", "declarations", "load
 
 def open_model(path: Path) -> Checkpoint:
     """The checkpoint at `path`; of a model of text and images, say, the part that reads text. Raises ModelLoadError."""
-    return text_part(open_checkpoint(path, gguf_families), _text_kinds)
+    return name_stacks(text_part(open_checkpoint(path, gguf_families), _text_kinds))
 
 
 def gguf_families() -> Mapping[str, GGUFFamily]:

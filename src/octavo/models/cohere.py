@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
@@ -24,7 +26,7 @@ class Cohere(Decoder):
         "rope_theta": 500000.0,
     }
     interleaved = True
-    gguf = (
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily("command-r", "CohereForCausalLM", layer=NAMES | HEAD_NORMS, keys={"logit_scale": "logit_scale"}),
     )
 
@@ -39,7 +41,7 @@ class Cohere(Decoder):
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
         h = self.norm(g, x, f"{at}.input_layernorm")
         x = g.add(x, self.attention(g, h, i, f"{at}.self_attn"))
-        return g.add(x, self.mlp(g, h, f"{at}.mlp"))
+        return g.add(x, self.feed_forward(g, h, i, at))
 
     def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
         if self.has_head_norms:

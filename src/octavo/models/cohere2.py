@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.models.cohere import NAMES, Cohere
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -13,7 +15,9 @@ class Cohere2(Cohere):
     architectures = ("Cohere2ForCausalLM",)
     model_types = ("cohere2",)
     defaults = {**Cohere.defaults, "sliding_window": 4096, "rope_theta": 10000.0}
-    gguf = (GGUFFamily("cohere2", "Cohere2ForCausalLM", layer=NAMES, keys={"logit_scale": "logit_scale"}),)
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
+        GGUFFamily("cohere2", "Cohere2ForCausalLM", layer=NAMES, keys={"logit_scale": "logit_scale"}),
+    )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

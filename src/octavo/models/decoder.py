@@ -109,7 +109,11 @@ class Decoder(CausalLM):
 
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
         x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.post_attention_layernorm"), f"{at}.mlp"))
+        return g.add(x, self.feed_forward(g, self.norm(g, x, f"{at}.post_attention_layernorm"), i, at))
+
+    def feed_forward(self, g: Graph, h: Node, i: int, at: str) -> Node:
+        """What layer `i` has behind its attention: an MLP, or, in a `Mixture`, experts."""
+        return self.mlp(g, h, f"{at}.mlp")
 
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
         q, k, v = self.qkv(g, h, at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
@@ -17,7 +19,7 @@ class Exaone4(Decoder):
     Where no layer has a window, all have positions (LG AI Research 2025).
     """
 
-    architectures = ("Exaone4ForCausalLM",)
+    architectures: ClassVar[tuple[str, ...]] = ("Exaone4ForCausalLM",)
     model_types = ("exaone4",)
     gguf = (GGUFFamily("exaone4", "Exaone4ForCausalLM", layer=LAYER | HEAD_NORMS | NAMES),)
 
@@ -34,7 +36,7 @@ class Exaone4(Decoder):
 
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
         x = g.add(x, self.norm(g, self.attention(g, x, i, f"{at}.self_attn"), f"{at}.post_attention_layernorm"))
-        return g.add(x, self.norm(g, self.mlp(g, x, f"{at}.mlp"), f"{at}.post_feedforward_layernorm"))
+        return g.add(x, self.norm(g, self.feed_forward(g, x, i, at), f"{at}.post_feedforward_layernorm"))
 
     def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
         q, k = self.head_norms(g, q, k, at)

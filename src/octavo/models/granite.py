@@ -22,8 +22,8 @@ FACTORS = ("embedding_scale", "residual_scale", "logit_scale")  # which older fi
 class Granite(Decoder):
     """Llama with four factors: of embeddings, scores, branches, and, as a divisor, logits (Granite Team 2024)."""
 
-    architectures = ("GraniteForCausalLM",)
-    model_types = ("granite",)
+    architectures: ClassVar[tuple[str, ...]] = ("GraniteForCausalLM",)
+    model_types: ClassVar[tuple[str, ...]] = ("granite",)
     gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily("granite", "GraniteForCausalLM", keys=KEYS, permuted=True),
         GGUFFamily("minicpm", "GraniteForCausalLM", keys=KEYS, required=FACTORS, permuted=True),
@@ -44,5 +44,5 @@ class Granite(Decoder):
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
         h = self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn")
         x = g.add(x, g.scale(h, self.residual_scale))
-        h = self.mlp(g, self.norm(g, x, f"{at}.post_attention_layernorm"), f"{at}.mlp")
+        h = self.feed_forward(g, self.norm(g, x, f"{at}.post_attention_layernorm"), i, at)
         return g.add(x, g.scale(h, self.residual_scale))

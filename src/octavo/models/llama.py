@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from octavo.models.decoder import Decoder
-from octavo.weights.gguf_family import GGUFFamily
+from octavo.weights.gguf_family import EXPERTS, LAYER, GGUFFamily
+
+# What Mixtral's files have, whose architecture is this one's.
+MIXTRAL = {name: ours.replace("mlp.", "block_sparse_moe.") for name, ours in EXPERTS.items()}
+for theirs, w in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
+    MIXTRAL[f"ffn_{theirs}_exps"] = f"block_sparse_moe.experts.{w}"
 
 
 class Llama(Decoder):
@@ -24,7 +29,13 @@ class Llama(Decoder):
     )
     model_types = ("llama", "mistral", "ministral", "cwm")
     gguf = (
-        GGUFFamily("llama", "LlamaForCausalLM", permuted=True),
+        GGUFFamily(
+            "llama",
+            "LlamaForCausalLM",
+            layer=LAYER | MIXTRAL,
+            permuted=True,
+            with_experts="MixtralForCausalLM",
+        ),
         GGUFFamily("internlm2", "LlamaForCausalLM", permuted=True),
         GGUFFamily("xverse", "LlamaForCausalLM", permuted=True),
     )

@@ -21,7 +21,7 @@ class Olmo2(Decoder):
 
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
         x = g.add(x, self.norm(g, self.attention(g, x, i, f"{at}.self_attn"), f"{at}.post_attention_layernorm"))
-        return g.add(x, self.norm(g, self.mlp(g, x, f"{at}.mlp"), f"{at}.post_feedforward_layernorm"))
+        return g.add(x, self.norm(g, self.feed_forward(g, x, i, at), f"{at}.post_feedforward_layernorm"))
 
     def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
         q, k = self.norm(g, q, f"{at}.q_norm"), self.norm(g, k, f"{at}.k_norm")

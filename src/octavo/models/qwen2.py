@@ -15,7 +15,7 @@ class Qwen2(Decoder):
     architectures: ClassVar[tuple[str, ...]] = ("Qwen2ForCausalLM", "MiMoForCausalLM")
     model_types: ClassVar[tuple[str, ...]] = ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text")
     defaults = {"max_position_embeddings": 32768}
-    gguf = (
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily("qwen2", "Qwen2ForCausalLM"),
         GGUFFamily("qwen2vl", "Qwen2ForCausalLM", keys={"rope.dimension_sections": "mrope_section"}),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.qwen2 import Qwen2
@@ -12,9 +14,9 @@ from octavo.weights.gguf_family import HEAD_NORMS, LAYER, GGUFFamily
 class Qwen3(Qwen2):
     """Llama with an RMS norm of every head of q and k before they are rotated (Yang et al. 2025)."""
 
-    architectures = ("Qwen3ForCausalLM",)
-    model_types = ("qwen3", "qwen3_vl_text")
-    gguf = (
+    architectures: ClassVar[tuple[str, ...]] = ("Qwen3ForCausalLM",)
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3", "qwen3_vl_text")
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily("qwen3", "Qwen3ForCausalLM", layer=LAYER | HEAD_NORMS),
         GGUFFamily(
             "qwen3vl",

@@ -19,6 +19,7 @@ from octavo.config import thread_count
 from octavo.errors import ConfigError, ModelLoadError, UnsupportedError
 from octavo.graph.builder import Graph
 from octavo.graph.node import Floats, Node, Weight
+from octavo.graph.ops.experts import Experts
 from octavo.graph.ops.linear import Linear
 from octavo.models import load_declaration
 from octavo.option_files import read_text
@@ -78,6 +79,8 @@ def quantize(
     if model.build_encoder() is not None:
         raise UnsupportedError("MODEL", str(path), "only models of text are written quantized; this one has an encoder")
     graph = model.build()
+    if any(isinstance(node, Experts) for node in graph.nodes):
+        raise UnsupportedError("MODEL", str(path), "models with experts are not written quantized")
     tensors = bind(graph.weights, checkpoint, model.ignored)
     linears = _linears(graph, tensors, format)
     stored = _stored(checkpoint, linears, format)

@@ -21,6 +21,7 @@ from octavo.weights.gguf_file import GGUFFile, read_gguf, single
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
 _LAYER_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z0-9_.]+?)(\.weight|\.bias)?")
+_OF_LAYER = re.compile(r"blk\.([0-9]{1,5})\.")
 _SPLIT_NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf")
 
 
@@ -36,6 +37,7 @@ def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
         reason = f"{architecture!r:.80} is not known in GGUF files; {near}; a plugin could declare it"
         raise UnknownArchitectureError(path, "general.architecture", reason)
     family = families[architecture]
+    stored = _without_drafts(stored, metadata, architecture)
     factors = {name: _rope_factors(path, name, stored.pop(name)) for name in ROPE_FACTORS if name in stored}
     names = {name: _rename(tensor, family) for name, tensor in stored.items()}
     config = config_of(path, metadata, stored, family, factors)
@@ -81,6 +83,19 @@ def _read_all(path: Path) -> GGUFFile:
     if total != len(tensors):
         raise ModelLoadError(path, "split.tensors.count", f"says {total!r:.40} tensors, the parts have {len(tensors)}")
     return GGUFFile(metadata, tensors)
+
+
+def _without_drafts(
+    stored: Mapping[str, StoredTensor], metadata: Mapping[str, Any], architecture: str
+) -> dict[str, StoredTensor]:
+    """The tensors, but for those of the last layers that draft tokens, which are counted among the model's."""
+    layers, drafts = (metadata.get(f"{architecture}.{key}", 0) for key in ("block_count", "nextn_predict_layers"))
+    first = layers - drafts if type(layers) is int and type(drafts) is int and drafts > 0 else layers
+    return {
+        name: tensor
+        for name, tensor in stored.items()
+        if first == layers or not (match := _OF_LAYER.match(name)) or int(match[1]) < first
+    }
 
 
 def _rename(tensor: StoredTensor, family: GGUFFamily) -> str:

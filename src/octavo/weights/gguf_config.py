@@ -25,9 +25,24 @@ _KNOWN_KEYS = (
     "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
     "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
     "rope.scaling.attn_factor",
-    "expert_count", "expert_used_count", _PATTERN, "attention.key_length_mla", "attention.value_length_mla",
+    _PATTERN, "attention.key_length_mla", "attention.value_length_mla",
     "attention.q_lora_rank", "attention.kv_lora_rank", "nextn_predict_layers",
 )  # fmt: skip
+# What only files with experts have, by their fields of config.json.
+_EXPERT_KEYS = {
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    "n_shared_experts": "expert_shared_count",
+    "norm_topk_prob": "expert_weights_norm",
+    "routed_scaling_factor": "expert_weights_scale",
+    "first_k_dense_replace": "leading_dense_block_count",
+    "n_group": "expert_group_count",
+    "topk_group": "expert_group_used_count",
+    "scoring_func": "expert_gating_func",
+}
+_SCORES = {1: "softmax", 2: "sigmoid"}
 _MAX_COUNT = 2**31 - 1
 
 # Fields of rope_scaling, by the keys that say them.
@@ -93,6 +108,7 @@ def config_of(
     eps = "attention.layer_norm_rms_epsilon"
     config: dict[str, Any] = {
         "architectures": [family.name],
+        **_experts(keys, family),
         "model_type": family.architecture,
         "hidden_act": "silu",
         "hidden_size": hidden_size,
@@ -108,6 +124,7 @@ def config_of(
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors or "blk.0.attn_qkv.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
+        "use_qk_norm": "blk.0.attn_q_norm.weight" in tensors,
         "bos_token_id": _token(path, metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         "eos_token_id": _token(path, metadata, "tokenizer.ggml.eos_token_id", vocab_size),
     }
@@ -155,6 +172,21 @@ def _kv_heads(keys: ConfigReader, heads: int) -> int:
     return keys.integer(key, heads, high=_MAX_COUNT)
 
 
+def _experts(keys: ConfigReader, family: GGUFFamily) -> dict[str, Any]:
+    """What a mixture of experts has, but for what the family names itself."""
+    said = {field: key for field, key in _EXPERT_KEYS.items() if key in keys.values and key not in family.keys}
+    found = {field: keys.values[key] for field, key in said.items()}
+    if not keys.integer("expert_count", 0, low=0):
+        return {}
+    if "ffn_gate_inp" not in family.layer:
+        raise keys.fail("expert_count", "mixtures of experts are not supported in this architecture")
+    score = keys.integer("expert_gating_func", 1, low=0)
+    if score not in _SCORES:
+        raise keys.fail("expert_gating_func", f"{score} is not supported, only {_SCORES}")
+    named = {"architectures": [family.with_experts]} if family.with_experts else {}
+    return {**named, **found, **({"scoring_func": _SCORES[score]} if "scoring_func" in found else {})}
+
+
 def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> int:
     """How many columns of a head are rotated."""
     is_part = family.partial_rope or family.latent
@@ -177,13 +209,12 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     arrays = (*family.keys, _PATTERN)
     own = {key: _plain(value) if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
-    if unknown := [key for key in own if key not in {*_KNOWN_KEYS, *_YARN_KEYS, _LOG_MULTIPLIER, *family.keys}]:
+    known = {*_KNOWN_KEYS, *_EXPERT_KEYS.values(), *_YARN_KEYS, _LOG_MULTIPLIER, *family.keys}
+    if unknown := [key for key in own if key not in known]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)
     if missing := [key for key in family.required if key not in own]:
         raise ModelLoadError(path, prefix + missing[0], "is missing: convert the model anew, with a newer converter")
-    if own.get("expert_count") and "expert_count" not in family.keys:
-        raise ModelLoadError(path, f"{prefix}expert_count", "mixtures of experts are not supported")
     return ConfigReader.of_file(own, path, prefix)
 
 

@@ -39,6 +39,20 @@ LATENT = {
     **{name: LAYER[name] for name in ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")},
 }
 STACKS = {"attn_k_b": True, "attn_v_b": False}  # of a matrix for each head, transposed or not
+# Names of what experts have, after that of the MLP that they stand for.
+EXPERTS = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.gate_proj",
+    "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_up_exps": "mlp.experts.gate_up_proj",
+}
+SHARED = {
+    "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
+    "ffn_up_shexp": "mlp.shared_experts.up_proj",
+    "ffn_down_shexp": "mlp.shared_experts.down_proj",
+}
+CHOICE_BIAS = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
@@ -47,8 +61,9 @@ class GGUFFamily:
     """How files whose general.architecture is `architecture` become a checkpoint of what config.json calls `name`.
 
     `outer` and `layer` are names of tensors, the layers' after `layers`, by GGUF's: without .weight or .bias, but where
-    only one of the two names ends so. `keys` are fields of config.json by
-    keys of the metadata that only such files have; `values` are fields that are always so.
+    only one of the two names ends so. A file with experts becomes one of `with_experts`, if that is said.
+    `keys` are fields of config.json by keys of the metadata that only such files have; `values` are fields that are
+    always so.
     """
 
     architecture: str
@@ -58,6 +73,7 @@ class GGUFFamily:
     layers: str = "model.layers"
     keys: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    with_experts: str | None = None
     required: tuple[str, ...] = ()  # of the keys: without them, a file is older than its own format
     permuted: bool = False  # the rows of q and k are in another order, see `rope_row_order`
     partial_rope: bool = False  # heads may be rotated in part

@@ -82,7 +82,7 @@ class StoredTensor:
         """What `weight` is of this: an expert of a stack, transposed, some rows, normalised. Raises ValueError."""
         part = self
         if weight.expert is not None:
-            part = part._expert(weight.expert)
+            part = part._as_stack(weight)._expert(weight.expert)
         if weight.transposed:
             part = part._transposed()
         if weight.rows is not None:
@@ -95,6 +95,13 @@ class StoredTensor:
             where = "" if part is self else f", of which {part.shape} would be taken"
             raise ValueError(f"has shape {self.shape}{where}, but config.json makes it {weight.shape}")
         return part
+
+    def _as_stack(self, weight: Weight) -> StoredTensor:
+        """Matrices one below the other as a stack of them; others as they are."""
+        if len(self.shape) != 2 or len(weight.shape) != 2 or weight.rows is not None:
+            return self
+        rows = weight.shape[1 if weight.transposed else 0]
+        return replace(self, shape=(self.shape[0] // rows, rows, self.shape[1]))
 
     def _expert(self, number: int) -> StoredTensor:
         if len(self.shape) < 2 or not 0 <= number < self.shape[0] or self.row_order is not None:

@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from octavo.executor.torch.kernels import attention, glu, norm, quantized, rope, sampling
+from octavo.executor.torch.kernels import attention, experts, glu, norm, quantized, rope, sampling
 
 ATTENTION = {
     "q": "*bf16", "k_pages": "*bf16", "v_pages": "*bf16", "out": "*bf16", "partial": "*fp32", "peaks": "*fp32",
@@ -83,6 +83,20 @@ for name, sizes in CODES.items():
         every["PRECISION"] = "ieee" if x == "fp32" else "tf32"
         options = quantized.warps_and_stages(rows)
         KERNELS[f"{name}, {rows} rows of {x}"] = (quantized.multiply, types, every, options)
+EXPERTS = PACKED | {
+    "matrix": "*bf16", "order": "*i64", "starts": "*i64", "factors": "*fp32", "bias": "*fp32", "experts": "i32",
+}  # fmt: skip
+OF_EXPERTS = {"EACH": 8, "HAS_BIAS": True, "HAS_FACTORS": True, "EXPERT_TILE": 128, "COLUMNS": 64}
+for x, rows in (("bf16", 16), ("bf16", 32), ("bf16", 64), ("fp32", 16)):
+    types, every = EXPERTS | {"x": f"*{x}", "matrix": f"*{x}", "out": f"*{x}"}, OF_EXPERTS | {"ROWS": rows}
+    every["PRECISION"] = "ieee" if x == "fp32" else "tf32"
+    options = quantized.warps_and_stages(rows)
+    KERNELS[f"experts, {rows} rows of {x}"] = (experts.multiply, types, every | {"INPUTS": 64}, options)
+    for name, sizes in CODES.items():
+        sizes = sizes | {"TILE_BYTES": 64 if sizes["BITS"] == 4 else 128}
+        KERNELS[f"experts of {name}, {rows} rows of {x}"] = (
+            experts.multiply_packed, types, every | OF_CODES | sizes, options,
+        )  # fmt: skip
 
 
 def compile_kernel(name, capability):

@@ -23,6 +23,8 @@ def random_stored(format, rows, columns, seed=0):
         places, dtype = FLOATS.get(format, [0, 2][:count]), np.float16
     else:
         places, dtype = [0, 4][: 1 + form.has_minima], np.float32
+    if format == "MXFP4":
+        places, blocks[:, 0] = [], rng.integers(119, 127, len(blocks))
     for at in places if layout.block > 1 else ():
         size = np.dtype(dtype).itemsize
         numbers = (rng.uniform(-1, 1, len(blocks)) / 16).astype(dtype)

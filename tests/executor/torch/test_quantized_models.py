@@ -74,7 +74,7 @@ def test_memory_is_that_of_the_numbers(format):
     assert quantized + vectors == program.weight_bytes("float32")
     file = sum(tensor.data.nbytes for tensor in packed.values() if len(tensor.shape) == 2)
     rows = sum(tensor.shape[0] for tensor in packed.values() if tensor.scales is not None)
-    few_bits = {"Q2_K": 2, "Q3_K": 1.4, "Q5_0": 1.6, "Q5_1": 1.5, "Q5_K": 1.6, "Q6_K": 1.4}
+    few_bits = {"Q2_K": 2, "Q3_K": 1.4, "Q5_0": 1.6, "Q5_1": 1.5, "Q5_K": 1.6, "Q6_K": 1.4, "MXFP4": 1.2}
     assert quantized <= few_bits.get(format, 1.03) * file + 4 * rows
 
 

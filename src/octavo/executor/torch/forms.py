@@ -5,7 +5,7 @@ Nothing is rounded, and codes of 4 bits are mostly copied as they are. Formats w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from octavo.errors import ConfigError
 from octavo.graph.builder import Graph
+from octavo.graph.node import Weight
+from octavo.graph.ops.experts import Experts, Route
 from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.table import Embed, PositionEmbed
 from octavo.weights.blocks import Bytes
@@ -94,6 +96,7 @@ FORMS = {
     "I8": QUANTIZED["int8"],
     "NF4_G64": Form("nf4", 4, 64, 32),
     "FP4_G64": Form("fp4", 4, 64, 32),
+    "MXFP4": Form("e2m1", 4, 32, 16),
     **{f"U4_G{group}": Form("unsigned", 4, group, group // 2, has_minima=True) for group in (32, 64, 128)},
     **{f"U8_G{group}": Form("unsigned", 8, group, has_minima=True) for group in (32, 64, 128)},
     **{f"E4M3_G{group}": Form("e4m3", 8, group) for group in (32, 64, 128)},
@@ -109,16 +112,32 @@ def choose_forms(graph: Graph, tensors: Mapping[str, StoredTensor], quantization
     found: dict[str, Form] = {}
     plain = {layout.name for layout in PLAIN.values()}
     wanted = QUANTIZED.get(quantization or "")
-    for node in graph.nodes:
-        if not isinstance(node, Linear | Logits | Embed) or isinstance(node, PositionEmbed):
+    for matrices in _matrices(graph):
+        stored = {weight.name: tensors[weight.name] for weight in matrices}
+        forms = {name: wanted if tensor.format in plain else _form_of(tensor) for name, tensor in stored.items()}
+        for name, form in forms.items() if wanted is not None else ():
+            if form != wanted:
+                reason = f"{name} is quantized already, in {stored[name].format}"
+                raise ConfigError("quantization", quantization, reason)
+        if len(matrices) > 1 and not _are_alike(stored.values(), forms.values()):
             continue
-        tensor = tensors[node.weight.name]
-        form = wanted if tensor.format in plain else _form_of(tensor)
-        if wanted is not None and form != wanted:
-            raise ConfigError("quantization", quantization, f"{tensor.name} is quantized already, in {tensor.format}")
-        if form is not None:
-            found[tensor.name] = form
+        found |= {name: form for name, form in forms.items() if form is not None}
     return found
+
+
+def _matrices(graph: Graph) -> Iterator[tuple[Weight, ...]]:
+    """The matrices that may be quantized, those of experts together: not those of routes, which take few bytes."""
+    routed = {node.logits for node in graph.nodes if isinstance(node, Route)}
+    for node in graph.nodes:
+        if isinstance(node, Experts):
+            yield from (stack for stack in (node.gate, node.up, node.down) if stack)
+        elif isinstance(node, Linear | Logits | Embed) and not isinstance(node, PositionEmbed) and node not in routed:
+            yield (node.weight,)
+
+
+def _are_alike(tensors: Iterable[StoredTensor], forms: Iterable[Form | None]) -> bool:
+    """Whether they can be one matrix."""
+    return len(set(forms)) == 1 and all(tensor.column_order is None for tensor in tensors)
 
 
 def _form_of(tensor: StoredTensor) -> Form | None:
@@ -245,6 +264,11 @@ def _q6_k(blocks: Bytes, form: Form) -> Arrays:
     }
 
 
+def _mxfp4(blocks: Bytes, form: Form) -> Arrays:
+    """A block begins with the exponent of its scale."""
+    return {"codes": blocks[:, 1:], "scales": np.ldexp(np.float32(1), blocks[:, :1].astype(np.int32) - 127)}
+
+
 _TAKEN_APART: dict[str, Callable[[Bytes, Form], Arrays]] = {
     "Q5_0": _q5_0,
     "Q5_1": _q5_1,
@@ -253,4 +277,5 @@ _TAKEN_APART: dict[str, Callable[[Bytes, Form], Arrays]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "MXFP4": _mxfp4,
 }

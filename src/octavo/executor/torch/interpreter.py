@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 import octavo.executor.torch.states  # noqa: F401  (registers its ops)
+from octavo.executor.torch.experts import experts, route, router_logits
 from octavo.executor.torch.nodes import NODES, Device, cross_weights
-from octavo.executor.torch.products import KINDS_OF_ROWS
+from octavo.executor.torch.products import EXPERT_ROWS, KINDS_OF_ROWS
 from octavo.executor.torch.program import Op, Program
 from octavo.executor.torch.step import Step
 from octavo.graph.hosted import Hosted, HostedLogits
 from octavo.graph.node import Node
 from octavo.graph.ops.attention import CrossAttention
-from octavo.graph.ops.linear import Logits
+from octavo.graph.ops.experts import Experts, Route
+from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.norm import Norm, RMSNorm
 
 
@@ -40,8 +42,13 @@ class Interpreter:
                 if isinstance(node, Hosted):
                     node.host.load(self.device)
                     continue
+                if isinstance(node, Experts):
+                    weights.experts(node)
+                    continue
                 for weight in node.weights:
-                    if weight.size > 1:
+                    if op.kind == "routes" and len(weight.shape) > 1:
+                        weights.in_float32(weight)
+                    elif weight.size > 1:
                         weights.matrix(weight)
                     else:
                         weights.scalar(weight)
@@ -55,10 +62,19 @@ class Interpreter:
         """Has kernels compiled: makes every product once for each number of rows that has kernels of its own."""
         device = self.device
         for op in self.program.ops:
+            node = op.outputs[0]
+            if isinstance(node, Experts):
+                self._warm_up_experts(node)
             is_product = op.kind == "linears" or isinstance(op.outputs[0], Logits)
             for rows in KINDS_OF_ROWS if is_product else ():
                 x = torch.zeros(rows, op.inputs[0].columns, dtype=device.dtype, device=device.weights.device)
                 self._product(op, x)
+
+    def _warm_up_experts(self, node: Experts) -> None:
+        for rows in EXPERT_ROWS:
+            tokens, device = rows * node.routes.columns // node.top_k, self.device.weights.device
+            shapes = (tokens, node.x.columns), (tokens, node.routes.columns)
+            experts(self.device, node, None, *(torch.zeros(shape, device=device) for shape in shapes))
 
     def hidden(self, step: Step) -> Tensor:
         """Runs the program up to the logits: what they are computed from, [tokens, columns] in the model's type."""
@@ -123,6 +139,11 @@ class Interpreter:
                 assert isinstance(norm, RMSNorm)
                 weight = device.weights.of_norm(norm)
                 values[node], values[norm] = device.kernels.add_rms_norm(*inputs, weight, norm.eps, device.dtype)
+            case "routes":
+                routes = op.outputs[1]
+                assert isinstance(node, Linear)
+                assert isinstance(routes, Route)
+                values[routes] = route(device, routes, step, router_logits(device, node, *inputs))
             case "rotated attention":
                 assert op.table is not None
                 rotation = device.weights.rotation(op.table, device.positions)

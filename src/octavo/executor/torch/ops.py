@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.executor.torch.quantized import Quantized
+from octavo.executor.torch.quantized import Matrix, Quantized
 from octavo.sampling_params import GREEDY_BELOW
 
 
@@ -66,6 +67,17 @@ class Scoring:
         back = position - torch.arange(total, device=device)
         limit = position % self.chunk + self.lookback * self.chunk + 1 if self.chunk else self.window or total
         return back, (back >= 0) & (back < limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of a token and one of its experts, those of a token one after the other: int64, on the device.
+
+    Those of expert e are `order[starts[e] : starts[e + 1]]`.
+    """
+
+    order: Tensor  # [pairs]
+    starts: Tensor  # [experts + 1]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -149,6 +161,32 @@ def multiply_quantized(x: Tensor, matrix: Quantized, bias: Tensor | None, out: T
     dequantize(matrix, values)
     product = x.float() @ values.float().t()
     out.copy_(product if bias is None else product + bias.float())
+
+
+def multiply_experts(
+    x: Tensor, matrix: Matrix, bias: Tensor | None, pairs: Pairs, factors: Tensor | None, out: Tensor
+) -> None:
+    """Writes what each pair's expert makes of the pair's row of x: factor * (matrix · row + bias).
+
+    `out` is [pairs, columns], x has a row for each pair or for each token. `matrix` has those of all experts one below
+    the other, `bias`, float32, likewise. `factors` is float32 [pairs].
+    """
+    columns, each = out.shape[1], len(out) // len(x)
+    for expert, (begin, end) in enumerate(pairwise(pairs.starts.tolist())):
+        if begin == end:
+            continue
+        mine, rows = pairs.order[begin:end], slice(expert * columns, (expert + 1) * columns)
+        if isinstance(matrix, Quantized):
+            values = torch.empty(columns, matrix.columns, dtype=x.dtype, device=x.device)
+            dequantize(matrix.rows(rows), values)
+        else:
+            values = matrix[rows]
+        product = x[mine // each].float() @ values.float().t()
+        if bias is not None:
+            product += bias[rows]
+        if factors is not None:
+            product *= factors[mine, None]
+        out[mine] = product.to(out.dtype)
 
 
 def rotate(x: Tensor, rotation: Rotation, positions: Tensor) -> None:

@@ -14,6 +14,7 @@ from octavo.executor.torch.weights import Stacked
 FEW_ROWS = 64  # for which weights are taken apart as they are multiplied; of more, once for all rows
 FEW_ROWS_OF_FLOAT32 = 16  # which takes more room, and no instructions for matrices
 KINDS_OF_ROWS = (1, FEW_ROWS // 2, FEW_ROWS, FEW_ROWS + 1)  # one of each number for which there is a kernel of its own
+EXPERT_ROWS = (16, 32, 64)  # of the tiles in which the rows of an expert are multiplied
 FP8_CAPABILITY = (8, 9)  # of chips that multiply in 8 bits
 
 

@@ -2,6 +2,7 @@
 
     linears of one input                 one matmul over stacked weights; each value is a part of its columns
     add, then a norm of the sum          one kernel
+    linear, then its routes              in float32
     rope q, rope k, write k and v        one kernel, in place
 
 Sums and embeddings, the residual stream, are float32; all other values have the model's type.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from octavo.executor.base import Sizes
 from octavo.executor.torch.forms import Form
@@ -19,6 +21,7 @@ from octavo.graph.cache import LayerCache, state_values
 from octavo.graph.hosted import Hosted, run_by_host
 from octavo.graph.node import Node, Weight
 from octavo.graph.ops.attention import Attention
+from octavo.graph.ops.experts import Experts, Route
 from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.norm import RMSNorm
 from octavo.graph.ops.pointwise import Add
@@ -33,7 +36,7 @@ class Op:
     """Computes `outputs` from `inputs`; values in `dead` are read here for the last time.
 
     `kind` says how: a "node" by itself, "linears" of one input, "add and norm", or a "rotated attention", which rotates
-    its first two inputs by `table`, in place.
+    its first two inputs by `table`, in place; "routes" are those to experts, and the linear before them.
     """
 
     kind: str
@@ -43,7 +46,7 @@ class Op:
     dead: list[Node] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Program:
     """What a step computes, in this order, down to the logits, or to what an encoder stores."""
 
@@ -56,11 +59,16 @@ class Program:
         weights = {weight for op in self.ops for node in op.outputs for weight in node.weights}
         return sum(self.bytes_of(weight, dtype) for weight in weights)
 
+    @cached_property
+    def _in_float32(self) -> set[Weight]:
+        return {weight for op in self.ops if op.kind == "routes" for node in op.outputs for weight in node.weights}
+
     def bytes_of(self, weight: Weight, dtype: str) -> int:
         if weight.name in self.forms:
             rows, columns = weight.shape
             return self.forms[weight.name].nbytes(rows, columns)
-        return PLAIN[dtype if len(weight.shape) > 1 else "float32"].nbytes(weight.shape)
+        in_float32 = len(weight.shape) < 2 or weight in self._in_float32
+        return PLAIN["float32" if in_float32 else dtype].nbytes(weight.shape)
 
     def page_bytes(self, dtype: str, block_size: int) -> int:
         """Bytes of a block of the KV cache, for all layers."""
@@ -82,7 +90,7 @@ class Program:
         alive = most = 0
         for op in self.ops[:-1]:
             alive += sum(value_bytes(node, dtype) for node in op.outputs)
-            most = max(most, alive)
+            most = max(most, alive + scratch_values(op.outputs[0]) * PLAIN[dtype].nbytes((1,)))
             alive -= sum(value_bytes(node, dtype) for node in op.dead)
         return most
 
@@ -90,6 +98,14 @@ class Program:
 def scratch_bytes(forms: Mapping[str, Form]) -> int:
     """Bytes of the room where quantized matrices are unpacked, if there are any."""
     return SCRATCH_BYTES if forms else 0
+
+
+def scratch_values(node: Node) -> int:
+    """How many values of the model's type an op holds for each token beside its inputs and outputs."""
+    if not isinstance(node, Experts):
+        return 0
+    inner = node.intermediate
+    return node.top_k * max(3 * inner if node.up else 2 * inner, inner + node.columns)
 
 
 def value_bytes(node: Node, dtype: str) -> int:
@@ -116,15 +132,22 @@ def compile_graph(graph: Graph, forms: Mapping[str, Form] | None = None) -> Prog
 
 def _op_of(node: Node, readers: dict[Node, list[Node]]) -> Op:
     match node:
+        case Linear() if _routes(node, readers):
+            return Op("routes", (node, readers[node][0]), (node.x,))
         case Linear():
-            linears = tuple(other for other in dict.fromkeys(readers[node.x]) if isinstance(other, Linear))
-            return Op("linears", linears, (node.x,))
+            linears = (other for other in dict.fromkeys(readers[node.x]) if isinstance(other, Linear))
+            return Op("linears", tuple(other for other in linears if not _routes(other, readers)), (node.x,))
         case Add() if norms := [x for x in readers[node] if isinstance(x, RMSNorm) and x.width == x.columns]:
             return Op("add and norm", (node, norms[0]), node.inputs)
         case Attention(q=Rope(x=q, table=table), k=Rope(x=k), v=v) if v and _rotates(node, readers):
             return Op("rotated attention", (node,), (q, k, v), table)
         case _:
             return Op("node", (node,), node.inputs)
+
+
+def _routes(node: Linear, readers: dict[Node, list[Node]]) -> bool:
+    """Whether it says who asks whom: then it is computed in float32, as few tokens change their minds of a rounding."""
+    return len(readers[node]) == 1 and isinstance(readers[node][0], Route)
 
 
 def _rotates(node: Node, readers: dict[Node, list[Node]]) -> bool:

@@ -15,6 +15,7 @@ from octavo.executor.torch.forms import Form, pieces, rearrange
 from octavo.executor.torch.ops import Rotation
 from octavo.executor.torch.quantized import Matrix, Quantized, quantize
 from octavo.graph.node import Weight
+from octavo.graph.ops.experts import Experts
 from octavo.graph.ops.rope import RopeTable
 from octavo.weights.tensor import StoredTensor
 
@@ -50,6 +51,8 @@ class Weights:
         self.device, self.dtype = device, dtype
         self._made: dict[tuple[Weight, ...], Matrix] = {}
         self._stacked: dict[tuple[Any, ...], Stacked] = {}
+        self._experts: dict[Experts, dict[str, Matrix]] = {}
+        self._in_float32: dict[Weight, Tensor] = {}
         self._scalars: dict[Weight, float] = {}
         self._of_norms: dict[Any, Tensor] = {}
         self._rotations: dict[RopeTable, Rotation] = {}
@@ -68,14 +71,23 @@ class Weights:
 
     def matrix(self, weight: Weight) -> Matrix:
         """The same, or a quantized matrix."""
-        return self._stack((weight,))
+        return self.stack((weight,))
+
+    def in_float32(self, weight: Weight) -> Tensor:
+        """A matrix in float32, whatever the model's type is."""
+        if weight not in self._in_float32:
+            whole = torch.empty(weight.shape, device=self.device)
+            self._load(self._tensors[weight.name].part(weight), whole, 0)
+            self._release(weight.name)
+            self._in_float32[weight] = whole
+        return self._in_float32[weight]
 
     def stacked(self, nodes: tuple[Any, ...]) -> Stacked:
         """What linears of one input multiply with, biases in the model's type."""
         if nodes not in self._stacked:
             weights = [node.weight for node in nodes]
             alike = groupby(weights, key=lambda weight: (self._forms.get(weight.name), self._order(weight)))
-            matrices = tuple(self._stack(tuple(group)) for _, group in alike)
+            matrices = tuple(self.stack(tuple(group)) for _, group in alike)
             biases = [
                 torch.zeros(node.columns, device=self.device) if node.bias is None else self.get(node.bias)
                 for node in nodes
@@ -83,6 +95,13 @@ class Weights:
             has_any = any(node.bias is not None for node in nodes)
             self._stacked[nodes] = Stacked(matrices, torch.cat(biases).to(self.dtype) if has_any else None)
         return self._stacked[nodes]
+
+    def experts(self, node: Experts) -> dict[str, Matrix]:
+        """The stacks of a mixture that there are, by the names of its fields."""
+        if node not in self._experts:
+            names = (f"{name}{bias}" for name in ("gate", "up", "down") for bias in ("", "_bias"))
+            self._experts[node] = {name: self.stack(stack) for name in names if (stack := getattr(node, name))}
+        return self._experts[node]
 
     def scalar(self, weight: Weight) -> float:
         """A weight of one value."""
@@ -103,14 +122,16 @@ class Weights:
         """All quantized matrices that are there."""
         return (matrix for matrix in self._made.values() if isinstance(matrix, Quantized))
 
-    def _stack(self, weights: tuple[Weight, ...]) -> Matrix:
+    def stack(self, weights: tuple[Weight, ...]) -> Matrix:
+        """Matrices of one form, or vectors, one below the other."""
         if weights not in self._made:
             whole = self._empty(weights)
             begin = 0
-            for weight in weights:
-                self._load(self._tensors[weight.name].part(weight), whole, begin)
-                self._release(weight.name)
-                begin += weight.shape[0]
+            for name, parts in groupby(weights, key=lambda weight: weight.name):
+                for weight in parts:
+                    self._load(self._tensors[name].part(weight), whole, begin)
+                    begin += weight.shape[0]
+                self._release(name)
             self._made[weights] = whole
         return self._made[weights]
 

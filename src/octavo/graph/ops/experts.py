@@ -42,17 +42,17 @@ class Route(Node):
         score: str = "softmax",
         normalise: bool = True,
         factor: float = 1.0,
-        choice_bias: str | None = None,
-        expert_scale: str | None = None,
+        choice_bias: Weight | str | None = None,
+        expert_scale: Weight | str | None = None,
         groups: int = 1,
         groups_used: int = 1,
         group_best: int = 1,
     ) -> Node:
-        """`choice_bias` and `expert_scale` are names of weights in full."""
-        bias, scale = (name and Weight(name, (logits.columns,)) for name in (choice_bias, expert_scale))
-        return cls(
-            logits, top_k, score, normalise, factor, bias or None, scale or None, groups, groups_used, group_best
+        """`choice_bias` and `expert_scale` are weights, or their names in full."""
+        bias, scale = (
+            Weight(one, (logits.columns,)) if isinstance(one, str) else one for one in (choice_bias, expert_scale)
         )
+        return cls(logits, top_k, score, normalise, factor, bias, scale, groups, groups_used, group_best)
 
     def __post_init__(self) -> None:
         experts, groups, used = self.logits.columns, self.groups, self.groups_used
@@ -127,13 +127,14 @@ class Experts(Node):
         up_bias: Sequence[Weight] = (),
         down_bias: Sequence[Weight] = (),
     ) -> Node:
-        weights = (tuple(stack) for stack in (gate, up, down, gate_bias, up_bias, down_bias))
-        return cls(x, routes, *weights, top_k, kind, on_input)
+        matrices = (tuple(gate), tuple(up), tuple(down))
+        biases = (tuple(gate_bias), tuple(up_bias), tuple(down_bias))
+        return cls(x, routes, *matrices, *biases, top_k, kind, on_input)
 
     def __post_init__(self) -> None:
         check_kind("experts", self.kind, GLUS if self.up else ACTIVATIONS)
         experts, sizes = self.routes.columns, {weight.shape for weight in (*self.gate, *self.up)}
-        stacks = (self.gate, self.up, self.down, self.gate_bias, self.up_bias, self.down_bias)
+        stacks = self.stacks
         if any(len(stack) not in (experts, 0) for stack in stacks) or not self.gate or not self.down:
             raise ShapeError(f"experts: routes to {experts} experts, {[len(stack) for stack in stacks]} weights")
         if sizes != {(self.intermediate, self.x.columns)} or {weight.shape[1] for weight in self.down} != {
@@ -142,6 +143,11 @@ class Experts(Node):
             raise ShapeError(f"experts: matrices {sizes} and {self.down[0].shape} over {self.x.columns} columns")
         if self.on_input and self.top_k != 1:
             raise ShapeError(f"experts: on_input is for one expert a token, not {self.top_k}")
+
+    @property
+    def stacks(self) -> tuple[tuple[Weight, ...], ...]:
+        """Its weights, those of one kind together."""
+        return (self.gate, self.up, self.down, self.gate_bias, self.up_bias, self.down_bias)
 
     @property
     def intermediate(self) -> int:

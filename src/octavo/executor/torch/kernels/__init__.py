@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 from octavo.executor.torch.kernels.attention import paged_attention
+from octavo.executor.torch.kernels.experts import multiply_experts
 from octavo.executor.torch.kernels.glu import gated
 from octavo.executor.torch.kernels.norm import add_rms_norm, rms_norm
 from octavo.executor.torch.kernels.quantized import dequantize, multiply_quantized
@@ -17,6 +18,7 @@ __all__ = [
     "dequantize",
     "draw",
     "gated",
+    "multiply_experts",
     "multiply_quantized",
     "paged_attention",
     "penalise",

@@ -32,10 +32,10 @@ def multiply_quantized(
     if splits is None:
         splits = _splits(programs, row_bytes, x.device)
     partial = out if splits == 1 else torch.empty(splits, rows, columns, dtype=torch.float32, device=x.device)
-    kernel, constants = cast(Any, multiply), _constants(matrix)
+    kernel, sizes = cast(Any, multiply), constants(matrix)
     kernel[programs, splits](
-        x, *_pointers(matrix), x if bias is None else bias, partial, rows, columns, matrix.columns, row_bytes,
-        matrix.scales.shape[1], _steps_of_row(matrix), partial.stride(-2), **constants,
+        x, *pointers(matrix), x if bias is None else bias, partial, rows, columns, matrix.columns, row_bytes,
+        matrix.scales.shape[1], steps_of_row(matrix), partial.stride(-2), **sizes,
         SPLITS=splits, HAS_BIAS=bias is not None and splits == 1,
         X_ROWS=x_rows, TILE_ROWS=TILE_ROWS,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32", **warps_and_stages(x_rows),
@@ -51,10 +51,10 @@ def multiply_quantized(
 def dequantize(matrix: Quantized, out: Tensor) -> None:
     """See `ops.dequantize`."""
     rows, row_bytes = matrix.codes.shape
-    kernel, constants = cast(Any, unpack), _constants(matrix)
-    kernel[triton.cdiv(rows, TILE_ROWS // 4), triton.cdiv(row_bytes, constants["TILE_BYTES"])](
-        *_pointers(matrix), out, rows, matrix.columns, row_bytes, matrix.scales.shape[1], _steps_of_row(matrix),
-        **constants, TILE_ROWS=TILE_ROWS // 4,
+    kernel, sizes = cast(Any, unpack), constants(matrix)
+    kernel[triton.cdiv(rows, TILE_ROWS // 4), triton.cdiv(row_bytes, sizes["TILE_BYTES"])](
+        *pointers(matrix), out, rows, matrix.columns, row_bytes, matrix.scales.shape[1], steps_of_row(matrix),
+        **sizes, TILE_ROWS=TILE_ROWS // 4,
     )  # fmt: skip
 
 
@@ -70,17 +70,17 @@ def _splits(programs: int, row_bytes: int, device: torch.device) -> int:
     return 1 << max(0, int(useful).bit_length() - 1)
 
 
-def _pointers(matrix: Quantized) -> list[Tensor]:
+def pointers(matrix: Quantized) -> list[Tensor]:
     """Codes, scales, minima, the steps of both, and the table; what there is not is not read."""
     optional = (matrix.minima, matrix.scale_steps, matrix.minimum_steps, matrix.table)
     return [matrix.codes, matrix.scales, *(matrix.codes if one is None else one for one in optional)]
 
 
-def _steps_of_row(matrix: Quantized) -> int:
+def steps_of_row(matrix: Quantized) -> int:
     return 0 if matrix.scale_steps is None else matrix.scale_steps.shape[1]
 
 
-def _constants(matrix: Quantized) -> dict[str, Any]:
+def constants(matrix: Quantized) -> dict[str, Any]:
     form = matrix.form
     return {
         "CODES": "table" if matrix.table is not None else form.codes,

@@ -1,0 +1,46 @@
+"""Granite 3.0 and 3.1 with experts, PowerMoE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node, Rows, Weight
+from octavo.models.decoder import split
+from octavo.models.granite import KEYS, Granite
+from octavo.models.mixture import Mixture
+from octavo.weights.gguf_family import EXPERTS, LAYER, SHARED, GGUFFamily
+
+NAMES = EXPERTS | SHARED
+NAMES = {name: ours.replace("mlp.", "block_sparse_moe.", 1) for name, ours in NAMES.items()}
+NAMES = {name: ours.replace("block_sparse_moe.shared_experts", "shared_mlp") for name, ours in NAMES.items()}
+NAMES |= {"ffn_gate_inp": "block_sparse_moe.router.layer"}
+
+
+class GraniteMoe(Mixture, Granite):
+    """Granite with experts, of which those of a layer are stored as two stacks (Granite Team 2024)."""
+
+    architectures = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")
+    model_types = ("granitemoe", "granitemoeshared")
+    fields = {"num_experts": "num_local_experts", "shared_expert_intermediate_size": "shared_intermediate_size"}
+    moe_name = "block_sparse_moe"
+    router_name = "router.layer"
+    shared_name = "shared_mlp"
+    gguf = (GGUFFamily("granitemoe", "GraniteMoeForCausalLM", layer=LAYER | NAMES, keys=KEYS, permuted=True),)
+
+    def shared(self, g: Graph, h: Node, at: str) -> Node:
+        if self.layout != "apart":
+            return super().shared(g, h, at)
+        gate, up = split(g, h, f"{at}.input_linear", [self.shared_size] * 2)
+        return g.linear(g.glu(gate, up, self.activation), f"{at}.output_linear", self.hidden)
+
+    def matrices(self, at: str) -> Mapping[str, list[Weight]]:
+        if self.layout != "apart":
+            return super().matrices(at)
+        size, inner = self.expert_size, (self.expert_size, self.hidden)
+        gate, up = (Rows(1, 2 * size, start, start + size) for start in (0, size))
+        return {
+            "gate": self.stack(f"{at}.input_linear.weight", inner, gate),
+            "up": self.stack(f"{at}.input_linear.weight", inner, up),
+            "down": self.stack(f"{at}.output_linear.weight", inner[::-1]),
+        }

@@ -1,0 +1,16 @@
+"""Mixtral 8x7B and 8x22B."""
+
+from __future__ import annotations
+
+from octavo.models.mixture import Mixture
+
+
+class Mixtral(Mixture):
+    """Llama with eight experts in each layer, two of which are asked (Jiang et al. 2024)."""
+
+    architectures = ("MixtralForCausalLM",)
+    model_types = ("mixtral",)
+    fields = {"num_experts": "num_local_experts"}
+    defaults = {"rms_norm_eps": 1e-5}
+    moe_name = "block_sparse_moe"
+    expert_names = ("w1", "w3", "w2")
