@@ -54,6 +54,8 @@ def save_checkpoint(path, kind="llama", seed=0, dtype=torch.float32, shard="1GB"
         for name, buffer in model.named_buffers():
             if name.endswith(("correction_bias", "expert_bias")):
                 buffer.normal_().mul_(0.2)
+            if name.endswith("layer_scalar"):
+                buffer.uniform_(0.5, 1.0)
     model.to(dtype).save_pretrained(path, safe_serialization=True, max_shard_size=shard)
     return model_class.from_pretrained(path, dtype=torch.float32).eval()
 

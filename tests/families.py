@@ -393,6 +393,9 @@ def to_olmo_hybrid(tensors, config):
         tensors |= zip(names, parts, strict=True)
 
 
+GEMMA_4 = {**GEMMA, "num_hidden_layers": 6, "sliding_window": 16, "global_head_dim": 32}
+GEMMA_4 |= {"hidden_size_per_layer_input": 0, "num_global_key_value_heads": 2}
+
 FAMILIES = {
     "LFM2": Family(
         "Lfm2",
@@ -457,6 +460,25 @@ FAMILIES = {
         "Qwen3", {**WINDOWS, "attention_bias": True, "use_sliding_window": True, "max_window_layers": 1}
     ),
     "Gemma": Family("Gemma", GEMMA, "gemma", convert=one_more),
+    "Gemma 4": Family(
+        "Gemma4Text",
+        {**GEMMA_4, "attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 30.0},
+    ),
+    "Gemma 4 E2B": Family(
+        "Gemma4Text",
+        {
+            **GEMMA_4,
+            "hidden_size_per_layer_input": 20,
+            "vocab_size_per_layer_input": 301,
+            "num_kv_shared_layers": 3,
+            "use_double_wide_mlp": True,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+        },
+    ),
+    "Gemma 4 26B-A4B": Family(
+        "Gemma4Text",
+        {**GEMMA_4, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 24},
+    ),
     "Gemma 2": Family(
         "Gemma2",
         {

@@ -35,11 +35,15 @@ class Gemma(Decoder):
         self.norm_offset = 0.0 if self.config.flag("one_is_in_norms") else 1.0  # GGUF files have 1 + weight
 
     def embed(self, g: Graph) -> Node:
-        dtype = self.config.values.get("dtype", self.config.values.get("torch_dtype"))
-        return g.scale(super().embed(g), rounded(self.hidden**0.5, dtype))
+        return g.scale(super().embed(g), rounded(self.hidden**0.5, dtype_of(self.config)))
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
         return g.rms_norm(x, name, self.eps, offset=self.norm_offset)
+
+
+def dtype_of(config: ConfigReader) -> object:
+    """The type of a checkpoint's weights, as its configuration says it."""
+    return config.values.get("dtype", config.values.get("torch_dtype"))
 
 
 def rounded(x: float, dtype: object) -> float:

@@ -17,6 +17,7 @@ ARCHITECTURES = tuple(
         "AyaVision",
         "Cohere2Vision",
         "Gemma3",
+        "Gemma4",
         "Glm4vMoe",
         "GlmAsr",
         "GotOcr2",

@@ -106,6 +106,13 @@ def _linear(rope: ConfigReader, theta: float, head_dim: int, positions: int, len
     return _plain(theta, head_dim) / np.float32(rope.number("factor")), 1.0
 
 
+def _proportional(rope: ConfigReader, theta: float, head_dim: int, positions: int, length: int) -> Result:
+    """The frequencies of a whole head, of which `partial_rotary_factor` is rotated: the others are 0."""
+    rotated = int(rope.number("partial_rotary_factor", 1.0, high=1.0) * head_dim // 2)
+    keep = np.arange(head_dim // 2) < rotated
+    return np.where(keep, _plain(theta, head_dim) / np.float32(rope.number("factor", 1.0)), np.float32(0)), 1.0
+
+
 def _dynamic(rope: ConfigReader, theta: float, head_dim: int, positions: int, length: int) -> Result:
     """NTK-aware scaling of theta for contexts longer than the model was trained on, or as `alpha` says."""
     if rope.values.get("alpha"):
@@ -192,6 +199,7 @@ SCALINGS: dict[str, Callable[[ConfigReader, float, int, int, int], Result]] = {
     "default": _default,
     "mrope": _default,  # of text alone: all its positions are the same
     "linear": _linear,
+    "proportional": _proportional,
     "dynamic": _dynamic,
     "llama3": _llama3,
     "yarn": _yarn,
