@@ -249,17 +249,18 @@ def without_fused_attention(model):
     model.set_attn_implementation("eager")
 
 
-def with_slopes(model):
-    """ALiBi in place of rotary positions, with slopes as BLOOM has them."""
+def with_slopes(model, of=lambda distance: distance):
+    """ALiBi in place of rotary positions, with slopes as BLOOM has them, of a function of distance."""
 
     def attend(module, query, key, value, attention_mask, **options):
         count = query.shape[2]
-        bias = build_alibi_tensor(torch.ones(1, count), query.shape[1], torch.float32)
-        hidden = torch.full((count, count), -torch.inf).triu(1)
-        return sdpa_attention_forward(module, query, key, value, bias[None] + hidden, **options)
+        slopes = build_alibi_tensor(torch.ones(1, 2), query.shape[1], torch.float32)[:, :, 1:]
+        distance = (torch.arange(count)[:, None] - torch.arange(count)).clamp(min=0)
+        mask = torch.full((count, count), -torch.inf).triu(1) - slopes * of(distance.float())
+        return sdpa_attention_forward(module, query, key, value, mask[None], **options)
 
-    AttentionInterface.register("slopes", attend)
-    model.set_attn_implementation("slopes")
+    AttentionInterface.register(f"slopes of {of}", attend)
+    model.set_attn_implementation(f"slopes of {of}")
     rotations = model.model.rotary_emb
     rotations.forward = lambda x, position_ids: (torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
 
@@ -289,6 +290,54 @@ def with_chunks(model):
     AttentionInterface.register("chunks", attend)
     AttentionMaskInterface.register("chunks", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
     model.set_attn_implementation("chunks")
+
+
+def to_plamo3(tensors, config):
+    """Without Gemma's scale of embeddings, and with other numbers that are added to weights of norms."""
+    tensors["model.embed_tokens.weight"] *= 48**0.5
+    join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "qkv_proj")
+    join(tensors, "mlp", ["gate_proj", "up_proj"], "gate_up_proj")
+    names = {r"model\.layers": "model.layers.layers", "self_attn": "mixer", "input_layernorm": "pre_mixer_norm"}
+    names |= {"post_attention_layernorm": "post_mixer_norm", "pre_feedforward_layernorm": "pre_mlp_norm"}
+    rename(tensors, names | {"post_feedforward_layernorm": "post_mlp_norm"})
+    for name in tensors:
+        if "post_mixer_norm" in name or "post_mlp_norm" in name:
+            tensors[name] = tensors[name] + (1 - (1 / 5 if "mixer" in name else 5**-1.5))
+    config |= {"architectures": ["Plamo3ForCausalLM"], "hidden_act": config.pop("hidden_activation")}
+    windows = [16 if kind == "sliding_attention" else None for kind in config["layer_types"]]
+    config |= {"sliding_window": windows, "query_pre_attn_scalar": None}
+
+
+def to_domyn_edge(tensors, config):
+    tensors["model.embed_tokens.weight"] *= 48**0.5
+    for name in [name for name in tensors if "norm" in name]:
+        if "q_norm" in name:
+            del tensors[name]
+        else:
+            tensors[name] = tensors[name] + 1
+    names = {"self_attn": "attention", "mlp": "feedforward", "input_layernorm": "pre_attention_norm"}
+    names |= {"pre_feedforward_layernorm": "pre_feedforward_norm", "post_attention_layernorm": "post_attention_norm"}
+    rename(tensors, names | {"post_feedforward_layernorm": "post_feedforward_norm"})
+    full = [kind == "full_attention" for kind in config.pop("layer_types")]
+    config |= {"architectures": ["DomynEdgeForCausalLM"], "hidden_act": config.pop("hidden_activation")}
+    config |= {"window_sizes": [[-1, 0] if one else [15, 0] for one in full], "head_sizes": [16] * len(full)}
+    config |= {"position_layers": ["nope" if one else "rope" for one in full], "rope_theta": 1e4}
+    del config["rope_parameters"], config["head_dim"], config["sliding_window"]
+
+
+def without_some_positions(model):
+    """Nor weights of the norms of q."""
+    rotations = model.model.rotary_emb
+    rotate = rotations.forward
+
+    def forward(x, position_ids, layer_type):
+        cos, sin = rotate(x, position_ids, layer_type)
+        return (torch.ones_like(cos), torch.zeros_like(sin)) if layer_type == "full_attention" else (cos, sin)
+
+    rotations.forward = forward
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.q_norm.weight.zero_()
 
 
 def with_normalised_head(model):
@@ -355,6 +404,18 @@ ABSORBED_KEYS = {
     "attention.value_length": 24,
     "attention.key_length_mla": 16,
     "attention.value_length_mla": 8,
+}
+SANDWICH = {
+    **GEMMA,
+    "tie_word_embeddings": False,
+    "hidden_activation": "silu",
+    "sliding_window": 16,
+    "query_pre_attn_scalar": 16,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
 }
 ALIBI = {"num_key_value_heads": 6, "intermediate_size": 192}
 
@@ -520,6 +581,11 @@ FAMILIES = {
         },
         one_more,
     ),
+    "Step-1": Family(
+        "Llama",
+        rewrite=lambda tensors, config: config.update(architectures=["Step1ForCausalLM"]),
+        patch=functools.partial(with_slopes, of=torch.sqrt),
+    ),
     "Rnj-1": Family(
         "Gemma3Text",
         {
@@ -535,6 +601,8 @@ FAMILIES = {
         rewrite=to_rnj1,
         patch=with_chunks,
     ),
+    "PLaMo 3": Family("Gemma3Text", SANDWICH, rewrite=to_plamo3),
+    "Domyn Edge": Family("Gemma3Text", SANDWICH, rewrite=to_domyn_edge, patch=without_some_positions),
     "Phi-3": Family("Phi3", NO_PADDING, "phi3"),
     "Phi-4-mini": Family(
         "Phi3",
@@ -648,7 +716,10 @@ FAMILIES = {
     ),
     "StableLM": Family("StableLm", {"hidden_size": 96, "use_qkv_bias": True}, "stablelm", {"rope.dimension_count": 4}),
     "StableLM, norms of heads": Family(
-        "StableLm", {"hidden_size": 96, "use_parallel_residual": True, "qk_layernorm": True}
+        "StableLm",
+        {"hidden_size": 96, "use_parallel_residual": True, "qk_layernorm": True},
+        "stablelm",
+        {"rope.dimension_count": 4, "use_parallel_residual": True},
     ),
     "TeleChat 2": Family(
         "Llama",
@@ -854,7 +925,7 @@ def save_gguf(family, model, path, target):
         if factors := (getattr(config, "rope_parameters", None) or {}).get(f"{kind}_factor"):
             writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, np.float32))
     stored = {name: tensor.values() for name, tensor in read_tensors(path / "model.safetensors").items()}
-    for name, whole in stack_experts(stored).items():
+    for name, whole in stacked(stored).items():
         for ours, values in named(family.convert(name, whole, config), name):
             writer.add_tensor(gguf_name(family.gguf, ours), np.ascontiguousarray(values, np.float32))
     writer.write_header_to_file()
@@ -863,11 +934,12 @@ def save_gguf(family, model, path, target):
     writer.close()
 
 
-def stack_experts(tensors):
-    """Matrices of experts, which have their numbers in their names, as one tensor."""
+def stacked(tensors):
+    """Matrices of experts and norms of heads, which have their numbers in their names, as one tensor."""
     stacks = {}
     for name in sorted(tensors, key=lambda name: [int(x) for x in re.findall(r"\d+", name)]):
-        stacks.setdefault(re.sub(r"\bexperts\.\d+\.", "experts.", name), []).append(tensors[name])
+        one = re.sub(r"\bexperts\.\d+\.", "experts.", re.sub(r"\bnorms\.\d+\.", "", name))
+        stacks.setdefault(one, []).append(tensors[name])
     return {name: np.stack(parts) if len(parts) > 1 else parts[0] for name, parts in stacks.items()}
 
 

@@ -58,14 +58,17 @@ inline F32 exp2_of_negative(F32 x) {
   return scale_by_power_of_two(fma(p, f, set1(1)), n);
 }
 
-// Scaled scores of one segment of keys for one row, softly capped, less slope * distance; `to_first` is how many
-// positions the segment's first key is behind the row's token.
-inline void change_scores(float* scores, int padded, float scale, float cap, float slope, float to_first) {
+// Scaled scores of one segment of keys for one row, softly capped, less slope * distance, or slope * sqrt(distance);
+// `to_first` is how many positions the segment's first key is behind the row's token.
+inline void change_scores(float* scores, int padded, float scale, float cap, float slope, bool by_root,
+                          float to_first) {
   static const float kIota[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int i = 0; i < padded; i += kLanes) {
     F32 s = load(scores + i) * set1(scale);
     if (cap > 0) s = softcap(s, cap);
-    store(scores + i, fma(load(kIota) + set1((float)i - to_first), set1(slope), s));
+    F32 behind = set1(to_first - (float)i) - load(kIota);
+    if (by_root) behind = sqrt(max(behind, zero()));
+    store(scores + i, fma(behind, set1(-slope), s));
   }
 }
 
@@ -223,7 +226,7 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int nu
     float scale = a.scale;
     if (is_changed) {
       const float slope = a.slopes ? a.slopes[item.kv_head * group + r % group] : 0;
-      change_scores(scores, padded, scale, a.cap, slope, (float)(end - 1 - start));
+      change_scores(scores, padded, scale, a.cap, slope, a.by_root, (float)(end - 1 - start));
       scale = 1;
     }
     const auto probabilities = [&](auto&& put) { softmax<T>(scores, put, span, padded, scale, &maximum[r], &sum[r]); };

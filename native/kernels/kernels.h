@@ -113,6 +113,7 @@ struct Attention {
   bool causal;
   float cap;            // of scores, softly; 0: none
   const float* slopes;  // [heads] what is taken from a score for each position that its key is behind; or null
+  bool by_root;         // … or for the root of so many
   const float* sinks;   // [heads] scores of a key without a value; or null
   KvCache cache;
   const int32_t* block_tables;  // [sequences, block_table_stride]

@@ -222,6 +222,7 @@ class AttendOp : public Op {
     lookback_ = spec.params.integer("lookback", 0);
     cap_ = spec.params.real("softcap");
     slopes_ = spec.params.numbers("slopes");
+    by_root_ = spec.params.flag("by_root");
     heads_ = static_cast<int>(q_.columns / cache.key_dim);
     spec.check(heads_ > 0 && heads_ * cache.key_dim == q_.columns && heads_ % cache.kv_heads == 0,
                "heads are no multiple of KV heads");
@@ -273,6 +274,7 @@ class AttendOp : public Op {
         .causal = mask_ == Mask::kCausal,
         .cap = cap_,
         .slopes = slopes_.empty() ? nullptr : slopes_.data(),
+        .by_root = by_root_,
         .sinks = sinks_ ? sinks_->as<float>() : nullptr,
         .cache = place_.cache,
         .block_tables = blocks.pages,
@@ -287,6 +289,7 @@ class AttendOp : public Op {
   int dtype_, window_, chunk_, lookback_, heads_, group_;
   float scale_, cap_;
   std::vector<float> slopes_;
+  bool by_root_ = false;
   std::shared_ptr<const Buffer> sinks_;
   std::shared_ptr<AttentionPlan> plan_;
 };

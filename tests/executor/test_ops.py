@@ -41,6 +41,7 @@ SHAPES = {
     "no rope": {"rope": None},
     "soft cap": {"softcap": 0.8},
     "slopes": {"slopes": (0.5, 0.1, 2.0, 0.0), "rope": None},
+    "slopes of roots": {"slopes": (0.5, 0.1, 2.0, 0.0), "by_root": True, "rope": None},
     "sinks": {"sinks": True},
     "chunks of 21": {"chunk": 21},
     "chunks of 13, and those before": {"chunk": 13, "lookback": 1},

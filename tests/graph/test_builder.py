@@ -23,8 +23,8 @@ def test_an_op_of_unequal_inputs_is_refused(g, x):
     narrow = g.linear(x, "narrow", 8)
     with pytest.raises(ShapeError, match="add: inputs have 24 and 8 columns"):
         g.add(x, narrow)
-    with pytest.raises(ShapeError, match="glu: inputs have 8 and 24 columns"):
-        g.glu(narrow, x)
+    with pytest.raises(ShapeError, match="glu: 24 gates for 8 columns"):
+        g.glu(x, narrow)
 
 
 def test_rope_wants_whole_heads_and_no_more_pairs_than_they_have(g, x):

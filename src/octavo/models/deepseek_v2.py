@@ -13,9 +13,9 @@ from octavo.weights.config_reader import ConfigReader
 class DeepseekV2(LatentAttention):
     """Latent attention; in all layers but the first ones, experts beside an MLP for all tokens (DeepSeek-AI 2024)."""
 
-    kind = "experts"
     architectures = ("DeepseekV2ForCausalLM",)
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_v2",)
+    kind = "experts"
     interleaved = True
     defaults: ClassVar[dict[str, object]] = {"v_head_dim": 128}
     score: ClassVar[str] = "softmax"

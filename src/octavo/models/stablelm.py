@@ -6,7 +6,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import GGUFFamily
+from octavo.weights.gguf_family import LAYER, GGUFFamily
 
 
 class StableLM(Decoder):
@@ -21,6 +21,7 @@ class StableLM(Decoder):
         GGUFFamily(
             "stablelm",
             "StableLmForCausalLM",
+            layer=LAYER | {f"attn_{part}_norm": f"self_attn.{part}_layernorm.norms" for part in "qk"},
             keys={"use_parallel_residual": "use_parallel_residual"},
             partial_rope=True,
         ),

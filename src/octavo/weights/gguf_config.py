@@ -134,6 +134,8 @@ def config_of(
         config["partial_rotary_factor"] = rotated / head_dim
     if scaling := _rope_scaling(keys, factors, unit=0.1 if family.latent else 1.0):
         config["rope_scaling"] = scaling
+    if "blk.0.attn_q_norm.weight" in tensors:
+        config["qk_layernorm"] = True
     said = {field: keys.values[key] for key, field in family.keys.items() if key in keys.values}
     return {**config, **_windows(keys), **family.values, **said}
 

@@ -20,12 +20,12 @@ ATTENTION = {
 }  # fmt: skip
 LLAMA = {
     "KV_HEADS": 8, "GROUP": 4, "HEAD_DIM": 128, "VALUE_DIM": 128, "BLOCK_SIZE": 32, "TILE": 64, "DIM_TILE": 128,
-    "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CAP": False, "LOOKBACK": 0, "HAS_SLOPES": False,
+    "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CAP": False, "LOOKBACK": 0, "SLOPES": "none",
     "HAS_SINKS": False,
 }  # fmt: skip
 DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "LOOKS": "all"}
 CHUNK = LLAMA | {"TOKENS": 16, "ROWS": 64, "SPLITS": 1, "LOOKS": "window"}
-CAPPED = CHUNK | {"HAS_CAP": True, "HAS_SLOPES": True, "HAS_SINKS": True}
+CAPPED = CHUNK | {"HAS_CAP": True, "SLOPES": "distance", "HAS_SINKS": True}
 MERGE = {"HEADS": 32, "VALUE_DIM": 128, "SPLITS": 4, "SPLIT_TILE": 4, "VALUE_TILE": 128, "HAS_SINKS": True}
 NORM = {
     "x": "*fp32", "y": "*bf16", "weight": "*fp32", "total": "*fp32", "out": "*bf16", "eps": "fp32",

@@ -162,6 +162,7 @@ HEADS = {
 SCORINGS = {
     "soft cap": {"softcap": 0.7},
     "slopes": {"slopes": HEADS["slopes"]},
+    "slopes of roots": {"slopes": HEADS["slopes"], "by_root": True},
     "sinks": {"sinks": HEADS["sinks"]},
     "chunks": {"chunk": 17},
     "chunks, and those before": {"chunk": 9, "lookback": 2},

@@ -360,12 +360,21 @@ class _Lowering:
             "softcap": node.softcap or 0.0,
         }
         params = where | {"scale": node.scale, "causal": node.causal, **numbers, "slopes": list(node.slopes)}
+        params["by_root"] = node.by_root
         self._emit("attend", [queries], [self._define(node, floats=False)], node, params=params, vectors=vectors)
 
     def _cross_attention(self, node: CrossAttention) -> None:
         where = _place(node, node.layer, node.head_dim, source=True)
         q = self._read(node.q, "element")
-        plain = {"causal": False, "window": 0, "chunk": 0, "lookback": 0, "softcap": 0.0, "slopes": []}
+        plain = {
+            "causal": False,
+            "window": 0,
+            "chunk": 0,
+            "lookback": 0,
+            "softcap": 0.0,
+            "slopes": [],
+            "by_root": False,
+        }
         params = {**where, "scale": node.scale, **plain}
         self._emit("attend", [q], [self._define(node, floats=False)], node, params=params)
 

@@ -250,7 +250,7 @@ def attention(
 def scoring_of(device: Device, node: Attention) -> Scoring:
     slopes = device.weights.constants(node.slopes) if node.slopes else None
     sinks = None if node.sinks is None else device.weights.get(node.sinks)
-    return Scoring(node.scale, node.window, node.chunk, node.lookback, node.softcap, slopes, sinks)
+    return Scoring(node.scale, node.window, node.chunk, node.lookback, node.softcap, slopes, node.by_root, sinks)
 
 
 def _attend_each(device: Device, node: Attention, step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

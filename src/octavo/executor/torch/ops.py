@@ -54,6 +54,7 @@ class Scoring:
     lookback: int = 0
     softcap: float | None = None
     slopes: Tensor | None = None  # float32 [heads]
+    by_root: bool = False
     sinks: Tensor | None = None  # float32 [heads]
 
     @property
@@ -262,7 +263,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, back: Tensor, seen
     if scoring.softcap is not None:
         scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
     if scoring.slopes is not None:
-        scores = scores - scoring.slopes[:, None, None] * back
+        distances = back.clamp(min=0).sqrt() if scoring.by_root else back
+        scores = scores - scoring.slopes[:, None, None] * distances
     scores = scores.masked_fill(~seen, -torch.inf)
     if scoring.sinks is not None:
         scores = torch.cat([scores, scoring.sinks[:, None, None].expand(-1, scores.shape[1], 1)], dim=2)

@@ -19,8 +19,8 @@ class Attention(Node):
     many positions (Llama 4), and of as many blocks before that as `lookback` says. Where it is not `causal`, all tokens
     of a sequence see each other.
     With `softcap`, scores become softcap * tanh(score / softcap) (Gemma Team 2024). Of `slopes`, one for each head,
-    slope * distance is taken from them (ALiBi, Press et al. 2021). `sinks` are scores, one for each head, of a key
-    whose value is zero (OpenAI 2025).
+    slope * distance is taken from them (ALiBi, Press et al. 2021), or, with `by_root`, slope * sqrt(distance). `sinks`
+    are scores, one for each head, of a key whose value is zero (OpenAI 2025).
     """
 
     q: Node
@@ -37,6 +37,7 @@ class Attention(Node):
     lookback: int
     softcap: float | None
     slopes: tuple[float, ...]
+    by_root: bool
     sinks: Weight | None
 
     @classmethod
@@ -57,6 +58,7 @@ class Attention(Node):
         lookback: int = 0,
         softcap: float | None = None,
         slopes: tuple[float, ...] = (),
+        by_root: bool = False,
         sinks: str | None = None,
     ) -> Node:
         """`kv_heads` is to be said where there is no k; `value_dim` where it is not `head_dim`."""
@@ -64,7 +66,7 @@ class Attention(Node):
             kv_heads = k.columns // head_dim if k is not None else 0
         of_sinks = None if sinks is None else Weight(sinks, (q.columns // head_dim,))
         sizes = layer, kv_heads, head_dim, value_dim or head_dim
-        return cls(q, k, v, *sizes, scale, window, causal, chunk, lookback, softcap, slopes, of_sinks)
+        return cls(q, k, v, *sizes, scale, window, causal, chunk, lookback, softcap, slopes, by_root, of_sinks)
 
     def __post_init__(self) -> None:
         if (self.k is None) != (self.v is None) or (self.k is None and self.layer is None):
@@ -203,6 +205,8 @@ def attend(
         scores = node.softcap * np.tanh(scores / node.softcap)
     if isinstance(node, Attention) and node.slopes:
         distances = np.arange(len(q))[:, None] - np.arange(len(k))[None, :]
+        if node.by_root:
+            distances = np.sqrt(np.maximum(distances, 0))
         scores = scores - np.array(node.slopes)[:, None, None] * distances
     scores = np.where(hidden, -np.inf, scores)
     sink = np.full((node.heads, 1, 1), -np.inf) if sinks is None else sinks[:, None, None]

@@ -44,6 +44,7 @@ def paged_attention(
         splits = _splits(sequences * blocks * kv_heads, ragged.block_tables.shape[1] * block_size, q.device)
     partial, peaks, sums = _partials(sequences * longest * heads, splits, value_dim, out)
     slopes, sinks = (out if x is None else x for x in (scoring.slopes, scoring.sinks))  # not read where there are none
+    kind_of_slopes = "none" if scoring.slopes is None else "root" if scoring.by_root else "distance"
     kernel: Any
     merge: Any
     kernel, merge = attend, merge_splits
@@ -54,7 +55,7 @@ def paged_attention(
         longest, ragged.block_tables.stride(0), q.stride(0),
         KV_HEADS=kv_heads, GROUP=group, HEAD_DIM=head_dim, VALUE_DIM=value_dim, BLOCK_SIZE=block_size,
         TOKENS=tokens, SPLITS=splits, LOOKS="window" if scoring.window else "chunk" if scoring.chunk else "all",
-        LOOKBACK=scoring.lookback, HAS_CAP=scoring.softcap is not None, HAS_SLOPES=scoring.slopes is not None,
+        LOOKBACK=scoring.lookback, HAS_CAP=scoring.softcap is not None, SLOPES=kind_of_slopes,
         HAS_SINKS=scoring.sinks is not None, ROWS=rows, TILE=32 if is_wide else 64,
         DIM_TILE=max(16, triton.next_power_of_2(head_dim)), VALUE_TILE=max(16, triton.next_power_of_2(value_dim)),
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
@@ -108,14 +109,17 @@ def first_key(position, reach, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr):
 @triton.jit
 def scores_of(
     products, position, key, end, slopes, head, cap, reach, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr,
-    HAS_CAP: tl.constexpr, HAS_SLOPES: tl.constexpr,
+    HAS_CAP: tl.constexpr, SLOPES: tl.constexpr,
 ):  # fmt: skip
     """Scaled products with what else is done to them, -inf for keys that a token does not see, or from `end` on."""
     scores = products
     if HAS_CAP:
         scores = cap - 2 * cap / (tl.exp2(scores * (2 * LOG2_E) / cap) + 1)
-    if HAS_SLOPES:
-        scores -= (tl.load(slopes + head) * LOG2_E)[:, None] * (position[:, None] - key[None, :]).to(tl.float32)
+    if SLOPES != "none":
+        distance = tl.maximum(position[:, None] - key[None, :], 0).to(tl.float32)
+        if SLOPES == "root":
+            distance = tl.sqrt(distance)
+        scores -= (tl.load(slopes + head) * LOG2_E)[:, None] * distance
     seen = (key < end)[None, :] & (key[None, :] <= position[:, None])
     if LOOKS != "all":
         seen &= key[None, :] >= first_key(position, reach, LOOKS, LOOKBACK)[:, None]
@@ -128,7 +132,7 @@ def attend(
     scale, cap, reach, longest, table_stride, q_stride, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TOKENS: tl.constexpr,
     SPLITS: tl.constexpr, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr, HAS_CAP: tl.constexpr,
-    HAS_SLOPES: tl.constexpr, HAS_SINKS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    SLOPES: tl.constexpr, HAS_SINKS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     DIM_TILE: tl.constexpr, VALUE_TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (sequence, Q-block, split and KV head). Scores are in units of log 2, for exp2."""
@@ -160,7 +164,7 @@ def attend(
         k = tl.load(k_pages + key_at, mask=exists[None, :] & in_head[:, None], other=0.0)
         products = tl.dot(query, k, input_precision=PRECISION) * scale
         scores = scores_of(
-            products, start + token, key, end, slopes, head, cap, reach, LOOKS, LOOKBACK, HAS_CAP, HAS_SLOPES
+            products, start + token, key, end, slopes, head, cap, reach, LOOKS, LOOKBACK, HAS_CAP, SLOPES
         )
         new_peak = tl.maximum(peak, tl.max(scores, 1))
         finite = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # of a row that has seen nothing yet
