@@ -7,10 +7,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from checkpoints import edit_config, save_checkpoint, save_tokenizer
+from checkpoints import edit_config, save_checkpoint, save_tokenizer, transformers_logits
+from harness import error, logits_of, make_torch, random_tokens
 from octavo import LLM, ConfigError, ModelLoadError, SamplingParams, UnsupportedError
 from octavo.engine import planning
 from octavo.errors import UnknownArchitectureError
+from octavo.executor.torch import kernels
+from octavo.executor.torch.transformers_model import TransformersModel
 
 EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1}
 EXPERTS |= {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
@@ -217,3 +220,11 @@ def test_the_users_settings_of_transformers_stay(saved):
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     LLM(str(saved("BitNet")[0]), **SIZES)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_the_kernels_of_a_gpu_see_the_same(saved):
+    path, model = saved("BitNet")
+    graph = TransformersModel(path, "BitNetForCausalLM").build()
+    tokens = random_tokens(40, vocab=301)
+    executor = make_torch(graph, {}, kernels=kernels)
+    assert error(logits_of(executor, tokens, [7, 33]), transformers_logits(model, tokens)) < 1e-4
