@@ -132,6 +132,7 @@ REFUSED = {  # kind, what differs: the reason
     "Bloom": ({}, "lets nobody replace its attention"),
     "DiffLlama": ({}, "is not once for each layer"),
     "Roberta": ({"is_decoder": True, "pad_token_id": 0}, "counts positions from its padding token on"),
+    "GptOss": ({"num_local_experts": 4, "head_dim": 8}, "its attention has s_aux"),
     "Llama4Text": ({}, "its mask depends on more than positions"),
     "Llama": ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "rope_type 'dynamic'"),
 }
@@ -220,6 +221,15 @@ def test_the_users_settings_of_transformers_stay(saved):
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     LLM(str(saved("BitNet")[0]), **SIZES)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_scores_may_have_a_cap(tmp_path):
+    caps = {"attn_logit_softcapping": 1.0, "final_logit_softcapping": 2.0, "head_dim": 16, "sliding_window": 16}
+    model = save_checkpoint(tmp_path, "Gemma2", **caps)
+    model.set_attn_implementation("eager")
+    tokens = random_tokens(60, vocab=301)
+    executor = make_torch(TransformersModel(tmp_path, "Gemma2ForCausalLM").build(), {})
+    assert error(logits_of(executor, tokens, [7, 53]), transformers_logits(model, tokens)) < 1e-4
 
 
 def test_the_kernels_of_a_gpu_see_the_same(saved):
