@@ -99,10 +99,12 @@ def _special_tokens(file: Path, entries: Any) -> list[str]:
         raise ModelLoadError(file, "special_tokens", "must be a list of objects")
     check_count(file, "special_tokens", len(entries))
     found: dict[Any, Any] = {entry.get("rank"): entry.get("token_str") for entry in entries}
-    texts = [found.get(rank) for rank in range(len(entries))]
-    for rank, text in enumerate(texts):
+    texts = []
+    for rank in range(len(entries)):
+        text = found.get(rank)
         if not isinstance(text, str) or not 0 < len(text) <= MAX_TOKEN_CHARACTERS:
             raise ModelLoadError(file, f"special_tokens[{rank}]", "no entry of this rank has a token_str")
+        texts.append(text)
     return texts
 
 
