@@ -395,7 +395,7 @@ def test_options_without_a_meaning_here_are_noted_once(tiny, caplog):
     with caplog.at_level(logging.WARNING, "octavo"):
         LLM(str(tiny[0]), trust_remote_code=True, swap_space=8, worker_cls="auto", tensor_parallel_size=1)
     assert len(caplog.messages) == 2
-    assert any("trust_remote_code=True: no code of a model" in message for message in caplog.messages)
+    assert any("trust_remote_code=True: no code of a checkpoint" in message for message in caplog.messages)
 
 
 def test_the_engine_s_seed_makes_unseeded_requests_repeatable(make_llm):

@@ -7,10 +7,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from checkpoints import edit_config, save_checkpoint, save_tokenizer
+from checkpoints import edit_config, save_checkpoint, save_tokenizer, transformers_logits
+from harness import error, logits_of, make_torch, random_tokens
 from octavo import LLM, ConfigError, ModelLoadError, SamplingParams, UnsupportedError
 from octavo.engine import planning
 from octavo.errors import UnknownArchitectureError
+from octavo.executor.torch import kernels
+from octavo.executor.torch.transformers_model import TransformersModel
 
 EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1}
 EXPERTS |= {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
@@ -129,6 +132,7 @@ REFUSED = {  # kind, what differs: the reason
     "Bloom": ({}, "lets nobody replace its attention"),
     "DiffLlama": ({}, "is not once for each layer"),
     "Roberta": ({"is_decoder": True, "pad_token_id": 0}, "counts positions from its padding token on"),
+    "GptOss": ({"num_local_experts": 4, "head_dim": 8}, "its attention has s_aux"),
     "Llama4Text": ({}, "its mask depends on more than positions"),
     "Llama": ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "rope_type 'dynamic'"),
 }
@@ -217,3 +221,20 @@ def test_the_users_settings_of_transformers_stay(saved):
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     LLM(str(saved("BitNet")[0]), **SIZES)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_scores_may_have_a_cap(tmp_path):
+    caps = {"attn_logit_softcapping": 1.0, "final_logit_softcapping": 2.0, "head_dim": 16, "sliding_window": 16}
+    model = save_checkpoint(tmp_path, "Gemma2", **caps)
+    model.set_attn_implementation("eager")
+    tokens = random_tokens(60, vocab=301)
+    executor = make_torch(TransformersModel(tmp_path, "Gemma2ForCausalLM").build(), {})
+    assert error(logits_of(executor, tokens, [7, 53]), transformers_logits(model, tokens)) < 1e-4
+
+
+def test_the_kernels_of_a_gpu_see_the_same(saved):
+    path, model = saved("BitNet")
+    graph = TransformersModel(path, "BitNetForCausalLM").build()
+    tokens = random_tokens(40, vocab=301)
+    executor = make_torch(graph, {}, kernels=kernels)
+    assert error(logits_of(executor, tokens, [7, 33]), transformers_logits(model, tokens)) < 1e-4

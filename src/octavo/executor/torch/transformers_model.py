@@ -140,8 +140,6 @@ class TransformersModel(CausalLM):
         if key_width != width or value_heads != kv_heads:
             raise self._refusal(f"{where}: keys and values of {kv_heads} and {value_heads} heads, {key_width} columns")
         for name, value in options.items():
-            if name in ("softcap", "s_aux") and value is not None:
-                raise self._refusal(f"{where}: its attention has {name}")
             if isinstance(value, Tensor) and name not in _SEEN:
                 raise self._refusal(f"{where}: its attention has {name}, which is not known here")
         if not options.get("is_causal", getattr(asked.module, "is_causal", True)):
@@ -155,6 +153,7 @@ class TransformersModel(CausalLM):
             value_dim=value_width,
             scale=width**-0.5 if scale is None else float(scale),
             window=self._window(where, asked.mask),
+            softcap=options.get("softcap"),
         )
         assert isinstance(node, Attention)
         return node
