@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from octavo.executor.torch.kernels import attention, experts, glu, norm, quantized, rope, sampling
+from octavo.executor.torch.kernels import attention, experts, glu, norm, quantized, rope, sampling, state
 
 ATTENTION = {
     "q": "*bf16", "k_pages": "*bf16", "v_pages": "*bf16", "out": "*bf16", "partial": "*fp32", "peaks": "*fp32",
@@ -48,6 +48,8 @@ COUNT = {"history": "*i32", "places": "*i64", "counts": "*i32", "stride": "i32",
 PENALTIES = {
     "logits": "*fp32", "counts": "*i32", "penalties": "*fp32", "stride": "i32", "vocab": "i32", "rows": "i32",
 }  # fmt: skip
+DELTA = dict.fromkeys(("q", "k", "v", "g", "beta", "state", "out"), "*fp32") | {"rows": "*i64", "positions": "*i64"}
+DELTA_SIZES = {"HEADS": 32, "KEY_DIM": 128, "VALUE_DIM": 128, "KEY_TILE": 128, "VALUE_TILE": 32}
 PACKED = {
     "codes": "*u8", "minima": "*fp16", "scales": "*fp16", "scale_steps": "*fp16", "minimum_steps": "*fp16",
     "table": "*fp32", "x": "*bf16", "bias": "*bf16", "out": "*bf16", "partial": "*fp32", "rows": "i32",
@@ -71,6 +73,7 @@ KERNELS = {
     "norm": (norm.normalise, NORM, {"HAS_SUM": True, "TILE": 4096}, {"num_warps": 16}),
     "glu": (glu.multiply, GLU, {"KIND": "gelu", "TILE": 1024}, {}),
     "rope": (rope.rotate_token, ROPE, ROPE_SIZES, {}),
+    "delta": (state.step_of_head, DELTA, DELTA_SIZES, {}),
     "draw": (sampling.draw_token, DRAW, {"TILE": 4096}, {"num_warps": 16}),
     "count": (sampling.count_tokens, COUNT, {"TILE": 1024}, {}),
     "penalties": (sampling.apply_penalties, PENALTIES, {"TILE": 1024}, {}),

@@ -55,6 +55,18 @@ def test_gates_that_are_parts_of_wider_rows(kernels, random, columns, dtype, kin
     assert_same(kernels.gated(gate, up, kind), ops.gated(gate, up, kind), dtype)
 
 
+@pytest.mark.parametrize(("key_dim", "value_dim"), [(16, 32), (24, 40), (128, 128)])
+def test_steps_of_delta_rules(kernels, random, device, key_dim, value_dim):
+    """Of sequences anywhere in the state, one of which begins."""
+    q, k, v = random(3, 2, key_dim), random(3, 2, key_dim) / key_dim**0.5, random(3, 2, value_dim)
+    g, beta, states = -random(3, 2).abs(), random(3, 2).sigmoid(), random(5, 2, key_dim, value_dim)
+    rows, positions = (torch.tensor(numbers, device=device) for numbers in ([4, 0, 2], [7, 0, 3]))
+    mine, theirs = states.clone(), states.clone()
+    found = kernels.delta_step(q, k, v, g, beta, mine, rows, positions)
+    assert_same(found, ops.delta_step(q, k, v, g, beta, theirs, rows, positions))
+    assert_same(mine, theirs)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pairs", [None, 4, 10])
 @pytest.mark.parametrize("interleaved", [False, True])

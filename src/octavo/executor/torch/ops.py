@@ -113,6 +113,22 @@ def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
     return (ACTIVATIONS[kind](gate) * up).to(dtype)
 
 
+def delta_step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, rows: Tensor, positions: Tensor
+) -> Tensor:
+    """One token of each sequence under the gated delta rule: what it reads of its state, which it changes in place.
+
+    q and k are [sequences, heads, key_dim], v and the result [sequences, heads, value_dim], g and beta [sequences,
+    heads], all float32 and contiguous; `rows` are those of `state` [rows, heads, key_dim, value_dim] that are the
+    sequences'. At position 0 a state begins with zeros.
+    """
+    now = torch.where((positions > 0)[:, None, None, None], state[rows], 0.0) * g.exp()[:, :, None, None]
+    change = beta[:, :, None] * (v - torch.einsum("shkv,shk->shv", now, k))
+    now = now + k[..., None] * change[:, :, None]
+    state[rows] = now
+    return torch.einsum("shkv,shk->shv", now, q)
+
+
 def dequantize(matrix: Quantized, out: Tensor) -> None:
     """Writes the matrix's values to `out` [rows, columns], each rounded once to its type."""
     form, codes = matrix.form, matrix.codes

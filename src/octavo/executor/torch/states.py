@@ -53,13 +53,12 @@ def delta(device: Device, node: Delta, step: Step, q: Tensor, k: Tensor, v: Tens
     decay, dt_bias = device.weights.get(node.decay), device.weights.get(node.dt_bias)
     g = (-decay.exp() if node.decay_is_log else decay) * F.softplus(a.float() + dt_bias)
     parts = q, k, v, g, node.factor * torch.sigmoid(b.float())
-    out, decodes = torch.empty_like(v), [group.rows.long() for group in step.groups if group.max_count == 1]
-    prompts = [] if len(decodes) == len(step.groups) and not step.fresh else step.prompts()
-    for rows in decodes if prompts else [slice(None)]:
-        before = torch.where((step.positions[rows] > 0)[:, None, None, None], state[owner[rows]], 0.0)
-        out[rows], state[owner[rows]] = delta_step([part[rows] for part in parts], before)
-    kept = {one.begin: one for one in step.kept}
-    for begin, end in prompts:
+    decodes = [group.rows.long() for group in step.groups if group.max_count == 1] if step.prompts else [slice(None)]
+    out, kept = torch.empty_like(v), {one.begin: one for one in step.kept}
+    for rows in decodes:
+        some = (part[rows].contiguous() for part in parts)
+        out[rows] = device.kernels.delta_step(*some, state, owner[rows], step.positions[rows])
+    for begin, end in step.prompts:
         now = torch.where(step.positions[begin] > 0, state[owner[begin]], 0.0)
         first = begin
         if begin in kept:
@@ -76,19 +75,6 @@ def _for_heads(node: Delta, x: Tensor) -> Tensor:
     x = x * torch.rsqrt(x.square().sum(-1, keepdim=True) + node.eps)
     group = node.heads // node.key_heads
     return x.repeat(1, group, 1) if node.tiled else x.repeat_interleave(group, 1)
-
-
-def delta_step(inputs: Sequence[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
-    """One token of each sequence: what it reads [sequences, heads, value_dim], and the states that it leaves.
-
-    `inputs` are q and k [sequences, heads, key_dim], v [sequences, heads, value_dim], g and beta [sequences, heads];
-    states are [sequences, heads, key_dim, value_dim].
-    """
-    q, k, v, g, beta = inputs
-    state = state * g.exp()[:, :, None, None]
-    change = beta[:, :, None] * (v - torch.einsum("shkv,shk->shv", state, k))
-    state = state + k[..., None] * change[:, :, None]
-    return torch.einsum("shkv,shk->shv", state, q), state
 
 
 def delta_prompt(inputs: Sequence[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:

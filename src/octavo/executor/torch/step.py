@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class Layout:
     fresh: list[tuple[int, int]]  # rows of prompts without history
     is_decode: bool  # one token for every sequence
     table_rows: Ints  # of the sequences, in the token table
+    prompts: list[tuple[int, int]] = field(default_factory=list)  # the rows [begin, end) of whoever has several
     kept: tuple[Kept, ...] = ()
     sources: tuple[Ints, Ints] | None = None  # of each row: its source's length [tokens], block table [tokens, width]
 
@@ -62,13 +63,10 @@ class Step:
     slots: Tensor
     groups: tuple[Ragged, ...]
     fresh: list[tuple[int, int]]
+    prompts: list[tuple[int, int]] = field(default_factory=list)  # likewise, of all sequences that have several
     kept: tuple[Kept, ...] = ()
     sources: Ragged | None = None
     features: Tensor | None = None  # float32 [rows, columns], of an encoder
-
-    def prompts(self) -> list[tuple[int, int]]:
-        """The rows [begin, end) of each sequence that has several; waits for the device."""
-        return [(begin, end) for begin, end in self.spans() if end > begin + 1]
 
     def spans(self) -> list[tuple[int, int]]:
         """The rows [begin, end) of each sequence; waits for the device."""
@@ -99,8 +97,9 @@ def lay_out(step: base.Step, table: TokenTable, block_size: int, longest_fresh: 
         for i, (tokens, snapshot) in enumerate(step.saves.tolist())
         if 0 < tokens < starts[i] + counts[i]
     ]
+    several = [(int(row), int(row + count)) for row, count in zip(first_rows, counts, strict=True) if count > 1]
     rows = np.stack([places, positions, slots])
-    return Layout(rows, groups, spans, bool(decodes.all()), table_rows, tuple(kept), seen)
+    return Layout(rows, groups, spans, bool(decodes.all()), table_rows, several, tuple(kept), seen)
 
 
 def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -116,7 +115,9 @@ def make_step(layout: Layout, device: torch.device) -> Step:
         starts, counts, rows = to_device(sequences, torch.int32, device)
         block_tables = to_device(tables, torch.int32, device)
         groups.append(Ragged(block_tables, starts, counts, rows, int(sequences[1].max())))
-    return Step(places, positions, slots, tuple(groups), layout.fresh, layout.kept, _sources(layout, device))
+    return Step(
+        places, positions, slots, tuple(groups), layout.fresh, layout.prompts, layout.kept, _sources(layout, device)
+    )
 
 
 def _sources(layout: Layout, device: torch.device) -> Ragged | None:

@@ -12,9 +12,11 @@ from octavo.executor.torch.kernels.norm import add_rms_norm, rms_norm
 from octavo.executor.torch.kernels.quantized import dequantize, multiply_quantized
 from octavo.executor.torch.kernels.rope import rotate_and_store
 from octavo.executor.torch.kernels.sampling import draw, penalise
+from octavo.executor.torch.kernels.state import delta_step
 
 __all__ = [
     "add_rms_norm",
+    "delta_step",
     "dequantize",
     "draw",
     "gated",
