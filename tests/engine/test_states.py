@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from checkpoints import reference_tokens, save_checkpoint, save_tokenizer
-from families import DELTA, NO_PADDING
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
 from octavo.engine.loading import load
@@ -14,9 +13,11 @@ from octavo.readers import READERS
 from octavo.request import Prompt
 from octavo.sampling_params import SamplingParams
 
+DELTA = {"num_hidden_layers": 4, "head_dim": 24, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+DELTA |= {"linear_key_head_dim": 12, "linear_value_head_dim": 20}
 MODELS = {
-    "Qwen3_5Text": {**DELTA, "vocab_size": 500, "max_position_embeddings": 256},
-    "Lfm2": {**NO_PADDING, "num_hidden_layers": 3, "full_attn_idxs": [1], "block_auto_adjust_ff_dim": False}
+    "Qwen3_5Text": {**DELTA, "pad_token_id": None, "vocab_size": 500, "max_position_embeddings": 256},
+    "Lfm2": {"pad_token_id": None, "num_hidden_layers": 3, "full_attn_idxs": [1], "block_auto_adjust_ff_dim": False}
     | {"vocab_size": 500, "max_position_embeddings": 256, "tie_word_embeddings": False},
 }
 TOKENS = np.random.default_rng(1).integers(2, 480, 200).tolist()
