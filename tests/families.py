@@ -419,100 +419,10 @@ SANDWICH = {
 }
 ALIBI = {"num_key_value_heads": 6, "intermediate_size": 192}
 
-DELTA = {"num_hidden_layers": 4, "head_dim": 24, "pad_token_id": None, "linear_num_key_heads": 2}
-DELTA |= {"linear_num_value_heads": 4, "linear_key_head_dim": 12, "linear_value_head_dim": 20}
-
-
-def tiled_deltas(name, values, config):
-    """What Qwen3.5 has by heads of v: those of one head of k are neighbours, and become as many heads of k apart."""
-    keys, rank = config.linear_num_key_heads, config.linear_num_value_heads
-    skipped = 2 * keys * config.linear_key_head_dim if "qkv" in name or "conv1d" in name else 0
-    if "linear_attn" in name and "linear_attn.norm" not in name:
-        if "out_proj" in name:
-            values = values.T
-        rows = values[skipped:].reshape(keys, rank // keys, -1, *values.shape[1:]).swapaxes(0, 1)
-        values = np.concatenate([values[:skipped], rows.reshape(-1, *values.shape[1:])])
-        if "out_proj" in name:
-            values = values.T
-    if "A_log" in name:
-        return -np.exp(values)
-    if "dt_bias" in name:
-        return {name.replace("dt_bias", "dt_proj.bias"): values}
-    return one_more(name, values.squeeze(), config) if "linear_attn.norm" not in name else values
-
-
-def to_olmo_hybrid(tensors, config):
-    """As it is published: transformers gives norms behind attention another's name, and cuts convolutions in thirds."""
-    for i in range(4):
-        at = f"model.layers.{i}"
-        if config["layer_types"][i] == "full_attention":
-            tensors[f"{at}.post_attention_layernorm.weight"] = tensors.pop(f"{at}.feedforward_layer_norm.weight")
-            continue
-        names = [f"{at}.linear_attn.{name}_conv1d.weight" for name in "qkv"]
-        keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
-        parts = np.split(np.concatenate([tensors[name] for name in names]), [keys, 2 * keys])
-        tensors |= zip(names, parts, strict=True)
-
-
 GEMMA_4 = {**GEMMA, "num_hidden_layers": 6, "sliding_window": 16, "global_head_dim": 32}
 GEMMA_4 |= {"hidden_size_per_layer_input": 0, "num_global_key_value_heads": 2}
 
 FAMILIES = {
-    "LFM2": Family(
-        "Lfm2",
-        {
-            **NO_PADDING,
-            "num_hidden_layers": 3,
-            "full_attn_idxs": [1],
-            "block_auto_adjust_ff_dim": False,
-            "tie_word_embeddings": True,
-        },
-        "lfm2",
-        {"shortconv.l_cache": 3, "attention.head_count_kv": [0, 2, 0]},
-        convert=lambda name, values, config: values.squeeze(),
-    ),
-    "LFM2, biases": Family(
-        "Lfm2",
-        {
-            **NO_PADDING,
-            "conv_bias": True,
-            "conv_L_cache": 4,
-            "block_multiple_of": 20,
-            "layer_types": ["conv", "full_attention"],
-        },
-    ),
-    "OLMo Hybrid": Family(
-        "OlmoHybrid",
-        {**NO_PADDING, "num_hidden_layers": 4, "rope_parameters": {"rope_type": "default", "rope_theta": None}},
-        rewrite=to_olmo_hybrid,
-    ),
-    "OLMo Hybrid, positions": Family(
-        "OlmoHybrid",
-        {
-            **DELTA,
-            "head_dim": 8,
-            "linear_allow_neg_eigval": False,
-            "layer_types": ["linear_attention"] * 3 + ["full_attention"],
-        },
-        rewrite=to_olmo_hybrid,
-    ),
-    "Qwen3-Next": Family("Qwen3Next", {**DELTA, "num_experts": 0}),
-    "Qwen3.5": Family(
-        "Qwen3_5Text",
-        {**DELTA, "tie_word_embeddings": True},
-        "qwen35",
-        {
-            "ssm.conv_kernel": 4,
-            "ssm.state_size": 12,
-            "ssm.group_count": 2,
-            "ssm.time_step_rank": 4,
-            "ssm.inner_size": 80,
-            "full_attention_interval": 4,
-            "rope.dimension_count": 6,
-            "rope.dimension_sections": [1, 1, 1, 0],
-        },
-        tiled_deltas,
-    ),
     "Qwen2": Family("Qwen2", gguf="qwen2"),
     "Qwen2, tied": Family("Qwen2", {"tie_word_embeddings": True}, "qwen2"),
     "Qwen2, windows": Family("Qwen2", {**WINDOWS, "use_sliding_window": True, "max_window_layers": 1}),

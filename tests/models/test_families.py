@@ -9,6 +9,7 @@ from checkpoints import transformers_logits
 from expert_families import MIXTURES
 from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
+from hybrid_families import HYBRIDS
 from octavo.errors import ModelLoadError
 from octavo.models import DECLARATIONS, declaration, load_declaration, open_model
 from octavo.models.base import kind_of
@@ -17,7 +18,7 @@ from octavo.weights.bind import bind
 from reference import reference_logits
 
 TOKENS = random_tokens(96, vocab=301)
-FAMILIES = FAMILIES | MIXTURES
+FAMILIES = FAMILIES | MIXTURES | HYBRIDS
 WITH_GGUF = {name: family for name, family in FAMILIES.items() if family.gguf}
 
 

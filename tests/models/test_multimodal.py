@@ -21,6 +21,8 @@ AUDIO = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "enco
 AUDIO |= {"num_mel_bins": 8, "max_source_positions": 20}
 DELTA = {"num_hidden_layers": 4, "head_dim": 24, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
 DELTA |= {"linear_key_head_dim": 12, "linear_value_head_dim": 20}
+DELTA_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+DELTA_EXPERTS |= {"shared_expert_intermediate_size": 40}
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 
 MODELS = {
@@ -33,6 +35,12 @@ MODELS = {
     "InternVL": {
         "text_config": TEXT | {"model_type": "qwen2"},
         "vision_config": VISION | {"image_size": [28, 28], "patch_size": [14, 14]},
+    },
+    "Lfm2Vl": {
+        "text_config": TEXT
+        | {"model_type": "lfm2", "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+        "vision_config": {**VISION, "model_type": "siglip2_vision_model", "num_patches": 4},
+        "image_token_id": 300,
     },
     "Llava": {
         "text_config": TEXT | {"model_type": "llama"},
@@ -55,6 +63,10 @@ MODELS = {
     "Qwen2_5_VL": {"text_config": TEXT | {"rope_parameters": MROPE}, "vision_config": QWEN_VISION},
     "Qwen3_5": {
         "text_config": TEXT | DELTA | {"rope_parameters": MROPE | {"mrope_interleaved": True}},
+        "vision_config": QWEN_VISION | {"num_position_embeddings": 4},
+    },
+    "Qwen3_5Moe": {
+        "text_config": TEXT | DELTA | DELTA_EXPERTS | {"rope_parameters": MROPE | {"mrope_interleaved": True}},
         "vision_config": QWEN_VISION | {"num_position_embeddings": 4},
     },
     "Qwen3VL": {
@@ -112,7 +124,7 @@ def test_a_text_s_logits_are_those_of_the_whole(tmp_path, kind):
 
 def test_a_text_part_that_is_not_known_is_refused_with_the_nearest(tmp_path):
     save(tmp_path, "Llava")
-    edit_config(tmp_path, text_config=lambda text: text | {"model_type": "qwen2_many"})
-    with pytest.raises(ModelLoadError, match=r"text_config.model_type: 'qwen2_many' is not known; .* qwen2") as caught:
+    edit_config(tmp_path, text_config=lambda text: text | {"model_type": "qwen2_moe"})
+    with pytest.raises(ModelLoadError, match=r"text_config.model_type: 'qwen2_moe' is not known; .* qwen2") as caught:
         open_model(tmp_path)
     assert "\n" not in str(caught.value)

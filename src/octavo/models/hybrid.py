@@ -106,4 +106,4 @@ class GatedDeltaNet(Hybrid):
             factor=self.beta_factor,
         )
         h = g.rms_norm(h, f"{at}.{self.delta_norm}", self.delta_eps, width=self.value_dim)
-        return g.linear(g.glu(gate, h, self.activation), f"{at}.{self.delta_out}", self.hidden)
+        return g.linear(g.glu(gate, h), f"{at}.{self.delta_out}", self.hidden)

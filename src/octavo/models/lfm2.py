@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import split
@@ -9,6 +11,8 @@ from octavo.models.hybrid import Hybrid
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
+GGUF_OUTER = {"token_embd": "model.embed_tokens", "token_embd_norm": "model.embedding_norm", "output": "lm_head"}
+GGUF_KEYS = {"shortconv.l_cache": "conv_L_cache", "attention.head_count_kv": "kv_heads_of_layers"}
 GGUF_LAYER = {
     "attn_norm": "operator_norm",
     "attn_q": "self_attn.q_proj",
@@ -36,13 +40,14 @@ class Lfm2(Hybrid):
     fields = {"rms_norm_eps": "norm_eps", "tie_word_embeddings": "tie_embedding", "intermediate_size": "block_ff_dim"}
     defaults = {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_position_embeddings": 128000}
     norm_name = "model.embedding_norm"
+    adjusts: ClassVar[bool] = True  # the size of MLPs, where the configuration does not say it
     gguf = (
         GGUFFamily(
             "lfm2",
             "Lfm2ForCausalLM",
-            outer={"token_embd": "model.embed_tokens", "token_embd_norm": "model.embedding_norm", "output": "lm_head"},
+            outer=GGUF_OUTER,
             layer=GGUF_LAYER,
-            keys={"shortconv.l_cache": "conv_L_cache", "attention.head_count_kv": "kv_heads_of_layers"},
+            keys=GGUF_KEYS,
             values={"block_auto_adjust_ff_dim": False},
         ),
     )
@@ -52,7 +57,7 @@ class Lfm2(Hybrid):
         config = self.config
         self.kernel = config.integer("conv_L_cache", 3, low=2, high=64)
         self.conv_bias = config.flag("conv_bias")
-        if config.flag("block_auto_adjust_ff_dim", True):
+        if config.flag("block_auto_adjust_ff_dim", self.adjusts):
             multiple = config.integer("block_multiple_of", 256)
             size = int(config.number("block_ffn_dim_multiplier", 1.0) * int(2 * self.intermediate / 3))
             self.intermediate = -(-size // multiple) * multiple
@@ -68,7 +73,10 @@ class Lfm2(Hybrid):
         h = self.norm(g, x, f"{at}.operator_norm")
         mix = self.attention(g, h, i, f"{at}.self_attn") if self.full[i] else self.mixer(g, h, i, f"{at}.conv")
         x = g.add(x, mix)
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.ffn_norm"), f"{at}.feed_forward"))
+        return g.add(x, self.feed_forward(g, self.norm(g, x, f"{at}.ffn_norm"), i, at))
+
+    def feed_forward(self, g: Graph, h: Node, i: int, at: str) -> Node:
+        return self.mlp(g, h, f"{at}.feed_forward")
 
     def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
         q = g.rms_norm(q, f"{at}.q_layernorm", self.eps, width=self.head_dim)

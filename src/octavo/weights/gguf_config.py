@@ -112,7 +112,7 @@ def config_of(
         "model_type": family.architecture,
         "hidden_act": "silu",
         "hidden_size": hidden_size,
-        "intermediate_size": count("feed_forward_length"),
+        "intermediate_size": count("feed_forward_length", keys.values.get("expert_feed_forward_length")),
         "num_hidden_layers": count("block_count") - keys.integer("nextn_predict_layers", 0, low=0),
         "num_attention_heads": heads,
         "num_key_value_heads": _kv_heads(keys, heads),
@@ -141,6 +141,7 @@ def config_of(
 
 
 def _windows(keys: ConfigReader) -> dict[str, Any]:
+    """How long windows are, and which layers have one."""
     found: dict[str, Any] = {}
     if keys.values.get("attention.sliding_window"):
         found["sliding_window"] = keys.integer("attention.sliding_window", high=_MAX_COUNT)
