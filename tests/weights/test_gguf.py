@@ -309,6 +309,7 @@ def test_the_config_is_that_of_the_hugging_face_checkpoint(tmp_path: Path) -> No
         "tie_word_embeddings": True,
         "attention_bias": False,
         "mlp_bias": False,
+        "use_qk_norm": False,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
@@ -398,7 +399,9 @@ def test_rope_scaling_is_translated(metadata: dict[str, Any], expected: dict[str
         ({"llama.rope.scaling.type": (STRING, "longrope"), "llama.rope.scaling.factor": (F32, 2.0)},
          "llama.rope.scaling.type"),
         ({"llama.attention.layer_norm_rms_epsilon": (F32, 0.0)}, "llama.attention.layer_norm_rms_epsilon"),
-        ({"llama.expert_count": (U32, 8)}, "llama.expert_count"),
+        ({"llama.expert_count": (U32, 8)}, "llama.expert_used_count"),
+        ({"llama.expert_count": (U32, 8), "llama.expert_used_count": (U32, 2), "llama.expert_gating_func": (U32, 4)},
+         "llama.expert_gating_func"),
         ({"llama.logit_scale": (F32, 8.0)}, "'llama.logit_scale'"),
         ({"llama.": (U32, 1)}, "'llama.'"),
         ({"llama.vocab_size": (U32, 33)}, "token_embd.weight"),

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from octavo.graph.node import Weight
 from octavo.models.deepseek_v2 import DeepseekV2
+from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import LATENT, GGUFFamily
-
-SOFTMAX, SIGMOID = 1, 2  # of expert_gating_func, in GGUF files
-KEYS = {
-    "expert_count": "n_routed_experts",
-    "expert_used_count": "num_experts_per_tok",
-    "expert_shared_count": "n_shared_experts",
-    "expert_feed_forward_length": "moe_intermediate_size",
-    "expert_weights_scale": "routed_scaling_factor",
-    "expert_weights_norm": "norm_topk_prob",
-    "expert_gating_func": "expert_gating_func",
-    "expert_group_count": "n_group",
-    "expert_group_used_count": "topk_group",
-    "leading_dense_block_count": "first_k_dense_replace",
-}
-NAMES = {
-    "ffn_gate_inp": "mlp.gate",
-    "exp_probs_b": "mlp.exp_probs_b",
-    **{f"ffn_{part}_exps": f"mlp.experts.{part}_proj" for part in ("gate", "up", "down")},
-    **{f"ffn_{part}_shexp": f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")},
-}
+from octavo.weights.gguf_family import CHOICE_BIAS, EXPERTS, LATENT, SHARED, GGUFFamily
 
 
 class DeepseekV3(DeepseekV2):
@@ -34,32 +16,23 @@ class DeepseekV3(DeepseekV2):
 
     architectures = ("DeepseekV3ForCausalLM",)
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_v3", "kimi_k2")
-    score = "sigmoid"
-
+    defaults: ClassVar[dict[str, object]] = {**DeepseekV2.defaults, "routed_scaling_factor": 2.5}
+    choice_bias = "gate.e_score_correction_bias"
     gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily(
-            "deepseek2",
-            "DeepseekV3ForCausalLM",
-            layer=LATENT | NAMES,
-            keys=KEYS,
-            values={"experts_are_stacked": True, "expert_gating_func": SOFTMAX},
-            latent=True,
-        ),
+        GGUFFamily("deepseek2", "DeepseekV3ForCausalLM", layer=LATENT | EXPERTS | SHARED | CHOICE_BIAS, latent=True),
     )
 
-    def route(self, config: ConfigReader) -> dict[str, Any]:
-        self.has_bias = config.integer("expert_gating_func", SIGMOID) == SIGMOID
-        if not self.has_bias:  # a GGUF file of DeepSeek V2
-            return {**super().route(config), "score": "softmax", **self.groups(config)}
+    def routes(self, config: ConfigReader) -> dict[str, Any]:
+        is_file = self.layout == "stacked"  # GGUF, which says it where it is not DeepSeek V2
+        if config.text("scoring_func", "softmax" if is_file else "sigmoid") == "softmax":
+            as_second = {"scoring_func": "softmax", "topk_method": "group_limited_greedy"}
+            return super().routes(ConfigReader({**config.values, **as_second}, config.fail))
         if (method := config.text("topk_method", "noaux_tc")) != "noaux_tc":
             raise config.fail("topk_method", f"{method!r} is not supported in this architecture, only 'noaux_tc'")
-        normalise, factor = config.flag("norm_topk_prob", True), config.number("routed_scaling_factor", 2.5)
-        found = {"score": self.score, "normalise": normalise, "factor": factor}
-        return found | self.groups(config) | {"group_best": min(2, self.experts // config.integer("n_group", 1))}
+        return Mixture.routes(self, config.renamed({}, {"scoring_func": "sigmoid", "norm_topk_prob": True}))
 
-    def bias(self, at: str) -> dict[str, str]:
-        name = "exp_probs_b.bias" if self.config.flag("experts_are_stacked") else "gate.e_score_correction_bias"
-        return {"choice_bias": f"{at}.{name}"} if self.has_bias else {}
+    def added(self, at: str) -> Weight | None:
+        return super().added(at) if self.routing["score"] == "sigmoid" else None
 
 
 class DeepseekV32(DeepseekV3):
@@ -93,4 +66,4 @@ class Glm4MoeLite(DeepseekV3):
     architectures = ("Glm4MoeLiteForCausalLM",)
     model_types = ("glm4_moe_lite",)
     gguf = ()
-    defaults = {"v_head_dim": 256, "first_k_dense_replace": 1}
+    defaults = {**DeepseekV3.defaults, "v_head_dim": 256, "first_k_dense_replace": 1}

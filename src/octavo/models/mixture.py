@@ -95,7 +95,10 @@ class Mixture(Decoder):
     def is_sparse(self, i: int) -> bool:
         """Whether layer `i` has experts."""
         kinds = self.config.values.get("mlp_layer_types")
-        if isinstance(kinds, list) and len(kinds) >= self.layers:
+        if kinds is not None:
+            if not isinstance(kinds, list) or len(kinds) < self.layers or not {*map(str, kinds)} <= {"dense", "sparse"}:
+                reason = f"must be a list of {self.layers} of dense and sparse, got {kinds!r}"
+                raise self.config.fail("mlp_layer_types", reason)
             return bool(kinds[i] == "sparse")
         return i >= self.config.integer("first_k_dense_replace", 0, low=0)
 

@@ -90,12 +90,10 @@ def _without_drafts(
 ) -> dict[str, StoredTensor]:
     """The tensors, but for those of the last layers that draft tokens, which are counted among the model's."""
     layers, drafts = (metadata.get(f"{architecture}.{key}", 0) for key in ("block_count", "nextn_predict_layers"))
-    first = layers - drafts if type(layers) is int and type(drafts) is int and drafts > 0 else layers
-    return {
-        name: tensor
-        for name, tensor in stored.items()
-        if first == layers or not (match := _OF_LAYER.match(name)) or int(match[1]) < first
-    }
+    if type(layers) is not int or type(drafts) is not int or drafts < 1:
+        return dict(stored)
+    numbers = {name: int(match[1]) for name in stored if (match := _OF_LAYER.match(name))}
+    return {name: tensor for name, tensor in stored.items() if numbers.get(name, 0) < layers - drafts}
 
 
 def _rename(tensor: StoredTensor, family: GGUFFamily) -> str:

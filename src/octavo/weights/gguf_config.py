@@ -183,6 +183,7 @@ def _experts(keys: ConfigReader, family: GGUFFamily) -> dict[str, Any]:
         return {}
     if "ffn_gate_inp" not in family.layer:
         raise keys.fail("expert_count", "mixtures of experts are not supported in this architecture")
+    keys.integer("expert_used_count")
     score = keys.integer("expert_gating_func", 1, low=0)
     if score not in _SCORES:
         raise keys.fail("expert_gating_func", f"{score} is not supported, only {_SCORES}")
