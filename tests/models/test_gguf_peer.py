@@ -11,12 +11,15 @@ import subprocess
 import numpy as np
 import pytest
 
+from expert_families import MIXTURES
 from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, random_tokens
+from hybrid_families import HYBRIDS
 from octavo.models import load_declaration, open_model
 from octavo.weights.bind import bind
 
 PEER = os.environ.get("OCTAVO_TEST_LLAMACPP")
+FAMILIES = FAMILIES | MIXTURES | HYBRIDS
 WITH_GGUF = {name: family for name, family in FAMILIES.items() if family.gguf}
 TOKENS = random_tokens(96, vocab=301)
 OTHERWISE = {  # what llama.cpp computes in another way than the model's authors
