@@ -89,18 +89,12 @@ def config_of(
     """
     keys = _keys(path, metadata, family)
     count = partial(keys.integer, high=_MAX_COUNT)
-    embedding = tensors.get("token_embd.weight")
-    if embedding is None or len(embedding.shape) != 2:
-        raise ModelLoadError(path, "token_embd.weight", "the embedding matrix is missing")
     heads = count("attention.head_count")
     hidden_size = count("embedding_length")
     head_dim = count("attention.key_length", hidden_size // heads)
     if family.latent:  # then that is the cache's of whoever keeps latent rows
         head_dim = count("attention.key_length_mla", head_dim)
-    vocab_size = count("vocab_size", embedding.shape[0])
-    if embedding.shape != (vocab_size, hidden_size):
-        reason = f"has shape {list(embedding.shape)}, not [{vocab_size}, {hidden_size}]"
-        raise ModelLoadError(path, "token_embd.weight", reason)
+    vocab_size = _vocab_size(path, keys, tensors, hidden_size)
     rotated = _check_dimensions(keys, family, head_dim)
     for name, found in factors.items():
         if len(found) != rotated // 2:
@@ -138,6 +132,17 @@ def config_of(
         config["qk_layernorm"] = True
     said = {field: keys.values[key] for key, field in family.keys.items() if key in keys.values}
     return {**config, **_windows(keys), **family.values, **said}
+
+
+def _vocab_size(path: Path, keys: ConfigReader, tensors: Mapping[str, StoredTensor], hidden_size: int) -> int:
+    embedding = tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise ModelLoadError(path, "token_embd.weight", "the embedding matrix is missing")
+    found = keys.integer("vocab_size", embedding.shape[0], high=_MAX_COUNT)
+    if embedding.shape != (found, hidden_size):
+        reason = f"has shape {list(embedding.shape)}, not [{found}, {hidden_size}]"
+        raise ModelLoadError(path, "token_embd.weight", reason)
+    return found
 
 
 def _windows(keys: ConfigReader) -> dict[str, Any]:
