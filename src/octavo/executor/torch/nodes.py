@@ -142,7 +142,8 @@ def add(device: Device, node: Add, step: Step, x: Tensor, y: Tensor) -> Tensor:
 
 @computes(Glu)
 def glu(device: Device, node: Glu, step: Step, gate: Tensor, up: Tensor) -> Tensor:
-    gate = gate.repeat_interleave(up.shape[1] // gate.shape[1], 1)
+    if gate.shape != up.shape:  # a copy would be computed in other vectors
+        gate = gate.repeat_interleave(up.shape[1] // gate.shape[1], 1)
     gated: Tensor = device.kernels.gated(gate, up, node.kind)
     return gated
 
