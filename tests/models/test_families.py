@@ -1,6 +1,7 @@
 """Logits of tiny random checkpoints of every family, beside transformers' on the same weights; and of GGUF files."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from octavo.models.multimodal import ARCHITECTURES
 from octavo.weights.bind import bind
 from reference import reference_logits
 
+DATA = Path(__file__).parents[1] / "data"
 TOKENS = random_tokens(96, vocab=301)
 FAMILIES = FAMILIES | MIXTURES | HYBRIDS
 WITH_GGUF = {name: family for name, family in FAMILIES.items() if family.gguf}
@@ -61,9 +63,15 @@ def test_a_file_that_does_not_say_what_it_means_is_refused(tmp_path):
 
 
 def test_a_great_part_of_vllm_s_names_is_known(record_property):
-    names = {name for model in DECLARATIONS for name in model.architectures} | set(ARCHITECTURES)
-    record_property("names", len(names))
-    assert len(names) >= 140
+    """Of the names that vLLM 0.33 has, without those of drafts and of its own backends."""
+    theirs = set((DATA / "vllm_architectures.txt").read_text().split())
+    declared = theirs & {name for model in DECLARATIONS for name in model.architectures}
+    as_text = declared | theirs & set(ARCHITECTURES)
+    print(f"{len(declared)} of {len(theirs)} names are declared, {len(as_text)} run, with those of text parts")
+    record_property("declared", len(declared))
+    record_property("run", len(as_text))
+    assert len(declared) >= 95
+    assert len(as_text) >= 120
 
 
 def test_no_name_is_declared_twice():
