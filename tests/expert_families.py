@@ -197,6 +197,16 @@ MIXTURES = {
         },
         granite_experts,
     ),
+    "Granite MoE, windows": Family(
+        "GraniteMoeSWA",
+        {
+            **GRANITE,
+            "num_local_experts": 6,
+            "sliding_window": 16,
+            "num_hidden_layers": 5,
+            "layer_rope_theta": [0, 1e4, 5e3, 0, 1e4],
+        },
+    ),
     "dots.llm1": Family("Dots1", {**ROUTED, "sliding_window": None}, "dots1", ROUTED_KEYS),
     "dots.llm1, windows": Family("Dots1", {**ROUTED, "sliding_window": 16, "max_window_layers": 1}),
     "DeepSeek-MoE": Family(

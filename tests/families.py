@@ -92,6 +92,17 @@ def join(tensors, at, parts, whole, groups=1):
         tensors[first.replace(parts[0], whole)] = rows.reshape(-1, *taken[0].shape[1:])
 
 
+def to_teleflm(tensors, config):
+    config |= {"architectures": ["TeleFLMForCausalLM"], "use_mup": True, "input_mult": 3.0, "output_mult": 2.0}
+    config |= {"mup_scale_factor": 8.0}
+    for name in ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"):
+        del config[name]
+
+
+def to_pangu(tensors, config):
+    config |= {"architectures": ["PanguEmbeddedForCausalLM"], "bias": config.pop("attention_bias")}
+
+
 def to_internlm(tensors, config):
     config |= {"architectures": ["InternLMForCausalLM"], "bias": config.pop("attention_bias")}
 
@@ -766,6 +777,20 @@ FAMILIES = {
         split_by_heads,
     ),
     "DeepSeek V3.2": Family("DeepseekV32", DEEPSEEK),
+    "GLM-5": Family("GlmMoeDsa", DEEPSEEK),
+    "A.X K1": Family("AXK1", DEEPSEEK),
+    "Tele-FLM": Family(
+        "Granite",
+        {
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 1.0,
+            "attention_multiplier": 8**-0.5,
+            "logits_scaling": 4.0,
+            "tie_word_embeddings": False,
+        },
+        rewrite=to_teleflm,
+    ),
+    "openPangu": Family("Llama", {"attention_bias": True}, rewrite=to_pangu),
     "Kimi K2": Family("DeepseekV3", {**DEEPSEEK, "n_group": 1, "topk_group": 1, "n_shared_experts": 2}),
     "Mistral 4": Family("Mistral4", {**DEEPSEEK, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.4}}),
     "GLM-4.7-Flash": Family("Glm4MoeLite", {**DEEPSEEK, "n_group": 1, "topk_group": 1}),

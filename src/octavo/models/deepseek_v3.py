@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from octavo.graph.node import Weight
+from octavo.graph.builder import Graph
+from octavo.graph.node import Node, Weight
 from octavo.models.deepseek_v2 import DeepseekV2
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
@@ -58,6 +59,26 @@ class DeepseekV32(DeepseekV3):
     @property
     def ignored(self) -> tuple[str, ...]:
         return (*super().ignored, r"\.self_attn\.indexer\.")
+
+
+class GlmMoeDsa(DeepseekV32):
+    """GLM-5: DeepSeek V3.2 in another size (Z.ai 2026)."""
+
+    architectures = ("GlmMoeDsaForCausalLM",)
+    model_types = ("glm_moe_dsa",)
+    defaults = {**DeepseekV32.defaults, "first_k_dense_replace": 3}
+
+
+class AXK1(DeepseekV3):
+    """DeepSeek V3 with a norm behind its experts (SK Telecom 2026)."""
+
+    architectures = ("AXK1ForCausalLM",)
+    model_types = ("axk1",)
+    gguf = ()
+
+    def feed_forward(self, g: Graph, h: Node, i: int, at: str) -> Node:
+        made = super().feed_forward(g, h, i, at)
+        return self.norm(g, made, f"{at}.post_mlp_layernorm") if self.is_sparse(i) else made
 
 
 class Glm4MoeLite(DeepseekV3):

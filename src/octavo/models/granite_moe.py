@@ -8,6 +8,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Rows, Weight
 from octavo.models.decoder import split
 from octavo.models.granite import KEYS, Granite
+from octavo.models.granite_swa import GraniteSWA
 from octavo.models.mixture import Mixture
 from octavo.weights.gguf_family import EXPERTS, LAYER, SHARED, GGUFFamily
 
@@ -44,3 +45,12 @@ class GraniteMoe(Mixture, Granite):
             "up": self.stack(f"{at}.input_linear.weight", inner, up),
             "down": self.stack(f"{at}.output_linear.weight", inner[::-1]),
         }
+
+
+class GraniteMoeSWA(GraniteMoe, GraniteSWA):
+    """The same with a sink for each head, and windows in three of four layers."""
+
+    architectures = ("GraniteMoeSWAForCausalLM",)
+    model_types = ("granitemoe_swa",)
+    router_name = "router"
+    gguf = ()

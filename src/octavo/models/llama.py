@@ -39,3 +39,12 @@ class Llama(Decoder):
         GGUFFamily("internlm2", "LlamaForCausalLM", permuted=True),
         GGUFFamily("xverse", "LlamaForCausalLM", permuted=True),
     )
+
+
+class PanguEmbedded(Llama):
+    """openPangu's dense models: Llama whose attention has biases where `bias` says it (Pangu Team 2025)."""
+
+    architectures = ("PanguEmbeddedForCausalLM",)
+    model_types = ()
+    gguf = ()
+    fields = {"attention_bias": "bias"}
