@@ -67,12 +67,12 @@ def measure(llm: LLM, rows: int, context: int, repeat: int, limits: dict) -> lis
     for _ in range(repeat):
         executor.run(step)
     spent: dict[tuple[str, str], list[float]] = defaultdict(list)
-    costs: dict[tuple[str, str], tuple[int, int]] = {}
+    costs: dict[tuple[str, str], tuple[float, int]] = {}
     for op, seconds, start in zip(executor.tape.ops, executor.native.op_seconds(), before, strict=True):
         if op.name in ("matmul", "attend"):
             key = op.name, shape_of(op)
             spent[key].append((seconds - start) / repeat)
-            costs[key] = op.weight_bytes(dtype) + op.cache_bytes(shape, dtype), op.flops(shape)
+            costs[key] = op.weight_bytes(dtype, shape.tokens) + op.cache_bytes(shape, dtype), op.flops(shape)
     found = []
     for key, times in spent.items():
         seconds, (read, flops) = sum(times) / len(times), costs[key]

@@ -165,7 +165,7 @@ def test_damaged_tensors_are_refused_by_name_within_bounded_memory(damage: str, 
 
 CONFIGS: dict[str, tuple[Any, str, str]] = {
     "not an object": ([1], "quantization_config", "must be an object"),
-    "an unknown method": ({"quant_method": "hqq"}, "quant_method", "'hqq' is not supported, only gptq, .*bitsandbytes"),
+    "an unknown method": ({"quant_method": "hqq"}, "quant_method", "'hqq' is not supported, only .*gptq, .*mxfp4"),
     "no method": ({"bits": 4}, "quant_method", "must be a string, got None: it is missing"),
     "another layout of GPTQ": (GPTQ | {"checkpoint_format": "marlin"}, "checkpoint_format", "'marlin' is not"),
     "another layout of AWQ": ({"quant_method": "awq", "version": "gemv"}, "version", "'gemv' is not supported"),

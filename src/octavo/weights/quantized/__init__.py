@@ -76,7 +76,7 @@ def _method(directory: Path, config: Mapping[str, Any]) -> Method | None:
     for method in Method.known:
         if name in method.names:
             return method(reader)
-    known = ", ".join(name for method in Method.known for name in method.names)
+    known = ", ".join(sorted(name for method in Method.known for name in method.names))
     raise reader.fail("quant_method", f"{name!r} is not supported, only {known}")
 
 
