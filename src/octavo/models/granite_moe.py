@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Rows, Weight
@@ -21,13 +22,15 @@ NAMES |= {"ffn_gate_inp": "block_sparse_moe.router.layer"}
 class GraniteMoe(Mixture, Granite):
     """Granite with experts, of which those of a layer are stored as two stacks (Granite Team 2024)."""
 
-    architectures = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")
-    model_types = ("granitemoe", "granitemoeshared")
+    architectures: ClassVar[tuple[str, ...]] = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")
+    model_types: ClassVar[tuple[str, ...]] = ("granitemoe", "granitemoeshared")
     fields = {"num_experts": "num_local_experts", "shared_expert_intermediate_size": "shared_intermediate_size"}
     moe_name = "block_sparse_moe"
     router_name = "router.layer"
     shared_name = "shared_mlp"
-    gguf = (GGUFFamily("granitemoe", "GraniteMoeForCausalLM", layer=LAYER | NAMES, keys=KEYS, permuted=True),)
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
+        GGUFFamily("granitemoe", "GraniteMoeForCausalLM", layer=LAYER | NAMES, keys=KEYS, permuted=True),
+    )
 
     def shared(self, g: Graph, h: Node, at: str) -> Node:
         if self.layout != "apart":

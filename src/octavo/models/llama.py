@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from octavo.models.decoder import Decoder
 from octavo.weights.gguf_family import EXPERTS, LAYER, GGUFFamily
 
@@ -14,7 +16,7 @@ for theirs, w in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
 class Llama(Decoder):
     """Pre-norm decoder with rotary positions, grouped-query attention and a SwiGLU MLP (Touvron et al. 2023)."""
 
-    architectures = (
+    architectures: ClassVar[tuple[str, ...]] = (
         "LlamaForCausalLM",
         "LLaMAForCausalLM",
         "AquilaForCausalLM",
@@ -27,8 +29,8 @@ class Llama(Decoder):
         "XverseForCausalLM",
         "YiForCausalLM",
     )
-    model_types = ("llama", "mistral", "ministral", "cwm")
-    gguf = (
+    model_types: ClassVar[tuple[str, ...]] = ("llama", "mistral", "ministral", "cwm")
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily(
             "llama",
             "LlamaForCausalLM",
