@@ -172,7 +172,7 @@ def offered(monkeypatch):
     """Entry points of functions here, and a loader that has loaded nothing yet."""
     values = {"good": "good", "bad": "bad", "gone": "nowhere"}
     points = [EntryPoint(name, f"{__name__}:{value}", plugins.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "octavo.plugins" else [])
+    monkeypatch.setattr(plugins, "_entry_points", lambda: points)
     monkeypatch.delenv("OCTAVO_PLUGINS", raising=False)
     monkeypatch.delenv("VLLM_PLUGINS", raising=False)
     CALLS.clear()

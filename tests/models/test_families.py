@@ -12,7 +12,7 @@ from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from hybrid_families import HYBRIDS
 from octavo.errors import ModelLoadError
-from octavo.models import DECLARATIONS, declaration, load_declaration, open_model
+from octavo.models import declaration, declarations, load_declaration, open_model
 from octavo.models.base import kind_of
 from octavo.models.multimodal import ARCHITECTURES
 from octavo.weights.bind import bind
@@ -65,7 +65,7 @@ def test_a_file_that_does_not_say_what_it_means_is_refused(tmp_path):
 def test_a_great_part_of_vllm_s_names_is_known(record_property):
     """Of the names that vLLM 0.33 has, without those of drafts and of its own backends."""
     theirs = set((DATA / "vllm_architectures.txt").read_text().split())
-    declared = theirs & {name for model in DECLARATIONS for name in model.architectures}
+    declared = theirs & {name for model in declarations() for name in model.architectures}
     as_text = declared | theirs & set(ARCHITECTURES)
     print(f"{len(declared)} of {len(theirs)} names are declared, {len(as_text)} run, with those of text parts")
     record_property("declared", len(declared))
@@ -76,8 +76,8 @@ def test_a_great_part_of_vllm_s_names_is_known(record_property):
 
 def test_no_name_is_declared_twice():
     for names in (
-        [name for model in DECLARATIONS for name in model.architectures],
-        [kind for model in DECLARATIONS for kind in model.model_types],
-        [family.architecture for model in DECLARATIONS for family in model.gguf],
+        [name for model in declarations() for name in model.architectures],
+        [kind for model in declarations() for kind in model.model_types],
+        [family.architecture for model in declarations() for family in model.gguf],
     ):
         assert len(set(names)) == len(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
@@ -60,10 +60,10 @@ _PREFIXES = {
 }
 
 
-def text_part(checkpoint: Checkpoint, known: Callable[[], Mapping[str, str]]) -> Checkpoint:
+def text_part(checkpoint: Checkpoint, kinds: Mapping[str, str]) -> Checkpoint:
     """The model of text in a checkpoint whose architecture is one of `ARCHITECTURES`; any other as it is.
 
-    Its configuration is in text_config, or, in older files, among that of the whole. `known` gives architectures by
+    Its configuration is in text_config, or, in older files, among that of the whole. `kinds` gives architectures by
     model_type.
     """
     config = checkpoint.config
@@ -74,7 +74,7 @@ def text_part(checkpoint: Checkpoint, known: Callable[[], Mapping[str, str]]) ->
     file = checkpoint.path / "config.json"
     if not isinstance(text, dict):
         raise ModelLoadError(file, "text_config", f"must be an object, got {type(text).__name__}")
-    kinds, kind = known(), text.get("model_type", config.get("model_type"))
+    kind = text.get("model_type", config.get("model_type"))
     if not isinstance(kind, str) or kind not in kinds:
         reason = f"{kind!r:.80} is not known; {nearest(str(kind), kinds)}; a plugin could declare it"
         raise UnknownArchitectureError(file, "text_config.model_type", reason)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from functools import cache
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
-from pkgutil import iter_modules
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from octavo.errors import ConfigError, UnknownArchitectureError, nearest
 from octavo.models.base import CausalLM
@@ -20,16 +21,7 @@ logger = logging.getLogger("octavo")
 ADDED: dict[str, str | type[CausalLM]] = {}  # by other packages, by the names that config.json uses
 
 
-def _declarations() -> Iterator[type[CausalLM]]:
-    """All classes of this package's modules that name architectures."""
-    for module in iter_modules([str(Path(__file__).parent)], "octavo.models."):
-        for found in vars(import_module(module.name)).values():
-            is_declared = isinstance(found, type) and issubclass(found, CausalLM) and found.__module__ == module.name
-            if is_declared and found.architectures:
-                yield found
-
-
-DECLARATIONS: tuple[type[CausalLM], ...] = tuple(_declarations())
+Value = TypeVar("Value")
 
 
 class ModelRegistry:
@@ -55,14 +47,14 @@ class ModelRegistry:
     @classmethod
     def get_supported_archs(cls) -> Set[str]:
         """All names that are known."""
-        return {name for model in DECLARATIONS for name in model.architectures} | ADDED.keys()
+        return {name for model in _declared_here() for name in model.architectures} | ADDED.keys()
 
 
 def declared(name: str) -> type[CausalLM] | None:
     """The class that declares an architecture. Raises ConfigError where that of another package can't be imported."""
     added = ADDED.get(name)
     if added is None:
-        return next((model for model in DECLARATIONS if name in model.architectures), None)
+        return next((model for model in _declared_here(name) if name in model.architectures), None)
     if not isinstance(added, str):
         return added
     module, _, attribute = added.partition(":")
@@ -77,17 +69,35 @@ def declared(name: str) -> type[CausalLM] | None:
 def declarations() -> dict[type[CausalLM], tuple[str, ...]]:
     """Everything that declares an architecture, with its names. What can't be imported is left out, and said."""
     found: dict[type[CausalLM], tuple[str, ...]] = {}
-    for model in DECLARATIONS:
+    for model in _declared_here():
         if names := tuple(name for name in model.architectures if name not in ADDED):
             found[model] = names
-    for name in ADDED:
-        try:
-            model = declared(name) or CausalLM
-        except ConfigError as error:
-            logger.warning("%s", error)
-            continue
-        found[model] = (*found.get(model, ()), name)
+    for model, names in _added():
+        found[model] = (*found.get(model, ()), *names)
     return found
+
+
+class ByName(Mapping[str, Value], Generic[Value]):
+    """What declarations say under names, such as their GGUF families. `entries` reads them from a class and its names.
+
+    Only the modules that a name needs are imported for it, and all of them for a name that nothing has.
+    """
+
+    def __init__(self, entries: Callable[[type[CausalLM], tuple[str, ...]], Mapping[str, Value]]):
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> Value:
+        own = ((model, model.architectures) for model in _declared_here(name))
+        for model, names in chain(_added(), own):
+            if name in (entries := self._entries(model, names)):
+                return entries[name]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({name for entry in declarations().items() for name in self._entries(*entry)})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def declaration(config: Mapping[str, Any], file: str | os.PathLike[str]) -> type[CausalLM]:
@@ -117,3 +127,32 @@ def _check(name: str, model: Any) -> type[CausalLM]:
         return model
     reason = f"declares no model: {name} needs a subclass of octavo.models.base.CausalLM, see docs/plugins.md"
     raise ConfigError("model_cls", getattr(model, "__qualname__", model), reason)
+
+
+def _added() -> Iterator[tuple[type[CausalLM], tuple[str, ...]]]:
+    """What other packages add. What can't be imported is left out, and said."""
+    for name in ADDED:
+        try:
+            yield declared(name) or CausalLM, (name,)
+        except ConfigError as error:
+            logger.warning("%s", error)
+
+
+def _declared_here(name: str = "") -> Iterator[type[CausalLM]]:
+    """All classes of this package that name architectures. Modules whose text has `name` in quotes come first.
+
+    A module is imported when it is its turn: importing all would be a good part of the time that a start takes.
+    """
+    sources = _sources()
+    for module in sorted(sources, key=lambda module: f'"{name}"' not in sources[module]):
+        for found in vars(import_module(module)).values():
+            is_declared = isinstance(found, type) and issubclass(found, CausalLM) and found.__module__ == module
+            if is_declared and found.architectures:
+                yield found
+
+
+@cache
+def _sources() -> dict[str, str]:
+    """The texts of this package's modules, by their names."""
+    files = sorted(file for file in Path(__file__).parent.glob("*.py") if file.stem != "__init__")
+    return {f"octavo.models.{file.stem}": file.read_text("utf-8") for file in files}

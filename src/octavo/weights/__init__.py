@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from octavo.errors import ModelLoadError
 from octavo.weights.ctranslate2 import open_ctranslate2
@@ -22,7 +23,7 @@ __all__ = ["DEFAULT_MODEL", "Checkpoint", "StoredTensor", "open_checkpoint", "re
 _OTHER_FORMATS = {"openvino_*.xml": "OpenVINO", "*.onnx": "ONNX", "*.msgpack": "Flax", "*.h5": "TensorFlow"}
 
 
-def open_checkpoint(path: Path, families: Callable[[], Mapping[str, GGUFFamily]] = dict) -> Checkpoint:
+def open_checkpoint(path: Path, families: Mapping[str, GGUFFamily] = MappingProxyType({})) -> Checkpoint:
     """Open a .gguf file, a directory with one, or a directory with config.json and safetensors or a model.bin.
 
     Of weights nothing is read but headers, and the scales of quantized ones; every count, length and
@@ -31,7 +32,7 @@ def open_checkpoint(path: Path, families: Callable[[], Mapping[str, GGUFFamily]]
     if not path.exists():
         raise ModelLoadError(path, "path", "does not exist")
     if not path.is_dir():
-        return open_gguf(path, families())
+        return open_gguf(path, families)
     if any(path.glob("*.safetensors*")):
         return open_safetensors(path)
     if files := sorted(path.glob("*.gguf")):
@@ -39,7 +40,7 @@ def open_checkpoint(path: Path, families: Callable[[], Mapping[str, GGUFFamily]]
         if len(files) > 1 and "-00001-of-" not in files[0].name:
             names = ", ".join(file.name for file in files[:8])
             raise ModelLoadError(path, "directory", f"has several GGUF files, give the path of one: {names}")
-        return open_gguf(files[0], families())
+        return open_gguf(files[0], families)
     if (path / "model.bin").exists():
         return open_ctranslate2(path)
     if not any(path.iterdir()):
