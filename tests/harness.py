@@ -7,8 +7,9 @@ from octavo.engine.steps import make_step
 from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
 from octavo.graph.builder import Graph
+from octavo.graph.cache import BlockGroup, by_window
 from octavo.graph.ops.rope import RopeTable
-from octavo.request import Chunk, Prompt, Request, Sequence, StepPlan
+from octavo.request import BlockTable, Chunk, Prompt, Request, Sequence, StepPlan
 from octavo.sampling_params import SamplingParams
 from octavo.weights.tensor import StoredTensor
 
@@ -132,16 +133,22 @@ def _sizes(graph, block_size, num_blocks, max_tokens, source_positions):
         max_model_len=num_blocks * block_size,
         source_positions=source_positions,
         num_snapshots=4,
+        windows=tuple(by_window(graph.layers.values())),
     )
+
+
+ONE_GROUP = (BlockGroup(0, 0),)
 
 
 class Line:
     """A sequence with its blocks, all of whose logits are wanted."""
 
-    def __init__(self, tokens, blocks, start=0):
+    def __init__(self, tokens, blocks, start=0, groups=ONE_GROUP):
+        """`blocks` are counted from the first of each group of layers."""
         params = SamplingParams(prompt_logprobs=0)
         self.request = Request("line", Prompt(None, tokens), params, needs_prompt_logits=True)
-        self.sequence = Sequence(0, list(tokens), len(tokens), blocks=list(blocks), num_computed=start, id=blocks[0])
+        tables = [BlockTable([group.first + block for block in blocks]) for group in groups]
+        self.sequence = Sequence(0, list(tokens), len(tokens), tables, num_computed=start, id=blocks[0])
 
     def chunk(self, count):
         """The next `count` tokens."""
@@ -158,12 +165,13 @@ def run(executor, chunks, **options):
     return [result.logits[rows.start : rows.stop].copy() for rows in ranges]
 
 
-def logits_of(executor, tokens, sizes=(), blocks=None):
+def logits_of(executor, tokens, chunks=(), blocks=None):
     """Logits after every token, computed in chunks of the given sizes, the last of them again and again."""
-    line = Line(tokens, range(executor.sizes.num_blocks) if blocks is None else blocks)
-    sizes, done, parts = list(sizes) or [len(tokens)], 0, []
+    sizes = executor.sizes
+    line = Line(tokens, range(sizes.num_blocks) if blocks is None else blocks, groups=sizes.groups)
+    chunks, done, parts = list(chunks) or [len(tokens)], 0, []
     while done < len(tokens):
-        size = min(sizes.pop(0) if len(sizes) > 1 else sizes[0], len(tokens) - done)
+        size = min(chunks.pop(0) if len(chunks) > 1 else chunks[0], len(tokens) - done)
         parts += run(executor, [line.chunk(size)])
         done += size
     return np.concatenate(parts)

@@ -31,7 +31,7 @@ using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::devic
 using Source = std::tuple<std::string, Bytes, int64_t, int64_t, std::optional<Ints>, std::optional<Floats>>;
 using Matrix = std::shared_ptr<const PackedMatrix>;
 using Columns = std::tuple<int, int64_t, int64_t>;  // of a buffer: its number, the first, and how many
-using Layers = std::vector<std::tuple<int, int, int>>;
+using Layers = std::vector<std::tuple<int, int, int, int>>;
 
 DType dtype_of(const std::string& name) {
   if (name == "float32") return DType::kFloat32;
@@ -43,7 +43,8 @@ DType cache_dtype_of(const std::string& name) { return name == "int8" ? DType::k
 
 std::vector<LayerSpec> layers_of(const Layers& layers) {
   std::vector<LayerSpec> specs;
-  for (const auto& [kv_heads, key_dim, value_dim] : layers) specs.push_back({kv_heads, key_dim, value_dim});
+  for (const auto& [kv_heads, key_dim, value_dim, group] : layers)
+    specs.push_back({kv_heads, key_dim, value_dim, group});
   return specs;
 }
 
@@ -125,8 +126,8 @@ std::map<std::string, std::pair<std::vector<std::string>, std::string>> op_types
 }
 
 void init(Executor* self, const std::string& dtype, const std::string& cache_dtype, const Layers& layers,
-          int page_tokens, int64_t num_pages, int max_tokens, int max_sequences, int max_logit_rows, int vocab_size,
-          int num_slots, const Executor* decoder) {
+          int page_tokens, const std::vector<int64_t>& num_pages, int max_tokens, int max_sequences, int max_logit_rows,
+          int vocab_size, int num_slots, const Executor* decoder) {
   const DType model = dtype_of(dtype), cache = cache_dtype_of(cache_dtype);
   if (cache != model && cache != DType::kInt8) throw nb::value_error("cache_dtype must be int8 or the model's type");
   new (self) Executor({model, cache, layers_of(layers), page_tokens, num_pages, max_tokens, max_sequences,
@@ -160,13 +161,17 @@ int64_t page_bytes(const std::string& dtype, const Layers& layers, int page_toke
   return CachePool::page_bytes(cache_dtype_of(dtype), layers_of(layers), page_tokens);
 }
 
-BlockTables blocks_of(const IntTable& tables) { return {tables.data(), static_cast<int64_t>(tables.shape(1))}; }
+// Tables of `groups` side by side.
+BlockTables blocks_of(const IntTable& tables, size_t groups = 1) {
+  const auto stride = static_cast<int64_t>(tables.shape(1));
+  return {tables.data(), stride, stride / static_cast<int64_t>(groups)};
+}
 
 void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
          std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, std::optional<IntTable> states,
          int first_op, int last_op) {
   if (starts.size() != counts.size() || tables.shape(0) != starts.size() ||
-      (copies.shape(0) > 0 && copies.shape(1) != 2))
+      tables.shape(1) % e.config().num_pages.size() != 0 || (copies.shape(0) > 0 && copies.shape(1) != 2))
     throw nb::value_error("step: arrays disagree");
   if (source_tables.has_value() != source_lengths.has_value() ||
       (source_tables && (source_tables->shape(0) != starts.size() || source_lengths->size() != starts.size())))
@@ -179,7 +184,7 @@ void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, In
   step.tokens = tokens.data();
   step.starts = starts.data();
   step.counts = counts.data();
-  step.blocks = blocks_of(tables);
+  step.blocks = blocks_of(tables, e.config().num_pages.size());
   step.logit_rows = logit_rows.data();
   step.copies = copies.data();
   if (source_tables) {
@@ -209,7 +214,8 @@ void encode(Executor& e, FloatTable features, Ints blocks, int positions, std::p
   step.num_sequences = 1;
   step.starts = &start;
   step.counts = &count;
-  step.source_blocks = {blocks.data(), static_cast<int64_t>(blocks.size())};
+  const auto width = static_cast<int64_t>(blocks.size());
+  step.source_blocks = {blocks.data(), width, width};
   step.source_lengths = &count;
   step.features = features.data();
   step.features_stride = into->stride;
@@ -261,7 +267,8 @@ void bind_weights(nb::module_& m) {
   m.def("layout_of_format", &layout_of_format, "format"_a,
         "The layout that has the very numbers of a stored format, or None.");
   m.def("page_bytes", &page_bytes, "dtype"_a, "layers"_a, "page_tokens"_a,
-        "Bytes of a page of the cache, in int8 or a type of models, for layers [(kv_heads, key_dim, value_dim), ...].");
+        "Bytes of a page of the cache, in int8 or a type of models, for layers [(kv_heads, key_dim, value_dim, group), "
+        "...].");
   m.def("op_types", &op_types,
         "The ops that a tape may have: {name: (types of inputs, type of output)}; a type is float32, element or any.");
 }
@@ -274,9 +281,9 @@ void bind_executor(nb::module_& m) {
       .def("__init__", &init, nb::kw_only(), "dtype"_a, "cache_dtype"_a, "layers"_a, "page_tokens"_a, "num_pages"_a,
            "max_tokens"_a, "max_sequences"_a, "max_logit_rows"_a, "vocab_size"_a, "num_slots"_a = 0,
            "decoder"_a.none() = nb::none(),
-           "The cache is int8 or of the model's type. Its `layers` are (kv_heads, key_dim, value_dim). With `decoder`, "
-           "an encoder that leaves keys and "
-           "values in that executor's cache.")
+           "The cache is int8 or of the model's type. Its `layers` are (kv_heads, key_dim, value_dim, group); "
+           "`num_pages` "
+           "are those of each group. With `decoder`, an encoder that leaves keys and values in that executor's cache.")
       .def("buffer", &add_buffer, "columns"_a, "floats"_a, "logit_rows"_a = false, "rows_per_token"_a = 1)
       .def("add", &add_op, "name"_a, "inputs"_a, "outputs"_a, "matrices"_a, "vectors"_a, "params"_a,
            "Adds an op to the tape. Inputs and outputs are columns of buffers: (buffer, first, count).")

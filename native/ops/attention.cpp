@@ -117,10 +117,11 @@ void AttentionPlan::cut(const Queries& queries, int sequence, int first_token, b
 struct Place {
   KvCache cache;
   bool is_source, is_scratch;
+  int group = 0;
 
   explicit Place(OpSpec& spec) {
-    const LayerSpec sizes{spec.params.integer("kv_heads", 1), spec.params.integer("head_dim", 1),
-                          spec.params.integer("value_dim", 1)};
+    LayerSpec sizes{spec.params.integer("kv_heads", 1), spec.params.integer("head_dim", 1),
+                    spec.params.integer("value_dim", 1)};
     const int layer = spec.params.integer("layer", -1);  // -1: none
     is_source = spec.params.flag("source");
     is_scratch = layer < 0;
@@ -130,15 +131,18 @@ struct Place {
     }
     const CachePool& pool = spec.executor.cache();
     spec.check(layer < std::ssize(pool.layers()), "no such layer");
+    sizes.group = group = pool.layers()[layer].group;
     spec.check(pool.layers()[layer] == sizes, "the layer has other heads");
+    spec.check(!is_source || group == 0, "sources lie in the first group of layers");
     cache = pool.layer(layer);
   }
 
-  const BlockTables& blocks(const Run& run) const {
-    return is_source ? run.step.source_blocks : is_scratch ? run.scratch_blocks : run.step.blocks;
+  BlockTables blocks(const Run& run) const {
+    return is_source ? run.step.source_blocks : is_scratch ? run.scratch_blocks : run.step.blocks.of(group);
   }
   int page(const Run& run, const TokenPlace& at) const {
-    return blocks(run).pages[at.sequence * blocks(run).stride + at.position / cache.page_tokens];
+    const BlockTables tables = blocks(run);
+    return tables.pages[at.sequence * tables.stride + at.position / cache.page_tokens];
   }
 };
 
@@ -260,7 +264,7 @@ class AttendOp : public Op {
 
  private:
   Attention arguments(const Run& run) const {
-    const BlockTables& blocks = place_.blocks(run);
+    const BlockTables blocks = place_.blocks(run);
     return {
         .q = q_.row(0),
         .q_stride = q_.stride,

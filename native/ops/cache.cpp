@@ -15,7 +15,7 @@ int64_t bytes_in_page(DType dtype, const LayerSpec& layer, int page_tokens) {
 }
 
 void check(const LayerSpec& layer) {
-  if (layer == LayerSpec{}) return;  // a layer that has no pages
+  if (layer.kv_heads == 0 && layer.key_dim == 0 && layer.value_dim == 0) return;  // a layer that has no pages
   for (const int dim : {layer.key_dim, layer.value_dim})
     if (dim < 2 || dim % 2 != 0 || dim > kMaxHeadDim)
       throw std::invalid_argument("head_dim must be even and at most 1024, got " + std::to_string(dim));
@@ -50,15 +50,26 @@ float stored_key(const KvCache& cache, const char* head, int slot, int64_t i) {
 
 }  // namespace
 
-CachePool::CachePool(DType dtype, std::vector<LayerSpec> layers, int page_tokens, int64_t num_pages)
-    : dtype_(dtype), layers_(std::move(layers)), offsets_{0}, page_tokens_(page_tokens), num_pages_(num_pages) {
+CachePool::CachePool(DType dtype, std::vector<LayerSpec> layers, int page_tokens, const std::vector<int64_t>& num_pages)
+    : dtype_(dtype), layers_(std::move(layers)), page_tokens_(page_tokens) {
   if (kSegment % page_tokens != 0 || page_tokens % 16 != 0)
     throw std::invalid_argument("block_size must be 16, 32, 64, 128 or 256, got " + std::to_string(page_tokens));
+  int64_t pages = 0, bytes = 0;
+  for (const int64_t count : num_pages) {
+    groups_.push_back({pages, count, 0});
+    pages += count;
+  }
   for (const LayerSpec& layer : layers_) {
     check(layer);
-    offsets_.push_back(offsets_.back() + bytes_in_page(dtype, layer, page_tokens));
+    if (layer.group < 0 || layer.group >= num_groups()) throw std::invalid_argument("no such group of layers");
+    offsets_.push_back(groups_[layer.group].page_bytes);
+    groups_[layer.group].page_bytes += bytes_in_page(dtype, layer, page_tokens);
   }
-  memory_ = Buffer(num_pages * offsets_.back(), Pages::kHuge);
+  for (Group& group : groups_) {
+    group.begin = bytes;
+    bytes += group.num_pages * group.page_bytes;
+  }
+  memory_ = Buffer(bytes, Pages::kHuge);
 }
 
 int64_t CachePool::page_bytes(DType dtype, const std::vector<LayerSpec>& layers, int page_tokens) {
@@ -69,11 +80,12 @@ int64_t CachePool::page_bytes(DType dtype, const std::vector<LayerSpec>& layers,
 
 KvCache CachePool::layer(int i) const {
   const LayerSpec& spec = layers_.at(i);
+  const Group& group = groups_[spec.group];
   return {
       .pool = memory_.as<void>(),
       .dtype = dtype_,
-      .page_stride = offsets_.back(),
-      .layer_offset = offsets_[i],
+      .page_stride = group.page_bytes,
+      .layer_offset = group.at(0) + offsets_[i],
       .head_stride = kv_head_bytes(dtype_, page_tokens_, spec.key_dim, spec.value_dim),
       .page_tokens = page_tokens_,
       .kv_heads = spec.kv_heads,
@@ -82,9 +94,16 @@ KvCache CachePool::layer(int i) const {
   };
 }
 
+int CachePool::group_of(int64_t page) const {
+  for (int g = 0; g < num_groups(); ++g)
+    if (page >= groups_[g].first_page && page < groups_[g].first_page + groups_[g].num_pages) return g;
+  return -1;
+}
+
 void CachePool::copy_page(int64_t from, int64_t to) {
-  const int64_t bytes = offsets_.back();
-  if (bytes > 0) std::memcpy(memory_.as<char>() + to * bytes, memory_.as<char>() + from * bytes, bytes);
+  const Group& group = groups_[group_of(from)];
+  if (group.page_bytes > 0)
+    std::memcpy(memory_.as<char>() + group.at(to), memory_.as<char>() + group.at(from), group.page_bytes);
 }
 
 std::vector<float> CachePool::keys(int layer, const int32_t* pages, int positions) const {

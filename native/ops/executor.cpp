@@ -8,9 +8,10 @@
 namespace octavo {
 
 Executor::Executor(const ExecutorConfig& config, const Executor* other) : config_(config) {
-  cache_ =
-      std::make_shared<CachePool>(config.cache_dtype, config.layers, config.page_tokens, other ? 0 : config.num_pages);
-  if (!other) return;
+  if (!other) {
+    cache_ = std::make_shared<CachePool>(config.cache_dtype, config.layers, config.page_tokens, config.num_pages);
+    return;
+  }
   if (other->cache_->dtype() != config.cache_dtype || other->cache_->layers() != config.layers ||
       other->config_.page_tokens != config.page_tokens)
     refuse("encoder and decoder disagree on the KV cache");
@@ -43,7 +44,7 @@ KvCache Executor::scratch_layer(const LayerSpec& spec) {
     if (pool->layers()[0] == spec) return pool->layer(0);
   const int64_t pages = scratch_pages_of(config_.max_tokens) + config_.max_sequences - 1;
   scratch_.push_back(
-      std::make_unique<CachePool>(config_.dtype, std::vector<LayerSpec>{spec}, config_.page_tokens, pages));
+      std::make_unique<CachePool>(config_.dtype, std::vector{spec}, config_.page_tokens, std::vector{pages}));
   return scratch_.back()->layer(0);
 }
 
@@ -96,8 +97,10 @@ void Executor::check(const Step& step) const {
   if (total != step.num_tokens) refuse("step: counts do not add up to the tokens");
   for (int i = 0; i < step.num_logit_rows; ++i)
     if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.num_tokens) refuse("step: logit row out of range");
-  for (int i = 0; i < 2 * step.num_copies; ++i)
-    if (step.copies[i] < 0 || step.copies[i] >= cache_->num_pages()) refuse("step: no such block to copy");
+  for (int i = 0; i < 2 * step.num_copies; i += 2) {
+    const int group = cache_->group_of(step.copies[i]);
+    if (group < 0 || cache_->group_of(step.copies[i + 1]) != group) refuse("step: no such block to copy");
+  }
 }
 
 void Executor::check_sequence(const Step& step, int s) const {
@@ -110,18 +113,19 @@ void Executor::check_sequence(const Step& step, int s) const {
     const int kept = step.states[s].kept_tokens;
     if (kept != 0 && (kept <= step.starts[s] || kept > end)) refuse("step: a state to keep lies outside of the tokens");
   }
-  if (step.blocks.pages) check_table("block table", step.blocks, s, end);
+  for (int group = 0; step.blocks.pages && group < cache_->num_groups(); ++group)
+    check_table("block table", step.blocks, group, s, end);
   if (!step.source_lengths) return;
   if (step.source_lengths[s] <= 0) refuse("step: empty source");
-  check_table("source table", step.source_blocks, s, step.source_lengths[s]);
+  check_table("source table", step.source_blocks, 0, s, step.source_lengths[s]);
 }
 
-void Executor::check_table(const char* what, const BlockTables& tables, int sequence, int64_t tokens) const {
+void Executor::check_table(const char* what, const BlockTables& tables, int group, int sequence, int64_t tokens) const {
   const int64_t pages = round_up(tokens, config_.page_tokens) / config_.page_tokens;
-  if (pages > tables.stride) refuse(std::string("step: ") + what + " is too short");
-  const int32_t* table = tables.pages + sequence * tables.stride;
+  if (pages > tables.width) refuse(std::string("step: ") + what + " is too short");
+  const int32_t* table = tables.of(group).pages + sequence * tables.stride;
   for (int64_t i = 0; i < pages; ++i)
-    if (table[i] < 0 || table[i] >= cache_->num_pages()) refuse(std::string("step: no such block in a ") + what);
+    if (cache_->group_of(table[i]) != group) refuse(std::string("step: no such block in a ") + what);
 }
 
 void Executor::plan(const Step& step) {
@@ -134,7 +138,7 @@ void Executor::plan(const Step& step) {
   if (!scratch_.empty()) {  // whose pages sequences take in their order
     const int64_t stride = scratch_pages_of(*std::max_element(step.counts, step.counts + step.num_sequences));
     run_.scratch_pages.assign(step.num_sequences * stride, 0);
-    run_.scratch_blocks = {run_.scratch_pages.data(), stride};
+    run_.scratch_blocks = {run_.scratch_pages.data(), stride, stride};
     for (int s = 0, page = 0; s < step.num_sequences; ++s)
       for (int i = 0; i < scratch_pages_of(step.counts[s]); ++i) run_.scratch_pages[s * stride + i] = page++;
   }
@@ -177,8 +181,9 @@ std::vector<float> Executor::read_row(int buffer, int64_t row, int64_t columns) 
 }
 
 std::vector<float> Executor::read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const {
-  if (layer < 0 || layer >= std::ssize(cache_->layers()) || positions <= 0) refuse("keys: no such layer or positions");
-  check_table("block table", {blocks, num_blocks}, 0, positions);
+  if (layer < 0 || layer >= std::ssize(cache_->layers()) || cache_->layers()[layer].group || positions <= 0)
+    refuse("keys: no such layer or positions");
+  check_table("block table", {blocks, num_blocks, num_blocks}, 0, 0, positions);
   return cache_->keys(layer, blocks, positions);
 }
 

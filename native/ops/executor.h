@@ -19,11 +19,11 @@ struct ExecutorConfig {
   DType cache_dtype;              // that, or kInt8
   std::vector<LayerSpec> layers;  // of the KV cache
   int page_tokens;
-  int64_t num_pages;
-  int max_tokens;      // of a step
-  int max_sequences;   // of a step
-  int max_logit_rows;  // of a step
-  int num_slots;       // for what is kept of sequences beside their pages
+  std::vector<int64_t> num_pages;  // of each group of layers
+  int max_tokens;                  // of a step
+  int max_sequences;               // of a step
+  int max_logit_rows;              // of a step
+  int num_slots;                   // for what is kept of sequences beside their pages
   int vocab_size;
 };
 
@@ -81,7 +81,7 @@ class Executor {
 
   void check(const Step& step) const;
   void check_sequence(const Step& step, int s) const;
-  void check_table(const char* what, const BlockTables& tables, int sequence, int64_t tokens) const;
+  void check_table(const char* what, const BlockTables& tables, int group, int sequence, int64_t tokens) const;
   void plan(const Step& step);
   bool has_slot(int slot) const { return slot >= 0 && slot < config_.num_slots; }
   int scratch_pages_of(int tokens) const { return (tokens + config_.page_tokens - 1) / config_.page_tokens; }

@@ -10,10 +10,12 @@
 
 namespace octavo {
 
-// Pages of each sequence, one row of `stride` for each.
+// Pages of each sequence, one row of `stride` for each; in it, `width` for each group of layers.
 struct BlockTables {
   const int32_t* pages = nullptr;
-  int64_t stride = 0;
+  int64_t stride = 0, width = 0;
+
+  BlockTables of(int group) const { return {pages + group * width, stride, width}; }
 };
 
 // What is kept of a sequence beside its pages lies in `slot`. What there was of it after its first `kept_tokens` is

@@ -35,14 +35,34 @@ class Status(enum.Enum):
 
 
 @dataclass(slots=True, eq=False)
+class BlockTable:
+    """The blocks of a sequence, in the order of its tokens, for a group of layers.
+
+    The first `num_passed`, which these layers' window has passed, have been given back.
+    """
+
+    blocks: list[int] = field(default_factory=list)
+    num_passed: int = 0
+
+    @property
+    def held(self) -> list[int]:
+        """Those that it has."""
+        return self.blocks[self.num_passed :]
+
+    def name_first(self) -> None:
+        """Puts the first block that it has in place of those that were given back: any that there is would do."""
+        if self.num_passed:
+            self.blocks[: self.num_passed] = self.blocks[self.num_passed :][:1] * self.num_passed
+
+
+@dataclass(slots=True, eq=False)
 class Sequence:
     """One line of tokens and its share of the KV cache: a prompt and one sample, or one beam, that continues it."""
 
     index: int
     tokens: list[int]  # prompt, then what was generated
     num_prompt_tokens: int
-    blocks: list[int] = field(default_factory=list)  # block table; the block manager writes it
-    num_passed: int = 0  # leading blocks that no layer's window reaches any more, and that it has given back
+    tables: list[BlockTable] = field(default_factory=list)  # of each group of layers; the block manager writes them
     num_computed: int = 0  # leading tokens whose keys and values are in the cache; the block manager counts
     digests: list[bytes] = field(default_factory=list)  # prefix cache keys of its leading full blocks
     snapshot: int | None = None  # the number of the kept state that it begins with, until it has begun
@@ -53,6 +73,11 @@ class Sequence:
     num_told: int = 0  # leading tokens that the executor knows of for its draws
     finished: bool = False
     id: int = field(default_factory=_ids.__next__)  # among all of this process
+
+    @property
+    def blocks(self) -> list[int]:
+        """Its table of the first group of layers."""
+        return self.tables[0].blocks if self.tables else []
 
     @property
     def num_pending(self) -> int:

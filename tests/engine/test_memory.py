@@ -37,27 +37,27 @@ def test_with_plenty_of_memory_all_sequences_can_be_as_long_as_the_model_allows(
     full = plan(1 << 40)
     assert full.max_model_len == 8192
     assert full.num_blocks == 64 * 8192 // 32
-    assert full.kv_bytes_per_block == 32 * 8 * 2 * 512 * 2
+    assert full.kv_bytes_per_block == (32 * 8 * 2 * 512 * 2,)
 
 
 @pytest.mark.parametrize("free", [300 * MIB, 500 * MIB, 1000 * MIB])
 def test_the_plan_stays_within_what_is_free(free):
     made = plan(free)
     used = made.weights + made.workspace + made.kv_cache
-    assert free - made.kv_bytes_per_block < used <= free
+    assert free - sum(made.kv_bytes_per_block) < used <= free
     assert made.max_model_len == min(8192, made.num_blocks * 32)
 
 
 def test_float32_takes_twice_as_much_for_weights_and_cache():
     half, full = plan(1 << 40), plan(1 << 40, dtype="float32")
-    assert full.kv_bytes_per_block == 2 * half.kv_bytes_per_block
+    assert sum(full.kv_bytes_per_block) == 2 * sum(half.kv_bytes_per_block)
     assert full.weights == pytest.approx(2 * half.weights, rel=1e-3)
 
 
 def test_an_int8_cache_takes_half_and_has_room_for_twice_as_much():
     whole, half = plan(1000 * MIB), plan(1000 * MIB, kv_cache_dtype="int8")
-    assert half.kv_bytes_per_block == 32 * 8 * 2 * (512 + 8 * 4)
-    assert half.kv_bytes_per_block < 0.54 * whole.kv_bytes_per_block
+    assert half.kv_bytes_per_block == (32 * 8 * 2 * (512 + 8 * 4),)
+    assert sum(half.kv_bytes_per_block) < 0.54 * sum(whole.kv_bytes_per_block)
     assert half.num_blocks > 1.85 * whole.num_blocks
     assert plan(1 << 40, dtype="float32", kv_cache_dtype="int8").kv_bytes_per_block == half.kv_bytes_per_block
 
@@ -136,7 +136,7 @@ def test_a_control_group_that_can_t_be_read_is_no_limit(cgroup):
 
 
 def test_a_cache_may_be_sized_in_bytes():
-    block = plan(1 << 40).kv_bytes_per_block
+    (block,) = plan(1 << 40).kv_bytes_per_block
     assert plan(1 << 40, kv_cache_memory_bytes=9 * block + 1).num_blocks == 9
     assert plan(1 << 40, kv_cache_memory_bytes=9 * block, num_gpu_blocks_override=7).num_blocks == 7
     with pytest.raises(ConfigError, match=f"kv_cache_memory_bytes=1000: a block of 32 tokens takes {block} bytes"):
@@ -160,5 +160,5 @@ def test_a_model_with_a_window_needs_no_blocks_for_what_the_window_has_passed(ex
         outputs = llm.generate([prompt, prompt], params, use_tqdm=False)
         assert [len(output.outputs[0].token_ids) for output in outputs] == [200, 200]
         texts.append([output.outputs[0].token_ids for output in outputs])
-        assert llm.engine.scheduler.blocks.num_free == num_blocks
+        assert llm.engine.scheduler.blocks.pools[0].num_free == num_blocks
     assert texts[0] == texts[1]

@@ -99,7 +99,7 @@ def test_keys_and_values_of_any_size(isa, scale):
 def test_memory_is_about_half(head_dim, share):
     """Keys are padded to 64 columns."""
     columns = -(-head_dim // 64) * 64 + head_dim
-    layers = [(3, head_dim, head_dim)] * 30
+    layers = [(3, head_dim, head_dim, 0)] * 30
     for block_size in (16, 32, 256):
         half, whole = (_native.page_bytes(dtype, layers, block_size) for dtype in ("int8", "bfloat16"))
         assert half == 30 * 3 * block_size * (columns + 8)

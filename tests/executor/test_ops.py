@@ -190,7 +190,7 @@ def test_a_copied_block_has_the_source_s_contents(dtype, cache):
     alone = logits_of(executor, tokens)
     line = Line(tokens, [0, 1])
     run(executor, [line.chunk(19)])
-    line.sequence.blocks = [0, 7]
+    line.sequence.tables[0].blocks = [0, 7]
     chunk = line.chunk(1)
     (found,) = run(executor, [chunk], copies=[(1, 7)])
     np.testing.assert_array_equal(found[0], alone[19])

@@ -64,15 +64,19 @@ def test_a_malformed_step_is_refused_and_changes_nothing(change):
     np.testing.assert_array_equal(executor.native.logits(1), untouched.native.logits(1))
 
 
-BAD_SIZES = [{"page_tokens": 24}, {"page_tokens": 512}, *({"layers": [layer]} for layer in [(1, 7, 8), (1, 8, 2048)])]
+BAD_SIZES = [
+    {"page_tokens": 24},
+    {"page_tokens": 512},
+    *({"layers": [layer]} for layer in [(1, 7, 8, 0), (1, 8, 2048, 0)]),
+]
 
 
 @pytest.mark.parametrize("config", BAD_SIZES)
 def test_sizes_that_kernels_can_t_handle_are_refused(config):
     sizes = {
-        "layers": [(1, 8, 8)],
+        "layers": [(1, 8, 8, 0)],
         "page_tokens": 16,
-        "num_pages": 1,
+        "num_pages": [1],
         "vocab_size": 9,
     }
     limits = {"max_tokens": 1, "max_sequences": 1, "max_logit_rows": 1}

@@ -49,7 +49,7 @@ def test_smollm2_has_the_published_number_of_parameters():
     for footprint in (lower(graph), compile_graph(graph)):
         assert footprint.weight_bytes("bfloat16") == 2 * (134_515_008 - NORMS) + 4 * NORMS
         assert footprint.weight_bytes("float32") == 4 * 134_515_008
-        assert footprint.page_bytes("bfloat16", 16) == 16 * 30 * 2 * 3 * 64 * 2
+        assert footprint.page_bytes("bfloat16", 16) == (16 * 30 * 2 * 3 * 64 * 2,)
 
 
 def test_a_decode_step_reads_every_weight_once_and_every_key_and_value():

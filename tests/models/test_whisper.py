@@ -9,7 +9,7 @@ from octavo.engine.steps import make_step
 from octavo.executor.native.lowering import lower
 from octavo.graph.ops.attention import StoreSource
 from octavo.models import load_declaration
-from octavo.request import Chunk, Prompt, Request, Sequence, Source, StepPlan
+from octavo.request import BlockTable, Chunk, Prompt, Request, Sequence, Source, StepPlan
 from octavo.sampling_params import SamplingParams
 from reference import reference_logits, reference_sources
 
@@ -62,8 +62,8 @@ def features_of(declaration, seed=0):
 
 def request_of(features, tokens, source_blocks, blocks):
     source = Source(features, POSITIONS)
-    source.place.blocks = source_blocks
-    sequence = Sequence(0, list(tokens), len(tokens), blocks=blocks)
+    source.place.tables = [BlockTable(source_blocks)]
+    sequence = Sequence(0, list(tokens), len(tokens), [BlockTable(blocks)])
     params = SamplingParams(prompt_logprobs=0)
     return Request("r", Prompt(None, source, tokens), params, needs_prompt_logits=True, sequences=[sequence])
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from octavo.executor.rows import Rows
+from octavo.graph.cache import BlockGroup
 from octavo.request import Chunk, Prompt, Request, Sequence, Status, StepPlan
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
@@ -30,8 +32,9 @@ class Memory:
     """
 
     def __init__(self, blocks: BlockManager, max_num_seqs: int) -> None:
-        self.block_size, self.window = blocks.block_size, blocks.window
-        self.blocks: list[list[Content | None]] = [[None] * blocks.block_size for _ in range(blocks.num_blocks)]
+        self.block_size, self.groups = blocks.block_size, [pool.group for pool in blocks.pools]
+        num_blocks = sum(group.count for group in self.groups)
+        self.blocks: list[list[Content | None]] = [[None] * blocks.block_size for _ in range(num_blocks)]
         self.rows, self.states = Rows(max_num_seqs), dict[int, Content]()
         self.snapshots = dict[int, Content]()
         self.num_loads, self.has_states = 0, blocks.snapshots is not None
@@ -40,13 +43,16 @@ class Memory:
         """Does what an executor does, and checks that each token sees exactly its own past."""
         self._run_states(plan)
         for source, target in plan.copies:
+            assert [self._has(group, source) for group in self.groups].count(True) == 1
+            assert all(self._has(group, source) == self._has(group, target) for group in self.groups)
             self.blocks[target] = self.blocks[source].copy()
         for chunk in plan.chunks:
             self._check(chunk, chunk.start)
         for chunk in plan.chunks:
             for position in range(chunk.start, chunk.start + chunk.count):
-                block = chunk.sequence.blocks[position // self.block_size]
-                self.blocks[block][position % self.block_size] = self._expected(chunk, position)
+                for table in chunk.sequence.tables:
+                    block = table.blocks[position // self.block_size]
+                    self.blocks[block][position % self.block_size] = self._expected(chunk, position)
         for chunk in plan.chunks:  # nobody wrote over the blocks of another
             self._check(chunk, chunk.start + chunk.count)
 
@@ -71,10 +77,16 @@ class Memory:
         self.snapshots |= kept
 
     def _check(self, chunk: Chunk, num_tokens: int) -> None:
-        seen = chunk.start + 1 - self.window if self.window else 0  # by the first of the chunk's tokens
-        for position in range(max(0, seen), num_tokens):
-            block = chunk.sequence.blocks[position // self.block_size]
-            assert self.blocks[block][position % self.block_size] == self._expected(chunk, position)
+        for group, table in zip(self.groups, chunk.sequence.tables, strict=True):
+            assert all(self._has(group, block) for block in table.blocks)
+            seen = 0 if group.window is None else chunk.start + 1 - group.window  # by the first of the chunk's tokens
+            for position in range(max(0, seen), num_tokens):
+                block = table.blocks[position // self.block_size]
+                assert self.blocks[block][position % self.block_size] == self._expected(chunk, position)
+
+    @staticmethod
+    def _has(group: BlockGroup, block: int) -> bool:
+        return group.first <= block < group.first + group.count
 
     def _expected(self, chunk: Chunk, position: int) -> Content:
         return chunk.request.prompt.scope, tuple(chunk.sequence.tokens[: position + 1])
@@ -205,23 +217,23 @@ class Engine:
 
 def check_ownership(blocks: BlockManager, sequences: list[Sequence]) -> None:
     """A block has as many owners as tables hold it, and is free or idle exactly if it has none."""
-    owners = [0] * blocks.num_blocks
-    for sequence in sequences:
-        held = sequence.blocks[sequence.num_passed :]
-        assert len(held) == len(set(held))
-        assert set(sequence.blocks[: sequence.num_passed]) <= {*held[:1]}
-        assert sequence.num_computed <= len(sequence.blocks) * blocks.block_size
-        if blocks.window is None:
-            assert sequence.num_passed == 0
-        for block in held:
-            owners[block] += 1
-    assert blocks._num_owners == owners
-    unowned = [block for block, count in enumerate(owners) if count == 0]
-    assert sorted([*blocks._free, *blocks._idle]) == unowned
-    assert {block: digest for digest, block in blocks._block_of.items()} == blocks._digest_of
-    assert all(block in blocks._digest_of for block in blocks._idle)
-    assert not any(block in blocks._digest_of for block in blocks._free)
+    for number, pool in enumerate(blocks.pools):
+        owners = dict.fromkeys(range(pool.group.first, pool.group.first + pool.group.count), 0)
+        for sequence in filter(attrgetter("tables"), sequences):
+            table = sequence.tables[number]
+            assert len(table.held) == len(set(table.held))
+            assert set(table.blocks[: table.num_passed]) <= {*table.held[:1]}
+            assert sequence.num_computed <= len(table.blocks) * blocks.block_size
+            assert table.num_passed == pool.num_passed(sequence.num_computed)
+            assert table.num_passed == 0 or pool.group.window is not None
+            for block in table.held:
+                owners[block] += 1
+        assert pool._num_owners == owners
+        assert sorted([*pool._free, *pool._idle]) == [block for block, count in owners.items() if count == 0]
+        assert {block: digest for digest, block in pool._block_of.items()} == pool._digest_of
+        assert all(block in pool._digest_of for block in pool._idle)
+        assert not any(block in pool._digest_of for block in pool._free)
     if blocks.snapshots is not None:
         numbers = [*blocks.snapshots._free, *blocks.snapshots._numbers.values()]
         assert sorted(numbers) == list(range(blocks.snapshots.count))
-        assert blocks.snapshots._numbers.keys() <= blocks._block_of.keys()
+        assert all(blocks.snapshots._numbers.keys() <= pool._block_of.keys() for pool in blocks.pools)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
 
+from octavo.graph.cache import BlockGroup
 from octavo.request import CacheScope, Sequence, Source
 from octavo.scheduler import blocks as blocks_module
 from octavo.scheduler.blocks import BlockManager
@@ -12,8 +14,16 @@ from octavo.scheduler.blocks import BlockManager
 from .model import check_ownership
 
 
+def manager(num_blocks: int, block_size: int, *, window: int | None = None, **options: Any) -> BlockManager:
+    return BlockManager([BlockGroup(0, num_blocks, window)], block_size, **options)
+
+
 def new(tokens: list[int]) -> Sequence:
     return Sequence(0, list(tokens), len(tokens))
+
+
+def num_free(blocks: BlockManager) -> int:
+    return blocks.pools[0].num_free
 
 
 def fill(blocks: BlockManager, tokens: list[int], salt: str = "") -> Sequence:
@@ -33,18 +43,18 @@ def match(blocks: BlockManager, tokens: list[int], salt: str = "") -> int:
 
 
 def test_a_block_is_free_again_when_its_last_owner_leaves() -> None:
-    blocks = BlockManager(4, 2)
+    blocks = manager(4, 2)
     parent, child = fill(blocks, [1, 2, 3]), new([1, 2, 3])
     blocks.fork(parent, child)
-    assert blocks.num_free == 2
+    assert num_free(blocks) == 2
     blocks.release(parent)
-    assert blocks.num_free == 2
+    assert num_free(blocks) == 2
     blocks.release(child)
-    assert blocks.num_free == 4
+    assert num_free(blocks) == 4
 
 
 def test_usage_is_the_share_of_blocks_with_owners() -> None:
-    blocks = BlockManager(4, 2)
+    blocks = manager(4, 2)
     sequence = fill(blocks, [1, 2, 3])
     assert blocks.usage == 0.5
     blocks.release(sequence)
@@ -52,7 +62,7 @@ def test_usage_is_the_share_of_blocks_with_owners() -> None:
 
 
 def test_the_block_freed_last_is_used_first() -> None:
-    blocks = BlockManager(8, 2, enable_prefix_caching=False)
+    blocks = manager(8, 2, enable_prefix_caching=False)
     sequences = [fill(blocks, [1, 2]) for _ in range(3)]
     freed = sequences[1].blocks
     blocks.release(sequences[1])
@@ -60,7 +70,7 @@ def test_the_block_freed_last_is_used_first() -> None:
 
 
 def test_blocks_are_reserved_only_for_positions_that_lack_them() -> None:
-    blocks = BlockManager(8, 4)
+    blocks = manager(8, 4)
     sequence = new([0] * 9)
     for num_tokens, num_blocks in [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (2, 3)]:
         assert blocks.reserve(sequence, num_tokens) == []
@@ -68,7 +78,7 @@ def test_blocks_are_reserved_only_for_positions_that_lack_them() -> None:
 
 
 def test_a_reservation_that_does_not_fit_changes_nothing() -> None:
-    blocks = BlockManager(4, 2)
+    blocks = manager(4, 2)
     parent, child = fill(blocks, [1, 2, 3]), new([1, 2, 3])
     blocks.fork(parent, child)
     before = child.blocks.copy()
@@ -79,7 +89,7 @@ def test_a_reservation_that_does_not_fit_changes_nothing() -> None:
 
 
 def test_the_first_to_write_into_a_shared_block_gets_a_copy_and_the_last_keeps_it() -> None:
-    blocks = BlockManager(8, 4)
+    blocks = manager(8, 4)
     parent, child = fill(blocks, [1, 2, 3]), new([1, 2, 3])
     blocks.fork(parent, child)
     shared = parent.blocks[0]
@@ -92,7 +102,7 @@ def test_the_first_to_write_into_a_shared_block_gets_a_copy_and_the_last_keeps_i
 
 
 def test_shared_blocks_that_are_full_stay_shared() -> None:
-    blocks = BlockManager(8, 2)
+    blocks = manager(8, 2)
     parent, child = fill(blocks, [1, 2, 3, 4]), new([1, 2, 3, 4])
     blocks.fork(parent, child)
     assert blocks.reserve(parent, 5) == []
@@ -102,7 +112,7 @@ def test_shared_blocks_that_are_full_stay_shared() -> None:
 
 
 def test_a_cached_block_is_never_written_to() -> None:
-    blocks = BlockManager(8, 2)
+    blocks = manager(8, 2)
     sequence = fill(blocks, [1, 2, 3, 4])
     cached = sequence.blocks[1]
     sequence.num_computed = 3  # the last token is taken back, to be computed again
@@ -111,7 +121,7 @@ def test_a_cached_block_is_never_written_to() -> None:
 
 
 def test_a_source_handed_out_again_in_the_same_step_is_read_before_it_is_overwritten() -> None:
-    blocks = BlockManager(4, 2)
+    blocks = manager(4, 2)
     first = fill(blocks, [1, 2])
     first.num_computed = 1
     parent, child = fill(blocks, [3]), new([3])
@@ -131,7 +141,7 @@ def test_a_source_handed_out_again_in_the_same_step_is_read_before_it_is_overwri
 
 
 def test_a_prefix_is_found_up_to_the_first_block_that_differs() -> None:
-    blocks = BlockManager(16, 2)
+    blocks = manager(16, 2)
     fill(blocks, [1, 2, 3, 4, 5, 6])
     assert match(blocks, [1, 2, 3, 4, 5, 6, 7]) == 6
     assert match(blocks, [1, 2, 3, 4, 5, 7, 7]) == 4
@@ -141,7 +151,7 @@ def test_a_prefix_is_found_up_to_the_first_block_that_differs() -> None:
 
 
 def test_the_last_token_is_never_taken_from_the_cache() -> None:
-    blocks = BlockManager(16, 2)
+    blocks = manager(16, 2)
     fill(blocks, [1, 2, 3, 4])
     assert match(blocks, [1, 2, 3, 4]) == 2
     assert match(blocks, [1, 2]) == 0
@@ -149,7 +159,7 @@ def test_the_last_token_is_never_taken_from_the_cache() -> None:
 
 
 def test_only_computed_tokens_are_cached() -> None:
-    blocks = BlockManager(16, 2)
+    blocks = manager(16, 2)
     sequence = new([1, 2, 3, 4])
     blocks.reserve(sequence, 4)
     assert match(blocks, [1, 2, 3, 4, 5]) == 0
@@ -160,16 +170,16 @@ def test_only_computed_tokens_are_cached() -> None:
 
 
 def test_a_prefix_outlives_its_owners_until_it_is_evicted() -> None:
-    blocks = BlockManager(4, 2)
+    blocks = manager(4, 2)
     blocks.release(fill(blocks, [1, 2, 3]))
-    assert blocks.num_free == 4
+    assert num_free(blocks) == 4
     assert match(blocks, [1, 2, 3]) == 2
     blocks.release(fill(blocks, [5, 6, 7, 8, 9, 10, 11]))
     assert match(blocks, [1, 2, 3]) == 0
 
 
 def test_cached_blocks_are_evicted_last_and_the_least_recently_used_first() -> None:
-    blocks = BlockManager(6, 2)
+    blocks = manager(6, 2)
     for token in (1, 2, 3):
         blocks.release(fill(blocks, [token] * 2))
     assert match(blocks, [1, 1, 1]) == 2  # used again
@@ -183,24 +193,24 @@ def test_cached_blocks_are_evicted_last_and_the_least_recently_used_first() -> N
 
 
 def test_the_end_of_a_prefix_is_evicted_before_its_beginning() -> None:
-    blocks = BlockManager(3, 2)
+    blocks = manager(3, 2)
     blocks.release(fill(blocks, [1, 2, 3, 4, 5, 6]))
     blocks.reserve(new([0]), 1)
     assert match(blocks, [1, 2, 3, 4, 5, 6, 7]) == 4
 
 
 def test_a_matched_block_can_not_be_evicted() -> None:
-    blocks = BlockManager(2, 2)
+    blocks = manager(2, 2)
     blocks.release(fill(blocks, [1, 2]))
     sequence = new([1, 2, 3])
     assert blocks.match_prefix(sequence, 3, CacheScope()) == 2
-    assert blocks.num_free == 1
+    assert num_free(blocks) == 1
     assert blocks.reserve(new([0] * 4), 4) is None
     check_ownership(blocks, [sequence])
 
 
 def test_the_first_of_two_equal_blocks_stays_in_the_cache() -> None:
-    blocks = BlockManager(8, 2)
+    blocks = manager(8, 2)
     first, second = fill(blocks, [1, 2]), fill(blocks, [1, 2])
     later = new([1, 2, 3])
     blocks.match_prefix(later, 3, CacheScope())
@@ -210,7 +220,7 @@ def test_the_first_of_two_equal_blocks_stays_in_the_cache() -> None:
 
 
 def test_prefixes_are_shared_only_within_a_salt() -> None:
-    blocks = BlockManager(8, 2)
+    blocks = manager(8, 2)
     fill(blocks, [1, 2], salt="one tenant")
     assert match(blocks, [1, 2, 3], salt="one tenant") == 2
     assert match(blocks, [1, 2, 3], salt="another") == 0
@@ -218,7 +228,7 @@ def test_prefixes_are_shared_only_within_a_salt() -> None:
 
 
 def test_a_salt_may_be_any_text() -> None:
-    blocks = BlockManager(8, 2)
+    blocks = manager(8, 2)
     fill(blocks, [1, 2], salt="\ud800")
     assert match(blocks, [1, 2, 3], salt="\ud800") == 2
 
@@ -239,7 +249,7 @@ def test_sources_are_told_apart_by_everything_that_is_encoded_and_by_nothing_els
 
 def test_digests_follow_from_root_key_scope_and_tokens_alone() -> None:
     def digest_of(root_key: bytes, salt: str) -> bytes:
-        return fill(BlockManager(8, 2, root_key=root_key), [1, -2], salt).digests[0]
+        return fill(manager(8, 2, root_key=root_key), [1, -2], salt).digests[0]
 
     root = hashlib.sha256(hashlib.sha256(b"model").digest() + CacheScope("salt").digest).digest()
     assert digest_of(b"model", "salt") == hashlib.sha256(root + b"\1\0\0\0\xfe\xff\xff\xff").digest()
@@ -253,7 +263,7 @@ def test_each_block_of_a_sequence_is_hashed_once(monkeypatch: pytest.MonkeyPatch
         hashed.append(data)
         return hashlib.sha256(data)
 
-    blocks = BlockManager(16, 2)
+    blocks = manager(16, 2)
     monkeypatch.setattr(blocks_module, "sha256", sha256)
     sequence = new([1, 2, 3, 4, 5])
     for _ in range(3):
@@ -265,7 +275,7 @@ def test_each_block_of_a_sequence_is_hashed_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_child_hashes_again_what_its_parent_had_not_computed() -> None:
-    blocks = BlockManager(16, 2)
+    blocks = manager(16, 2)
     fill(blocks, [1, 2, 3, 4])
     parent = new([1, 2, 3, 4, 5])
     blocks.match_prefix(parent, 5, CacheScope())
@@ -279,7 +289,7 @@ def test_a_child_hashes_again_what_its_parent_had_not_computed() -> None:
 
 
 def test_without_prefix_caching_nothing_is_found_or_kept() -> None:
-    blocks = BlockManager(4, 2, enable_prefix_caching=False)
+    blocks = manager(4, 2, enable_prefix_caching=False)
     sequence = fill(blocks, [1, 2])
     assert match(blocks, [1, 2, 3]) == 0
     blocks.release(sequence)
@@ -287,22 +297,22 @@ def test_without_prefix_caching_nothing_is_found_or_kept() -> None:
 
 
 def test_blocks_that_the_window_has_passed_are_given_back() -> None:
-    blocks = BlockManager(6, 2, window=3)
+    blocks = manager(6, 2, window=3)
     sequence = Sequence(0, list(range(20)), 20)
     for num_tokens in range(1, 21):
         assert blocks.reserve(sequence, num_tokens) == []
         blocks.commit(sequence, 1, CacheScope())
-        held = sequence.blocks[sequence.num_passed :]
+        (table,) = sequence.tables
         first_seen = max(0, num_tokens + 1 - 3)  # by the next token
-        assert sequence.num_passed == min(first_seen // 2, len(sequence.blocks) - 1)
-        assert sequence.blocks[: sequence.num_passed] == [held[0]] * sequence.num_passed
-        assert len(held) <= blocks.most_held(20, 1)
+        assert table.num_passed == min(first_seen // 2, len(table.blocks) - 1)
+        assert table.blocks[: table.num_passed] == [table.held[0]] * table.num_passed
+        assert len(table.held) <= blocks.most_held(20, 1)
     blocks.release(sequence)
-    assert blocks.num_free == 6
+    assert num_free(blocks) == 6
 
 
 def test_a_fork_shares_what_its_parent_still_has() -> None:
-    blocks = BlockManager(8, 2, window=2)
+    blocks = manager(8, 2, window=2)
     parent, child = Sequence(0, list(range(9)), 9), Sequence(1, list(range(9)), 9)
     blocks.reserve(parent, 8)
     blocks.commit(parent, 8, CacheScope())
@@ -310,4 +320,4 @@ def test_a_fork_shares_what_its_parent_still_has() -> None:
     check_ownership(blocks, [parent, child])
     for sequence in (parent, child):
         blocks.release(sequence)
-    assert blocks.num_free == 8
+    assert num_free(blocks) == 8

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from octavo.errors import RequestError
+from octavo.graph.cache import BlockGroup
 from octavo.request import Status
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
@@ -26,17 +27,18 @@ class Histories(RuleBasedStateMachine):
         max_num_seqs = draw(st.integers(1, 5))
         window = draw(st.none() | st.integers(1, 9))
         snapshots = draw(st.none() | st.integers(0, 6))
-        blocks = BlockManager(
-            draw(st.integers(4, 16)),
-            draw(st.integers(1, 4)),
-            draw(st.booleans()),
-            window=window,
-            num_snapshots=snapshots,
-        )
+        max_num_batched_tokens = max_num_seqs + draw(st.integers(0, 12))
+        count, block_size = draw(st.integers(4, 16)), draw(st.integers(1, 4))
+        groups = [BlockGroup(0, count, window)]
+        if window != 1 and draw(st.booleans()):
+            narrower = draw(st.integers(1, 8 if window is None else window - 1))
+            held = max_num_seqs * (narrower + block_size) + max_num_batched_tokens
+            groups.append(BlockGroup(count, min(count, -(-held // block_size)), narrower))
+        blocks = BlockManager(groups, block_size, draw(st.booleans()), num_snapshots=snapshots)
         scheduler = Scheduler(
             blocks,
             max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_seqs + draw(st.integers(0, 12)),
+            max_num_batched_tokens=max_num_batched_tokens,
             max_logits_rows=max_num_seqs + draw(st.integers(0, 4)),
             max_model_len=draw(st.integers(8, 24)),
             policy=draw(st.sampled_from(["fcfs", "priority"])),
@@ -102,15 +104,16 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def a_cached_block_never_changes(self) -> None:
-        for digest, block in self.engine.scheduler.blocks._block_of.items():
-            content = self.engine.memory.blocks[block]
-            assert None not in content
-            assert self.contents.setdefault(digest, list(content)) == content
+        for pool in self.engine.scheduler.blocks.pools:
+            for digest, block in pool._block_of.items():
+                content = self.engine.memory.blocks[block]
+                assert None not in content
+                assert self.contents.setdefault(digest, list(content)) == content
 
     def teardown(self) -> None:
         if hasattr(self, "engine"):
             self.engine.drain()
-            assert self.engine.scheduler.blocks.num_free == self.engine.scheduler.blocks.num_blocks
+            assert all(pool.num_free == pool.group.count for pool in self.engine.scheduler.blocks.pools)
 
 
 Histories.TestCase.settings = settings(
@@ -123,14 +126,16 @@ Histories.TestCase.settings = settings(
 TestHistories = Histories.TestCase
 
 
+@pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("num_snapshots", [None, 5])
 @pytest.mark.parametrize("enable_prefix_caching", [False, True])
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])
 def test_random_histories_reach_preemption_copies_eviction_and_hits(
-    policy: str, enable_prefix_caching: bool, num_snapshots: int | None
+    policy: str, enable_prefix_caching: bool, num_snapshots: int | None, window: int | None
 ) -> None:
     """Guards the histories above against a day on which they no longer test what they are for."""
-    blocks = BlockManager(18, 3, enable_prefix_caching, num_snapshots=num_snapshots)
+    groups = [BlockGroup(0, 18), BlockGroup(18, 18, window)] if window else [BlockGroup(0, 18)]
+    blocks = BlockManager(groups, 3, enable_prefix_caching, num_snapshots=num_snapshots)
     scheduler = Scheduler(
         blocks,
         max_num_seqs=9,
@@ -150,7 +155,7 @@ def test_random_histories_reach_preemption_copies_eviction_and_hits(
         assert plan is not None
         num_copies += len(plan.copies)
         num_preempted += len(plan.preempted)
-        ever_cached |= blocks._block_of.keys()
+        ever_cached |= blocks.pools[0]._block_of.keys()
     engine.drain()
     assert num_copies > 10
     assert num_preempted > 5

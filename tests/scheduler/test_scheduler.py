@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from octavo.errors import ConfigError, PromptError, PromptTooLongError, RequestError
+from octavo.graph.cache import BlockGroup
 from octavo.request import Request, Status, StepPlan
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
@@ -14,7 +15,7 @@ from .model import Engine, make_request
 
 def make(num_blocks: int = 64, block_size: int = 2, caching: bool = False, **options: Any) -> Engine:
     limits = {"max_num_seqs": 8, "max_num_batched_tokens": 32, "max_model_len": 64, "max_logits_rows": 16}
-    return Engine(Scheduler(BlockManager(num_blocks, block_size, caching), **{**limits, **options}))
+    return Engine(Scheduler(BlockManager([BlockGroup(0, num_blocks)], block_size, caching), **{**limits, **options}))
 
 
 def work(plan: StepPlan | None) -> list[tuple[str, int]]:
@@ -371,11 +372,11 @@ def test_a_finished_sequence_gives_its_own_blocks_back_at_once() -> None:
     request = add(engine, "a", 5, max_sequences=3)
     engine.step()
     engine.step()
-    before = engine.scheduler.blocks.num_free
+    before = engine.scheduler.blocks.pools[0].num_free
     sequence = request.sequences[1]
     for _ in range(2):  # again is harmless
         engine.scheduler.finish_sequence(request, sequence)
-    assert engine.scheduler.blocks.num_free == before + 1
+    assert engine.scheduler.blocks.pools[0].num_free == before + 1
     assert sequence not in request.sequences
     assert work(engine.step()) == [("a", 1)] * 2
 
@@ -394,12 +395,11 @@ def test_samples_catch_up_one_after_the_other_and_find_their_prompt_in_the_cache
     engine.step()
     engine.step()
     preempt_now(engine, request)
-    engine.scheduler.blocks._idle.clear()  # as if others had evicted all
-    engine.scheduler.blocks._block_of.clear()
-    engine.scheduler.blocks._digest_of.clear()
-    engine.scheduler.blocks._free = [
-        block for block, count in enumerate(engine.scheduler.blocks._num_owners) if count == 0
-    ]
+    (pool,) = engine.scheduler.blocks.pools
+    pool._idle.clear()  # as if others had evicted all
+    pool._block_of.clear()
+    pool._digest_of.clear()
+    pool._free = [block for block, count in pool._num_owners.items() if count == 0]
     assert work(engine.step()) == [("a", 10)]
     assert work(engine.step()) == [("a", 1), ("a", 2)]
     assert work(engine.step()) == [("a", 1), ("a", 1), ("a", 2)]
@@ -434,7 +434,7 @@ def test_beams_that_lack_blocks_wait_together() -> None:
     add(engine, "a", 5, max_tokens=2)
     beams = add(engine, "b", 4, max_tokens=2, max_sequences=2, lockstep=True)
     engine.step()
-    assert engine.scheduler.blocks.num_free == 1  # each beam needs one
+    assert engine.scheduler.blocks.pools[0].num_free == 1  # each beam needs one
     assert work(engine.step()) == [("a", 1)]
     assert [sequence.num_pending for sequence in beams.sequences] == [1, 1]
     engine.drain()
@@ -453,7 +453,7 @@ def test_an_abort_returns_the_request_once_and_frees_all_its_blocks(num_steps: i
     assert engine.scheduler.abort("a") is request
     assert engine.scheduler.abort("a") is None
     assert request.status is Status.FINISHED
-    assert engine.scheduler.blocks.num_free == 64
+    assert engine.scheduler.blocks.pools[0].num_free == 64
     assert not engine.scheduler.has_work
     assert engine.scheduler.plan() is None
 
@@ -497,7 +497,7 @@ def test_a_fork_after_the_end_owns_nothing() -> None:
     engine.abort(request)
     child = engine._fork(request, parent, 1)
     assert child.blocks == []
-    assert engine.scheduler.blocks.num_free == 64
+    assert engine.scheduler.blocks.pools[0].num_free == 64
 
 
 # Refusals

@@ -44,7 +44,7 @@ def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: 
     """`step_cost` of a loaded model: for each sequence, (tokens computed, tokens in its cache afterwards)."""
     dtype, step = model.config.dtype, StepShape(contexts, logit_rows)
     values = model.plan.block_size * sum(layer.values_per_token for layer in model.footprint.layers)
-    cached_bytes = model.plan.kv_bytes_per_block / max(1, values)
+    cached_bytes = sum(model.plan.kv_bytes_per_block) / max(1, values)
     weight_bytes = partial(model.footprint.bytes_of, dtype=dtype)
     return step_cost(model.graph, weight_bytes, PLAIN[dtype].block_bytes, cached_bytes, step)
 

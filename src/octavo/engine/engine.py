@@ -57,11 +57,10 @@ class Engine:
         root = f"{model.name}\0{config.dtype}".encode()
         self.scheduler = Scheduler(
             BlockManager(
-                plan.num_blocks,
+                plan.groups,
                 plan.block_size,
                 config.enable_prefix_caching,
                 root,
-                plan.window,
                 plan.num_snapshots if plan.state_bytes else None,
             ),
             max_num_seqs=config.max_num_seqs,

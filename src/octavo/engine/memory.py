@@ -3,13 +3,14 @@ take, against what the machine and its container leave free."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError, MemoryPlanError, UnsupportedError
 from octavo.executor.base import Footprint, Sizes
-from octavo.graph.cache import state_values, window_of
+from octavo.graph.cache import by_window
 from octavo.scheduler.blocks import most_held
 
 MOST_BLOCKS = 1 << 30  # of a model that keeps nothing: they are no more than numbers
@@ -23,13 +24,12 @@ class MemoryPlan(Sizes):
     usable: int
     weights: int
     workspace: int
-    kv_bytes_per_block: int
-    window: int | None  # how far back any layer looks, if none looks at everything
+    kv_bytes_per_block: tuple[int, ...]  # of each group of layers
     state_bytes: int  # that a sequence has beside its pages, and a snapshot of it
 
     @property
     def kv_cache(self) -> int:
-        return self.num_blocks * self.kv_bytes_per_block
+        return sum(group.count * size for group, size in zip(self.groups, self.kv_bytes_per_block, strict=True))
 
     def __str__(self) -> str:
         parts = (
@@ -68,21 +68,19 @@ def plan_memory(
         weights += encoder.weight_bytes(dtype)
         workspace += encoder.workspace_bytes(dtype, replace(one, max_model_len=source_positions))
     plan = MemoryPlan(
-        **asdict(largest),
+        **asdict(replace(largest, windows=tuple(by_window(footprint.layers)))),
         usable=usable,
         weights=weights,
         workspace=workspace,
         kv_bytes_per_block=footprint.page_bytes(config.cache_dtype, config.block_size),
-        window=window_of(footprint.layers),
-        state_bytes=4 * state_values(footprint.layers),
+        state_bytes=footprint.state_bytes,
     )
     plan = _with_snapshots(plan, config)
-    if config.cache_dtype == "int8" and not plan.kv_bytes_per_block:
+    if config.cache_dtype == "int8" and not any(plan.kv_bytes_per_block):
         raise UnsupportedError("kv_cache_dtype", "int8", "the model keeps no keys and values; leave it out")
     blocks_of_source = -(-source_positions // config.block_size)
-    blocks_of_one = most_held(length, batch, config.block_size, plan.window) + blocks_of_source
-    left = plan.usable - plan.weights - plan.workspace
-    affordable = left // plan.kv_bytes_per_block if plan.kv_bytes_per_block else MOST_BLOCKS if left >= 0 else 0
+    blocks_of_one = most_held(length, batch, config.block_size, plan.windows[0]) + blocks_of_source
+    affordable = _most_blocks(plan, plan.usable - plan.weights - plan.workspace)
     wanted = _blocks_asked_for(config, plan) or blocks_of_one * config.max_num_seqs
     enough = blocks_of_one
     if not config.max_model_len:
@@ -126,14 +124,21 @@ def _largest(config: EngineConfig, max_positions: int, vocab_size: int, source_p
 def _blocks_asked_for(config: EngineConfig, plan: MemoryPlan) -> int | None:
     if config.num_gpu_blocks_override is not None or config.kv_cache_memory_bytes is None:
         return config.num_gpu_blocks_override
-    if config.kv_cache_memory_bytes < plan.kv_bytes_per_block:
-        reason = f"a block of {plan.block_size} tokens takes {plan.kv_bytes_per_block} bytes; give that many or more"
+    num_blocks = _most_blocks(plan, config.kv_cache_memory_bytes)
+    if not num_blocks:
+        reason = f"a block of {plan.block_size} tokens takes {sum(plan.kv_bytes_per_block)} bytes; give that or more"
         raise ConfigError("kv_cache_memory_bytes", config.kv_cache_memory_bytes, reason)
-    return config.kv_cache_memory_bytes // max(1, plan.kv_bytes_per_block)
+    return num_blocks
+
+
+def _most_blocks(plan: MemoryPlan, size: int) -> int:
+    """The blocks, of the first group of layers, of the largest KV cache that takes no more than `size` bytes."""
+    counts = range(MOST_BLOCKS + 1)
+    return max(0, bisect_right(counts, size, key=lambda count: replace(plan, num_blocks=count).kv_cache) - 1)
 
 
 def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:
-    kv = blocks * plan.kv_bytes_per_block
+    kv = replace(plan, num_blocks=blocks).kv_cache
     total = plan.weights + plan.workspace + kv
     message = (
         f"the model does not fit: weights {show(plan.weights)} + workspace {show(plan.workspace)} + KV cache "

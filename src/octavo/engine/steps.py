@@ -25,7 +25,7 @@ def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceO
         tokens=np.array(tokens, np.int32),
         starts=np.array([chunk.start for chunk in chunks], np.int32),
         counts=np.array([chunk.count for chunk in chunks], np.int32),
-        block_tables=block_tables([one.blocks for one in sequences]),
+        block_tables=block_tables([[table.blocks for table in one.tables] for one in sequences]),
         source_tables=tables,
         source_lengths=lengths,
         copies=np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
@@ -57,4 +57,4 @@ def _sources(sources: list[Source | None]) -> tuple[Ids, Ids] | tuple[None, None
     if not found:
         return None, None
     lengths = np.array([source.num_positions for source in found], np.int32)
-    return block_tables([source.place.blocks for source in found]), lengths
+    return block_tables([[source.place.blocks] for source in found]), lengths

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from octavo.errors import UnsupportedError
-from octavo.graph.cache import LayerCache
+from octavo.graph.cache import BlockGroup, LayerCache
 from octavo.graph.node import Weight
 from octavo.sampling.options import SamplerOptions
 
@@ -75,7 +75,7 @@ class Step:
     tokens: Ids = field(default_factory=lambda: NONE)  # [tokens], sequence by sequence
     starts: Ids = field(default_factory=lambda: NONE)  # [sequences]: the position of the first token of each
     counts: Ids = field(default_factory=lambda: NONE)  # [sequences]: how many tokens of each
-    block_tables: Ids = field(default_factory=lambda: NO_COPIES)  # [sequences, blocks], padded with zeros
+    block_tables: Ids = field(default_factory=lambda: NO_COPIES)  # [sequences, blocks], as `block_tables` makes them
     source_tables: Ids | None = None  # [sequences, blocks], likewise; None if the model has no encoder
     source_lengths: Ids | None = None  # [sequences]: positions
     adapters: Ids = field(default_factory=lambda: NONE)  # [sequences]: ids, 0 for none; empty if nobody has one
@@ -109,10 +109,14 @@ class Step:
             yield replace(self, tokens=tokens, starts=self.starts + np.int32(first), counts=counts)
 
 
-def block_tables(tables: Sequence[list[int]]) -> Ids:
-    """Block ids: int32 [tables, longest table], padded with zeros."""
-    width = max(map(len, tables))
-    return np.array([table + [0] * (width - len(table)) for table in tables], np.int32)
+def block_tables(sequences: Sequence[Sequence[list[int]]]) -> Ids:
+    """Ids of the blocks of sequences, of each group of layers: int32 [sequences, groups * longest table].
+
+    The tables of a sequence follow each other, each of them padded with zeros.
+    """
+    width = max(len(tables[0]) for tables in sequences)
+    padded = [[table + [0] * (width - len(table)) for table in tables] for tables in sequences]
+    return np.array(padded, np.int32).reshape(len(sequences), -1)
 
 
 class Sampled(Protocol):
@@ -148,7 +152,10 @@ class StepResult(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What an executor must have room for: KV blocks, the limits of a step, and the longest sequence."""
+    """What an executor must have room for: KV blocks, the limits of a step, and the longest sequence.
+
+    Layers have groups of blocks by their `windows`, the widest first; `num_blocks` are those of the first group.
+    """
 
     vocab_size: int
     num_blocks: int
@@ -159,6 +166,26 @@ class Sizes:
     max_model_len: int
     source_positions: int = 0  # of what an encoder reads
     num_snapshots: int = 0  # of states that are kept for sequences to go on from
+    windows: tuple[int | None, ...] = (None,)
+
+    @property
+    def groups(self) -> tuple[BlockGroup, ...]:
+        """A group with a narrower window than the first has no more blocks than sequences can hold at once within it,
+        and as many again for beginnings that come again."""
+        groups: list[BlockGroup] = []
+        first = 0
+        for window in self.windows:
+            count = self.num_blocks
+            if groups and window is not None:
+                held = self.max_num_seqs * (window + self.block_size) + self.max_num_batched_tokens
+                count = min(count, 2 * -(-held // self.block_size))
+            groups.append(BlockGroup(first, count, window))
+            first += count
+        return tuple(groups)
+
+    def group_of(self, layer: LayerCache) -> int:
+        """The number of a layer's group."""
+        return self.windows.index(layer.window) if layer.window in self.windows else 0
 
 
 class Footprint(Protocol):
@@ -167,6 +194,10 @@ class Footprint(Protocol):
     @property
     def layers(self) -> Sequence[LayerCache]:
         """Of the KV cache."""
+
+    @property
+    def state_bytes(self) -> int:
+        """Of what layers keep of a sequence beside its pages."""
 
     def weight_bytes(self, dtype: str) -> int:
         """Of all weights, as they lie in memory."""
@@ -177,8 +208,8 @@ class Footprint(Protocol):
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
         """Of everything that steps of these sizes need besides."""
 
-    def page_bytes(self, dtype: str, block_size: int) -> int:
-        """Of a block of a KV cache of `dtype`, for all layers; 0 for a model without one."""
+    def page_bytes(self, dtype: str, block_size: int) -> tuple[int, ...]:
+        """Of a block of a KV cache of `dtype`, of each group of layers; 0 for a model without one."""
 
 
 class Executor(Protocol):

@@ -29,7 +29,7 @@ class PagedCache:
 class FixedState:
     """float32 values of `shape` for each sequence, however long it is: of convolutions and recurrences.
 
-    It can't be shared by sequences that begin alike, nor go back; it takes no room in pages.
+    It takes no room in pages. It can't go back, so sequences that begin alike share it where a copy of it was kept.
     """
 
     shape: tuple[int, ...]
@@ -39,9 +39,9 @@ class FixedState:
     values_per_token: ClassVar[int] = 0
     window: ClassVar[int] = 0
 
-    @property
-    def values(self) -> int:
-        return math.prod(self.shape)
+    def values(self, pad: int = 1) -> int:
+        """How many they are where the last axis is padded to a multiple of `pad`."""
+        return math.prod(self.shape[:-1]) * -(-self.shape[-1] // pad) * pad
 
 
 LayerCache = PagedCache | FixedState
@@ -67,12 +67,29 @@ def layers_of(nodes: Iterable[Any]) -> dict[int, LayerCache]:
     return dict(sorted(layers.items()))
 
 
-def window_of(layers: Iterable[LayerCache]) -> int | None:
-    """How far back any layer looks: blocks that lie before that are of no more use. None if one looks at everything."""
-    windows = [layer.window for layer in layers]
-    return max(windows) if windows and None not in windows else None  # type: ignore[type-var]
+@dataclass(frozen=True, slots=True)
+class BlockGroup:
+    """Blocks first … first + count - 1: those of the layers that look back `window` tokens, or, with None, at all."""
+
+    first: int
+    count: int
+    window: int | None = None
 
 
-def state_values(layers: Iterable[LayerCache]) -> int:
-    """Values that all layers keep of a sequence beside its pages; 0 if its pages are all there is."""
-    return sum(layer.values for layer in layers if isinstance(layer, FixedState))
+def by_window(layers: Iterable[LayerCache]) -> dict[int | None, list[LayerCache]]:
+    """The groups of layers that have their blocks in common: those of one window. The widest comes first.
+
+    A block of a group is of no more use once its window has passed it. A model without pages has one empty group, of
+    which no block is of use.
+    """
+    groups: dict[int | None, list[LayerCache]] = {}
+    for layer in layers:
+        if isinstance(layer, PagedCache):
+            groups.setdefault(layer.window, []).append(layer)
+    widths = sorted(groups, key=lambda window: math.inf if window is None else window, reverse=True)
+    return {window: groups[window] for window in widths} or {0: []}
+
+
+def state_bytes(layers: Iterable[LayerCache], pad: int = 1) -> int:
+    """Bytes that all layers keep of a sequence beside its pages; 0 if its pages are all there is."""
+    return sum(4 * layer.values(pad) for layer in layers if isinstance(layer, FixedState))

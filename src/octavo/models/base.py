@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from octavo.graph.builder import Graph
-from octavo.graph.cache import state_values
+from octavo.graph.cache import state_bytes
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -54,5 +54,5 @@ def kind_of(graph: Graph, encoder: Graph | None = None) -> str:
     if encoder is not None:
         return "encoder-decoder"
     has_experts = any(node.name() == "experts" for node in graph.nodes)
-    found = ["hybrid"] * (state_values(graph.layers.values()) > 0) + ["experts"] * has_experts
+    found = ["hybrid"] * (state_bytes(graph.layers.values()) > 0) + ["experts"] * has_experts
     return ", ".join(found) or "dense"

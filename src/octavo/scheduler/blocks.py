@@ -1,12 +1,14 @@
-"""The KV cache as numbers: which block belongs to whom, and which full blocks can be shared."""
+"""The KV cache as numbers: which blocks a sequence has, and which of them it can share with others."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterable
 from hashlib import sha256
 from struct import Struct
 
-from octavo.request import UNKNOWN_TOKEN, CacheScope, Chunk, Sequence
+from octavo.graph.cache import BlockGroup
+from octavo.request import UNKNOWN_TOKEN, BlockTable, CacheScope, Chunk, Sequence
+from octavo.scheduler.pool import BlockPool
 from octavo.scheduler.snapshots import Snapshots
 
 
@@ -18,17 +20,13 @@ def most_held(num_tokens: int, chunk: int, block_size: int, window: int | None) 
 
 
 class BlockManager:
-    """Hands out blocks 0 … num_blocks - 1, each with room for the keys and values of `block_size` tokens.
+    """Gives sequences their blocks, each with room for the keys and values of `block_size` tokens in a group of layers.
 
-    A block is owned by every sequence that has it in its table. Only a sole owner writes to it, and nobody
-    once it is in the prefix cache. A cached block without owners is idle: it keeps its contents until no
-    other block is free.
+    A sequence has a table of each of the `groups`. A block of layers with a window is given back once that has passed
+    it, and its place in the table names the first block that is still there.
 
     The prefix cache finds a full block by a digest of all tokens up to its end, chained block by block from a
     root made of `root_key` (whatever else decides the contents: model, adapter) and the request's scope.
-
-    With `window`, no layer looks further back than that many tokens: a block that lies before them is given back, and
-    its place in the table names the first block that is still there.
 
     A model that keeps a state of each sequence goes on only where one was kept: `num_snapshots` of them are, at the
     ends of blocks. None is for a model without states.
@@ -36,75 +34,85 @@ class BlockManager:
 
     def __init__(
         self,
-        num_blocks: int,
+        groups: Iterable[BlockGroup],
         block_size: int,
         enable_prefix_caching: bool = True,
         root_key: bytes = b"",
-        window: int | None = None,
         num_snapshots: int | None = None,
     ) -> None:
         self.snapshots = None if num_snapshots is None else Snapshots(num_snapshots)
-        self.window = window
-        self.num_blocks = num_blocks
         self.block_size = block_size
         self.enable_prefix_caching = enable_prefix_caching and num_snapshots != 0
-        self._num_owners = [0] * num_blocks
-        self._free = list(reversed(range(num_blocks)))  # a stack: memory touched last is used first
-        self._idle: OrderedDict[int, None] = OrderedDict()  # cached blocks without owners, oldest first
-        self._block_of: dict[bytes, int] = {}  # the prefix cache, and its inverse
-        self._digest_of: dict[int, bytes] = {}
+        self.pools = [BlockPool(group, block_size, self._evicted) for group in groups]
         self._root = sha256(root_key).digest()
         self._pack = Struct(f"<{block_size}i").pack
 
     @property
-    def num_free(self) -> int:
-        """Blocks that can be had: the free and the idle ones."""
-        return len(self._free) + len(self._idle)
+    def num_blocks(self) -> int:
+        """Those of the first group; the others never lack any while it has some."""
+        return self.pools[0].group.count
 
     @property
     def usage(self) -> float:
-        """Share of the blocks that have owners, 0 to 1."""
-        return 1 - self.num_free / self.num_blocks
+        """Share of the blocks that have owners, 0 to 1, in the group where it is largest."""
+        return max(pool.usage for pool in self.pools)
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
     def most_held(self, num_tokens: int, chunk: int) -> int:
-        """Blocks that a sequence of so many tokens has at a time, at most, if `chunk` are computed at once."""
-        return most_held(num_tokens, chunk, self.block_size, self.window)
+        """Blocks of the first group that a sequence of so many tokens has at most, if `chunk` are computed at once."""
+        return most_held(num_tokens, chunk, self.block_size, self.pools[0].group.window)
 
-    def fits(self, sequence: Sequence, num_blocks: int) -> bool:
-        """Whether the blocks that a new sequence lacks of `num_blocks` are free now."""
-        return num_blocks - len(sequence.blocks) <= self.num_free
+    def fits(self, sequence: Sequence, chunk: int, num_more: int = 0) -> bool:
+        """Whether the blocks that a new sequence lacks, and as many more, are free. `chunk` is as for `most_held`."""
+        tables = sequence.tables or [BlockTable() for _ in self.pools]
+        for pool, table in zip(self.pools, tables, strict=True):
+            needed = most_held(len(sequence.tokens), chunk, self.block_size, pool.group.window)
+            if needed + num_more - len(table.blocks) + table.num_passed > pool.num_free:
+                return False
+        return True
 
     def match_prefix(self, sequence: Sequence, num_tokens: int, scope: CacheScope) -> int:
         """Gives a sequence without blocks the cached ones that it starts with; returns their tokens' number.
 
         The last of the `num_tokens` tokens is never among them: it is computed, so that there are logits.
         """
-        if self.enable_prefix_caching:
-            found: list[int] = []
-            for index in range((num_tokens - 1) // self.block_size):
-                block = self._block_of.get(self._digest(sequence, index, scope))
-                if block is None:
-                    break
-                found.append(block)
-            for block in found[: self._resumable(sequence, len(found))]:
-                self._share(block)
-                sequence.blocks.append(block)
-            sequence.num_computed = len(sequence.blocks) * self.block_size
-            self._give_back_passed(sequence)
+        if not self.enable_prefix_caching:
+            return 0
+        count = self._num_resumable(sequence, (num_tokens - 1) // self.block_size, scope)
+        sequence.num_computed = count * self.block_size
+        for pool in self.pools if count else ():
+            passed = pool.num_passed(sequence.num_computed)
+            held = [pool.find(digest) for digest in sequence.digests[passed:count]]
+            sequence.tables.append(BlockTable(held[:1] * passed + held, passed))
+        if self.snapshots is not None:
+            sequence.snapshot = self.snapshots.find(sequence.digests[count - 1]) if count else None
         return sequence.num_computed
 
-    def _resumable(self, sequence: Sequence, num_blocks: int) -> int:
-        """With how many of the cached blocks that it starts with a sequence can begin: those before a state."""
-        if self.snapshots is None:
-            return num_blocks
-        known = [i for i in range(num_blocks) if sequence.digests[i] in self.snapshots]
-        count = known[-1] + 1 if known else 0
-        sequence.snapshot = self.snapshots.find(sequence.digests[count - 1]) if known else None
-        sequence.branch = num_blocks * self.block_size if count < num_blocks else 0
-        return count
+    def _num_resumable(self, sequence: Sequence, most: int, scope: CacheScope) -> int:
+        """How many of its first blocks, at most `most`, a sequence can go on from.
+
+        All that layers still look at is cached then, and the state, if there is one. Notes where others that begin
+        alike have gone on from without a state.
+        """
+        runs = [0] * len(self.pools)  # of cached blocks, up to where it is looked
+        in_pages = found = 0
+        for count in range(1, most + 1):
+            digest = self._digest(sequence, count - 1, scope)
+            runs = [run + 1 if digest in pool else 0 for run, pool in zip(runs, self.pools, strict=True)]
+            missing = [
+                pool.group.window is None
+                for run, pool in zip(runs, self.pools, strict=True)
+                if run < count - pool.num_passed(count * self.block_size)
+            ]
+            if any(missing):  # layers that look at everything
+                break
+            if not missing:
+                in_pages = count
+                found = count if self.snapshots is None or digest in self.snapshots else found
+        sequence.branch = in_pages * self.block_size if found < in_pages else 0
+        return found
 
     def until_branch(self, sequence: Sequence, count: int) -> int:
         """How many of the next `count` tokens to compute at once: not beyond where others have gone another way."""
@@ -156,27 +164,28 @@ class BlockManager:
         they were returned and before anything is written, so a source may be handed out again at once.
         Returns None, and changes nothing, when there are too few free blocks.
         """
-        table, size = sequence.blocks, self.block_size
-        end = -(-num_tokens // size)
-        replaced = [
-            index
-            for index in range(sequence.num_computed // size, min(end, len(table)))
-            if self._num_owners[table[index]] > 1 or table[index] in self._digest_of
-        ]
-        num_added = max(end - len(table), 0)
-        if not replaced and not num_added:
-            return []
-        if len(replaced) + num_added > self.num_free:
-            return None
+        tables = sequence.tables or [BlockTable() for _ in self.pools]
+        first, end = sequence.num_computed // self.block_size, -(-num_tokens // self.block_size)
+        changes = []
+        for pool, table in zip(self.pools, tables, strict=True):
+            blocks = table.blocks
+            written = range(first, min(end, len(blocks)))
+            replaced = [index for index in written if not pool.is_writable(blocks[index])]
+            num_added = max(end - len(blocks), 0)
+            if replaced or num_added:
+                if len(replaced) + num_added > pool.num_free:
+                    return None
+                changes.append((pool, table, replaced, num_added))
+        sequence.tables = tables
         copies = []
-        for index in replaced:
-            source, target = table[index], self._take()
-            table[index] = target
-            copies.append((source, target))
-            self._leave(source)
-        for _ in range(num_added):
-            table.append(self._take())
-        table[: sequence.num_passed] = table[sequence.num_passed :][:1] * sequence.num_passed
+        for pool, table, replaced, num_added in changes:
+            for index in replaced:
+                source, target = table.blocks[index], pool.take()
+                table.blocks[index] = target
+                copies.append((source, target))
+                pool.leave(source)
+            table.blocks += [pool.take() for _ in range(num_added)]
+            table.name_first()
         return copies
 
     def commit(self, sequence: Sequence, count: int, scope: CacheScope) -> None:
@@ -184,68 +193,39 @@ class BlockManager:
         first = sequence.num_computed // self.block_size
         sequence.num_computed += count
         end = sequence.num_computed // self.block_size
-        if self.enable_prefix_caching:
-            for index in range(first, end):
-                digest = self._digest(sequence, index, scope)
-                if digest not in self._block_of:
-                    self._block_of[digest] = sequence.blocks[index]
-                    self._digest_of[sequence.blocks[index]] = digest
-        self._give_back_passed(sequence)
+        for pool, table in zip(self.pools, sequence.tables, strict=True):
+            if self.enable_prefix_caching:
+                for index in range(first, end):
+                    pool.put(self._digest(sequence, index, scope), table.blocks[index])
+            passed = pool.num_passed(sequence.num_computed)
+            if passed > table.num_passed:
+                for block in table.blocks[table.num_passed : passed]:
+                    pool.leave(block)
+                table.num_passed = passed
+                table.name_first()
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """Lets the child share its parent's blocks; their first `parent.num_computed` tokens are equal."""
-        for block in parent.blocks[parent.num_passed :]:
-            self._share(block)
-        child.blocks, child.num_passed = parent.blocks.copy(), parent.num_passed
+        for pool, table in zip(self.pools, parent.tables, strict=False):
+            for block in table.held:
+                pool.share(block)
+        child.tables = [BlockTable(table.blocks.copy(), table.num_passed) for table in parent.tables]
         child.num_computed = parent.num_computed
         child.digests = parent.digests[: parent.num_computed // self.block_size]
 
     def release(self, sequence: Sequence) -> None:
         """Takes all blocks from the sequence. It can start again, from nothing."""
         # The end goes first and is evicted first: a cached block is of no use without those before it.
-        for block in reversed(sequence.blocks[sequence.num_passed :]):
-            self._leave(block)
-        sequence.blocks = []
-        sequence.num_computed = sequence.num_passed = 0
+        for pool, table in zip(self.pools, sequence.tables, strict=False):
+            for block in reversed(table.held):
+                pool.leave(block)
+        sequence.tables = []
+        sequence.num_computed = 0
         sequence.snapshot = None
 
-    def _give_back_passed(self, sequence: Sequence) -> None:
-        """Gives back the leading blocks that the window has passed, all but one at most."""
-        if self.window is None:
-            return
-        blocks = sequence.blocks
-        passed = min((sequence.num_computed + 1 - self.window) // self.block_size, len(blocks) - 1)
-        if passed <= sequence.num_passed:
-            return
-        for block in blocks[sequence.num_passed : passed]:
-            self._leave(block)
-        blocks[:passed] = [blocks[passed]] * passed
-        sequence.num_passed = passed
-
-    def _take(self) -> int:
-        if self._free:
-            block = self._free.pop()
-        else:
-            block, _ = self._idle.popitem(last=False)
-            digest = self._digest_of.pop(block)
-            del self._block_of[digest]
-            if self.snapshots is not None:
-                self.snapshots.drop(digest)
-        self._num_owners[block] = 1
-        return block
-
-    def _share(self, block: int) -> None:
-        if self._num_owners[block] == 0:
-            del self._idle[block]
-        self._num_owners[block] += 1
-
-    def _leave(self, block: int) -> None:
-        self._num_owners[block] -= 1
-        if self._num_owners[block] == 0:
-            if block in self._digest_of:
-                self._idle[block] = None
-            else:
-                self._free.append(block)
+    def _evicted(self, digest: bytes) -> None:
+        if self.snapshots is not None:
+            self.snapshots.drop(digest)
 
     def _digest(self, sequence: Sequence, index: int, scope: CacheScope) -> bytes:
         """The prefix cache's key of a sequence's full block. Each block is hashed once."""

@@ -39,7 +39,7 @@ class _Draft:
         plan.chunks = [chunk for chunk in plan.chunks if chunk.request is not request]
         if plan.encode is not None and plan.encode is request.prompt.source:
             plan.encode = None
-        owned = {block for sequence in request.sequences for block in sequence.blocks}
+        owned = {block for sequence in request.sequences for table in sequence.tables for block in table.blocks}
         plan.copies = [copy for copy in plan.copies if copy[1] not in owned]
 
 
@@ -276,7 +276,7 @@ class Scheduler:
         """
         source = request.prompt.source
         if source is None or source.is_encoded:
-            has_blocks = bool(sequence.blocks)
+            has_blocks = bool(sequence.tables)
             self._match(request, sequence)
             is_planned = self._plan_chunk(draft, request, sequence)
             if not is_planned and not has_blocks:
@@ -343,7 +343,7 @@ class Scheduler:
 
     def _match(self, request: Request, sequence: Sequence) -> int:
         """Looks a sequence that starts up in the prefix cache; returns the number of tokens found."""
-        if sequence.blocks or request.needs_prompt_logits:
+        if sequence.tables or request.needs_prompt_logits:
             return 0
         return self.blocks.match_prefix(sequence, self._goal(request, sequence), request.prompt.scope)
 
@@ -361,10 +361,9 @@ class Scheduler:
 
     def _fits(self, request: Request, sequence: Sequence) -> bool:
         """Whether there are blocks for all tokens of a request that starts, and for its source."""
-        needed = self.blocks.most_held(len(sequence.tokens), self.max_num_batched_tokens)
-        if request.prompt.source is not None:  # in blocks of its own
-            needed += self.blocks.blocks_for(request.prompt.source.num_positions)
-        return self.blocks.fits(sequence, needed)
+        source = request.prompt.source  # in blocks of its own
+        num_more = 0 if source is None else self.blocks.blocks_for(source.num_positions)
+        return self.blocks.fits(sequence, self.max_num_batched_tokens, num_more)
 
     def _release(self, request: Request) -> None:
         """Gives back all blocks of a request, and has executors forget it."""

@@ -18,7 +18,6 @@ from octavo.executor.native.python_rules import Adjusted, Ruled
 from octavo.executor.native.tape import Tape, cache_sizes
 from octavo.executor.rows import Rows
 from octavo.graph.builder import Graph
-from octavo.graph.cache import state_values
 from octavo.graph.ops.attention import CrossAttention
 from octavo.weights.tensor import StoredTensor
 
@@ -74,9 +73,9 @@ class NativeExecutor:
         cache: dict[str, Any] = {
             "dtype": dtype,
             "cache_dtype": cache_dtype or dtype,
-            "layers": cache_sizes(self.tape.layers),
+            "layers": cache_sizes(self.tape.layers, sizes.group_of),
             "page_tokens": sizes.block_size,
-            "num_pages": sizes.num_blocks,
+            "num_pages": [group.count for group in sizes.groups],
         }
         self.native = _native.Executor(
             **cache,
@@ -95,7 +94,7 @@ class NativeExecutor:
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
         self._ruled: dict[int, Ruled] = {}  # likewise
         # The first are those of sequences, the others those of snapshots.
-        self._slots = Rows(sizes.max_num_seqs) if state_values(self.tape.layers) else None
+        self._slots = Rows(sizes.max_num_seqs) if self.tape.state_bytes else None
 
     def reset(self) -> None:
         self._samplers.clear()

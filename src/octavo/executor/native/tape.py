@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from octavo import _native
 from octavo.executor.base import Sizes
-from octavo.graph.cache import LayerCache, state_values
+from octavo.graph.cache import LayerCache, by_window, state_bytes
 from octavo.graph.node import Node, StepShape, Weight
 from octavo.weights.layout import PLAIN
 
@@ -148,9 +148,14 @@ class Tape:
                 most = max(most, rows * _native.prepared_row_bytes(matrix.layout or "float32", matrix.columns))
         return most
 
-    def page_bytes(self, dtype: str, block_size: int) -> int:
-        """Bytes of a block of the KV cache, for all layers."""
-        return _native.page_bytes(dtype, cache_sizes(self.layers), block_size)
+    @property
+    def state_bytes(self) -> int:
+        return state_bytes(self.layers, pad=16)
+
+    def page_bytes(self, dtype: str, block_size: int) -> tuple[int, ...]:
+        """Bytes of a block of the KV cache, of each group of layers."""
+        groups = by_window(self.layers).values()
+        return tuple(_native.page_bytes(dtype, cache_sizes(layers), block_size) for layers in groups)
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
         """Bytes of all buffers for the largest steps, of prepared rows, and of keys and values of one step."""
@@ -162,14 +167,16 @@ class Tape:
             total += row * (sizes.max_logit_rows if buffer.logit_rows else rows)
         scratch = {node.sizes for op in self.ops for node in op.nodes if hasattr(node, "sizes") and node.cached is None}
         pages = -(-sizes.max_num_batched_tokens // sizes.block_size) + sizes.max_num_seqs - 1
-        total += 4 * state_values(self.layers) * (sizes.max_num_seqs + sizes.num_snapshots)
+        total += self.state_bytes * (sizes.max_num_seqs + sizes.num_snapshots)
         return total + sum(
             pages * _native.page_bytes(dtype, cache_sizes([layer]), sizes.block_size) for layer in scratch
         )
 
 
-def cache_sizes(layers: list[LayerCache]) -> list[tuple[int, int, int]]:
-    return [(layer.kv_heads, layer.key_dim, layer.value_dim) for layer in layers]
+def cache_sizes(
+    layers: list[LayerCache], group_of: Callable[[LayerCache], int] = lambda layer: 0
+) -> list[tuple[int, int, int, int]]:
+    return [(layer.kv_heads, layer.key_dim, layer.value_dim, group_of(layer)) for layer in layers]
 
 
 def _size(vector: Weight | tuple[Weight | None, ...]) -> int:

@@ -82,6 +82,7 @@ class TorchExecutor:
         self._longest_fresh = 0 if is_paged else min(windows, default=sizes.max_model_len)
         self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)
         self.pages = [self._empty_pages(layer, DTYPES[dtype]) for layer in program.layers]
+        self.groups = [sizes.group_of(layer) for layer in program.layers]
         self.states = {
             number: torch.zeros(sizes.max_num_seqs + sizes.num_snapshots + 1, *layer.shape, device=self.device)
             for number, layer in graph.layers.items()
@@ -94,6 +95,7 @@ class TorchExecutor:
             self.kernels,
             Products(self.kernels, torch.empty(scratch_bytes(forms), dtype=torch.uint8, device=self.device)),
             self.pages,
+            self.groups,
             self.table.tokens.view(-1),
             sizes.max_model_len,
             self.table.width,
@@ -120,9 +122,7 @@ class TorchExecutor:
         self._copy_states(self.table.change(step.forks, step.ended))
         first = len(self.table.tokens)  # of the rows of states that are snapshots
         self._copy_states([(first + snapshot, self.table.row_of(sequence)) for snapshot, sequence in step.loads])
-        for source, target in step.copies.tolist():
-            for pages in (one for layer in self.pages for one in layer):
-                pages[target] = pages[source]
+        self._copy_pages(step.copies.tolist())
         encoded = None
         if step.encode is not None:
             assert self._encoder is not None
@@ -157,7 +157,14 @@ class TorchExecutor:
         return weights
 
     def _lay_out(self, step: Step) -> Layout:
-        return lay_out(step, self.table, self.sizes.block_size, self._longest_fresh)
+        return lay_out(step, self.table, self.sizes, self._longest_fresh)
+
+    def _copy_pages(self, copies: list[list[int]]) -> None:
+        for source, target in copies:
+            number, group = max((i, group) for i, group in enumerate(self.sizes.groups) if group.first <= source)
+            for of, layer in zip(self.groups, self.pages, strict=True):
+                for pages in layer if of == number else ():
+                    pages[target - group.first] = pages[source - group.first]
 
     def _copy_states(self, rows: Sequence[tuple[int, int]]) -> None:
         """(from, to): all that is read is read before anything is written."""
@@ -167,7 +174,7 @@ class TorchExecutor:
                 state[targets] = state[sources]
 
     def _empty_pages(self, layer: LayerCache, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        shape = (self.sizes.num_blocks, layer.kv_heads, self.sizes.block_size)
+        shape = (self.sizes.groups[self.sizes.group_of(layer)].count, layer.kv_heads, self.sizes.block_size)
         keys, values = (
             torch.zeros((*shape, width), dtype=dtype, device=self.device) for width in (layer.key_dim, layer.value_dim)
         )
@@ -204,7 +211,7 @@ class TorchExecutor:
                 tokens=zeros,
                 starts=zeros[:1],
                 counts=2 * ones,
-                block_tables=zeros[None, :1],
+                block_tables=np.array([[group.first for group in self.sizes.groups]], np.int32),
                 source_tables=source_tables,
                 source_lengths=source_lengths,
                 wanted=Wanted(ones),
@@ -215,7 +222,9 @@ class TorchExecutor:
 
     def _capture(self) -> None:
         width = -(-self.sizes.max_model_len // self.sizes.block_size)
-        self.graphs = DecodeGraphs(self.interpreter.hidden, self.sizes.max_num_seqs, width, self.device)
+        self.graphs = DecodeGraphs(
+            self.interpreter.hidden, self.sizes.max_num_seqs, len(self.sizes.windows), width, self.device
+        )
 
     def _upload_tokens(self, step: Step, layout: Layout, asked: list[DrawRow]) -> None:
         """Brings the tokens of a step, and what the rules of its draws look at before them, to the token table.

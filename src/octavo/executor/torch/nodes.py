@@ -40,6 +40,7 @@ class Device:
     kernels: ModuleType
     products: Products
     pages: list[tuple[Tensor, Tensor]]
+    groups: list[int]  # of layers: the number of the group whose blocks a layer has
     tokens: Tensor
     positions: int
     width: int  # of the token table
@@ -235,15 +236,15 @@ def attention(
         assert k is not None
         assert v is not None
         return _attend_each(device, node, step, q, k, v).flatten(1)
-    k_pages, v_pages = device.pages[node.layer]
+    (k_pages, v_pages), group = device.pages[node.layer], device.groups[node.layer]
     if k is not None:
-        device.kernels.rotate_and_store(q, k, v, rotation, step.positions, step.slots, k_pages, v_pages)
+        device.kernels.rotate_and_store(q, k, v, rotation, step.positions, step.slots[group], k_pages, v_pages)
     out = torch.empty(*q.shape[:2], node.value_dim, dtype=device.dtype, device=q.device)
     for begin, end in step.fresh:  # there are none in models whose layers share keys, or change scores
         assert k is not None
         assert v is not None
         out[begin:end] = _attend_prompt(device, node, q[begin:end], k[begin:end], v[begin:end])
-    for ragged in step.groups:
+    for ragged in step.ragged[group]:
         device.kernels.paged_attention(q, k_pages, v_pages, ragged, scoring_of(device, node), out)
     return out.flatten(1)
 
@@ -280,7 +281,9 @@ def _attend_prompt(device: Device, node: Attention, q: Tensor, k: Tensor, v: Ten
 
 @computes(StoreSource)
 def store_source(device: Device, node: StoreSource, step: Step, k: Tensor, v: Tensor) -> Tensor:
-    plain.store(device.heads(k, node.head_dim), device.heads(v, node.head_dim), step.slots, *device.pages[node.layer])
+    plain.store(
+        device.heads(k, node.head_dim), device.heads(v, node.head_dim), step.slots[0], *device.pages[node.layer]
+    )
     return k[:, :0]
 
 

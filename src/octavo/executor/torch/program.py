@@ -17,7 +17,7 @@ from functools import cached_property
 from octavo.executor.base import Sizes
 from octavo.executor.torch.forms import Form
 from octavo.graph.builder import Graph
-from octavo.graph.cache import LayerCache, state_values
+from octavo.graph.cache import LayerCache, by_window, state_bytes
 from octavo.graph.hosted import Hosted, run_by_host
 from octavo.graph.node import Node, Weight
 from octavo.graph.ops.attention import Attention
@@ -70,15 +70,21 @@ class Program:
         in_float32 = len(weight.shape) < 2 or weight in self._in_float32
         return PLAIN["float32" if in_float32 else dtype].nbytes(weight.shape)
 
-    def page_bytes(self, dtype: str, block_size: int) -> int:
-        """Bytes of a block of the KV cache, for all layers."""
-        return PLAIN[dtype].nbytes((sum(layer.values_per_token for layer in self.layers) * block_size,))
+    @property
+    def state_bytes(self) -> int:
+        return state_bytes(self.layers)
+
+    def page_bytes(self, dtype: str, block_size: int) -> tuple[int, ...]:
+        """Bytes of a block of the KV cache, of each group of layers."""
+        groups = by_window(self.layers).values()
+        values = (sum(layer.values_per_token for layer in layers) for layers in groups)
+        return tuple(PLAIN[dtype].nbytes((count * block_size,)) for count in values)
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
         """Bytes of the largest step, of the token table and states, of the tables of cos and sin, and for unpacking."""
         logits = 2 * 4 * sizes.vocab_size * sizes.max_logit_rows  # a second copy is adjusted
         token_table = sizes.max_num_seqs * sizes.max_model_len * 4
-        states = (sizes.max_num_seqs + sizes.num_snapshots + 1) * state_values(self.layers) * 4
+        states = (sizes.max_num_seqs + sizes.num_snapshots + 1) * self.state_bytes
         tables = {node.table for op in self.ops for node in op.outputs if isinstance(node, Rope)}
         tables |= {op.table for op in self.ops if op.table is not None}
         rotations = sum(2 * 4 * len(table.inverse_frequencies) for table in tables) * sizes.max_model_len

@@ -18,7 +18,7 @@ CHUNK = 64  # tokens of a prompt that are computed at once
 
 def owners(device: Device, state: Tensor, step: Step) -> Tensor:
     """The row of `state` that each token reads and writes; padding has the last one to itself."""
-    return torch.where(step.slots >= 0, step.places // device.width, len(state) - 1)
+    return torch.where(step.slots[0] >= 0, step.places // device.width, len(state) - 1)
 
 
 @computes(CausalConv)
@@ -53,7 +53,7 @@ def delta(device: Device, node: Delta, step: Step, q: Tensor, k: Tensor, v: Tens
     decay, dt_bias = device.weights.get(node.decay), device.weights.get(node.dt_bias)
     g = (-decay.exp() if node.decay_is_log else decay) * F.softplus(a.float() + dt_bias)
     parts = q, k, v, g, node.factor * torch.sigmoid(b.float())
-    decodes = [group.rows.long() for group in step.groups if group.max_count == 1] if step.prompts else [slice(None)]
+    decodes = [part.rows.long() for part in step.ragged[0] if part.max_count == 1] if step.prompts else [slice(None)]
     out, kept = torch.empty_like(v), {one.begin: one for one in step.kept}
     for rows in decodes:
         some = (part[rows].contiguous() for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +43,13 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A step's numbers on the host. `rows` are int64 [3, tokens]: places in the token table, positions, slots."""
+    """A step's numbers on the host.
+
+    `rows` are int64 [2 + groups of layers, tokens]: places in the token table, positions, and slots in each group.
+    """
 
     rows: Ints
-    groups: list[tuple[Ints, Ints]]  # for paged attention: (starts, counts, rows) [3, n], and block tables [n, width]
+    ragged: Sequence[tuple[Ints, Ints]]  # for paged attention: (starts, counts, rows) [3, n]; tables [groups, n, width]
     fresh: list[tuple[int, int]]  # rows of prompts without history
     is_decode: bool  # one token for every sequence
     table_rows: Ints  # of the sequences, in the token table
@@ -56,12 +60,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The inputs of a program, on the device: int64 [tokens] each, and the groups of paged attention."""
+    """The inputs of a program, on the device: int64 [tokens]; `ragged` is for paged attention, by groups of layers."""
 
     places: Tensor  # in the flat token table
     positions: Tensor
-    slots: Tensor
-    groups: tuple[Ragged, ...]
+    slots: Tensor  # [groups, tokens]
+    ragged: tuple[tuple[Ragged, ...], ...]
     fresh: list[tuple[int, int]]
     prompts: list[tuple[int, int]] = field(default_factory=list)  # likewise, of all sequences that have several
     kept: tuple[Kept, ...] = ()
@@ -70,24 +74,27 @@ class Step:
 
     def spans(self) -> list[tuple[int, int]]:
         """The rows [begin, end) of each sequence; waits for the device."""
-        numbers = [zip(group.rows.tolist(), group.counts.tolist(), strict=True) for group in self.groups]
-        return [*self.fresh, *((row, row + count) for group in numbers for row, count in group if count)]
+        numbers = [zip(part.rows.tolist(), part.counts.tolist(), strict=True) for part in self.ragged[0]]
+        return [*self.fresh, *((row, row + count) for part in numbers for row, count in part if count)]
 
 
-def lay_out(step: base.Step, table: TokenTable, block_size: int, longest_fresh: int) -> Layout:
+def lay_out(step: base.Step, table: TokenTable, sizes: base.Sizes, longest_fresh: int) -> Layout:
     """Prompts of more than `longest_fresh` tokens need a window, which only paged attention has."""
-    starts, counts, tables = step.starts.astype(np.int64), step.counts.astype(np.int64), step.block_tables
+    starts, counts, block_size = step.starts.astype(np.int64), step.counts.astype(np.int64), sizes.block_size
+    first_blocks = np.array([group.first for group in sizes.groups], np.int32)
+    by_group = step.block_tables.reshape(len(counts), len(first_blocks), -1).transpose(1, 0, 2)
+    tables = by_group - first_blocks[:, None, None]  # pages of each group are numbered from 0
     first_rows = np.cumsum(counts) - counts
     of_row = np.repeat(np.arange(len(counts)), counts)
     positions = np.arange(len(of_row)) - first_rows[of_row] + starts[of_row]
-    slots = tables[of_row, positions // block_size] * block_size + positions % block_size
+    slots = tables[:, of_row, positions // block_size] * block_size + positions % block_size
     table_rows = np.array([table.row_of(sequence) for sequence in step.sequences])
     places = table_rows[of_row] * table.width + positions
 
     fresh = (starts == 0) & (counts >= SDPA_TOKENS) & (counts <= longest_fresh)
     decodes = counts == 1
     sequences = np.stack([starts, counts, first_rows])
-    groups = [(sequences[:, of], tables[of]) for of in (decodes, ~decodes & ~fresh) if of.any()]
+    ragged = [(sequences[:, of], tables[:, of]) for of in (decodes, ~decodes & ~fresh) if of.any()]
     spans = [(int(row), int(row + count)) for row, count in zip(first_rows[fresh], counts[fresh], strict=True)]
     seen = None
     if step.source_tables is not None and step.source_lengths is not None:
@@ -98,8 +105,8 @@ def lay_out(step: base.Step, table: TokenTable, block_size: int, longest_fresh: 
         if 0 < tokens < starts[i] + counts[i]
     ]
     several = [(int(row), int(row + count)) for row, count in zip(first_rows, counts, strict=True) if count > 1]
-    rows = np.stack([places, positions, slots])
-    return Layout(rows, groups, spans, bool(decodes.all()), table_rows, several, tuple(kept), seen)
+    rows = np.stack([places, positions, *slots])
+    return Layout(rows, ragged, spans, bool(decodes.all()), table_rows, several, tuple(kept), seen)
 
 
 def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -109,15 +116,20 @@ def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def make_step(layout: Layout, device: torch.device) -> Step:
-    places, positions, slots = to_device(layout.rows, torch.int64, device)
-    groups = []
-    for sequences, tables in layout.groups:
-        starts, counts, rows = to_device(sequences, torch.int32, device)
-        block_tables = to_device(tables, torch.int32, device)
-        groups.append(Ragged(block_tables, starts, counts, rows, int(sequences[1].max())))
-    return Step(
-        places, positions, slots, tuple(groups), layout.fresh, layout.prompts, layout.kept, _sources(layout, device)
-    )
+    rows = to_device(layout.rows, torch.int64, device)
+    parts = []
+    for numbers, tables in layout.ragged:
+        on_device = to_device(numbers, torch.int32, device), to_device(tables, torch.int32, device)
+        parts.append(of_groups(*on_device, int(numbers[1].max())))
+    ragged = tuple(zip(*parts, strict=True)) or ((),) * len(rows[2:])
+    sources = _sources(layout, device)
+    return Step(rows[0], rows[1], rows[2:], ragged, layout.fresh, layout.prompts, layout.kept, sources)
+
+
+def of_groups(sequences: Tensor, tables: Tensor, max_count: int) -> tuple[Ragged, ...]:
+    """Some sequences, (starts, counts, rows) int32 [3, n], with their `tables` of each group of layers."""
+    starts, counts, rows = sequences
+    return tuple(Ragged(one, starts, counts, rows, max_count) for one in tables)
 
 
 def _sources(layout: Layout, device: torch.device) -> Ragged | None:
@@ -136,4 +148,4 @@ def make_encoder_step(source: base.Encode, block_size: int, device: torch.device
     slots = source.blocks[positions // block_size] * block_size + positions % block_size
     on_device = to_device(np.stack([positions, slots]), torch.int64, device)
     features = to_device(source.features, torch.float32, device)
-    return Step(on_device[0], on_device[0], on_device[1], (), [], features=features)
+    return Step(on_device[0], on_device[0], on_device[1:], ((),), [], features=features)
