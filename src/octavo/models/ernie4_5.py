@@ -14,4 +14,12 @@ class Ernie45(Decoder):
     fields = {"attention_bias": "use_bias", "mlp_bias": "use_bias"}
     defaults = {"tie_word_embeddings": True, "rope_theta": 500000.0, "rms_norm_eps": 1e-5}
     interleaved = True
-    gguf = (GGUFFamily("ernie4_5", "Ernie4_5ForCausalLM"),)
+    gguf = (GGUFFamily("ernie4_5"),)
+
+
+class PaddleOCR(Ernie45):
+    """The text part of PaddleOCR-VL: halves of heads are rotated."""
+
+    architectures = ("PaddleOCRTextModel",)
+    model_types = ("paddleocr_vl_text",)
+    interleaved = False
