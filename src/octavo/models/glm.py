@@ -17,7 +17,7 @@ class Glm(Decoder):
     """
 
     architectures: ClassVar[tuple[str, ...]] = ("GlmForCausalLM",)
-    model_types = ("glm",)
+    model_types: ClassVar[tuple[str, ...]] = ("glm",)
     defaults: ClassVar[Mapping[str, object]] = {
         "attention_bias": True,
         "attention_out_bias": False,
@@ -32,10 +32,19 @@ class Glm(Decoder):
 class Glm4(Glm):
     """GLM-4-0414 and GLM-Z1: with norms behind each branch, too."""
 
-    architectures = ("Glm4ForCausalLM",)
-    model_types = ("glm4", "glm4v_text", "glm_ocr_text")
+    architectures: ClassVar[tuple[str, ...]] = ("Glm4ForCausalLM",)
+    model_types: ClassVar[tuple[str, ...]] = ("glm4", "glm4v_text")
     names = {"post_attention_norm": "post_self_attn_layernorm", "post_ffw_norm": "post_mlp_layernorm"}
     gguf = (GGUFFamily("glm4"),)
+
+
+class GlmOcr(Glm4):
+    """The text part of GLM-OCR: GLM-4 without biases."""
+
+    architectures = ("GlmOcrTextModel",)
+    model_types = ("glm_ocr_text",)
+    defaults = {**Glm.defaults, "attention_bias": False}
+    rotary_part = 1.0
 
 
 class ChatGlm(Glm):
