@@ -42,8 +42,7 @@ def test_logits_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
     found = logits_of(native, TOKENS)
     assert error(found, expected) < 1e-4
     np.testing.assert_array_equal(logits_of(native, TOKENS, [80, 7, 1]), found)
-    if not any(node.name() == "experts" for node in graph.nodes):  # the torch executor has none yet
-        assert error(logits_of(make_torch(graph, tensors), TOKENS, [80, 7, 1]), expected) < 1e-4
+    assert error(logits_of(make_torch(graph, tensors), TOKENS, [80, 7, 1]), expected) < 1e-4
 
 
 @pytest.mark.parametrize("family", WITH_GGUF.values(), ids=WITH_GGUF)
