@@ -99,6 +99,8 @@ class Decoder(CausalLM):
     parts: Mapping[str, str] = names  # all of them, of this class
 
     def __init_subclass__(cls) -> None:
+        """Completes what a class declares by what it is built on."""
+        super().__init_subclass__()
         bases = (vars(base).get("names", {}) for base in reversed(cls.__mro__))
         cls.parts = {part: name for names in bases for part, name in names.items()}
         cls.gguf = tuple(cls.completed(family) for family in vars(cls).get("gguf", ()))  # no other class's
@@ -280,8 +282,9 @@ class Decoder(CausalLM):
             gate, up = split(g, h, f"{at}.{both}", [width] * 2, bias=self.mlp_bias)
         else:
             names = (f"{at}.{self.parts[part]}" for part in ("ffn_gate", "ffn_up"))
-            gate, up = (g.linear(h, name, width, self.mlp_bias) for name in names)
-        return g.linear(g.glu(gate, up, self.activation), f"{at}.{self.parts['ffn_down']}", self.hidden, self.mlp_bias)
+            gate, up = (self.linear(g, h, name, width, self.mlp_bias) for name in names)
+        h = g.glu(gate, up, self.activation)
+        return self.linear(g, h, f"{at}.{self.parts['ffn_down']}", self.hidden, self.mlp_bias)
 
 
 def inside(module: str, name: str) -> str:

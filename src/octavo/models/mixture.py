@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Rows, Weight
-from octavo.graph.ops.experts import SCORES
 from octavo.models.decoder import Decoder
 from octavo.weights import Checkpoint
 from octavo.weights.config_reader import ConfigReader
 
-_SCORES = {**{name: name for name in SCORES}, "noaux_tc": "sigmoid"}  # by the names that configurations have
+_SCORES = {"softmax": "softmax", "sigmoid": "sigmoid", "noaux_tc": "sigmoid"}  # by the names that configurations have
 _STACK = re.compile(r"(?P<name>.*\.experts\.[a-z][a-z0-9_]*?)(?P<bias>_bias)?(\.weight|\.bias)?")
 _FUSED = ".experts.gate_up_proj.weight"
 
