@@ -148,6 +148,31 @@ MIXTURES = {
         permuted,
     ),
     "Mixtral, windows": Family("Mixtral", {"num_local_experts": 5, "sliding_window": 16}),
+    "Phi-3.5-MoE": Family(
+        "Phimoe",
+        {"num_local_experts": 6, "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.2},
+    ),
+    "Phi-mini-MoE": Family(
+        "Phimoe",
+        {"num_local_experts": 6, "attention_bias": True, "lm_head_bias": True},
+        "phimoe",
+        {"expert_count": 6, "expert_used_count": 2},
+    ),
+    "Phi-3.5-MoE, longrope": Family(
+        "Phimoe",
+        {
+            "num_local_experts": 6,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0, 1.1, 1.2, 1.3],
+                "long_factor": [1.0, 2.0, 3.0, 4.0],
+                "short_mscale": 1.1,
+                "long_mscale": 1.2,
+                "original_max_position_embeddings": 128,  # transformers never has long_factor in this architecture
+            },
+        },
+    ),
     "Qwen2-MoE": Family(
         "Qwen2Moe",
         {**EXPERTS, "shared_expert_intermediate_size": 40, "decoder_sparse_step": 2, "num_hidden_layers": 4},

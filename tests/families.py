@@ -142,6 +142,34 @@ def to_orion(tensors, config):
     config |= {"architectures": ["OrionForCausalLM"], "rms_norm_eps": config.pop("layer_norm_eps")}
 
 
+def to_jais(tensors, config):
+    """Its scores are divided by the width of a head, not by the root of it."""
+    for name in [name for name in tensors if "q_proj" in name]:
+        tensors[name] = tensors[name] * np.float32(8**0.5)
+    for name in [name for name in tensors if re.search(r"(o|gate|up|down)_proj\.weight", name)]:
+        tensors[name.replace("weight", "bias")] = np.zeros(len(tensors[name]), np.float32)
+    join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "c_attn")
+    names = {r"model\.layers": "transformer.h", r"model\.norm": "transformer.ln_f", "self_attn": "attn"}
+    names |= {r"model\.embed_tokens": "transformer.wte", "(o|down)_proj": "c_proj", "gate_proj": "c_fc2"}
+    rename(tensors, names | {"up_proj": "c_fc", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2"})
+    for name in [name for name in tensors if re.search(r"\.c_\w+\.weight", name)]:
+        tensors[name] = tensors[name].T
+    tensors["transformer.wte.weight"] = tensors["transformer.wte.weight"] / np.float32(14.6)
+    tensors["lm_head.weight"] = tensors["lm_head.weight"] / np.float32(0.11)
+    theirs = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
+    theirs |= {"n_inner": "intermediate_size", "n_positions": "max_position_embeddings"}
+    theirs |= {"layer_norm_epsilon": "layer_norm_eps"}
+    config |= {name: config.pop(ours) for name, ours in theirs.items()}
+    config |= {"architectures": ["JAISLMHeadModel"], "activation_function": "swiglu", "mup_width_scale": 0.055}
+    config |= {"mup_embeddings_scale": 14.6, "mup_output_alpha": 2.0, "mup_scale_qk_dot_by_d": True}
+
+
+def jais_gguf(name, values, config):
+    """Embeddings and logits are scaled by the converter."""
+    values = outputs_first(name, values, config)
+    return values * {"transformer.wte.weight": 14.6, "lm_head.weight": 0.11}.get(name, 1.0)
+
+
 def to_chatglm(tensors, config):
     join(tensors, "self_attn", ["q_proj", "k_proj", "v_proj"], "query_key_value")
     names = {"model.embed_tokens": "transformer.embedding.word_embeddings", "lm_head": "transformer.output_layer"}
@@ -611,6 +639,15 @@ FAMILIES = {
     ),
     "InternLM": Family("Llama", {"attention_bias": True}, rewrite=to_internlm),
     "Orion": Family("StableLm", {"rope_parameters": partial(1.0)}, "orion", rewrite=to_orion),
+    "Jais": Family(
+        "StableLm",
+        {"use_qkv_bias": True, "num_key_value_heads": 6, "rope_parameters": partial(1.0)},
+        "jais",
+        {"attention.max_alibi_bias": 8.0},
+        jais_gguf,
+        rewrite=to_jais,
+        patch=with_slopes,
+    ),
     "CWM": Family("Cwm", {"sliding_window": 16, "num_hidden_layers": 4, "head_dim": 8, "bos_token_id": 1}),
     "Ministral": Family(
         "Ministral", {"head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}

@@ -20,10 +20,12 @@ class RouteOp : public RowOp {
         groups_used_(spec.params.integer("groups_used", 1)),
         group_best_(spec.params.integer("group_best", 1)),
         normalise_(spec.params.flag("normalise")),
-        factor_(spec.params.real("factor")) {
+        factor_(spec.params.real("factor")),
+        jitter_(spec.params.real("jitter")) {
     const std::string score = spec.params.word("score");
     are_sigmoid_ = score == "sigmoid";
-    spec.check(are_sigmoid_ || score == "softmax", "no such score");
+    are_mixed_ = score == "sparsemixer";
+    spec.check(are_sigmoid_ || are_mixed_ || score == "softmax", "no such score");
     spec.check(in_.dtype == DType::kFloat32 && floats() && out_.columns == experts_, "input and output disagree");
     spec.check(experts_ <= kMostExperts && groups_ <= experts_ && experts_ % groups_ == 0,
                "too many experts or groups");
@@ -35,8 +37,22 @@ class RouteOp : public RowOp {
 
  protected:
   void row(const Run& run, int64_t i) const override {
+    const float* logits = in_.floats(from(run, i));
+    auto* out = static_cast<float*>(out_.row(i));
+    std::fill(out, out + out_.columns, 0.0f);
+    if (are_mixed_)
+      mix(logits, out);
+    else
+      choose(logits, out);
+    for (int e = 0; scale_ && e < experts_; ++e) out[e] *= scale_->as<float>()[e];
+  }
+
+ private:
+  static constexpr float kTaken = -INFINITY;
+
+  void choose(const float* logits, float* out) const {
     float scores[kMostExperts], choice[kMostExperts];
-    kernels().scores(are_sigmoid_, in_.floats(from(run, i)), experts_, scores);
+    kernels().scores(are_sigmoid_, logits, experts_, scores);
     for (int e = 0; e < experts_; ++e) choice[e] = scores[e] + (bias_ ? bias_->as<float>()[e] : 0);
     if (groups_used_ < groups_) drop_groups(choice);
     int chosen[kMostExperts];
@@ -45,16 +61,27 @@ class RouteOp : public RowOp {
       chosen[k] = take_largest(choice, experts_);
       sum += scores[chosen[k]];
     }
-    auto* out = static_cast<float*>(out_.row(i));
-    std::fill(out, out + out_.columns, 0.0f);
     for (int k = 0; k < top_k_; ++k) {
       const int e = chosen[k];
-      out[e] = factor_ * (normalise_ ? scores[e] / sum : scores[e]) * (scale_ ? scale_->as<float>()[e] : 1);
+      out[e] = factor_ * (normalise_ ? scores[e] / sum : scores[e]);
     }
   }
 
- private:
-  static constexpr float kTaken = -INFINITY;
+  // Each choice is weighed among those experts that are left and near it.
+  void mix(const float* logits, float* out) const {
+    float left[kMostExperts], near[kMostExperts], scores[kMostExperts];
+    std::copy_n(logits, experts_, left);
+    for (int k = 0; k < top_k_; ++k) {
+      const int best = take_largest(left, experts_);
+      for (int e = 0; e < experts_; ++e) {
+        const float most = 2 * jitter_ * std::max(std::abs(logits[e]), logits[best]);
+        near[e] = logits[best] - logits[e] <= most ? left[e] : kTaken;
+      }
+      near[best] = logits[best];
+      kernels().scores(false, near, experts_, scores);
+      out[best] = factor_ * scores[best];
+    }
+  }
 
   // The place of the first of the largest values, which is taken out. What is not a number counts as the least.
   static int take_largest(float* values, int count) {
@@ -79,8 +106,8 @@ class RouteOp : public RowOp {
   }
 
   int experts_, top_k_, groups_, groups_used_, group_best_;
-  bool normalise_, are_sigmoid_;
-  float factor_;
+  bool normalise_, are_sigmoid_, are_mixed_;
+  float factor_, jitter_;
   std::shared_ptr<const Buffer> bias_, scale_;
 };
 

@@ -47,6 +47,7 @@ GRAPHS = {
         experts=16, score="sigmoid", groups=4, groups_used=2, group_best=2, choice_bias="choice", factor=2.5
     ),
     "one, on its input": mixture(top_k=1, score="sigmoid", normalise=False, on_input=True),
+    "each weighed among those near": mixture(top_k=2, score="sparsemixer", normalise=False, jitter=0.4),
     "scales of experts": mixture(expert_scale="scales"),
     "all of them": mixture(experts=4, top_k=4),
     "more than a register has": mixture(experts=130, top_k=6, inner=24),

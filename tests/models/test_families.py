@@ -42,8 +42,7 @@ def test_logits_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
     found = logits_of(native, TOKENS)
     assert error(found, expected) < 1e-4
     np.testing.assert_array_equal(logits_of(native, TOKENS, [80, 7, 1]), found)
-    if not any(node.name() == "experts" for node in graph.nodes):  # the torch executor has none yet
-        assert error(logits_of(make_torch(graph, tensors), TOKENS, [80, 7, 1]), expected) < 1e-4
+    assert error(logits_of(make_torch(graph, tensors), TOKENS, [80, 7, 1]), expected) < 1e-4
 
 
 @pytest.mark.parametrize("family", WITH_GGUF.values(), ids=WITH_GGUF)
@@ -71,7 +70,7 @@ def test_a_great_part_of_vllm_s_names_is_known(record_property):
     record_property("declared", len(declared))
     record_property("run", len(as_text))
     assert len(declared) >= 100
-    assert len(as_text) >= 125
+    assert len(as_text) >= 150
 
 
 def test_no_name_is_declared_twice():

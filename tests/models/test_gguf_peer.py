@@ -30,6 +30,7 @@ OTHERWISE = {  # what llama.cpp computes in another way than the model's authors
     "DeepSeek-MoE": "it never normalises what the experts of this architecture count for",
     "Gemma 2": "its GELU is a table in float16, which is wrong by a little more than what is allowed",
     "EXAONE 4, windows": "it has windows in models of 64 layers alone",
+    "Phi-mini-MoE": "it has a softmax over the experts that are chosen, not the sparse mixer of the authors",
     "StarCoder2": "it has no windows in this architecture",
 }
 EQUAL_WIDTHS = {"linear_value_head_dim": 12}, {"ssm.inner_size": 48}

@@ -48,6 +48,10 @@ REFUSED = {
         {"num_local_experts": 8, "num_experts_per_tok": 3, "intermediate_size_mlp": 80},
         "num_experts_per_tok",
     ),
+    "three experts of two": (
+        "PhiMoEForCausalLM", {"num_local_experts": 8, "num_experts_per_tok": 3}, "num_experts_per_tok",
+    ),
+    "learned positions": ("JAISLMHeadModel", {"position_embedding_type": "learned"}, "position_embedding_type"),
     "another norm of routes": (
         "DbrxForCausalLM",
         {"ffn_config": {"moe_normalize_expert_weights": 2}},

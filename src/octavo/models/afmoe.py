@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.models.decoder import HEAD_NORMS
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import EXPERTS, HEAD_NORMS, LAYER, SHARED, GGUFFamily
-
-NAMES = {
-    "ffn_norm": "pre_mlp_layernorm",
-    "post_attention_norm": "post_attention_layernorm",
-    "post_ffw_norm": "post_mlp_layernorm",
-    "attn_gate": "self_attn.gate_proj",
-    "ffn_gate_inp": "mlp.router.gate",
-    "exp_probs_b.bias": "mlp.expert_bias",
-}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Afmoe(Mixture):
@@ -29,17 +19,16 @@ class Afmoe(Mixture):
         "routed_scaling_factor": "route_scale",
     }
     defaults = {"rms_norm_eps": 1e-5, "head_dim": 128, "sliding_window": 1024}
+    names = HEAD_NORMS | {
+        "attn_gate": "gate_proj",
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_mlp_layernorm",
+        "post_ffw_norm": "post_mlp_layernorm",
+    }
     router_name = "router.gate"
     score = "sigmoid"
     choice_bias = "expert_bias"
-    gguf = (
-        GGUFFamily(
-            "afmoe",
-            "AfmoeForCausalLM",
-            layer=LAYER | HEAD_NORMS | EXPERTS | SHARED | NAMES,
-            values={"mup_enabled": True},
-        ),
-    )
+    gguf = (GGUFFamily("afmoe", values={"mup_enabled": True}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -48,20 +37,3 @@ class Afmoe(Mixture):
 
     def is_full(self, i: int) -> bool:
         return (i + 1) % self.config.integer("global_attn_every_n_layers", 4) == 0
-
-    def embed(self, g: Graph) -> Node:
-        x = super().embed(g)
-        return x if self.embedding_scale == 1 else g.scale(x, self.embedding_scale)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn")
-        x = g.add(x, self.norm(g, h, f"{at}.post_attention_layernorm"))
-        h = self.feed_forward(g, self.norm(g, x, f"{at}.pre_mlp_layernorm"), i, at)
-        return g.add(x, self.norm(g, h, f"{at}.post_mlp_layernorm"))
-
-    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        q, k, v = self.qkv(g, h, at)
-        q, k = self.positions(g, *self.head_norms(g, q, k, at), i, at)
-        made = g.attention(q, k, v, layer=i, head_dim=self.head_dim, scale=self.scale, window=self.windows[i])
-        gate = g.linear(h, f"{at}.gate_proj", made.columns)
-        return self.project(g, g.glu(gate, made, "sigmoid"), at)

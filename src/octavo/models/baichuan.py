@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Weight
 from octavo.graph.ops.linear import Logits
-from octavo.graph.ops.rope import RopeTable
 from octavo.models.alibi import alibi_slopes
-from octavo.models.decoder import Decoder, split
+from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -28,20 +27,16 @@ class Baichuan(Decoder):
     model_types = ("baichuan",)
     fields = {"max_position_embeddings": "model_max_length"}
     defaults = {"max_position_embeddings": 4096}
-    gguf = (GGUFFamily("baichuan", "BaichuanForCausalLM", permuted=True, values={"is_gguf": True}),)
+    gguf = (GGUFFamily("baichuan", permuted=True, values={"is_gguf": True}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        self.has_rope = config.values.get("num_hidden_layers") != LAYERS_OF_13B
         super().__init__(config, max_model_len)
         self.is_gguf = config.flag("is_gguf")  # in which matrices are apart, and rows normalised if they must be
-
-    def rope(self, config: ConfigReader) -> RopeTable | None:
-        return None if self.layers == LAYERS_OF_13B else super().rope(config)
+        self.parts = {**self.parts, "attn_qkv": "" if self.is_gguf else "W_pack"}
 
     def scoring(self, i: int, at: str) -> Mapping[str, Any]:
-        return {"slopes": alibi_slopes(self.heads)} if self.layers == LAYERS_OF_13B else {}
-
-    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        return super().qkv(g, h, at) if self.is_gguf else split(g, h, f"{at}.W_pack", [self.hidden] * 3)
+        return {"slopes": alibi_slopes(self.heads)} if not self.has_rope else {}
 
     def logits(self, g: Graph, x: Node) -> Node:
         if self.is_gguf or self.vocab_size != VOCABULARY_2:

@@ -6,7 +6,7 @@ from typing import Any
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.models.cohere2 import Cohere2
+from octavo.models.cohere import Cohere2
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
 
@@ -17,7 +17,6 @@ class Cohere2Moe(Mixture, Cohere2):
     architectures = ("Cohere2MoeForCausalLM",)
     model_types = ("cohere2_moe",)
     fields = {**Cohere2.fields, "n_shared_experts": "num_shared_experts", "scoring_func": "expert_selection_fn"}
-    gguf = ()
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

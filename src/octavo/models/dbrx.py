@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Weight
-from octavo.models.decoder import split
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import OUTER, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Dbrx(Mixture):
@@ -30,25 +29,23 @@ class Dbrx(Mixture):
     embed_name = "transformer.wte"
     layers_name = "transformer.blocks"
     norm_name = "transformer.norm_f"
-    moe_name = "ffn"
+    names = {
+        "attn_norm": "norm_attn_norm.norm_1",
+        "attention": "norm_attn_norm.attn",
+        "attn_qkv": "Wqkv",
+        "attn_output": "out_proj",
+        "ffn_norm": "norm_attn_norm.norm_2",
+        "mlp": "ffn",
+        "ffn_gate": "w1",
+        "ffn_up": "v1",
+        "ffn_down": "w2",
+    }
+    is_layer_norm, norm_bias = True, False
     router_name = "router.layer"
-    expert_names = ("w1", "v1", "w2")
     gguf = (
         GGUFFamily(
             "dbrx",
-            "DbrxForCausalLM",
-            outer=dict(zip(OUTER, (embed_name, norm_name, "lm_head"), strict=True)),
-            layer={
-                "attn_norm": "norm_attn_norm.norm_1",
-                "attn_qkv": "norm_attn_norm.attn.Wqkv",
-                "attn_output": "norm_attn_norm.attn.out_proj",
-                "attn_output_norm": "norm_attn_norm.norm_2",
-                "ffn_gate_inp": "ffn.router.layer",
-                "ffn_gate_exps": "ffn.experts.w1",
-                "ffn_up_exps": "ffn.experts.v1",
-                "ffn_down_exps": "ffn.experts.w2",
-            },
-            layers=layers_name,
+            layer={"attn_output_norm": "norm_attn_norm.norm_2"},
             keys={"attention.clamp_kqv": "clip_qkv"},
         ),
     )
@@ -62,23 +59,9 @@ class Dbrx(Mixture):
         said = {**attention.values, **experts.values, "hidden_act": act, "norm_topk_prob": power == 1}
         inner = {field: value for field, value in said.items() if field not in ("hidden_size", "model_type")}
         super().__init__(ConfigReader({**config.values, **inner}, config.fail), max_model_len)
-        self.limit = self.config.number("clip_qkv") if self.config.values.get("clip_qkv") is not None else None
-
-    def norm(self, g: Graph, x: Node, name: str) -> Node:
-        return g.layer_norm(x, name, self.eps, bias=False)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        inner = f"{at}.norm_attn_norm"
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{inner}.norm_1"), i, f"{inner}.attn"))
-        return g.add(x, self.feed_forward(g, self.norm(g, x, f"{inner}.norm_2"), i, at))
 
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        kv = self.kv_heads * self.head_dim
-        found = split(g, h, f"{at}.Wqkv", [self.heads * self.head_dim, kv, kv])
-        return found if self.limit is None else [g.clip(x, self.limit) for x in found]
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.out_proj", self.hidden)
+        return self.clipped(g, super().qkv(g, h, at))
 
     def matrices(self, at: str) -> Mapping[str, list[Weight]]:
         if self.layout != "apart":

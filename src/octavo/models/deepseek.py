@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.models.mixture import Mixture
-from octavo.weights.gguf_family import EXPERTS, LAYER, SHARED, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Deepseek(Mixture):
@@ -12,7 +12,7 @@ class Deepseek(Mixture):
     architectures = ("DeepseekForCausalLM",)
     fields = {"num_experts": "n_routed_experts"}
     normalises = False
-    gguf = (GGUFFamily("deepseek", "DeepseekForCausalLM", layer=LAYER | EXPERTS | SHARED, permuted=True),)
+    gguf = (GGUFFamily("deepseek", permuted=True),)
 
     def is_sparse(self, i: int) -> bool:
         return super().is_sparse(i) and i % self.config.integer("moe_layer_freq", 1) == 0

@@ -9,7 +9,7 @@ from octavo.graph.node import Node, Weight
 from octavo.models.deepseek_v2 import DeepseekV2
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import CHOICE_BIAS, EXPERTS, LATENT, SHARED, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class DeepseekV3(DeepseekV2):
@@ -19,9 +19,7 @@ class DeepseekV3(DeepseekV2):
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_v3", "kimi_k2")
     defaults: ClassVar[dict[str, object]] = {**DeepseekV2.defaults, "routed_scaling_factor": 2.5}
     choice_bias = "gate.e_score_correction_bias"
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily("deepseek2", "DeepseekV3ForCausalLM", layer=LATENT | EXPERTS | SHARED | CHOICE_BIAS, latent=True),
-    )
+    gguf = (GGUFFamily("deepseek2"),)
 
     def routes(self, config: ConfigReader) -> dict[str, Any]:
         is_file = self.layout == "stacked"  # GGUF, which says it where it is not DeepSeek V2
@@ -44,7 +42,6 @@ class DeepseekV32(DeepseekV3):
 
     architectures = ("DeepseekV32ForCausalLM",)
     model_types = ("deepseek_v32",)
-    gguf = ()
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         plain = {"layer_types": None} if set(config.values.get("layer_types") or ()) == {"indexed_attention"} else {}
@@ -74,7 +71,6 @@ class AXK1(DeepseekV3):
 
     architectures = ("AXK1ForCausalLM",)
     model_types = ("axk1",)
-    gguf = ()
 
     def feed_forward(self, g: Graph, h: Node, i: int, at: str) -> Node:
         made = super().feed_forward(g, h, i, at)
@@ -86,5 +82,4 @@ class Glm4MoeLite(DeepseekV3):
 
     architectures = ("Glm4MoeLiteForCausalLM",)
     model_types = ("glm4_moe_lite",)
-    gguf = ()
     defaults = {**DeepseekV3.defaults, "v_head_dim": 256, "first_k_dense_replace": 1}

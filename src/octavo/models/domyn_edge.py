@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 
@@ -16,6 +14,15 @@ class DomynEdge(Decoder):
 
     architectures = ("DomynEdgeForCausalLM",)
     model_types = ("domyn_edge", "domynedge")
+    names = {
+        "attn_norm": "pre_attention_norm",
+        "attention": "attention",
+        "attn_k_norm": "k_norm",
+        "post_attention_norm": "post_attention_norm",
+        "ffn_norm": "pre_feedforward_norm",
+        "mlp": "feedforward",
+        "post_ffw_norm": "post_feedforward_norm",
+    }
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         sizes = config.integers("head_sizes", low=1, high=1024)
@@ -41,14 +48,3 @@ class DomynEdge(Decoder):
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(size) is int for size in pair):
             raise self.config.fail("window_sizes", f"must be a list of pairs of integers, got {pair!r:.80}")
         return pair[0] + 1 if pair[0] > 0 else None
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = self.attention(g, self.norm(g, x, f"{at}.pre_attention_norm"), i, f"{at}.attention")
-        x = g.add(x, self.norm(g, h, f"{at}.post_attention_norm"))
-        h = self.mlp(g, self.norm(g, x, f"{at}.pre_feedforward_norm"), f"{at}.feedforward")
-        return g.add(x, self.norm(g, h, f"{at}.post_feedforward_norm"))
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        q = g.rms_norm(q, None, self.eps, width=self.head_dim)
-        k = g.rms_norm(k, f"{at}.k_norm", self.eps, width=self.head_dim)
-        return super().positions(g, q, k, i, at)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.models.decoder import HEAD_NORMS
 from octavo.models.mixture import Mixture
-from octavo.weights.gguf_family import CHOICE_BIAS, EXPERTS, HEAD_NORMS, LAYER, SHARED, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Dots1(Mixture):
@@ -14,14 +13,11 @@ class Dots1(Mixture):
     architectures = ("Dots1ForCausalLM",)
     model_types = ("dots1",)
     fields = {"num_experts": "n_routed_experts"}
+    names = HEAD_NORMS
     score = "sigmoid"
     normalises = False
     choice_bias = "gate.e_score_correction_bias"
-    gguf = (GGUFFamily("dots1", "Dots1ForCausalLM", layer=LAYER | HEAD_NORMS | EXPERTS | SHARED | CHOICE_BIAS),)
+    gguf = (GGUFFamily("dots1"),)
 
     def is_full(self, i: int) -> bool:
         return i < self.config.integer("max_window_layers", self.layers, low=0)
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        q, k = self.head_norms(g, q, k, at)
-        return super().positions(g, q, k, i, at)

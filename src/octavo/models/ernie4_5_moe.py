@@ -6,9 +6,7 @@ from octavo.graph.node import Weight
 from octavo.models.ernie4_5 import Ernie45
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import EXPERTS, LAYER, SHARED, GGUFFamily
-
-NAMES = {"exp_probs_b.bias": "mlp.moe_statics.e_score_correction_bias"}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Ernie45Moe(Mixture, Ernie45):
@@ -24,14 +22,7 @@ class Ernie45Moe(Mixture, Ernie45):
         "first_k_dense_replace": "moe_layer_start_index",
     }
     choice_bias = "moe_statics.e_score_correction_bias"
-    gguf = (
-        GGUFFamily(
-            "ernie4_5-moe",
-            "Ernie4_5_MoeForCausalLM",
-            layer=LAYER | EXPERTS | SHARED | NAMES,
-            keys={"interleave_moe_layer_step": "moe_layer_interval"},
-        ),
-    )
+    gguf = (GGUFFamily("ernie4_5-moe", keys={"interleave_moe_layer_step": "moe_layer_interval"}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -1,16 +1,13 @@
-"""EXAONE 4.0: 1.2B and 32B."""
+"""EXAONE 4.0: 1.2B and 32B; K-EXAONE."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
-from octavo.models.decoder import Decoder
+from octavo.models.decoder import HEAD_NORMS, NORMS_BEHIND, Decoder
+from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import HEAD_NORMS, LAYER, GGUFFamily
-
-NAMES = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Exaone4(Decoder):
@@ -21,7 +18,8 @@ class Exaone4(Decoder):
 
     architectures: ClassVar[tuple[str, ...]] = ("Exaone4ForCausalLM",)
     model_types = ("exaone4",)
-    gguf = (GGUFFamily("exaone4", "Exaone4ForCausalLM", layer=LAYER | HEAD_NORMS | NAMES),)
+    names = HEAD_NORMS | NORMS_BEHIND
+    gguf = (GGUFFamily("exaone4"),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -34,10 +32,15 @@ class Exaone4(Decoder):
             return pattern[i % len(pattern)] == "G"
         return (i + 1) % self.config.integer("sliding_window_pattern", 4) == 0
 
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.norm(g, self.attention(g, x, i, f"{at}.self_attn"), f"{at}.post_attention_layernorm"))
-        return g.add(x, self.norm(g, self.feed_forward(g, x, i, at), f"{at}.post_feedforward_layernorm"))
 
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        q, k = self.head_norms(g, q, k, at)
-        return super().positions(g, q, k, i, at)
+class ExaoneMoe(Mixture, Exaone4):
+    """EXAONE 4 with norms before the branches, and DeepSeek-V3's experts (LG AI Research 2026)."""
+
+    architectures = ("ExaoneMoEForCausalLM", "ExaoneMoeForCausalLM")
+    model_types = ("exaone_moe",)
+    fields = {"n_shared_experts": "num_shared_experts"}
+    defaults = {"n_shared_experts": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "rms_norm_eps": 1e-5}
+    names = {name: Decoder.names[name] for name in NORMS_BEHIND}
+    score = "sigmoid"
+    choice_bias = "e_score_correction_bias"
+    gguf = (GGUFFamily("exaone-moe"),)

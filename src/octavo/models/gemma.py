@@ -7,8 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
 from octavo.models.decoder import Decoder, activation_of
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -24,21 +22,14 @@ class Gemma(Decoder):
         "tie_word_embeddings": True,
         "max_position_embeddings": 8192,
     }
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily("gemma", "GemmaForCausalLM", values={"one_is_in_norms": True}),
-    )
+    norm_offset = 1.0
+    gguf = (GGUFFamily("gemma"),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
         # Older files have "gelu" as their hidden_act, which nobody ever meant.
         self.activation = activation_of(self.config, "hidden_activation", "gelu_pytorch_tanh")
-        self.norm_offset = 0.0 if self.config.flag("one_is_in_norms") else 1.0  # GGUF files have 1 + weight
-
-    def embed(self, g: Graph) -> Node:
-        return g.scale(super().embed(g), rounded(self.hidden**0.5, dtype_of(self.config)))
-
-    def norm(self, g: Graph, x: Node, name: str) -> Node:
-        return g.rms_norm(x, name, self.eps, offset=self.norm_offset)
+        self.embedding_scale = rounded(self.hidden**0.5, dtype_of(self.config))
 
 
 def dtype_of(config: ConfigReader) -> object:

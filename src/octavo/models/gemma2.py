@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
 from octavo.models.gemma import Gemma
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import LAYER, GGUFFamily
-
-NAMES = {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Gemma2(Gemma):
@@ -32,17 +24,14 @@ class Gemma2(Gemma):
         "max_position_embeddings": 8192,
         "sliding_window": 4096,
     }
+    names = {
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    }
     caps: ClassVar[Mapping[str, float | None]] = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
     layers_of_27b: ClassVar[int] = 46  # whose scores are scaled otherwise; GGUF files don't say it
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily(
-            "gemma2",
-            "Gemma2ForCausalLM",
-            layer=LAYER | NAMES,
-            keys={field: field for field in caps},
-            values={"one_is_in_norms": True},
-        ),
-    )
+    gguf = (GGUFFamily("gemma2", keys={field: field for field in caps}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -61,20 +50,10 @@ class Gemma2(Gemma):
     def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"softcap": self.softcap}
 
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn")
-        x = g.add(x, self.norm(g, h, f"{at}.post_attention_layernorm"))
-        h = self.mlp(g, self.norm(g, x, f"{at}.pre_feedforward_layernorm"), f"{at}.mlp")
-        return g.add(x, self.norm(g, h, f"{at}.post_feedforward_layernorm"))
-
 
 class VaultGemma(Gemma2):
     """The same without the norms after the branches (Sinha et al. 2025)."""
 
     architectures = ("VaultGemmaForCausalLM",)
     model_types = ("vaultgemma",)
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = ()
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.pre_feedforward_layernorm"), f"{at}.mlp"))
+    names = {"post_attention_norm": "", "post_ffw_norm": ""}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
-from octavo.models.gemma2 import NAMES, Gemma2
+from octavo.models.decoder import HEAD_NORMS
+from octavo.models.gemma2 import Gemma2
 from octavo.models.rope import for_layers
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import HEAD_NORMS, LAYER, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Gemma3(Gemma2):
@@ -33,13 +32,12 @@ class Gemma3(Gemma2):
     }
     caps: ClassVar[Mapping[str, float | None]] = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
     layers_of_27b = 62
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
+    names = HEAD_NORMS
+    gguf = (
         GGUFFamily(
             "gemma3",
-            "Gemma3ForCausalLM",
-            layer=LAYER | HEAD_NORMS | NAMES,
             keys={"rope.freq_base_swa": "rope_local_base_freq", "final_logit_softcapping": "final_logit_softcapping"},
-            values={"one_is_in_norms": True, "rope_local_base_freq": 10000.0},
+            values={"rope_local_base_freq": 10000.0},
         ),
     )
 
@@ -51,11 +49,3 @@ class Gemma3(Gemma2):
 
     def is_full(self, i: int) -> bool:
         return (i + 1) % self.config.integer("sliding_window_pattern", 6) == 0
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        q, k = self.head_norms(g, q, k, at)
-        return super().positions(g, q, k, i, at)
-
-    def head_norms(self, g: Graph, q: Node, k: Node, at: str) -> tuple[Node, Node]:
-        how = {"width": self.head_dim, "offset": self.norm_offset}
-        return g.rms_norm(q, f"{at}.q_norm", self.eps, **how), g.rms_norm(k, f"{at}.k_norm", self.eps, **how)

@@ -1,15 +1,13 @@
-"""GLM-4-9B and GLM-Edge as transformers has them, and ChatGLM2, 3 and GLM-4-9B in their authors' own form."""
+"""GLM-4-9B, GLM-4-0414 and GLM-Edge as transformers has them, and ChatGLM2, 3 and GLM-4-9B in their authors' form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
-from octavo.models.decoder import Decoder, split
+from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import OUTER, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Glm(Decoder):
@@ -19,18 +17,34 @@ class Glm(Decoder):
     """
 
     architectures: ClassVar[tuple[str, ...]] = ("GlmForCausalLM",)
-    model_types = ("glm",)
-    defaults = {"attention_bias": True, "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-7}
+    model_types: ClassVar[tuple[str, ...]] = ("glm",)
+    defaults: ClassVar[Mapping[str, object]] = {
+        "attention_bias": True,
+        "attention_out_bias": False,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1.5625e-7,
+    }
     rotary_part = 0.5
     interleaved = True
+    names = {"ffn_gate_up": "gate_up_proj"}
 
-    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
-        super().__init__(config, max_model_len)
-        self.o_bias = False
 
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate, up = split(g, h, f"{at}.gate_up_proj", [self.intermediate] * 2)
-        return g.linear(g.glu(gate, up, self.activation), f"{at}.down_proj", self.hidden)
+class Glm4(Glm):
+    """GLM-4-0414 and GLM-Z1: with norms behind each branch, too."""
+
+    architectures: ClassVar[tuple[str, ...]] = ("Glm4ForCausalLM",)
+    model_types: ClassVar[tuple[str, ...]] = ("glm4", "glm4v_text")
+    names = {"post_attention_norm": "post_self_attn_layernorm", "post_ffw_norm": "post_mlp_layernorm"}
+    gguf = (GGUFFamily("glm4"),)
+
+
+class GlmOcr(Glm4):
+    """The text part of GLM-OCR: GLM-4 without biases."""
+
+    architectures = ("GlmOcrTextModel",)
+    model_types = ("glm_ocr_text",)
+    defaults = {**Glm.defaults, "attention_bias": False}
+    rotary_part = 1.0
 
 
 class ChatGlm(Glm):
@@ -48,28 +62,19 @@ class ChatGlm(Glm):
         "rms_norm_eps": "layernorm_epsilon",
         "attention_bias": "add_qkv_bias",
     }
-    defaults = {"rms_norm_eps": 1e-5}
+    defaults = {"attention_out_bias": False, "rms_norm_eps": 1e-5}
     embed_name = "transformer.embedding.word_embeddings"
     layers_name = "transformer.encoder.layers"
     norm_name = "transformer.encoder.final_layernorm"
     head_name = "transformer.output_layer"
-    gguf = (
-        GGUFFamily(
-            "chatglm",
-            "ChatGLMModel",
-            outer=dict(zip(OUTER, (embed_name, norm_name, head_name), strict=True)),
-            layer={
-                "attn_norm": "input_layernorm",
-                "attn_qkv": "self_attention.query_key_value",
-                "attn_output": "self_attention.dense",
-                "ffn_norm": "post_attention_layernorm",
-                "ffn_up": "mlp.dense_h_to_4h",
-                "ffn_down": "mlp.dense_4h_to_h",
-            },
-            layers=layers_name,
-            partial_rope=True,
-        ),
-    )
+    names = {
+        "attention": "self_attention",
+        "attn_qkv": "query_key_value",
+        "attn_output": "dense",
+        "ffn_gate_up": "dense_h_to_4h",
+        "ffn_down": "dense_4h_to_h",
+    }
+    gguf = (GGUFFamily("chatglm"),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         ratio = config.number("rope_ratio", 1.0)
@@ -84,18 +89,3 @@ class ChatGlm(Glm):
     @property
     def ignored(self) -> tuple[str, ...]:
         return (*super().ignored, r"\.rotary_pos_emb\.inv_freq$")
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attention"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.post_attention_layernorm"), f"{at}.mlp"))
-
-    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        kv = self.kv_heads * self.head_dim
-        return split(g, h, f"{at}.query_key_value", [self.heads * self.head_dim, kv, kv], bias=self.qkv_bias)
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.dense", self.hidden)
-
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate, up = split(g, h, f"{at}.dense_h_to_4h", [self.intermediate] * 2)
-        return g.linear(g.glu(gate, up), f"{at}.dense_4h_to_h", self.hidden)

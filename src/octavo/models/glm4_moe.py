@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.models.decoder import HEAD_NORMS
 from octavo.models.mixture import Mixture
-from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import CHOICE_BIAS, EXPERTS, HEAD_NORMS, LAYER, SHARED, GGUFFamily
-
-NAMES = {name: ours for name, ours in LAYER.items() if name != "ffn_norm"} | {
-    "post_attention_norm": "post_attention_layernorm"
-}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Glm4Moe(Mixture):
@@ -18,26 +12,16 @@ class Glm4Moe(Mixture):
 
     architectures = ("Glm4MoeForCausalLM",)
     model_types = ("glm4_moe", "glm4v_moe_text")
-    fields = {"num_experts": "n_routed_experts"}
-    defaults = {"max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "n_shared_experts": 1}
+    fields = {"num_experts": "n_routed_experts", "has_head_norms": "use_qk_norm"}
+    defaults = {
+        "attention_out_bias": False,
+        "has_head_norms": False,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "n_shared_experts": 1,
+    }
     rotary_part = 0.5
+    names = HEAD_NORMS
     score = "sigmoid"
     choice_bias = "gate.e_score_correction_bias"
-    gguf = (
-        GGUFFamily(
-            "glm4moe",
-            "Glm4MoeForCausalLM",
-            layer=NAMES | HEAD_NORMS | EXPERTS | SHARED | CHOICE_BIAS,
-            partial_rope=True,
-        ),
-    )
-
-    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
-        super().__init__(config, max_model_len)
-        self.o_bias = False
-        self.has_head_norms = self.config.flag("use_qk_norm")
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        if self.has_head_norms:
-            q, k = self.head_norms(g, q, k, at)
-        return super().positions(g, q, k, i, at)
+    gguf = (GGUFFamily("glm4moe", layer={"post_attention_norm": "post_attention_layernorm"}),)

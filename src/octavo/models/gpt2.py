@@ -1,13 +1,12 @@
-"""GPT-2, DialoGPT and DistilGPT-2."""
+"""GPT-2, DialoGPT, DistilGPT-2, StarCoder and SantaCoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.graph.ops.rope import RopeTable
 from octavo.models.decoder import Decoder, split
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -21,20 +20,7 @@ FIELDS = {
     "hidden_act": "activation_function",
     "rms_norm_eps": "layer_norm_epsilon",
 }
-OUTER = {
-    "token_embd": "transformer.wte",
-    "position_embd": "transformer.wpe",
-    "output_norm": "transformer.ln_f",
-    "output": "lm_head",
-}
-LAYER = {
-    "attn_norm": "ln_1",
-    "attn_qkv": "attn.c_attn",
-    "attn_output": "attn.c_proj",
-    "ffn_norm": "ln_2",
-    "ffn_up": "mlp.c_fc",
-    "ffn_down": "mlp.c_proj",
-}
+POSITIONS = {"position_embd": "transformer.wpe"}  # of GGUF files
 
 
 class GPT2(Decoder):
@@ -46,22 +32,31 @@ class GPT2(Decoder):
     architectures = ("GPT2LMHeadModel",)
     model_types = ("gpt2",)
     fields = FIELDS
-    defaults = {"hidden_act": "gelu_new", "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
+    defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_act": "gelu_new",
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+        "rms_norm_eps": 1e-5,
+    }
     mlp_factor = 4
+    has_rope = False
+    is_layer_norm = True
+    is_transposed = True
     embed_name = "transformer.wte"
     layers_name = "transformer.h"
     norm_name = "transformer.ln_f"
-    is_transposed = True
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily(
-            "gpt2",
-            "GPT2LMHeadModel",
-            outer=OUTER,
-            layer=LAYER,
-            layers=layers_name,
-            values={"hidden_act": "gelu_new", "rows_are_outputs": True},
-        ),
-    )
+    names = {
+        "attn_norm": "ln_1",
+        "attention": "attn",
+        "attn_qkv": "c_attn",
+        "attn_output": "c_proj",
+        "ffn_norm": "ln_2",
+        "ffn_gate": "",
+        "ffn_up": "c_fc",
+        "ffn_down": "c_proj",
+    }
+    gguf = (GGUFFamily("gpt2", outer=POSITIONS, values={"rows_are_outputs": True}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -72,31 +67,36 @@ class GPT2(Decoder):
         if config.flag("add_cross_attention"):
             raise config.fail("add_cross_attention", "is not supported: there is no source to look at")
 
-    def rope(self, config: ConfigReader) -> RopeTable | None:
-        return None
-
     def embed(self, g: Graph) -> Node:
         return g.add(super().embed(g), g.position_embed("transformer.wpe", self.max_positions, self.hidden))
 
-    def norm(self, g: Graph, x: Node, name: str) -> Node:
-        return g.layer_norm(x, name, self.eps)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.ln_1"), i, f"{at}.attn"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.ln_2"), f"{at}.mlp"))
-
-    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        q, k, v = self.qkv(g, h, at)
-        scale = self.scale / (i + 1) if self.divides_by_layer else self.scale
-        h = g.attention(q, k, v, layer=i, head_dim=self.head_dim, scale=scale)
-        return self.linear(g, h, f"{at}.c_proj", self.hidden)
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
+        return {"scale": self.scale / (i + 1)} if self.divides_by_layer else {}
 
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        return split(g, h, f"{at}.c_attn", [self.hidden] * 3, bias=True, transposed=self.is_transposed)
+        if not self.is_transposed:
+            return super().qkv(g, h, at)
+        return split(g, h, f"{at}.c_attn", [self.hidden] * 3, bias=self.qkv_bias, transposed=True)
 
-    def linear(self, g: Graph, h: Node, name: str, columns: int) -> Node:
-        return split(g, h, name, [columns], bias=True, transposed=self.is_transposed)[0]
+    def linear(self, g: Graph, x: Node, name: str, columns: int, bias: bool) -> Node:
+        if not self.is_transposed:
+            return super().linear(g, x, name, columns, bias)
+        return split(g, x, name, [columns], bias=bias, transposed=True)[0]
 
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        h = g.activation(self.linear(g, h, f"{at}.c_fc", self.intermediate), self.activation)
-        return self.linear(g, h, f"{at}.c_proj", self.hidden)
+
+class GPTBigCode(GPT2):
+    """StarCoder and SantaCoder: heads share one key and one value; matrices are stored as [outputs, inputs].
+
+    Source: Li et al. 2023.
+    """
+
+    architectures = ("GPTBigCodeForCausalLM",)
+    model_types = ("gpt_bigcode",)
+    defaults = {**GPT2.defaults, "hidden_act": "gelu_pytorch_tanh"}
+    is_transposed = False
+    qkv_by_heads = True
+    gguf = (GGUFFamily("starcoder", outer=POSITIONS),)
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        kv_heads = 1 if config.flag("multi_query", True) else None
+        super().__init__(ConfigReader({**config.values, "num_key_value_heads": kv_heads}, config.fail), max_model_len)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
 from octavo.models.gpt2 import GPT2
 from octavo.weights.config_reader import ConfigReader
 
@@ -18,13 +14,14 @@ class GPTNeo(GPT2):
     fields = {
         "num_hidden_layers": "num_layers",
         "num_attention_heads": "num_heads",
+        "num_key_value_heads": "num_heads",
         "hidden_act": "activation_function",
         "rms_norm_eps": "layer_norm_epsilon",
         "sliding_window": "window_size",
     }
-    defaults = {**GPT2.defaults, "sliding_window": 256}
+    defaults = {**GPT2.defaults, "attention_bias": False, "attention_out_bias": True, "sliding_window": 256}
     is_transposed = False
-    gguf = ()
+    names = {"attention": "attn.attention", "attn_qkv": "", "attn_output": "out_proj"}
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -39,12 +36,3 @@ class GPTNeo(GPT2):
         if not isinstance(layers, list) or len(layers) < self.layers or layers[i] not in ("global", "local"):
             raise self.config.fail("attention_layers", f"must say global or local of {self.layers} layers")
         return bool(layers[i] == "global")
-
-    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        at = f"{at}.attention"
-        q, k, v = self.qkv(g, h, at)
-        h = g.attention(q, k, v, layer=i, head_dim=self.head_dim, scale=self.scale, window=self.windows[i])
-        return g.linear(h, f"{at}.out_proj", self.hidden, True)
-
-    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        return [g.linear(h, f"{at}.{name}_proj", self.hidden) for name in "qkv"]

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Rows, Weight
+from octavo.graph.node import Rows, Weight
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import EXPERTS, LAYER, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
-NAMES = {name: ours for name, ours in LAYER.items() if name != "ffn_norm"} | {
-    "post_attention_norm": "post_attention_layernorm",
-    "attn_sinks.weight": "self_attn.sinks",
-    "ffn_gate_inp": "mlp.router",
-}
+NAMES = {"post_attention_norm": "post_attention_layernorm", "attn_sinks.weight": "self_attn.sinks"}
 LIMIT, ALPHA = 7.0, 1.702  # of the GLU
 
 
@@ -35,7 +31,7 @@ class GptOss(Mixture):
     }
     router_name = "router"
     router_bias = True
-    gguf = (GGUFFamily("gpt-oss", "GptOssForCausalLM", layer=EXPERTS | NAMES),)
+    gguf = (GGUFFamily("gpt-oss", layer=NAMES),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -56,11 +52,8 @@ class GptOss(Mixture):
         }
         return super().rope(ConfigReader({**config.values, **exact}, config.fail))
 
-    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        q, k, v = self.qkv(g, h, at)
-        q, k = self.positions(g, q, k, i, at)
-        options = {"layer": i, "head_dim": self.head_dim, "scale": self.scale, "window": self.windows[i]}
-        return self.project(g, g.attention(q, k, v, sinks=f"{at}.sinks", **options), at)
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
+        return {"sinks": f"{at}.sinks"}
 
     def matrices(self, at: str) -> Mapping[str, list[Weight]]:
         if self.layout == "stacked":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -25,8 +23,8 @@ class Granite(Decoder):
     architectures: ClassVar[tuple[str, ...]] = ("GraniteForCausalLM",)
     model_types: ClassVar[tuple[str, ...]] = ("granite",)
     gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily("granite", "GraniteForCausalLM", keys=KEYS, permuted=True),
-        GGUFFamily("minicpm", "GraniteForCausalLM", keys=KEYS, required=FACTORS, permuted=True),
+        GGUFFamily("granite", keys=KEYS, permuted=True),
+        GGUFFamily("minicpm", keys=KEYS, required=FACTORS, permuted=True),
     )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
@@ -37,12 +35,3 @@ class Granite(Decoder):
         is_gguf = "attention_multiplier" not in config.values
         self.scale = self.scale if is_gguf else config.number("attention_multiplier")
         self.logits_scale = 1 / config.number("logits_scaling", 1.0)
-
-    def embed(self, g: Graph) -> Node:
-        return g.scale(super().embed(g), self.embedding_scale)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attn")
-        x = g.add(x, g.scale(h, self.residual_scale))
-        h = self.feed_forward(g, self.norm(g, x, f"{at}.post_attention_layernorm"), i, at)
-        return g.add(x, g.scale(h, self.residual_scale))

@@ -11,12 +11,7 @@ from octavo.models.decoder import split
 from octavo.models.granite import KEYS, Granite
 from octavo.models.granite_swa import GraniteSWA
 from octavo.models.mixture import Mixture
-from octavo.weights.gguf_family import EXPERTS, LAYER, SHARED, GGUFFamily
-
-NAMES = EXPERTS | SHARED
-NAMES = {name: ours.replace("mlp.", "block_sparse_moe.", 1) for name, ours in NAMES.items()}
-NAMES = {name: ours.replace("block_sparse_moe.shared_experts", "shared_mlp") for name, ours in NAMES.items()}
-NAMES |= {"ffn_gate_inp": "block_sparse_moe.router.layer"}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class GraniteMoe(Mixture, Granite):
@@ -25,12 +20,10 @@ class GraniteMoe(Mixture, Granite):
     architectures: ClassVar[tuple[str, ...]] = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")
     model_types: ClassVar[tuple[str, ...]] = ("granitemoe", "granitemoeshared")
     fields = {"num_experts": "num_local_experts", "shared_expert_intermediate_size": "shared_intermediate_size"}
-    moe_name = "block_sparse_moe"
+    names = {"mlp": "block_sparse_moe"}
     router_name = "router.layer"
     shared_name = "shared_mlp"
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily("granitemoe", "GraniteMoeForCausalLM", layer=LAYER | NAMES, keys=KEYS, permuted=True),
-    )
+    gguf: ClassVar[tuple[GGUFFamily, ...]] = (GGUFFamily("granitemoe", keys=KEYS, permuted=True),)
 
     def shared(self, g: Graph, h: Node, at: str) -> Node:
         if self.layout != "apart":
@@ -56,4 +49,3 @@ class GraniteMoeSWA(GraniteMoe, GraniteSWA):
     architectures = ("GraniteMoeSWAForCausalLM",)
     model_types = ("granitemoe_swa",)
     router_name = "router"
-    gguf = ()

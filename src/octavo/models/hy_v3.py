@@ -24,7 +24,6 @@ class HyV3(Mixture, Qwen3):
     shared_name = "mlp.shared_mlp"
     score = "sigmoid"
     choice_bias = "expert_bias"
-    gguf = ()
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Rows
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 # Tensors of GGUF files, after "blk.N.". Those that end neither in .weight nor in .bias there, or here, are in full.
 GGUF_DELTA = {
@@ -29,7 +31,6 @@ GGUF_KEYS = {
     "ssm.inner_size": "linear_value_size",
     "full_attention_interval": "full_attention_interval",
 }
-GGUF_VALUES = {"one_is_in_norms": True, "decay_is_log": False}
 
 
 class Hybrid(Decoder):
@@ -37,20 +38,18 @@ class Hybrid(Decoder):
 
     kind = "hybrid"
     kinds = ("full_attention", "linear_attention")
+    mixer_name: ClassVar[str] = "linear_attn"
     states: ClassVar[int] = 1  # layers of the cache that a layer without attention takes
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
         self.places = [*accumulate((1 if full else self.states for full in self.full), initial=0)]
 
+    def mix(self, g: Graph, h: Node, i: int, at: str) -> Node:
+        return super().mix(g, h, i, at) if self.full[i] else self.mixer(g, h, i, f"{at}.{self.mixer_name}")
+
     def mixer(self, g: Graph, h: Node, i: int, at: str) -> Node:
         raise NotImplementedError
-
-    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        q, k, v = self.qkv(g, h, at)
-        q, k = self.positions(g, q, k, i, at)
-        h = g.attention(q, k, v, layer=self.places[i], head_dim=self.head_dim, scale=self.scale)
-        return self.project(g, h, at)
 
 
 class GatedDeltaNet(Hybrid):
@@ -73,6 +72,15 @@ class GatedDeltaNet(Hybrid):
             reason = f"{self.value_heads} heads of {size} values are no multiple of {self.key_heads} heads of keys"
             raise config.fail("linear_num_value_heads", reason)
         self.beta_factor, self.delta_eps = 1.0, self.eps
+
+    @classmethod
+    def completed(cls, family: GGUFFamily) -> GGUFFamily:
+        family = super().completed(family)
+        return replace(family, keys=GGUF_KEYS | {**family.keys}, values={"decay_is_log": False, **family.values})
+
+    @classmethod
+    def gguf_names(cls) -> dict[str, str]:
+        return super().gguf_names() | GGUF_DELTA
 
     def is_full(self, i: int) -> bool:
         return (i + 1) % self.config.integer("full_attention_interval", 4) == 0

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
-from octavo.models.decoder import Decoder, split
+from octavo.models.decoder import Decoder
 
 
 class InternLM(Decoder):
@@ -28,22 +24,18 @@ class InternLM2(Decoder):
     fields = {"attention_bias": "bias"}
     embed_name = "model.tok_embeddings"
     head_name = "output"
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.attention_norm"), i, f"{at}.attention"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.ffn_norm"), f"{at}.feed_forward"))
-
-    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        kv = self.kv_heads * self.head_dim
-        sizes = [self.heads * self.head_dim, kv, kv]
-        return split(g, h, f"{at}.wqkv", sizes, bias=self.qkv_bias, groups=self.kv_heads)
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.wo", self.hidden, self.o_bias)
-
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate, up = (g.linear(h, f"{at}.{name}", self.intermediate) for name in ("w1", "w3"))
-        return g.linear(g.glu(gate, up, self.activation), f"{at}.w2", self.hidden)
+    qkv_by_heads = True
+    names = {
+        "attn_norm": "attention_norm",
+        "attention": "attention",
+        "attn_qkv": "wqkv",
+        "attn_output": "wo",
+        "ffn_norm": "ffn_norm",
+        "mlp": "feed_forward",
+        "ffn_gate": "w1",
+        "ffn_up": "w3",
+        "ffn_down": "w2",
+    }
 
 
 class InternLM3(Decoder):

@@ -1,34 +1,20 @@
-"""LFM2."""
+"""LFM2, dense and with experts."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph.node import Node, Weight
 from octavo.models.decoder import split
 from octavo.models.hybrid import Hybrid
+from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
-GGUF_OUTER = {"token_embd": "model.embed_tokens", "token_embd_norm": "model.embedding_norm", "output": "lm_head"}
+GGUF_OUTER = {"token_embd_norm": "model.embedding_norm"}
+GGUF_LAYER = {f"shortconv.{name}": f"conv.{name}" for name in ("in_proj", "conv", "out_proj")}
 GGUF_KEYS = {"shortconv.l_cache": "conv_L_cache", "attention.head_count_kv": "kv_heads_of_layers"}
-GGUF_LAYER = {
-    "attn_norm": "operator_norm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.out_proj",
-    "attn_q_norm": "self_attn.q_layernorm",
-    "attn_k_norm": "self_attn.k_layernorm",
-    "shortconv.in_proj": "conv.in_proj",
-    "shortconv.conv": "conv.conv",
-    "shortconv.out_proj": "conv.out_proj",
-    "ffn_norm": "ffn_norm",
-    "ffn_gate": "feed_forward.w1",
-    "ffn_up": "feed_forward.w3",
-    "ffn_down": "feed_forward.w2",
-}
 
 
 class Lfm2(Hybrid):
@@ -41,10 +27,21 @@ class Lfm2(Hybrid):
     defaults = {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_position_embeddings": 128000}
     norm_name = "model.embedding_norm"
     adjusts: ClassVar[bool] = True  # the size of MLPs, where the configuration does not say it
+    mixer_name = "conv"
+    names = {
+        "attn_norm": "operator_norm",
+        "attn_q_norm": "q_layernorm",
+        "attn_k_norm": "k_layernorm",
+        "attn_output": "out_proj",
+        "ffn_norm": "ffn_norm",
+        "mlp": "feed_forward",
+        "ffn_gate": "w1",
+        "ffn_up": "w3",
+        "ffn_down": "w2",
+    }
     gguf = (
         GGUFFamily(
             "lfm2",
-            "Lfm2ForCausalLM",
             outer=GGUF_OUTER,
             layer=GGUF_LAYER,
             keys=GGUF_KEYS,
@@ -69,29 +66,25 @@ class Lfm2(Hybrid):
         indices = self.config.values.get("full_attn_idxs")
         return indices is None or i in self.config.integers("full_attn_idxs")
 
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = self.norm(g, x, f"{at}.operator_norm")
-        mix = self.attention(g, h, i, f"{at}.self_attn") if self.full[i] else self.mixer(g, h, i, f"{at}.conv")
-        x = g.add(x, mix)
-        return g.add(x, self.feed_forward(g, self.norm(g, x, f"{at}.ffn_norm"), i, at))
-
-    def feed_forward(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        return self.mlp(g, h, f"{at}.feed_forward")
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        q = g.rms_norm(q, f"{at}.q_layernorm", self.eps, width=self.head_dim)
-        k = g.rms_norm(k, f"{at}.k_layernorm", self.eps, width=self.head_dim)
-        return super().positions(g, q, k, i, at)
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.out_proj", self.hidden)
-
     def mixer(self, g: Graph, h: Node, i: int, at: str) -> Node:
         before, behind, x = split(g, h, f"{at}.in_proj", [self.hidden] * 3, bias=self.conv_bias)
         x = g.glu(before, x, "none")
         x = g.causal_conv(x, f"{at}.conv", self.kernel, self.places[i], bias=self.conv_bias)
         return g.linear(g.glu(behind, x, "none"), f"{at}.out_proj", self.hidden, self.conv_bias)
 
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate, up = (g.linear(h, f"{at}.{name}", self.intermediate) for name in ("w1", "w3"))
-        return g.linear(g.glu(gate, up), f"{at}.w2", self.hidden)
+
+class Lfm2Moe(Mixture, Lfm2):
+    """LFM2, of which all layers but the first have experts, whose scores are sigmoids (Liquid AI 2025)."""
+
+    architectures = ("Lfm2MoeForCausalLM",)
+    model_types = ("lfm2_moe",)
+    kind = "hybrid, experts"
+    fields = {**Lfm2.fields, "first_k_dense_replace": "num_dense_layers"}
+    defaults = {**Lfm2.defaults, "first_k_dense_replace": 2}
+    adjusts = False
+    choice_bias = "expert_bias"
+    score = "sigmoid"
+    gguf = (GGUFFamily("lfm2moe", outer=GGUF_OUTER, layer=GGUF_LAYER, keys=GGUF_KEYS),)
+
+    def added(self, at: str) -> Weight | None:
+        return super().added(at) if self.config.flag("use_expert_bias", True) else None

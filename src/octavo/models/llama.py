@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from octavo.models.decoder import Decoder
-from octavo.weights.gguf_family import EXPERTS, LAYER, GGUFFamily
-
-# What Mixtral's files have, whose architecture is this one's.
-MIXTRAL = {name: ours.replace("mlp.", "block_sparse_moe.") for name, ours in EXPERTS.items()}
-for theirs, w in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
-    MIXTRAL[f"ffn_{theirs}_exps"] = f"block_sparse_moe.experts.{w}"
+from octavo.models.mixtral import Mixtral
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Llama(Decoder):
@@ -29,17 +25,11 @@ class Llama(Decoder):
         "XverseForCausalLM",
         "YiForCausalLM",
     )
-    model_types: ClassVar[tuple[str, ...]] = ("llama", "mistral", "ministral", "cwm")
+    model_types: ClassVar[tuple[str, ...]] = ("llama", "mistral", "ministral", "cwm", "emu3_text_model")
     gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily(
-            "llama",
-            "LlamaForCausalLM",
-            layer=LAYER | MIXTRAL,
-            permuted=True,
-            with_experts="MixtralForCausalLM",
-        ),
-        GGUFFamily("internlm2", "LlamaForCausalLM", permuted=True),
-        GGUFFamily("xverse", "LlamaForCausalLM", permuted=True),
+        GGUFFamily("llama", layer=Mixtral.gguf_experts(), permuted=True, with_experts="MixtralForCausalLM"),
+        GGUFFamily("internlm2", permuted=True),
+        GGUFFamily("xverse", permuted=True),
     )
 
 
@@ -48,5 +38,4 @@ class PanguEmbedded(Llama):
 
     architectures = ("PanguEmbeddedForCausalLM",)
     model_types = ()
-    gguf = ()
     fields = {"attention_bias": "bias"}

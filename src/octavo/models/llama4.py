@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import EXPERTS, LAYER, SHARED, GGUFFamily
-
-NAMES = {name: ours.replace("mlp.", "feed_forward.") for name, ours in (LAYER | EXPERTS | SHARED).items()}
-NAMES |= {name: ours.replace("shared_experts", "shared_expert") for name, ours in NAMES.items() if "shexp" in name}
-NAMES |= {"ffn_gate_inp": "feed_forward.router"}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Llama4(Mixture):
@@ -29,7 +28,7 @@ class Llama4(Mixture):
     }
     defaults = {"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "attention_chunk_size": 8192}
     interleaved = True
-    moe_name = "feed_forward"
+    names = {"mlp": "feed_forward"}
     router_name = "router"
     shared_name = "feed_forward.shared_expert"
     score = "sigmoid"
@@ -38,8 +37,6 @@ class Llama4(Mixture):
     gguf = (
         GGUFFamily(
             "llama4",
-            "Llama4ForCausalLM",
-            layer=NAMES,
             keys={
                 "interleave_moe_layer_step": "interleave_moe_layer_step",
                 "feed_forward_length": "intermediate_size_mlp",
@@ -71,20 +68,11 @@ class Llama4(Mixture):
         every = self.config.integer("interleave_moe_layer_step", 1)
         return i in self.config.integers("moe_layers") if listed is not None else (i + 1) % every == 0
 
-    def feed_forward(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        return super().feed_forward(g, h, i, at) if self.is_sparse(i) else self.mlp(g, h, f"{at}.feed_forward")
-
     def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
         if self.ropes[i] is None:
             return g.position_scale(q, self.growth, self.period, 1) if self.grows else q, k
         q, k = super().positions(g, q, k, i, at)
-        if not self.has_norms:
-            return q, k
-        return g.rms_norm(q, None, self.eps, width=self.head_dim), g.rms_norm(k, None, self.eps, width=self.head_dim)
+        return self.head_norms(g, q, k, at) if self.has_norms else (q, k)
 
-    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        q, k, v = self.qkv(g, h, at)
-        q, k = self.positions(g, q, k, i, at)
-        chunk = None if self.ropes[i] is None else self.chunk
-        h = g.attention(q, k, v, layer=i, head_dim=self.head_dim, scale=self.scale, chunk=chunk)
-        return self.project(g, h, at)
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
+        return {} if self.ropes[i] is None else {"chunk": self.chunk}

@@ -15,7 +15,6 @@ class Mellum(Mixture, Qwen3):
     model_types = ("mellum",)
     fields = {"num_experts": "num_local_experts"}
     defaults = {"head_dim": 128, "sliding_window": 1024, "use_sliding_window": True}
-    gguf = ()
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -21,6 +21,7 @@ class MiMoV2Flash(Mixture):
     defaults = {
         "head_dim": 192,
         "v_head_dim": 128,
+        "attention_out_bias": False,
         "rms_norm_eps": 1e-5,
         "attention_value_scale": 0.707,
         "sliding_window": 129,
@@ -37,7 +38,6 @@ class MiMoV2Flash(Mixture):
             config = ConfigReader({**config.values, **window}, config.fail)
         super().__init__(config, max_model_len)
         config = self.config
-        self.o_bias = False
         self.value_dim = config.integer("v_head_dim", high=1024)
         self.value_scale = config.number("attention_value_scale")
         local = self.rope(for_layers(config, "sliding_attention", config.number("swa_rope_theta")))

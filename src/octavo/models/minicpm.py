@@ -12,7 +12,6 @@ class MiniCPM(Granite):
     architectures = ("MiniCPMForCausalLM",)
     model_types = ("minicpm",)
     defaults = {"rms_norm_eps": 1e-5, "tie_word_embeddings": True}
-    gguf = ()
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -15,11 +15,7 @@ class Ministral3(Decoder):
     architectures = ("Ministral3ForCausalLM",)
     model_types = ("ministral3",)
     defaults = {"rms_norm_eps": 1e-5}
-    gguf = (
-        GGUFFamily(
-            "mistral3", "Ministral3ForCausalLM", keys={"attention.temperature_scale": "query_growth"}, permuted=True
-        ),
-    )
+    gguf = (GGUFFamily("mistral3", keys={"attention.temperature_scale": "query_growth"}, permuted=True),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

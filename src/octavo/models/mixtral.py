@@ -12,5 +12,4 @@ class Mixtral(Mixture):
     model_types = ("mixtral",)
     fields = {"num_experts": "num_local_experts"}
     defaults = {"rms_norm_eps": 1e-5}
-    moe_name = "block_sparse_moe"
-    expert_names = ("w1", "w3", "w2")
+    names = {"mlp": "block_sparse_moe", "ffn_gate": "w1", "ffn_up": "w3", "ffn_down": "w2"}

@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Rows, Weight
-from octavo.graph.ops.experts import SCORES
 from octavo.models.decoder import Decoder
 from octavo.weights import Checkpoint
 from octavo.weights.config_reader import ConfigReader
 
-_SCORES = {**{name: name for name in SCORES}, "noaux_tc": "sigmoid"}  # by the names that configurations have
+_SCORES = {"softmax": "softmax", "sigmoid": "sigmoid", "noaux_tc": "sigmoid"}  # by the names that configurations have
 _STACK = re.compile(r"(?P<name>.*\.experts\.[a-z][a-z0-9_]*?)(?P<bias>_bias)?(\.weight|\.bias)?")
 _FUSED = ".experts.gate_up_proj.weight"
 
@@ -48,12 +47,10 @@ class Mixture(Decoder):
     """
 
     kind: ClassVar[str] = "experts"
-    moe_name: ClassVar[str] = "mlp"
     router_name: ClassVar[str] = "gate"
     router_bias: ClassVar[bool] = False
     on_input: ClassVar[bool] = False  # see `Experts`
     shared_name: ClassVar[str] = "mlp.shared_experts"
-    expert_names: ClassVar[tuple[str, str, str]] = ("gate_proj", "up_proj", "down_proj")
     choice_bias: ClassVar[str | None] = None  # the name of what is added for the choice alone
     score: ClassVar[str] = "softmax"
     normalises: ClassVar[bool] = True  # unless norm_topk_prob says it
@@ -102,6 +99,21 @@ class Mixture(Decoder):
             return bool(kinds[i] == "sparse")
         return i >= self.config.integer("first_k_dense_replace", 0, low=0)
 
+    @classmethod
+    def gguf_names(cls) -> dict[str, str]:
+        return super().gguf_names() | cls.gguf_experts()
+
+    @classmethod
+    def gguf_experts(cls) -> dict[str, str]:
+        """The checkpoint's names of what layers with experts have, by GGUF's."""
+        mlp, shared = cls.parts["mlp"], cls.shared_name
+        found = {"ffn_gate_inp": f"{mlp}.{cls.router_name}", "ffn_gate_inp_shexp": f"{shared}_gate"}
+        found["ffn_gate_up_exps"] = f"{mlp}.experts.gate_up_proj"
+        for part in ("ffn_gate", "ffn_up", "ffn_down"):
+            found[f"{part}_exps"] = f"{mlp}.experts.{cls.parts[part]}"
+            found[f"{part}_shexp"] = f"{shared}.{cls.parts[part]}"
+        return found | ({"exp_probs_b.bias": f"{mlp}.{cls.choice_bias}"} if cls.choice_bias else {})
+
     @property
     def ignored(self) -> tuple[str, ...]:
         """Also the layers behind the last that draft tokens."""
@@ -113,7 +125,7 @@ class Mixture(Decoder):
     def feed_forward(self, g: Graph, h: Node, i: int, at: str) -> Node:
         if not self.is_sparse(i):
             return super().feed_forward(g, h, i, at)
-        made = self.mixture(g, h, f"{at}.{self.moe_name}")
+        made = self.mixture(g, h, f"{at}.{self.parts['mlp']}")
         return g.add(made, self.shared(g, h, f"{at}.{self.shared_name}")) if self.shared_size else made
 
     def mixture(self, g: Graph, h: Node, at: str) -> Node:
@@ -128,14 +140,13 @@ class Mixture(Decoder):
 
     def shared(self, g: Graph, h: Node, at: str) -> Node:
         """The expert that every token asks."""
-        gate, up = (g.linear(h, f"{at}.{name}", self.shared_size, self.mlp_bias) for name in ("gate_proj", "up_proj"))
-        return g.linear(g.glu(gate, up, self.activation), f"{at}.down_proj", self.hidden, self.mlp_bias)
+        return self.gated(g, h, at, self.shared_size)
 
     def matrices(self, at: str) -> Mapping[str, list[Weight]]:
         """The experts' matrices, by the names that `experts` has for them."""
         inner = (self.expert_size, self.hidden)
         shapes = {"gate": inner, "up": inner, "down": inner[::-1]}
-        ours = dict(zip(shapes, self.expert_names, strict=True))
+        ours = {part: self.parts[f"ffn_{part}"] for part in shapes}
         at = f"{at}.experts"
         if self.layout == "apart":
             return {

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.decoder import Decoder, split
 from octavo.models.rope import rope_table, score_scale
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
+# What attention has in place of k and v, by GGUF's names; a file has the last two apart, or as one.
+LATENT = {
+    "attn_q_a": "q_a_proj",
+    "attn_q_a_norm": "q_a_layernorm",
+    "attn_q_b": "q_b_proj",
+    "attn_kv_a_mqa": "kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "kv_a_layernorm",
+    "attn_kv_b": "kv_b_proj",
+    "attn_k_b": "k_b_proj",
+    "attn_v_b": "v_b_proj",
+}
 LATENT_EPS = 1e-6  # of the norms of latent rows, whatever rms_norm_eps is
 
 
@@ -30,6 +44,14 @@ class LatentAttention(Decoder):
         self.q_rank = None if config.values.get("q_lora_rank") is None else config.integer("q_lora_rank")
         self.kv_rank = config.integer("kv_lora_rank", 512)
         self.scale = self.head_dim**-0.5 * score_scale(config)
+
+    @classmethod
+    def completed(cls, family: GGUFFamily) -> GGUFFamily:
+        return replace(super().completed(family), latent=True)
+
+    @classmethod
+    def gguf_names(cls) -> dict[str, str]:
+        return super().gguf_names() | {part: f"{cls.parts['attention']}.{name}" for part, name in LATENT.items()}
 
     def rope(self, config: ConfigReader) -> RopeTable | None:
         interleaved = config.flag("rope_interleave", self.interleaved)

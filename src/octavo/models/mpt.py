@@ -7,9 +7,8 @@ from typing import Any
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.graph.ops.rope import RopeTable
 from octavo.models.alibi import alibi_slopes
-from octavo.models.decoder import Decoder, split
+from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -30,24 +29,18 @@ class MPT(Decoder):
     embed_name = "transformer.wte"
     layers_name = "transformer.blocks"
     norm_name = "transformer.norm_f"
-    gguf = (
-        GGUFFamily(
-            "mpt",
-            "MPTForCausalLM",
-            outer={"token_embd": embed_name, "output_norm": norm_name, "output": "lm_head"},
-            layer={
-                "attn_norm": "norm_1",
-                "attn_qkv": "attn.Wqkv",
-                "attn_output": "attn.out_proj",
-                "ffn_norm": "norm_2",
-                "ffn_up": "ffn.up_proj",
-                "ffn_down": "ffn.down_proj",
-            },
-            layers=layers_name,
-            keys={"attention.max_alibi_bias": "alibi_bias_max", "attention.clamp_kqv": "clip_qkv"},
-            values={"hidden_act": "gelu"},
-        ),
-    )
+    has_rope = False
+    is_layer_norm, norm_bias = True, False
+    names = {
+        "attn_norm": "norm_1",
+        "attention": "attn",
+        "attn_qkv": "Wqkv",
+        "attn_output": "out_proj",
+        "ffn_norm": "norm_2",
+        "mlp": "ffn",
+        "ffn_gate": "",
+    }
+    gguf = (GGUFFamily("mpt", keys={"attention.max_alibi_bias": "alibi_bias_max", "attention.clamp_kqv": "clip_qkv"}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         named = config.renamed(self.fields, self.defaults)
@@ -56,7 +49,7 @@ class MPT(Decoder):
         attention = self.config.object("attn_config")
         self._check(attention)
         said = config if "alibi_bias_max" in config.values or "clip_qkv" in config.values else attention
-        self.clip = said.number("clip_qkv") if said.values.get("clip_qkv") else None
+        self.qkv_limit = said.number("clip_qkv") if said.values.get("clip_qkv") else None
         self.slopes = alibi_slopes(self.heads, said.number("alibi_bias_max", 8.0))
         if attention.values.get("softmax_scale") is not None:
             self.scale = attention.number("softmax_scale")
@@ -74,26 +67,8 @@ class MPT(Decoder):
         if self.config.values.get("logit_scale") is not None:
             raise self.config.fail("logit_scale", "is not supported")
 
-    def rope(self, config: ConfigReader) -> RopeTable | None:
-        return None
-
     def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"slopes": self.slopes}
 
-    def norm(self, g: Graph, x: Node, name: str) -> Node:
-        return g.layer_norm(x, name, self.eps, bias=False)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.norm_1"), i, f"{at}.attn"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.norm_2"), f"{at}.ffn"))
-
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        parts = split(g, h, f"{at}.Wqkv", [self.hidden] * 3)
-        return parts if self.clip is None else [g.clip(part, self.clip) for part in parts]
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.out_proj", self.hidden)
-
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        h = g.activation(g.linear(h, f"{at}.up_proj", self.intermediate), self.activation)
-        return g.linear(h, f"{at}.down_proj", self.hidden)
+        return self.clipped(g, super().qkv(g, h, at))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
+from octavo.models.gemma2 import Gemma2
 from octavo.weights.config_reader import ConfigReader
 
 EVERY = 4  # layers, counted from the last one back, the first of which looks at everything and has no positions
@@ -19,11 +20,13 @@ class MuseGlimmer(Decoder):
     architectures = ("MuseGlimmerForCausalLM",)
     model_types = ("muse_glimmer_text",)
     defaults = {"rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "sliding_window": 2048}
+    names = Gemma2.names | {"attn_gate": "gate_proj"}
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
         config = self.config
-        self.q_scale = config.number("qk_scale_factor", 3.87)
+        self.scale *= config.number("qk_scale_factor", 3.87)
+        self.has_head_norms = True  # without weights
         self.post_eps = config.number("post_norm_eps", 1e-8)
         self.logits_scale = config.number("output_multiplier", (256 / self.hidden) ** 0.5)
         self.logits_softcap = config.number("final_logit_softcapping", 20.0)
@@ -40,17 +43,6 @@ class MuseGlimmer(Decoder):
     def embed(self, g: Graph) -> Node:
         return g.rms_norm(super().embed(g), None, self.eps)
 
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = g.rms_norm(x, f"{at}.input_layernorm", self.eps, offset=1.0)
-        h = self.attention(g, h, i, f"{at}.self_attn")
-        x = g.add(x, g.rms_norm(h, f"{at}.post_attention_layernorm", self.post_eps, offset=1.0))
-        h = self.mlp(g, g.rms_norm(x, f"{at}.pre_feedforward_layernorm", self.eps, offset=1.0), f"{at}.mlp")
-        return g.add(x, g.rms_norm(h, f"{at}.post_feedforward_layernorm", self.post_eps, offset=1.0))
-
-    def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
-        q, k, v = self.qkv(g, h, at)
-        q, k = (g.rms_norm(x, None, self.eps, width=self.head_dim) for x in (q, k))
-        q, k = self.positions(g, q, k, i, at)
-        how = {"scale": self.scale * self.q_scale, "window": self.windows[i]}
-        made = g.attention(q, k, v, layer=i, head_dim=self.head_dim, **how)
-        return self.project(g, g.glu(g.linear(h, f"{at}.gate_proj", made.columns), made, "sigmoid"), at)
+    def norm_of(self, g: Graph, x: Node, at: str, part: str) -> Node:
+        eps = self.post_eps if part.startswith("post") else self.eps
+        return g.rms_norm(x, f"{at}.{self.parts[part]}", eps, offset=1.0)

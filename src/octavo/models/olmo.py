@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder
-from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import LAYER, OUTER, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 EPS = 1e-5
 
@@ -18,24 +17,10 @@ class Olmo(Decoder):
 
     architectures = ("OlmoForCausalLM",)
     model_types = ("olmo",)
-    gguf = (
-        GGUFFamily(
-            "olmo",
-            "OlmoForCausalLM",
-            outer={key: name for key, name in OUTER.items() if "norm" not in key},
-            layer={key: name for key, name in LAYER.items() if "norm" not in key},
-            keys={"attention.clamp_kqv": "clip_qkv"},
-            permuted=True,
-        ),
-    )
-
-    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
-        super().__init__(config, max_model_len)
-        self.clip = config.number("clip_qkv") if config.values.get("clip_qkv") is not None else None
+    gguf = (GGUFFamily("olmo", keys={"attention.clamp_kqv": "clip_qkv"}, permuted=True),)
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
         return g.layer_norm(x, None, EPS)
 
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        nodes = super().qkv(g, h, at)
-        return nodes if self.clip is None else [g.clip(node, self.clip) for node in nodes]
+        return self.clipped(g, super().qkv(g, h, at))

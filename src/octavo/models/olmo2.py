@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
-from octavo.models.decoder import Decoder
+from octavo.models.decoder import HEAD_NORMS, NORMS_BEHIND, Decoder
 from octavo.models.rope import for_layers
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import HEAD_NORMS, LAYER, GGUFFamily
-
-NAMES = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Olmo2(Decoder):
@@ -18,14 +14,8 @@ class Olmo2(Decoder):
     architectures = ("Olmo2ForCausalLM",)
     model_types = ("olmo2",)
     defaults = {"rms_norm_eps": 1e-5}
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.norm(g, self.attention(g, x, i, f"{at}.self_attn"), f"{at}.post_attention_layernorm"))
-        return g.add(x, self.norm(g, self.feed_forward(g, x, i, at), f"{at}.post_feedforward_layernorm"))
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        q, k = self.norm(g, q, f"{at}.q_norm"), self.norm(g, k, f"{at}.k_norm")
-        return super().positions(g, q, k, i, at)
+    names = HEAD_NORMS | NORMS_BEHIND
+    norms_heads = False
 
 
 class Olmo3(Olmo2):
@@ -34,7 +24,7 @@ class Olmo3(Olmo2):
     architectures = ("Olmo3ForCausalLM",)
     model_types = ("olmo3",)
     # Of OLMo 2, too: it is a model without a window.
-    gguf = (GGUFFamily("olmo2", "Olmo3ForCausalLM", layer=LAYER | HEAD_NORMS | NAMES),)
+    gguf = (GGUFFamily("olmo2"),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

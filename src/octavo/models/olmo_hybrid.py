@@ -8,6 +8,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.hybrid import GatedDeltaNet
+from octavo.models.olmo2 import Olmo2
 from octavo.weights.config_reader import ConfigReader
 
 
@@ -16,6 +17,8 @@ class OlmoHybrid(GatedDeltaNet):
 
     architectures = ("OlmoHybridForCausalLM",)
     model_types = ("olmo_hybrid",)
+    names = {**Olmo2.names}
+    norms_heads = False
     delta_norm, delta_out = "o_norm", "o_proj"
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
@@ -38,15 +41,9 @@ class OlmoHybrid(GatedDeltaNet):
 
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
         if self.full[i]:
-            h = self.attention(g, x, i, f"{at}.self_attn")
-            x = g.add(x, self.norm(g, h, f"{at}.post_attention_layernorm"))
-            return g.add(x, self.norm(g, self.mlp(g, x, f"{at}.mlp"), f"{at}.post_feedforward_layernorm"))
-        x = g.add(x, self.mixer(g, self.norm(g, x, f"{at}.attention_layer_norm"), i, f"{at}.linear_attn"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.feedforward_layer_norm"), f"{at}.mlp"))
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        q, k = self.norm(g, q, f"{at}.q_norm"), self.norm(g, k, f"{at}.k_norm")
-        return super().positions(g, q, k, i, at)
+            return super().layer(g, x, i, at)
+        x = g.add(x, self.mix(g, self.norm(g, x, f"{at}.attention_layer_norm"), i, at))
+        return g.add(x, self.feed_forward(g, self.norm(g, x, f"{at}.feedforward_layer_norm"), i, at))
 
     def mixer(self, g: Graph, h: Node, i: int, at: str) -> Node:
         sizes = self.delta_sizes

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
+from octavo.models.decoder import HEAD_NORMS
 from octavo.models.mixture import Mixture
 from octavo.models.olmo2 import Olmo2
-from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import EXPERTS, HEAD_NORMS, LAYER, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Olmoe(Mixture):
@@ -19,16 +19,18 @@ class Olmoe(Mixture):
     model_types = ("olmoe",)
     defaults = {"rms_norm_eps": 1e-5}
     normalises = False
-    gguf = (GGUFFamily("olmoe", "OlmoeForCausalLM", layer=LAYER | HEAD_NORMS | EXPERTS),)
-
-    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
-        super().__init__(config, max_model_len)
-        self.limit = self.config.number("clip_qkv") if self.config.values.get("clip_qkv") is not None else None
+    names = HEAD_NORMS
+    norms_heads = False
+    gguf = (GGUFFamily("olmoe"),)
 
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
         q, k, v = super().qkv(g, h, at)
-        q, k = self.norm(g, q, f"{at}.q_norm"), self.norm(g, k, f"{at}.k_norm")
-        return (q, k, v) if self.limit is None else [g.clip(x, self.limit) for x in (q, k, v)]
+        return q, k, *self.clipped(g, [v])
+
+    def head_norms(self, g: Graph, q: Node, k: Node, at: str) -> tuple[Node, Node]:
+        """These are clipped behind their norms."""
+        q, k = self.clipped(g, super().head_norms(g, q, k, at))
+        return q, k
 
 
 class FlexOlmo(Mixture, Olmo2):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.graph.ops.rope import RopeTable
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 
@@ -19,11 +18,33 @@ class OPT(Decoder):
 
     architectures = ("OPTForCausalLM",)
     model_types = ("opt",)
-    fields = {"intermediate_size": "ffn_dim", "hidden_act": "activation_function", "attention_bias": "enable_bias"}
-    defaults = {"hidden_act": "relu", "tie_word_embeddings": True, "attention_bias": True, "rms_norm_eps": 1e-5}
+    fields = {
+        "intermediate_size": "ffn_dim",
+        "hidden_act": "activation_function",
+        "attention_bias": "enable_bias",
+        "mlp_bias": "enable_bias",
+    }
+    defaults = {
+        "hidden_act": "relu",
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rms_norm_eps": 1e-5,
+    }
+    has_rope = False
+    is_layer_norm = True
     embed_name = "model.decoder.embed_tokens"
     layers_name = "model.decoder.layers"
     norm_name = "model.decoder.final_layer_norm"
+    names = {
+        "attn_norm": "self_attn_layer_norm",
+        "attn_output": "out_proj",
+        "ffn_norm": "final_layer_norm",
+        "mlp": "",
+        "ffn_gate": "",
+        "ffn_up": "fc1",
+        "ffn_down": "fc2",
+    }
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -33,9 +54,6 @@ class OPT(Decoder):
         self.embed_width = config.integer("word_embed_proj_dim", self.hidden)
         if not config.flag("layer_norm_elementwise_affine", True):
             raise config.fail("layer_norm_elementwise_affine", "only true is supported")
-
-    def rope(self, config: ConfigReader) -> RopeTable | None:
-        return None
 
     def build(self) -> Graph:
         g = Graph()
@@ -52,20 +70,8 @@ class OPT(Decoder):
         g.logits(x, self.embed_name if self.tied else self.head_name, self.vocab_size)
         return g
 
-    def norm(self, g: Graph, x: Node, name: str) -> Node:
-        return g.layer_norm(x, name, self.eps)
-
     def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        first, second = f"{at}.self_attn_layer_norm", f"{at}.final_layer_norm"
         if self.is_pre_norm:
-            x = g.add(x, self.attention(g, self.norm(g, x, first), i, f"{at}.self_attn"))
-            return g.add(x, self.mlp(g, self.norm(g, x, second), at))
-        x = self.norm(g, g.add(x, self.attention(g, x, i, f"{at}.self_attn")), first)
-        return self.norm(g, g.add(x, self.mlp(g, x, at)), second)
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.out_proj", self.hidden, self.o_bias)
-
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        h = g.activation(g.linear(h, f"{at}.fc1", self.intermediate, self.o_bias), self.activation)
-        return g.linear(h, f"{at}.fc2", self.hidden, self.o_bias)
+            return super().layer(g, x, i, at)
+        x = self.norm_of(g, g.add(x, self.mix(g, x, i, at)), at, "attn_norm")
+        return self.norm_of(g, g.add(x, self.feed_forward(g, x, i, at)), at, "ffn_norm")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.models.decoder import Decoder, split
+from octavo.models.decoder import HEAD_NORMS, Decoder
 from octavo.models.rope import for_layers
 from octavo.weights.config_reader import ConfigReader
+
+OFFSETS = {"post_attention_norm": 1 / 5, "post_ffw_norm": 5**-1.5}
 
 
 class Plamo3(Decoder):
@@ -21,6 +21,16 @@ class Plamo3(Decoder):
     model_types = ("plamo3",)
     defaults = {"head_dim": 128, "tie_word_embeddings": True}
     layers_name = "model.layers.layers"
+    norm_offset = 1.0
+    names = HEAD_NORMS | {
+        "attn_norm": "pre_mixer_norm",
+        "attention": "mixer",
+        "attn_qkv": "qkv_proj",
+        "post_attention_norm": "post_mixer_norm",
+        "ffn_norm": "pre_mlp_norm",
+        "ffn_gate_up": "gate_up_proj",
+        "post_ffw_norm": "post_mlp_norm",
+    }
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         windows = config.values.get("sliding_window")
@@ -38,24 +48,5 @@ class Plamo3(Decoder):
     def is_full(self, i: int) -> bool:
         return (i + 1) % self.config.integer("sliding_window_pattern", 8) == 0
 
-    def norm(self, g: Graph, x: Node, name: str, offset: float = 1.0) -> Node:
-        return g.rms_norm(x, name, self.eps, offset=offset)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = self.attention(g, self.norm(g, x, f"{at}.pre_mixer_norm"), i, f"{at}.mixer")
-        x = g.add(x, self.norm(g, h, f"{at}.post_mixer_norm", 1 / 5))
-        h = self.mlp(g, self.norm(g, x, f"{at}.pre_mlp_norm"), f"{at}.mlp")
-        return g.add(x, self.norm(g, h, f"{at}.post_mlp_norm", 5**-1.5))
-
-    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        width = self.kv_heads * self.head_dim
-        return split(g, h, f"{at}.qkv_proj", [self.heads * self.head_dim, width, width])
-
-    def positions(self, g: Graph, q: Node, k: Node, i: int, at: str) -> tuple[Node, Node]:
-        how = {"width": self.head_dim, "offset": 1.0}
-        q, k = g.rms_norm(q, f"{at}.q_norm", self.eps, **how), g.rms_norm(k, f"{at}.k_norm", self.eps, **how)
-        return super().positions(g, q, k, i, at)
-
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate, up = split(g, h, f"{at}.gate_up_proj", [self.intermediate] * 2)
-        return g.linear(g.glu(gate, up, self.activation), f"{at}.down_proj", self.hidden)
+    def norm_of(self, g: Graph, x: Node, at: str, part: str) -> Node:
+        return g.rms_norm(x, f"{at}.{self.parts[part]}", self.eps, offset=OFFSETS.get(part, self.norm_offset))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
-from octavo.models.decoder import Decoder, split
+from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 
 
@@ -19,24 +15,21 @@ class Qwen(Decoder):
         "max_position_embeddings": "seq_length",
         "rope_theta": "rotary_emb_base",
     }
+    defaults = {"attention_bias": True, "attention_out_bias": False}
     embed_name = "transformer.wte"
     layers_name = "transformer.h"
     norm_name = "transformer.ln_f"
+    names = {
+        "attn_norm": "ln_1",
+        "attention": "attn",
+        "attn_qkv": "c_attn",
+        "attn_output": "c_proj",
+        "ffn_norm": "ln_2",
+        "ffn_gate": "w2",
+        "ffn_up": "w1",
+        "ffn_down": "c_proj",
+    }
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         both = config.integer("intermediate_size")  # what gate and up have together
         super().__init__(ConfigReader({**config.values, "intermediate_size": both // 2}, config.fail), max_model_len)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.ln_1"), i, f"{at}.attn"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.ln_2"), f"{at}.mlp"))
-
-    def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
-        return split(g, h, f"{at}.c_attn", [self.heads * self.head_dim] * 3, bias=True)
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.c_proj", self.hidden)
-
-    def mlp(self, g: Graph, h: Node, at: str) -> Node:
-        gate, up = (g.linear(h, f"{at}.{name}", self.intermediate) for name in ("w2", "w1"))
-        return g.linear(g.glu(gate, up), f"{at}.c_proj", self.hidden)

@@ -13,11 +13,18 @@ class Qwen2(Decoder):
     """Llama with biases on q, k and v; some layers may have a window (Yang et al. 2024)."""
 
     architectures: ClassVar[tuple[str, ...]] = ("Qwen2ForCausalLM", "MiMoForCausalLM")
-    model_types: ClassVar[tuple[str, ...]] = ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text")
+    model_types: ClassVar[tuple[str, ...]] = (
+        "qwen2",
+        "qwen2_vl",
+        "qwen2_vl_text",
+        "qwen2_5_vl",
+        "qwen2_5_vl_text",
+        "qwen2_5_omni_text",
+    )
     defaults = {"max_position_embeddings": 32768}
     gguf: ClassVar[tuple[GGUFFamily, ...]] = (
-        GGUFFamily("qwen2", "Qwen2ForCausalLM"),
-        GGUFFamily("qwen2vl", "Qwen2ForCausalLM", keys={"rope.dimension_sections": "mrope_section"}),
+        GGUFFamily("qwen2"),
+        GGUFFamily("qwen2vl", keys={"rope.dimension_sections": "mrope_section"}),
     )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):

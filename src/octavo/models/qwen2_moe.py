@@ -7,10 +7,7 @@ from octavo.graph.node import Node
 from octavo.models.mixture import Mixture
 from octavo.models.qwen2 import Qwen2
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import EXPERTS, LAYER, SHARED, GGUFFamily
-
-NAMES = {name: ours.replace("experts", "expert") for name, ours in SHARED.items()}
-NAMES |= {"ffn_gate_inp_shexp": "mlp.shared_expert_gate"}
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class SparseLayers(Mixture):
@@ -29,7 +26,7 @@ class Qwen2Moe(SparseLayers, Qwen2):
     architectures = ("Qwen2MoeForCausalLM",)
     model_types = ("qwen2_moe",)
     shared_name = "mlp.shared_expert"
-    gguf = (GGUFFamily("qwen2moe", "Qwen2MoeForCausalLM", layer=LAYER | EXPERTS | NAMES),)
+    gguf = (GGUFFamily("qwen2moe"),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
-from octavo.models.decoder import split
-from octavo.models.hybrid import GGUF_DELTA, GGUF_KEYS, GGUF_VALUES, GatedDeltaNet
-from octavo.models.qwen2_moe import NAMES as GGUF_SHARED
+from octavo.models.decoder import HEAD_NORMS, split
+from octavo.models.hybrid import GatedDeltaNet
 from octavo.models.qwen2_moe import SparseLayers
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import EXPERTS, HEAD_NORMS, LAYER, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
-GGUF_LAYER = {name: ours for name, ours in LAYER.items() if name != "ffn_norm"}
-GGUF_LAYER |= HEAD_NORMS | GGUF_DELTA | {"post_attention_norm": "post_attention_layernorm"}
+GGUF_LAYER = {"post_attention_norm": "post_attention_layernorm"}
 GATES = {"ssm_alpha": "linear_attn.in_proj_a", "ssm_beta": "linear_attn.in_proj_b"}
+KEYS = {"rope.dimension_sections": "mrope_section"}
+VALUES = {"tiled_value_heads": True}
 
 
 class Qwen3_5(GatedDeltaNet):  # noqa: N801  (its own name)
@@ -29,38 +29,19 @@ class Qwen3_5(GatedDeltaNet):  # noqa: N801  (its own name)
         "linear_key_head_dim": 128,
         "max_position_embeddings": 32768,
     }
-    gguf = (
-        GGUFFamily(
-            "qwen35",
-            "Qwen3_5ForCausalLM",
-            layer=GGUF_LAYER | GATES,
-            keys=GGUF_KEYS | {"rope.dimension_sections": "mrope_section"},
-            values=GGUF_VALUES | {"tiled_value_heads": True},
-            partial_rope=True,
-        ),
-    )
+    names = HEAD_NORMS
+    norm_offset = 1.0
+    gguf = (GGUFFamily("qwen35", layer=GGUF_LAYER | GATES, keys=KEYS, values=VALUES),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
         if not self.config.flag("attn_output_gate", True):
             raise self.config.fail("attn_output_gate", "false is not supported in this architecture")
-        self.norm_offset = 0.0 if self.config.flag("one_is_in_norms") else 1.0
-
-    def norm(self, g: Graph, x: Node, name: str) -> Node:
-        return g.rms_norm(x, name, self.eps, offset=self.norm_offset)
-
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        h = self.norm(g, x, f"{at}.input_layernorm")
-        mix = self.attention(g, h, i, f"{at}.self_attn") if self.full[i] else self.mixer(g, h, i, f"{at}.linear_attn")
-        x = g.add(x, mix)
-        return g.add(x, self.feed_forward(g, self.norm(g, x, f"{at}.post_attention_layernorm"), i, at))
 
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
         columns, kv_columns = self.heads * self.head_dim, self.kv_heads * self.head_dim
         q, gate = split(g, h, f"{at}.q_proj", [columns] * 2, bias=self.qkv_bias, groups=self.heads)
         k, v = (g.linear(h, f"{at}.{name}", kv_columns, self.qkv_bias) for name in ("k_proj", "v_proj"))
-        how = {"width": self.head_dim, "offset": self.norm_offset}
-        q, k = (g.rms_norm(x, f"{at}.{name}_norm", self.eps, **how) for x, name in ((q, "q"), (k, "k")))
         q, k = self.positions(g, q, k, i, at)
         h = g.attention(q, k, v, layer=self.places[i], head_dim=self.head_dim, scale=self.scale)
         return self.project(g, g.glu(gate, h, "sigmoid"), at)
@@ -81,16 +62,7 @@ class Qwen3_5Moe(SparseLayers, Qwen3_5):  # noqa: N801  (its own name)
     shared_name = "mlp.shared_expert"
     normalises = True
     defaults = {**Qwen3_5.defaults, "intermediate_size": 5632}
-    gguf = (
-        GGUFFamily(
-            "qwen35moe",
-            "Qwen3_5MoeForCausalLM",
-            layer=GGUF_LAYER | GATES | EXPERTS | GGUF_SHARED,
-            keys=GGUF_KEYS | {"rope.dimension_sections": "mrope_section"},
-            values=GGUF_VALUES | {"tiled_value_heads": True},
-            partial_rope=True,
-        ),
-    )
+    gguf = (GGUFFamily("qwen35moe", layer=GGUF_LAYER | GATES, keys=KEYS, values=VALUES),)
 
     def shared(self, g: Graph, h: Node, at: str) -> Node:
         return g.glu(g.linear(h, f"{at}_gate", 1), super().shared(g, h, at), "sigmoid")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import split
-from octavo.models.hybrid import GGUF_KEYS, GGUF_VALUES
-from octavo.models.qwen2_moe import NAMES as GGUF_SHARED
 from octavo.models.qwen3_5 import GGUF_LAYER, Qwen3_5Moe
-from octavo.weights.gguf_family import EXPERTS, GGUFFamily
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Qwen3Next(Qwen3_5Moe):
@@ -19,11 +17,8 @@ class Qwen3Next(Qwen3_5Moe):
     gguf = (
         GGUFFamily(
             "qwen3next",
-            "Qwen3NextForCausalLM",
-            layer=GGUF_LAYER | EXPERTS | GGUF_SHARED | {"ssm_ba": "linear_attn.in_proj_ba"},
-            keys=GGUF_KEYS,
-            values=GGUF_VALUES | {"has_gates_apart": True},
-            partial_rope=True,
+            layer=GGUF_LAYER | {"ssm_ba": "linear_attn.in_proj_ba"},
+            values={"has_gates_apart": True},
         ),
     )
 

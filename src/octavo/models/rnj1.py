@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from octavo.models.gemma3 import Gemma3
 from octavo.models.rope import for_layers
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import GGUFFamily
 
 CHUNKS = 2  # that a window is: a token's own, and the one before
 
@@ -18,7 +17,6 @@ class Rnj1(Gemma3):
 
     architectures = ("Rnj1ForCausalLM",)
     model_types = ("rnj1",)
-    gguf: ClassVar[tuple[GGUFFamily, ...]] = ()
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         kinds = config.values.get("layer_types")

@@ -172,10 +172,12 @@ def _yarn_scale(rope: ConfigReader, factor: float) -> float:
 def _longrope(rope: ConfigReader, theta: float, head_dim: int, positions: int, length: int) -> Result:
     """LongRoPE (Ding et al. 2024): one set of factors for short contexts, one for long ones."""
     original = rope.integer("original_max_position_embeddings", positions, high=1 << 28)
-    field = "long_factor" if length > original else "short_factor"
-    factors = _factors(rope, field, head_dim)
+    which = "long" if length > original else "short"
+    factors = _factors(rope, f"{which}_factor", head_dim)
     factor = rope.number("factor", positions / original)
-    if rope.values.get("attention_factor") is not None:
+    if rope.values.get(f"{which}_mscale") is not None:
+        scale = rope.number(f"{which}_mscale")
+    elif rope.values.get("attention_factor") is not None:
         scale = rope.number("attention_factor")
     else:
         scale = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0

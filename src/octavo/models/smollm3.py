@@ -13,7 +13,7 @@ class SmolLM3(Decoder):
     architectures = ("SmolLM3ForCausalLM",)
     model_types = ("smollm3",)
     defaults = {"tie_word_embeddings": True, "max_position_embeddings": 32768, "rope_theta": 2e6}
-    gguf = (GGUFFamily("smollm3", "SmolLM3ForCausalLM", permuted=True),)
+    gguf = (GGUFFamily("smollm3", permuted=True),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

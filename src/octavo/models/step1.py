@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.graph.ops.rope import RopeTable
 from octavo.models.alibi import alibi_slopes
 from octavo.models.decoder import Decoder
-from octavo.weights.config_reader import ConfigReader
 
 
 class Step1(Decoder):
@@ -18,9 +16,7 @@ class Step1(Decoder):
     model_types = ("step1",)
     fields = {"num_key_value_heads": "num_attention_groups"}
     defaults = {"num_key_value_heads": 1, "tie_word_embeddings": True}
-
-    def rope(self, config: ConfigReader) -> RopeTable | None:
-        return None
+    has_rope = False
 
     def scoring(self, i: int, at: str) -> Mapping[str, Any]:
         return {"slopes": alibi_slopes(self.heads), "by_root": True}

@@ -22,27 +22,21 @@ class TeleChat2(Decoder):
         "rms_norm_eps": "layer_norm_epsilon",
         "max_position_embeddings": "seq_length",
     }
-    defaults = {"max_position_embeddings": 8192, "rms_norm_eps": 1e-5}
+    defaults = {"attention_out_bias": True, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5}
     embed_name = "transformer.word_embeddings"
     layers_name = "transformer.h"
     norm_name = "transformer.ln_f"
+    names = {"attention": "self_attention", "attn_output": "dense"}
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
         if self.config.flag("embed_layernorm"):
             raise self.config.fail("embed_layernorm", "is not supported")
 
-    def layer(self, g: Graph, x: Node, i: int, at: str) -> Node:
-        x = g.add(x, self.attention(g, self.norm(g, x, f"{at}.input_layernorm"), i, f"{at}.self_attention"))
-        return g.add(x, self.mlp(g, self.norm(g, x, f"{at}.post_attention_layernorm"), f"{at}.mlp"))
-
     def qkv(self, g: Graph, h: Node, at: str) -> Sequence[Node]:
         width = self.kv_heads * self.head_dim
         q = g.linear(h, f"{at}.query", self.heads * self.head_dim)
         return q, *split(g, h, f"{at}.key_value", [width, width], groups=self.kv_heads)
-
-    def project(self, g: Graph, h: Node, at: str) -> Node:
-        return g.linear(h, f"{at}.dense", self.hidden, True)
 
     def mlp(self, g: Graph, h: Node, at: str) -> Node:
         gate, up = (g.linear(h, f"{at}.{name}_proj", self.intermediate) for name in ("gate", "up"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,49 +11,7 @@ from numpy.typing import NDArray
 
 Order = NDArray[np.int32]
 
-# Llama's tensors, without ".weight" or ".bias"; those of a layer also without "blk.N." and "model.layers.N.".
-OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-LATENT = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_q_a": "self_attn.q_a_proj",
-    "attn_q_a_norm": "self_attn.q_a_layernorm",
-    "attn_q_b": "self_attn.q_b_proj",
-    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
-    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
-    "attn_kv_b": "self_attn.kv_b_proj",
-    "attn_k_b": "self_attn.k_b_proj",
-    "attn_v_b": "self_attn.v_b_proj",
-    "attn_output": "self_attn.o_proj",
-    **{name: LAYER[name] for name in ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")},
-}
 STACKS = {"attn_k_b": True, "attn_v_b": False}  # of a matrix for each head, transposed or not
-# Names of what experts have, after that of the MLP that they stand for.
-EXPERTS = {
-    "ffn_gate_inp": "mlp.gate",
-    "ffn_gate_exps": "mlp.experts.gate_proj",
-    "ffn_up_exps": "mlp.experts.up_proj",
-    "ffn_down_exps": "mlp.experts.down_proj",
-    "ffn_gate_up_exps": "mlp.experts.gate_up_proj",
-}
-SHARED = {
-    "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
-    "ffn_up_shexp": "mlp.shared_experts.up_proj",
-    "ffn_down_shexp": "mlp.shared_experts.down_proj",
-}
-CHOICE_BIAS = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
-HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
 @dataclass(frozen=True)
@@ -63,13 +21,13 @@ class GGUFFamily:
     `outer` and `layer` are names of tensors, the layers' after `layers`, by GGUF's: without .weight or .bias, but where
     only one of the two names ends so. A file with experts becomes one of `with_experts`, if that is said.
     `keys` are fields of config.json by keys of the metadata that only such files have; `values` are fields that are
-    always so.
+    always so. A model declares what does not follow from its class: see `Decoder.completed`.
     """
 
     architecture: str
-    name: str
-    outer: Mapping[str, str] = field(default_factory=lambda: OUTER)
-    layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
+    name: str = ""
+    outer: Mapping[str, str] = field(default_factory=dict)
+    layer: Mapping[str, str] = field(default_factory=dict)
     layers: str = "model.layers"
     keys: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -78,14 +36,17 @@ class GGUFFamily:
     permuted: bool = False  # the rows of q and k are in another order, see `rope_row_order`
     partial_rope: bool = False  # heads may be rotated in part
     latent: bool = False  # keys are made of a latent row, see `octavo.models.mla`
-    row_orders: Mapping[str, Callable[[Mapping[str, Any]], Order]] = field(default_factory=dict)  # of config.json
+    qkv_by_heads: bool = False  # in Hugging Face's checkpoints, see `grouped_row_order`
 
     def row_order(self, tensor: str, config: Mapping[str, Any]) -> Order | None:
         """Where the rows are stored of a layer's tensor, by GGUF's name; None: in order."""
         heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(tensor)
         if self.permuted and heads is not None:
             return rope_row_order(config[heads], config["head_dim"])
-        return self.row_orders[tensor](config) if tensor in self.row_orders else None
+        if self.qkv_by_heads and tensor == "attn_qkv":
+            groups, size = config["num_key_value_heads"], config["head_dim"]
+            return grouped_row_order(groups, (config["num_attention_heads"] // groups * size, size, size))
+        return None
 
 
 def rope_row_order(num_heads: int, head_dim: int) -> Order:

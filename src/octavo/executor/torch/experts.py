@@ -22,6 +22,23 @@ def router_logits(device: Device, node: Linear, x: Tensor) -> Tensor:
 @computes(Route)
 def route(device: Device, node: Route, step: Step, logits: Tensor) -> Tensor:
     logits = logits.float()
+    routes = _mix(node, logits) if node.score == "sparsemixer" else _choose(device, node, logits)
+    return routes if node.expert_scale is None else routes * device.weights.get(node.expert_scale)
+
+
+def _mix(node: Route, logits: Tensor) -> Tensor:
+    left, routes = logits, torch.zeros_like(logits)
+    for _ in range(node.top_k):
+        chosen = _largest(left, 1)
+        best = left.gather(1, chosen)
+        is_far = best - logits > 2 * node.jitter * torch.maximum(logits.abs(), best)
+        weights = left.masked_fill(is_far, -torch.inf).softmax(1).gather(1, chosen)
+        routes = routes.scatter(1, chosen, node.factor * weights)
+        left = left.scatter(1, chosen, -torch.inf)
+    return routes
+
+
+def _choose(device: Device, node: Route, logits: Tensor) -> Tensor:
     scores = torch.sigmoid(logits) if node.score == "sigmoid" else logits.softmax(1)
     choice = scores if node.choice_bias is None else scores + device.weights.get(node.choice_bias)
     if node.groups > 1:
@@ -33,8 +50,7 @@ def route(device: Device, node: Route, step: Step, logits: Tensor) -> Tensor:
     weights = scores.gather(1, chosen)
     if node.normalise:
         weights = weights / (weights.sum(1, keepdim=True) + 1e-20)
-    routes = torch.zeros_like(scores).scatter_(1, chosen, node.factor * weights)
-    return routes if node.expert_scale is None else routes * device.weights.get(node.expert_scale)
+    return torch.zeros_like(scores).scatter_(1, chosen, node.factor * weights)
 
 
 def _largest(x: Tensor, count: int) -> Tensor:

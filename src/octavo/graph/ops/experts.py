@@ -9,7 +9,7 @@ import numpy as np
 from octavo.graph.node import Floats, Node, ReferencePass, ShapeError, StepShape, Weight, op
 from octavo.graph.ops.pointwise import ACTIVATIONS, GLUS, check_kind
 
-SCORES = ("softmax", "sigmoid")
+SCORES = ("softmax", "sigmoid", "sparsemixer")
 
 
 @op
@@ -20,6 +20,9 @@ class Route(Node):
     there is one. Of `groups` of neighbouring experts only those of the best `groups_used` are chosen, by the sum of a
     group's `group_best` largest (DeepSeek-AI 2024). What the chosen ones count for is their score, divided by their sum
     if `normalise`, times `factor`, and times `expert_scale` of each expert. Of equal ones, the first is chosen.
+
+    With "sparsemixer" (Liu et al. 2024), each choice has a softmax of its own: of the logits of those experts that are
+    left and whose distance from the largest logit is at most 2 `jitter` of it, or of their own if that is larger.
     """
 
     logits: Node
@@ -32,6 +35,7 @@ class Route(Node):
     groups: int
     groups_used: int
     group_best: int
+    jitter: float
 
     @classmethod
     def of(
@@ -47,17 +51,20 @@ class Route(Node):
         groups: int = 1,
         groups_used: int = 1,
         group_best: int = 1,
+        jitter: float = 0.0,
     ) -> Node:
         """`choice_bias` and `expert_scale` are weights, or their names in full."""
         bias, scale = (
             Weight(one, (logits.columns,)) if isinstance(one, str) else one for one in (choice_bias, expert_scale)
         )
-        return cls(logits, top_k, score, normalise, factor, bias, scale, groups, groups_used, group_best)
+        return cls(logits, top_k, score, normalise, factor, bias, scale, groups, groups_used, group_best, jitter)
 
     def __post_init__(self) -> None:
         experts, groups, used = self.logits.columns, self.groups, self.groups_used
         if self.score not in SCORES:
             raise ValueError(f"route: {self.score!r} is no score; there are {', '.join(SCORES)}")
+        if self.score == "sparsemixer" and (self.normalise or self.choice_bias or groups > 1):
+            raise ValueError("route: sparsemixer has no groups and no bias, and its scores are not normalised")
         if groups < 1 or experts % groups or not 1 <= used <= groups or not 1 <= self.group_best <= experts // groups:
             raise ShapeError(f"route: {experts} experts in {groups} groups, of which {used} are used")
         if not 1 <= self.top_k <= experts // groups * used:
@@ -68,6 +75,20 @@ class Route(Node):
         return self.logits.columns
 
     def reference(self, run: ReferencePass, logits: Floats) -> Floats:
+        routes = self._mix(logits) if self.score == "sparsemixer" else self._choose(run, logits)
+        return np.asarray(routes if self.expert_scale is None else routes * run.read(self.expert_scale), np.float32)
+
+    def _mix(self, logits: Floats) -> Floats:
+        left, routes = logits.copy(), np.zeros_like(logits)
+        for _ in range(self.top_k):
+            chosen, best = left.argmax(-1, keepdims=True), left.max(-1, keepdims=True)
+            is_near = best - logits <= 2 * np.float32(self.jitter) * np.maximum(np.abs(logits), best)
+            exponentials = np.where(is_near, np.exp(left - best), 0)
+            np.put_along_axis(routes, chosen, np.float32(self.factor) / exponentials.sum(-1, keepdims=True), -1)
+            np.put_along_axis(left, chosen, -np.inf, -1)
+        return routes
+
+    def _choose(self, run: ReferencePass, logits: Floats) -> Floats:
         if self.score == "sigmoid":
             scores = 1 / (1 + np.exp(-logits))
         else:
@@ -86,7 +107,7 @@ class Route(Node):
             weights = weights / (weights.sum(-1, keepdims=True) + np.float32(1e-20))
         routes = np.zeros_like(scores)
         np.put_along_axis(routes, chosen, np.float32(self.factor) * weights, -1)
-        return np.asarray(routes if self.expert_scale is None else routes * run.read(self.expert_scale), np.float32)
+        return np.asarray(routes, np.float32)
 
 
 @op
