@@ -114,7 +114,7 @@ def test_the_plan_counts_weights_and_pages(saved):
     plan = LLM(str(path), model_impl="transformers", **SIZES).model.plan
     assert plan.weights == pytest.approx(4 * sum(one.numel() for one in model.parameters()), rel=0.03)
     config = model.config
-    assert plan.kv_bytes_per_block == 4 * 2 * plan.block_size * config.n_layer * config.n_embd
+    assert plan.kv_bytes_per_block == (4 * 2 * plan.block_size * config.n_layer * config.n_embd,)
 
 
 def test_a_model_can_be_told_about_before_it_is_loaded(saved, capsys):
