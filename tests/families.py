@@ -255,6 +255,17 @@ def whole_heads(name, values, config):
     return {name.replace("correction_bias", "correction.bias"): values}
 
 
+def as_gemma_4(name, values, config):
+    """Divisors of frequencies say that 4 of 16 are rotated with in layers without a window."""
+    if name == "model.norm.weight":
+        return {name: values, "rope.freqs.weight": np.array([1.0] * 4 + [1e30] * 12)}
+    names = {"experts.down_proj": "ffn_down_exps.weight", "experts.gate_up_proj": "ffn_gate_up_exps.weight"}
+    names |= {"layer_scalar": "layer_output_scale.weight", "router.scale": "ffn_gate_inp.scale"}
+    names |= {"router.per_expert_scale": "ffn_down_exps.scale"}
+    _, _, at, part = (*name.split(".", 3), "")[:4]
+    return {f"blk.{at}.{names[part]}": values} if part in names else values
+
+
 def without_fused_attention(model):
     """PyTorch's own attention leaves soft caps out."""
     model.set_attn_implementation("eager")
@@ -432,6 +443,22 @@ ALIBI = {"num_key_value_heads": 6, "intermediate_size": 192}
 
 GEMMA_4 = {**GEMMA, "num_hidden_layers": 6, "sliding_window": 16, "global_head_dim": 32}
 GEMMA_4 |= {"hidden_size_per_layer_input": 0, "num_global_key_value_heads": 2}
+GEMMA_4_SMALL = {**GEMMA_4, "hidden_size_per_layer_input": 20, "vocab_size_per_layer_input": 301}
+GEMMA_4_SMALL |= {"layer_types": ["sliding_attention", "full_attention"] * 3}
+GEMMA_4_KEYS = {
+    "attention.key_length": 32,
+    "attention.value_length": 32,
+    "attention.key_length_swa": 16,
+    "attention.value_length_swa": 16,
+    "attention.shared_kv_layers": 0,
+    "attention.sliding_window": 16,
+    "attention.sliding_window_pattern": [True, True, True, True, True, False],
+    "embedding_length_per_layer_input": 0,
+    "rope.dimension_count": 32,
+    "rope.dimension_count_swa": 16,
+    "rope.freq_base": 1e6,
+    "rope.freq_base_swa": 1e4,
+}
 
 FAMILIES = {
     "Qwen2": Family("Qwen2", gguf="qwen2"),
@@ -445,21 +472,49 @@ FAMILIES = {
     "Gemma 4": Family(
         "Gemma4Text",
         {**GEMMA_4, "attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 30.0},
+        "gemma4",
+        {**GEMMA_4_KEYS, "attention.head_count_kv": [2, 2, 2, 2, 2, 1], "final_logit_softcapping": 30.0},
+        as_gemma_4,
     ),
+    "Gemma 4, twelve layers": Family("Gemma4Text", {**GEMMA_4, "num_hidden_layers": 12}),
     "Gemma 4 E2B": Family(
         "Gemma4Text",
         {
-            **GEMMA_4,
-            "hidden_size_per_layer_input": 20,
-            "vocab_size_per_layer_input": 301,
-            "num_kv_shared_layers": 3,
+            **GEMMA_4_SMALL,
+            "final_logit_softcapping": 30.0,
+            "num_kv_shared_layers": 2,
             "use_double_wide_mlp": True,
-            "layer_types": ["sliding_attention", "full_attention"] * 3,
         },
+        "gemma4",
+        {
+            **GEMMA_4_KEYS,
+            "attention.shared_kv_layers": 2,
+            "attention.sliding_window_pattern": [True, False] * 3,
+            "embedding_length_per_layer_input": 20,
+            "feed_forward_length": [80, 80, 80, 80, 160, 160],
+        },
+        as_gemma_4,
     ),
+    "Gemma 4, three layers share keys": Family("Gemma4Text", {**GEMMA_4_SMALL, "num_kv_shared_layers": 3}),
     "Gemma 4 26B-A4B": Family(
         "Gemma4Text",
-        {**GEMMA_4, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 24},
+        {
+            **GEMMA_4,
+            "enable_moe_block": True,
+            "num_experts": 6,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 24,
+            "final_logit_softcapping": 20.0,
+        },
+        "gemma4",
+        {
+            **GEMMA_4_KEYS,
+            "expert_count": 6,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": 24,
+            "final_logit_softcapping": 20.0,
+        },
+        as_gemma_4,
     ),
     "Gemma 2": Family(
         "Gemma2",
@@ -829,6 +884,7 @@ FAMILIES = {
 def save_gguf(family, model, path, target):
     """Writes a checkpoint that was saved in `path` as GGUF, as llama.cpp's converter would."""
     config = model.config
+    config.allow_global_per_layer_attribute_access = True  # which those of Gemma 4 otherwise refuse
     writer = gguf.GGUFWriter(target, family.gguf)
     sizes = {
         "block_count": config.num_hidden_layers,

@@ -62,6 +62,25 @@ def test_a_file_that_does_not_say_what_it_means_is_refused(tmp_path):
         open_model(tmp_path / "m.gguf")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention.head_count_kv", [2, 2, 2, 2, 2]),
+        ("attention.head_count_kv", [0] * 6),
+        ("attention.head_count_kv", [2, 2, 2, 2, 2, -1]),
+        ("attention.head_count", [6] * 6),
+        ("attention.value_length_swa", 32),
+        ("rope.dimension_count_swa", 8),
+    ],
+)
+def test_sizes_of_layers_that_contradict_each_other_are_refused(tmp_path, key, value):
+    family = FAMILIES["Gemma 4"]
+    family = replace(family, keys=family.keys | {key: value})
+    save_gguf(family, family.save(tmp_path), tmp_path, tmp_path / "m.gguf")
+    with pytest.raises(ModelLoadError, match=rf"m.gguf: gemma4.{key}: "):
+        open_model(tmp_path / "m.gguf")
+
+
 def test_a_great_part_of_vllm_s_names_is_known(record_property):
     """Of the names that vLLM 0.33 has, without those of drafts and of its own backends."""
     theirs = set((DATA / "vllm_architectures.txt").read_text().split())

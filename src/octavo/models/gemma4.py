@@ -6,11 +6,45 @@ from typing import ClassVar
 
 from octavo.graph.builder import Graph
 from octavo.graph.node import Node
+from octavo.graph.ops.rope import RopeTable
 from octavo.models.gemma import dtype_of, rounded
+from octavo.models.gemma2 import NAMES
 from octavo.models.layer_inputs import LayerInputs
 from octavo.models.mixture import Mixture
 from octavo.models.rope import for_layers, rope_table
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import EXPERTS, HEAD_NORMS, LAYER, OUTER, GGUFFamily
+
+GGUF_OUTER = OUTER | {
+    "per_layer_token_embd": "model.embed_tokens_per_layer",
+    "per_layer_model_proj": "model.per_layer_model_projection",
+    "per_layer_proj_norm": "model.per_layer_projection_norm",
+}
+GGUF_LAYER = {
+    **LAYER,
+    **HEAD_NORMS,
+    **NAMES,
+    **{name: ours.removeprefix("mlp.") for name, ours in EXPERTS.items()},
+    "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
+    "post_ffw_norm_1": "post_feedforward_layernorm_1",
+    "post_ffw_norm_2": "post_feedforward_layernorm_2",
+    "ffn_gate_inp": "router.proj",
+    "ffn_gate_inp.scale": "router.scale",
+    "ffn_down_exps.scale": "router.per_expert_scale",
+    "inp_gate": "per_layer_input_gate",
+    "proj": "per_layer_projection",
+    "post_norm": "post_per_layer_input_norm",
+    "layer_output_scale.weight": "layer_scalar",
+}
+GGUF_KEYS = {
+    "attention.key_length": "global_head_dim",
+    "attention.key_length_swa": "head_dim",
+    "attention.shared_kv_layers": "num_kv_shared_layers",
+    "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "rope.freq_base_swa": "rope_local_base_freq",
+}
+GGUF_VALUES = {"hidden_activation": "gelu_pytorch_tanh", "rope_parameters": {}, "final_logit_softcapping": 30.0}
 
 
 class Gemma4(Mixture):
@@ -36,6 +70,18 @@ class Gemma4(Mixture):
             "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
         },
     }
+    gguf = (
+        GGUFFamily(
+            "gemma4",
+            "Gemma4ForCausalLM",
+            outer=GGUF_OUTER,
+            layer=GGUF_LAYER,
+            keys=GGUF_KEYS,
+            lists={"attention.head_count_kv": "kv_heads_of_layers", "feed_forward_length": "widths_of_layers"},
+            values=GGUF_VALUES,
+            required=("attention.key_length", "attention.key_length_swa", "embedding_length_per_layer_input"),
+        ),
+    )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -44,14 +90,17 @@ class Gemma4(Mixture):
             raise config.fail("use_bidirectional_attention", "'all' is not supported in this architecture")
         cap = config.values.get("final_logit_softcapping")
         self.logits_softcap = None if cap is None else config.number("final_logit_softcapping")
-        self.has_experts, self.reuses_keys = config.flag("enable_moe_block"), config.flag("attention_k_eq_v")
+        self.has_experts = config.flag("enable_moe_block", self.num_experts > 1)
+        self.reuses_keys = config.flag("attention_k_eq_v")
         self.full[-1], self.windows[-1] = True, None  # whatever layer_types says
         self.sizes = [self.heads_of(i) for i in range(self.layers)]
         shared = config.integer("num_kv_shared_layers", 0, low=0, high=self.layers - 1)
         self.owners = [self.owner(i, self.layers - shared) for i in range(self.layers)]
         wide = 2 if config.flag("use_double_wide_mlp") else 1
-        self.widths = [self.intermediate * (wide if self.owners[i] != i else 1) for i in range(self.layers)]
-        kinds = [for_layers(config, "full_attention" if full else "sliding_attention") for full in self.full]
+        widths = [self.intermediate * (wide if self.owners[i] != i else 1) for i in range(self.layers)]
+        self.widths = config.integers("widths_of_layers", low=1, count=self.layers) or widths
+        local = for_layers(config, "sliding_attention", config.number("rope_local_base_freq", 1e4))
+        kinds = [for_layers(config, "full_attention") if full else local for full in self.full]
         limits = self.max_positions, self.max_model_len
         self.ropes = [rope_table(kind, dim, *limits) for kind, (dim, _) in zip(kinds, self.sizes, strict=True)]
         self.own = LayerInputs(config, self.hidden, self.layers, self.vocab_size, self.eps)
@@ -59,16 +108,21 @@ class Gemma4(Mixture):
     def is_full(self, i: int) -> bool:
         return (i + 1) % 6 == 0
 
+    def rope(self, config: ConfigReader) -> RopeTable | None:
+        """None of all layers: each kind has its own."""
+        return None
+
     def heads_of(self, i: int) -> tuple[int, int]:
         """The width of a layer's heads, and how many heads of keys it has."""
         config, said = self.config, self.config.object("per_layer_config")
         if said.values:
-            own = said.object(str(i))
+            own = said.object(next((name for name in said.values if name.lstrip("0") == str(i).lstrip("0")), str(i)))
             return own.integer("head_dim", self.head_dim), own.integer("num_key_value_heads", self.kv_heads)
-        if not self.full[i]:
-            return self.head_dim, self.kv_heads
-        field = "num_global_key_value_heads" if self.reuses_keys else "num_key_value_heads"
-        return config.integer("global_head_dim", 512, high=1024), config.integer(field, self.kv_heads)
+        dim = config.integer("global_head_dim", 512, high=1024) if self.full[i] else self.head_dim
+        if kv_heads := config.integers("kv_heads_of_layers", low=1, count=self.layers):
+            return dim, kv_heads[i]
+        field = "num_global_key_value_heads" if self.full[i] and self.reuses_keys else "num_key_value_heads"
+        return dim, config.integer(field, self.kv_heads)
 
     def owner(self, i: int, first_shared: int) -> int:
         """The layer at whose keys a layer looks."""

@@ -18,7 +18,7 @@ class LayerInputs:
     def __init__(self, config: ConfigReader, hidden: int, layers: int, vocab_size: int, eps: float):
         self.config, self.hidden, self.layers, self.eps = config, hidden, layers, eps
         self.size = config.integer("hidden_size_per_layer_input", 256, low=0)
-        self.rows = config.integer("vocab_size_per_layer_input", 262144)
+        self.rows = config.integer("vocab_size_per_layer_input", vocab_size)
         self.inputs: list[Node] = []
         if self.size and self.rows < vocab_size:
             raise config.fail("vocab_size_per_layer_input", f"must not be less than vocab_size, {vocab_size}")

@@ -12,7 +12,8 @@ from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
 GGUF_OUTER = {"token_embd": "model.embed_tokens", "token_embd_norm": "model.embedding_norm", "output": "lm_head"}
-GGUF_KEYS = {"shortconv.l_cache": "conv_L_cache", "attention.head_count_kv": "kv_heads_of_layers"}
+GGUF_KEYS = {"shortconv.l_cache": "conv_L_cache"}
+GGUF_LISTS = {"attention.head_count_kv": "kv_heads_of_layers"}
 GGUF_LAYER = {
     "attn_norm": "operator_norm",
     "attn_q": "self_attn.q_proj",
@@ -48,6 +49,7 @@ class Lfm2(Hybrid):
             outer=GGUF_OUTER,
             layer=GGUF_LAYER,
             keys=GGUF_KEYS,
+            lists=GGUF_LISTS,
             values={"block_auto_adjust_ff_dim": False},
         ),
     )
@@ -63,9 +65,8 @@ class Lfm2(Hybrid):
             self.intermediate = -(-size // multiple) * multiple
 
     def is_full(self, i: int) -> bool:
-        by_layer = self.config.integers("kv_heads_of_layers")
-        if by_layer:
-            return i < len(by_layer) and by_layer[i] > 0
+        if by_layer := self.config.integers("kv_heads_of_layers", count=self.layers):
+            return by_layer[i] > 0
         indices = self.config.values.get("full_attn_idxs")
         return indices is None or i in self.config.integers("full_attn_idxs")
 

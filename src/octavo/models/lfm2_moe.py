@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.graph.node import Weight
-from octavo.models.lfm2 import GGUF_KEYS, GGUF_LAYER, GGUF_OUTER, Lfm2
+from octavo.models.lfm2 import GGUF_KEYS, GGUF_LAYER, GGUF_LISTS, GGUF_OUTER, Lfm2
 from octavo.models.mixture import Mixture
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -35,6 +35,7 @@ class Lfm2Moe(Mixture, Lfm2):
                 "exp_probs_b.bias": "feed_forward.expert_bias",
             },
             keys=GGUF_KEYS,
+            lists=GGUF_LISTS,
         ),
     )
 

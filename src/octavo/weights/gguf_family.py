@@ -63,7 +63,7 @@ class GGUFFamily:
     `outer` and `layer` are names of tensors, the layers' after `layers`, by GGUF's: without .weight or .bias, but where
     only one of the two names ends so. A file with experts becomes one of `with_experts`, if that is said.
     `keys` are fields of config.json by keys of the metadata that only such files have; `values` are fields that are
-    always so.
+    always so. `lists` are fields by keys that may have a list, of a number for each layer; then the field has it.
     """
 
     architecture: str
@@ -72,6 +72,7 @@ class GGUFFamily:
     layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
     layers: str = "model.layers"
     keys: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     with_experts: str | None = None
     required: tuple[str, ...] = ()  # of the keys: without them, a file is older than its own format
