@@ -1,6 +1,6 @@
 """Logits of tiny random checkpoints of every family, beside transformers' on the same weights; and of GGUF files."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from hybrid_families import HYBRIDS
 from octavo.errors import ModelLoadError
+from octavo.graph.node import Node
 from octavo.models import DECLARATIONS, declaration, load_declaration, open_model
 from octavo.models.base import kind_of
 from octavo.models.multimodal import ARCHITECTURES
@@ -29,7 +30,18 @@ def opened(path):
     checkpoint = open_model(path)
     model = load_declaration(checkpoint.config, path)
     graph = model.build()
+    assert listed(model.build()) == listed(graph)  # a second one is the same
     return graph, bind(graph.weights, checkpoint, model.ignored)
+
+
+def listed(graph):
+    """What a graph is made of, with numbers in place of nodes."""
+    numbers = {node: i for i, node in enumerate(graph.nodes)}
+    values = [[getattr(node, part.name) for part in fields(node)] for node in graph.nodes]
+    return [
+        (type(node), [numbers[x] for x in node.inputs], [value for value in own if not isinstance(value, Node)])
+        for node, own in zip(graph.nodes, values, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

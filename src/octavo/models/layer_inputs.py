@@ -19,7 +19,7 @@ class LayerInputs:
         self.config, self.hidden, self.layers, self.eps = config, hidden, layers, eps
         self.size = config.integer("hidden_size_per_layer_input", 256, low=0)
         self.rows = config.integer("vocab_size_per_layer_input", vocab_size)
-        self.inputs: list[Node] = []
+        self.inputs: list[Node] = []  # of the layers, once they are built
         if self.size and self.rows < vocab_size:
             raise config.fail("vocab_size_per_layer_input", f"must not be less than vocab_size, {vocab_size}")
 
@@ -29,6 +29,7 @@ class LayerInputs:
             return
         table = g.embed("model.embed_tokens_per_layer", self.rows, self.layers * self.size)
         factor = rounded(self.size**0.5, dtype_of(self.config))
+        self.inputs = []
         for i, part in enumerate(split(g, x, "model.per_layer_model_projection", [self.size] * self.layers)):
             # The product would be divided by √hidden before it is normed.
             part = g.rms_norm(part, "model.per_layer_projection_norm", self.eps * self.hidden)
