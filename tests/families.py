@@ -58,6 +58,17 @@ def permuted(name, values, config):
     return swap_rows(values, heads) if heads else values
 
 
+def permuted_by_rows(name, values, config):
+    """The same of layers that have as many heads as their rows say."""
+    return swap_rows(values, len(values) // 8) if name.split(".")[-2] in ("q_proj", "k_proj") else values
+
+
+def with_sinks(name, values, config):
+    if name.endswith("sinks"):
+        return {f"blk.{name.split('.')[2]}.attn_sinks.weight": values}
+    return permuted(name, values, config)
+
+
 def one_more(name, values, config):
     """Norms with their 1."""
     return values + 1 if "norm" in name else values
@@ -201,7 +212,8 @@ def to_decilm(tensors, config):
 def with_parts_that_are_zero(model):
     with torch.no_grad():
         model.model.layers[1].self_attn.o_proj.weight.zero_()
-        model.model.layers[2].mlp.down_proj.weight.zero_()
+        for layer in model.model.layers[2:]:
+            layer.mlp.down_proj.weight.zero_()
 
 
 def to_qwen(tensors, config):
@@ -248,7 +260,8 @@ def split_by_heads(name, values, config):
         plain, at = config.qk_nope_head_dim, name.removesuffix("kv_b_proj.weight")
         heads = values.reshape(config.num_attention_heads, -1, values.shape[1])
         return {f"{at}k_b_proj.weight": heads[:, :plain].swapaxes(1, 2), f"{at}v_b_proj.weight": heads[:, plain:]}
-    return {name.replace("correction_bias", "correction.bias"): values}
+    name = name.replace("correction_bias", "correction.bias")
+    return {f"{name}.weight" if name.endswith(("gate_up_proj", "experts.down_proj")) else name: values}
 
 
 def whole_heads(name, values, config):
@@ -706,8 +719,24 @@ FAMILIES = {
     "Llama Nemotron": Family(
         "Llama",
         {"num_hidden_layers": 3, "intermediate_size": 256},
-        rewrite=to_decilm,
-        patch=with_parts_that_are_zero,
+        "deci",
+        {
+            "attention.head_count": [6, 0, 6],
+            "attention.head_count_kv": [6, 0, 2],
+            "feed_forward_length": [256, 256, 0],
+        },
+        permuted_by_rows,
+        to_decilm,
+        with_parts_that_are_zero,
+    ),
+    "Llama Nemotron, two layers": Family(
+        "Llama",
+        {"intermediate_size": 256},
+        "deci",
+        {"attention.head_count": [6, 0], "attention.head_count_kv": [6, 0], "feed_forward_length": [256, 256]},
+        permuted_by_rows,
+        to_decilm,
+        with_parts_that_are_zero,
     ),
     "StableLM, parallel": Family("StableLm", {"hidden_size": 96, "use_parallel_residual": True}),
     "OLMo": Family("Olmo", {**NO_PADDING, "clip_qkv": 0.5}, "olmo", {"attention.clamp_kqv": 0.5}, permuted),
@@ -781,6 +810,29 @@ FAMILIES = {
             "layer_rope_theta": [0, 1e4, 5e3, 0, 1e4],
         },
     ),
+    "Granite SWA, one frequency": Family(
+        "GraniteSWA",
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 8.0,
+            "sliding_window": 16,
+            "num_hidden_layers": 5,
+            "layer_rope_theta": [0, 1e4, 1e4, 0, 1e4],
+        },
+        "granite_swa",
+        {
+            "embedding_scale": 12.0,
+            "residual_scale": 0.22,
+            "attention.scale": 0.3,
+            "logit_scale": 8.0,
+            "attention.sliding_window": 16,
+            "attention.sliding_window_pattern": [False, True, True, True, False],
+            "attention.rope_pattern": [False, True, True, False, True],
+        },
+        with_sinks,
+    ),
     "HyperCLOVA X": Family(
         "HyperCLOVAX", {"residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 0.5, "head_dim": 8}
     ),
@@ -847,7 +899,21 @@ FAMILIES = {
     ),
     "openPangu": Family("Llama", {"attention_bias": True}, rewrite=to_pangu),
     "Kimi K2": Family("DeepseekV3", {**DEEPSEEK, "n_group": 1, "topk_group": 1, "n_shared_experts": 2}),
-    "Mistral 4": Family("Mistral4", {**DEEPSEEK, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.4}}),
+    "Mistral 4": Family(
+        "Mistral4",
+        {**DEEPSEEK, "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}},
+        "mistral4",
+        {
+            **DEEPSEEK_KEYS,
+            **YARN_KEYS,
+            **ABSORBED_KEYS,
+            "rope.scaling.yarn_log_multiplier": 0.1,
+            "expert_weights_norm": True,
+            "attention.temperature_scale": 0.4,
+            "attention.temperature_length": 32,
+        },
+        split_by_heads,
+    ),
     "GLM-4.7-Flash": Family("Glm4MoeLite", {**DEEPSEEK, "n_group": 1, "topk_group": 1}),
     "Command R": Family("Cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
     "Command R+": Family("Cohere", {"use_qk_norm": True}),
@@ -944,12 +1010,16 @@ def named(values, name):
     return values.items() if isinstance(values, dict) else [(name, values)]
 
 
+# Architectures that its table does not know yet, and those that have the same tensors.
+LIKE = {"granite_swa": "granite"}
+
+
 def gguf_name(architecture, name):
     """llama.cpp's name of a tensor, by its own table."""
     if name.startswith("blk."):
         return name
     name = name.replace("e_score_correction_bias", "e_score_correction.bias").replace("expert_bias", "expert_bias.bias")
-    kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == LIKE.get(architecture, architecture))
     names = gguf.get_tensor_name_map(kind, 48)
     found = next(filter(None, (names.get_name(x, (".weight", ".bias")) for x in (name, name.partition(".")[2]))), None)
     assert found, f"{architecture} has no tensor {name}"

@@ -75,22 +75,23 @@ def test_a_file_that_does_not_say_what_it_means_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("name", "key", "value"),
     [
-        ("attention.head_count_kv", [2, 2, 2, 2, 2]),
-        ("attention.head_count_kv", [0] * 6),
-        ("attention.head_count_kv", [2, 2, 2, 2, 2, -1]),
-        ("attention.head_count", [6] * 6),
-        ("attention.value_length_swa", 32),
-        ("rope.dimension_count_swa", 8),
+        ("Gemma 4", "attention.head_count_kv", [2, 2, 2, 2, 2]),
+        ("Gemma 4", "attention.head_count_kv", [0] * 6),
+        ("Gemma 4", "attention.head_count_kv", [2, 2, 2, 2, 2, -1]),
+        ("Gemma 4", "attention.head_count", [6] * 6),
+        ("Gemma 4", "attention.value_length_swa", 32),
+        ("Gemma 4", "rope.dimension_count_swa", 8),
+        ("Llama Nemotron", "attention.head_count", [6, 6, 6]),
     ],
 )
-def test_sizes_of_layers_that_contradict_each_other_are_refused(tmp_path, key, value):
-    family = FAMILIES["Gemma 4"]
+def test_sizes_of_layers_that_contradict_each_other_are_refused(tmp_path, name, key, value):
+    family = FAMILIES[name]
     family = replace(family, keys=family.keys | {key: value})
     save_gguf(family, family.save(tmp_path), tmp_path, tmp_path / "m.gguf")
-    with pytest.raises(ModelLoadError, match=rf"m.gguf: gemma4.{key}: "):
-        open_model(tmp_path / "m.gguf")
+    with pytest.raises(ModelLoadError, match=rf"m.gguf: {family.gguf}.{key}: |m.gguf: heads_of_layers: "):
+        load_declaration(open_model(tmp_path / "m.gguf").config, tmp_path / "m.gguf")
 
 
 def test_a_great_part_of_vllm_s_names_is_known(record_property):

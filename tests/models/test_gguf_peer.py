@@ -31,6 +31,7 @@ OTHERWISE = {  # what llama.cpp computes in another way than the model's authors
     "DeepSeek V2": "it no longer reads files with kv_b in one",
     "DeepSeek-MoE": "it never normalises what the experts of this architecture count for",
     "EXAONE 4, windows": "it has windows in models of 64 layers alone",
+    "Llama Nemotron": "it leaves out the attention of layers without an MLP",
     "StarCoder2": "it has no windows in this architecture",
 }
 IN_HALVES = {"Gemma 2", "Gemma 4 26B-A4B", "Gemma 4 E2B"}  # where it matters that its GELU is a table in float16

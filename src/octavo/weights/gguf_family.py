@@ -38,6 +38,11 @@ LATENT = {
     "attn_output": "self_attn.o_proj",
     **{name: LAYER[name] for name in ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")},
 }
+# Of which there are as many as heads: the key, and the field of config.json, that say how many.
+HEADS = {
+    "attn_q": ("attention.head_count", "num_attention_heads"),
+    "attn_k": ("attention.head_count_kv", "num_key_value_heads"),
+}
 STACKS = {"attn_k_b": True, "attn_v_b": False}  # of a matrix for each head, transposed or not
 # Names of what experts have, after that of the MLP that they stand for.
 EXPERTS = {
@@ -81,11 +86,13 @@ class GGUFFamily:
     latent: bool = False  # keys are made of a latent row, see `octavo.models.mla`
     row_orders: Mapping[str, Callable[[Mapping[str, Any]], Order]] = field(default_factory=dict)  # of config.json
 
-    def row_order(self, tensor: str, config: Mapping[str, Any]) -> Order | None:
+    def row_order(self, tensor: str, layer: int, config: Mapping[str, Any]) -> Order | None:
         """Where the rows are stored of a layer's tensor, by GGUF's name; None: in order."""
-        heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(tensor)
-        if self.permuted and heads is not None:
-            return rope_row_order(config[heads], config["head_dim"])
+        if self.permuted and tensor in HEADS:
+            key, field = HEADS[tensor]
+            by_layer = config.get(self.lists.get(key, key), [])
+            heads = by_layer[layer] if layer < len(by_layer) else config[field]
+            return rope_row_order(heads, config["head_dim"])
         return self.row_orders[tensor](config) if tensor in self.row_orders else None
 
 
