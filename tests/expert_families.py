@@ -139,6 +139,17 @@ def to_first_bailing(tensors, config):
     config |= {"architectures": ["BailingMoeForCausalLM"]}
 
 
+def apart_and_permuted(name, values, config):
+    if "query_key_value" not in name:
+        return values
+    at = f"model.layers.{name.split('.')[2]}.self_attn"
+    parts = np.split(values, [48, 64])
+    return {
+        f"{at}.{part}_proj.weight": permuted(f"{part}_proj.weight", rows, config)
+        for part, rows in zip("qkv", parts, strict=True)
+    }
+
+
 MIXTURES = {
     "Mixtral": Family(
         "Mixtral",
@@ -283,7 +294,10 @@ MIXTURES = {
     "Ling": Family(
         "GraniteMoeShared",
         {"num_local_experts": 6, "shared_intermediate_size": 48, "attention_multiplier": 8**-0.5, **DEEPSEEK},
-        rewrite=to_first_bailing,
+        "bailingmoe",
+        {**DEEPSEEK_KEYS, "leading_dense_block_count": 0, "expert_weights_norm": True, "rope.dimension_count": 8},
+        apart_and_permuted,
+        to_first_bailing,
     ),
     "Ling 2": Family(
         "Glm4Moe",

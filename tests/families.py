@@ -897,7 +897,7 @@ FAMILIES = {
         },
         rewrite=to_teleflm,
     ),
-    "openPangu": Family("Llama", {"attention_bias": True}, rewrite=to_pangu),
+    "openPangu": Family("Llama", {"attention_bias": True}, "pangu-embedded", rewrite=to_pangu),
     "Kimi K2": Family("DeepseekV3", {**DEEPSEEK, "n_group": 1, "topk_group": 1, "n_shared_experts": 2}),
     "Mistral 4": Family(
         "Mistral4",
@@ -940,9 +940,9 @@ FAMILIES = {
     ),
     "Nemotron": Family("Nemotron", {"head_dim": 8}, "nemotron", {"rope.dimension_count": 4}, one_more_in_weights),
     "Arcee": Family("Arcee", {"head_dim": 8}, "arcee", convert=permuted),
-    "Jais 2": Family("Jais2", {"head_dim": 8}),
+    "Jais 2": Family("Jais2", {"head_dim": 8}, "jais2"),
     "Persimmon": Family("Persimmon"),
-    "Qwen": Family("Qwen2", {"num_key_value_heads": 6}, rewrite=to_qwen),
+    "Qwen": Family("Qwen2", {"num_key_value_heads": 6}, "qwen", {"feed_forward_length": 160}, rewrite=to_qwen),
     "Apertus": Family("Apertus", {**NO_PADDING, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
 }
 

@@ -12,7 +12,10 @@ class Deepseek(Mixture):
     architectures = ("DeepseekForCausalLM",)
     fields = {"num_experts": "n_routed_experts"}
     normalises = False
-    gguf = (GGUFFamily("deepseek", "DeepseekForCausalLM", layer=LAYER | EXPERTS | SHARED, permuted=True),)
+    gguf = tuple(  # in such files, Ling's first version is the same
+        GGUFFamily(architecture, "DeepseekForCausalLM", layer=LAYER | EXPERTS | SHARED, permuted=True)
+        for architecture in ("deepseek", "bailingmoe")
+    )
 
     def is_sparse(self, i: int) -> bool:
         return super().is_sparse(i) and i % self.config.integer("moe_layer_freq", 1) == 0

@@ -48,5 +48,5 @@ class PanguEmbedded(Llama):
 
     architectures = ("PanguEmbeddedForCausalLM",)
     model_types = ()
-    gguf = ()
+    gguf = (GGUFFamily("pangu-embedded", "PanguEmbeddedForCausalLM"),)
     fields = {"attention_bias": "bias"}

@@ -8,6 +8,18 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Node
 from octavo.models.decoder import Decoder, split
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+GGUF_OUTER = {"token_embd": "transformer.wte", "output_norm": "transformer.ln_f", "output": "lm_head"}
+GGUF_LAYER = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_gate": "mlp.w2",
+    "ffn_up": "mlp.w1",
+    "ffn_down": "mlp.c_proj",
+}
 
 
 class Qwen(Decoder):
@@ -22,6 +34,7 @@ class Qwen(Decoder):
     embed_name = "transformer.wte"
     layers_name = "transformer.h"
     norm_name = "transformer.ln_f"
+    gguf = (GGUFFamily("qwen", "QWenLMHeadModel", outer=GGUF_OUTER, layer=GGUF_LAYER, layers=layers_name),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         both = config.integer("intermediate_size")  # what gate and up have together
