@@ -1011,7 +1011,7 @@ def named(values, name):
 
 
 # Architectures that its table does not know yet, and those that have the same tensors.
-LIKE = {"granite_swa": "granite"}
+LIKE = {"granite_swa": "granite", "hy_v3": "dots1", "mellum": "qwen3moe"}
 
 
 def gguf_name(architecture, name):

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 from octavo.models.granite import KEYS, Granite
 from octavo.models.rope import for_layers
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.gguf_family import LAYER, GGUFFamily
+from octavo.weights.gguf_family import EXPERTS, LAYER, GGUFFamily
+
+GGUF_LAYER = {
+    **LAYER,
+    **{name: ours.replace("mlp.", "block_sparse_moe.") for name, ours in EXPERTS.items()},
+    "ffn_gate_inp": "block_sparse_moe.router",
+    "attn_sinks.weight": "self_attn.sinks",
+}
 
 
 class GraniteSWA(Granite):
@@ -21,8 +28,9 @@ class GraniteSWA(Granite):
         GGUFFamily(
             "granite_swa",
             "GraniteSWAForCausalLM",
-            layer=LAYER | {"attn_sinks.weight": "self_attn.sinks"},
+            layer=GGUF_LAYER,
             keys=KEYS | {"attention.rope_pattern": "layer_rope"},
+            with_experts="GraniteMoeSWAForCausalLM",
             permuted=True,
         ),
     )

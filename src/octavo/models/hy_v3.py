@@ -5,6 +5,16 @@ from __future__ import annotations
 from octavo.models.mixture import Mixture
 from octavo.models.qwen3 import Qwen3
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import EXPERTS, HEAD_NORMS, LAYER, SHARED, GGUFFamily
+
+GGUF_LAYER = {
+    **LAYER,
+    **HEAD_NORMS,
+    **EXPERTS,
+    **{name: ours.replace("shared_experts", "shared_mlp") for name, ours in SHARED.items()},
+    "ffn_gate_inp": "mlp.router.gate",
+    "exp_probs_b": "mlp.expert_bias",
+}
 
 
 class HyV3(Mixture, Qwen3):
@@ -24,7 +34,7 @@ class HyV3(Mixture, Qwen3):
     shared_name = "mlp.shared_mlp"
     score = "sigmoid"
     choice_bias = "expert_bias"
-    gguf = ()
+    gguf = (GGUFFamily("hy_v3", "HYV3ForCausalLM", layer=GGUF_LAYER),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
