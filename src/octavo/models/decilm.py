@@ -9,6 +9,10 @@ from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
 MULTIPLE = 256  # of which widths are that follow from a factor
+GGUF_LISTS = {
+    "attention.head_count": "heads_of_layers", "attention.head_count_kv": "num_key_value_heads_per_layer",
+    "feed_forward_length": "widths_of_layers",
+}  # fmt: skip
 
 
 class DeciLM(Decoder):
@@ -17,18 +21,7 @@ class DeciLM(Decoder):
     architectures = ("DeciLMForCausalLM",)
     model_types = ("deci", "nemotron-nas")
     mlp_factor = 4  # where the width of all is not said
-    gguf = (
-        GGUFFamily(
-            "deci",
-            "DeciLMForCausalLM",
-            lists={
-                "attention.head_count": "heads_of_layers",
-                "attention.head_count_kv": "num_key_value_heads_per_layer",
-                "feed_forward_length": "widths_of_layers",
-            },
-            permuted=True,
-        ),
-    )
+    gguf = (GGUFFamily("deci", "DeciLMForCausalLM", lists=GGUF_LISTS, permuted=True),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

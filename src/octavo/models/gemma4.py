@@ -15,36 +15,28 @@ from octavo.models.rope import for_layers, rope_table
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import EXPERTS, HEAD_NORMS, LAYER, OUTER, GGUFFamily
 
-GGUF_OUTER = OUTER | {
-    "per_layer_token_embd": "model.embed_tokens_per_layer",
+GGUF_OUTER = {
+    **OUTER, "per_layer_token_embd": "model.embed_tokens_per_layer",
     "per_layer_model_proj": "model.per_layer_model_projection",
     "per_layer_proj_norm": "model.per_layer_projection_norm",
-}
+}  # fmt: skip
 GGUF_LAYER = {
-    **LAYER,
-    **HEAD_NORMS,
-    **NAMES,
-    **{name: ours.removeprefix("mlp.") for name, ours in EXPERTS.items()},
+    **LAYER, **HEAD_NORMS, **NAMES, **{name: ours.removeprefix("mlp.") for name, ours in EXPERTS.items()},
     "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
-    "post_ffw_norm_1": "post_feedforward_layernorm_1",
-    "post_ffw_norm_2": "post_feedforward_layernorm_2",
-    "ffn_gate_inp": "router.proj",
-    "ffn_gate_inp.scale": "router.scale",
-    "ffn_down_exps.scale": "router.per_expert_scale",
-    "inp_gate": "per_layer_input_gate",
-    "proj": "per_layer_projection",
-    "post_norm": "post_per_layer_input_norm",
-    "layer_output_scale.weight": "layer_scalar",
-}
+    "post_ffw_norm_1": "post_feedforward_layernorm_1", "post_ffw_norm_2": "post_feedforward_layernorm_2",
+    "ffn_gate_inp": "router.proj", "ffn_gate_inp.scale": "router.scale",
+    "ffn_down_exps.scale": "router.per_expert_scale", "layer_output_scale.weight": "layer_scalar",
+    "inp_gate": "per_layer_input_gate", "proj": "per_layer_projection", "post_norm": "post_per_layer_input_norm",
+}  # fmt: skip
 GGUF_KEYS = {
-    "attention.key_length": "global_head_dim",
-    "attention.key_length_swa": "head_dim",
-    "attention.shared_kv_layers": "num_kv_shared_layers",
+    "attention.key_length": "global_head_dim", "attention.key_length_swa": "head_dim",
+    "attention.shared_kv_layers": "num_kv_shared_layers", "rope.freq_base_swa": "rope_local_base_freq",
     "embedding_length_per_layer_input": "hidden_size_per_layer_input",
     "final_logit_softcapping": "final_logit_softcapping",
-    "rope.freq_base_swa": "rope_local_base_freq",
-}
+}  # fmt: skip
 GGUF_VALUES = {"hidden_activation": "gelu_pytorch_tanh", "rope_parameters": {}, "final_logit_softcapping": 30.0}
+GGUF_LISTS = {"attention.head_count_kv": "kv_heads_of_layers", "feed_forward_length": "widths_of_layers"}
+GGUF_REQUIRED = ("attention.key_length", "attention.key_length_swa", "embedding_length_per_layer_input")
 
 
 class Gemma4(Mixture):
@@ -72,16 +64,10 @@ class Gemma4(Mixture):
     }
     gguf = (
         GGUFFamily(
-            "gemma4",
-            "Gemma4ForCausalLM",
-            outer=GGUF_OUTER,
-            layer=GGUF_LAYER,
-            keys=GGUF_KEYS,
-            lists={"attention.head_count_kv": "kv_heads_of_layers", "feed_forward_length": "widths_of_layers"},
-            values=GGUF_VALUES,
-            required=("attention.key_length", "attention.key_length_swa", "embedding_length_per_layer_input"),
+            "gemma4", "Gemma4ForCausalLM", GGUF_OUTER, GGUF_LAYER, keys=GGUF_KEYS, lists=GGUF_LISTS, values=GGUF_VALUES,
+            required=GGUF_REQUIRED,
         ),
-    )
+    )  # fmt: skip
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

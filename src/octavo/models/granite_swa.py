@@ -11,11 +11,10 @@ from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import EXPERTS, LAYER, GGUFFamily
 
 GGUF_LAYER = {
-    **LAYER,
+    **LAYER, "attn_sinks.weight": "self_attn.sinks",
     **{name: ours.replace("mlp.", "block_sparse_moe.") for name, ours in EXPERTS.items()},
     "ffn_gate_inp": "block_sparse_moe.router",
-    "attn_sinks.weight": "self_attn.sinks",
-}
+}  # fmt: skip
 
 
 class GraniteSWA(Granite):
@@ -26,14 +25,10 @@ class GraniteSWA(Granite):
     defaults = {"sliding_window": 128, "max_position_embeddings": 8192, "tie_word_embeddings": True}
     gguf: ClassVar[tuple[GGUFFamily, ...]] = (
         GGUFFamily(
-            "granite_swa",
-            "GraniteSWAForCausalLM",
-            layer=GGUF_LAYER,
-            keys=KEYS | {"attention.rope_pattern": "layer_rope"},
-            with_experts="GraniteMoeSWAForCausalLM",
-            permuted=True,
+            "granite_swa", "GraniteSWAForCausalLM", layer=GGUF_LAYER, permuted=True,
+            keys=KEYS | {"attention.rope_pattern": "layer_rope"}, with_experts="GraniteMoeSWAForCausalLM",
         ),
-    )
+    )  # fmt: skip
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -8,13 +8,9 @@ from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import EXPERTS, HEAD_NORMS, LAYER, SHARED, GGUFFamily
 
 GGUF_LAYER = {
-    **LAYER,
-    **HEAD_NORMS,
-    **EXPERTS,
+    **LAYER, **HEAD_NORMS, **EXPERTS, "ffn_gate_inp": "mlp.router.gate", "exp_probs_b": "mlp.expert_bias",
     **{name: ours.replace("shared_experts", "shared_mlp") for name, ours in SHARED.items()},
-    "ffn_gate_inp": "mlp.router.gate",
-    "exp_probs_b": "mlp.expert_bias",
-}
+}  # fmt: skip
 
 
 class HyV3(Mixture, Qwen3):

@@ -18,13 +18,10 @@ class Mellum(Mixture, Qwen3):
     defaults = {"head_dim": 128, "sliding_window": 1024, "use_sliding_window": True}
     gguf = (
         GGUFFamily(
-            "mellum",
-            "MellumForCausalLM",
-            layer=LAYER | HEAD_NORMS | EXPERTS,
-            keys={"rope.freq_base_swa": "rope_local_base_freq"},
-            required=("attention.sliding_window_pattern",),
+            "mellum", "MellumForCausalLM", layer=LAYER | HEAD_NORMS | EXPERTS,
+            keys={"rope.freq_base_swa": "rope_local_base_freq"}, required=("attention.sliding_window_pattern",),
         ),
-    )
+    )  # fmt: skip
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -20,13 +20,10 @@ class Mistral4(DeepseekV2):
     defaults: ClassVar[dict[str, object]] = {**DeepseekV2.defaults, "norm_topk_prob": True}
     gguf = (
         GGUFFamily(
-            "mistral4",
-            "Mistral4ForCausalLM",
-            layer=LATENT | EXPERTS | SHARED,
+            "mistral4", "Mistral4ForCausalLM", layer=LATENT | EXPERTS | SHARED, latent=True,
             keys={"attention.temperature_scale": "query_growth", "attention.temperature_length": "query_length"},
-            latent=True,
         ),
-    )
+    )  # fmt: skip
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

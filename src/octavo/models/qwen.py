@@ -12,14 +12,9 @@ from octavo.weights.gguf_family import GGUFFamily
 
 GGUF_OUTER = {"token_embd": "transformer.wte", "output_norm": "transformer.ln_f", "output": "lm_head"}
 GGUF_LAYER = {
-    "attn_norm": "ln_1",
-    "attn_qkv": "attn.c_attn",
-    "attn_output": "attn.c_proj",
-    "ffn_norm": "ln_2",
-    "ffn_gate": "mlp.w2",
-    "ffn_up": "mlp.w1",
-    "ffn_down": "mlp.c_proj",
-}
+    "attn_norm": "ln_1", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2", "ffn_gate": "mlp.w2", "ffn_up": "mlp.w1", "ffn_down": "mlp.c_proj",
+}  # fmt: skip
 
 
 class Qwen(Decoder):
