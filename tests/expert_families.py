@@ -46,6 +46,17 @@ def granite_experts(name, values, config):
     return {f"blk.{layer}.ffn_{part}_{kind}.weight": half for part, half in zip(("gate", "up"), parts, strict=True)}
 
 
+def granite_swa_experts(name, values, config):
+    names = {"sinks": "attn_sinks", "router": "ffn_gate_inp", "experts.down_proj": "ffn_down_exps"}
+    names |= {"experts.gate_up_proj": "ffn_gate_up_exps"}
+    part = next((ours for theirs, ours in names.items() if name.removesuffix(".weight").endswith(theirs)), None)
+    return {f"blk.{name.split('.')[2]}.{part}.weight": values} if part else permuted(name, values, config)
+
+
+def bias_of_choice(name, values, config):
+    return {f"blk.{name.split('.')[2]}.exp_probs_b": values} if name.endswith("expert_bias") else values
+
+
 ERNIE = {
     **NO_PADDING,
     "tie_word_embeddings": False,
@@ -139,6 +150,17 @@ def to_first_bailing(tensors, config):
     config |= {"architectures": ["BailingMoeForCausalLM"]}
 
 
+def apart_and_permuted(name, values, config):
+    if "query_key_value" not in name:
+        return values
+    at = f"model.layers.{name.split('.')[2]}.self_attn"
+    parts = np.split(values, [48, 64])
+    return {
+        f"{at}.{part}_proj.weight": permuted(f"{part}_proj.weight", rows, config)
+        for part, rows in zip("qkv", parts, strict=True)
+    }
+
+
 MIXTURES = {
     "Mixtral": Family(
         "Mixtral",
@@ -221,6 +243,20 @@ MIXTURES = {
             "expert_shared_feed_forward_length": 40,
         },
         granite_experts,
+    ),
+    "Granite MoE, windows and one frequency": Family(
+        "GraniteMoeSWA",
+        {**GRANITE, "num_local_experts": 6, "sliding_window": 16, "num_hidden_layers": 5},
+        "granite_swa",
+        {
+            **GRANITE_KEYS,
+            "expert_count": 6,
+            "expert_used_count": 2,
+            "attention.sliding_window": 16,
+            "attention.sliding_window_pattern": [False, True, True, True, False],
+            "attention.rope_pattern": [True] * 5,
+        },
+        granite_swa_experts,
     ),
     "Granite MoE, windows": Family(
         "GraniteMoeSWA",
@@ -308,7 +344,10 @@ MIXTURES = {
     "Ling": Family(
         "GraniteMoeShared",
         {"num_local_experts": 6, "shared_intermediate_size": 48, "attention_multiplier": 8**-0.5, **DEEPSEEK},
-        rewrite=to_first_bailing,
+        "bailingmoe",
+        {**DEEPSEEK_KEYS, "leading_dense_block_count": 0, "expert_weights_norm": True, "rope.dimension_count": 8},
+        apart_and_permuted,
+        to_first_bailing,
     ),
     "Ling 2": Family(
         "Glm4Moe",
@@ -358,7 +397,44 @@ MIXTURES = {
             "mlp_layer_types": ["dense", "sparse", "sparse"],
         },
     ),
-    "Hunyuan 3": Family("HYV3", {**EXPERTS, "head_dim": 8, "num_shared_experts": 2, "num_hidden_layers": 3}),
+    "Mellum, experts in all layers": Family(
+        "Mellum",
+        {
+            **EXPERTS,
+            "head_dim": 8,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "mlp_layer_types": ["sparse", "sparse"],
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+                "full_attention": YARN | {"rope_theta": 5e5},
+            },
+        },
+        "mellum",
+        {
+            **EXPERT_KEYS,
+            "attention.sliding_window": 16,
+            "attention.sliding_window_pattern": [True, False],
+            "rope.freq_base": 5e5,
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 64,
+        },
+    ),
+    "Hunyuan 3": Family(
+        "HYV3",
+        {**EXPERTS, "head_dim": 8, "num_shared_experts": 2, "num_hidden_layers": 3},
+        "hy_v3",
+        {
+            **EXPERT_KEYS,
+            "expert_shared_feed_forward_length": 48,
+            "expert_weights_norm": True,
+            "expert_weights_scale": 2.826,
+            "expert_gating_func": 2,
+            "leading_dense_block_count": 1,
+        },
+        bias_of_choice,
+    ),
     "Command A, experts": Family(
         "Cohere2Moe",
         {

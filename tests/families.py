@@ -58,6 +58,17 @@ def permuted(name, values, config):
     return swap_rows(values, heads) if heads else values
 
 
+def permuted_by_rows(name, values, config):
+    """The same of layers that have as many heads as their rows say."""
+    return swap_rows(values, len(values) // 8) if name.split(".")[-2] in ("q_proj", "k_proj") else values
+
+
+def with_sinks(name, values, config):
+    if name.endswith("sinks"):
+        return {f"blk.{name.split('.')[2]}.attn_sinks.weight": values}
+    return permuted(name, values, config)
+
+
 def one_more(name, values, config):
     """Norms with their 1."""
     return values + 1 if "norm" in name else values
@@ -229,7 +240,8 @@ def to_decilm(tensors, config):
 def with_parts_that_are_zero(model):
     with torch.no_grad():
         model.model.layers[1].self_attn.o_proj.weight.zero_()
-        model.model.layers[2].mlp.down_proj.weight.zero_()
+        for layer in model.model.layers[2:]:
+            layer.mlp.down_proj.weight.zero_()
 
 
 def to_qwen(tensors, config):
@@ -276,11 +288,23 @@ def split_by_heads(name, values, config):
         plain, at = config.qk_nope_head_dim, name.removesuffix("kv_b_proj.weight")
         heads = values.reshape(config.num_attention_heads, -1, values.shape[1])
         return {f"{at}k_b_proj.weight": heads[:, :plain].swapaxes(1, 2), f"{at}v_b_proj.weight": heads[:, plain:]}
-    return {name.replace("correction_bias", "correction.bias"): values}
+    name = name.replace("correction_bias", "correction.bias")
+    return {f"{name}.weight" if name.endswith(("gate_up_proj", "experts.down_proj")) else name: values}
 
 
 def whole_heads(name, values, config):
     return {name.replace("correction_bias", "correction.bias"): values}
+
+
+def as_gemma_4(name, values, config):
+    """Divisors of frequencies say that 4 of 16 are rotated with in layers without a window."""
+    if name == "model.norm.weight":
+        return {name: values, "rope.freqs.weight": np.array([1.0] * 4 + [1e30] * 12)}
+    names = {"experts.down_proj": "ffn_down_exps.weight", "experts.gate_up_proj": "ffn_gate_up_exps.weight"}
+    names |= {"layer_scalar": "layer_output_scale.weight", "router.scale": "ffn_gate_inp.scale"}
+    names |= {"router.per_expert_scale": "ffn_down_exps.scale"}
+    _, _, at, part = (*name.split(".", 3), "")[:4]
+    return {f"blk.{at}.{names[part]}": values} if part in names else values
 
 
 def without_fused_attention(model):
@@ -460,6 +484,22 @@ ALIBI = {"num_key_value_heads": 6, "intermediate_size": 192}
 
 GEMMA_4 = {**GEMMA, "num_hidden_layers": 6, "sliding_window": 16, "global_head_dim": 32}
 GEMMA_4 |= {"hidden_size_per_layer_input": 0, "num_global_key_value_heads": 2}
+GEMMA_4_SMALL = {**GEMMA_4, "hidden_size_per_layer_input": 20, "vocab_size_per_layer_input": 301}
+GEMMA_4_SMALL |= {"layer_types": ["sliding_attention", "full_attention"] * 3}
+GEMMA_4_KEYS = {
+    "attention.key_length": 32,
+    "attention.value_length": 32,
+    "attention.key_length_swa": 16,
+    "attention.value_length_swa": 16,
+    "attention.shared_kv_layers": 0,
+    "attention.sliding_window": 16,
+    "attention.sliding_window_pattern": [True, True, True, True, True, False],
+    "embedding_length_per_layer_input": 0,
+    "rope.dimension_count": 32,
+    "rope.dimension_count_swa": 16,
+    "rope.freq_base": 1e6,
+    "rope.freq_base_swa": 1e4,
+}
 
 FAMILIES = {
     "Qwen2": Family("Qwen2", gguf="qwen2"),
@@ -473,21 +513,49 @@ FAMILIES = {
     "Gemma 4": Family(
         "Gemma4Text",
         {**GEMMA_4, "attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 30.0},
+        "gemma4",
+        {**GEMMA_4_KEYS, "attention.head_count_kv": [2, 2, 2, 2, 2, 1], "final_logit_softcapping": 30.0},
+        as_gemma_4,
     ),
+    "Gemma 4, twelve layers": Family("Gemma4Text", {**GEMMA_4, "num_hidden_layers": 12}),
     "Gemma 4 E2B": Family(
         "Gemma4Text",
         {
-            **GEMMA_4,
-            "hidden_size_per_layer_input": 20,
-            "vocab_size_per_layer_input": 301,
-            "num_kv_shared_layers": 3,
+            **GEMMA_4_SMALL,
+            "final_logit_softcapping": 30.0,
+            "num_kv_shared_layers": 2,
             "use_double_wide_mlp": True,
-            "layer_types": ["sliding_attention", "full_attention"] * 3,
         },
+        "gemma4",
+        {
+            **GEMMA_4_KEYS,
+            "attention.shared_kv_layers": 2,
+            "attention.sliding_window_pattern": [True, False] * 3,
+            "embedding_length_per_layer_input": 20,
+            "feed_forward_length": [80, 80, 80, 80, 160, 160],
+        },
+        as_gemma_4,
     ),
+    "Gemma 4, three layers share keys": Family("Gemma4Text", {**GEMMA_4_SMALL, "num_kv_shared_layers": 3}),
     "Gemma 4 26B-A4B": Family(
         "Gemma4Text",
-        {**GEMMA_4, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 24},
+        {
+            **GEMMA_4,
+            "enable_moe_block": True,
+            "num_experts": 6,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 24,
+            "final_logit_softcapping": 20.0,
+        },
+        "gemma4",
+        {
+            **GEMMA_4_KEYS,
+            "expert_count": 6,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": 24,
+            "final_logit_softcapping": 20.0,
+        },
+        as_gemma_4,
     ),
     "Gemma 2": Family(
         "Gemma2",
@@ -688,8 +756,24 @@ FAMILIES = {
     "Llama Nemotron": Family(
         "Llama",
         {"num_hidden_layers": 3, "intermediate_size": 256},
-        rewrite=to_decilm,
-        patch=with_parts_that_are_zero,
+        "deci",
+        {
+            "attention.head_count": [6, 0, 6],
+            "attention.head_count_kv": [6, 0, 2],
+            "feed_forward_length": [256, 256, 0],
+        },
+        permuted_by_rows,
+        to_decilm,
+        with_parts_that_are_zero,
+    ),
+    "Llama Nemotron, two layers": Family(
+        "Llama",
+        {"intermediate_size": 256},
+        "deci",
+        {"attention.head_count": [6, 0], "attention.head_count_kv": [6, 0], "feed_forward_length": [256, 256]},
+        permuted_by_rows,
+        to_decilm,
+        with_parts_that_are_zero,
     ),
     "StableLM, parallel": Family("StableLm", {"hidden_size": 96, "use_parallel_residual": True}),
     "OLMo": Family("Olmo", {**NO_PADDING, "clip_qkv": 0.5}, "olmo", {"attention.clamp_kqv": 0.5}, permuted),
@@ -763,6 +847,29 @@ FAMILIES = {
             "layer_rope_theta": [0, 1e4, 5e3, 0, 1e4],
         },
     ),
+    "Granite SWA, one frequency": Family(
+        "GraniteSWA",
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 8.0,
+            "sliding_window": 16,
+            "num_hidden_layers": 5,
+            "layer_rope_theta": [0, 1e4, 1e4, 0, 1e4],
+        },
+        "granite_swa",
+        {
+            "embedding_scale": 12.0,
+            "residual_scale": 0.22,
+            "attention.scale": 0.3,
+            "logit_scale": 8.0,
+            "attention.sliding_window": 16,
+            "attention.sliding_window_pattern": [False, True, True, True, False],
+            "attention.rope_pattern": [False, True, True, False, True],
+        },
+        with_sinks,
+    ),
     "HyperCLOVA X": Family(
         "HyperCLOVAX", {"residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 0.5, "head_dim": 8}
     ),
@@ -827,9 +934,23 @@ FAMILIES = {
         },
         rewrite=to_teleflm,
     ),
-    "openPangu": Family("Llama", {"attention_bias": True}, rewrite=to_pangu),
+    "openPangu": Family("Llama", {"attention_bias": True}, "pangu-embedded", rewrite=to_pangu),
     "Kimi K2": Family("DeepseekV3", {**DEEPSEEK, "n_group": 1, "topk_group": 1, "n_shared_experts": 2}),
-    "Mistral 4": Family("Mistral4", {**DEEPSEEK, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.4}}),
+    "Mistral 4": Family(
+        "Mistral4",
+        {**DEEPSEEK, "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}},
+        "mistral4",
+        {
+            **DEEPSEEK_KEYS,
+            **YARN_KEYS,
+            **ABSORBED_KEYS,
+            "rope.scaling.yarn_log_multiplier": 0.1,
+            "expert_weights_norm": True,
+            "attention.temperature_scale": 0.4,
+            "attention.temperature_length": 32,
+        },
+        split_by_heads,
+    ),
     "GLM-4.7-Flash": Family("Glm4MoeLite", {**DEEPSEEK, "n_group": 1, "topk_group": 1}),
     "Command R": Family("Cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
     "Command R+": Family("Cohere", {"use_qk_norm": True}),
@@ -856,9 +977,9 @@ FAMILIES = {
     ),
     "Nemotron": Family("Nemotron", {"head_dim": 8}, "nemotron", {"rope.dimension_count": 4}, one_more_in_weights),
     "Arcee": Family("Arcee", {"head_dim": 8}, "arcee", convert=permuted),
-    "Jais 2": Family("Jais2", {"head_dim": 8}),
+    "Jais 2": Family("Jais2", {"head_dim": 8}, "jais2"),
     "Persimmon": Family("Persimmon"),
-    "Qwen": Family("Qwen2", {"num_key_value_heads": 6}, rewrite=to_qwen),
+    "Qwen": Family("Qwen2", {"num_key_value_heads": 6}, "qwen", {"feed_forward_length": 160}, rewrite=to_qwen),
     "Apertus": Family("Apertus", {**NO_PADDING, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
 }
 
@@ -866,6 +987,7 @@ FAMILIES = {
 def save_gguf(family, model, path, target):
     """Writes a checkpoint that was saved in `path` as GGUF, as llama.cpp's converter would."""
     config = model.config
+    config.allow_global_per_layer_attribute_access = True  # which those of Gemma 4 otherwise refuse
     writer = gguf.GGUFWriter(target, family.gguf)
     sizes = {
         "block_count": config.num_hidden_layers,
@@ -925,12 +1047,16 @@ def named(values, name):
     return values.items() if isinstance(values, dict) else [(name, values)]
 
 
+# Architectures that its table does not know yet, and those that have the same tensors.
+LIKE = {"granite_swa": "granite", "hy_v3": "dots1", "mellum": "qwen3moe"}
+
+
 def gguf_name(architecture, name):
     """llama.cpp's name of a tensor, by its own table."""
     if name.startswith("blk."):
         return name
     name = name.replace("e_score_correction_bias", "e_score_correction.bias").replace("expert_bias", "expert_bias.bias")
-    kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == LIKE.get(architecture, architecture))
     names = gguf.get_tensor_name_map(kind, 48)
     found = next(filter(None, (names.get_name(x, (".weight", ".bias")) for x in (name, name.partition(".")[2]))), None)
     assert found, f"{architecture} has no tensor {name}"

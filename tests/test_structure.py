@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "octavo"
 PYTHON = sorted(PACKAGE.rglob("*.py"))
 CPP = sorted(path for path in (ROOT / "native").rglob("*") if path.suffix in (".cpp", ".h", ".c"))
-LONGEST_FILE, LONGEST_FUNCTION = 450, 60  # lines
+LONGEST_FILE, LONGEST_FAMILY, LONGEST_FUNCTION = 450, 120, 60  # lines
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -57,6 +57,13 @@ def test_the_counts_of_functions_are_right():
         ("c", 4),
         ("d", 1),
     ]
+
+
+def test_a_family_is_a_page_and_all_of_them_are_a_short_book():
+    lines = {path.stem: len(path.read_text().splitlines()) for path in (PACKAGE / "models").glob("*.py")}
+    shared = {"base", "decoder", "mixture", "registry", "rope"}  # what families have in common
+    assert [name for name, count in lines.items() if count > LONGEST_FAMILY and name not in shared] == []
+    assert sum(lines.values()) <= 5000
 
 
 @pytest.mark.parametrize("path", [*PYTHON, *CPP], ids=named)

@@ -4,12 +4,11 @@
 #include <cstring>
 
 #include "ops/executor.h"
+#include "ops/softplus.h"
 
 namespace octavo {
 
 namespace {
-
-float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
 
 // A tile is some columns of the values of a head of a sequence, for all of its tokens in the step.
 class DeltaOp : public Op {

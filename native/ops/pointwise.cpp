@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ops/executor.h"
+#include "ops/softplus.h"
 
 namespace octavo {
 
@@ -66,8 +67,6 @@ class ActivationOp : public RowOp {
   Activation kind_;
   int64_t width_;  // columns that have a gate in common
 };
-
-float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
 
 class XieluOp : public RowOp {
  public:

@@ -218,9 +218,7 @@ class Chunk:
     count: int
     is_last: bool = field(init=False)
     num_logit_rows: int = field(init=False)
-    kept: tuple[int, int] | None = (
-        None  # so many tokens of the sequence after which its state is kept, and as what number
-    )
+    kept: tuple[int, int] | None = None  # after how many of the sequence's tokens its state is kept, its number then
 
     def __post_init__(self) -> None:
         self.is_last = self.start + self.count == len(self.sequence.tokens)

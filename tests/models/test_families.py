@@ -1,6 +1,6 @@
 """Logits of tiny random checkpoints of every family, beside transformers' on the same weights; and of GGUF files."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, make_torch, random_tokens
 from hybrid_families import HYBRIDS
 from octavo.errors import ModelLoadError
+from octavo.graph.node import Node
 from octavo.models import declaration, declarations, load_declaration, open_model
 from octavo.models.base import kind_of
 from octavo.models.multimodal import ARCHITECTURES
@@ -29,7 +30,18 @@ def opened(path):
     checkpoint = open_model(path)
     model = load_declaration(checkpoint.config, path)
     graph = model.build()
+    assert listed(model.build()) == listed(graph)  # a second one is the same
     return graph, bind(graph.weights, checkpoint, model.ignored)
+
+
+def listed(graph):
+    """What a graph is made of, with numbers in place of nodes."""
+    numbers = {node: i for i, node in enumerate(graph.nodes)}
+    values = [[getattr(node, part.name) for part in fields(node)] for node in graph.nodes]
+    return [
+        (type(node), [numbers[x] for x in node.inputs], [value for value in own if not isinstance(value, Node)])
+        for node, own in zip(graph.nodes, values, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -59,6 +71,26 @@ def test_a_file_that_does_not_say_what_it_means_is_refused(tmp_path):
     save_gguf(old, old.save(tmp_path), tmp_path, tmp_path / "m.gguf")
     with pytest.raises(ModelLoadError, match=r"m.gguf: minicpm.residual_scale: is missing"):
         open_model(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("Gemma 4", "attention.head_count_kv", [2, 2, 2, 2, 2]),
+        ("Gemma 4", "attention.head_count_kv", [0] * 6),
+        ("Gemma 4", "attention.head_count_kv", [2, 2, 2, 2, 2, -1]),
+        ("Gemma 4", "attention.head_count", [6] * 6),
+        ("Gemma 4", "attention.value_length_swa", 32),
+        ("Gemma 4", "rope.dimension_count_swa", 8),
+        ("Llama Nemotron", "attention.head_count", [6, 6, 6]),
+    ],
+)
+def test_sizes_of_layers_that_contradict_each_other_are_refused(tmp_path, name, key, value):
+    family = FAMILIES[name]
+    family = replace(family, keys=family.keys | {key: value})
+    save_gguf(family, family.save(tmp_path), tmp_path, tmp_path / "m.gguf")
+    with pytest.raises(ModelLoadError, match=rf"m.gguf: {family.gguf}.{key}: |m.gguf: heads_of_layers: "):
+        load_declaration(open_model(tmp_path / "m.gguf").config, tmp_path / "m.gguf")
 
 
 def test_a_great_part_of_vllm_s_names_is_known(record_property):

@@ -310,6 +310,7 @@ def test_the_config_is_that_of_the_hugging_face_checkpoint(tmp_path: Path) -> No
         "attention_bias": False,
         "mlp_bias": False,
         "use_qk_norm": False,
+        "attention_k_eq_v": False,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }

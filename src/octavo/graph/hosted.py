@@ -27,8 +27,8 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Given(Node):
-    """A value that the host has when it comes to an attention."""
+class _OfHost(Node):
+    """A value that the host makes, with `width` columns."""
 
     width: int
 
@@ -37,35 +37,25 @@ class Given(Node):
         return self.width
 
 
+class Given(_OfHost):
+    """A value that the host has when it comes to an attention."""
+
+
 @dataclass(frozen=True, eq=False)
-class Hosted(Node):
+class Hosted(_OfHost):
     """Token ids in, the last hidden states out; a token's values take `work_columns` meanwhile."""
 
     host: Host
-    hidden: int
     work_columns: int
     parameters: tuple[Weight, ...]
 
-    @property
-    def columns(self) -> int:
-        return self.hidden
-
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        return self.parameters
-
 
 @dataclass(frozen=True, eq=False)
-class HostedLogits(Node):
+class HostedLogits(_OfHost):
     """The logits of hidden states, as the host makes them."""
 
-    x: Node
     host: Host
-    vocab_size: int
-
-    @property
-    def columns(self) -> int:
-        return self.vocab_size
+    x: Node
 
 
 def run_by_host(node: Node) -> bool:

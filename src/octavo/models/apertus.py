@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.models.decoder import HEAD_NORMS, Decoder
 from octavo.weights.config_reader import ConfigReader
 

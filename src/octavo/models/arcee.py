@@ -1,7 +1,5 @@
 """AFM 4.5B of Arcee."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 from octavo.weights.gguf_family import GGUFFamily
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Weight
+from octavo.graph import Graph, Node, Weight
 from octavo.graph.ops.linear import Logits
 from octavo.models.alibi import alibi_slopes
 from octavo.models.decoder import Decoder

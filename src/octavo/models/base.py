@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
+from octavo.graph import Graph
 from octavo.graph.cache import state_bytes
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily

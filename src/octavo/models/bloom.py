@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.models.alibi import alibi_slopes
 from octavo.models.decoder import MEGATRON, Decoder
 from octavo.weights.config_reader import ConfigReader

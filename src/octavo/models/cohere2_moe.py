@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.models.cohere import Cohere2
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 MULTIPLE = 256  # of which widths are that follow from a factor
+GGUF_LISTS = {
+    "attention.head_count": "heads_of_layers", "attention.head_count_kv": "num_key_value_heads_per_layer",
+    "feed_forward_length": "widths_of_layers",
+}  # fmt: skip
 
 
 class DeciLM(Decoder):
@@ -16,13 +20,16 @@ class DeciLM(Decoder):
     architectures = ("DeciLMForCausalLM",)
     model_types = ("deci", "nemotron-nas")
     mlp_factor = 4  # where the width of all is not said
+    gguf = (GGUFFamily("deci", lists=GGUF_LISTS, permuted=True),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
+        self.groups: list[int | None]
+        self.widths: list[int | None]
         blocks = self.config.values.get("block_configs")
         if blocks is None:
-            self.groups: list[int | None] = self._groups_of_heads()
-            self.widths: list[int | None] = [self.intermediate] * self.layers
+            widths = self.config.integers("widths_of_layers", count=self.layers) or [self.intermediate] * self.layers
+            self.groups, self.widths = self._groups_of_heads(), [width or None for width in widths]
             return
         if not isinstance(blocks, list) or len(blocks) < self.layers or not all(isinstance(b, dict) for b in blocks):
             raise self.config.fail("block_configs", f"must be a list of {self.layers} objects")
@@ -32,12 +39,15 @@ class DeciLM(Decoder):
         self.widths = [self._width(block.object("ffn")) for block in readers]
 
     def _groups_of_heads(self) -> list[int | None]:
-        """As DeciLM 7B says it."""
-        kv_heads = self.config.integers("num_key_value_heads_per_layer", low=1)
-        if len(kv_heads) < self.layers or any(self.heads % heads for heads in kv_heads):
+        """As DeciLM 7B says it, and GGUF files, in which layers without attention have 0 heads."""
+        kv_heads = self.config.integers("num_key_value_heads_per_layer")
+        if len(kv_heads) < self.layers or any(heads and self.heads % heads for heads in kv_heads):
             reason = f"must be a list of {self.layers} divisors of {self.heads}, got {kv_heads}"
             raise self.config.fail("num_key_value_heads_per_layer", reason)
-        return [self.heads // heads for heads in kv_heads]
+        expected = [self.heads if heads else 0 for heads in kv_heads]
+        if self.config.integers("heads_of_layers") not in ([], expected):
+            raise self.config.fail("heads_of_layers", f"with KV heads {kv_heads}, only {expected} is supported")
+        return [self.heads // heads if heads else None for heads in kv_heads]
 
     def _group(self, attention: ConfigReader) -> int | None:
         """How many heads share a KV head; None for a layer without attention."""

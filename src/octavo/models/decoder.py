@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Rows, Weight
+from octavo.graph import Graph, Node, Rows, Weight
 from octavo.graph.ops.linear import Linear
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import CausalLM

@@ -12,7 +12,7 @@ class Deepseek(Mixture):
     architectures = ("DeepseekForCausalLM",)
     fields = {"num_experts": "n_routed_experts"}
     normalises = False
-    gguf = (GGUFFamily("deepseek", permuted=True),)
+    gguf = tuple(GGUFFamily(name, permuted=True) for name in ("deepseek", "bailingmoe"))  # the latter is Ling's first
 
     def is_sparse(self, i: int) -> bool:
         return super().is_sparse(i) and i % self.config.integer("moe_layer_freq", 1) == 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Weight
+from octavo.graph import Graph, Node, Weight
 from octavo.models.deepseek_v2 import DeepseekV2
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.graph.node import Weight
+from octavo.graph import Weight
 from octavo.models.ernie4_5 import Ernie45
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader

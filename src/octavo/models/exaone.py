@@ -1,7 +1,5 @@
 """EXAONE 3.0, 3.5 and Deep."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 from octavo.weights.gguf_family import GGUFFamily
 

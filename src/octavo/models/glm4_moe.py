@@ -1,7 +1,5 @@
 """GLM-4.5, GLM-4.6 and their Air."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import HEAD_NORMS
 from octavo.models.mixture import Mixture
 from octavo.weights.gguf_family import GGUFFamily

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.graph.node import Rows, Weight
+from octavo.graph import Rows, Weight
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader

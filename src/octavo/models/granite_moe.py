@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Rows, Weight
+from octavo.graph import Graph, Node, Rows, Weight
 from octavo.models.decoder import split
 from octavo.models.granite import KEYS, Granite
 from octavo.models.granite_swa import GraniteSWA

@@ -1,7 +1,5 @@
 """Helium 1."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from octavo.models.mixture import Mixture
 from octavo.models.qwen3 import Qwen3
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class HyV3(Mixture, Qwen3):
@@ -24,6 +25,7 @@ class HyV3(Mixture, Qwen3):
     shared_name = "mlp.shared_mlp"
     score = "sigmoid"
     choice_bias = "expert_bias"
+    gguf = (GGUFFamily("hy_v3", layer={"exp_probs_b": "mlp.expert_bias"}),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -7,8 +7,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Rows
+from octavo.graph import Graph, Node, Rows
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily

@@ -1,7 +1,5 @@
 """InternLM 1, 2, 2.5 and 3."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 
 

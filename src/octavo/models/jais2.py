@@ -1,8 +1,7 @@
 """Jais 2."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Jais2(Decoder):
@@ -14,3 +13,4 @@ class Jais2(Decoder):
     defaults = {"hidden_act": "relu2", "attention_bias": True, "mlp_bias": True, "rms_norm_eps": 1e-5}
     names = {"ffn_gate": ""}
     is_layer_norm = True
+    gguf = (GGUFFamily("jais2"),)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Weight
+from octavo.graph import Graph, Node, Weight
 from octavo.models.decoder import split
 from octavo.models.hybrid import Hybrid
 from octavo.models.mixture import Mixture
@@ -14,7 +13,8 @@ from octavo.weights.gguf_family import GGUFFamily
 
 GGUF_OUTER = {"token_embd_norm": "model.embedding_norm"}
 GGUF_LAYER = {f"shortconv.{name}": f"conv.{name}" for name in ("in_proj", "conv", "out_proj")}
-GGUF_KEYS = {"shortconv.l_cache": "conv_L_cache", "attention.head_count_kv": "kv_heads_of_layers"}
+GGUF_KEYS = {"shortconv.l_cache": "conv_L_cache"}
+GGUF_LISTS = {"attention.head_count_kv": "kv_heads_of_layers"}
 
 
 class Lfm2(Hybrid):
@@ -45,6 +45,7 @@ class Lfm2(Hybrid):
             outer=GGUF_OUTER,
             layer=GGUF_LAYER,
             keys=GGUF_KEYS,
+            lists=GGUF_LISTS,
             values={"block_auto_adjust_ff_dim": False},
         ),
     )
@@ -60,9 +61,8 @@ class Lfm2(Hybrid):
             self.intermediate = -(-size // multiple) * multiple
 
     def is_full(self, i: int) -> bool:
-        by_layer = self.config.integers("kv_heads_of_layers")
-        if by_layer:
-            return i < len(by_layer) and by_layer[i] > 0
+        if by_layer := self.config.integers("kv_heads_of_layers", count=self.layers):
+            return by_layer[i] > 0
         indices = self.config.values.get("full_attn_idxs")
         return indices is None or i in self.config.integers("full_attn_idxs")
 
@@ -84,7 +84,7 @@ class Lfm2Moe(Mixture, Lfm2):
     adjusts = False
     choice_bias = "expert_bias"
     score = "sigmoid"
-    gguf = (GGUFFamily("lfm2moe", outer=GGUF_OUTER, layer=GGUF_LAYER, keys=GGUF_KEYS),)
+    gguf = (GGUFFamily("lfm2moe", outer=GGUF_OUTER, layer=GGUF_LAYER, keys=GGUF_KEYS, lists=GGUF_LISTS),)
 
     def added(self, at: str) -> Weight | None:
         return super().added(at) if self.config.flag("use_expert_bias", True) else None

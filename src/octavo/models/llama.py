@@ -38,4 +38,5 @@ class PanguEmbedded(Llama):
 
     architectures = ("PanguEmbeddedForCausalLM",)
     model_types = ()
+    gguf = (GGUFFamily("pangu-embedded"),)
     fields = {"attention_bias": "bias"}

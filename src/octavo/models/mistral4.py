@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.models.deepseek_v2 import DeepseekV2
 from octavo.models.mixture import Mixture
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Mistral4(DeepseekV2):
@@ -17,12 +17,21 @@ class Mistral4(DeepseekV2):
     architectures = ("Mistral4ForCausalLM",)
     model_types = ("mistral4",)
     defaults: ClassVar[dict[str, object]] = {**DeepseekV2.defaults, "norm_topk_prob": True}
+    gguf = (
+        GGUFFamily(
+            "mistral4",
+            keys={"attention.temperature_scale": "query_growth", "attention.temperature_length": "query_length"},
+        ),
+    )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
-        rope = self.config.object("rope_parameters")
-        self.growth = rope.number("llama_4_scaling_beta") if rope.values.get("llama_4_scaling_beta") else None
-        self.length = rope.integer("original_max_position_embeddings", self.max_positions, high=1 << 28)
+        said, growth, length = self.config, "query_growth", "query_length"  # in GGUF files
+        if "rope_parameters" in said.values:
+            said = said.object("rope_parameters")
+            growth, length = "llama_4_scaling_beta", "original_max_position_embeddings"
+        self.growth = said.number(growth) if said.values.get(growth) else None
+        self.length = said.integer(length, self.max_positions, high=1 << 28)
 
     def routes(self, config: ConfigReader) -> dict[str, Any]:
         return Mixture.routes(self, config)

@@ -1,7 +1,5 @@
 """Mixtral 8x7B and 8x22B."""
 
-from __future__ import annotations
-
 from octavo.models.mixture import Mixture
 
 

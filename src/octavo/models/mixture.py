@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node, Rows, Weight
+from octavo.graph import Graph, Node, Rows, Weight
 from octavo.models.decoder import Decoder
 from octavo.weights import Checkpoint
 from octavo.weights.config_reader import ConfigReader

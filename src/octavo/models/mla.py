@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.decoder import Decoder, split
 from octavo.models.rope import rope_table, score_scale

@@ -1,7 +1,5 @@
 """Nemotron 4 and Minitron."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 from octavo.weights.gguf_family import GGUFFamily
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.hybrid import GatedDeltaNet
 from octavo.models.olmo2 import Olmo2

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.models.decoder import HEAD_NORMS
 from octavo.models.mixture import Mixture
 from octavo.models.olmo2 import Olmo2

@@ -1,7 +1,5 @@
 """Phi-3, Phi-3.5, Phi-4 and Phi-4-mini."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 from octavo.weights.gguf_family import GGUFFamily
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from octavo.models.decoder import Decoder
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Qwen(Decoder):
@@ -29,6 +30,7 @@ class Qwen(Decoder):
         "ffn_up": "w1",
         "ffn_down": "c_proj",
     }
+    gguf = (GGUFFamily("qwen"),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         both = config.integer("intermediate_size")  # what gate and up have together

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.graph.builder import Graph
-from octavo.graph.node import Node
+from octavo.graph import Graph, Node
 from octavo.models.decoder import split
 from octavo.models.qwen3_5 import GGUF_LAYER, Qwen3_5Moe
 from octavo.weights.gguf_family import GGUFFamily

@@ -192,7 +192,7 @@ def _given(rope: ConfigReader, theta: float, head_dim: int, positions: int, leng
 def _factors(rope: ConfigReader, field: str, head_dim: int) -> Frequencies:
     factors = rope.values.get(field)
     is_list = isinstance(factors, list | tuple) and len(factors) == head_dim // 2
-    if not is_list or not all(isinstance(f, int | float) and 0 < f < 1e30 for f in factors):  # type: ignore[union-attr]
+    if not is_list or not all(isinstance(f, int | float) and 0 < f < 1e31 for f in factors):  # type: ignore[union-attr]
         raise rope.fail(field, f"must be {head_dim // 2} positive numbers")
     return np.asarray(factors, np.float32)
 

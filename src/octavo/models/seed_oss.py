@@ -1,7 +1,5 @@
 """Seed-OSS 36B."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 from octavo.weights.gguf_family import GGUFFamily
 

@@ -1,7 +1,5 @@
 """StarCoder2."""
 
-from __future__ import annotations
-
 from octavo.models.decoder import Decoder
 from octavo.weights.gguf_family import GGUFFamily
 

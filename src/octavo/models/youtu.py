@@ -1,7 +1,5 @@
 """Youtu-LLM."""
 
-from __future__ import annotations
-
 from octavo.models.mla import LatentAttention
 
 

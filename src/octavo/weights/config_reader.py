@@ -42,11 +42,13 @@ class ConfigReader:
             raise self._must_be(f"an integer in {low}..{high}", field, value)
         return value
 
-    def integers(self, field: str, *, low: int = 0, high: int = 1 << 24) -> list[int]:
-        """A list of integers in low..high; a missing one is empty."""
+    def integers(self, field: str, *, low: int = 0, high: int = 1 << 24, count: int = 0) -> list[int]:
+        """A list of `count` integers or more in low..high; a missing one is empty."""
         values: Any = self._get(field, [])
         if not isinstance(values, list) or not all(type(value) is int and low <= value <= high for value in values):
             raise self._must_be(f"a list of integers in {low}..{high}", field, values)
+        if self.values.get(field) is not None and len(values) < count:
+            raise self._must_be(f"a list of {count} integers", field, values)
         return values
 
     def number(self, field: str, default: float | None = None, *, high: float = 1e30) -> float:

@@ -53,7 +53,7 @@ def _adopt(tensor: StoredTensor, name: str, family: GGUFFamily, config: Mapping[
             return replace(tensor.of_stack(transposed=STACKS[match[2]]), name=name)
         except ValueError as error:
             raise ModelLoadError(tensor.file, tensor.name, str(error)) from None
-    order = None if match is None else family.row_order(match[2], config)
+    order = None if match is None else family.row_order(match[2], int(match[1]), config)
     if order is not None and tensor.shape[0] != len(order):
         raise ModelLoadError(tensor.file, tensor.name, f"has {tensor.shape[0]} rows, not {len(order)}")
     return replace(tensor, name=name, row_order=order)

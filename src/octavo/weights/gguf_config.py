@@ -17,6 +17,9 @@ from octavo.weights.gguf_file import single
 from octavo.weights.tensor import StoredTensor
 
 _PATTERN = "attention.sliding_window_pattern"
+# The width of heads in layers with windows, where families name it, and what must be the same.
+_HEAD_OF_WINDOWS = "attention.key_length_swa"
+_OF_WINDOWS = ("attention.value_length_swa", "rope.dimension_count_swa")
 _KNOWN_KEYS = (
     "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
     "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
@@ -89,7 +92,7 @@ def config_of(
     """
     keys = _keys(path, metadata, family)
     count = partial(keys.integer, high=_MAX_COUNT)
-    heads = count("attention.head_count")
+    heads = _largest(keys, "attention.head_count")
     hidden_size = count("embedding_length")
     head_dim = count("attention.key_length", hidden_size // heads)
     if family.latent:  # then that is the cache's of whoever keeps latent rows
@@ -106,10 +109,10 @@ def config_of(
         "model_type": family.architecture,
         "hidden_act": "silu",
         "hidden_size": hidden_size,
-        "intermediate_size": count("feed_forward_length", keys.values.get("expert_feed_forward_length")),
+        "intermediate_size": _largest(keys, "feed_forward_length", keys.values.get("expert_feed_forward_length")),
         "num_hidden_layers": count("block_count") - keys.integer("nextn_predict_layers", 0, low=0),
         "num_attention_heads": heads,
-        "num_key_value_heads": _kv_heads(keys, heads),
+        "num_key_value_heads": _largest(keys, "attention.head_count_kv", heads),
         "head_dim": head_dim,
         "rms_norm_eps": keys.number(eps if eps in keys.values else "attention.layer_norm_epsilon"),
         "rope_theta": keys.number("rope.freq_base", 10000.0),
@@ -119,6 +122,7 @@ def config_of(
         "attention_bias": "blk.0.attn_q.bias" in tensors or "blk.0.attn_qkv.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
         "use_qk_norm": "blk.0.attn_q_norm.weight" in tensors,
+        "attention_k_eq_v": any(_values_of(name) not in tensors for name in tensors if name.endswith(".attn_k.weight")),
         "bos_token_id": _token(path, metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         "eos_token_id": _token(path, metadata, "tokenizer.ggml.eos_token_id", vocab_size),
     }
@@ -131,7 +135,8 @@ def config_of(
     if "blk.0.attn_q_norm.weight" in tensors:
         config["qk_layernorm"] = True
     said = {field: keys.values[key] for key, field in family.keys.items() if key in keys.values}
-    return {**config, **_windows(keys), **family.values, **said}
+    lists = {field: keys.values[key] for key, field in family.lists.items() if isinstance(keys.values.get(key), list)}
+    return {**config, **_windows(keys), **family.values, **said, **lists}
 
 
 def _vocab_size(path: Path, keys: ConfigReader, tensors: Mapping[str, StoredTensor], hidden_size: int) -> int:
@@ -172,12 +177,18 @@ def _latent(
     }
 
 
-def _kv_heads(keys: ConfigReader, heads: int) -> int:
-    """Of layers with attention: a list has 0 for the others."""
-    key = "attention.head_count_kv"
-    if isinstance(keys.values.get(key), list):
-        return max(keys.integers(key, high=_MAX_COUNT), default=heads)
-    return keys.integer(key, heads, high=_MAX_COUNT)
+def _largest(keys: ConfigReader, key: str, default: int | None = None) -> int:
+    """A size of all layers, or the largest of a list that has one for each, and 0 for layers without."""
+    if not isinstance(keys.values.get(key), list):
+        return keys.integer(key, default, high=_MAX_COUNT)
+    largest = max(keys.integers(key, high=_MAX_COUNT, count=keys.integer("block_count", high=4096)), default=0)
+    if not largest:
+        raise keys.fail(key, "is 0 in all layers")
+    return largest
+
+
+def _values_of(name: str) -> str:
+    return name.replace(".attn_k.", ".attn_v.")
 
 
 def _experts(keys: ConfigReader, family: GGUFFamily) -> dict[str, Any]:
@@ -200,7 +211,8 @@ def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> 
     """How many columns of a head are rotated."""
     is_part = family.partial_rope or family.latent
     rotated = keys.integer("rope.dimension_count", head_dim, high=head_dim) if is_part else head_dim
-    required = {"rope.dimension_count": rotated, "attention.causal": True}
+    required: dict[str, Any] = {"rope.dimension_count": rotated, "attention.causal": True}
+    required |= dict.fromkeys(_OF_WINDOWS, keys.values.get(_HEAD_OF_WINDOWS))
     if not family.latent:
         required["attention.value_length"] = head_dim
     for key, expected in required.items():
@@ -216,9 +228,10 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     """What the metadata say of the architecture."""
     prefix = f"{family.architecture}."
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    arrays = (*family.keys, _PATTERN)
+    arrays = (*family.keys, *family.lists, _PATTERN)
     own = {key: _plain(value) if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
-    known = {*_KNOWN_KEYS, *_EXPERT_KEYS.values(), *_YARN_KEYS, _LOG_MULTIPLIER, *family.keys}
+    known = {*_KNOWN_KEYS, *_EXPERT_KEYS.values(), *_YARN_KEYS, _LOG_MULTIPLIER, *family.keys, *family.lists}
+    known |= {*_OF_WINDOWS} if _HEAD_OF_WINDOWS in family.keys else set()
     if unknown := [key for key in own if key not in known]:
         reason = "this key is not known, and could change the result"
         raise ModelLoadError(path, repr(prefix + unknown[0][:200]), reason)

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 Order = NDArray[np.int32]
 
+# Of which there are as many as heads: the key, and the field of config.json, that say how many.
+HEADS = {
+    "attn_q": ("attention.head_count", "num_attention_heads"),
+    "attn_k": ("attention.head_count_kv", "num_key_value_heads"),
+}
 STACKS = {"attn_k_b": True, "attn_v_b": False}  # of a matrix for each head, transposed or not
 
 
@@ -21,7 +26,8 @@ class GGUFFamily:
     `outer` and `layer` are names of tensors, the layers' after `layers`, by GGUF's: without .weight or .bias, but where
     only one of the two names ends so. A file with experts becomes one of `with_experts`, if that is said.
     `keys` are fields of config.json by keys of the metadata that only such files have; `values` are fields that are
-    always so. A model declares what does not follow from its class: see `Decoder.completed`.
+    always so. `lists` are fields by keys that may have a list, of a number for each layer; then the field has it.
+    A model declares what does not follow from its class: see `Decoder.completed`.
     """
 
     architecture: str
@@ -30,6 +36,7 @@ class GGUFFamily:
     layer: Mapping[str, str] = field(default_factory=dict)
     layers: str = "model.layers"
     keys: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     with_experts: str | None = None
     required: tuple[str, ...] = ()  # of the keys: without them, a file is older than its own format
@@ -38,11 +45,13 @@ class GGUFFamily:
     latent: bool = False  # keys are made of a latent row, see `octavo.models.mla`
     qkv_by_heads: bool = False  # in Hugging Face's checkpoints, see `grouped_row_order`
 
-    def row_order(self, tensor: str, config: Mapping[str, Any]) -> Order | None:
+    def row_order(self, tensor: str, layer: int, config: Mapping[str, Any]) -> Order | None:
         """Where the rows are stored of a layer's tensor, by GGUF's name; None: in order."""
-        heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(tensor)
-        if self.permuted and heads is not None:
-            return rope_row_order(config[heads], config["head_dim"])
+        if self.permuted and tensor in HEADS:
+            key, field = HEADS[tensor]
+            by_layer = config.get(self.lists.get(key, key), [])
+            heads = by_layer[layer] if layer < len(by_layer) else config[field]
+            return rope_row_order(heads, config["head_dim"])
         if self.qkv_by_heads and tensor == "attn_qkv":
             groups, size = config["num_key_value_heads"], config["head_dim"]
             return grouped_row_order(groups, (config["num_attention_heads"] // groups * size, size, size))

@@ -40,6 +40,10 @@ FIRST_RECORD: dict[type[Node], str] = {
     StoreSource: "store",
     CrossAttention: "attend",
 }
+# Parameters of `attend`, as they are where nothing is done.
+_NO_SCORING: dict[str, Any] = {
+    "causal": False, "window": 0, "chunk": 0, "lookback": 0, "softcap": 0.0, "slopes": (), "by_root": False,
+}  # fmt: skip
 
 
 class LoweringError(ValueError):
@@ -353,30 +357,13 @@ class _Lowering:
         self._emit("store", buffers + angles, [queries], params=stored)
         self.dying.append(queries)
         vectors = {} if node.sinks is None else {"sinks": node.sinks}
-        numbers = {
-            "window": node.window or 0,
-            "chunk": node.chunk or 0,
-            "lookback": node.lookback,
-            "softcap": node.softcap or 0.0,
-        }
-        params = where | {"scale": node.scale, "causal": node.causal, **numbers, "slopes": list(node.slopes)}
-        params["by_root"] = node.by_root
+        params = where | _scoring(node)
         self._emit("attend", [queries], [self._define(node, floats=False)], node, params=params, vectors=vectors)
 
     def _cross_attention(self, node: CrossAttention) -> None:
         where = _place(node, node.layer, node.head_dim, source=True)
         q = self._read(node.q, "element")
-        plain = {
-            "causal": False,
-            "window": 0,
-            "chunk": 0,
-            "lookback": 0,
-            "softcap": 0.0,
-            "slopes": [],
-            "by_root": False,
-        }
-        params = {**where, "scale": node.scale, **plain}
-        self._emit("attend", [q], [self._define(node, floats=False)], node, params=params)
+        self._emit("attend", [q], [self._define(node, floats=False)], node, params=where | _scoring(node))
 
     def _store_source(self, node: StoreSource) -> None:
         where = _place(node, node.layer, node.head_dim, source=True)
@@ -414,3 +401,8 @@ def _place(node: Any, layer: int | None, value_dim: int, source: bool) -> dict[s
     """Where keys and values lie: parameters of the native ops that write and read them."""
     where = {"kv_heads": node.kv_heads, "head_dim": node.head_dim, "value_dim": value_dim, "source": source}
     return {**where, "layer": -1 if layer is None else layer}
+
+
+def _scoring(node: Attention | CrossAttention) -> dict[str, Any]:
+    """What `attend` does with scores. What a node has not, as over a source, or has as None, is off."""
+    return {"scale": node.scale} | {name: getattr(node, name, None) or off for name, off in _NO_SCORING.items()}

@@ -71,7 +71,7 @@ class TransformersModel(CausalLM):
         self.host = TransformersHost(path, kind, config, self.attentions)
         weights = tuple(Weight(name, tuple(one.shape)) for name, one in model.named_parameters())
         widest = max((m.out_features for m in body_of(model)[1].modules() if isinstance(m, nn.Linear)), default=0)
-        self.layers = Hosted(self.host, hidden.shape[-1], 6 * hidden.shape[-1] + 4 * widest, weights)
+        self.layers = Hosted(hidden.shape[-1], self.host, 6 * hidden.shape[-1] + 4 * widest, weights)
 
     @property
     def declared_by(self) -> str:
@@ -83,7 +83,7 @@ class TransformersModel(CausalLM):
         for node in self.attentions.values():
             for one in (*node.inputs, node):
                 g.append(one)
-        g.append(HostedLogits(x, self.host, self.vocab_size))
+        g.append(HostedLogits(self.vocab_size, self.host, x))
         return g
 
     def _check(self, kind: Any, config: Any, text: Any) -> None:

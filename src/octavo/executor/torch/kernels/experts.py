@@ -59,10 +59,8 @@ def multiply(
     """Program (rows, columns): a tile of the product of one expert."""
     expert, pair, real = find_pairs(order, starts, experts, EXPERT_TILE, ROWS)
     if expert < experts:
-        column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-        exists = column < columns
-        x_row = x + (pair // EACH) * inputs
-        matrix_row = matrix + (expert * columns + column).to(tl.int64) * inputs
+        column, exists, wide, x_row = find_rows(x, expert, pair, columns, inputs, EACH, COLUMNS)
+        matrix_row = matrix + wide * inputs
         total = tl.zeros((COLUMNS, ROWS), tl.float32)
         for at in range(0, inputs, INPUTS):
             inp = at + tl.arange(0, INPUTS)
@@ -85,10 +83,7 @@ def multiply_packed(
     """The same, of matrices that are taken apart as they are read."""
     expert, pair, real = find_pairs(order, starts, experts, EXPERT_TILE, ROWS)
     if expert < experts:
-        column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-        exists = column < columns
-        x_row = x + (pair // EACH) * inputs
-        wide = (expert * columns + column).to(tl.int64)
+        column, exists, wide, x_row = find_rows(x, expert, pair, columns, inputs, EACH, COLUMNS)
         total = tl.zeros((COLUMNS, ROWS), tl.float32)
         for at in range(0, row_bytes, TILE_BYTES):
             code = load_codes(codes, wide, exists, at, row_bytes, WIDTH, TILE_BYTES)
@@ -122,6 +117,13 @@ def find_pairs(order, starts, experts, EXPERT_TILE: tl.constexpr, ROWS: tl.const
     place = tl.sum(tl.where(mine, begins + (tile - last + tiles) * ROWS, 0), 0) + tl.arange(0, ROWS)
     real = place < tl.sum(tl.where(mine, ends, 0), 0)
     return expert, tl.load(order + place, mask=real, other=0), real
+
+
+@triton.jit
+def find_rows(x, expert, pair, columns, inputs, EACH: tl.constexpr, COLUMNS: tl.constexpr):
+    """The program's columns, which of them there are, their rows in the matrices of all experts, and those of x."""
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    return column, column < columns, (expert * columns + column).to(tl.int64), x + (pair // EACH) * inputs
 
 
 @triton.jit
