@@ -21,7 +21,7 @@ from octavo.engine.steps import make_step
 from octavo.errors import OctavoError
 from octavo.executor.native.tape import Op
 from octavo.graph.node import StepShape
-from octavo.request import Chunk, Prompt, Request, Sequence, StepPlan
+from octavo.request import BlockTable, Chunk, Prompt, Request, Sequence, StepPlan
 
 MOST_DECODING = 64
 COLUMNS = "{op:<10} {shape:<16} {rows:>5} {calls:>5} {microseconds:>10.1f} µs {rates}"
@@ -87,7 +87,8 @@ def plan_of(rows: int, context: int, block_size: int) -> StepPlan:
     blocks = math.ceil(length / block_size)
     chunks = []
     for i in range(number):
-        sequence = Sequence(0, [1] * length, length, blocks=list(range(i * blocks, (i + 1) * blocks)))
+        table = BlockTable(list(range(i * blocks, (i + 1) * blocks)))
+        sequence = Sequence(0, [1] * length, length, [table])
         request = Request(str(i), Prompt(None, sequence.tokens), SamplingParams(), sequences=[sequence])
         chunks.append(Chunk(request, sequence, start, length - start))
     return StepPlan(chunks)

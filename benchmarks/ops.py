@@ -28,7 +28,7 @@ from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
 from octavo.executor.native.tape import Op
 from octavo.graph.builder import Graph
-from octavo.graph.cache import state_values
+from octavo.graph.cache import by_window, state_bytes
 from octavo.graph.node import Node, StepShape, Weight
 from octavo.weights.tensor import StoredTensor
 
@@ -149,6 +149,7 @@ def prepared(name: str, most: int, context: int, dtype: str) -> tuple[NativeExec
         max_num_seqs=sequences,
         max_logit_rows=sequences,
         max_model_len=longest + 1,
+        windows=tuple(by_window(graph.layers.values())),
     )
     rng = np.random.default_rng(0)
     tensors = {weight.name: random_tensor(rng, weight) for weight in graph.weights}
@@ -166,9 +167,9 @@ def moved_bytes(op: Op, shape: StepShape, dtype: str) -> float:
     """What an op reads and writes in a step."""
     element = {"float32": 4, "bfloat16": 2}[dtype]
     of_row = sum(one.columns * (4 if one.floats else element) for one in (*op.inputs, *op.outputs))
-    states = sum(state_values([node.cached[1]]) for node in op.nodes if node.cached is not None)
+    states = sum(state_bytes([node.cached[1]]) for node in op.nodes if node.cached is not None)
     read = op.weight_bytes(dtype, shape.tokens) + op.cache_bytes(shape, dtype)
-    return read + shape.tokens * of_row + 2 * 4 * states * len(shape.contexts)
+    return read + shape.tokens * of_row + 2 * states * len(shape.contexts)
 
 
 if __name__ == "__main__":
