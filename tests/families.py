@@ -980,7 +980,9 @@ FAMILIES = {
     "Jais 2": Family("Jais2", {"head_dim": 8}, "jais2"),
     "Persimmon": Family("Persimmon"),
     "Qwen": Family("Qwen2", {"num_key_value_heads": 6}, "qwen", {"feed_forward_length": 160}, rewrite=to_qwen),
-    "Apertus": Family("Apertus", {**NO_PADDING, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "Apertus": Family(
+        "Apertus", {**NO_PADDING, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "apertus"
+    ),
 }
 
 
@@ -1019,6 +1021,10 @@ def save_gguf(family, model, path, target):
         if factors := (getattr(config, "rope_parameters", None) or {}).get(f"{kind}_factor"):
             writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, np.float32))
     stored = {name: tensor.values() for name, tensor in read_tensors(path / "model.safetensors").items()}
+    for part in ("alpha_p", "alpha_n", "beta", "eps"):  # of xIELU, a value in each layer
+        names = [name for name in stored if name.endswith(f".act_fn.{part}")]
+        if values := [float(stored.pop(name).item()) for name in sorted(names)]:
+            writer.add_array(f"xielu.{part}", values)
     for name, whole in stacked(stored).items():
         for ours, values in named(family.convert(name, whole, config), name):
             writer.add_tensor(gguf_name(family.gguf, ours), np.ascontiguousarray(values, np.float32))

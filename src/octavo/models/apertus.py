@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from octavo.graph import Graph, Node
+from octavo.graph.ops.pointwise import Xielu
 from octavo.models.decoder import HEAD_NORMS, Decoder
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+GGUF_NUMBERS = {f"xielu.{part}": (f"mlp.act_fn.{part}", shape) for part, shape in Xielu.shapes.items()}
 
 
 class Apertus(Decoder):
@@ -13,7 +17,8 @@ class Apertus(Decoder):
     architectures = ("ApertusForCausalLM",)
     model_types = ("apertus",)
     defaults = {"rms_norm_eps": 1e-5, "rope_theta": 12e6}
-    names = HEAD_NORMS | {"attn_norm": "attention_layernorm", "ffn_norm": "feedforward_layernorm"}
+    names = HEAD_NORMS | {"attn_norm": "attention_layernorm", "ffn_norm": "feedforward_layernorm", "ffn_gate": ""}
+    gguf = (GGUFFamily("apertus", values={"hidden_act": "xielu"}, numbers=GGUF_NUMBERS),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         if config.text("hidden_act", "xielu") != "xielu":

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
 from octavo.weights.files import MOST_PARTS, check_whole
@@ -42,6 +44,7 @@ def open_gguf(path: Path, families: Mapping[str, GGUFFamily]) -> Checkpoint:
     names = {name: _rename(tensor, family) for name, tensor in stored.items()}
     config = config_of(path, metadata, stored, family, factors)
     tensors = {names[name]: _adopt(tensor, names[name], family, config) for name, tensor in stored.items()}
+    tensors |= {tensor.name: tensor for tensor in _numbers(path, metadata, family)}
     return Checkpoint(path, config, tensors, metadata, generation_config(path, metadata), "gguf")
 
 
@@ -57,6 +60,20 @@ def _adopt(tensor: StoredTensor, name: str, family: GGUFFamily, config: Mapping[
     if order is not None and tensor.shape[0] != len(order):
         raise ModelLoadError(tensor.file, tensor.name, f"has {tensor.shape[0]} rows, not {len(order)}")
     return replace(tensor, name=name, row_order=order)
+
+
+def _numbers(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Iterator[StoredTensor]:
+    """The tensors of one value in each layer that such files have among the metadata."""
+    layers = metadata[f"{family.architecture}.block_count"]
+    for field, (name, shape) in family.numbers.items():
+        try:
+            values = np.broadcast_to(np.asarray(metadata[field], np.float32), (layers,))
+        except KeyError:
+            raise ModelLoadError(path, field, "is missing") from None
+        except (TypeError, ValueError):
+            raise ModelLoadError(path, field, f"must be a number, or a list of {layers} of them") from None
+        for i, value in enumerate(values):
+            yield StoredTensor(f"{family.layers}.{i}.{name}", "F32", shape, value.reshape(1).view(np.uint8), file=path)
 
 
 def _read_all(path: Path) -> GGUFFile:

@@ -27,6 +27,7 @@ class GGUFFamily:
     only one of the two names ends so. A file with experts becomes one of `with_experts`, if that is said.
     `keys` are fields of config.json by keys of the metadata that only such files have; `values` are fields that are
     always so. `lists` are fields by keys that may have a list, of a number for each layer; then the field has it.
+    `numbers` are tensors of one value in each layer, (name, shape) by the whole keys that have all of these values.
     A model declares what does not follow from its class: see `Decoder.completed`.
     """
 
@@ -37,6 +38,7 @@ class GGUFFamily:
     layers: str = "model.layers"
     keys: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     with_experts: str | None = None
     required: tuple[str, ...] = ()  # of the keys: without them, a file is older than its own format

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -105,10 +106,11 @@ class Xielu(Node):
     beta: Weight
     eps: Weight
 
+    shapes: ClassVar[Mapping[str, tuple[int, ...]]] = {"alpha_p": (1,), "alpha_n": (1,), "beta": (), "eps": ()}
+
     @classmethod
     def of(cls, x: Node, name: str) -> Node:
-        shapes = {"alpha_p": (1,), "alpha_n": (1,), "beta": (), "eps": ()}
-        return cls(x, *(Weight(f"{name}.{part}", shape) for part, shape in shapes.items()))
+        return cls(x, *(Weight(f"{name}.{part}", shape) for part, shape in cls.shapes.items()))
 
     def reference(self, run: ReferencePass, x: Floats) -> Floats:
         alpha_p, alpha_n, beta, eps = (run.read(weight).reshape(()) for weight in self.weights)
