@@ -420,6 +420,28 @@ def test_metadata_that_is_wrong_or_unsupported_is_refused_by_key(
     assert "\n" not in str(raised.value)
 
 
+APERTUS = {key: None for key in LLAMA if key.startswith("llama.")}
+APERTUS |= {key.replace("llama.", "apertus."): value for key, value in LLAMA.items() if key.startswith("llama.")}
+APERTUS |= {"general.architecture": (STRING, "apertus"), "apertus.attention.key_length": (U32, HEAD_DIM)}
+XIELU = {f"xielu.{part}": (ARRAY, array(F32, [0.5])) for part in ("alpha_p", "alpha_n", "beta", "eps")}
+
+
+def test_numbers_of_layers_are_tensors(tmp_path: Path) -> None:
+    checkpoint = opened(tmp_path, {**APERTUS, **XIELU, "xielu.beta": (F32, 0.25)}, without="blk.0.ffn_gate.weight")
+    found = {name: checkpoint.tensors[f"model.layers.0.mlp.act_fn.{name}"] for name in ("alpha_p", "beta")}
+    assert {name: (tensor.shape, tensor.values().tolist()) for name, tensor in found.items()} == {
+        "alpha_p": ((1,), [0.5]),
+        "beta": ((), 0.25),
+    }
+
+
+@pytest.mark.parametrize("value", [None, (STRING, "a half"), (ARRAY, array(F32, [0.5, 0.5]))])
+def test_numbers_of_layers_that_are_not_one_for_each_are_refused(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError) as raised:
+        opened(tmp_path, {**APERTUS, **XIELU, "xielu.alpha_n": value}, without="blk.0.ffn_gate.weight")
+    assert raised.value.field == "xielu.alpha_n"
+
+
 @pytest.mark.parametrize(
     ("extra", "without", "field"),
     [
