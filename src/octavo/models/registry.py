@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from octavo.errors import ConfigError, UnknownArchitectureError, nearest
@@ -153,6 +154,7 @@ def _declared_here(name: str = "") -> Iterator[type[CausalLM]]:
 
 @cache
 def _sources() -> dict[str, str]:
-    """The texts of this package's modules, by their names."""
-    files = sorted(file for file in Path(__file__).parent.glob("*.py") if file.stem != "__init__")
-    return {f"octavo.models.{file.stem}": file.read_text("utf-8") for file in files}
+    """The texts of this package's modules, by their names; nothing where a module has come without its text."""
+    texts = {file.stem: file.read_text("utf-8") for file in Path(__file__).parent.glob("*.py")}
+    names = (module.name for module in iter_modules([str(Path(__file__).parent)]))
+    return {f"octavo.models.{name}": texts.get(name, "") for name in names}
