@@ -124,7 +124,7 @@ def make_executor_for(name):
 
 def _sizes(graph, block_size, num_blocks, max_tokens, source_positions):
     return Sizes(
-        vocab_size=graph.nodes[-1].columns,
+        vocab_size=graph.nodes[-1].columns if graph.output == "logits" else graph.nodes[0].weight.shape[0],
         num_blocks=num_blocks,
         block_size=block_size,
         max_num_batched_tokens=max_tokens,
@@ -146,7 +146,7 @@ class Line:
     def __init__(self, tokens, blocks, start=0, groups=ONE_GROUP):
         """`blocks` are counted from the first of each group of layers."""
         params = SamplingParams(prompt_logprobs=0)
-        self.request = Request("line", Prompt(None, tokens), params, needs_prompt_logits=True)
+        self.request = Request("line", Prompt(None, tokens), params, needs_all_rows=True)
         tables = [BlockTable([group.first + block for block in blocks]) for group in groups]
         self.sequence = Sequence(0, list(tokens), len(tokens), tables, num_computed=start, id=blocks[0])
 
@@ -158,11 +158,12 @@ class Line:
 
 
 def run(executor, chunks, **options):
-    """Logits of a step, one array for each chunk."""
+    """Logits of a step, or hidden states: one array for each chunk."""
     plan = StepPlan(chunks, **options)
     wanted, ranges = plan.logit_rows()
-    result = executor.run(make_step(plan, wanted))
-    return [result.logits[rows.start : rows.stop].copy() for rows in ranges]
+    result = executor.run(make_step(plan, wanted, output=executor.output))
+    found = result.logits if executor.output == "logits" else result.hidden_states
+    return [found[rows.start : rows.stop].copy() for rows in ranges]
 
 
 def logits_of(executor, tokens, chunks=(), blocks=None):

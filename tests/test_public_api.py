@@ -27,6 +27,8 @@ def test_the_package_has_these_names():
         "BeamSearchParams",
         "CompletionOutput",
         "ConfigError",
+        "EmbeddingOutput",
+        "EmbeddingRequestOutput",
         "EngineArgs",
         "LLMEngine",
         "Logprob",
@@ -35,6 +37,9 @@ def test_the_package_has_these_names():
         "ModelNotFoundError",
         "ModelRegistry",
         "OctavoError",
+        "PoolingOutput",
+        "PoolingParams",
+        "PoolingRequestOutput",
         "RequestError",
         "RequestOutput",
         "RequestOutputKind",
@@ -63,6 +68,10 @@ LLM = {
     "chat_prompt": "self, messages, *, chat_template=None, add_generation_prompt=True, "
     "continue_final_message=False, tools=None, chat_template_kwargs=None",
     "beam_search": "self, prompts, params, *, use_tqdm=False",
+    "embed": "self, prompts, *, truncate_prompt_tokens=None, use_tqdm=True, pooling_params=None, lora_request=None, "
+    "prompt_name=None",
+    "encode": "self, prompts, pooling_params=None, *, truncate_prompt_tokens=None, use_tqdm=True, lora_request=None, "
+    "pooling_task='embed'",
     "stream": "self, prompt, sampling_params=None",
     "transcribe": "self, audio, *, progress=None, **options",
     "get_tokenizer": "self",

@@ -23,7 +23,7 @@ from octavo.utils import FlexibleArgumentParser, random_uuid
 GREEDY = SamplingParams(temperature=0, max_tokens=5)
 NAMES = {
     "octavo": "LLM LLMEngine AsyncLLMEngine EngineArgs AsyncEngineArgs SamplingParams RequestOutput CompletionOutput "
-    "PromptType TextPrompt TokensPrompt",
+    "PromptType TextPrompt TokensPrompt PoolingParams PoolingRequestOutput EmbeddingRequestOutput",
     "octavo.engine.arg_utils": "EngineArgs AsyncEngineArgs",
     "octavo.engine.llm_engine": "LLMEngine",
     "octavo.engine.async_llm_engine": "AsyncLLMEngine",
@@ -31,7 +31,9 @@ NAMES = {
     "octavo.v1.engine.llm_engine": "LLMEngine",
     "octavo.entrypoints.llm": "LLM",
     "octavo.inputs": "PromptType TextPrompt TokensPrompt",
-    "octavo.outputs": "RequestOutput CompletionOutput",
+    "octavo.outputs": "RequestOutput CompletionOutput PoolingRequestOutput PoolingOutput EmbeddingRequestOutput "
+    "EmbeddingOutput",
+    "octavo.pooling_params": "PoolingParams",
     "octavo.sampling_params": "SamplingParams BeamSearchParams RequestOutputKind",
     "octavo.utils": "FlexibleArgumentParser random_uuid",
     "octavo.utils.argparse_utils": "FlexibleArgumentParser",

@@ -219,14 +219,14 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int nu
   float maximum[kMaxAttentionRows], sum[kMaxAttentionRows], value_scales[kSegment];
   if (is_int8) read_value_scales(segment, value_scales);
   for (int r = 0; r < rows; ++r) {
-    const int end = a.causal ? item.position + r / group + 1 : item.keys;
-    const Span span = visible(a.first_key(end - 1), end, start);
+    const int position = item.position + r / group;
+    const Span span = visible(a.first_key(position), a.end_key(position, item.keys), start);
     const int padded = segment.key_blocks() * kLanes;
     float* scores = s.scores + r * kSegment;
     float scale = a.scale;
     if (is_changed) {
       const float slope = a.slopes ? a.slopes[item.kv_head * group + r % group] : 0;
-      change_scores(scores, padded, scale, a.cap, slope, a.by_root, (float)(end - 1 - start));
+      change_scores(scores, padded, scale, a.cap, slope, a.by_root, (float)(position - start));
       scale = 1;
     }
     const auto probabilities = [&](auto&& put) { softmax<T>(scores, put, span, padded, scale, &maximum[r], &sum[r]); };

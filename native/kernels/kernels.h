@@ -107,7 +107,7 @@ struct Attention {
   int64_t out_stride;
   int heads;
   float scale;
-  int window;    // keys further back than this many positions are not seen; 0: all are
+  int window;    // keys as far away as this many positions are not seen; 0: all are
   int chunk;     // nor are those of other blocks of this many positions; 0: all are …
   int lookback;  // … but of as many blocks before a token's own
   bool causal;
@@ -120,7 +120,11 @@ struct Attention {
   int64_t block_table_stride;
   float* partials;  // states of split items, each [rows, partial_stride]: maximum, sum, weighted values
 
-  // The first key that a token at `position` sees.
+  // A token at `position` sees keys [first_key, end_key), of so many `keys`.
+  int end_key(int position, int keys) const {
+    if (causal) return position + 1;
+    return window > 0 && position + window < keys ? position + window : keys;
+  }
   int first_key(int position) const {
     if (chunk > 0) return position / chunk > lookback ? (position / chunk - lookback) * chunk : 0;
     return window > 0 && position >= window ? position - window + 1 : 0;

@@ -258,7 +258,11 @@ class AttendOp : public Op {
     }
     AttentionItem item = plan_->items()[tile];
     const Attention a = arguments(run);
-    if (item.partial < 0) item.segment_begin = std::max(item.segment_begin, a.first_key(item.position) / kSegment);
+    if (item.partial < 0) {
+      const int end = a.end_key(item.position + item.count - 1, item.keys);
+      item.segment_begin = std::max(item.segment_begin, a.first_key(item.position) / kSegment);
+      item.segment_end = std::min(item.segment_end, (end + kSegment - 1) / kSegment);
+    }
     kernels().attend[dtype_](a, item, run.scratch[thread].as<void>());
   }
 

@@ -46,6 +46,20 @@ class PositionEmbedOp : public TableOp {
   int offset_;  // of the first position's row
 };
 
+// One row for all tokens.
+class RowEmbedOp : public TableOp {
+ public:
+  explicit RowEmbedOp(OpSpec& spec) : TableOp(spec), row_(spec.params.integer("row", 0)) {
+    spec.check(row_ < matrix_->n, "the table has no such row");
+  }
+
+ protected:
+  void row(const Run&, int64_t i) const override { read(row_, i); }
+
+ private:
+  int row_;
+};
+
 class FeaturesOp : public RowOp {
  public:
   explicit FeaturesOp(OpSpec& spec) : RowOp(spec) {
@@ -63,6 +77,7 @@ class FeaturesOp : public RowOp {
 
 const RegisterOp embed("embed", {{}, Type::kFloat, make_op<EmbedOp>});
 const RegisterOp position_embed("position_embed", {{}, Type::kFloat, make_op<PositionEmbedOp>});
+const RegisterOp row_embed("row_embed", {{}, Type::kFloat, make_op<RowEmbedOp>});
 const RegisterOp features("features", {{}, Type::kElement, make_op<FeaturesOp>});
 
 }  // namespace

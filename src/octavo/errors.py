@@ -119,12 +119,13 @@ class PromptError(RequestError):
 
 
 class PromptTooLongError(PromptError):
-    """The prompt leaves no room for one new token in the model's context."""
+    """The prompt is longer than the model's context, or leaves no room in it for one new token."""
 
-    def __init__(self, num_tokens: int, max_model_len: int):
+    def __init__(self, num_tokens: int, max_model_len: int, room: int = 1):
+        """`room` is that for an answer."""
         super().__init__(
             f"This model's maximum context length is {max_model_len} tokens, but the prompt has {num_tokens}; "
-            f"shorten it to at most {max_model_len - 1}, or raise max_model_len if the model allows it"
+            f"shorten it to at most {max_model_len - room}, or raise max_model_len if the model allows it"
         )
         self.num_tokens, self.max_model_len = num_tokens, max_model_len
 

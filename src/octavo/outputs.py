@@ -1,5 +1,19 @@
 """What comes back, where vLLM has it."""
 
-from octavo.request import CompletionOutput, RequestOutput
+from octavo.request import (
+    CompletionOutput,
+    EmbeddingOutput,
+    EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    RequestOutput,
+)
 
-__all__ = ["CompletionOutput", "RequestOutput"]
+__all__ = [
+    "CompletionOutput",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
+    "PoolingOutput",
+    "PoolingRequestOutput",
+    "RequestOutput",
+]

@@ -183,7 +183,8 @@ class Request:
     arrival: float = field(default_factory=time.monotonic)
     max_sequences: int = 1  # seats it takes while it runs: `n`, or the width of its beam
     lockstep: bool = False  # all sequences decode in the same step (beam search)
-    needs_prompt_logits: bool = False  # every prompt position's logits are wanted: no cached prefix is used
+    needs_all_rows: bool = False  # the output of every prompt position is wanted: no cached prefix is used
+    is_drawn: bool = True  # tokens are drawn; else it ends with its prompt
     status: Status = Status.WAITING
     sequences: list[Sequence] = field(default_factory=list)  # the unfinished ones
     siblings: list[Sequence] = field(default_factory=list)  # that will begin where the first one's prompt ends
@@ -196,12 +197,12 @@ class Request:
             self.sequences = [Sequence(0, tokens, len(tokens))]
 
 
-def check_length(num_tokens: int, max_model_len: int) -> None:
-    """Raises PromptError if a prompt is empty, PromptTooLongError if it leaves no room for an answer."""
+def check_length(num_tokens: int, max_model_len: int, room: int = 1) -> None:
+    """Raises PromptError if a prompt is empty, PromptTooLongError if it leaves no `room` for an answer."""
     if not num_tokens:
         raise PromptError("the prompt is empty; it must have at least one token")
-    if num_tokens >= max_model_len:
-        raise PromptTooLongError(num_tokens, max_model_len)
+    if num_tokens + room > max_model_len:
+        raise PromptTooLongError(num_tokens, max_model_len, room)
 
 
 @dataclass(slots=True)
@@ -209,7 +210,7 @@ class Chunk:
     """One sequence's share of a step: tokens [start, start + count) are computed.
 
     `is_last` says whether the chunk reaches the newest token, so that the next one is drawn; `num_logit_rows`, of how
-    many of its tokens, the last ones, logits are wanted: all if the request wants prompt logits.
+    many of its tokens, the last ones, the output is wanted: all if the request needs all rows.
     """
 
     request: Request
@@ -222,7 +223,7 @@ class Chunk:
 
     def __post_init__(self) -> None:
         self.is_last = self.start + self.count == len(self.sequence.tokens)
-        self.num_logit_rows = self.count if self.request.needs_prompt_logits else int(self.is_last)
+        self.num_logit_rows = self.count if self.request.needs_all_rows else int(self.is_last)
 
 
 @dataclass(slots=True)
@@ -297,6 +298,48 @@ class RequestMetrics:
     first_scheduled_time: float | None = None
     first_token_time: float | None = None
     finished_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingOutput:
+    """A vector of a text, float32 [dimensions], or one of each token, [tokens, dimensions]."""
+
+    data: np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingOutput:
+    """A vector of a text."""
+
+    embedding: list[float]
+
+    @property
+    def hidden_size(self) -> int:
+        return len(self.embedding)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingRequestOutput:
+    """What became of a text that was given to `LLM.encode`. `error` says why there is nothing in `outputs`."""
+
+    request_id: str
+    outputs: PoolingOutput
+    prompt_token_ids: list[int]
+    num_cached_tokens: int
+    finished: bool
+    error: OctavoError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequestOutput:
+    """What became of a text that was given to `LLM.embed`; see `PoolingRequestOutput`."""
+
+    request_id: str
+    outputs: EmbeddingOutput
+    prompt_token_ids: list[int]
+    num_cached_tokens: int
+    finished: bool
+    error: OctavoError | None = None
 
 
 @dataclass(slots=True)

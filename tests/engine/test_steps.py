@@ -106,7 +106,6 @@ ASKED = {
     "adapters": {"adapters": np.array([3], np.int32)},
     "num_proposed": {"num_proposed": np.array([1], np.int32)},
     "hidden_states": {"wanted": Wanted(hidden_states=np.zeros(1, np.int32))},
-    "pooled": {"wanted": Wanted(pooled=np.zeros(1, np.int32))},
 }
 
 

@@ -65,7 +65,7 @@ def request_of(features, tokens, source_blocks, blocks):
     source.place.tables = [BlockTable(source_blocks)]
     sequence = Sequence(0, list(tokens), len(tokens), [BlockTable(blocks)])
     params = SamplingParams(prompt_logprobs=0)
-    return Request("r", Prompt(None, source, tokens), params, needs_prompt_logits=True, sequences=[sequence])
+    return Request("r", Prompt(None, source, tokens), params, needs_all_rows=True, sequences=[sequence])
 
 
 def encode(executor, request):

@@ -55,7 +55,7 @@ class Histories(RuleBasedStateMachine):
             {
                 "max_sequences": st.sampled_from([1, 1, 2, 3]),
                 "lockstep": st.booleans(),
-                "needs_prompt_logits": st.sampled_from([False, False, True]),
+                "needs_all_rows": st.sampled_from([False, False, True]),
                 "priority": st.integers(0, 2),
                 "salt": st.sampled_from(["", "", "tenant"]),
             }

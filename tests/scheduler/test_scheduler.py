@@ -100,13 +100,13 @@ def test_prompt_logits_are_limited_to_the_rows_that_there_are() -> None:
     engine = make(max_num_seqs=2, max_logits_rows=5)
     add(engine, "a", 1)
     engine.step()
-    add(engine, "b", 9, needs_prompt_logits=True)
+    add(engine, "b", 9, needs_all_rows=True)
     assert [work(engine.step()) for _ in range(4)] == [[("a", 1), ("b", count)] for count in (4, 4, 1, 1)]
 
 
 def test_a_prompt_stops_before_its_last_token_while_no_row_of_logits_is_left() -> None:
     engine = make(max_num_seqs=2, max_logits_rows=4)
-    add(engine, "a", 6, needs_prompt_logits=True)
+    add(engine, "a", 6, needs_all_rows=True)
     add(engine, "b", 6)
     assert work(engine.step()) == [("a", 4), ("b", 5)]
     assert work(engine.step()) == [("b", 1), ("a", 2)]
@@ -164,7 +164,7 @@ def test_prompt_logits_need_every_token_so_no_prefix_is_used() -> None:
     engine = make(caching=True)
     engine.add(make_request("a", [1, 2, 3, 4, 5]))
     engine.step()
-    request = engine.add(make_request("b", [1, 2, 3, 4, 6], needs_prompt_logits=True))
+    request = engine.add(make_request("b", [1, 2, 3, 4, 6], needs_all_rows=True))
     assert work(engine.step())[1:] == [("b", 5)]
     assert request.num_cached_tokens == 0
 
@@ -561,5 +561,5 @@ def test_a_request_that_needs_the_whole_cache_is_accepted_and_finishes() -> None
 def test_without_chunked_prefill_a_prompt_larger_than_a_step_is_refused(rows: int, name: str) -> None:
     engine = make(enable_chunked_prefill=False, max_logits_rows=rows)
     with pytest.raises(PromptError, match=f"33 tokens, but without chunked prefill .* {name} is"):
-        add(engine, "a", 33, needs_prompt_logits=True)
+        add(engine, "a", 33, needs_all_rows=True)
     add(engine, "b", 32)

@@ -81,12 +81,12 @@ class Engine:
     def submit(self, request_id: str, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
         """Queues a request. Raises RequestError, and keeps nothing of it, if it can't be carried out."""
         model = self.model
-        check_prompt(prompt.token_ids, model.vocab_size, model.max_model_len)
+        check_prompt(prompt.token_ids, model.vocab_size, model.max_model_len, room=int(model.pooler is None))
         self._check_source(prompt)
         params = params.clone()
         self._check_logprobs(params)
         request = Request(
-            request_id, prompt, params, priority=priority, needs_prompt_logits=params.prompt_logprobs is not None
+            request_id, prompt, params, priority=priority, needs_all_rows=params.prompt_logprobs is not None
         )
         job = (prompt.job or text_job)(request, model, self._random.next(params.seed))
         self.scheduler.add(request)
@@ -131,7 +131,7 @@ class Engine:
             if not rows:
                 continue
             share = flight.shares[job]
-            if chunk.request.needs_prompt_logits:
+            if chunk.request.needs_all_rows:
                 share.prompts.append((chunk, rows))
             if not chunk.is_last:
                 continue
@@ -146,7 +146,9 @@ class Engine:
                 drawn += sequences
             else:
                 share.ends.append((chunk, rows[-1]))
-        result = flight.result = self.model.executor.run(make_step(plan, wanted, flight.draws))
+        result = flight.result = self.model.executor.run(
+            make_step(plan, wanted, flight.draws, self.model.executor.output)
+        )
         for sequence in drawn:
             sequence.num_told = len(sequence.tokens)
         if plan.encode is not None and result.encoded is not None:

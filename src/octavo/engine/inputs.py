@@ -59,9 +59,9 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:
     return Prompt(None, _token_ids(prompt), cache_salt=salt)
 
 
-def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int) -> None:
-    """Raises PromptError if the prompt is empty, names tokens that are not there, or leaves no room for an answer."""
-    check_length(len(token_ids), max_model_len)
+def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int, room: int = 1) -> None:
+    """Raises PromptError if the prompt is empty, names tokens that are not there, or leaves no `room` for an answer."""
+    check_length(len(token_ids), max_model_len, room)
     if min(token_ids) < 0 or max(token_ids) >= vocab_size:
         bad = next(token for token in token_ids if not 0 <= token < vocab_size)
         raise PromptError(f"prompt token id {bad} is outside the vocabulary; ids are 0..{vocab_size - 1}")

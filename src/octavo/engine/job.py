@@ -12,7 +12,7 @@ from octavo import _native
 from octavo.engine.beam import Beam, BeamSearch
 from octavo.engine.completion import Completion, StopRules
 from octavo.engine.loading import LoadedModel
-from octavo.errors import NoTokenError, NumericalError, OctavoError, UnsupportedError
+from octavo.errors import NoTokenError, NumericalError, OctavoError, RequestError, UnsupportedError
 from octavo.executor.base import ALL_BANNED, Logits, Sampled, StepResult
 from octavo.request import Chunk, Logprob, LogprobsAtPosition, Request, RequestMetrics, RequestOutput, Sequence
 from octavo.sampling.options import SamplerOptions, sampler_options, sequence_seed
@@ -52,7 +52,7 @@ class Job:
         self.rules = StopRules.of(request.params, model.eos_token_ids)
         self.error: OctavoError | None = None
         self.prompt_logprobs: list[LogprobsAtPosition | None] | None = None
-        if request.needs_prompt_logits:
+        if request.params.prompt_logprobs is not None:
             self.prompt_logprobs = [None]
         room = model.max_model_len - len(request.prompt.token_ids)
         self.max_tokens = room if request.params.max_tokens is None else min(room, request.params.max_tokens)
@@ -152,6 +152,8 @@ class Job:
 
 def text_job(request: Request, model: LoadedModel, seed: int) -> Job:
     """The job of a prompt that brings none of its own. Raises RequestError."""
+    if model.pooler is not None:
+        raise RequestError(f"the model {model.name} embeds texts, and generates none: see LLM.embed and /v1/embeddings")
     return (BeamJob if request.params.use_beam_search else SamplingJob)(request, model, seed)
 
 

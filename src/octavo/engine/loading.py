@@ -13,6 +13,7 @@ from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan
 from octavo.engine.planning import PlannedModel, plan_model, select_machine
+from octavo.engine.pooler import Pooler
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
@@ -45,6 +46,7 @@ class LoadedModel:
     executor: Executor
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
+    pooler: Pooler | None  # of a model that embeds; others generate
     sampling_defaults: dict[str, Any]  # of SamplingParams, as the model's authors advise
     vocab_size: int
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
@@ -102,6 +104,7 @@ def load(
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
+        pooler=planned.pooler,
         sampling_defaults=read_defaults(said, said_by, config.override_generation_config or {}),
         vocab_size=model.vocab_size,
         eos_token_ids=_eos_ids(text, files, model.vocab_size),

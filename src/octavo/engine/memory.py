@@ -53,13 +53,18 @@ def plan_memory(
     reserve: int,
     encoder: Footprint | None = None,
     source_positions: int = 0,
+    *,
+    all_rows: bool = False,
 ) -> MemoryPlan:
     """How large a KV cache is useful and fits into `usable` bytes. Raises MemoryPlanError with the arithmetic.
 
     `footprint` tells what the executor makes of the graph, `encoder` what it makes of an encoder, whose sources have
-    `source_positions`; `reserve` are bytes to leave for everything else.
+    `source_positions`; `reserve` are bytes to leave for everything else. With `all_rows` the output of all tokens of a
+    step may be wanted at once.
     """
     largest, dtype = _largest(config, max_positions, vocab_size, source_positions), config.dtype
+    if all_rows:
+        largest = replace(largest, max_logit_rows=largest.max_num_batched_tokens)
     length, batch = largest.max_model_len, largest.max_num_batched_tokens
     weights = footprint.weight_bytes(dtype)
     workspace = reserve + footprint.workspace_bytes(dtype, largest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -13,9 +14,11 @@ from octavo import _native
 from octavo.config import AT_LOAD, SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
 from octavo.engine.memory import MemoryPlan, plan_memory
+from octavo.engine.pooler import Pooler, check_embeds, embedder
 from octavo.errors import ConfigError, UnknownArchitectureError, UnsupportedError
 from octavo.executor.base import Footprint
 from octavo.graph.builder import Graph
+from octavo.graph.ends import with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.weights import Checkpoint
@@ -37,6 +40,7 @@ class PlannedModel:
     model: CausalLM
     graph: Graph
     encoder: Graph | None
+    pooler: Pooler | None
     tensors: Mapping[str, StoredTensor]
     backend: Backend
     footprint: Footprint
@@ -46,21 +50,32 @@ class PlannedModel:
 def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
     """Raises ModelLoadError, MemoryPlanError or ConfigError."""
     file = checkpoint.path / "config.json" if checkpoint.metadata is None else checkpoint.path
+    checkpoint, modules, embeds = embedder(config, checkpoint)
     config, model = _declared(config, checkpoint, file)
+    check_embeds(config, model)
     if config.max_model_len and config.max_model_len > model.longest_positions:
         reason = f"the model was made for at most {model.longest_positions} tokens"
         raise ConfigError("max_model_len", config.max_model_len, reason)
-    graph, encoder = model.build(), model.build_encoder()
+    whole, encoder = model.build(), model.build_encoder()
     _check_task(config, reads_speech=encoder is not None)
+    graph, pooler, max_positions = whole, None, model.max_positions
+    if embeds or model.pooling is not None:
+        graph = with_hidden_states(whole)
+        pooler = Pooler.of(model.pooling or "last", graph.nodes[-1].columns, modules, checkpoint)
+        max_positions = min(max_positions, (modules and modules.max_length) or max_positions)
+    if graph.reads_both_ways:
+        config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
-    tensors = {} if model.is_hosted else bind(weights, checkpoint, model.ignored)
+    unused = [f"^{re.escape(weight.name)}$" for weight in whole.weights if weight not in graph.weights]
+    tensors = {} if model.is_hosted else bind(weights, checkpoint, (*model.ignored, *unused))
     backend = backend_of(config, _quantization_at_load(config.quantization, checkpoint))
     parts = [part for part in (graph, encoder) if part is not None]
     footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
     usable = backend.usable_memory(config.gpu_memory_utilization)
-    sizes = (model.max_positions, model.vocab_size, usable, backend.reserve)
-    plan = plan_memory(config, footprint, *sizes, more[0] if more else None, model.source_positions)
-    return PlannedModel(config, checkpoint, file, model, graph, encoder, tensors, backend, footprint, plan)
+    sizes = (max_positions, model.vocab_size, usable, backend.reserve)
+    of_encoder = more[0] if more else None, model.source_positions
+    plan = plan_memory(config, footprint, *sizes, *of_encoder, all_rows=pooler is not None)
+    return PlannedModel(config, checkpoint, file, model, graph, encoder, pooler, tensors, backend, footprint, plan)
 
 
 def _declared(config: EngineConfig, checkpoint: Checkpoint, file: Path) -> tuple[EngineConfig, CausalLM]:
@@ -109,7 +124,7 @@ def _not_by_transformers(config: EngineConfig, checkpoint: Checkpoint) -> str | 
 def _check_task(config: EngineConfig, reads_speech: bool) -> None:
     if config.task in SPEECH_TASKS and not reads_speech:
         raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
-    if config.task == "generate" and reads_speech:
+    if config.task in ("generate", "embed") and reads_speech:
         raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
 
 

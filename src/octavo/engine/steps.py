@@ -10,8 +10,8 @@ from octavo.executor.base import NO_COPIES, Draw, Encode, Ids, Step, Wanted, blo
 from octavo.request import Sequence, Source, StepPlan
 
 
-def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceOf[Draw] = ()) -> Step:
-    """`logit_rows` are those of the plan that are wanted, `draws` are from them."""
+def make_step(plan: StepPlan, rows: SequenceOf[int] = (), draws: SequenceOf[Draw] = (), output: str = "logits") -> Step:
+    """`rows` are those of the plan of which the graph's `output` is wanted, `draws` are from them."""
     chunks, encode = plan.chunks, None if plan.encode is None else _encode(plan.encode)
     if not chunks:
         return Step(encode=encode, forks=plan.forks, ended=plan.ended)
@@ -29,7 +29,7 @@ def make_step(plan: StepPlan, logit_rows: SequenceOf[int] = (), draws: SequenceO
         source_tables=tables,
         source_lengths=lengths,
         copies=np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
-        wanted=Wanted(np.array(logit_rows, np.int32)),
+        wanted=Wanted(**{output: np.array(rows, np.int32)}),
         draws=tuple(draws),
         encode=encode,
         forks=plan.forks,

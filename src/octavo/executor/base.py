@@ -54,11 +54,15 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The outputs that are wanted: int32 rows of the step, each of which is a token, in rising order."""
+    """Of which of a step's rows, each of which is a token, its graph's output is wanted: int32, in rising order."""
 
     logits: Ids = field(default_factory=lambda: NONE)
     hidden_states: Ids = field(default_factory=lambda: NONE)
-    pooled: Ids = field(default_factory=lambda: NONE)
+
+    @property
+    def rows(self) -> Ids:
+        """Those of the one output that a graph has."""
+        return self.logits if len(self.logits) else self.hidden_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +93,18 @@ class Step:
     loads: tuple[tuple[int, int], ...] = ()  # (snapshot, id): sequences that go on from there
     saves: Ids = field(default_factory=lambda: NO_COPIES)  # [sequences, 2]: (tokens, snapshot) or 0
 
-    def check_supported(self) -> None:
-        """Raises UnsupportedError, with its name, for what no executor does yet."""
+    def check_supported(self, output: str) -> None:
+        """Raises UnsupportedError, with its name, for what no executor does yet, or another output than the graph's."""
         asked = {
             "adapters": len(self.adapters) and self.adapters.any(),
             "num_proposed": len(self.num_proposed) and self.num_proposed.any(),
-            "hidden_states": len(self.wanted.hidden_states),
-            "pooled": len(self.wanted.pooled),
         }
         for name, value in asked.items():
             if value:
-                raise UnsupportedError(name, True, "this executor computes logits of tokens that are known, no more")
+                raise UnsupportedError(name, True, "this executor computes tokens that are known, no more")
+        for name in {"logits", "hidden_states"} - {output}:
+            if len(getattr(self.wanted, name)):
+                raise UnsupportedError(name, True, f"the graph of this executor ends in {output}")
 
     def parts(self, size: int) -> Iterator[Step]:
         """A step of one sequence as several of at most `size` tokens."""
@@ -141,6 +146,10 @@ class StepResult(Protocol):
     @property
     def logits(self) -> Logits:
         """float32 [wanted rows, vocabulary], valid until the next step is begun."""
+
+    @property
+    def hidden_states(self) -> Logits:
+        """float32 [wanted rows, columns] of a graph that ends in them: likewise."""
 
     @property
     def sampled(self) -> Sampled: ...
@@ -217,6 +226,10 @@ class Executor(Protocol):
 
     @property
     def sizes(self) -> Sizes: ...
+
+    @property
+    def output(self) -> str:
+        """What its graph ends in: "logits" or "hidden_states"."""
 
     @property
     def runs_ahead(self) -> bool:

@@ -10,7 +10,9 @@ from octavo.graph.node import OPS, Node, ShapeError, Weight
 
 
 class Graph:
-    """A model as data: nodes in the order they are computed, ending in logits, or in what an encoder stores.
+    """A model as data: nodes in the order they are computed, down to its output.
+
+    That is the last node: logits, hidden states, or what an encoder stores.
 
     It has a method for every op: `g.rms_norm(x, name, eps)` adds what `RMSNorm.of(x, name, eps)` makes, and raises
     ShapeError where the inputs do not fit together. Weights are named as the checkpoint names them, without the
@@ -39,6 +41,16 @@ class Graph:
     def weights(self) -> list[Weight]:
         """All weights in the order of their first use, each once."""
         return list(dict.fromkeys(weight for node in self.nodes for weight in node.weights))
+
+    @property
+    def output(self) -> str:
+        """What steps give of it: "logits" or "hidden_states", or, of an encoder, "store_source"."""
+        return self.nodes[-1].name().removeprefix("hosted_")
+
+    @property
+    def reads_both_ways(self) -> bool:
+        """Whether a token looks at those behind it, too: then a text is computed whole, and nothing of it is kept."""
+        return any(node.params.get("causal") is False for node in self.nodes)
 
     @property
     def layers(self) -> dict[int, LayerCache]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from octavo.models.mixture import name_stacks
 from octavo.models.multimodal import text_part
-from octavo.models.registry import ByName, ModelRegistry, declaration, declarations, load_declaration
+from octavo.models.registry import ByName, ModelRegistry, declaration, declarations, declared, load_declaration
 from octavo.weights import Checkpoint, open_checkpoint
 from octavo.weights.gguf_family import GGUFFamily
 
-__all__ = ["ModelRegistry", "declaration", "declarations", "load_declaration", "open_model"]
+__all__ = ["ModelRegistry", "declaration", "declarations", "declared", "load_declaration", "open_model"]
 
 GGUF_FAMILIES: Mapping[str, GGUFFamily] = ByName(lambda model, _: {one.architecture: one for one in model.gguf})
 TEXT_KINDS: Mapping[str, str] = ByName(lambda model, names: dict.fromkeys(model.model_types, names[0]))

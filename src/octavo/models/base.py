@@ -21,6 +21,7 @@ class CausalLM:
     kind: ClassVar[str] = "dense"  # or what `kind_of` says of its graphs
     gguf: ClassVar[tuple[GGUFFamily, ...]] = ()  # what its GGUF files say
     is_hosted: ClassVar[bool] = False  # another library has its layers, and loads their weights
+    pooling: ClassVar[str | None] = None  # of a model whose output is hidden states: how they become a text's vector
     inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
 
     vocab_size: int
@@ -41,7 +42,7 @@ class CausalLM:
         return ()
 
     def build(self) -> Graph:
-        """The model's graph: token ids in, logits out."""
+        """The model's graph: token ids in, logits or hidden states out."""
         raise NotImplementedError
 
     def build_encoder(self) -> Graph | None:
@@ -50,9 +51,11 @@ class CausalLM:
 
 
 def kind_of(graph: Graph, encoder: Graph | None = None) -> str:
-    """What a model is: "encoder-decoder", "hybrid" with states beside pages, "experts", both of these, or "dense"."""
+    """What a model is: "encoder", "encoder-decoder", "hybrid" with states beside pages, "experts", both, or "dense"."""
     if encoder is not None:
         return "encoder-decoder"
+    if graph.reads_both_ways:
+        return "encoder"
     has_experts = any(node.name() == "experts" for node in graph.nodes)
     found = ["hybrid"] * (state_bytes(graph.layers.values()) > 0) + ["experts"] * has_experts
     return ", ".join(found) or "dense"

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any, Generic, TypeVar
 
 from octavo.errors import ConfigError, UnknownArchitectureError, nearest
@@ -155,6 +155,7 @@ def _declared_here(name: str = "") -> Iterator[type[CausalLM]]:
 @cache
 def _sources() -> dict[str, str]:
     """The texts of this package's modules, by their names; nothing where a module has come without its text."""
-    texts = {file.stem: file.read_text("utf-8") for file in Path(__file__).parent.glob("*.py")}
-    names = (module.name for module in iter_modules([str(Path(__file__).parent)]))
-    return {f"octavo.models.{name}": texts.get(name, "") for name in names}
+    root = Path(__file__).parent
+    names = (module.name for module in walk_packages([str(root)], "octavo.models.") if not module.ispkg)
+    files = {name: root.joinpath(*name.split(".")[2:]).with_suffix(".py") for name in names}
+    return {name: file.read_text("utf-8") if file.exists() else "" for name, file in files.items()}

@@ -153,7 +153,7 @@ class Scheduler:
             self.blocks.commit_snapshot(chunk, is_live and count == chunk.count, scope)
             at_prompt = chunk.start < chunk.sequence.num_prompt_tokens
             self.num_prompt_tokens += chunk.count if at_prompt else 0
-            if chunk.is_last:
+            if chunk.is_last and chunk.request.is_drawn:
                 self.num_output_tokens += chunk.request.max_sequences if at_prompt else 1
 
     def fork(self, request: Request, parent: Sequence, child: Sequence) -> None:
@@ -203,7 +203,7 @@ class Scheduler:
         prompt, sequences, blocks = len(request.prompt.token_ids), request.max_sequences, self.blocks
         if request.id in self._live:
             raise RequestError(f"a request with the id {request.id!r} is already running; ids must be unique")
-        check_length(prompt, self.max_model_len)
+        check_length(prompt, self.max_model_len, int(request.is_drawn))
         if sequences > self.max_num_seqs:
             raise RequestError(
                 f"the request needs {sequences} sequences at once, but max_num_seqs is {self.max_num_seqs}; "
@@ -211,7 +211,7 @@ class Scheduler:
             )
         if not self.enable_chunked_prefill:
             name, limit = "max_num_batched_tokens", self.max_num_batched_tokens
-            if request.needs_prompt_logits and self.max_logits_rows < limit:
+            if request.needs_all_rows and self.max_logits_rows < limit:
                 name, limit = "max_logits_rows", self.max_logits_rows
             if prompt > limit:
                 raise PromptError(
@@ -298,7 +298,7 @@ class Scheduler:
         count = min(pending, draft.tokens_left)
         if self.enable_chunked_prefill:
             count = self.blocks.until_branch(sequence, count)
-        if request.needs_prompt_logits:
+        if request.needs_all_rows:
             count = min(count, draft.rows_left)
         elif sequence.num_computed + count == len(sequence.tokens) and not draft.rows_left:
             count -= 1
@@ -343,7 +343,7 @@ class Scheduler:
 
     def _match(self, request: Request, sequence: Sequence) -> int:
         """Looks a sequence that starts up in the prefix cache; returns the number of tokens found."""
-        if sequence.tables or request.needs_prompt_logits:
+        if sequence.tables or request.needs_all_rows:
             return 0
         return self.blocks.match_prefix(sequence, self._goal(request, sequence), request.prompt.scope)
 

@@ -30,7 +30,7 @@ class NativeStepResult:
     """A step that is done. Tokens are drawn from its logits when they are asked for."""
 
     native: _native.Executor
-    num_rows: int  # of logits
+    num_rows: int  # of the output
     encoded: Encoded | None
     rows: list[int]  # of the draws
     samplers: list[_native.SequenceSampler]  # of the draws
@@ -39,6 +39,10 @@ class NativeStepResult:
     @cached_property
     def logits(self) -> Logits:
         return self.native.logits(self.num_rows)
+
+    @property
+    def hidden_states(self) -> Logits:
+        return self.logits
 
     @cached_property
     def sampled(self) -> Sampled:
@@ -91,6 +95,7 @@ class NativeExecutor:
             tape = lower(encoder, choose_layouts(encoder, tensors, dtype, quantization), fuse=fuse)
             self._encoder = NativeEncoder(tape, tensors, self.native, cache, sizes.source_positions, release)
 
+        self.output = graph.output
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
         self._ruled: dict[int, Ruled] = {}  # likewise
         # The first are those of sequences, the others those of snapshots.
@@ -104,7 +109,7 @@ class NativeExecutor:
 
     def run(self, step: Step) -> NativeStepResult:
         """Computes one step."""
-        step.check_supported()
+        step.check_supported(self.output)
         if self._slots is not None:
             for source, target in self._slots.change(step.forks, step.ended):
                 self.native.copy_state(source, target)
@@ -118,10 +123,10 @@ class NativeExecutor:
             assert self._encoder is not None
             encoded = self._encoder.run(step.encode)
         if len(step.tokens):
-            self._run(step, step.wanted.logits, step.copies)
+            self._run(step, step.wanted.rows, step.copies)
         rows, samplers = [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
         ruled = {i: self._ruled[draw.sequence] for i, draw in enumerate(step.draws) if draw.sequence in self._ruled}
-        return NativeStepResult(self.native, len(step.wanted.logits), encoded, rows, samplers, ruled)
+        return NativeStepResult(self.native, len(step.wanted.rows), encoded, rows, samplers, ruled)
 
     def _sampler(self, draw: Draw) -> _native.SequenceSampler:
         sampler = self._samplers.get(draw.sequence)

@@ -44,8 +44,9 @@ class Loader:
                 {name: self._vector(op, name, vector) for name, vector in op.vectors.items()},
                 dict(op.params),
             )
-        if self.tape.logits is not None and self.tape.maxima is not None:
-            self.native.set_logits(self.numbers[self.tape.logits.number], self.numbers[self.tape.maxima.number])
+        if self.tape.output is not None:
+            maxima = self.tape.maxima or self.tape.output  # of hidden states nothing is drawn
+            self.native.set_logits(self.numbers[self.tape.output.number], self.numbers[maxima.number])
 
     def _columns(self, buffer: Buffer) -> tuple[int, int, int]:
         return self.numbers[buffer.number], buffer.first, buffer.columns

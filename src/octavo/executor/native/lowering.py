@@ -9,7 +9,7 @@ they save barriers and passes over memory:
     linear gate, up of one input, then glu   one matmul over alternating weights, with the glu as its epilogue
     linear, then add to the residual stream  one matmul that adds to it in place; likewise with a scale between them
     linear or convolution, then activation   one matmul with that as its epilogue
-    norm, then logits                        the norm of those rows alone whose logits are wanted
+    norm, then logits or hidden states       the norm of those rows alone that are wanted
 
 A convolution is a matmul over rows that lie side by side.
 """
@@ -28,6 +28,7 @@ from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.experts import Experts
 from octavo.graph.ops.linear import Conv1d, Linear, Logits
 from octavo.graph.ops.norm import LayerNorm, RMSNorm
+from octavo.graph.ops.output import HiddenStates
 from octavo.graph.ops.pointwise import Activation, Add, Glu, Scale
 from octavo.graph.ops.rope import Rope, RopeTable
 
@@ -35,6 +36,7 @@ from octavo.graph.ops.rope import Rope, RopeTable
 FIRST_RECORD: dict[type[Node], str] = {
     Linear: "matmul",
     Logits: "matmul",
+    HiddenStates: "cast",
     Conv1d: "unfold",
     Attention: "store",
     StoreSource: "store",
@@ -75,6 +77,7 @@ class _Lowering:
             Linear: self._linear,
             Conv1d: self._linear,
             Logits: self._logits,
+            HiddenStates: self._hidden_states,
             Rope: self._rope,
             Attention: self._attention,
             CrossAttention: self._cross_attention,
@@ -92,13 +95,13 @@ class _Lowering:
     def run(self) -> Tape:
         self._check_layers()
         last = self.graph.nodes[-1] if self.graph.nodes else None
-        if not isinstance(last, Logits | StoreSource):
-            raise LoweringError("a graph must end in logits, or in what an encoder stores")
+        if not isinstance(last, Logits | HiddenStates | StoreSource):
+            raise LoweringError("a graph must end in logits or hidden states, or in what an encoder stores")
         for node in self.graph.nodes:
             if node not in self.absorbed:
                 self.special.get(type(node), self._plain)(node)
-        logits = self.values[last] if isinstance(last, Logits) else None
-        return Tape(self.ops, self.buffers, logits, self.maxima, list(self.graph.layers.values()))
+        output = None if isinstance(last, StoreSource) else self.values[last]
+        return Tape(self.ops, self.buffers, output, self.maxima, list(self.graph.layers.values()))
 
     def _check_layers(self) -> None:
         writers = [node.layer for node in self.graph.nodes if isinstance(node, Attention) and node.k is not None]
@@ -125,7 +128,7 @@ class _Lowering:
                 case Attention(q=Rope() as q, k=Rope() as k) if q.table == k.table and self._only_use(q):
                     if self._only_use(k) and q.head_dim == k.head_dim == node.head_dim:
                         self.absorbed |= {q, k}
-                case RMSNorm() | LayerNorm() if [*map(type, self.readers[node])] == [Logits]:
+                case RMSNorm() | LayerNorm() if [*map(type, self.readers[node])] in ([Logits], [HiddenStates]):
                     self.absorbed.add(node)
         for node in self.graph.nodes:
             if isinstance(node, Linear) and node not in self.absorbed and node not in self.stacks:
@@ -371,16 +374,21 @@ class _Lowering:
         how = {"has_q": False, "has_kv": True, "has_angles": False, "interleaved": False}
         self._emit("store", kv, [], params=where | how)
 
-    def _logits(self, node: Logits) -> None:
-        """Of some rows alone, and so is the norm before it."""
-        norm, rows = node.x, self._take(node.x.columns, floats=False, logit_rows=True)
-        if norm in self.absorbed:
-            weights = self._weights(norm)
-            self._emit(
-                norm.name(), [self._read(norm.inputs[0], "float32")], [rows], norm, **weights, params=norm.params
-            )
+    def _wanted_rows(self, x: Node, floats: bool) -> Buffer:
+        """Those of x that are wanted; a norm is of them alone."""
+        rows = self._take(x.columns, floats, logit_rows=True)
+        if x in self.absorbed:
+            inputs = [self._read(x.inputs[0], "float32")]
+            self._emit(x.name(), inputs, [rows], x, **self._weights(x), params=x.params)
         else:
-            self._emit("cast", [self._read(norm)], [rows])
+            self._emit("cast", [self._read(x)], [rows])
+        return rows
+
+    def _hidden_states(self, node: HiddenStates) -> None:
+        self._place(node, self._wanted_rows(node.x, floats=True))
+
+    def _logits(self, node: Logits) -> None:
+        rows = self._wanted_rows(node.x, floats=False)
         self.dying.append(rows)
         out = self._take(node.columns, floats=True, logit_rows=True)
         self._place(node, out)

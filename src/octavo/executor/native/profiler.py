@@ -58,8 +58,8 @@ class StepsProfile:
         self.python += python
         self.number += 1
         self.num_draws += len(step.draws)
-        self.num_with_logits += len(step.wanted.logits) > 0
-        self.logit_rows += len(step.wanted.logits)
+        self.num_with_logits += len(step.wanted.rows) > 0
+        self.logit_rows += len(step.wanted.rows)
         self.contexts += zip(step.counts.tolist(), (step.starts + step.counts).tolist(), strict=True)
 
     def rows(self, ops: Sequence[Op], dtype: str) -> list[OpProfile]:
@@ -89,7 +89,7 @@ class ProfiledExecutor:
 
     def __init__(self, inner: NativeExecutor):
         self.inner, self.tape = inner, inner.tape
-        self.runs_ahead = inner.runs_ahead
+        self.output, self.runs_ahead = inner.output, inner.runs_ahead
         inner.native.set_profiling(True)
         self.begin()
 

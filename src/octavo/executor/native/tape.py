@@ -94,11 +94,14 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class Tape:
-    """The program of a step. Unless it is an encoder's, it ends in `logits`, and the `maxima` of blocks of them."""
+    """The program of a step. Unless it is an encoder's, it ends in an `output`: hidden states, or logits.
+
+    Of logits there are the `maxima` of blocks of them, too.
+    """
 
     ops: list[Op]
     buffers: list[Buffer]
-    logits: Buffer | None
+    output: Buffer | None
     maxima: Buffer | None
     layers: list[LayerCache]  # of the cache
 

@@ -35,7 +35,7 @@ from octavo.weights.tensor import StoredTensor
 class TorchStepResult:
     """A step that has been given to the device. Reading its logits or tokens waits for it."""
 
-    device_logits: Tensor  # float32 [rows, vocabulary]
+    device_logits: Tensor  # float32 [rows, vocabulary], or hidden states
     drawn: Drawn | None
     encoded: Encoded | None
 
@@ -43,6 +43,10 @@ class TorchStepResult:
     def logits(self) -> Logits:
         found: Logits = self.device_logits.cpu().numpy()
         return found
+
+    @property
+    def hidden_states(self) -> Logits:
+        return self.logits
 
     @property
     def sampled(self) -> Drawn:
@@ -71,7 +75,7 @@ class TorchExecutor:
         enforce_eager: bool = False,
         kernels: ModuleType | None = None,
     ):
-        self.sizes, self.runs_ahead = sizes, True
+        self.sizes, self.runs_ahead, self.output = sizes, True, graph.output
         self.device = torch.device(device)
         program, *more = (
             compile_graph(part, choose_forms(part, tensors, quantization)) for part in (graph, encoder) if part
@@ -109,7 +113,7 @@ class TorchExecutor:
         with torch.inference_mode():
             self._take_time("weights", self._load)
             self._take_time("kernels", self._warm_up)
-            if self.device.type == "cuda" and not enforce_eager and encoder is None:
+            if self.device.type == "cuda" and not enforce_eager and encoder is None and self.output == "logits":
                 self._take_time("CUDA graphs", self._capture)
 
     def reset(self) -> None:
@@ -118,7 +122,7 @@ class TorchExecutor:
     @torch.inference_mode()
     def run(self, step: Step) -> TorchStepResult:
         """Gives a step to the device, and does not wait for it."""
-        step.check_supported()
+        step.check_supported(self.output)
         self._copy_states(self.table.change(step.forks, step.ended))
         first = len(self.table.tokens)  # of the rows of states that are snapshots
         self._copy_states([(first + snapshot, self.table.row_of(sequence)) for snapshot, sequence in step.loads])
@@ -139,8 +143,8 @@ class TorchExecutor:
             hidden = self.interpreter.hidden(make_step(layout, self.device))
         ends = zip(layout.table_rows.tolist(), (step.starts + step.counts).tolist(), step.saves.tolist(), strict=False)
         self._copy_states([(row, first + snapshot) for row, end, (tokens, snapshot) in ends if tokens == end])
-        if len(step.wanted.logits) < len(hidden):
-            hidden = hidden[to_device(step.wanted.logits, torch.int64, self.device)]
+        if len(step.wanted.rows) < len(hidden):
+            hidden = hidden[to_device(step.wanted.rows, torch.int64, self.device)]
         logits = self.interpreter.logits(hidden)
         return TorchStepResult(logits, self._draw(step, asked, logits) if asked else None, encoded)
 
@@ -203,8 +207,9 @@ class TorchExecutor:
             blocks = np.arange(-(-positions // self.sizes.block_size), dtype=np.int32)
             self.run(Step(encode=Encode(0, np.zeros(shape, np.float32), blocks, positions)))
             source_tables, source_lengths = blocks[None], np.array([positions], np.int32)
-        options = SamplerOptions(vocab_size=self.sizes.vocab_size, top_p=0.5, rules=[Penalties(presence=0.5)])
         zeros, ones = np.zeros(2, np.int32), np.ones(1, np.int32)
+        options = SamplerOptions(vocab_size=self.sizes.vocab_size, top_p=0.5, rules=[Penalties(presence=0.5)])
+        is_drawn = self.output == "logits"
         self.run(
             Step(
                 sequences=(0,),
@@ -214,8 +219,8 @@ class TorchExecutor:
                 block_tables=np.array([[group.first for group in self.sizes.groups]], np.int32),
                 source_tables=source_tables,
                 source_lengths=source_lengths,
-                wanted=Wanted(ones),
-                draws=(Draw(0, 0, options, seed=0, num_output=0, accepted=()),),
+                wanted=Wanted(**{self.output: ones}),
+                draws=(Draw(0, 0, options, seed=0, num_output=0, accepted=()),) if is_drawn else (),
             )
         )
         self.reset()

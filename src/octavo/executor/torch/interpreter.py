@@ -20,6 +20,7 @@ from octavo.graph.ops.attention import CrossAttention
 from octavo.graph.ops.experts import Experts, Route
 from octavo.graph.ops.linear import Linear, Logits
 from octavo.graph.ops.norm import Norm, RMSNorm
+from octavo.graph.ops.output import HiddenStates
 
 
 class Interpreter:
@@ -77,10 +78,10 @@ class Interpreter:
             experts(self.device, node, None, *(torch.zeros(shape, device=device) for shape in shapes))
 
     def hidden(self, step: Step) -> Tensor:
-        """Runs the program up to the logits: what they are computed from, [tokens, columns] in the model's type."""
+        """Runs the program up to its output: what that is computed from, [tokens, columns] in the model's type."""
         values: dict[Node, Tensor] = {}
         deque(self._run(self.program.ops[:-1], values, step), maxlen=0)
-        return self.device.cast(values[self._logits.x])
+        return self.device.cast(values[self._output.x])
 
     def encode(self, step: Step) -> None:
         """Runs the program of an encoder: its source's keys and values are stored."""
@@ -103,14 +104,14 @@ class Interpreter:
         return torch.stack([found[head] for head in heads])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """float32 [rows, vocabulary]."""
-        node = self._logits
+        """The output, float32 [rows, columns]."""
+        node = self._output
         return NODES[type(node)](self.device, node, None, hidden)
 
     @property
-    def _logits(self) -> Logits | HostedLogits:
+    def _output(self) -> Logits | HiddenStates | HostedLogits:
         (node,) = self.program.ops[-1].outputs
-        assert isinstance(node, Logits | HostedLogits)
+        assert isinstance(node, Logits | HiddenStates | HostedLogits)
         return node
 
     def _run(self, ops: Sequence[Op], values: dict[Node, Tensor], step: Step) -> Iterator[Op]:

@@ -24,9 +24,10 @@ from octavo.graph.ops.attention import Attention, CrossAttention, StoreSource
 from octavo.graph.ops.heads import Columns, Join
 from octavo.graph.ops.linear import Conv1d, Logits
 from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
+from octavo.graph.ops.output import HiddenStates
 from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, ScaleBy, Softcap, Xielu
 from octavo.graph.ops.rope import PositionScale, Rope
-from octavo.graph.ops.table import Embed, Features, PositionEmbed
+from octavo.graph.ops.table import Embed, Features, PositionEmbed, RowEmbed
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ def embed(device: Device, node: Embed, step: Step) -> Tensor:
 @computes(PositionEmbed)
 def position_embed(device: Device, node: PositionEmbed, step: Step) -> Tensor:
     return F.embedding(step.positions + node.offset, device.weights.get(node.weight)).float()
+
+
+@computes(RowEmbed)
+def row_embed(device: Device, node: RowEmbed, step: Step) -> Tensor:
+    return device.weights.get(node.weight)[node.row].float().expand(len(step.positions), -1)
 
 
 @computes(Features)
@@ -218,6 +224,11 @@ def logits(device: Device, node: Logits, step: Step | None, x: Tensor) -> Tensor
     return found if node.softcap is None else node.softcap * torch.tanh(found / node.softcap)
 
 
+@computes(HiddenStates)
+def hidden_states(device: Device, node: HiddenStates, step: Step | None, x: Tensor) -> Tensor:
+    return x.float()
+
+
 @computes(Attention)
 def attention(
     device: Device,
@@ -252,7 +263,8 @@ def attention(
 def scoring_of(device: Device, node: Attention) -> Scoring:
     slopes = device.weights.constants(node.slopes) if node.slopes else None
     sinks = None if node.sinks is None else device.weights.get(node.sinks)
-    return Scoring(node.scale, node.window, node.chunk, node.lookback, node.softcap, slopes, node.by_root, sinks)
+    how = node.window, node.chunk, node.lookback, node.softcap, slopes, node.by_root, sinks, node.causal
+    return Scoring(node.scale, *how)
 
 
 def _attend_each(device: Device, node: Attention, step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -270,8 +282,8 @@ def _attend_prompt(device: Device, node: Attention, q: Tensor, k: Tensor, v: Ten
     count = q.shape[2]
     if not scoring.is_plain:
         back, seen = scoring.back(count, count, q.device)
-        return plain.attend(q[0], k[0], v[0], scoring, back, seen | (not node.causal)).transpose(0, 1)
-    if node.causal and (node.window or node.chunk or count) < count:
+        return plain.attend(q[0], k[0], v[0], scoring, back, seen).transpose(0, 1)
+    if (node.window or node.chunk or count) < count:
         _, mask = scoring.back(count, count, q.device)
     causal = node.causal and mask is None
     with sdpa_kernel(device.backends, set_priority=True):

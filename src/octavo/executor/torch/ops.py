@@ -56,6 +56,7 @@ class Scoring:
     slopes: Tensor | None = None  # float32 [heads]
     by_root: bool = False
     sinks: Tensor | None = None  # float32 [heads]
+    causal: bool = True
 
     @property
     def is_plain(self) -> bool:
@@ -67,7 +68,7 @@ class Scoring:
         position = torch.arange(total - count, total, device=device)[:, None]
         back = position - torch.arange(total, device=device)
         limit = position % self.chunk + self.lookback * self.chunk + 1 if self.chunk else self.window or total
-        return back, (back >= 0) & (back < limit)
+        return back, ((back >= 0) & (back < limit) if self.causal else back.abs() < limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ class Program:
 
     def workspace_bytes(self, dtype: str, sizes: Sizes) -> int:
         """Bytes of the largest step, of the token table and states, of the tables of cos and sin, and for unpacking."""
-        logits = 2 * 4 * sizes.vocab_size * sizes.max_logit_rows  # a second copy is adjusted
+        output = self.ops[-1].outputs[0].columns
+        logits = 2 * 4 * output * sizes.max_logit_rows  # a second copy is adjusted
         token_table = sizes.max_num_seqs * sizes.max_model_len * 4
         states = (sizes.max_num_seqs + sizes.num_snapshots + 1) * self.state_bytes
         tables = {node.table for op in self.ops for node in op.outputs if isinstance(node, Rope)}

@@ -17,7 +17,7 @@ class Attention(Node):
     looked at. Without a layer nothing is kept: a token looks at those of the same step.
     With `window`, a token sees itself and the window - 1 tokens before it; with `chunk`, those of its own block of so
     many positions (Llama 4), and of as many blocks before that as `lookback` says. Where it is not `causal`, all tokens
-    of a sequence see each other.
+    of a sequence see each other, or, with `window`, those less than so many positions before and after them.
     With `softcap`, scores become softcap * tanh(score / softcap) (Gemma Team 2024). Of `slopes`, one for each head,
     slope * distance is taken from them (ALiBi, Press et al. 2021), or, with `by_root`, slope * sqrt(distance). `sinks`
     are scores, one for each head, of a key whose value is zero (OpenAI 2025).
@@ -80,8 +80,8 @@ class Attention(Node):
             raise ShapeError("attention: only causal attention can go on from what is kept; leave out the layer")
         if self.slopes and len(self.slopes) != self.heads:
             raise ShapeError(f"attention: {len(self.slopes)} slopes for {self.heads} heads")
-        if not self.causal and (self.window or self.chunk or self.slopes):
-            raise ShapeError("attention: a window, a chunk and slopes look back, and so want causal attention")
+        if not self.causal and (self.chunk or self.slopes):
+            raise ShapeError("attention: a chunk and slopes look back, and so want causal attention")
         if self.window and self.chunk:
             raise ShapeError("attention: a window and a chunk exclude each other")
 
@@ -111,7 +111,7 @@ class Attention(Node):
     def _pairs(self, count: int, total: int) -> int:
         """Pairs of query and key: each of the last `count` of `total` tokens sees those up to itself, or its window."""
         if not self.causal:
-            return count * total
+            return count * min(total, 2 * self.window - 1 if self.window else total)
         if self.chunk:
             first, last = (_pairs_of_chunks(tokens, self.chunk, self.lookback) for tokens in (total - count, total))
             return last - first
@@ -127,13 +127,12 @@ class Attention(Node):
             k, v = run.cache[self.layer]
         elif self.layer is not None:
             run.cache[self.layer] = k, v
-        hidden = np.zeros((len(q), len(k)), bool)
+        back = np.arange(len(q))[:, None] - np.arange(len(k))[None, :]  # how far a key is behind a query
+        hidden = (back if self.causal else abs(back)) >= (self.window or len(k))
         if self.causal:
-            back = np.arange(len(q))[:, None] - np.arange(len(k))[None, :]  # how far a key is behind a query
-            hidden = (back < 0) | (back >= (self.window or len(k)))
-            if self.chunk:
-                positions = np.arange(len(q))[:, None]
-                hidden |= back > positions % self.chunk + self.lookback * self.chunk
+            hidden |= back < 0
+        if self.chunk:
+            hidden |= back > np.arange(len(q))[:, None] % self.chunk + self.lookback * self.chunk
         return attend(self, q, k, v, hidden, None if self.sinks is None else run.read(self.sinks))
 
 

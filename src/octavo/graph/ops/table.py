@@ -41,6 +41,20 @@ class PositionEmbed(Embed):
 
 
 @op
+class RowEmbed(Embed):
+    """Row `row` of `weight` [rows, columns], for every token: BERT's segment of a text that is alone."""
+
+    row: int = 0
+
+    @classmethod
+    def of(cls, name: str, rows: int, columns: int, row: int = 0) -> Node:
+        return cls(Weight(f"{name}.weight", (rows, columns)), row)
+
+    def reference(self, run: ReferencePass) -> Floats:
+        return run.read(self.weight)[[self.row] * len(run.token_ids)]
+
+
+@op
 class Features(Node):
     """The source that an encoder reads: `rows` rows of `width` columns for each of its positions."""
 

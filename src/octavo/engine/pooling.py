@@ -1,0 +1,124 @@
+"""The job of an embedding: it keeps the rows of a text until all are there, and makes a vector of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from octavo.engine.completion import Completion
+from octavo.engine.job import Job, Share
+from octavo.engine.loading import LoadedModel
+from octavo.engine.pooler import Floats, Pooler
+from octavo.errors import NumericalError, PromptTooLongError, RequestError
+from octavo.executor.base import StepResult
+from octavo.pooling_params import PoolingParams
+from octavo.request import (
+    EmbeddingOutput,
+    EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    Prompt,
+    Request,
+    RequestOutput,
+    Sequence,
+)
+from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.scheduler.scheduler import Scheduler
+from octavo.text.tokenizer import Tokenizer
+
+NOTHING_SAMPLED = SamplingParams(max_tokens=1, output_kind=RequestOutputKind.FINAL_ONLY)
+
+
+class PoolingJob(Job):
+    """One text. Raises RequestError where the model generates texts, ParameterError for what it has not."""
+
+    def __init__(self, params: PoolingParams, request: Request, model: LoadedModel, seed: int):
+        super().__init__(request, model)
+        self.params, self.pooler = params, pooler_of(model)
+        self.pooler.check(params)
+        request.needs_all_rows, request.is_drawn = self.pooler.needs_all_rows(params), False
+        self.rows: list[Floats] = []
+        self.vectors: Floats | None = None
+        self.reason: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.has_tokens or self.reason is not None
+
+    @property
+    def has_tokens(self) -> bool:
+        return self.vectors is not None
+
+    def draws(self, sequence: Sequence) -> list[Sequence]:
+        return []
+
+    def land(self, scheduler: Scheduler, share: Share, result: StepResult, tokens: list[int]) -> None:
+        for chunk, rows in share.prompts:
+            if chunk.start == 0:  # also where a preempted text begins anew
+                self.rows.clear()
+            self.rows.append(result.hidden_states[rows.start : rows.stop].copy())
+        for _, row in share.ends:
+            found = self.rows if self.request.needs_all_rows else [result.hidden_states[row : row + 1]]
+            vectors = self.pooler.vectors(np.concatenate(found), self.params)
+            if not np.isfinite(vectors).all():
+                raise NumericalError
+            self.vectors = vectors
+            self.rows.clear()
+
+    def stop(self, reason: str) -> None:
+        self.reason = reason
+
+    def completions(self) -> list[Completion]:
+        return []
+
+    def output(self, finished: bool, delta: bool) -> RequestOutput:
+        found = super().output(finished, delta)
+        if self.vectors is None:
+            return found
+        whole = self.vectors if self.params.task == "token_embed" else self.vectors[0]
+        return replace(found, details=PoolingOutput(whole))
+
+
+def pooler_of(model: LoadedModel) -> Pooler:
+    """Raises RequestError where the model generates texts."""
+    if model.pooler is None:
+        raise RequestError(f"the model {model.name} generates texts; load it with task='embed' to embed them")
+    return model.pooler
+
+
+def pooled(prompt: Prompt, params: PoolingParams, model: LoadedModel) -> Prompt:
+    """The prompt of a text that is to become a vector, cut as `params` say."""
+    longest = params.truncate_prompt_tokens
+    ids = prompt.token_ids
+    if longest is not None:
+        longest = model.max_model_len if longest == -1 else longest
+        if longest > model.max_model_len:
+            raise PromptTooLongError(longest, model.max_model_len, 0)
+        ids = truncated(ids, longest, model.tokenizer) if prompt.text is not None else ids[:longest]
+    return Prompt(prompt.text, ids, cache_salt=prompt.cache_salt, job=partial(PoolingJob, params))
+
+
+def pooling_output(output: RequestOutput) -> PoolingRequestOutput:
+    """As `LLM.encode` returns it; without numbers where there is an error."""
+    found = output.details if output.error is None else PoolingOutput(np.zeros(0, np.float32))
+    return PoolingRequestOutput(
+        output.request_id, found, output.prompt_token_ids, output.num_cached_tokens or 0, True, output.error
+    )
+
+
+def embedding_output(output: PoolingRequestOutput) -> EmbeddingRequestOutput:
+    """As `LLM.embed` returns it."""
+    rest = output.prompt_token_ids, output.num_cached_tokens, output.finished, output.error
+    return EmbeddingRequestOutput(output.request_id, EmbeddingOutput(output.outputs.data.tolist()), *rest)
+
+
+def truncated(ids: list[int], longest: int, tokenizer: Tokenizer) -> list[int]:
+    """At most so many of a text's tokens: the special ones that a tokenizer puts at the end stay there."""
+    if len(ids) <= longest:
+        return ids
+    count = 0
+    while count < min(longest, len(ids)) and ids[-1 - count] in tokenizer.special_ids:
+        count += 1
+    return ids[: longest - count] + ids[len(ids) - count :]

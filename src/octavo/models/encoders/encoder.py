@@ -1,0 +1,118 @@
+"""What text encoders built like BERT have in common: sizes, embeddings, the block, the names of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from octavo.graph import Graph, Node
+from octavo.models.base import CausalLM
+from octavo.models.decoder import activation_of
+from octavo.weights.config_reader import ConfigReader
+
+
+class TextEncoder(CausalLM):
+    """Embeddings and their norm, blocks of attention and MLP, hidden states. A family overrides what differs.
+
+    A norm follows each sum (post-norm). `names` are the parts, by names like those of `Decoder.names`; each class says
+    those that differ from what it is built on. A part without a name is not there.
+    """
+
+    kind = "encoder"
+    pooling = "cls"
+    fields: ClassVar[Mapping[str, str]] = {}
+    defaults: ClassVar[Mapping[str, object]] = {}
+    bias: ClassVar[bool] = True  # of linears and norms
+    base_name: ClassVar[str] = "bert"
+    names: ClassVar[Mapping[str, str]] = {
+        "word": "embeddings.word_embeddings",
+        "position": "embeddings.position_embeddings",
+        "segment": "embeddings.token_type_embeddings",
+        "embed_norm": "embeddings.LayerNorm",
+        "layers": "encoder.layer",
+        "attn_q": "attention.self.query",
+        "attn_k": "attention.self.key",
+        "attn_v": "attention.self.value",
+        "attn_output": "attention.output.dense",
+        "attn_norm": "attention.output.LayerNorm",
+        "ffn_up": "intermediate.dense",
+        "ffn_down": "output.dense",
+        "ffn_norm": "output.LayerNorm",
+    }
+    parts: Mapping[str, str] = names  # all of them, of this class
+
+    def __init_subclass__(cls) -> None:
+        """Completes what a class declares by what it is built on."""
+        super().__init_subclass__()
+        bases = (vars(base).get("names", {}) for base in reversed(cls.__mro__))
+        cls.parts = {part: name for names in bases for part, name in names.items()}
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        self.config = config = config.renamed(self.fields, self.defaults)
+        self.hidden = config.integer("hidden_size")
+        self.layers = config.integer("num_hidden_layers", high=4096)
+        self.heads = config.integer("num_attention_heads")
+        self.intermediate = config.integer("intermediate_size", 4 * self.hidden)
+        if self.hidden % self.heads:
+            raise config.fail("hidden_size", f"must be a multiple of {self.heads} heads, got {self.hidden}")
+        self.head_dim = self.hidden // self.heads
+        self.vocab_size = config.integer("vocab_size")
+        self.segments = config.integer("type_vocab_size", 2, low=0) if self.parts["segment"] else 0
+        self.offset = self.first_position()
+        self.max_positions = config.integer("max_position_embeddings", 512) - self.offset
+        if self.max_positions < 1:
+            raise config.fail("max_position_embeddings", f"must be more than {self.offset}, the row of the first token")
+        self.longest_positions = self.max_positions
+        self.eps = config.number("layer_norm_eps", 1e-12, high=1.0)
+        self.activation = activation_of(config, "hidden_act", "gelu")
+        if config.text("position_embedding_type", "absolute") not in ("absolute", "rope"):
+            raise config.fail("position_embedding_type", "only absolute positions are known")
+        if config.flag("is_decoder") or config.flag("add_cross_attention"):
+            raise config.fail("is_decoder", "is not supported: an encoder is expected")
+
+    def first_position(self) -> int:
+        """The row of the table of positions that the first token has."""
+        return 0
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Heads for other tasks, and what is no weight."""
+        heads = rf"^({self.base_name}\.)?(pooler|cls|lm_head|vocab_\w+|classifier|qa_outputs|head|decoder)\."
+        return (heads, r"position_ids$", r"token_type_ids$", r"inv_freq$")
+
+    def at(self, part: str, layer: int | None = None) -> str:
+        """The name of a part, of a layer or outside of them."""
+        where = "" if layer is None else f"{self.parts['layers']}.{layer}."
+        return f"{self.base_name}.{where}{self.parts[part]}"
+
+    def build(self) -> Graph:
+        g = Graph()
+        x = self.embed(g)
+        for i in range(self.layers):
+            x = self.layer(g, x, i)
+        g.hidden_states(x)
+        return g
+
+    def embed(self, g: Graph) -> Node:
+        x = g.embed(self.at("word"), self.vocab_size, self.hidden)
+        if self.parts["position"]:
+            x = g.add(x, g.position_embed(self.at("position"), self.max_positions, self.hidden, self.offset))
+        if self.segments:
+            x = g.add(x, g.row_embed(self.at("segment"), self.segments, self.hidden))
+        return self.norm(g, x, self.at("embed_norm"))
+
+    def norm(self, g: Graph, x: Node, name: str) -> Node:
+        return g.layer_norm(x, name, self.eps, bias=self.bias)
+
+    def layer(self, g: Graph, x: Node, i: int) -> Node:
+        x = self.norm(g, g.add(x, self.attention(g, x, i)), self.at("attn_norm", i))
+        return self.norm(g, g.add(x, self.mlp(g, x, i)), self.at("ffn_norm", i))
+
+    def attention(self, g: Graph, x: Node, i: int) -> Node:
+        q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.hidden, self.bias) for part in "qkv")
+        h = g.attention(q, k, v, layer=None, head_dim=self.head_dim, scale=self.head_dim**-0.5, causal=False)
+        return g.linear(h, self.at("attn_output", i), self.hidden, self.bias)
+
+    def mlp(self, g: Graph, x: Node, i: int) -> Node:
+        h = g.activation(g.linear(x, self.at("ffn_up", i), self.intermediate, self.bias), self.activation)
+        return g.linear(h, self.at("ffn_down", i), self.hidden, self.bias)

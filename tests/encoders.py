@@ -1,0 +1,115 @@
+"""Tiny random checkpoints of text encoders, written and run by transformers, and folders of sentence-transformers."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import transformers
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+SIZES = {
+    "vocab_size": 301,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 140,
+}
+
+
+@dataclass
+class Encoder:
+    """What transformers calls a family's model, and how its configuration differs from SIZES; None leaves out."""
+
+    name: str
+    sizes: dict = field(default_factory=dict)
+    suffix: str = "Model"
+
+    def save(self, path, seed=0):
+        """Saves a random model; returns it as transformers reads it, in float32."""
+        sizes = {key: value for key, value in (SIZES | self.sizes).items() if value is not None}
+        config = getattr(transformers, f"{self.name}Config")(**sizes)
+        kind = getattr(transformers, f"{self.name}{self.suffix}")
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            model = kind(config)
+            for name, weight in model.named_parameters():
+                weight.normal_()
+                if weight.ndim == 1:
+                    weight.mul_(0.2).add_("norm" in name.lower() and name.endswith("weight"))
+                elif "embed" not in name:
+                    weight.div_(weight.shape[1] ** 0.5)
+        model.save_pretrained(path)
+        return kind.from_pretrained(path, dtype=torch.float32).eval()
+
+
+DISTILBERT = {
+    "dim": 48, "hidden_dim": 80, "n_layers": 3, "n_heads": 4,
+    "hidden_size": None, "intermediate_size": None, "num_hidden_layers": None, "num_attention_heads": None,
+}  # fmt: skip
+ENCODERS = {
+    "BERT": Encoder("Bert"),
+    "BERT for masked tokens": Encoder("Bert", {"hidden_act": "gelu_new", "type_vocab_size": 3}, "ForMaskedLM"),
+    "RoBERTa": Encoder("Roberta", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "XLM-RoBERTa": Encoder("XLMRoberta", {"pad_token_id": 5}, "ForMaskedLM"),
+    "DistilBERT": Encoder("DistilBert", DISTILBERT),
+}
+
+
+def rows_of(model, tokens):
+    """The last hidden states of a text: float32 [tokens, columns]."""
+    with torch.no_grad():
+        found = model(torch.tensor([tokens]), output_hidden_states=True)
+    last = found.last_hidden_state if hasattr(found, "last_hidden_state") else found.hidden_states[-1]
+    return last[0].float().numpy()
+
+
+WORDS = [*"the a cat dog sat on mat query passage : of king queen river money bank what is where".split()]  # noqa: SIM905
+
+
+def save_words(path):
+    """A tokenizer of words, which puts [CLS] before a text and [SEP] behind it."""
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", ends)
+    tokenizer.enable_truncation(4)  # as folders of sentence-transformers have it
+    tokenizer.enable_padding()
+    tokenizer.save(str(path / "tokenizer.json"))
+
+
+def save_modules(path, mode="mean_tokens", dense=None, normalizes=True, prompts=None, **config):
+    """What sentence-transformers has beside the model; `dense` are sizes (in, out) of layers. Returns their weights."""
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    (path / "1_Pooling").mkdir()
+    names = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    pooling = {"word_embedding_dimension": 48, **{f"pooling_mode_{name}": name == mode for name in names}}
+    (path / "1_Pooling" / "config.json").write_text(json.dumps({**pooling, **config}))
+    weights = []
+    for i, (size, out) in enumerate(dense or []):
+        place = path / f"{i + 2}_Dense"
+        place.mkdir()
+        kind = "torch.nn.modules.activation.Tanh" if i == 0 else "torch.nn.modules.linear.Identity"
+        entry = {"in_features": size, "out_features": out, "bias": i == 0, "activation_function": kind}
+        (place / "config.json").write_text(json.dumps(entry))
+        rng = np.random.default_rng(i)
+        layer = {"linear.weight": rng.standard_normal((out, size), np.float32) / size**0.5}
+        if i == 0:
+            layer["linear.bias"] = rng.standard_normal(out, np.float32)
+        save_file(layer, place / "model.safetensors")
+        weights.append(layer)
+        modules.append(("Dense", place.name))
+    if normalizes:
+        modules.append(("Normalize", "9_Normalize"))
+    listed = [
+        {"idx": i, "name": str(i), "path": at, "type": f"sentence_transformers.models.{name}"}
+        for i, (name, at) in enumerate(modules)
+    ]
+    (path / "modules.json").write_text(json.dumps(listed))
+    if prompts:
+        (path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    return weights

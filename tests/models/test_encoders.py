@@ -1,0 +1,54 @@
+"""Hidden states of tiny random checkpoints of every family of encoders, beside transformers' on the same weights."""
+
+import numpy as np
+import pytest
+
+from encoders import ENCODERS, rows_of
+from harness import Line, error, make_native, make_torch, random_tokens, run
+from octavo.models import declaration, load_declaration, open_model
+from octavo.models.base import kind_of
+from octavo.weights.bind import bind
+from reference import reference_logits
+
+TEXTS = [[6 + token for token in random_tokens(count, vocab=295, seed=count)] for count in (96, 1, 128, 17, 33)]
+
+
+def opened(path):
+    checkpoint = open_model(path)
+    model = load_declaration(checkpoint.config, path)
+    graph = model.build()
+    return graph, bind(graph.weights, checkpoint, model.ignored)
+
+
+def rows_in_one_step(executor, texts):
+    """The hidden states of each text, all of which are in one step."""
+    lines = [Line(text, [10 * i, *range(10 * i + 1, 10 * i + 10)]) for i, text in enumerate(texts)]
+    return run(executor, [line.chunk(len(text)) for line, text in zip(lines, texts, strict=True)])
+
+
+@pytest.mark.parametrize("family", ENCODERS.values(), ids=ENCODERS)
+def test_rows_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
+    model = family.save(tmp_path)
+    expected = [rows_of(model, text) for text in TEXTS]
+    graph, tensors = opened(tmp_path)
+    assert graph.output == "hidden_states"
+    assert kind_of(graph) == "encoder" == declaration(open_model(tmp_path).config, tmp_path).kind
+    assert graph.layers == {}
+    assert error(reference_logits(graph, tensors, TEXTS[0]), expected[0]) < 1e-4
+    for make in (make_native, make_torch):
+        found = rows_in_one_step(make(graph, tensors, max_tokens=512), TEXTS)
+        for text_rows, own in zip(found, expected, strict=True):
+            assert error(text_rows, own) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ENCODERS.values(), ids=ENCODERS)
+def test_a_text_s_rows_are_the_same_bits_alone_and_beside_others(tmp_path, family, dtype, threads):
+    family.save(tmp_path)
+    graph, tensors = opened(tmp_path)
+    native = make_native(graph, tensors, dtype, max_tokens=512)
+    threads(2)
+    together = rows_in_one_step(native, TEXTS)
+    threads(1)
+    for text, rows in zip(TEXTS, together, strict=True):
+        np.testing.assert_array_equal(rows_in_one_step(native, [text])[0], rows)
