@@ -58,13 +58,8 @@ class Writer(ABC, Generic[Body]):
         self.body, self.generation = body, generation
         self.tokenizer = generation.model.engine.model.tokenizer
         self.num_choices = generation.params.n  # of each prompt
-        name = body.request_id or request.state.given_id
-        self._head = {
-            "id": f"{self.ID}-{name if name and _ID.fullmatch(name) else uuid.uuid4().hex}",
-            "object": self.CHUNK if body.stream else self.WHOLE,
-            "created": int(time.time()),
-            "model": body.model or generation.model.id,
-        }
+        kind = self.CHUNK if body.stream else self.WHOLE
+        self._head = answer_head(self.ID, kind, request, body.request_id, body.model or generation.model.id)
         self._chunk_head = b"data: " + dumps({**self._head, "system_fingerprint": FINGERPRINT})[:-1] + b',"choices":['
         options = body.stream_options
         self._tells_usage = bool(options and options.include_usage)
@@ -144,6 +139,13 @@ class Writer(ABC, Generic[Body]):
 
     def _usage(self) -> bytes:
         return self._chunk_head + b'],"usage":' + dumps(usage_json(self.generation)) + b"}\n\n"
+
+
+def answer_head(start: str, kind: str, request: Request, given: str | None, model: str) -> dict[str, Any]:
+    """What each answer begins with. Its id is that which the request was `given`, if it can be one, behind `start`."""
+    name = given or request.state.given_id
+    id = f"{start}-{name if name and _ID.fullmatch(name) else uuid.uuid4().hex}"
+    return {"id": id, "object": kind, "created": int(time.time()), "model": model}
 
 
 def usage_json(generation: Generation) -> dict[str, Any]:

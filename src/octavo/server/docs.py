@@ -30,6 +30,7 @@ _QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
 EXAMPLES: dict[str, Any] = {
     "/v1/chat/completions": {"messages": _QUESTION, "max_tokens": 200},
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 50},
+    "/v1/embeddings": {"input": ["Why is the sky blue?", "Because of Rayleigh scattering."]},
     "/v1/audio/transcriptions": "-F file=@audio.wav -F response_format=text",
     "/v1/audio/translations": "-F file=@audio.wav",
     "/tokenize": {"prompt": "Hello, world!"},

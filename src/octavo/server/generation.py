@@ -54,7 +54,9 @@ class Generation:
     ):
         """`asked_tokens` is the request's own max_tokens. Raises HttpError for what can't be carried out."""
         for prompt in prompts:
-            check_room(len(prompt.token_ids), asked_tokens, model.engine.model.max_model_len)
+            loaded = model.engine.model
+            room = int(loaded.pooler is None)  # for a token
+            check_room(len(prompt.token_ids), asked_tokens, loaded.max_model_len, room)
         if priority and model.config.scheduling_policy != "priority":
             reason = "priority: the server does not run with --scheduling-policy priority"
             raise HttpError(reason, "priority", code="unsupported_parameter")
@@ -214,8 +216,8 @@ class Generation:
         if mean is not None and self.params.output_kind is RequestOutputKind.FINAL_ONLY:
             # Of an answer in one piece only the mean time between its tokens is known.
             metrics.observe("between_tokens", mean, sum(lengths) // len(lengths) - 1)
-        for completion in output.outputs:
-            metrics.finished[completion.finish_reason or "stop"] += 1
+        for reason in [completion.finish_reason for completion in output.outputs] or ["stop"]:
+            metrics.finished[reason or "stop"] += 1
 
 
 def _asked_timeout(request: Request) -> float:

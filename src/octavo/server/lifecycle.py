@@ -161,7 +161,9 @@ def curl_line(state: ServerState, where: str) -> str:
     models = list(state.models)
     model = models[0]
     named = {} if len(models) == 1 else {"model": model.id}
-    if not model.can("text"):
+    if model.llm is not None and model.llm.model.pooler is not None:
+        path, content = "/v1/embeddings", _json({**named, "input": "Once upon a time"})
+    elif not model.can("text"):
         path = "/v1/audio/transcriptions"
         content = "".join(f" -F {name}={value}" for name, value in {"file": "@audio.wav", **named}.items())
     elif model.llm is not None and model.llm.model.chat_template is not None:

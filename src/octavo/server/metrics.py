@@ -90,7 +90,7 @@ class ModelMetrics:
         self.observe("prompt_tokens", num_prompt)
         self.observe("computed", num_prompt - num_cached)
         self.observe("output_tokens", sum(lengths))
-        self.observe("longest", max(lengths))
+        self.observe("longest", max(lengths, default=0))
         self.observe("whole", times.finished_time - times.arrival_time)
         if times.first_scheduled_time is None or times.first_token_time is None:
             return None
@@ -99,7 +99,7 @@ class ModelMetrics:
         self.observe("inference", times.finished_time - times.first_scheduled_time)
         self.observe("prefill", times.first_token_time - times.first_scheduled_time)
         self.observe("decode", times.finished_time - times.first_token_time)
-        length = sum(lengths) // len(lengths)
+        length = sum(lengths) // max(1, len(lengths))
         if length < 2:
             return None
         per_token = (times.finished_time - times.first_token_time) / (length - 1)

@@ -34,7 +34,12 @@ SHARE = 0.9  # all models together take this share of the free memory
 _readers = ThreadPoolExecutor(2, "octavo-text")
 T = TypeVar("T")
 # What a model can do, as requests ask for it, and how that is said.
-SKILLS = {"text": "answer text", "transcribe": "transcribe speech", "translate": "translate speech into English"}
+SKILLS = {
+    "text": "answer text",
+    "embed": "embed texts",
+    "transcribe": "transcribe speech",
+    "translate": "translate speech into English",
+}
 
 
 def served_names(spec: ModelSpec, reference: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -80,7 +85,7 @@ class ServedModel:
             return True
         speech = self.llm.model.reader
         if not isinstance(speech, SpeechModel):
-            return skill == "text"
+            return skill == ("text" if self.llm.model.pooler is None else "embed")
         return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
 
     @property
@@ -123,10 +128,11 @@ class ServedModel:
         rendered = await _read_elsewhere(lambda: encoder.encode(conversation, **options))
         return Prompt(rendered.text, rendered.token_ids)
 
-    async def read_texts(self, texts: list[str], add_special_tokens: bool = True) -> list[Prompt]:
-        """Raises PromptError, or HttpError if a text can't fit."""
+    async def read_texts(self, texts: list[str], add_special_tokens: bool = True, is_cut: bool = False) -> list[Prompt]:
+        """Raises PromptError, or HttpError if a text can't fit, and is not cut afterwards."""
         tokenizer = self.engine.model.tokenizer
-        self._check_length(max(map(len, texts)))
+        if not is_cut:
+            self._check_length(max(map(len, texts)))
         read_all = partial(tokenizer.encode_batch, texts, add_special_tokens)
         is_short = sum(map(len, texts)) < LONG_TEXT
         read = read_all() if is_short else await _read_elsewhere(read_all)  # without the GIL

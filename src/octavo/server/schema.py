@@ -15,13 +15,14 @@ from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, Tra
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
+from octavo.server.protocol.embeddings import EmbeddingRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.version import __version__
 
 REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
-    *(TranscriptionRequest, TranslationRequest),
+    *(EmbeddingRequest, TranscriptionRequest, TranslationRequest),
 )
 _ERRORS = {
     400: "the request is wrong; `param` names the field",

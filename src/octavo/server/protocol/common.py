@@ -205,12 +205,12 @@ REFUSED_BY_BOTH: dict[str, Neutral] = {
 }
 
 
-def check_room(num_prompt_tokens: int, max_tokens: int | None, max_model_len: int) -> None:
+def check_room(num_prompt_tokens: int, max_tokens: int | None, max_model_len: int, room: int = 1) -> None:
     """Raises HttpError or PromptError if prompt and answer together are longer than the context.
 
-    Answers are not cut short unasked.
+    Answers are not cut short unasked; they have `room` at least.
     """
-    check_length(num_prompt_tokens, max_model_len)
+    check_length(num_prompt_tokens, max_model_len, room)
     if max_tokens is not None and num_prompt_tokens + max_tokens > max_model_len:
         raise HttpError(
             f"This model's maximum context length is {max_model_len} tokens. However, you requested "
