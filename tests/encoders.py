@@ -54,6 +54,10 @@ ENCODERS = {
     "BERT for masked tokens": Encoder("Bert", {"hidden_act": "gelu_new", "type_vocab_size": 3}, "ForMaskedLM"),
     "RoBERTa": Encoder("Roberta", {"pad_token_id": 1, "type_vocab_size": 1}),
     "XLM-RoBERTa": Encoder("XLMRoberta", {"pad_token_id": 5}, "ForMaskedLM"),
+    "ModernBERT": Encoder("ModernBert", {"local_attention": 16, "num_hidden_layers": 5, "pad_token_id": 0}),
+    "ModernBERT for masked tokens": Encoder("ModernBert", {"norm_bias": True, "pad_token_id": 0}, "ForMaskedLM"),
+    "Nomic": Encoder("NomicBert"),
+    "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
     "DistilBERT": Encoder("DistilBert", DISTILBERT),
 }
 

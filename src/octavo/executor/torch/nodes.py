@@ -246,6 +246,9 @@ def attention(
     if node.layer is None:
         assert k is not None
         assert v is not None
+        if rotation is not None:
+            plain.rotate(q, rotation, step.positions)
+            plain.rotate(k, rotation, step.positions)
         return _attend_each(device, node, step, q, k, v).flatten(1)
     (k_pages, v_pages), group = device.pages[node.layer], device.groups[node.layer]
     if k is not None:

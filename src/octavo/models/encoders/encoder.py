@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from octavo.graph import Graph, Node
+from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import CausalLM
-from octavo.models.decoder import activation_of
+from octavo.models.decoder import activation_of, split
 from octavo.weights.config_reader import ConfigReader
 
 
@@ -15,14 +16,16 @@ class TextEncoder(CausalLM):
     """Embeddings and their norm, blocks of attention and MLP, hidden states. A family overrides what differs.
 
     A norm follows each sum (post-norm). `names` are the parts, by names like those of `Decoder.names`; each class says
-    those that differ from what it is built on. A part without a name is not there.
+    those that differ from what it is built on. A part without a name is not there. Where one matrix has q, k and v, it
+    is `attn_qkv`; where one has gate and up, `ffn_gate_up`, or, the other way round, `ffn_up_gate`.
     """
 
     kind = "encoder"
     pooling = "cls"
     fields: ClassVar[Mapping[str, str]] = {}
     defaults: ClassVar[Mapping[str, object]] = {}
-    bias: ClassVar[bool] = True  # of linears and norms
+    bias: ClassVar[bool] = True  # of linears, unless attention_bias and mlp_bias say otherwise
+    gate_bias: ClassVar[bool | None] = None  # of gate and up, where they differ from other linears
     base_name: ClassVar[str] = "bert"
     names: ClassVar[Mapping[str, str]] = {
         "word": "embeddings.word_embeddings",
@@ -33,8 +36,12 @@ class TextEncoder(CausalLM):
         "attn_q": "attention.self.query",
         "attn_k": "attention.self.key",
         "attn_v": "attention.self.value",
+        "attn_qkv": "",
         "attn_output": "attention.output.dense",
         "attn_norm": "attention.output.LayerNorm",
+        "ffn_gate": "",
+        "ffn_gate_up": "",
+        "ffn_up_gate": "",
         "ffn_up": "intermediate.dense",
         "ffn_down": "output.dense",
         "ffn_norm": "output.LayerNorm",
@@ -57,12 +64,18 @@ class TextEncoder(CausalLM):
             raise config.fail("hidden_size", f"must be a multiple of {self.heads} heads, got {self.hidden}")
         self.head_dim = self.hidden // self.heads
         self.vocab_size = config.integer("vocab_size")
+        self.attention_bias = config.flag("attention_bias", self.bias)
+        self.mlp_bias = config.flag("mlp_bias", self.bias)
+        self.norm_bias = config.flag("norm_bias", True)
         self.segments = config.integer("type_vocab_size", 2, low=0) if self.parts["segment"] else 0
         self.offset = self.first_position()
         self.max_positions = config.integer("max_position_embeddings", 512) - self.offset
         if self.max_positions < 1:
             raise config.fail("max_position_embeddings", f"must be more than {self.offset}, the row of the first token")
         self.longest_positions = self.max_positions
+        self.max_model_len = max_model_len or self.max_positions
+        self.ropes: list[RopeTable | None] = [None] * self.layers
+        self.windows: list[int | None] = [None] * self.layers  # how far a token sees on either side, itself included
         self.eps = config.number("layer_norm_eps", 1e-12, high=1.0)
         self.activation = activation_of(config, "hidden_act", "gelu")
         if config.text("position_embedding_type", "absolute") not in ("absolute", "rope"):
@@ -102,17 +115,35 @@ class TextEncoder(CausalLM):
         return self.norm(g, x, self.at("embed_norm"))
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
-        return g.layer_norm(x, name, self.eps, bias=self.bias)
+        return g.layer_norm(x, name, self.eps, bias=self.norm_bias)
 
     def layer(self, g: Graph, x: Node, i: int) -> Node:
         x = self.norm(g, g.add(x, self.attention(g, x, i)), self.at("attn_norm", i))
         return self.norm(g, g.add(x, self.mlp(g, x, i)), self.at("ffn_norm", i))
 
     def attention(self, g: Graph, x: Node, i: int) -> Node:
-        q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.hidden, self.bias) for part in "qkv")
-        h = g.attention(q, k, v, layer=None, head_dim=self.head_dim, scale=self.head_dim**-0.5, causal=False)
-        return g.linear(h, self.at("attn_output", i), self.hidden, self.bias)
+        if self.parts["attn_qkv"]:
+            q, k, v = split(g, x, self.at("attn_qkv", i), [self.hidden] * 3, bias=self.attention_bias)
+        else:
+            q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.hidden, self.attention_bias) for part in "qkv")
+        if (rope := self.ropes[i]) is not None:
+            q, k = g.rope(q, self.head_dim, rope), g.rope(k, self.head_dim, rope)
+        how = {"scale": self.head_dim**-0.5, "window": self.windows[i], "causal": False}
+        h = g.attention(q, k, v, layer=None, head_dim=self.head_dim, **how)
+        return g.linear(h, self.at("attn_output", i), self.hidden, self.attention_bias)
 
     def mlp(self, g: Graph, x: Node, i: int) -> Node:
-        h = g.activation(g.linear(x, self.at("ffn_up", i), self.intermediate, self.bias), self.activation)
-        return g.linear(h, self.at("ffn_down", i), self.hidden, self.bias)
+        return g.linear(self.inner(g, x, i), self.at("ffn_down", i), self.hidden, self.mlp_bias)
+
+    def inner(self, g: Graph, x: Node, i: int) -> Node:
+        """What an MLP has between its linears."""
+        bias = self.mlp_bias if self.gate_bias is None else self.gate_bias
+        if self.parts["ffn_gate_up"]:
+            gate, up = split(g, x, self.at("ffn_gate_up", i), [self.intermediate] * 2, bias=bias)
+        elif self.parts["ffn_up_gate"]:
+            up, gate = split(g, x, self.at("ffn_up_gate", i), [self.intermediate] * 2, bias=bias)
+        elif self.parts["ffn_gate"]:
+            gate, up = (g.linear(x, self.at(f"ffn_{part}", i), self.intermediate, bias) for part in ("gate", "up"))
+        else:
+            return g.activation(g.linear(x, self.at("ffn_up", i), self.intermediate, bias), self.activation)
+        return g.glu(gate, up, self.activation)

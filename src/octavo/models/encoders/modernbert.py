@@ -1,0 +1,73 @@
+"""ModernBERT: gte-modernbert, granite-embedding R2, modernbert-embed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from octavo.graph import Graph, Node
+from octavo.models.decoder import Decoder, full_layers
+from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.rope import for_layers, rope_table
+from octavo.weights.config_reader import ConfigReader
+
+
+class ModernBert(TextEncoder):
+    """Norms before the branches, rotary positions, a gated MLP, and a window in two of three layers.
+
+    Source: Warner et al. 2024.
+    """
+
+    architectures: ClassVar[tuple[str, ...]] = ("ModernBertModel", "ModernBertForMaskedLM")
+    fields: ClassVar[Mapping[str, str]] = {"hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps"}
+    defaults: ClassVar[Mapping[str, object]] = {
+        "norm_bias": False,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 8192,
+        "global_rope_theta": 160000.0,
+        "local_rope_theta": 10000.0,
+    }
+    bias = False
+    base_name = "model"
+    names = {
+        "word": "embeddings.tok_embeddings",
+        "position": "",
+        "segment": "",
+        "embed_norm": "embeddings.norm",
+        "layers": "layers",
+        "attn_norm": "attn_norm",
+        "attn_qkv": "attn.Wqkv",
+        "attn_output": "attn.Wo",
+        "ffn_norm": "mlp_norm",
+        "ffn_gate_up": "mlp.Wi",
+        "ffn_down": "mlp.Wo",
+        "final_norm": "final_norm",
+    }
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        config = self.config
+        every = config.integer("global_attn_every_n_layers", 3)
+        reach = config.integer("local_attention", 128) // 2 + 1
+        full = full_layers(config, self.layers, lambda i: i % every == 0, Decoder.kinds)
+        self.windows = [None if is_full else reach for is_full in full]
+        sizes = self.head_dim, self.max_positions, self.max_model_len
+        names = {True: ("full_attention", "global_rope_theta"), False: ("sliding_attention", "local_rope_theta")}
+        tables = {
+            is_full: rope_table(for_layers(config, kind, config.number(theta)), *sizes)
+            for is_full, (kind, theta) in names.items()
+        }
+        self.ropes = [tables[is_full] for is_full in full]
+
+    def build(self) -> Graph:
+        g = Graph()
+        x = self.embed(g)
+        for i in range(self.layers):
+            x = self.layer(g, x, i)
+        g.hidden_states(self.norm(g, x, self.at("final_norm")))
+        return g
+
+    def layer(self, g: Graph, x: Node, i: int) -> Node:
+        h = x if i == 0 else self.norm(g, x, self.at("attn_norm", i))  # the first has that of the embeddings
+        x = g.add(x, self.attention(g, h, i))
+        return g.add(x, self.mlp(g, self.norm(g, x, self.at("ffn_norm", i)), i))
