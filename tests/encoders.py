@@ -49,6 +49,10 @@ DISTILBERT = {
     "dim": 48, "hidden_dim": 80, "n_layers": 3, "n_heads": 4,
     "hidden_size": None, "intermediate_size": None, "num_hidden_layers": None, "num_attention_heads": None,
 }  # fmt: skip
+GEMMA = {
+    "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None,
+    "num_hidden_layers": 7, "sliding_window": 22, "use_bidirectional_attention": True,
+}  # fmt: skip
 ENCODERS = {
     "BERT": Encoder("Bert"),
     "BERT for masked tokens": Encoder("Bert", {"hidden_act": "gelu_new", "type_vocab_size": 3}, "ForMaskedLM"),
@@ -56,6 +60,9 @@ ENCODERS = {
     "XLM-RoBERTa": Encoder("XLMRoberta", {"pad_token_id": 5}, "ForMaskedLM"),
     "ModernBERT": Encoder("ModernBert", {"local_attention": 16, "num_hidden_layers": 5, "pad_token_id": 0}),
     "ModernBERT for masked tokens": Encoder("ModernBert", {"norm_bias": True, "pad_token_id": 0}, "ForMaskedLM"),
+    "EuroBERT": Encoder("EuroBert", {"num_key_value_heads": 2, "pad_token_id": 0}),
+    "EuroBERT for masked tokens": Encoder("EuroBert", {"pad_token_id": 0}, "ForMaskedLM"),
+    "EmbeddingGemma": Encoder("Gemma3Text", GEMMA, "Model"),
     "Nomic": Encoder("NomicBert"),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
     "DistilBERT": Encoder("DistilBert", DISTILBERT),

@@ -80,6 +80,7 @@ LLM = {
 ASYNC_LLM = {
     "__init__": "self, model=None, **options",
     "generate": "self, prompt, sampling_params=None, request_id=None, *, priority=0, lora_request=None",
+    "encode": "self, prompt, pooling_params=None, request_id=None, *, priority=0, lora_request=None",
     "open_stream": "self",
     "abort": "self, request_id",
     "close": "self",

@@ -11,10 +11,12 @@ from octavo.config import EngineConfig
 from octavo.engine.driver import Driver
 from octavo.engine.engine import Engine
 from octavo.engine.loading import LoadedModel, load
+from octavo.engine.pooling import NOTHING_SAMPLED, pooled, pooler_of, pooling_output
 from octavo.engine.stream import Mailbox, OutputStream
 from octavo.lora.request import refuse_lora
+from octavo.pooling_params import PoolingParams
 from octavo.readers import READERS
-from octavo.request import Prompt, RequestOutput
+from octavo.request import PoolingRequestOutput, Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.text.hf_tokenizer import HFTokenizer
 
@@ -88,6 +90,29 @@ class AsyncLLM:
                 yield await stream.next()
         finally:
             stream.close()
+
+    async def encode(
+        self,
+        prompt: Any,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        lora_request: None = None,
+    ) -> AsyncIterator[PoolingRequestOutput]:
+        """Yields one output of a text: its vector, or, with the task "token_embed", one of each token.
+
+        Raises what `generate` raises, RequestError where the model generates texts, and ParameterError.
+        """
+        model, params = self.model, pooling_params or PoolingParams()
+        pooler_of(model).check(params)
+        loop = asyncio.get_running_loop()
+        read = await loop.run_in_executor(None, model.reader.read, prompt)
+        checked = pooled(read, params, model)
+        async for output in self.generate(
+            checked, NOTHING_SAMPLED, request_id, priority=priority, lora_request=lora_request
+        ):
+            yield pooling_output(output)
 
     async def abort(self, request_id: str) -> None:
         """Ends a request; its iterator raises RequestAbortedError. Unknown and finished ids are no error."""

@@ -1,11 +1,13 @@
 """Texts become vectors, through the whole engine: `LLM.embed` and `LLM.encode` beside transformers and numpy."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from checkpoints import save_checkpoint
 from encoders import ENCODERS, WORDS, rows_of, save_modules, save_words
-from octavo import LLM, PoolingParams
+from octavo import LLM, AsyncLLM, PoolingParams
 from octavo.errors import ConfigError, ModelLoadError, ParameterError, PromptError, RequestError
 
 TEXTS = ["the cat sat on the mat", "dog", " ".join(WORDS * 4), "river bank money bank"]
@@ -207,3 +209,32 @@ def test_a_vector_that_is_not_finite_is_an_error_of_its_text_alone(tmp_path, mon
     monkeypatch.setattr(llm.model.executor, "run", spoiled)
     found = llm.embed(TEXTS, use_tqdm=False)
     assert [output.error is None for output in found] == [True, False, True, True]
+
+
+def test_many_at_once_and_beside_preempted_ones_are_what_each_is_alone(tmp_path):
+    """Few blocks, so that texts of a decoder lose theirs and begin anew; and few tokens in a step."""
+    save_checkpoint(tmp_path, "Qwen3", vocab_size=301)
+    save_words(tmp_path)
+    save_modules(tmp_path)
+    texts = [" ".join(WORDS * count) for count in (1, 4, 2, 5, 3)] * 4
+    wide, narrow = (
+        LLM(str(tmp_path), dtype="float32", block_size=16, **options)
+        for options in ({}, {"num_gpu_blocks_override": 9, "max_num_batched_tokens": 24, "max_num_seqs": 5})
+    )
+    np.testing.assert_array_equal(vectors(wide, texts), vectors(narrow, texts))
+
+
+def test_an_event_loop_gets_vectors_too(tmp_path):
+    make(tmp_path, mode="mean_tokens")
+    expected = vectors(LLM(str(tmp_path), dtype="float32"))
+
+    async def embed(llm, text):
+        return [output async for output in llm.encode(text)]
+
+    async def embed_all():
+        async with AsyncLLM(str(tmp_path), dtype="float32") as llm:
+            return await asyncio.gather(*(embed(llm, text) for text in TEXTS))
+
+    found = asyncio.run(embed_all())
+    assert [len(outputs) for outputs in found] == [1] * len(TEXTS)
+    np.testing.assert_array_equal([outputs[0].outputs.data for outputs in found], np.float32(expected))

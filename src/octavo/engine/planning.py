@@ -58,6 +58,8 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
         raise ConfigError("max_model_len", config.max_model_len, reason)
     whole, encoder = model.build(), model.build_encoder()
     _check_task(config, reads_speech=encoder is not None)
+    if embeds and model.is_hosted:
+        raise UnsupportedError("task", "embed", "not with the layers of transformers: they are run for their logits")
     graph, pooler, max_positions = whole, None, model.max_positions
     if embeds or model.pooling is not None:
         graph = with_hidden_states(whole)

@@ -11,17 +11,14 @@ from octavo.weights.gguf_family import GGUFFamily
 
 
 class CausalLM:
-    """A language model that predicts the next token. Subclasses declare one architecture each.
+    """A language model: it predicts the next token, or embeds texts. Subclasses declare one architecture each."""
 
-    `architectures` are the names that config.json uses.
-    """
-
-    architectures: ClassVar[tuple[str, ...]] = ()
+    architectures: ClassVar[tuple[str, ...]] = ()  # the names that config.json uses
     model_types: ClassVar[tuple[str, ...]] = ()  # that text_config has where this is the text part of a larger model
     kind: ClassVar[str] = "dense"  # or what `kind_of` says of its graphs
     gguf: ClassVar[tuple[GGUFFamily, ...]] = ()  # what its GGUF files say
     is_hosted: ClassVar[bool] = False  # another library has its layers, and loads their weights
-    pooling: ClassVar[str | None] = None  # of a model whose output is hidden states: how they become a text's vector
+    pooling: str | None = None  # of a model whose output is hidden states: how they become a text's vector
     inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
 
     vocab_size: int
@@ -54,8 +51,6 @@ def kind_of(graph: Graph, encoder: Graph | None = None) -> str:
     """What a model is: "encoder", "encoder-decoder", "hybrid" with states beside pages, "experts", both, or "dense"."""
     if encoder is not None:
         return "encoder-decoder"
-    if graph.reads_both_ways:
-        return "encoder"
-    has_experts = any(node.name() == "experts" for node in graph.nodes)
-    found = ["hybrid"] * (state_bytes(graph.layers.values()) > 0) + ["experts"] * has_experts
-    return ", ".join(found) or "dense"
+    experts, states = any(node.name() == "experts" for node in graph.nodes), state_bytes(graph.layers.values())
+    found = {"encoder": graph.reads_both_ways, "hybrid": states > 0, "experts": experts}
+    return ", ".join(kind for kind, is_so in found.items() if is_so) or "dense"

@@ -226,8 +226,8 @@ class Decoder(CausalLM):
     def attention(self, g: Graph, h: Node, i: int, at: str) -> Node:
         q, k, v = self.qkv(g, h, at)
         q, k = self.positions(g, q, k, i, at)
-        how = {"scale": self.scale, "window": self.windows[i], **self.scoring(i, at)}
-        made = g.attention(q, k, v, layer=self.places[i], head_dim=self.head_dim, **how)
+        how = {"layer": self.places[i], "scale": self.scale, "window": self.windows[i], **self.scoring(i, at)}
+        made = g.attention(q, k, v, head_dim=self.head_dim, **how)
         if self.parts["attn_gate"]:
             made = g.glu(g.linear(h, f"{at}.{self.parts['attn_gate']}", made.columns), made, "sigmoid")
         return self.project(g, made, at)

@@ -1,0 +1,68 @@
+"""Decoders that were made encoders: EmbeddingGemma, EuroBERT, and NVIDIA's bidirectional Llama."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from octavo.graph import Graph
+from octavo.graph.ends import with_hidden_states
+from octavo.models.decoder import Decoder
+from octavo.models.gemma3 import Gemma3
+from octavo.models.llama import Llama
+from octavo.weights.config_reader import ConfigReader
+
+
+class BothWays(Decoder):
+    """A decoder whose tokens see each other in both directions, and which ends in hidden states.
+
+    Nothing is kept of a text. A window is as wide to either side.
+    """
+
+    kind = "encoder"
+    pooling = "mean"
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return (*super().ignored, rf"^{self.head_name}\.")
+
+    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
+        return {**super().scoring(i, at), "layer": None, "causal": False}
+
+    def build(self) -> Graph:
+        return with_hidden_states(super().build())
+
+
+class EuroBert(BothWays, Llama):
+    """Llama, both ways (Boizard et al. 2025)."""
+
+    architectures: ClassVar[tuple[str, ...]] = ("EuroBertModel", "EuroBertForMaskedLM")
+    model_types: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, object]] = {"rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
+
+
+class LlamaBidirectional(BothWays, Llama):
+    """Llama 3.2, both ways: llama-nemotron-embed (NVIDIA 2024)."""
+
+    architectures = ("LlamaBidirectionalModel",)
+    model_types = ()
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        self.pooling = {"avg": "mean", "cls": "cls", "last": "last"}.get(config.text("pooling", "avg"), "")
+        if not self.pooling:
+            raise config.fail("pooling", f"must be avg, cls or last, got {config.values['pooling']!r:.80}")
+
+
+class EmbeddingGemma(BothWays, Gemma3):
+    """Gemma 3, both ways, with half of `sliding_window` to either side (Schechter Vera et al. 2025)."""
+
+    architectures = ("Gemma3TextModel",)
+    model_types: ClassVar[tuple[str, ...]] = ()  # type: ignore[assignment]
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        if not config.flag("use_bidirectional_attention"):
+            raise config.fail("use_bidirectional_attention", "must be true: a Gemma 3 without logits is known as that")
+        plain = ConfigReader({**config.values, "use_bidirectional_attention": False}, config.fail)
+        super().__init__(plain, max_model_len)
+        self.windows = [None if window is None else window // 2 + 1 for window in self.windows]

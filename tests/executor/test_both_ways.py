@@ -1,0 +1,98 @@
+"""Attention in both directions within a step, on every instruction set and in PyTorch, against the references."""
+
+import numpy as np
+import pytest
+
+from harness import TOLERANCE, Line, error, make_native, random_tensors, random_tokens, run
+from octavo.errors import UnsupportedError
+from octavo.executor.base import Step, Wanted
+from octavo.graph.builder import Graph
+from octavo.graph.ends import with_hidden_states
+from octavo.graph.node import ShapeError
+from reference import reference_logits
+
+LENGTHS = (300, 1, 257, 33, 520)  # within a segment of keys, and over several
+
+
+def both_ways(window=None, softcap=None, ends_in_norm=True):
+    """Two layers; rows are of a norm, or of a sum."""
+    g = Graph()
+    x = g.add(g.embed("embed", 131, 40), g.row_embed("segments", 3, 40, 2))
+    for i in range(2):
+        h = g.layer_norm(x, f"{i}.norm", 1e-5)
+        q, k, v = g.linear(h, f"{i}.q", 48), g.linear(h, f"{i}.k", 24), g.linear(h, f"{i}.v", 24)
+        how = {"scale": 12**-0.5, "window": window, "softcap": softcap}
+        h = g.attention(q, k, v, layer=None, head_dim=12, causal=False, **how)
+        x = g.add(x, g.linear(h, f"{i}.o", 40))
+    g.hidden_states(g.layer_norm(x, "last", 1e-5) if ends_in_norm else x)
+    return g
+
+
+GRAPHS = {
+    "all": {},
+    "a window": {"window": 20},
+    "a window over segments": {"window": 290},
+    "itself": {"window": 1},
+    "a cap": {"softcap": 2.0, "window": 40, "ends_in_norm": False},
+}
+
+
+def rows_of(executor, texts):
+    lines = [Line(text, [17 * i, *range(17 * i + 1, 17 * i + 17)]) for i, text in enumerate(texts)]
+    return run(executor, [line.chunk(len(text)) for line, text in zip(lines, texts, strict=True)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_rows_are_the_reference_s_and_the_same_bits_alone(make_executor, name, dtype, threads):
+    graph = both_ways(**GRAPHS[name])
+    tensors = random_tensors(graph, dtype)
+    texts = [random_tokens(count, seed=count) for count in LENGTHS]
+    executor = make_executor(graph, tensors, dtype, block_size=32, num_blocks=90, max_tokens=1200)
+    threads(2)
+    together = rows_of(executor, texts)
+    for text, rows in zip(texts, together, strict=True):
+        assert error(rows, reference_logits(graph, tensors, text)) < TOLERANCE[dtype]
+        if not executor.runs_ahead:
+            np.testing.assert_array_equal(rows_of(executor, [text])[0], rows)
+
+
+def test_threads_change_no_bit(threads):
+    graph = both_ways(window=290)
+    native = make_native(graph, random_tensors(graph), block_size=32, num_blocks=90, max_tokens=1200)
+    found = []
+    for count in (1, 2, 4):
+        threads(count)
+        found.append(rows_of(native, [random_tokens(520)])[0])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_token_sees_as_far_to_either_side_as_its_window_says():
+    graph = both_ways(window=5)
+    native = make_native(graph, random_tensors(graph), max_tokens=64)
+    tokens = random_tokens(40)
+    before = rows_of(native, [tokens])[0]
+    changed = rows_of(native, [[*tokens[:20], (tokens[20] + 1) % 131, *tokens[21:]]])[0]
+    seen = np.flatnonzero((before != changed).any(axis=1))
+    assert (seen[0], seen[-1]) == (12, 28)  # four tokens in each of two layers
+
+
+def test_only_what_the_graph_ends_in_is_given():
+    graph = both_ways()
+    native = make_native(graph, random_tensors(graph))
+    ones = np.ones(1, np.int32)
+    step = Step(sequences=(1,), tokens=ones, starts=ones - 1, counts=ones, block_tables=ones[None])
+    with pytest.raises(UnsupportedError, match=r"logits.*ends in hidden_states"):
+        native.run(Step(**{name: getattr(step, name) for name in step.__slots__} | {"wanted": Wanted(logits=ones - 1)}))
+    assert with_hidden_states(graph) is graph
+
+
+def test_what_looks_back_only_can_not_look_both_ways():
+    g = Graph()
+    x = g.embed("embed", 131, 16)
+    for wrong in ({"slopes": (0.5, 0.25)}, {"chunk": 8}):
+        with pytest.raises(ShapeError, match="look back"):
+            g.attention(x, x, x, layer=None, head_dim=8, scale=1.0, causal=False, **wrong)
+    with pytest.raises(ShapeError, match="only causal attention"):
+        g.attention(x, x, x, layer=0, head_dim=8, scale=1.0, causal=False)
