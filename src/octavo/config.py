@@ -123,6 +123,9 @@ class EngineConfig:
             del said["max_model_len"]
         for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
             _choice(name, said.setdefault(name, "auto"), tuple(choices))
+        if said.get("runner") == "pooling" or said.get("convert") == "embed":  # vLLM's names of the task
+            other = said.get("convert", "auto")
+            said = {"task": "embed", **said, "runner": "auto", "convert": "auto" if other == "embed" else other}
         said["model_impl"], executor = _model_impl(said.get("model_impl", "auto"), said["executor"])
         placement = place(said["device"], executor, said["dtype"])
         said |= {"device": placement.device, "executor": placement.executor, "dtype": placement.dtype}

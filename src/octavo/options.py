@@ -32,7 +32,7 @@ _REFUSED = {
     ),
     "prompt adapters are not supported": "enable_prompt_adapter=false",
     "reasoning is not taken apart yet": "reasoning_parser reasoning_parser_plugin reasoning_config",
-    "only generation of text, and of text from speech, is supported yet": (
+    "texts are generated, also from speech, or embedded; nothing else is supported yet": (
         "runner=auto|generate convert=auto|none pooler_config override_pooler_config diffusion_config"
     ),
     "prompts are texts, or one audio for Whisper": (

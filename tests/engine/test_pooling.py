@@ -104,7 +104,13 @@ def test_a_decoder_embeds_where_its_folder_says_how(tmp_path, mode, executor):
 def test_a_checkpoint_without_logits_embeds_and_one_with_them_does_when_told(tmp_path):
     model = save_checkpoint(tmp_path / "whole", "Qwen3", vocab_size=301, tie_word_embeddings=False)
     model.model.save_pretrained(tmp_path / "part")
-    for name, options in (("whole", {"task": "embed"}), ("part", {})):
+    kinds = [
+        ("whole", {"task": "embed"}),
+        ("whole", {"runner": "pooling"}),
+        ("whole", {"convert": "embed"}),
+        ("part", {}),
+    ]
+    for name, options in kinds:
         save_words(tmp_path / name)
         llm = LLM(str(tmp_path / name), dtype="float32", **options)
         expected = unit(rows_of(model.model, llm.model.tokenizer.encode(TEXTS[0]))[-1])

@@ -1,7 +1,10 @@
 """Hidden states of tiny random checkpoints of every family of encoders, beside transformers' on the same weights."""
 
+import re
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from encoders import ENCODERS, rows_of
 from harness import Line, error, make_native, make_torch, random_tokens, run
@@ -52,3 +55,14 @@ def test_a_text_s_rows_are_the_same_bits_alone_and_beside_others(tmp_path, famil
     threads(1)
     for text, rows in zip(TEXTS, together, strict=True):
         np.testing.assert_array_equal(rows_in_one_step(native, [text])[0], rows)
+
+
+def test_norms_may_have_the_names_of_tensorflow(tmp_path):
+    model = ENCODERS["BERT"].save(tmp_path)
+    file, names = tmp_path / "model.safetensors", {"weight": "gamma", "bias": "beta"}
+    tensors = load_file(file)
+    save_file(
+        {re.sub(r"(?<=LayerNorm.)\w+", lambda found: names[found[0]], name): x for name, x in tensors.items()}, file
+    )
+    native = make_native(*opened(tmp_path))
+    assert error(rows_in_one_step(native, TEXTS[:1])[0], rows_of(model, TEXTS[0])) < 1e-4

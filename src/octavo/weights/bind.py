@@ -14,11 +14,15 @@ from octavo.graph.node import Weight
 from octavo.weights.blocks import Bytes
 from octavo.weights.tensor import Checkpoint, Rearranged, StoredTensor
 
+_TENSORFLOW = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
+_PARTS = {"gamma": "weight", "beta": "bias"}
+
 
 def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[str]) -> Mapping[str, StoredTensor]:
     """The stored tensors that weights are, or are parts of, by name.
 
-    A checkpoint of the model without its logits has names without their first part ("model."); they are found, too.
+    A checkpoint of the model without its logits has names without their first part ("model."); they are found, too, and
+    so are norms whose weight and bias are called gamma and beta, as TensorFlow has them.
     So are the vectors of heads, each stored by itself, of a weight that has a row for each.
 
     Raises ModelLoadError naming a weight that is missing, misshapen, or left over (unless a pattern of `ignored` is
@@ -49,6 +53,7 @@ def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[st
 
 
 def _named_in_full(tensors: Mapping[str, StoredTensor], weights: list[Weight]) -> Mapping[str, StoredTensor]:
+    tensors = {_TENSORFLOW.sub(lambda match: _PARTS[match[1]], name): tensor for name, tensor in tensors.items()}
     first, _, rest = weights[0].name.partition(".") if weights else ("", "", "")
     if not rest or weights[0].name in tensors or rest not in tensors:
         return tensors
