@@ -169,7 +169,7 @@ BlockTables blocks_of(const IntTable& tables, size_t groups = 1) {
 
 void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
          std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, std::optional<IntTable> states,
-         int first_op, int last_op) {
+         int first_op, int last_op, int first_token, int last_token) {
   if (starts.size() != counts.size() || tables.shape(0) != starts.size() ||
       tables.shape(1) % e.config().num_pages.size() != 0 || (copies.shape(0) > 0 && copies.shape(1) != 2))
     throw nb::value_error("step: arrays disagree");
@@ -196,6 +196,8 @@ void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, In
   step.states = states ? reinterpret_cast<const StateUse*>(states->data()) : nullptr;
   step.first_op = first_op;
   step.last_op = last_op;
+  step.first_token = first_token;
+  step.last_token = last_token;
   nb::gil_scoped_release release;
   e.run(step);
 }
@@ -291,8 +293,9 @@ void bind_executor(nb::module_& m) {
       .def(
           "run", &run, "tokens"_a, "starts"_a, "counts"_a, "block_tables"_a, "logit_rows"_a, "copies"_a,
           "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "states"_a = nb::none(), "first_op"_a = 0,
-          "last_op"_a = 1 << 30,
-          "Computes one step, or a part of it; its logits are then in logits(rows). `states` are (slot, tokens, kept "
+          "last_op"_a = 1 << 30, "first_token"_a = 0, "last_token"_a = 1 << 30,
+          "Computes one step, or a part of it: some operations, of a single sequence for some of its tokens; its "
+          "logits are then in logits(rows). `states` are (slot, tokens, kept "
           "slot) of "
           "each sequence: where lies what is kept of it beside its pages, and where that after so many tokens is to be "
           "left, if not 0.")

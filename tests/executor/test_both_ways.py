@@ -6,6 +6,7 @@ import pytest
 from harness import TOLERANCE, Line, error, make_native, random_tensors, random_tokens, run
 from octavo.errors import UnsupportedError
 from octavo.executor.base import Step, Wanted
+from octavo.executor.native import executor
 from octavo.graph.builder import Graph
 from octavo.graph.ends import with_hidden_states
 from octavo.graph.node import ShapeError
@@ -37,9 +38,9 @@ GRAPHS = {
 }
 
 
-def rows_of(executor, texts):
+def rows_of(made, texts):
     lines = [Line(text, [17 * i, *range(17 * i + 1, 17 * i + 17)]) for i, text in enumerate(texts)]
-    return run(executor, [line.chunk(len(text)) for line, text in zip(lines, texts, strict=True)])
+    return run(made, [line.chunk(len(text)) for line, text in zip(lines, texts, strict=True)])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -48,13 +49,13 @@ def test_rows_are_the_reference_s_and_the_same_bits_alone(make_executor, name, d
     graph = both_ways(**GRAPHS[name])
     tensors = random_tensors(graph, dtype)
     texts = [random_tokens(count, seed=count) for count in LENGTHS]
-    executor = make_executor(graph, tensors, dtype, block_size=32, num_blocks=90, max_tokens=1200)
+    made = make_executor(graph, tensors, dtype, block_size=32, num_blocks=90, max_tokens=1200)
     threads(2)
-    together = rows_of(executor, texts)
+    together = rows_of(made, texts)
     for text, rows in zip(texts, together, strict=True):
         assert error(rows, reference_logits(graph, tensors, text)) < TOLERANCE[dtype]
-        if not executor.runs_ahead:
-            np.testing.assert_array_equal(rows_of(executor, [text])[0], rows)
+        if not made.runs_ahead:
+            np.testing.assert_array_equal(rows_of(made, [text])[0], rows)
 
 
 def test_threads_change_no_bit(threads):
@@ -66,6 +67,25 @@ def test_threads_change_no_bit(threads):
         found.append(rows_of(native, [random_tokens(520)])[0])
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_slices_between_which_others_have_their_turn_change_no_bit(monkeypatch, threads):
+    """Of one text, operations are cut, too; of several they stay whole."""
+    graph, counts = both_ways(window=290), []
+    tensors = random_tensors(graph)
+    options = {"block_size": 32, "num_blocks": 90, "max_tokens": 1200}
+    texts = [random_tokens(count, seed=count) for count in LENGTHS]
+    threads(2)
+    whole = make_native(graph, tensors, **options)
+    monkeypatch.setattr(executor, "SLICE_FLOPS", 3e5)
+    sliced = make_native(graph, tensors, **options)
+    run_part = sliced._run
+    monkeypatch.setattr(sliced, "_run", lambda *args: (counts.append(args[3:]), run_part(*args)))
+    for some in (texts, texts[:1], texts[4:]):
+        for found, rows in zip(rows_of(sliced, some), rows_of(whole, some), strict=True):
+            np.testing.assert_array_equal(found, rows)
+    assert len(counts) > 60
+    assert {len(part) for part in counts} == {2, 4}
 
 
 def test_a_token_sees_as_far_to_either_side_as_its_window_says():

@@ -15,13 +15,14 @@ from octavo.executor.native.layouts import choose_layouts
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
 from octavo.executor.native.python_rules import Adjusted, Ruled
-from octavo.executor.native.tape import Tape, cache_sizes
+from octavo.executor.native.tape import Slice, Tape, cache_sizes
 from octavo.executor.rows import Rows
 from octavo.graph.builder import Graph
 from octavo.graph.ops.attention import CrossAttention
 from octavo.weights.tensor import StoredTensor
 
 SLICE_FLOPS = 1.5e9  # of an encoder: some milliseconds, after which another engine may have its turn
+MOST_SLICINGS = 1024  # that are kept; each takes some kilobytes
 STEP_FLOPS = 6e9  # in one step, if none wants it
 
 
@@ -96,6 +97,8 @@ class NativeExecutor:
             self._encoder = NativeEncoder(tape, tensors, self.native, cache, sizes.source_positions, release)
 
         self.output = graph.output
+        self._has_parts = graph.reads_both_ways  # whether its operations may be computed for some tokens after others
+        self._known_slices: dict[tuple[int, bool], list[Slice]] = {}
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
         self._ruled: dict[int, Ruled] = {}  # likewise
         # The first are those of sequences, the others those of snapshots.
@@ -122,8 +125,10 @@ class NativeExecutor:
         if step.encode is not None:
             assert self._encoder is not None
             encoded = self._encoder.run(step.encode)
-        if len(step.tokens):
+        if len(step.tokens) and self.output == "logits":
             self._run(step, step.wanted.rows, step.copies)
+        elif len(step.tokens):
+            self._run_in_slices(step)
         rows, samplers = [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
         ruled = {i: self._ruled[draw.sequence] for i, draw in enumerate(step.draws) if draw.sequence in self._ruled}
         return NativeStepResult(self.native, len(step.wanted.rows), encoded, rows, samplers, ruled)
@@ -141,8 +146,24 @@ class NativeExecutor:
             self._ruled[draw.sequence].output.extend(draw.accepted)
         return sampler
 
-    def _run(self, step: Step, logit_rows: Ids, copies: Ids, *ops: int) -> None:
-        """Runs the whole tape, or operations [first, last) of it."""
+    def _run_in_slices(self, step: Step) -> None:
+        """Runs the tape so that steps of other engines come between: those of chats are not to wait for long texts."""
+        is_cut, copies = self._has_parts and len(step.sequences) == 1, step.copies
+        # Where operations stay whole, it is enough to know about how many tokens there are.
+        count = len(step.tokens) if is_cut else -(-len(step.tokens) // 256) * 256
+        for ops, tokens, _ in self._slices(count, is_cut):
+            self._run(step, step.wanted.rows, copies, *ops, *(tokens if is_cut else ()))
+            copies = NO_COPIES
+
+    def _slices(self, count: int, is_cut: bool) -> list[Slice]:
+        if len(self._known_slices) >= MOST_SLICINGS:
+            self._known_slices.clear()
+        if (count, is_cut) not in self._known_slices:
+            self._known_slices[count, is_cut] = self.tape.slices(count, SLICE_FLOPS, cuts_ops=is_cut)
+        return self._known_slices[count, is_cut]
+
+    def _run(self, step: Step, logit_rows: Ids, copies: Ids, *part: int) -> None:
+        """Runs the whole tape, or operations [first, last) of it; of a single sequence, for tokens [first, last)."""
         self.native.run(
             step.tokens,
             step.starts,
@@ -153,7 +174,7 @@ class NativeExecutor:
             step.source_tables,
             step.source_lengths,
             None if self._slots is None else self._states(step, self._slots),
-            *ops,
+            *part,
         )
 
     def _states(self, step: Step, slots: Rows) -> Ids:

@@ -108,8 +108,10 @@ class Tape:
     def matrices(self) -> list[Packed]:
         return [matrix for op in self.ops for matrix in op.matrices.values()]
 
-    def slices(self, tokens: int, flops: float) -> list[Slice]:
-        """The tape in parts of about so many `flops`: several operations, or one for some of its tokens."""
+    def slices(self, tokens: int, flops: float, *, cuts_ops: bool = True) -> list[Slice]:
+        """The tape in parts of about so many `flops`: several operations, or one, or, with `cuts_ops`, one for some of
+        its tokens, as a step of a single sequence may be computed.
+        """
         step = StepShape([(tokens, tokens)], 0)
         found: list[Slice] = []
         first, spent = 0, 0.0
@@ -118,7 +120,7 @@ class Tape:
             if first < i and spent + cost > flops:
                 found.append(Slice((first, i), (0, tokens), spent))
                 first, spent = i, 0.0
-            if cost > flops:
+            if cost > flops and cuts_ops:
                 count = min(tokens, math.ceil(cost / flops))
                 borders = [tokens * part // count for part in range(count + 1)]
                 found += [Slice((i, i + 1), border, cost / count) for border in pairwise(borders)]
