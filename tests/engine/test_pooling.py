@@ -1,6 +1,7 @@
 """Texts become vectors, through the whole engine: `LLM.embed` and `LLM.encode` beside transformers and numpy."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -244,3 +245,20 @@ def test_an_event_loop_gets_vectors_too(tmp_path):
     found = asyncio.run(embed_all())
     assert [len(outputs) for outputs in found] == [1] * len(TEXTS)
     np.testing.assert_array_equal([outputs[0].outputs.data for outputs in found], np.float32(expected))
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("name", ["BERT", "Nomic", "EuroBERT"])
+def test_weights_may_be_quantized_while_they_are_loaded(tmp_path, name, executor):
+    """Those of checkpoints whose names lack the first part, too; vectors change, though little."""
+    wide = {"hidden_size": 64, "intermediate_size": 128, "eos_token_id": 3, "bos_token_id": 2}
+    replace(ENCODERS[name], sizes=ENCODERS[name].sizes | wide).save(tmp_path)
+    save_words(tmp_path)
+    save_modules(tmp_path)
+    plain, quantized = (
+        vectors(LLM(str(tmp_path), executor=executor, dtype="float32", **options))
+        for options in ({}, {"quantization": "int8"})
+    )
+    cosines = (plain * quantized).sum(axis=1)
+    assert (cosines > 0.99).all()
+    assert (cosines < 1 - 1e-6).all()

@@ -131,6 +131,8 @@ def test_a_wrong_text_is_named_by_its_place_and_a_long_one_is_cut_where_that_is_
     assert error["message"].startswith(
         "input[1]: This model's maximum context length is 140 tokens, but the prompt has"
     )
+    error = http.post(PATH, json={"model": "words", "input": ["cat", LONG * 100]}).json()["error"]
+    assert "maximum context length is 140 tokens, but text 1 has" in error["message"]
     asked = {"model": "words", "input": ["cat", LONG * 100], "truncate_prompt_tokens": -1}
     answer = http.post(PATH, json=asked).json()
     assert answer["usage"]["prompt_tokens"] == 3 + 140

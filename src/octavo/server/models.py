@@ -132,7 +132,8 @@ class ServedModel:
         """Raises PromptError, or HttpError if a text can't fit, and is not cut afterwards."""
         tokenizer = self.engine.model.tokenizer
         if not is_cut:
-            self._check_length(max(map(len, texts)))
+            place = max(range(len(texts)), key=lambda i: len(texts[i]))
+            self._check_length(len(texts[place]), f"text {place}" if len(texts) > 1 else "the prompt")
         read_all = partial(tokenizer.encode_batch, texts, add_special_tokens)
         is_short = sum(map(len, texts)) < LONG_TEXT
         read = read_all() if is_short else await _read_elsewhere(read_all)  # without the GIL
@@ -142,7 +143,7 @@ class ServedModel:
         """Raises PromptError."""
         return read_prompt(token_ids, self.engine.model.tokenizer)
 
-    def _check_length(self, num_characters: int) -> None:
+    def _check_length(self, num_characters: int, what: str = "the prompt") -> None:
         """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
         model = self.engine.model
         room = model.max_model_len
@@ -151,7 +152,7 @@ class ServedModel:
         longest = model.tokenizer.longest_token
         if num_characters > longest * room:
             reason = (
-                f"This model's maximum context length is {room} tokens, but the prompt has {num_characters} "
+                f"This model's maximum context length is {room} tokens, but {what} has {num_characters} "
                 f"characters, which are at least {num_characters // longest} tokens"
             )
             raise HttpError(reason, code="context_length_exceeded")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,16 @@ def bind(weights: Iterable[Weight], checkpoint: Checkpoint, ignored: Iterable[st
 
 
 def _named_in_full(tensors: Mapping[str, StoredTensor], weights: list[Weight]) -> Mapping[str, StoredTensor]:
-    tensors = {_TENSORFLOW.sub(lambda match: _PARTS[match[1]], name): tensor for name, tensor in tensors.items()}
+    """The tensors by the names that a model's declaration has, each with its own."""
     first, _, rest = weights[0].name.partition(".") if weights else ("", "", "")
-    if not rest or weights[0].name in tensors or rest not in tensors:
-        return tensors
-    return {name if name.startswith("lm_head.") else f"{first}.{name}": tensor for name, tensor in tensors.items()}
+    lacks_first = rest and weights[0].name not in tensors and rest in tensors
+    found = {}
+    for stored, tensor in tensors.items():
+        name = _TENSORFLOW.sub(lambda match: _PARTS[match[1]], stored)
+        if lacks_first and not name.startswith("lm_head."):
+            name = f"{first}.{name}"
+        found[name] = tensor if name == stored else replace(tensor, name=name)
+    return found
 
 
 def _gathered(tensors: Mapping[str, StoredTensor], weights: list[Weight]) -> Mapping[str, StoredTensor]:
