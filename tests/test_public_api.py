@@ -44,6 +44,8 @@ def test_the_package_has_these_names():
         "RequestOutput",
         "RequestOutputKind",
         "SamplingParams",
+        "ScoringOutput",
+        "ScoringRequestOutput",
         "TextPrompt",
         "TokensPrompt",
         "UnsupportedError",
@@ -72,6 +74,8 @@ LLM = {
     "prompt_name=None",
     "encode": "self, prompts, pooling_params=None, *, truncate_prompt_tokens=None, use_tqdm=True, lora_request=None, "
     "pooling_task='embed'",
+    "score": "self, data_1, data_2, *, truncate_prompt_tokens=None, use_tqdm=True, pooling_params=None, "
+    "lora_request=None",
     "stream": "self, prompt, sampling_params=None",
     "transcribe": "self, audio, *, progress=None, **options",
     "get_tokenizer": "self",

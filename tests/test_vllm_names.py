@@ -32,7 +32,7 @@ NAMES = {
     "octavo.entrypoints.llm": "LLM",
     "octavo.inputs": "PromptType TextPrompt TokensPrompt",
     "octavo.outputs": "RequestOutput CompletionOutput PoolingRequestOutput PoolingOutput EmbeddingRequestOutput "
-    "EmbeddingOutput",
+    "EmbeddingOutput ScoringRequestOutput ScoringOutput",
     "octavo.pooling_params": "PoolingParams",
     "octavo.sampling_params": "SamplingParams BeamSearchParams RequestOutputKind",
     "octavo.utils": "FlexibleArgumentParser random_uuid",

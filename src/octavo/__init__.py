@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         PoolingOutput,
         PoolingRequestOutput,
         RequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
     )
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
@@ -57,6 +59,8 @@ _LATER = {
         "PoolingOutput",
         "PoolingRequestOutput",
         "RequestOutput",
+        "ScoringOutput",
+        "ScoringRequestOutput",
     ),
     "octavo.sampling_params": ("BeamSearchParams", "RequestOutputKind", "SamplingParams"),
 }
@@ -85,6 +89,8 @@ __all__ = [
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "ScoringOutput",
+    "ScoringRequestOutput",
     "TextPrompt",
     "TokensPrompt",
     "UnsupportedError",

@@ -13,7 +13,7 @@ from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import split_prompts
 from octavo.engine.loading import load
-from octavo.engine.pooling import NOTHING_SAMPLED, embedding_output, pooled, pooler_of, pooling_output
+from octavo.engine.pooling import NOTHING_SAMPLED, embedding_output, pooled, pooler_of, pooling_output, scoring_output
 from octavo.errors import PromptError, RequestError, UnsupportedError
 from octavo.lora.request import refuse_lora
 from octavo.pooling_params import PoolingParams
@@ -24,6 +24,7 @@ from octavo.request import (
     PoolingRequestOutput,
     Prompt,
     RequestOutput,
+    ScoringRequestOutput,
 )
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
@@ -234,6 +235,30 @@ class LLM:
     ) -> list[PoolingRequestOutput]:
         """Like `embed`, but `outputs.data` is an array: with "token_embed" [tokens, dimensions], a vector for each."""
         return self._pool(prompts, pooling_params, pooling_task, truncate_prompt_tokens, use_tqdm, lora_request)
+
+    def score(
+        self,
+        data_1: Any,
+        data_2: Any,
+        /,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool = True,
+        pooling_params: PoolingParams | None = None,
+        lora_request: None = None,
+    ) -> list[ScoringRequestOutput]:
+        """How alike texts are: the cosine of their vectors, in `outputs.score`.
+
+        One text is compared with each of several, or as many with as many, in their order. Raises what `embed` raises,
+        PromptError where the numbers of texts do not fit.
+        """
+        (first, _), (second, _) = split_prompts(data_1), split_prompts(data_2)
+        if len(first) not in (1, len(second)) or not second:
+            raise PromptError(f"{len(first)} texts can't be compared with {len(second)}: give 1, or as many")
+        params = pooling_params or PoolingParams()
+        found = self._pool([*first, *second], params, "embed", truncate_prompt_tokens, use_tqdm, lora_request)
+        ones, others = found[: len(first)], found[len(first) :]
+        return [scoring_output(*pair) for pair in zip(ones * (len(others) // len(ones)), others, strict=True)]
 
     def _pool(
         self,

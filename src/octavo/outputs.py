@@ -7,6 +7,8 @@ from octavo.request import (
     PoolingOutput,
     PoolingRequestOutput,
     RequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
 )
 
 __all__ = [
@@ -16,4 +18,6 @@ __all__ = [
     "PoolingOutput",
     "PoolingRequestOutput",
     "RequestOutput",
+    "ScoringOutput",
+    "ScoringRequestOutput",
 ]

@@ -342,6 +342,25 @@ class EmbeddingRequestOutput:
     error: OctavoError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ScoringOutput:
+    """How alike two texts are."""
+
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRequestOutput:
+    """What became of a pair that was given to `LLM.score`; see `PoolingRequestOutput`."""
+
+    request_id: str
+    outputs: ScoringOutput
+    prompt_token_ids: list[int]
+    num_cached_tokens: int
+    finished: bool
+    error: OctavoError | None = None
+
+
 @dataclass(slots=True)
 class RequestOutput:
     """What a request has produced so far. `error` says why it failed, if it did."""

@@ -262,3 +262,20 @@ def test_weights_may_be_quantized_while_they_are_loaded(tmp_path, name, executor
     cosines = (plain * quantized).sum(axis=1)
     assert (cosines > 0.99).all()
     assert (cosines < 1 - 1e-6).all()
+
+
+def test_scores_are_cosines_of_one_text_and_each_or_of_pairs(tmp_path):
+    make(tmp_path, mode="mean_tokens", normalizes=False)
+    llm = LLM(str(tmp_path), dtype="float32")
+    x = np.array([unit(one) for one in vectors(llm)])
+
+    def scores(*data):
+        return [output.outputs.score for output in llm.score(*data, use_tqdm=False)]
+
+    np.testing.assert_allclose(scores(TEXTS[0], TEXTS), x @ x[0], atol=1e-6)
+    np.testing.assert_allclose(scores(TEXTS, TEXTS[::-1]), (x * x[::-1]).sum(axis=1), atol=1e-6)
+    np.testing.assert_allclose(scores(TEXTS[0], TEXTS[1]), [x[0] @ x[1]], atol=1e-6)
+    with pytest.raises(PromptError, match="2 texts can't be compared with 3: give 1, or as many"):
+        llm.score(TEXTS[:2], TEXTS[:3])
+    wrong = llm.score(TEXTS[0], [TEXTS[1], " ".join(WORDS * 9)], use_tqdm=False)
+    assert [output.error is None for output in wrong] == [True, False]
