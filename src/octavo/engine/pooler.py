@@ -116,14 +116,16 @@ def embedder(config: EngineConfig, checkpoint: Checkpoint) -> tuple[Checkpoint, 
     Decoders embed where `task` says it, where modules.json says how, or where a checkpoint is of a model without the
     logits, as "Qwen3Model". Raises ModelLoadError.
     """
+    if config.task not in ("auto", "embed"):
+        return checkpoint, None, False
     modules = read_modules(checkpoint.path) if checkpoint.path.is_dir() else None
     said = checkpoint.config.get("architectures")
-    names = [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
-    whole = [f"{name.removesuffix('Model')}ForCausalLM" for name in names if name.endswith("Model")]
-    if whole and declared(names[0]) is None and declared(whole[0]) is not None:
-        checkpoint = replace(checkpoint, config={**checkpoint.config, "architectures": whole[:1]})
-        return checkpoint, modules, config.task != "generate"
-    return checkpoint, modules, config.task == "embed" or (config.task == "auto" and modules is not None)
+    name = said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
+    whole = f"{name.removesuffix('Model')}ForCausalLM"
+    is_part = name.endswith("Model") and declared(name) is None and declared(whole) is not None
+    if is_part:
+        checkpoint = replace(checkpoint, config={**checkpoint.config, "architectures": [whole]})
+    return checkpoint, modules, config.task == "embed" or is_part or modules is not None
 
 
 def check_embeds(config: EngineConfig, model: CausalLM) -> None:
