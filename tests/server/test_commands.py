@@ -72,7 +72,7 @@ ACCEPTED = {
     "--disable-frontend-multiprocessing": None,
 }
 REFUSED = {
-    "--task": "embed",
+    "--task": "classify",
     "--device": "cuda",
     "--tensor-parallel-size": "2",
     "--pipeline-parallel-size": "2",

@@ -11,6 +11,7 @@ import pytest
 from octavo.server.protocol.audio import TranscriptionRequest, TranslationRequest
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.completions import CompletionRequest
+from octavo.server.protocol.embeddings import EmbeddingRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from speech.encoded import wav
 
@@ -28,6 +29,7 @@ JSON = {  # as what each kind of request is sent
     "/v1/chat/completions": (ChatRequest, {"messages": HELLO, "max_tokens": 2}),
     "/v1/chat/completions/batch": (ChatBatchRequest, {"messages": [HELLO], "max_tokens": 2}),
     "/v1/completions": (CompletionRequest, {"prompt": "Hello", "max_tokens": 2}),
+    "/v1/embeddings": (EmbeddingRequest, {"input": "Hello"}),
     "/tokenize": (TokenizeRequest, {"prompt": "Hello"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [5]}),
 }
