@@ -68,7 +68,7 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
     if graph.reads_both_ways:
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
-    unused = [f"^{re.escape(weight.name)}$" for weight in whole.weights if weight not in graph.weights]
+    unused = [f"^{re.escape(weight.name)}$" for weight in {*whole.weights} - {*graph.weights}]
     tensors = {} if model.is_hosted else bind(weights, checkpoint, (*model.ignored, *unused))
     backend = backend_of(config, _quantization_at_load(config.quantization, checkpoint))
     parts = [part for part in (graph, encoder) if part is not None]
