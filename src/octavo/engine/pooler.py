@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from octavo.models import declared
 from octavo.models.base import CausalLM
 from octavo.pooling_params import PoolingParams
 from octavo.weights import Checkpoint
-from octavo.weights.sentence_transformers import Dense, Modules, read_modules
+
+if TYPE_CHECKING:
+    from octavo.weights.sentence_transformers import Dense, Modules
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 # A text's rows [tokens, columns] as one [1, columns]; each sums in one order, whoever else is in the step.
@@ -118,7 +120,11 @@ def embedder(config: EngineConfig, checkpoint: Checkpoint) -> tuple[Checkpoint, 
     """
     if config.task not in ("auto", "embed"):
         return checkpoint, None, False
-    modules = read_modules(checkpoint.path) if checkpoint.path.is_dir() else None
+    modules = None
+    if (checkpoint.path / "modules.json").is_file():
+        from octavo.weights.sentence_transformers import read_modules  # only such folders need it
+
+        modules = read_modules(checkpoint.path)
     said = checkpoint.config.get("architectures")
     name = said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
     whole = f"{name.removesuffix('Model')}ForCausalLM"
