@@ -13,7 +13,8 @@ from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import split_prompts
 from octavo.engine.loading import load
-from octavo.engine.pooling import NOTHING_SAMPLED, embedding_output, pooled, pooler_of, pooling_output, scoring_output
+from octavo.engine.pooling import NOTHING_SAMPLED, embedding_output, pooled, pooler_of, pooling_output
+from octavo.engine.scoring import scoring_of
 from octavo.errors import PromptError, RequestError, UnsupportedError
 from octavo.lora.request import refuse_lora
 from octavo.pooling_params import PoolingParams
@@ -252,13 +253,14 @@ class LLM:
         One text is compared with each of several, or as many with as many, in their order. Raises what `embed` raises,
         PromptError where the numbers of texts do not fit.
         """
+        refuse_lora(lora_request)
         (first, _), (second, _) = split_prompts(data_1), split_prompts(data_2)
-        if len(first) not in (1, len(second)) or not second:
-            raise PromptError(f"{len(first)} texts can't be compared with {len(second)}: give 1, or as many")
         params = pooling_params or PoolingParams()
-        found = self._pool([*first, *second], params, "embed", truncate_prompt_tokens, use_tqdm, lora_request)
-        ones, others = found[: len(first)], found[len(first) :]
-        return [scoring_output(*pair) for pair in zip(ones * (len(others) // len(ones)), others, strict=True)]
+        if truncate_prompt_tokens is not None:
+            params = replace(params, truncate_prompt_tokens=truncate_prompt_tokens)
+        scoring = scoring_of(self.model, first, second, params)
+        reads = [partial(scoring.read, item) for item in scoring.items]
+        return scoring.scores(self._run(reads, [NOTHING_SAMPLED] * len(reads), [0] * len(reads), use_tqdm))
 
     def _pool(
         self,

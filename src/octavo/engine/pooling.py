@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 
@@ -23,8 +22,6 @@ from octavo.request import (
     Prompt,
     Request,
     RequestOutput,
-    ScoringOutput,
-    ScoringRequestOutput,
     Sequence,
 )
 from octavo.sampling_params import RequestOutputKind, SamplingParams
@@ -115,16 +112,6 @@ def embedding_output(output: PoolingRequestOutput) -> EmbeddingRequestOutput:
     """As `LLM.embed` returns it."""
     rest = output.prompt_token_ids, output.num_cached_tokens, output.finished, output.error
     return EmbeddingRequestOutput(output.request_id, EmbeddingOutput(output.outputs.data.tolist()), *rest)
-
-
-def scoring_output(one: PoolingRequestOutput, other: PoolingRequestOutput) -> ScoringRequestOutput:
-    """The cosine of two vectors, as `LLM.score` returns it; not a number where one has an error."""
-    error, score = one.error or other.error, math.nan
-    if error is None:
-        x, y = (np.asarray(text.outputs.data, np.float64) for text in (one, other))
-        score = float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-12))
-    ids, cached = one.prompt_token_ids + other.prompt_token_ids, one.num_cached_tokens + other.num_cached_tokens
-    return ScoringRequestOutput(other.request_id, ScoringOutput(score), ids, cached, True, error)
 
 
 def truncated(ids: list[int], longest: int, tokenizer: Tokenizer) -> list[int]:

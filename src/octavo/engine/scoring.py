@@ -1,0 +1,97 @@
+"""Scores of pairs of texts: what is to be run for them, and what is made of the outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from octavo.engine.loading import LoadedModel
+from octavo.engine.pooler import Floats
+from octavo.engine.pooling import pooled, pooler_of
+from octavo.errors import PromptError
+from octavo.pooling_params import PoolingParams
+from octavo.request import Prompt, RequestOutput, ScoringOutput, ScoringRequestOutput
+
+
+class Item(NamedTuple):
+    """What is run by itself: a text, or two that the model reads together, by their places among those given."""
+
+    first: int | None  # None: the item is one of the second texts alone
+    second: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """The scores of pairs of texts, by a model that makes a vector of each text, or of each of its tokens.
+
+    Whoever has it reads each of `items`, runs the prompts with `NOTHING_SAMPLED`, and gives the outputs, in that order,
+    to `scores`. A text that is in several pairs is run once.
+    """
+
+    model: LoadedModel
+    texts: tuple[Sequence[Any], Sequence[Any]]  # first ones and second ones, with what is put before them
+    params: PoolingParams
+    items: tuple[Item, ...]
+    pairs: tuple[tuple[int, ...], ...]  # places of the items that each score is made of
+
+    def read(self, item: Item) -> Prompt:
+        """Raises PromptError."""
+        (text,) = (texts[place] for texts, place in zip(self.texts, item, strict=True) if place is not None)
+        return pooled(self.model.reader.read(text), self.params, self.model)
+
+    def scores(self, outputs: Sequence[RequestOutput]) -> list[ScoringRequestOutput]:
+        """As `LLM.score` returns them; not a number, and an error, where a text of a pair has that."""
+        return [self._score(*(outputs[place] for place in places)) for places in self.pairs]
+
+    def _score(self, one: RequestOutput, other: RequestOutput) -> ScoringRequestOutput:
+        error, score = one.error or other.error, math.nan
+        if error is None:
+            score = COMPARISONS[self.params.task or "embed"](one.details.data, other.details.data)
+        ids = one.prompt_token_ids + other.prompt_token_ids
+        cached = (one.num_cached_tokens or 0) + (other.num_cached_tokens or 0)
+        return ScoringRequestOutput(other.request_id, ScoringOutput(score), ids, cached, True, error)
+
+
+def scoring_of(
+    model: LoadedModel,
+    first: Sequence[Any],
+    second: Sequence[Any],
+    params: PoolingParams | None = None,
+    prompt_names: tuple[str | None, str | None] = (None, None),
+) -> Scoring:
+    """Scores of one text and each of several, or of as many and as many, in their order.
+
+    `prompt_names` name what the model puts before the first texts, and before the second ones. Raises PromptError where
+    the numbers of texts do not fit, RequestError where the model generates texts, ParameterError for bad parameters.
+    """
+    if len(first) not in (1, len(second)) or not second:
+        raise PromptError(f"{len(first)} texts can't be compared with {len(second)}: give 1, or as many")
+    pooler, params = pooler_of(model), replace(params or PoolingParams(), task="embed")
+    pooler.check(params)
+    texts = tuple(
+        [pooler.prompted(text, name) for text in some] for some, name in zip((first, second), prompt_names, strict=True)
+    )
+    items = (*(Item(i, None) for i in range(len(first))), *(Item(None, i) for i in range(len(second))))
+    pairs = tuple((i % len(first), len(first) + i) for i in range(len(second)))
+    return Scoring(model, (texts[0], texts[1]), params, items, pairs)
+
+
+def cosine(one: Floats, other: Floats) -> float:
+    """Of two vectors."""
+    x, y = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    return float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-12))
+
+
+def max_similarity(one: Floats, other: Floats) -> float:
+    """The sum of what each token of `one`, [tokens, dimensions], has most in common with any of `other`.
+
+    Source: ColBERT (Khattab and Zaharia 2020).
+    """
+    return float((np.asarray(one, np.float64) @ np.asarray(other, np.float64).T).max(axis=1).sum())
+
+
+COMPARISONS: Mapping[str, Callable[[Floats, Floats], float]] = {"embed": cosine, "token_embed": max_similarity}
