@@ -143,10 +143,10 @@ ONE_GROUP = (BlockGroup(0, 0),)
 class Line:
     """A sequence with its blocks, all of whose logits are wanted."""
 
-    def __init__(self, tokens, blocks, start=0, groups=ONE_GROUP):
-        """`blocks` are counted from the first of each group of layers."""
+    def __init__(self, tokens, blocks, start=0, groups=ONE_GROUP, second_start=0):
+        """`blocks` are counted from the first of each group of layers; a second text begins at `second_start`."""
         params = SamplingParams(prompt_logprobs=0)
-        self.request = Request("line", Prompt(None, tokens), params, needs_all_rows=True)
+        self.request = Request("line", Prompt(None, tokens, second_start=second_start), params, needs_all_rows=True)
         tables = [BlockTable([group.first + block for block in blocks]) for group in groups]
         self.sequence = Sequence(0, list(tokens), len(tokens), tables, num_computed=start, id=blocks[0])
 

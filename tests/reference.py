@@ -22,6 +22,7 @@ class _Pass:
     features: Floats | None = None
     cache: Sources = field(default_factory=dict)
     sources: Sources = field(default_factory=dict)
+    second_start: int = 0
 
     def read(self, weight: Weight) -> Floats:
         return self.tensors[weight.name].part(weight).values()
@@ -35,10 +36,14 @@ class _Pass:
 
 
 def reference_logits(
-    graph: Graph, tensors: Mapping[str, StoredTensor], token_ids: Sequence[int], sources: Sources | None = None
+    graph: Graph,
+    tensors: Mapping[str, StoredTensor],
+    token_ids: Sequence[int],
+    sources: Sources | None = None,
+    second_start: int = 0,
 ) -> Floats:
     """The logits after every token: float32 [tokens, vocabulary]."""
-    return _Pass(tensors, token_ids, sources=sources or {}).values(graph)[graph.nodes[-1]]
+    return _Pass(tensors, token_ids, sources=sources or {}, second_start=second_start).values(graph)[graph.nodes[-1]]
 
 
 def reference_sources(graph: Graph, tensors: Mapping[str, StoredTensor], features: Floats) -> Sources:

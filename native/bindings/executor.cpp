@@ -169,7 +169,7 @@ BlockTables blocks_of(const IntTable& tables, size_t groups = 1) {
 
 void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, Ints logit_rows, IntTable copies,
          std::optional<IntTable> source_tables, std::optional<Ints> source_lengths, std::optional<IntTable> states,
-         int first_op, int last_op, int first_token, int last_token) {
+         std::optional<Ints> second_starts, int first_op, int last_op, int first_token, int last_token) {
   if (starts.size() != counts.size() || tables.shape(0) != starts.size() ||
       tables.shape(1) % e.config().num_pages.size() != 0 || (copies.shape(0) > 0 && copies.shape(1) != 2))
     throw nb::value_error("step: arrays disagree");
@@ -194,6 +194,9 @@ void run(Executor& e, Ints tokens, Ints starts, Ints counts, IntTable tables, In
   if (states && (states->shape(0) != starts.size() || states->shape(1) != 3))
     throw nb::value_error("step: states and sequences disagree");
   step.states = states ? reinterpret_cast<const StateUse*>(states->data()) : nullptr;
+  if (second_starts && second_starts->size() != starts.size())
+    throw nb::value_error("step: second texts and sequences disagree");
+  step.second_starts = second_starts ? second_starts->data() : nullptr;
   step.first_op = first_op;
   step.last_op = last_op;
   step.first_token = first_token;
@@ -292,13 +295,14 @@ void bind_executor(nb::module_& m) {
       .def("set_logits", &Executor::set_logits, "buffer"_a, "maxima"_a)
       .def(
           "run", &run, "tokens"_a, "starts"_a, "counts"_a, "block_tables"_a, "logit_rows"_a, "copies"_a,
-          "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "states"_a = nb::none(), "first_op"_a = 0,
-          "last_op"_a = 1 << 30, "first_token"_a = 0, "last_token"_a = 1 << 30,
+          "source_tables"_a = nb::none(), "source_lengths"_a = nb::none(), "states"_a = nb::none(),
+          "second_starts"_a = nb::none(), "first_op"_a = 0, "last_op"_a = 1 << 30, "first_token"_a = 0,
+          "last_token"_a = 1 << 30,
           "Computes one step, or a part of it: some operations, of a single sequence for some of its tokens; its "
           "logits are then in logits(rows). `states` are (slot, tokens, kept "
           "slot) of "
           "each sequence: where lies what is kept of it beside its pages, and where that after so many tokens is to be "
-          "left, if not 0.")
+          "left, if not 0. `second_starts` are the positions where second texts begin, or 0.")
       .def("copy_state", &Executor::copy_state, "source"_a, "target"_a,
            "Copies what is kept of the sequence in one slot, beside its pages, to another.")
       .def("encode", &encode, "features"_a, "blocks"_a, "positions"_a, "ops"_a, "tokens"_a,

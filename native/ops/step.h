@@ -37,6 +37,7 @@ struct Step {
   BlockTables source_blocks;
   const int32_t* source_lengths = nullptr;  // [num_sequences]
   const StateUse* states = nullptr;         // [num_sequences]
+  const int32_t* second_starts = nullptr;   // [num_sequences] position of a second text's first token, or 0
   const float* features = nullptr;          // [rows, features_stride] what an encoder reads, padded to 16 columns
   int64_t features_stride = 0;
   int first_op = 0, last_op = 1 << 30;        // the operations to run are [first_op, last_op) …

@@ -46,18 +46,17 @@ class PositionEmbedOp : public TableOp {
   int offset_;  // of the first position's row
 };
 
-// One row for all tokens.
-class RowEmbedOp : public TableOp {
+// Row 1 for the tokens of a second text, if there is one; row 0 for others.
+class SegmentEmbedOp : public TableOp {
  public:
-  explicit RowEmbedOp(OpSpec& spec) : TableOp(spec), row_(spec.params.integer("row", 0)) {
-    spec.check(row_ < matrix_->n, "the table has no such row");
-  }
+  using TableOp::TableOp;
 
  protected:
-  void row(const Run&, int64_t i) const override { read(row_, i); }
-
- private:
-  int row_;
+  void row(const Run& run, int64_t i) const override {
+    const TokenPlace& place = run.places[i];
+    const int second = run.step.second_starts ? run.step.second_starts[place.sequence] : 0;
+    read(second > 0 && place.position >= second && matrix_->n > 1, i);
+  }
 };
 
 class FeaturesOp : public RowOp {
@@ -77,7 +76,7 @@ class FeaturesOp : public RowOp {
 
 const RegisterOp embed("embed", {{}, Type::kFloat, make_op<EmbedOp>});
 const RegisterOp position_embed("position_embed", {{}, Type::kFloat, make_op<PositionEmbedOp>});
-const RegisterOp row_embed("row_embed", {{}, Type::kFloat, make_op<RowEmbedOp>});
+const RegisterOp segment_embed("segment_embed", {{}, Type::kFloat, make_op<SegmentEmbedOp>});
 const RegisterOp features("features", {{}, Type::kElement, make_op<FeaturesOp>});
 
 }  // namespace

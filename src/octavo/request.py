@@ -141,7 +141,8 @@ class CacheScope:
 class Prompt:
     """A prompt as text, where it came as text, and as its parts: token ids, and a source for models that encode one.
 
-    `job` makes the job that serves it, see `octavo.engine.job`; None is for texts. Raises PromptError for two sources.
+    Where it is a pair of texts, the second begins with token `second_start`; else that is 0. `job` makes the job that
+    serves it, see `octavo.engine.job`; None is for texts. Raises PromptError for two sources.
     """
 
     def __init__(
@@ -150,8 +151,10 @@ class Prompt:
         *parts: TokenIds | Source,
         cache_salt: str = "",
         job: Callable[..., Any] | None = None,
+        second_start: int = 0,
     ):
         self.text, self.parts, self.cache_salt, self.job = text, parts, cache_salt, job
+        self.second_start = second_start
         sources = [part for part in parts if isinstance(part, Source)]
         if len(sources) > 1:
             raise PromptError(f"the prompt has {len(sources)} sources; models that encode one take one with a prompt")
@@ -169,7 +172,8 @@ class Prompt:
 
     def extended(self, *parts: TokenIds | Source, cache_salt: str | None = None) -> Prompt:
         """The same prompt with more parts behind its own, or another salt."""
-        return Prompt(self.text, *self.parts, *parts, cache_salt=cache_salt or self.cache_salt, job=self.job)
+        salt = cache_salt or self.cache_salt
+        return Prompt(self.text, *self.parts, *parts, cache_salt=salt, job=self.job, second_start=self.second_start)
 
 
 @dataclass(slots=True, eq=False)

@@ -18,7 +18,7 @@ LENGTHS = (300, 1, 257, 33, 520)  # within a segment of keys, and over several
 def both_ways(window=None, softcap=None, ends_in_norm=True):
     """Two layers; rows are of a norm, or of a sum."""
     g = Graph()
-    x = g.add(g.embed("embed", 131, 40), g.row_embed("segments", 3, 40, 2))
+    x = g.add(g.embed("embed", 131, 40), g.segment_embed("segments", 3, 40))
     for i in range(2):
         h = g.layer_norm(x, f"{i}.norm", 1e-5)
         q, k, v = g.linear(h, f"{i}.q", 48), g.linear(h, f"{i}.k", 24), g.linear(h, f"{i}.v", 24)
@@ -38,8 +38,13 @@ GRAPHS = {
 }
 
 
-def rows_of(made, texts):
-    lines = [Line(text, [17 * i, *range(17 * i + 1, 17 * i + 17)]) for i, text in enumerate(texts)]
+SECONDS = (140, 0, 1, 32, 500)  # where second texts begin
+
+
+def rows_of(made, texts, seconds=SECONDS):
+    places = [[17 * i, *range(17 * i + 1, 17 * i + 17)] for i in range(len(texts))]
+    pairs = zip(texts, places, seconds, strict=False)
+    lines = [Line(text, blocks, second_start=second) for text, blocks, second in pairs]
     return run(made, [line.chunk(len(text)) for line, text in zip(lines, texts, strict=True)])
 
 
@@ -52,10 +57,10 @@ def test_rows_are_the_reference_s_and_the_same_bits_alone(make_executor, name, d
     made = make_executor(graph, tensors, dtype, block_size=32, num_blocks=90, max_tokens=1200)
     threads(2)
     together = rows_of(made, texts)
-    for text, rows in zip(texts, together, strict=True):
-        assert error(rows, reference_logits(graph, tensors, text)) < TOLERANCE[dtype]
+    for text, second, rows in zip(texts, SECONDS, together, strict=True):
+        assert error(rows, reference_logits(graph, tensors, text, second_start=second)) < TOLERANCE[dtype]
         if not made.runs_ahead:
-            np.testing.assert_array_equal(rows_of(made, [text])[0], rows)
+            np.testing.assert_array_equal(rows_of(made, [text], [second])[0], rows)
 
 
 def test_threads_change_no_bit(threads):
@@ -106,6 +111,18 @@ def test_only_what_the_graph_ends_in_is_given():
     with pytest.raises(UnsupportedError, match=r"logits.*ends in hidden_states"):
         native.run(Step(**{name: getattr(step, name) for name in step.__slots__} | {"wanted": Wanted(logits=ones - 1)}))
     assert with_hidden_states(graph) is graph
+
+
+def test_a_second_text_has_another_segment_if_the_table_has_one(make_executor):
+    graph = both_ways()
+    made, text = make_executor(graph, random_tensors(graph), max_tokens=64), random_tokens(40)
+    alone, pair, last = (rows_of(made, [text], [second])[0] for second in (0, 20, 39))
+    assert np.abs(alone - pair).max(axis=1).min() > 1e-6
+    assert np.abs(alone - last).max() > 1e-6
+    g = Graph()
+    g.hidden_states(g.add(g.embed("embed", 131, 16), g.segment_embed("segments", 1, 16)))
+    one_row = make_executor(g, random_tensors(g), max_tokens=64)
+    np.testing.assert_array_equal(rows_of(one_row, [text], [20])[0], rows_of(one_row, [text], [0])[0])
 
 
 def test_what_looks_back_only_can_not_look_both_ways():

@@ -102,6 +102,44 @@ def test_a_batch_is_encoded_as_its_texts(byte_level: Tokenizer, llama: Tokenizer
             assert tokenizer.encode_batch(NASTY, special) == expected
 
 
+PAIRS = [
+    ("a cat", "sat on the mat of the king"),
+    ("the dog sat on the mat", "a cat"),
+    ("cat", "cat"),
+    ("", "dog"),
+]
+
+
+@pytest.mark.parametrize("kind", ["template", "BERT", "RoBERTa", "no ends", "Llama's"])
+def test_a_pair_is_encoded_and_cut_as_by_transformers(tmp_path: Path, kind: str) -> None:
+    words = sorted({word for pair in PAIRS for text in pair for word in text.split()})
+    vocabulary = {word: i for i, word in enumerate(["<s>", "</s>", "<unk>", *words])}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("<s>", 0), ("</s>", 1)]
+    processor: Any = {
+        "template": processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> $B:1 </s>:1", ends),
+        "BERT": processors.BertProcessing(("</s>", 1), ("<s>", 0)),
+        "RoBERTa": processors.RobertaProcessing(("</s>", 1), ("<s>", 0)),
+        "Llama's": processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> <s>:1 $B:1 </s>:1", ends),
+    }.get(kind)
+    if processor is not None:
+        backend.post_processor = processor
+    flags = {"add_bos_token": True, "add_eos_token": True, "tokenizer_class": "LlamaTokenizer"}
+    folder = write(tmp_path, backend, bos_token="<s>", eos_token="</s>", **(flags if kind == "Llama's" else {}))
+    tokenizer, theirs = read_tokenizer(folder), reference(folder)
+    for first, second in PAIRS:
+        for longest in (None, 6, 7, 9):
+            how = {"truncation": "longest_first", "max_length": longest} if longest else {}
+            expected = theirs(first, second, return_token_type_ids=True, **how)
+            ids, begin = tokenizer.encode_pair(first, second, longest)
+            assert ids == expected["input_ids"]
+            types = expected["token_type_ids"]
+            assert begin == (types.index(1) if 1 in types else 0)
+    with pytest.raises(PromptError, match="must be a string, got int"):
+        tokenizer.encode_pair("a", 1)  # type: ignore[arg-type]
+
+
 def test_truncation_and_padding_of_the_file_are_off(tmp_path: Path) -> None:
     backend = train_byte_level()
     backend.enable_truncation(3)

@@ -40,23 +40,38 @@ class TextReader:
 
 
 def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:
-    """A string, a list of token ids, {"prompt": …} or {"prompt_token_ids": […]}; raises PromptError for others."""
+    """A string, a list of token ids, {"prompt": …} or {"prompt_token_ids": […]}; raises PromptError for others.
+
+    A pair of texts has "text_pair" beside "prompt", or "token_type_ids", which are 1 for the second text's tokens.
+    """
     salt = ""
     if isinstance(prompt, Prompt):
         return prompt
     if isinstance(prompt, Mapping):
         salt = str(prompt.get("cache_salt", ""))
-        unknown = set(prompt) - {"prompt", "prompt_token_ids", "cache_salt"}
+        unknown = set(prompt) - {"prompt", "prompt_token_ids", "cache_salt", "text_pair", "token_type_ids"}
         if unknown:
             raise PromptError(f"prompt: {sorted(unknown)} is not supported; give 'prompt' or 'prompt_token_ids'")
         if "prompt_token_ids" in prompt:
             text = prompt.get("prompt")
             ids = _token_ids(prompt["prompt_token_ids"])
-            return Prompt(text if isinstance(text, str) else None, ids, cache_salt=salt)
+            second = _second_start(ids, prompt.get("token_type_ids"))
+            return Prompt(text if isinstance(text, str) else None, ids, cache_salt=salt, second_start=second)
+        if prompt.get("text_pair") is not None:
+            return read_pair(prompt.get("prompt"), prompt["text_pair"], tokenizer, cache_salt=salt)
         prompt = prompt.get("prompt")
     if isinstance(prompt, str):
         return Prompt(prompt, tokenizer.encode(prompt), cache_salt=salt)
     return Prompt(None, _token_ids(prompt), cache_salt=salt)
+
+
+def read_pair(first: Any, second: Any, tokenizer: Tokenizer, longest: int | None = None, **options: Any) -> Prompt:
+    """Two texts as one prompt, cut to `longest` tokens; raises PromptError for what are no texts."""
+    for text in (first, second):
+        if not isinstance(text, str):
+            raise PromptError(f"a pair is of two texts, got {type(text).__name__}")
+    ids, second_start = tokenizer.encode_pair(first, second, longest)
+    return Prompt(None, ids, second_start=second_start, **options)
 
 
 def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int, room: int = 1) -> None:
@@ -78,6 +93,15 @@ def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
     if prompts and all(type(item) is int for item in prompts):
         return [prompts], True
     return list(prompts), False
+
+
+def _second_start(ids: list[int], types: Any) -> int:
+    """Where the second text begins, by the types of tokens; 0: nowhere."""
+    found = [] if types is None else _token_ids(types)
+    second = found.index(1) if 1 in found else 0
+    if found and found != [0] * second + [int(second > 0)] * (len(ids) - second):
+        raise PromptError(f"token_type_ids must be {len(ids)}: 0 for a text, and then 1 for a second one")
+    return second
 
 
 def _token_ids(value: Any) -> list[int]:

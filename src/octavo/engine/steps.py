@@ -19,6 +19,7 @@ def make_step(plan: StepPlan, rows: SequenceOf[int] = (), draws: SequenceOf[Draw
     for chunk in chunks:
         tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
     sequences = [chunk.sequence for chunk in chunks]
+    seconds = [chunk.request.prompt.second_start for chunk in chunks]
     tables, lengths = _sources([chunk.request.prompt.source for chunk in chunks])
     return Step(
         sequences=tuple([one.id for one in sequences]),
@@ -36,6 +37,7 @@ def make_step(plan: StepPlan, rows: SequenceOf[int] = (), draws: SequenceOf[Draw
         ended=plan.ended,
         loads=tuple([(one.snapshot, one.id) for one in sequences if one.snapshot is not None]),
         saves=np.array([chunk.kept or (0, 0) for chunk in chunks], np.int32),
+        second_starts=np.array(seconds if any(seconds) else (), np.int32),
     )
 
 

@@ -92,6 +92,7 @@ class Step:
     ended: tuple[int, ...] = ()  # ids of sequences and sources that have ended, or begin anew
     loads: tuple[tuple[int, int], ...] = ()  # (snapshot, id): sequences that go on from there
     saves: Ids = field(default_factory=lambda: NO_COPIES)  # [sequences, 2]: (tokens, snapshot) or 0
+    second_starts: Ids = field(default_factory=lambda: NONE)  # [sequences]: where second texts begin, or 0; or empty
 
     def check_supported(self, output: str) -> None:
         """Raises UnsupportedError, with its name, for what no executor does yet, or another output than the graph's."""

@@ -66,6 +66,7 @@ class ReferencePass(Protocol):
     features: Floats | None
     cache: dict[int, tuple[Floats, Floats]]  # keys and values by layer, [tokens, columns]
     sources: dict[int, tuple[Floats, Floats]]  # those of a source, [positions, columns]
+    second_start: int  # the position where a second text begins; 0: there is none
 
     def read(self, weight: Weight) -> Floats:
         """The values of a weight."""

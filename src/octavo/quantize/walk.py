@@ -42,6 +42,7 @@ class Run:
     features: Floats | None = None
     cache: dict[int, tuple[Floats, Floats]] = field(default_factory=dict)
     sources: dict[int, tuple[Floats, Floats]] = field(default_factory=dict)
+    second_start: int = 0
 
     def read(self, weight: Weight) -> Floats:
         return self.weights[weight]

@@ -83,6 +83,27 @@ class Tokenizer:
             return [encoding.ids for encoding in batch]
         return [[*self._prefix, *encoding.ids, *self._suffix] for encoding in batch]
 
+    def encode_pair(self, first: str, second: str, longest: int | None = None) -> tuple[list[int], int]:
+        """Token ids of two texts that are read together, and how many of them come before the second text.
+
+        To have at most `longest`, the longer of the texts is cut, and then both alike. Raises PromptError.
+        """
+        native = self._use_post_processor and self.backend.post_processor is not None
+        try:
+            one, other = (self.backend.encode(text, add_special_tokens=False) for text in (first, second))
+            if longest is not None:
+                ends = 2 * (len(self._prefix) + len(self._suffix))
+                added = self.backend.num_special_tokens_to_add(True) if native else ends
+                for encoding, length in zip((one, other), _cut_to(longest - added, len(one), len(other)), strict=True):
+                    encoding.truncate(length)
+            if not native:
+                begin, end = ([*self._prefix, *text.ids, *self._suffix] for text in (one, other))
+                return begin + end, len(begin)
+            whole = self.backend.post_process(one, other)
+        except BaseException as error:
+            raise _encode_error([first, second], error) from None
+        return whole.ids, whole.type_ids.index(1) if 1 in whole.type_ids else 0
+
     def with_special_tokens(self, ids: list[int]) -> list[int]:
         """The ids of a text, between those that `encode` puts around each text."""
         before, after = self._surroundings
@@ -150,6 +171,13 @@ class Tokenizer:
     def _named_id(self, name: str) -> int | None:
         token = self.special_tokens_map.get(name)
         return None if token is None else self.token_id(token)
+
+
+def _cut_to(room: int, first: int, second: int) -> tuple[int, int]:
+    """What of two lengths fits into `room`, as transformers' "longest_first" has it."""
+    shorter = min(first, second, max(room, 0) // 2)
+    longer = min(max(first, second), max(room, 0) - shorter)
+    return (longer, shorter) if first > second else (shorter, longer)
 
 
 def _encode_error(texts: Sequence[str], error: BaseException) -> BaseException:

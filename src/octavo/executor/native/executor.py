@@ -174,6 +174,7 @@ class NativeExecutor:
             step.source_tables,
             step.source_lengths,
             None if self._slots is None else self._states(step, self._slots),
+            step.second_starts if len(step.second_starts) else None,
             *part,
         )
 

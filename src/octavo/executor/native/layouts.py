@@ -13,7 +13,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Node, Weight
 from octavo.graph.ops.experts import Experts, Route
 from octavo.graph.ops.linear import Linear, Logits
-from octavo.graph.ops.table import Embed, PositionEmbed, RowEmbed
+from octavo.graph.ops.table import Embed, PositionEmbed, SegmentEmbed
 from octavo.weights.layout import PLAIN
 from octavo.weights.tensor import StoredTensor
 
@@ -42,7 +42,7 @@ def choose_layouts(
         columns = weight.size // weight.shape[0]
         wanted = None if quantization is None or node in kept else layout_at_load(quantization, columns)
         if tensor.format in plain:
-            if wanted and not isinstance(node, PositionEmbed | RowEmbed):
+            if wanted and not isinstance(node, PositionEmbed | SegmentEmbed):
                 found[tensor.name] = wanted
             continue
         layout = _native.layout_of_format(tensor.format)

@@ -18,7 +18,7 @@ from octavo.graph.builder import Graph
 from octavo.graph.node import Weight
 from octavo.graph.ops.experts import Experts, Route
 from octavo.graph.ops.linear import Linear, Logits
-from octavo.graph.ops.table import Embed, PositionEmbed, RowEmbed
+from octavo.graph.ops.table import Embed, PositionEmbed, SegmentEmbed
 from octavo.weights.blocks import Bytes
 from octavo.weights.layout import FP4, NF4, PLAIN
 from octavo.weights.tensor import Rearranged, StoredTensor
@@ -131,7 +131,7 @@ def _matrices(graph: Graph) -> Iterator[tuple[Weight, ...]]:
     for node in graph.nodes:
         if isinstance(node, Experts):
             yield from (stack for stack in (node.gate, node.up, node.down) if stack)
-        elif isinstance(node, PositionEmbed | RowEmbed) or node in routed:
+        elif isinstance(node, PositionEmbed | SegmentEmbed) or node in routed:
             continue
         elif isinstance(node, Linear | Logits | Embed):
             yield (node.weight,)

@@ -27,7 +27,7 @@ from octavo.graph.ops.norm import LayerNorm, Normalise, RMSNorm
 from octavo.graph.ops.output import HiddenStates
 from octavo.graph.ops.pointwise import Activation, Add, Clip, Glu, Scale, ScaleBy, Softcap, Xielu
 from octavo.graph.ops.rope import PositionScale, Rope
-from octavo.graph.ops.table import Embed, Features, PositionEmbed, RowEmbed
+from octavo.graph.ops.table import Embed, Features, PositionEmbed, SegmentEmbed
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,12 @@ def position_embed(device: Device, node: PositionEmbed, step: Step) -> Tensor:
     return F.embedding(step.positions + node.offset, device.weights.get(node.weight)).float()
 
 
-@computes(RowEmbed)
-def row_embed(device: Device, node: RowEmbed, step: Step) -> Tensor:
-    return device.weights.get(node.weight)[node.row].float().expand(len(step.positions), -1)
+@computes(SegmentEmbed)
+def segment_embed(device: Device, node: SegmentEmbed, step: Step) -> Tensor:
+    table = device.weights.get(node.weight).float()
+    if step.segments is None or len(table) == 1:
+        return table[0].expand(len(step.positions), -1)
+    return F.embedding(step.segments, table)
 
 
 @computes(Features)

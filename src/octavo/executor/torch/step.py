@@ -56,6 +56,7 @@ class Layout:
     prompts: list[tuple[int, int]] = field(default_factory=list)  # the rows [begin, end) of whoever has several
     kept: tuple[Kept, ...] = ()
     sources: tuple[Ints, Ints] | None = None  # of each row: its source's length [tokens], block table [tokens, width]
+    segments: Ints | None = None  # of each row: 1 in a second text, else 0; None: there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Step:
     prompts: list[tuple[int, int]] = field(default_factory=list)  # likewise, of all sequences that have several
     kept: tuple[Kept, ...] = ()
     sources: Ragged | None = None
+    segments: Tensor | None = None  # int64 [tokens]
     features: Tensor | None = None  # float32 [rows, columns], of an encoder
 
     def spans(self) -> list[tuple[int, int]]:
@@ -99,6 +101,10 @@ def lay_out(step: base.Step, table: TokenTable, sizes: base.Sizes, longest_fresh
     seen = None
     if step.source_tables is not None and step.source_lengths is not None:
         seen = step.source_lengths[of_row], step.source_tables[of_row]
+    segments = None
+    if len(step.second_starts):
+        second = step.second_starts[of_row]
+        segments = ((second > 0) & (positions >= second)).astype(np.int64)
     kept = [
         Kept(int(first_rows[i]), int(starts[i]), int(tokens - starts[i]), len(table.tokens) + int(snapshot))
         for i, (tokens, snapshot) in enumerate(step.saves.tolist())
@@ -106,7 +112,7 @@ def lay_out(step: base.Step, table: TokenTable, sizes: base.Sizes, longest_fresh
     ]
     several = [(int(row), int(row + count)) for row, count in zip(first_rows, counts, strict=True) if count > 1]
     rows = np.stack([places, positions, *slots])
-    return Layout(rows, ragged, spans, bool(decodes.all()), table_rows, several, tuple(kept), seen)
+    return Layout(rows, ragged, spans, bool(decodes.all()), table_rows, several, tuple(kept), seen, segments)
 
 
 def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -123,7 +129,8 @@ def make_step(layout: Layout, device: torch.device) -> Step:
         parts.append(of_groups(*on_device, int(numbers[1].max())))
     ragged = tuple(zip(*parts, strict=True)) or ((),) * len(rows[2:])
     sources = _sources(layout, device)
-    return Step(rows[0], rows[1], rows[2:], ragged, layout.fresh, layout.prompts, layout.kept, sources)
+    segments = None if layout.segments is None else to_device(layout.segments, torch.int64, device)
+    return Step(rows[0], rows[1], rows[2:], ragged, layout.fresh, layout.prompts, layout.kept, sources, segments)
 
 
 def of_groups(sequences: Tensor, tables: Tensor, max_count: int) -> tuple[Ragged, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from octavo.graph.node import Floats, Node, ReferencePass, Weight, op
 
 
@@ -41,17 +43,16 @@ class PositionEmbed(Embed):
 
 
 @op
-class RowEmbed(Embed):
-    """Row `row` of `weight` [rows, columns], for every token: BERT's segment of a text that is alone."""
+class SegmentEmbed(Embed):
+    """Row 1 of `weight` [rows, columns] for the tokens of a second text, row 0 for all others: BERT's segments.
 
-    row: int = 0
-
-    @classmethod
-    def of(cls, name: str, rows: int, columns: int, row: int = 0) -> Node:
-        return cls(Weight(f"{name}.weight", (rows, columns)), row)
+    A table of one row has that for all.
+    """
 
     def reference(self, run: ReferencePass) -> Floats:
-        return run.read(self.weight)[[self.row] * len(run.token_ids)]
+        second = run.second_start or len(run.token_ids)
+        is_second = np.arange(len(run.token_ids)) >= second
+        return np.asarray(run.read(self.weight)[np.minimum(is_second, len(run.read(self.weight)) - 1)], np.float32)
 
 
 @op

@@ -111,7 +111,7 @@ class TextEncoder(CausalLM):
         if self.parts["position"]:
             x = g.add(x, g.position_embed(self.at("position"), self.max_positions, self.hidden, self.offset))
         if self.segments:
-            x = g.add(x, g.row_embed(self.at("segment"), self.segments, self.hidden))
+            x = g.add(x, g.segment_embed(self.at("segment"), self.segments, self.hidden))
         return self.norm(g, x, self.at("embed_norm"))
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
