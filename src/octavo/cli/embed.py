@@ -22,6 +22,7 @@ from octavo.cli.texts import (
     complain,
     counted,
     read_lines,
+    report,
     since_command,
     vector_params,
 )
@@ -61,11 +62,7 @@ def main(argv: Sequence[str]) -> int:
                 if output.error is not None:
                     complain("text", place, output.error)
                     num_bad += 1
-    seconds = time.monotonic() - begin
-    parts = [f"{counted(len(texts), 'text')} of {counted(num_tokens, 'token')}", f"{num_tokens / seconds:.1f} tok/s"]
-    if first is not None:
-        parts.append(f"first vector {first:.2f} s from the command")
-    print(" · ".join(parts), file=sys.stderr)
+    report(counted(len(texts), "text"), num_tokens, time.monotonic() - begin, first)
     return BAD_TEXT if num_bad else 0
 
 

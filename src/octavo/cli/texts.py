@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from octavo.cli.flag import Flag, positive
 from octavo.cli.inputs import missing
@@ -18,7 +19,9 @@ from octavo.errors import PromptError
 if TYPE_CHECKING:
     from octavo.pooling_params import PoolingParams
 
+T = TypeVar("T")
 DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_RERANKER = DEFAULT_EMBEDDER
 AT_ONCE = 1024  # so many texts are given to the engine before the first results are written
 BAD_TEXT = 2  # the exit code where a text could not be read
 TRUNCATE = Flag(
@@ -54,7 +57,21 @@ def vector_params(args: argparse.Namespace) -> PoolingParams:
     return PoolingParams("embed", **options_of(args, VECTOR_FLAGS))
 
 
-def batches(texts: Sequence[str], unit: str) -> Iterator[tuple[int, Sequence[str]]]:
+def documents_of(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """A document of each line: a JSON object with a `text`, or else the text. Raises PromptError for other objects."""
+    documents = []
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line) if line.startswith("{") else None
+        except (ValueError, RecursionError):
+            value = None  # a text that looks like JSON
+        if value is not None and not isinstance(value.get("text"), str):
+            raise PromptError(f"line {number}: a document's JSON object must have a string `text`")
+        documents.append(value or {"text": line})
+    return documents
+
+
+def batches(texts: Sequence[T], unit: str) -> Iterator[tuple[int, Sequence[T]]]:
     """The texts in slices of AT_ONCE, each with the place of its first; a terminal gets a bar on stderr."""
     bar = None
     if sys.stderr.isatty():
@@ -76,6 +93,14 @@ def complain(what: str, place: int, error: Exception) -> None:
 
 def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def report(what: str, num_tokens: int, seconds: float, first: float | None) -> None:
+    """One line on stderr about the speed; `first` is when the first result was there, in seconds from the command."""
+    parts = [f"{what} of {counted(num_tokens, 'token')}", f"{num_tokens / seconds:.1f} tok/s"]
+    if first is not None:
+        parts.append(f"first result {first:.2f} s from the command")
+    print(" · ".join(parts), file=sys.stderr)
 
 
 def since_command() -> float | None:

@@ -11,13 +11,13 @@ from starlette.requests import Request
 from octavo.engine.inputs import check_prompt
 from octavo.engine.loading import LoadedModel
 from octavo.engine.pooling import NOTHING_SAMPLED, pooled, pooler_of
+from octavo.engine.prompts import prompt_for
 from octavo.engine.scoring import scoring_of
 from octavo.errors import ParameterError, PromptError
 from octavo.request import Prompt, RequestOutput
 from octavo.server.answering import answer_head
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel, read_with
-from octavo.server.protocol.embeddings import INPUT_TYPES
 from octavo.server.protocol.pooling import InputRequest, PoolingFields
 from octavo.server.state import state_of
 
@@ -39,9 +39,17 @@ class Ran:
         return {"prompt_tokens": self.num_tokens, "total_tokens": self.num_tokens}
 
 
-async def run_texts(request: Request, body: InputRequest, skill: str, kind: str, prompt_name: str | None = None) -> Ran:
+async def run_texts(
+    request: Request,
+    body: InputRequest,
+    skill: str,
+    kind: str,
+    prompt_name: str | None = None,
+    input_type: str | None = None,
+) -> Ran:
     """Runs each text of `body.input` by itself; `kind` is what the answer's id begins with.
 
+    Before texts comes the prompt of `prompt_name`, or that which the model has for texts of `input_type`.
     Raises PromptError, which names the text that is wrong, ParameterError or HttpError.
     """
     items = body.items
@@ -49,8 +57,7 @@ async def run_texts(request: Request, body: InputRequest, skill: str, kind: str,
     loaded, params = model.engine.model, body.params()
     pooler = pooler_of(loaded)
     pooler.check(params)
-    name = prompt_name or prompt_of(loaded, body.prompt_names)
-    texts = [pooler.prompted(item, name) for item in items]
+    texts = [pooler.prompted(item, prompt_name or (input_type and prompt_for(loaded, input_type))) for item in items]
     if isinstance(texts[0], str):
         field = "input" if params.truncate_prompt_tokens is None else None
         read = await model.read_texts(texts, body.add_special_tokens is not False, field)
@@ -74,8 +81,8 @@ async def run_pairs(
     if params.truncate_prompt_tokens is None:
         for name, some in texts.items():
             model.check_texts(name, some)
-    prompts = [prompt_of(loaded, INPUT_TYPES[kind]) if is_search else None for kind in ("query", "document")]
-    scoring = scoring_of(loaded, first, second, params, (prompts[0], prompts[1]))
+    prompts = (prompt_for(loaded, "query"), prompt_for(loaded, "document")) if is_search else (None, None)
+    scoring = scoring_of(loaded, first, second, params, prompts)
     fields = [places_of(name, len(some)) for name, some in texts.items()]
     places = [fields[0][item.first or 0] if item.second is None else fields[1][item.second] for item in scoring.items]
 
@@ -91,12 +98,6 @@ async def run_pairs(
 def places_of(name: str, number: int) -> list[str]:
     """What the texts of a field are called."""
     return [name] if number == 1 else [f"{name}[{i}]" for i in range(number)]
-
-
-def prompt_of(model: LoadedModel, names: Iterable[str]) -> str | None:
-    """The first of these names that the model has a prompt of."""
-    prompts = pooler_of(model).prompts
-    return next((name for name in names if name in prompts), None)
 
 
 def _model(request: Request, body: PoolingFields, skill: str, counts: Mapping[str, int]) -> ServedModel:

@@ -9,16 +9,6 @@ from pydantic import BaseModel, Field
 from octavo.server.protocol.common import Name
 from octavo.server.protocol.pooling import ArrayRequest, PoolingAnswer
 
-# Cohere's kinds of texts, and the names that prompts for them have in folders of sentence-transformers.
-INPUT_TYPES = {
-    "search_query": ("query", "search_query"),
-    "search_document": ("document", "search_document", "passage"),
-    "query": ("query", "search_query"),
-    "document": ("document", "search_document", "passage"),
-    "passage": ("passage", "document", "search_document"),
-    "classification": ("classification", "Classification"),
-    "clustering": ("clustering", "Clustering"),
-}
 InputType = Literal["search_query", "search_document", "query", "document", "passage", "classification", "clustering"]
 
 
@@ -27,10 +17,6 @@ class EmbeddingRequest(ArrayRequest):
 
     prompt_name: Name | None = Field(None, description="which of the model's prompts is put before a text")
     input_type: InputType | None = Field(None, description="what texts are: its prompt is put before them, if there is")
-
-    @property
-    def prompt_names(self) -> tuple[str, ...]:
-        return () if self.input_type is None else INPUT_TYPES[self.input_type]
 
 
 class Embedding(BaseModel):

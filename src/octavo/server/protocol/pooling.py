@@ -58,11 +58,6 @@ class InputRequest(PoolingFields):
             return [self.input]
         return list(self.input)
 
-    @property
-    def prompt_names(self) -> tuple[str, ...]:
-        """The first of these prompts that the model has is put before texts."""
-        return ()
-
 
 class ArrayRequest(InputRequest):
     """What is answered with numbers."""

@@ -18,7 +18,7 @@ router = APIRouter(tags=["embeddings"])
 async def create_embeddings(request: Request) -> Response:
     """Makes a vector of each text, in their order."""
     body = await read_body(request, EmbeddingRequest, state_of(request).config)
-    ran = await run_texts(request, body, "embed", "embd", body.prompt_name)
+    ran = await run_texts(request, body, "embed", "embd", body.prompt_name, body.input_type)
     vectors = [output.details.data for output in ran.outputs]
     entries = (
         {"object": "embedding", "index": i, "embedding": body.written(vector)} for i, vector in enumerate(vectors)
