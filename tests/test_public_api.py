@@ -75,7 +75,7 @@ LLM = {
     "encode": "self, prompts, pooling_params=None, *, truncate_prompt_tokens=None, use_tqdm=True, lora_request=None, "
     "pooling_task='embed'",
     "score": "self, data_1, data_2, *, truncate_prompt_tokens=None, use_tqdm=True, pooling_params=None, "
-    "lora_request=None",
+    "lora_request=None, prompt_names=(None, None)",
     "stream": "self, prompt, sampling_params=None",
     "transcribe": "self, audio, *, progress=None, **options",
     "get_tokenizer": "self",

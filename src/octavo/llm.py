@@ -247,18 +247,20 @@ class LLM:
         use_tqdm: bool = True,
         pooling_params: PoolingParams | None = None,
         lora_request: None = None,
+        prompt_names: tuple[str | None, str | None] = (None, None),
     ) -> list[ScoringRequestOutput]:
         """How alike texts are: the cosine of their vectors, in `outputs.score`.
 
-        One text is compared with each of several, or as many with as many, in their order. Raises what `embed` raises,
-        PromptError where the numbers of texts do not fit.
+        One text is compared with each of several, or as many with as many, in their order. `prompt_names` name
+        what the model puts before the first texts, and before the second ones. Raises what `embed` raises, PromptError
+        where the numbers of texts do not fit.
         """
         refuse_lora(lora_request)
         (first, _), (second, _) = split_prompts(data_1), split_prompts(data_2)
         params = pooling_params or PoolingParams()
         if truncate_prompt_tokens is not None:
             params = replace(params, truncate_prompt_tokens=truncate_prompt_tokens)
-        scoring = scoring_of(self.model, first, second, params)
+        scoring = scoring_of(self.model, first, second, params, prompt_names)
         reads = [partial(scoring.read, item) for item in scoring.items]
         return scoring.scores(self._run(reads, [NOTHING_SAMPLED] * len(reads), [0] * len(reads), use_tqdm))
 

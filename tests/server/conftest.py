@@ -5,7 +5,9 @@ import json
 import openai
 import pytest
 
+from checkpoints import edit_config
 from cli.conftest import make_tiny_llama
+from encoders import ENCODERS, save_modules, save_words
 
 from .running import Server
 
@@ -38,6 +40,41 @@ def audio_server(real_model, whisper_model, tmp_path_factory):
     ]
     (folder / "serve.yaml").write_text(json.dumps({"models": models, "max-audio-bytes": "8M"}))
     running = Server(folder / "log", "--config", folder / "serve.yaml", environment={"OCTAVO_NUM_THREADS": "1"})
+    try:
+        yield running.wait()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def pooling_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pooling-server")
+
+
+@pytest.fixture(scope="session")
+def words_model(pooling_folder):
+    """transformers' model, of what `pooling_server` has as "words"."""
+    path = pooling_folder / "words"
+    model = ENCODERS["BERT"].save(path)
+    save_words(path)
+    save_modules(path, prompts={"prompts": {"query": "query : ", "passage": "passage : "}})
+    edit_config(path, matryoshka_dimensions=[16, 32])
+    return model
+
+
+@pytest.fixture(scope="session")
+def pooling_server(pooling_folder, words_model):
+    """A model that embeds and one that chats in one process, on one thread; requests have up to 50 prompts."""
+    make_tiny_llama(pooling_folder / "chat")
+    models = [
+        {"model": str(pooling_folder / name), "served-model-name": name, "dtype": "float32", "max-num-seqs": 8}
+        for name in ("words", "chat")
+    ]
+    (pooling_folder / "serve.yaml").write_text(json.dumps({"models": models, "max-prompts": 50}))
+    running = Server(
+        *(pooling_folder / "log", "--config", pooling_folder / "serve.yaml"),
+        environment={"OCTAVO_NUM_THREADS": "1"},
+    )
     try:
         yield running.wait()
     finally:

@@ -1,81 +1,44 @@
 """/v1/embeddings, asked by OpenAI's own client: a model that embeds and one that chats in one process."""
 
 import base64
-import json
 
-import httpx
 import numpy as np
 import openai
 import pytest
 
-from checkpoints import edit_config
-from cli.conftest import make_tiny_llama
-from encoders import ENCODERS, WORDS, rows_of, save_modules, save_words
-
-from .running import Server
+from encoders import WORDS, rows_of
 
 TEXTS = ["the cat sat on the mat", "dog", " ".join(WORDS * 4)]
 PATH = "/v1/embeddings"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("embeddings")
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    """transformers' model, of what the server has as "words"."""
-    path = folder / "words"
-    model = ENCODERS["BERT"].save(path)
-    save_words(path)
-    save_modules(path, prompts={"prompts": {"query": "query : "}})
-    edit_config(path, matryoshka_dimensions=[16, 32])
-    return model
-
-
-@pytest.fixture(scope="module")
-def running(folder, model):
-    make_tiny_llama(folder / "chat")
-    models = [
-        {"model": str(folder / name), "served-model-name": name, "dtype": "float32", "max-num-seqs": 8}
-        for name in ("words", "chat")
-    ]
-    (folder / "serve.yaml").write_text(json.dumps({"models": models, "max-prompts": 50}))
-    server = Server(folder / "log", "--config", folder / "serve.yaml", environment={"OCTAVO_NUM_THREADS": "1"})
-    try:
-        yield server.wait()
-    finally:
-        server.stop()
-
-
 @pytest.fixture
-def openai_client(running):
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="EMPTY", max_retries=0) as client:
+def openai_client(pooling_server):
+    with openai.OpenAI(base_url=f"{pooling_server.url}/v1", api_key="EMPTY", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-def http(running):
-    with httpx.Client(base_url=running.url, timeout=60) as client:
+def http(pooling_server):
+    with pooling_server.client() as client:
         yield client
 
 
-def expected(model, running, texts):
+def expected(model, http, texts):
     """Means of rows, as long as 1."""
     found = []
     for text in texts:
-        ids = httpx.post(f"{running.url}/tokenize", json={"model": "words", "prompt": text}).json()["tokens"]
+        ids = http.post("/tokenize", json={"model": "words", "prompt": text}).json()["tokens"]
         mean = rows_of(model, ids).mean(0)
         found.append(mean / np.linalg.norm(mean))
     return np.array(found)
 
 
-def test_texts_become_vectors_in_their_order(openai_client, running, model):
+def test_texts_become_vectors_in_their_order(openai_client, http, words_model):
     """The client asks for base64 itself, and reads it."""
     answer = openai_client.embeddings.create(model="words", input=TEXTS)
     assert (answer.object, answer.model, [one.index for one in answer.data]) == ("list", "words", [0, 1, 2])
-    own = expected(model, running, TEXTS)
+    own = expected(words_model, http, TEXTS)
     np.testing.assert_allclose([one.embedding for one in answer.data], own, atol=1e-4)
     floats = openai_client.embeddings.create(model="words", input=TEXTS, encoding_format="float")
     assert [one.embedding for one in floats.data] == [one.embedding for one in answer.data]
@@ -110,7 +73,7 @@ REFUSED = [
     ({"input": ["a"] * 51}, "input", ""),
     ({"input": "cat", "dimensions": 17}, "dimensions", ""),
     ({"input": "cat", "dimensions": 0}, "dimensions", ""),
-    ({"input": "cat", "prompt_name": "passage"}, "prompt_name", ""),
+    ({"input": "cat", "prompt_name": "document"}, "prompt_name", ""),
     ({"input": "cat", "encoding_format": "int8"}, "encoding_format", ""),
     ({"input": "cat", "messages": []}, "messages", "unsupported_parameter"),
     ({"input": "cat", "truncate_prompt_tokens": 1000}, None, "context_length_exceeded"),
@@ -132,7 +95,7 @@ def test_a_wrong_text_is_named_by_its_place_and_a_long_one_is_cut_where_that_is_
         "input[1]: This model's maximum context length is 140 tokens, but the prompt has"
     )
     error = http.post(PATH, json={"model": "words", "input": ["cat", LONG * 100]}).json()["error"]
-    assert "maximum context length is 140 tokens, but text 1 has" in error["message"]
+    assert "maximum context length is 140 tokens, but input[1] has" in error["message"]
     asked = {"model": "words", "input": ["cat", LONG * 100], "truncate_prompt_tokens": -1}
     answer = http.post(PATH, json=asked).json()
     assert answer["usage"]["prompt_tokens"] == 3 + 140

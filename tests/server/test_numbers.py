@@ -12,6 +12,8 @@ from octavo.server.protocol.audio import TranscriptionRequest, TranslationReques
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
+from octavo.server.protocol.pooling import PoolingRequest
+from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from speech.encoded import wav
 
@@ -25,11 +27,15 @@ TAKES_EFFECT = {  # fields that need others
     "top_logprobs": {"logprobs": True},
     "min_tokens": {"stop_token_ids": [5]},
 }
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
 JSON = {  # as what each kind of request is sent
     "/v1/chat/completions": (ChatRequest, {"messages": HELLO, "max_tokens": 2}),
     "/v1/chat/completions/batch": (ChatBatchRequest, {"messages": [HELLO], "max_tokens": 2}),
     "/v1/completions": (CompletionRequest, {"prompt": "Hello", "max_tokens": 2}),
     "/v1/embeddings": (EmbeddingRequest, {"input": "Hello"}),
+    "/pooling": (PoolingRequest, {"input": "Hello"}),
+    **{path: (ScoreRequest, {"text_1": "Hello", "text_2": "you"}) for path in ("/score", "/v1/score")},
+    **{path: (RerankRequest, {"query": "Hello", "documents": ["you"]}) for path in RERANK},
     "/tokenize": (TokenizeRequest, {"prompt": "Hello"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [5]}),
 }

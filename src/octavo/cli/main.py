@@ -17,6 +17,8 @@ from octavo.errors import OctavoError
 COMMANDS = {
     "run": "answer a prompt, streamed as it is made",
     "transcribe": "write down what is said in audio files",
+    "embed": "make vectors of texts, as JSON lines or as an array",
+    "rerank": "sort documents by how well they answer a query",
     "serve": "answer requests over HTTP, with OpenAI's API",
     "chat": "talk with a model in the terminal, here or on a server",
     "complete": "continue a text, here or on a server",

@@ -12,12 +12,13 @@ from octavo.errors import OctavoError
 from octavo.server.docs import docs_page
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.middleware import Envelope, Guard
-from octavo.server.routers import audio, chat, completions, embeddings, health, models, tokens
+from octavo.server.routers import audio, chat, completions, embeddings, health, models, pooling, scoring, tokens
 from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-ROUTERS = tuple(family.router for family in (chat, completions, embeddings, audio, models, tokens, health))
+_FAMILIES = (chat, completions, embeddings, pooling, scoring, audio, models, tokens, health)
+ROUTERS = tuple(family.router for family in _FAMILIES)
 
 
 def make_app(server: ServerState) -> FastAPI:

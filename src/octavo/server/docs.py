@@ -26,11 +26,15 @@ dt, dd { min-width: 0; overflow-wrap: anywhere } .about { color: #666 } summary 
 }
 """
 _QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
+_QUERY, _DOCUMENTS = "Why is the sky blue?", ["Because of Rayleigh scattering.", "Grass is green."]
 # What curl sends to try an endpoint: JSON, or a form's fields.
 EXAMPLES: dict[str, Any] = {
     "/v1/chat/completions": {"messages": _QUESTION, "max_tokens": 200},
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 50},
     "/v1/embeddings": {"input": ["Why is the sky blue?", "Because of Rayleigh scattering."]},
+    "/pooling": {"input": "Why is the sky blue?", "task": "token_embed"},
+    **{path: {"text_1": _QUERY, "text_2": _DOCUMENTS} for path in ("/score", "/v1/score")},
+    **{path: {"query": _QUERY, "documents": _DOCUMENTS} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
     "/v1/audio/transcriptions": "-F file=@audio.wav -F response_format=text",
     "/v1/audio/translations": "-F file=@audio.wav",
     "/tokenize": {"prompt": "Hello, world!"},

@@ -37,6 +37,9 @@ T = TypeVar("T")
 SKILLS = {
     "text": "answer text",
     "embed": "embed texts",
+    "score": "score pairs of texts",
+    "classify": "classify texts",
+    "pool": "make vectors or classes of texts",
     "transcribe": "transcribe speech",
     "translate": "translate speech into English",
 }
@@ -85,7 +88,7 @@ class ServedModel:
             return True
         speech = self.llm.model.reader
         if not isinstance(speech, SpeechModel):
-            return skill == ("text" if self.llm.model.pooler is None else "embed")
+            return skill in (("text",) if self.llm.model.pooler is None else ("embed", "score", "pool"))
         return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
 
     @property
@@ -128,20 +131,27 @@ class ServedModel:
         rendered = await _read_elsewhere(lambda: encoder.encode(conversation, **options))
         return Prompt(rendered.text, rendered.token_ids)
 
-    async def read_texts(self, texts: list[str], add_special_tokens: bool = True, is_cut: bool = False) -> list[Prompt]:
-        """Raises PromptError, or HttpError if a text can't fit, and is not cut afterwards."""
-        tokenizer = self.engine.model.tokenizer
-        if not is_cut:
-            place = max(range(len(texts)), key=lambda i: len(texts[i]))
-            self._check_length(len(texts[place]), f"text {place}" if len(texts) > 1 else "the prompt")
-        read_all = partial(tokenizer.encode_batch, texts, add_special_tokens)
-        is_short = sum(map(len, texts)) < LONG_TEXT
-        read = read_all() if is_short else await _read_elsewhere(read_all)  # without the GIL
+    async def read_texts(
+        self, texts: list[str], add_special_tokens: bool = True, field: str | None = "prompt"
+    ) -> list[Prompt]:
+        """The texts of a request's `field`, which may be too long where that is None: then they are cut afterwards.
+
+        Raises PromptError, or HttpError if a text can't fit.
+        """
+        if field is not None:
+            self.check_texts(field, texts)
+        read_all = partial(self.engine.model.tokenizer.encode_batch, texts, add_special_tokens)  # without the GIL
+        read = await read_with(read_all, sum(map(len, texts)))
         return [Prompt(text, ids) for text, ids in zip(texts, read, strict=True)]
 
     def read_ids(self, token_ids: list[int]) -> Prompt:
         """Raises PromptError."""
         return read_prompt(token_ids, self.engine.model.tokenizer)
+
+    def check_texts(self, name: str, texts: Sequence[str]) -> None:
+        """Raises HttpError, which names the longest of a field's texts, if that can't fit."""
+        place = max(range(len(texts)), key=lambda i: len(texts[i]))
+        self._check_length(len(texts[place]), f"{name}[{place}]" if len(texts) > 1 else "the prompt")
 
     def _check_length(self, num_characters: int, what: str = "the prompt") -> None:
         """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
@@ -238,6 +248,11 @@ class ModelRegistry:
         for model in self._models:
             if model.llm is not None:
                 model.llm.close()
+
+
+async def read_with(read: Callable[[], T], num_characters: int) -> T:
+    """What `read` makes of texts of so many characters; long ones are read on another thread."""
+    return read() if num_characters < LONG_TEXT else await _read_elsewhere(read)
 
 
 async def _read_elsewhere(function: Callable[[], T]) -> T:

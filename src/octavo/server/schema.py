@@ -16,13 +16,16 @@ from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
+from octavo.server.protocol.pooling import PoolingRequest
+from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.version import __version__
 
 REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
-    *(EmbeddingRequest, TranscriptionRequest, TranslationRequest),
+    *(EmbeddingRequest, PoolingRequest, ScoreRequest, RerankRequest),
+    *(TranscriptionRequest, TranslationRequest),
 )
 _ERRORS = {
     400: "the request is wrong; `param` names the field",

@@ -42,7 +42,8 @@ _LIMITS: dict[str, Callable[[dict[str, Any], Any], str]] = {
     "value_error": lambda limit, got: str(limit["error"]),
     "missing": lambda limit, got: "this field is required",
 }
-_MEMBER = re.compile(r"(constrained-)?(str|int|float|bool|list|dict)(\[.*\])?", re.DOTALL)  # a member of a union
+# A member of a union, as pydantic calls it.
+_MEMBER = re.compile(r"(constrained-)?(str|int|float|bool|list|dict|Document)(\[.*\])?", re.DOTALL)
 
 
 def validation_error(error: ValidationError) -> HttpError:
