@@ -1,6 +1,7 @@
 """Tiny random checkpoints of text encoders, written and run by transformers, and folders of sentence-transformers."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from families import one_more
 
 SIZES = {
     "vocab_size": 301,
@@ -21,11 +24,17 @@ SIZES = {
 
 @dataclass
 class Encoder:
-    """What transformers calls a family's model, and how its configuration differs from SIZES; None leaves out."""
+    """What transformers calls a family's model, and how its configuration differs from SIZES; None leaves out.
+
+    `gguf`, `keys` and `convert` are those of `families.Family`.
+    """
 
     name: str
     sizes: dict = field(default_factory=dict)
     suffix: str = "Model"
+    gguf: str | None = None
+    keys: dict = field(default_factory=dict)
+    convert: Callable = lambda name, values, config: values
 
     def save(self, path, seed=0):
         """Saves a random model; returns it as transformers reads it, in float32."""
@@ -51,21 +60,58 @@ DISTILBERT = {
 }  # fmt: skip
 GEMMA = {
     "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None,
-    "num_hidden_layers": 7, "sliding_window": 22, "use_bidirectional_attention": True,
+    "num_hidden_layers": 7, "sliding_window": 22, "use_bidirectional_attention": True, "query_pre_attn_scalar": 16,
 }  # fmt: skip
+BOTH_WAYS = {"attention.causal": False}
+
+
+def without_pooler(name, values, config):
+    return {} if name.startswith("pooler.") else values
+
+
+def without_offset(name, values, config):
+    """RoBERTa's table of positions from the row of the first token on."""
+    values = without_pooler(name, values, config)
+    return values[config.pad_token_id + 1 :] if "position_embeddings" in name else values
+
+
 ENCODERS = {
-    "BERT": Encoder("Bert"),
+    "BERT": Encoder("Bert", gguf="bert", keys=BOTH_WAYS, convert=without_pooler),
     "BERT for masked tokens": Encoder("Bert", {"hidden_act": "gelu_new", "type_vocab_size": 3}, "ForMaskedLM"),
-    "RoBERTa": Encoder("Roberta", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "RoBERTa": Encoder(
+        "Roberta",
+        {"pad_token_id": 1, "type_vocab_size": 1},
+        gguf="bert",
+        keys={**BOTH_WAYS, "context_length": 138},
+        convert=without_offset,
+    ),
     "XLM-RoBERTa": Encoder("XLMRoberta", {"pad_token_id": 5}, "ForMaskedLM"),
-    "ModernBERT": Encoder("ModernBert", {"local_attention": 16, "num_hidden_layers": 5, "pad_token_id": 0}),
+    "ModernBERT": Encoder(
+        "ModernBert",
+        {"local_attention": 16, "num_hidden_layers": 5, "pad_token_id": 0},
+        gguf="modern-bert",
+        keys={
+            **BOTH_WAYS,
+            "attention.sliding_window": 16,
+            "attention.sliding_window_pattern": 3,
+            "rope.freq_base": 160000.0,
+            "rope.freq_base_swa": 10000.0,
+            "hidden_activation": "gelu",
+        },
+    ),
     "ModernBERT for masked tokens": Encoder("ModernBert", {"norm_bias": True, "pad_token_id": 0}, "ForMaskedLM"),
-    "EuroBERT": Encoder("EuroBert", {"num_key_value_heads": 2, "pad_token_id": 0}),
+    "EuroBERT": Encoder("EuroBert", {"num_key_value_heads": 2, "pad_token_id": 0}, gguf="eurobert", keys=BOTH_WAYS),
     "EuroBERT for masked tokens": Encoder("EuroBert", {"pad_token_id": 0}, "ForMaskedLM"),
-    "EmbeddingGemma": Encoder("Gemma3Text", GEMMA, "Model"),
-    "Nomic": Encoder("NomicBert"),
+    "EmbeddingGemma": Encoder(
+        "Gemma3Text",
+        GEMMA,
+        gguf="gemma-embedding",
+        keys={"attention.sliding_window": 22, "rope.freq_base": 1e6, "rope.freq_base_swa": 1e4},
+        convert=one_more,
+    ),
+    "Nomic": Encoder("NomicBert", gguf="nomic-bert", keys=BOTH_WAYS),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
-    "DistilBERT": Encoder("DistilBert", DISTILBERT),
+    "DistilBERT": Encoder("DistilBert", DISTILBERT, gguf="bert", keys={**BOTH_WAYS, "feed_forward_length": 80}),
 }
 
 
@@ -91,6 +137,22 @@ def save_words(path):
     tokenizer.enable_truncation(4)  # as folders of sentence-transformers have it
     tokenizer.enable_padding()
     tokenizer.save(str(path / "tokenizer.json"))
+
+
+def word_pieces(size=SIZES["vocab_size"]):
+    """The same as GGUF files have it, and rows that stand for nothing."""
+    special, unused = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], range(4 + len(WORDS), size)
+    return {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": [*special, *(f"▁{word}" for word in WORDS), *(f"▁[PAD{i}]" for i in unused)],
+        "tokenizer.ggml.token_type": [3] * 4 + [1] * len(WORDS) + [5] * len(unused),
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 3,
+        "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.seperator_token_id": 3,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.token_type_count": 2,
+    }
 
 
 def save_modules(path, mode="mean_tokens", dense=None, normalizes=True, prompts=None, **config):

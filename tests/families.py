@@ -986,8 +986,11 @@ FAMILIES = {
 }
 
 
-def save_gguf(family, model, path, target):
-    """Writes a checkpoint that was saved in `path` as GGUF, as llama.cpp's converter would."""
+def save_gguf(family, model, path, target, kind="F32", tokenizer=None, added=None):
+    """Writes a checkpoint that was saved in `path` as GGUF, as llama.cpp's converter would.
+
+    Matrices are of that kind. `tokenizer` is what the metadata say of it, `added` are more tensors.
+    """
     config = model.config
     config.allow_global_per_layer_attribute_access = True  # which those of Gemma 4 otherwise refuse
     writer = gguf.GGUFWriter(target, family.gguf)
@@ -1016,18 +1019,27 @@ def save_gguf(family, model, path, target):
         add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
         add[type(value) if type(value) in add else float](f"{family.gguf}.{key}", value)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("none")
-    for kind in ("long", "short"):
-        if factors := (getattr(config, "rope_parameters", None) or {}).get(f"{kind}_factor"):
-            writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, np.float32))
+    for key, value in (tokenizer or {"tokenizer.ggml.model": "none"}).items():
+        kinds = {str: gguf.GGUFValueType.STRING, bool: gguf.GGUFValueType.BOOL, list: gguf.GGUFValueType.ARRAY}
+        writer.add_key_value(key, value, kinds.get(type(value), gguf.GGUFValueType.UINT32))
+    for length in ("long", "short"):
+        if factors := (getattr(config, "rope_parameters", None) or {}).get(f"{length}_factor"):
+            writer.add_tensor(f"rope_factors_{length}.weight", np.array(factors, np.float32))
     stored = {name: tensor.values() for name, tensor in read_tensors(path / "model.safetensors").items()}
     for part in ("alpha_p", "alpha_n", "beta", "eps"):  # of xIELU, a value in each layer
         names = [name for name in stored if name.endswith(f".act_fn.{part}")]
         if values := [float(stored.pop(name).item()) for name in sorted(names)]:
             writer.add_array(f"xielu.{part}", values)
+    tensors = dict(added or {})
     for name, whole in stacked(stored).items():
         for ours, values in named(family.convert(name, whole, config), name):
-            writer.add_tensor(gguf_name(family.gguf, ours), np.ascontiguousarray(values, np.float32))
+            tensors[gguf_name(family.gguf, ours)] = np.ascontiguousarray(values, np.float32)
+    dtype = gguf.GGMLQuantizationType[kind]
+    for name, values in tensors.items():
+        if values.ndim == 1 or name.startswith(("position_embd", "token_types")):
+            writer.add_tensor(name, values)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(values, dtype), raw_dtype=dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -1045,7 +1057,7 @@ def stacked(tensors):
 
 def eps_of(config):
     names = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps")
-    return next(value for name in names if (value := getattr(config, name, None)) is not None)
+    return next((value for name in names if (value := getattr(config, name, None)) is not None), 1e-12)
 
 
 def named(values, name):

@@ -7,12 +7,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from encoders import ENCODERS, rows_of
+from families import save_gguf
 from harness import Line, error, make_native, make_torch, random_tokens, run
 from octavo.models import declaration, load_declaration, open_model
 from octavo.models.base import kind_of
 from octavo.weights.bind import bind
 from reference import reference_logits
 
+WITH_GGUF = {name: family for name, family in ENCODERS.items() if family.gguf}
 TEXTS = [[6 + token for token in random_tokens(count, vocab=295, seed=count)] for count in (96, 1, 128, 17, 33)]
 
 
@@ -42,6 +44,16 @@ def test_rows_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
         found = rows_in_one_step(make(graph, tensors, max_tokens=512), TEXTS)
         for text_rows, own in zip(found, expected, strict=True):
             assert error(text_rows, own) < 1e-4
+
+
+@pytest.mark.parametrize("family", WITH_GGUF.values(), ids=WITH_GGUF)
+def test_a_gguf_file_is_the_checkpoint_that_it_was_made_from(tmp_path, family):
+    model = family.save(tmp_path)
+    save_gguf(family, model, tmp_path, tmp_path / "m.gguf")
+    graph, tensors = opened(tmp_path / "m.gguf")
+    found = rows_in_one_step(make_native(graph, tensors, max_tokens=512), TEXTS)
+    for text, rows in zip(TEXTS, found, strict=True):
+        assert error(rows, rows_of(model, text)) < 1e-4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,4 +1,4 @@
-"""Tiny GGUF files of every family, beside llama.cpp's own logits of the same file.
+"""Tiny GGUF files of every family, beside llama.cpp's own logits, or vector of a text, of the same file.
 
     OCTAVO_TEST_LLAMACPP=PYTHON pytest tests/models/test_gguf_peer.py
 
@@ -12,10 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from encoders import ENCODERS, rows_of, word_pieces
 from expert_families import MIXTURES
 from families import FAMILIES, save_gguf
 from harness import error, logits_of, make_native, random_tokens
 from hybrid_families import HYBRIDS
+from octavo import LLM, PoolingParams
 from octavo.graph.ops.pointwise import ACTIVATIONS, GLUS
 from octavo.models import load_declaration, open_model
 from octavo.weights.bind import bind
@@ -58,7 +60,7 @@ import sys
 import llama_cpp as L
 import numpy as np
 
-path, tokens = sys.argv[1], [int(token) for token in sys.argv[2].split()]
+path, tokens, embeds = sys.argv[1], [int(token) for token in sys.argv[2].split()], sys.argv[3] == "vector"
 L.llama_backend_init()
 model = L.llama_model_load_from_file(path.encode(), L.llama_model_default_params())
 params = L.llama_context_default_params()
@@ -66,6 +68,7 @@ params.n_ctx = params.n_batch = params.n_ubatch = 256
 params.type_k = params.type_v = L.GGML_TYPE_F32
 params.flash_attn_type = 0
 params.swa_full = True
+params.embeddings = embeds
 context = L.llama_init_from_model(model, params)
 vocabulary = L.llama_vocab_n_tokens(L.llama_model_get_vocab(model))
 batch = L.llama_batch_init(len(tokens), 0, 1)
@@ -74,9 +77,19 @@ for i, token in enumerate(tokens):
     batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, True
     batch.seq_id[i][0] = 0
 assert L.llama_decode(context, batch) == 0
-rows = [np.ctypeslib.as_array(L.llama_get_logits_ith(context, i), (vocabulary,)).copy() for i in range(len(tokens))]
+if embeds:
+    rows = [np.ctypeslib.as_array(L.llama_get_embeddings_seq(context, 0), (L.llama_model_n_embd(model),))]
+else:
+    rows = [np.ctypeslib.as_array(L.llama_get_logits_ith(context, i), (vocabulary,)) for i in range(len(tokens))]
 np.save(path + ".npy", np.stack(rows))
 """
+
+
+def of_llama_cpp(path, tokens, wanted):
+    command = [PEER, "-c", PROGRAM, str(path), " ".join(map(str, tokens)), wanted]
+    peer = subprocess.run(command, capture_output=True, text=True)
+    assert peer.returncode == 0, peer.stderr[-2000:]
+    return np.load(f"{path}.npy")
 
 
 @pytest.mark.skipif(not PEER, reason="OCTAVO_TEST_LLAMACPP names no interpreter with llama-cpp-python")
@@ -87,9 +100,7 @@ def test_logits_are_llama_cpp_s(tmp_path, monkeypatch, name):
     family = replace(family, config={**family.config, **config}, keys={**family.keys, **keys})
     path = tmp_path / "m.gguf"
     save_gguf(family, family.save(tmp_path), tmp_path, path)
-    command = [PEER, "-c", PROGRAM, str(path), " ".join(map(str, TOKENS))]
-    peer = subprocess.run(command, capture_output=True, text=True)
-    assert peer.returncode == 0, peer.stderr[-2000:]
+    expected = of_llama_cpp(path, TOKENS, "logits")
     checkpoint = open_model(path)
     model = load_declaration(checkpoint.config, path)
     graph = model.build()
@@ -100,7 +111,25 @@ def test_logits_are_llama_cpp_s(tmp_path, monkeypatch, name):
         found = reference_logits(graph, tensors, TOKENS)
     else:
         found = logits_of(make_native(graph, tensors), TOKENS)
-    assert error(found, np.load(f"{path}.npy")) < 1e-3
+    assert error(found, expected) < 1e-3
+
+
+@pytest.mark.skipif(not PEER, reason="OCTAVO_TEST_LLAMACPP names no interpreter with llama-cpp-python")
+@pytest.mark.parametrize("name", sorted(name for name, family in ENCODERS.items() if family.gguf))
+def test_vectors_are_llama_cpp_s(tmp_path, name):
+    family = ENCODERS[name]
+    family = replace(family, keys={**family.keys, "pooling_type": 1})
+    model, path = family.save(tmp_path), tmp_path / "m.gguf"
+    words = word_pieces() | {"tokenizer.ggml.token_type_count": getattr(model.config, "type_vocab_size", 2)}
+    save_gguf(family, model, tmp_path, path, tokenizer=words)
+    tokens = [token for token in TOKENS if token > 5]
+    expected = of_llama_cpp(path, tokens, "vector")
+    found = LLM(str(path), dtype="float32").embed(
+        {"prompt_token_ids": tokens}, pooling_params=PoolingParams(normalize=False)
+    )
+    vector = np.array([found[0].outputs.embedding])
+    assert error(vector, rows_of(model, tokens).mean(0, keepdims=True)) < 1e-4
+    assert error(vector, expected) < 1e-3
 
 
 def in_halves(function):

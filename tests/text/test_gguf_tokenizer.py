@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from nasty_corpus import NASTY
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 from conftest import train_byte_level
@@ -299,3 +301,60 @@ def test_any_value_of_any_field_loads_or_is_refused(field: str, value: Any) -> N
         read_gguf_tokenizer(metadata, FILE).encode("ab")
     except ModelLoadError as error:
         assert error.file == FILE  # noqa: PT017
+
+
+def word_piece(lowercase: bool) -> tokenizers.Tokenizer:
+    """A tokenizer like BERT's."""
+    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=400, show_progress=False, special_tokens=special)
+    backend.train_from_iterator([*NASTY[:1], *NASTY[4:10]] * 2, trainer)
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    backend.decoder = decoders.WordPiece()
+    return backend
+
+
+def word_piece_metadata(backend: tokenizers.Tokenizer, **changes: Any) -> dict[str, Any]:
+    """As llama.cpp's converter writes it."""
+    vocabulary = backend.get_vocab()
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
+    metadata = {
+        "model": "bert",
+        "tokens": tokens[:5] + [token[2:] if token.startswith("##") else f"▁{token}" for token in tokens[5:]],
+        "token_type": [3] * 5 + [1] * (len(tokens) - 5),
+        "unknown_token_id": 1,
+        "seperator_token_id": 3,
+        "bos_token_id": 2,
+    }
+    return {f"tokenizer.ggml.{name}": value for name, value in (metadata | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_word_piece_vocabulary_is_that_of_the_library(lowercase: bool) -> None:
+    backend = word_piece(lowercase)
+    for said in ({}, {"normalizer.lowercase": lowercase}):
+        tokenizer = read_gguf_tokenizer(word_piece_metadata(backend, **said), FILE)
+        assert tokenizer.backend.get_vocab() == backend.get_vocab()
+        for text in [*NASTY, "Café [MASK] a[SEP]b", "Hello " * 40]:
+            ids = tokenizer.encode(text)
+            assert ids == backend.encode(text).ids
+            assert tokenizer.decode(ids) == backend.decode(ids)
+        pair, expected = tokenizer.backend.encode("a test", "the end"), backend.encode("a test", "the end")
+        assert (pair.ids, pair.type_ids) == (expected.ids, expected.type_ids)
+    assert tokenizer.special_tokens_map["sep_token"] == "[SEP]"
+    kept = read_gguf_tokenizer(word_piece_metadata(backend, **{"normalizer.strip_accents": False}), FILE)
+    assert kept.encode("naïve") != tokenizer.encode("naïve") or not lowercase
+
+
+def test_the_special_tokens_of_a_word_piece_vocabulary_must_be_there() -> None:
+    metadata = word_piece_metadata(word_piece(True), seperator_token_id=None, unknown_token_id=None)
+    assert read_gguf_tokenizer(metadata, FILE).encode("") == [2, 3]
+    metadata["tokenizer.ggml.tokens"][3] = "[END]"
+    with pytest.raises(ModelLoadError, match="seperator_token_id: is missing"):
+        read_gguf_tokenizer(metadata, FILE)
+    twice = word_piece_metadata(word_piece(True))
+    twice["tokenizer.ggml.tokens"][7:9] = ["##x", "▁####x"]
+    with pytest.raises(ModelLoadError, match="tokens\\[7\\]: '####x' is also token 8"):
+        read_gguf_tokenizer(twice, FILE)

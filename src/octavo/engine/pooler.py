@@ -125,6 +125,10 @@ def embedder(config: EngineConfig, checkpoint: Checkpoint) -> tuple[Checkpoint, 
         from octavo.weights.sentence_transformers import read_modules  # only such folders need it
 
         modules = read_modules(checkpoint.path)
+    elif checkpoint.metadata is not None:
+        from octavo.weights import gguf_modules
+
+        checkpoint, modules = gguf_modules.read_modules(checkpoint)
     said = checkpoint.config.get("architectures")
     name = said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
     whole = f"{name.removesuffix('Model')}ForCausalLM"

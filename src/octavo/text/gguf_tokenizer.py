@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from octavo.errors import ModelLoadError
 from octavo.text.pre_tokenizers import PRE_TOKENIZATIONS, RAW_KINDS
@@ -20,8 +21,17 @@ from octavo.text.tokenizer_limits import MAX_VOCABULARY, check_count, check_uniq
 from octavo.weights.config_reader import ConfigReader
 
 _PREFIX = "tokenizer.ggml."
-_MODELS = ("gpt2", "llama", "t5", "gemma4")
+_MODELS = ("gpt2", "llama", "t5", "gemma4", "bert")
 _IDS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+# Of WordPiece: the key, and the text of the token where files leave it out.
+_WORD_PIECE_IDS = {
+    "cls_token": ("cls", "[CLS]"),
+    "sep_token": ("seperator", "[SEP]"),  # as the format spells it
+    "unk_token": ("unknown", "[UNK]"),
+    "pad_token": ("padding", "[PAD]"),
+    "mask_token": ("mask", "[MASK]"),
+}
+_CAPITAL_WORD = re.compile("[A-Z][a-z]+")
 _ITEMS: dict[str, Any] = {"strings": str, "integers": int, "numbers": int | float}
 
 
@@ -36,6 +46,8 @@ def read_gguf_tokenizer(metadata: Mapping[str, Any], file: str | os.PathLike[str
     types = reader.array("token_type", "integers", len(tokens)) if has_types else [PieceType.NORMAL] * len(tokens)
     ids = {name: reader.token_id(f"{key}_token_id", len(tokens)) for name, key in _IDS.items()}
     vocabulary = check_unique(tokens, file, "tokenizer.ggml.tokens")
+    add_bos: bool | None
+    add_eos: bool | None
     match reader.text("model"):
         case "gemma4":
             backend = _raw(reader, vocabulary, types, ids)
@@ -49,6 +61,11 @@ def read_gguf_tokenizer(metadata: Mapping[str, Any], file: str | os.PathLike[str
         case "llama" | "t5" as kind:
             backend = _sentencepiece(reader, kind, tokens, types, ids)
             add_bos, add_eos = kind == "llama", kind == "t5"
+        case "bert":
+            named = reader.word_piece_ids(vocabulary)
+            backend, tokens = _word_piece(reader, tokens, types, named)
+            ids = {**named}
+            add_bos = add_eos = None  # the post-processor decides
         case other:
             raise reader.fail("model", f"{other!r} is not one of {', '.join(_MODELS)}")
     template = metadata.get("tokenizer.chat_template")
@@ -57,8 +74,8 @@ def read_gguf_tokenizer(metadata: Mapping[str, Any], file: str | os.PathLike[str
     return Tokenizer(
         backend,
         {name: tokens[i] for name, i in ids.items() if i is not None},
-        reader.flag("add_bos_token", add_bos),
-        reader.flag("add_eos_token", add_eos),
+        None if add_bos is None else reader.flag("add_bos_token", add_bos),
+        None if add_eos is None else reader.flag("add_eos_token", add_eos),
         template,
     )
 
@@ -136,6 +153,36 @@ def _sentencepiece(
     return build_backend(model, reader.file)
 
 
+def _word_piece(
+    reader: _Reader, tokens: list[str], types: list[int], ids: Mapping[str, int]
+) -> tuple[tokenizers.Tokenizer, list[str]]:
+    """(tokenizer, tokens as BERT spells them): files have ▁ before what begins a word, BERT ## before what does not.
+
+    Where a file does not say whether texts become lower case, they do unless tokens have capitals.
+    """
+    is_special = [kind == PieceType.CONTROL or i in ids.values() for i, kind in enumerate(types)]
+    tokens = [
+        token if special else token[1:] if token[0] == "▁" != token else f"##{token}"
+        for token, special in zip(tokens, is_special, strict=True)
+    ]
+    vocabulary = check_unique(tokens, reader.file, "tokenizer.ggml.tokens")
+    normal = (token for token, kind in zip(tokens, types, strict=True) if kind == PieceType.NORMAL)
+    has_capitals = any(_CAPITAL_WORD.fullmatch(token) for token in normal)
+    lowers = reader.flag("normalizer.lowercase", not has_capitals)
+    strips = reader.flag("normalizer.strip_accents", lowers)
+    with loading(reader.file, "tokenizer.ggml.tokens"):
+        backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=tokens[ids["unk_token"]]))
+    backend.normalizer = normalizers.BertNormalizer(strip_accents=strips, lowercase=lowers)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls, sep = ((tokens[i], i) for i in (ids["cls_token"], ids["sep_token"]))
+    backend.post_processor = processors.BertProcessing(sep, cls)
+    backend.decoder = decoders.WordPiece()
+    added = [token for token, special in zip(tokens, is_special, strict=True) if special]
+    check_count(reader.file, "tokenizer.ggml.token_type", len(added))
+    backend.add_tokens([AddedToken(token, normalized=False, special=True) for token in added])
+    return backend, tokens
+
+
 class _Reader(ConfigReader):
     """Typed access to `tokenizer.ggml.*`; whatever is not as expected is a ModelLoadError."""
 
@@ -177,6 +224,19 @@ class _Reader(ConfigReader):
                 raise self.fail(f"merges[{i}]", f"{line!r} has a part or a result that is no token")
             merges.append((left, right))
         return merges
+
+    def word_piece_ids(self, vocabulary: Mapping[str, int]) -> dict[str, int]:
+        """The ids of special tokens, by Hugging Face's names of them. Raises ModelLoadError for one that is missing."""
+        found = {}
+        for name, (key, text) in _WORD_PIECE_IDS.items():
+            said = self.token_id(f"{key}_token_id", len(vocabulary))
+            found[name] = vocabulary.get(text) if said is None else said
+        if found["cls_token"] is None:
+            found["cls_token"] = self.token_id("bos_token_id", len(vocabulary))
+        for name in ("cls_token", "sep_token", "unk_token"):
+            if found[name] is None:
+                raise self.fail(f"{_WORD_PIECE_IDS[name][0]}_token_id", "is missing")
+        return {name: i for name, i in found.items() if i is not None}
 
     def token_id(self, key: str, count: int) -> int | None:
         if self.values.get(key) in (None, 0xFFFFFFFF):

@@ -136,9 +136,8 @@ def _deepseek_llm() -> PreTokenizer:
 # By the names that share a kind.
 _KINDS: dict[str, Callable[[], PreTokenization]] = {
     "default": lambda: PreTokenization(_splits(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
-    "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum exaone4 jais trillion granite-docling": (
-        lambda: PreTokenization(ByteLevel(add_prefix_space=False))
-    ),
+    "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum exaone4 jais trillion granite-docling "
+    "roberta-bpe jina-v1-en jina-v2-code": (lambda: PreTokenization(ByteLevel(add_prefix_space=False))),
     "mpt olmo modern-bert": lambda: PreTokenization(ByteLevel(add_prefix_space=False), NFC()),
     "smollm starcoder refact codeshell exaone minerva-7b mellum2": lambda: PreTokenization(_digits()),
     "command-r": lambda: PreTokenization(_digits(), NFC()),

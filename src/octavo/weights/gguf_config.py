@@ -20,6 +20,7 @@ _PATTERN = "attention.sliding_window_pattern"
 # The width of heads in layers with windows, where families name it, and what must be the same.
 _HEAD_OF_WINDOWS = "attention.key_length_swa"
 _OF_WINDOWS = ("attention.value_length_swa", "rope.dimension_count_swa")
+_LABELS = "classifier.output_labels"
 _KNOWN_KEYS = (
     "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
     "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
@@ -29,7 +30,7 @@ _KNOWN_KEYS = (
     "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
     "rope.scaling.attn_factor",
     _PATTERN, "attention.key_length_mla", "attention.value_length_mla",
-    "attention.q_lora_rank", "attention.kv_lora_rank", "nextn_predict_layers",
+    "attention.q_lora_rank", "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type", _LABELS,
 )  # fmt: skip
 # What only files with experts have, by their fields of config.json.
 _EXPERT_KEYS = {
@@ -130,6 +131,8 @@ def config_of(
         config |= _latent(keys, tensors, hidden_size // heads, head_dim - rotated, rotated)
     elif rotated != head_dim:
         config["partial_rotary_factor"] = rotated / head_dim
+    if not family.causal:
+        config |= {"layer_norm_eps": config["rms_norm_eps"], "type_vocab_size": _segments(tensors)}
     if scaling := _rope_scaling(keys, factors, unit=0.1 if family.latent else 1.0):
         config["rope_scaling"] = scaling
     if "blk.0.attn_q_norm.weight" in tensors:
@@ -148,6 +151,11 @@ def _vocab_size(path: Path, keys: ConfigReader, tensors: Mapping[str, StoredTens
         reason = f"has shape {list(embedding.shape)}, not [{found}, {hidden_size}]"
         raise ModelLoadError(path, "token_embd.weight", reason)
     return found
+
+
+def _segments(tensors: Mapping[str, StoredTensor]) -> int:
+    table = tensors.get("token_types.weight")
+    return 0 if table is None else table.shape[0]
 
 
 def _windows(keys: ConfigReader) -> dict[str, Any]:
@@ -211,7 +219,7 @@ def _check_dimensions(keys: ConfigReader, family: GGUFFamily, head_dim: int) -> 
     """How many columns of a head are rotated."""
     is_part = family.partial_rope or family.latent
     rotated = keys.integer("rope.dimension_count", head_dim, high=head_dim) if is_part else head_dim
-    required: dict[str, Any] = {"rope.dimension_count": rotated, "attention.causal": True}
+    required: dict[str, Any] = {"rope.dimension_count": rotated, "attention.causal": family.causal}
     required |= dict.fromkeys(_OF_WINDOWS, keys.values.get(_HEAD_OF_WINDOWS))
     if not family.latent:
         required["attention.value_length"] = head_dim
@@ -228,7 +236,7 @@ def _keys(path: Path, metadata: Mapping[str, Any], family: GGUFFamily) -> Config
     """What the metadata say of the architecture."""
     prefix = f"{family.architecture}."
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    arrays = (*family.keys, *family.lists, _PATTERN)
+    arrays = (*family.keys, *family.lists, _PATTERN, _LABELS)
     own = {key: _plain(value) if key in arrays else single(path, metadata, prefix + key) for key, value in own.items()}
     known = {*_KNOWN_KEYS, *_EXPERT_KEYS.values(), *_YARN_KEYS, _LOG_MULTIPLIER, *family.keys, *family.lists}
     known |= {*_OF_WINDOWS} if _HEAD_OF_WINDOWS in family.keys else set()

@@ -44,6 +44,7 @@ class GGUFFamily:
     required: tuple[str, ...] = ()  # of the keys: without them, a file is older than its own format
     permuted: bool = False  # the rows of q and k are in another order, see `rope_row_order`
     partial_rope: bool = False  # heads may be rotated in part
+    causal: bool = True  # or else tokens see each other in both directions
     latent: bool = False  # keys are made of a latent row, see `octavo.models.mla`
     qkv_by_heads: bool = False  # in Hugging Face's checkpoints, see `grouped_row_order`
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from octavo.models.encoders.encoder import TextEncoder
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class Bert(TextEncoder):
     """Learned positions and segments, a layer norm behind each sum, an MLP without a gate (Devlin et al. 2019)."""
 
     architectures: ClassVar[tuple[str, ...]] = ("BertModel", "BertForMaskedLM")
+    gguf = (GGUFFamily("bert"),)  # also of RoBERTa and DistilBERT: its positions begin with the first row
 
 
 class DistilBert(TextEncoder):

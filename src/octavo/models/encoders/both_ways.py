@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from octavo.graph import Graph
@@ -11,6 +12,7 @@ from octavo.models.decoder import Decoder
 from octavo.models.gemma3 import Gemma3
 from octavo.models.llama import Llama
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class BothWays(Decoder):
@@ -21,6 +23,10 @@ class BothWays(Decoder):
 
     kind = "encoder"
     pooling = "mean"
+
+    @classmethod
+    def completed(cls, family: GGUFFamily) -> GGUFFamily:
+        return replace(super().completed(family), causal=False)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -39,6 +45,7 @@ class EuroBert(BothWays, Llama):
     architectures: ClassVar[tuple[str, ...]] = ("EuroBertModel", "EuroBertForMaskedLM")
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {"rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
+    gguf = (GGUFFamily("eurobert"),)
 
 
 class LlamaBidirectional(BothWays, Llama):
@@ -46,6 +53,7 @@ class LlamaBidirectional(BothWays, Llama):
 
     architectures = ("LlamaBidirectionalModel",)
     model_types = ()
+    gguf = (GGUFFamily("llama-embed", permuted=True),)
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
@@ -59,6 +67,17 @@ class EmbeddingGemma(BothWays, Gemma3):
 
     architectures = ("Gemma3TextModel",)
     model_types: ClassVar[tuple[str, ...]] = ()  # type: ignore[assignment]
+    gguf = (
+        GGUFFamily(
+            "gemma-embedding",
+            outer={"dense_2": "dense_2", "dense_3": "dense_3"},
+            keys={
+                "rope.freq_base_swa": "rope_local_base_freq",
+                **{f"dense_{i}_feat_{end}": f"dense_{i}_{end}" for i in (2, 3) for end in ("in", "out")},
+            },
+            values={"rope_local_base_freq": 10000.0, "use_bidirectional_attention": True},
+        ),
+    )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         if not config.flag("use_bidirectional_attention"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from octavo.graph import Graph, Node
@@ -10,6 +11,20 @@ from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import CausalLM
 from octavo.models.decoder import activation_of, split
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
+
+# What GGUF files call the parts that have other names there.
+GGUF_NAMES = {
+    "word": "token_embd",
+    "position": "position_embd",
+    "segment": "token_types",
+    "embed_norm": "token_embd_norm",
+    "attn_norm": "attn_output_norm",
+    "ffn_norm": "layer_output_norm",
+    "ffn_gate_up": "ffn_up",
+    "final_norm": "output_norm",
+}
+OUTSIDE = ("word", "position", "segment", "embed_norm", "final_norm")  # of layers
 
 
 class TextEncoder(CausalLM):
@@ -27,6 +42,7 @@ class TextEncoder(CausalLM):
     bias: ClassVar[bool] = True  # of linears, unless attention_bias and mlp_bias say otherwise
     gate_bias: ClassVar[bool | None] = None  # of gate and up, where they differ from other linears
     base_name: ClassVar[str] = "bert"
+    gguf_names: ClassVar[Mapping[str, str]] = GGUF_NAMES
     names: ClassVar[Mapping[str, str]] = {
         "word": "embeddings.word_embeddings",
         "position": "embeddings.position_embeddings",
@@ -40,9 +56,9 @@ class TextEncoder(CausalLM):
         "attn_output": "attention.output.dense",
         "attn_norm": "attention.output.LayerNorm",
         "ffn_gate": "",
-        "ffn_gate_up": "",
-        "ffn_up_gate": "",
         "ffn_up": "intermediate.dense",
+        "ffn_gate_up": "",  # where it is there, GGUF's ffn_up is this
+        "ffn_up_gate": "",
         "ffn_down": "output.dense",
         "ffn_norm": "output.LayerNorm",
     }
@@ -53,6 +69,23 @@ class TextEncoder(CausalLM):
         super().__init_subclass__()
         bases = (vars(base).get("names", {}) for base in reversed(cls.__mro__))
         cls.parts = {part: name for names in bases for part, name in names.items()}
+        cls.gguf = tuple(cls.completed(family) for family in vars(cls).get("gguf", ()))  # no other class's
+
+    @classmethod
+    def completed(cls, family: GGUFFamily) -> GGUFFamily:
+        """What is declared of GGUF files, and what follows from the class."""
+        named = {cls.gguf_names.get(part, part): part for part, name in cls.parts.items() if name and part != "layers"}
+        outer = {theirs: f"{cls.base_name}.{cls.parts[part]}" for theirs, part in named.items() if part in OUTSIDE}
+        layer = {theirs: cls.parts[part] for theirs, part in named.items() if part not in OUTSIDE}
+        return replace(
+            family,
+            name=cls.architectures[0],
+            outer=outer,
+            layer=layer,
+            layers=f"{cls.base_name}.{cls.parts['layers']}",
+            values={"hidden_act": cls.defaults.get("hidden_act", "gelu"), **family.values},
+            causal=False,
+        )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         self.config = config = config.renamed(self.fields, self.defaults)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from octavo.graph import Graph, Node
 from octavo.models.decoder import Decoder, full_layers
-from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.encoders.encoder import GGUF_NAMES, TextEncoder
 from octavo.models.rope import for_layers, rope_table
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class ModernBert(TextEncoder):
@@ -43,6 +44,19 @@ class ModernBert(TextEncoder):
         "ffn_down": "mlp.Wo",
         "final_norm": "final_norm",
     }
+    gguf_names = GGUF_NAMES | {"attn_norm": "attn_norm", "ffn_norm": "ffn_norm"}
+    gguf = (
+        GGUFFamily(
+            "modern-bert",
+            keys={
+                "attention.sliding_window": "local_attention",
+                "attention.sliding_window_pattern": "global_attn_every_n_layers",
+                "rope.freq_base": "global_rope_theta",
+                "rope.freq_base_swa": "local_rope_theta",
+                "hidden_activation": "hidden_activation",
+            },
+        ),
+    )
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from octavo.models.encoders.encoder import TextEncoder
 from octavo.models.rope import rope_table
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 
 class NomicBert(TextEncoder):
@@ -36,6 +37,7 @@ class NomicBert(TextEncoder):
         "num_experts": 0,
     }
     bias = False
+    gguf = (GGUFFamily("nomic-bert"),)
     base_name = "nomic_bert"
     names = {
         "position": "",

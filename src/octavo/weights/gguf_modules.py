@@ -1,0 +1,40 @@
+"""What follows the model in a GGUF file that embeds: how rows are pooled, and the matrices behind that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from octavo.errors import ModelLoadError
+from octavo.weights.config_reader import ConfigReader
+from octavo.weights.sentence_transformers import Dense, Modules
+from octavo.weights.tensor import Checkpoint
+
+# By what {arch}.pooling_type is; 0 says nothing, and 4 is that of rerankers.
+POOLINGS = {1: "mean", 2: "cls", 3: "last"}
+_DENSE = ("dense_2", "dense_3")  # tensors of sentence-transformers' modules of that number
+
+
+def read_modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:
+    """The checkpoint without the tensors of modules, and those; None where the file does not say how it pools.
+
+    Raises ModelLoadError for a pooling that is not known.
+    """
+    metadata = checkpoint.metadata or {}
+    prefix = f"{metadata.get('general.architecture')}."
+    keys = ConfigReader.of_file({"pooling_type": metadata.get(f"{prefix}pooling_type")}, checkpoint.path, prefix)
+    kind = keys.integer("pooling_type", 0, low=0)
+    if kind not in (0, *POOLINGS):
+        raise keys.fail("pooling_type", f"{kind} is not supported, only {POOLINGS}")
+    names = [f"{name}.weight" for name in _DENSE if f"{name}.weight" in checkpoint.tensors]
+    rest = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in names}
+    if not kind:
+        return checkpoint, None
+    dense = []
+    for name in names:
+        tensor = checkpoint.tensors[name]
+        if len(tensor.shape) != 2:
+            raise ModelLoadError(tensor.file, name, f"has shape {list(tensor.shape)}, which is no matrix's")
+        dense.append(Dense(np.ascontiguousarray(tensor.values(), np.float32), None, "Identity"))
+    return replace(checkpoint, tensors=rest), Modules(POOLINGS[kind], tuple(dense), normalizes=True)
