@@ -72,6 +72,7 @@ ENCODERS = {
     "Nomic": Encoder("NomicBert"),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
     "DistilBERT": Encoder("DistilBert", DISTILBERT),
+    "Jina v3": Encoder("JinaEmbeddingsV3"),
     "CLIP": Encoder("CLIPText", CLIP),
     "CLIP with a projection": Encoder("CLIPText", CLIP, "ModelWithProjection"),
     "CLIP of texts and images": Encoder(

@@ -29,6 +29,7 @@ class TextEncoder(CausalLM):
     defaults: ClassVar[Mapping[str, object]] = {}
     bias: ClassVar[bool] = True  # of linears, unless attention_bias and mlp_bias say otherwise
     gate_bias: ClassVar[bool | None] = None  # of gate and up, where they differ from other linears
+    position_types: ClassVar[tuple[str, ...]] = ("absolute",)  # that its configuration may name
     base_name: ClassVar[str] = "bert"
     names: ClassVar[Mapping[str, str]] = {
         "word": "embeddings.word_embeddings",
@@ -82,8 +83,9 @@ class TextEncoder(CausalLM):
         self.windows: list[int | None] = [None] * self.layers  # how far a token sees on either side, itself included
         self.eps = config.number("layer_norm_eps", 1e-12, high=1.0)
         self.activation = activation_of(config, "hidden_act", "gelu")
-        if config.text("position_embedding_type", "absolute") not in ("absolute", "rope"):
-            raise config.fail("position_embedding_type", "only absolute positions are known")
+        positions = config.text("position_embedding_type", self.position_types[0])
+        if positions not in self.position_types:
+            raise config.fail("position_embedding_type", f"{positions!r:.80} is not one of {self.position_types} here")
         if config.flag("is_decoder") or config.flag("add_cross_attention"):
             raise config.fail("is_decoder", "is not supported: an encoder is expected")
 

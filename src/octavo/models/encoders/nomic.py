@@ -36,6 +36,7 @@ class NomicBert(TextEncoder):
         "num_experts": 0,
     }
     bias = False
+    position_types = ("rope", "rotary", "absolute")
     base_name = "nomic_bert"
     names = {
         "position": "",
