@@ -35,10 +35,11 @@ class Encoder:
     gguf: str | None = None
     keys: dict = field(default_factory=dict)
     convert: Callable = lambda name, values, config: values
+    sizes_of_all: dict = field(default_factory=lambda: SIZES)
 
     def save(self, path, seed=0):
         """Saves a random model; returns it as transformers reads it, in float32."""
-        sizes = {key: value for key, value in (SIZES | self.sizes).items() if value is not None}
+        sizes = {key: value for key, value in (self.sizes_of_all | self.sizes).items() if value is not None}
         config = getattr(transformers, f"{self.name}Config")(**sizes)
         kind = getattr(transformers, f"{self.name}{self.suffix}")
         torch.manual_seed(seed)
@@ -46,7 +47,7 @@ class Encoder:
             model = kind(config)
             for name, weight in model.named_parameters():
                 weight.normal_()
-                if weight.ndim == 1:
+                if weight.ndim < 2:
                     weight.mul_(0.2).add_("norm" in name.lower() and name.endswith("weight"))
                 elif "embed" not in name:
                     weight.div_(weight.shape[1] ** 0.5)
@@ -75,6 +76,11 @@ def without_offset(name, values, config):
     return values[config.pad_token_id + 1 :] if "position_embeddings" in name else values
 
 
+CLIP = {"projection_dim": 40, "bos_token_id": 299, "eos_token_id": 300, "pad_token_id": 1}
+VISION = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "image_size": 32, "patch_size": 16,
+}  # fmt: skip
 ENCODERS = {
     "BERT": Encoder("Bert", gguf="bert", keys=BOTH_WAYS, convert=without_pooler),
     "BERT for masked tokens": Encoder("Bert", {"hidden_act": "gelu_new", "type_vocab_size": 3}, "ForMaskedLM"),
@@ -112,11 +118,20 @@ ENCODERS = {
     "Nomic": Encoder("NomicBert", gguf="nomic-bert", keys=BOTH_WAYS),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
     "DistilBERT": Encoder("DistilBert", DISTILBERT, gguf="bert", keys={**BOTH_WAYS, "feed_forward_length": 80}),
+    "Jina v3": Encoder("JinaEmbeddingsV3"),
+    "CLIP": Encoder("CLIPText", CLIP),
+    "CLIP with a projection": Encoder("CLIPText", CLIP, "ModelWithProjection"),
+    "CLIP of texts and images": Encoder(
+        "CLIP", {"text_config": SIZES | CLIP, "vision_config": VISION, "projection_dim": 56}, sizes_of_all={}
+    ),
 }
 
 
 def rows_of(model, tokens):
-    """The last hidden states of a text: float32 [tokens, columns]."""
+    """The last hidden states of a text, projected where the model does that: float32 [tokens, columns]."""
+    if hasattr(model, "text_projection"):
+        with torch.no_grad():
+            return model.text_projection(model.text_model(torch.tensor([tokens])).last_hidden_state)[0].numpy()
     with torch.no_grad():
         found = model(torch.tensor([tokens]), output_hidden_states=True)
     last = found.last_hidden_state if hasattr(found, "last_hidden_state") else found.hidden_states[-1]

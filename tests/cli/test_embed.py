@@ -15,7 +15,10 @@ from .test_imports import MAIN, imported
 
 TEXTS = ["the cat sat on the mat", "dog", "", "a river of money"]
 LONG = " ".join(WORDS * 8)
-SUMMARY = re.compile(r"\d+ (text|document)s? of \d+ tokens · \d+\.\d tok/s · first result \d+\.\d\d s from the command\n")
+SUMMARY = re.compile(
+    r"\d+ (text|document)s? of \d+ tokens · \d+\.\d tok/s · "
+    r"first result \d+\.\d\d s from the command\n"
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from checkpoints import save_checkpoint
 from encoders import ENCODERS, WORDS, rows_of, save_modules, save_words
@@ -73,6 +74,18 @@ def test_without_modules_the_first_row_is_taken_and_made_as_long_as_1(tmp_path):
     (rows,) = llm.encode(TEXTS[0], PoolingParams(normalize=False), pooling_task="token_embed", use_tqdm=False)
     expected = rows_of(model, ids)
     np.testing.assert_allclose(rows.outputs.data, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_clip_projects_the_row_of_the_token_that_ends_a_text(tmp_path, executor):
+    clip = ENCODERS["CLIP with a projection"]
+    model = replace(clip, sizes=clip.sizes | {"bos_token_id": 2, "eos_token_id": 3}).save(tmp_path)
+    save_words(tmp_path)
+    llm = LLM(str(tmp_path), dtype="float32", executor=executor)
+    ids = [torch.tensor([llm.model.tokenizer.encode(text)]) for text in TEXTS]
+    with torch.no_grad():
+        expected = np.array([unit(model(one).text_embeds[0].numpy()) for one in ids])
+    np.testing.assert_allclose(vectors(llm), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -65,7 +65,7 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
         graph = with_hidden_states(whole)
         pooler = Pooler.of(model.pooling or "last", graph.nodes[-1].columns, modules, checkpoint)
         max_positions = min(max_positions, (modules and modules.max_length) or max_positions)
-    if graph.reads_both_ways:
+    if graph.keeps_nothing:
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
     unused = [f"^{re.escape(weight.name)}$" for weight in {*whole.weights} - {*graph.weights}]

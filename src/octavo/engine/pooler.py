@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from octavo.config import EngineConfig
+from octavo.config import ADAPTED_TASKS, EngineConfig
 from octavo.errors import ConfigError, ModelLoadError, ParameterError
 from octavo.models import declared
 from octavo.models.base import CausalLM
 from octavo.pooling_params import PoolingParams
 from octavo.weights import Checkpoint
+from octavo.weights.adapters import adaptations, with_adapters
 
 if TYPE_CHECKING:
     from octavo.weights.sentence_transformers import Dense, Modules
@@ -116,9 +117,9 @@ def embedder(config: EngineConfig, checkpoint: Checkpoint) -> tuple[Checkpoint, 
     """The checkpoint as its declaration knows it, what follows the model in its folder, and whether it is to embed.
 
     Decoders embed where `task` says it, where modules.json says how, or where a checkpoint is of a model without the
-    logits, as "Qwen3Model". Raises ModelLoadError.
+    logits, as "Qwen3Model". Raises ModelLoadError, or ConfigError for a task that the model has no adapters for.
     """
-    if config.task not in ("auto", "embed"):
+    if config.task not in ("auto", "embed", *ADAPTED_TASKS):
         return checkpoint, None, False
     modules = None
     if (checkpoint.path / "modules.json").is_file():
@@ -129,16 +130,19 @@ def embedder(config: EngineConfig, checkpoint: Checkpoint) -> tuple[Checkpoint, 
         from octavo.weights import gguf_modules
 
         checkpoint, modules = gguf_modules.read_modules(checkpoint)
+    if config.task in ADAPTED_TASKS or adaptations(checkpoint.config):
+        checkpoint, task = with_adapters(checkpoint, config.task if config.task in ADAPTED_TASKS else None)
+        modules = modules and modules.for_task(task)
     said = checkpoint.config.get("architectures")
     name = said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
     whole = f"{name.removesuffix('Model')}ForCausalLM"
     is_part = name.endswith("Model") and declared(name) is None and declared(whole) is not None
     if is_part:
         checkpoint = replace(checkpoint, config={**checkpoint.config, "architectures": [whole]})
-    return checkpoint, modules, config.task == "embed" or is_part or modules is not None
+    return checkpoint, modules, config.task != "auto" or is_part or modules is not None
 
 
 def check_embeds(config: EngineConfig, model: CausalLM) -> None:
     """Raises ConfigError where a model that does nothing else is to do something else."""
-    if model.pooling is not None and config.task not in ("auto", "embed"):
+    if model.pooling is not None and config.task not in ("auto", "embed", *ADAPTED_TASKS):
         raise ConfigError("task", config.task, "this model embeds texts; say embed, or leave it out")

@@ -48,9 +48,9 @@ class Graph:
         return self.nodes[-1].name().removeprefix("hosted_")
 
     @property
-    def reads_both_ways(self) -> bool:
-        """Whether a token looks at those behind it, too: then a text is computed whole, and nothing of it is kept."""
-        return any(node.params.get("causal") is False for node in self.nodes)
+    def keeps_nothing(self) -> bool:
+        """Whether an attention has no layer of the cache: then a text is computed whole."""
+        return any(getattr(node, "layer", 0) is None for node in self.nodes)
 
     @property
     def layers(self) -> dict[int, LayerCache]:

@@ -52,5 +52,5 @@ def kind_of(graph: Graph, encoder: Graph | None = None) -> str:
     if encoder is not None:
         return "encoder-decoder"
     experts, states = any(node.name() == "experts" for node in graph.nodes), state_bytes(graph.layers.values())
-    found = {"encoder": graph.reads_both_ways, "hybrid": states > 0, "experts": experts}
+    found = {"encoder": graph.keeps_nothing, "hybrid": states > 0, "experts": experts}
     return ", ".join(kind for kind, is_so in found.items() if is_so) or "dense"

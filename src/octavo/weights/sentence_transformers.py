@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Modules:
     max_length: int | None = None  # in tokens
     prompts: Mapping[str, str] = field(default_factory=dict)  # what is put before a text, by what it is for
     default_prompt: str | None = None  # the name of one of them
+
+    def for_task(self, task: str) -> Modules:
+        """With the task's prompt alone, before every text: the adapters of others are not there."""
+        return replace(self, prompts={task: self.prompts.get(task, "")}, default_prompt=task)
 
 
 def read_modules(directory: Path) -> Modules | None:

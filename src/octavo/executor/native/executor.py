@@ -97,7 +97,7 @@ class NativeExecutor:
             self._encoder = NativeEncoder(tape, tensors, self.native, cache, sizes.source_positions, release)
 
         self.output = graph.output
-        self._has_parts = graph.reads_both_ways  # whether its operations may be computed for some tokens after others
+        self._has_parts = graph.keeps_nothing  # whether its operations may be computed for some tokens after others
         self._known_slices: dict[tuple[int, bool], list[Slice]] = {}
         self._samplers: dict[int, _native.SequenceSampler] = {}  # by the ids of their sequences
         self._ruled: dict[int, Ruled] = {}  # likewise

@@ -30,17 +30,21 @@ OUTSIDE = ("word", "position", "segment", "embed_norm", "final_norm")  # of laye
 class TextEncoder(CausalLM):
     """Embeddings and their norm, blocks of attention and MLP, hidden states. A family overrides what differs.
 
-    A norm follows each sum (post-norm). `names` are the parts, by names like those of `Decoder.names`; each class says
-    those that differ from what it is built on. A part without a name is not there. Where one matrix has q, k and v, it
-    is `attn_qkv`; where one has gate and up, `ffn_gate_up`, or, the other way round, `ffn_up_gate`.
+    A norm follows each sum, or, where it `is_pre_norm`, comes before each branch. `names` are the parts, by names like
+    those of `Decoder.names`; each class says those that differ from what it is built on. A part without a name is not
+    there. Where one matrix has q, k and v, it is `attn_qkv`; where one has gate and up, `ffn_gate_up`, or, the other
+    way round, `ffn_up_gate`.
     """
 
     kind = "encoder"
     pooling = "cls"
+    causal: ClassVar[bool] = False  # a token sees those before it alone
+    is_pre_norm: ClassVar[bool] = False
     fields: ClassVar[Mapping[str, str]] = {}
     defaults: ClassVar[Mapping[str, object]] = {}
     bias: ClassVar[bool] = True  # of linears, unless attention_bias and mlp_bias say otherwise
     gate_bias: ClassVar[bool | None] = None  # of gate and up, where they differ from other linears
+    position_types: ClassVar[tuple[str, ...]] = ("absolute",)  # that its configuration may name
     base_name: ClassVar[str] = "bert"
     gguf_names: ClassVar[Mapping[str, str]] = GGUF_NAMES
     names: ClassVar[Mapping[str, str]] = {
@@ -61,6 +65,7 @@ class TextEncoder(CausalLM):
         "ffn_up_gate": "",
         "ffn_down": "output.dense",
         "ffn_norm": "output.LayerNorm",
+        "final_norm": "",
     }
     parts: Mapping[str, str] = names  # all of them, of this class
 
@@ -111,8 +116,9 @@ class TextEncoder(CausalLM):
         self.windows: list[int | None] = [None] * self.layers  # how far a token sees on either side, itself included
         self.eps = config.number("layer_norm_eps", 1e-12, high=1.0)
         self.activation = activation_of(config, "hidden_act", "gelu")
-        if config.text("position_embedding_type", "absolute") not in ("absolute", "rope"):
-            raise config.fail("position_embedding_type", "only absolute positions are known")
+        positions = config.text("position_embedding_type", self.position_types[0])
+        if positions not in self.position_types:
+            raise config.fail("position_embedding_type", f"{positions!r:.80} is not one of {self.position_types} here")
         if config.flag("is_decoder") or config.flag("add_cross_attention"):
             raise config.fail("is_decoder", "is not supported: an encoder is expected")
 
@@ -136,7 +142,7 @@ class TextEncoder(CausalLM):
         x = self.embed(g)
         for i in range(self.layers):
             x = self.layer(g, x, i)
-        g.hidden_states(x)
+        g.hidden_states(self.end(g, x))
         return g
 
     def embed(self, g: Graph) -> Node:
@@ -145,14 +151,25 @@ class TextEncoder(CausalLM):
             x = g.add(x, g.position_embed(self.at("position"), self.max_positions, self.hidden, self.offset))
         if self.segments:
             x = g.add(x, g.segment_embed(self.at("segment"), self.segments, self.hidden))
-        return self.norm(g, x, self.at("embed_norm"))
+        return self.norm(g, x, self.at("embed_norm")) if self.parts["embed_norm"] else x
+
+    def end(self, g: Graph, x: Node) -> Node:
+        """What becomes of the last layer's rows."""
+        return self.norm(g, x, self.at("final_norm")) if self.parts["final_norm"] else x
 
     def norm(self, g: Graph, x: Node, name: str) -> Node:
         return g.layer_norm(x, name, self.eps, bias=self.norm_bias)
 
     def layer(self, g: Graph, x: Node, i: int) -> Node:
+        if self.is_pre_norm:
+            x = g.add(x, self.attention(g, self.branch(g, x, "attn_norm", i), i))
+            return g.add(x, self.mlp(g, self.branch(g, x, "ffn_norm", i), i))
         x = self.norm(g, g.add(x, self.attention(g, x, i)), self.at("attn_norm", i))
         return self.norm(g, g.add(x, self.mlp(g, x, i)), self.at("ffn_norm", i))
+
+    def branch(self, g: Graph, x: Node, norm: str, i: int) -> Node:
+        """What a branch reads where norms come before it."""
+        return self.norm(g, x, self.at(norm, i))
 
     def attention(self, g: Graph, x: Node, i: int) -> Node:
         if self.parts["attn_qkv"]:
@@ -161,7 +178,7 @@ class TextEncoder(CausalLM):
             q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.hidden, self.attention_bias) for part in "qkv")
         if (rope := self.ropes[i]) is not None:
             q, k = g.rope(q, self.head_dim, rope), g.rope(k, self.head_dim, rope)
-        how = {"scale": self.head_dim**-0.5, "window": self.windows[i], "causal": False}
+        how = {"scale": self.head_dim**-0.5, "window": self.windows[i], "causal": self.causal}
         h = g.attention(q, k, v, layer=None, head_dim=self.head_dim, **how)
         return g.linear(h, self.at("attn_output", i), self.hidden, self.attention_bias)
 

@@ -19,6 +19,7 @@ class Gte(TextEncoder):
     architectures: ClassVar[tuple[str, ...]] = ("NewModel", "GteNewModel", "GteModel")
     defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 8192}
     gate_bias = False
+    position_types = ("rope", "rotary", "absolute")
     base_name = "new"
     names = {
         "position": "",

@@ -29,6 +29,7 @@ class ModernBert(TextEncoder):
         "local_rope_theta": 10000.0,
     }
     bias = False
+    is_pre_norm = True
     base_name = "model"
     names = {
         "word": "embeddings.tok_embeddings",
@@ -73,15 +74,6 @@ class ModernBert(TextEncoder):
         }
         self.ropes = [tables[is_full] for is_full in full]
 
-    def build(self) -> Graph:
-        g = Graph()
-        x = self.embed(g)
-        for i in range(self.layers):
-            x = self.layer(g, x, i)
-        g.hidden_states(self.norm(g, x, self.at("final_norm")))
-        return g
-
-    def layer(self, g: Graph, x: Node, i: int) -> Node:
-        h = x if i == 0 else self.norm(g, x, self.at("attn_norm", i))  # the first has that of the embeddings
-        x = g.add(x, self.attention(g, h, i))
-        return g.add(x, self.mlp(g, self.norm(g, x, self.at("ffn_norm", i)), i))
+    def branch(self, g: Graph, x: Node, norm: str, i: int) -> Node:
+        is_first = i == 0 and norm == "attn_norm"  # which has that of the embeddings
+        return x if is_first else super().branch(g, x, norm, i)

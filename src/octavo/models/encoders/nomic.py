@@ -38,6 +38,7 @@ class NomicBert(TextEncoder):
     }
     bias = False
     gguf = (GGUFFamily("nomic-bert"),)
+    position_types = ("rope", "rotary", "absolute")
     base_name = "nomic_bert"
     names = {
         "position": "",
