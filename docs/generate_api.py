@@ -48,7 +48,9 @@ def _class(cls: type, level: int = 2, home: bool = False) -> str:
     node = _definition(cls)
     title = f"{cls.__module__}.{cls.__name__}" if home else f"octavo.{cls.__name__}"
     parts = [f"{'#' * level} `{title}`\n", _text(inspect.getdoc(cls))]
-    functions = [child for child in node.body if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)]
+    bases = [_definition(base) for base in cls.__bases__ if base.__module__.startswith("octavo.llm")]
+    children = [child for one in (node, *bases) for child in one.body]
+    functions = [child for child in children if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)]
     parts += [_function(f, cls.__name__) for f in functions if f.name == "__init__"]
     if fields := [field for field in _fields(cls, node) if not field[0].startswith("_")]:
         parts.append(_table(("field", "type", "default", ""), [_row(*field) for field in fields]))
@@ -103,8 +105,11 @@ def _arguments(arguments: ast.arguments) -> list[str]:
     written = ast.parse(f"def f({ast.unparse(arguments)}): ...").body[0]
     assert isinstance(written, ast.FunctionDef)
     a = written.args
-    defaults = [None] * (len(a.args) - len(a.defaults)) + list(a.defaults)
-    found = [_argument(arg, default) for arg, default in zip(a.args, defaults, strict=True)]
+    places = [*a.posonlyargs, *a.args]
+    defaults = [None] * (len(places) - len(a.defaults)) + list(a.defaults)
+    found = [_argument(arg, default) for arg, default in zip(places, defaults, strict=True)]
+    if a.posonlyargs:
+        found.insert(len(a.posonlyargs), "/")
     found = [text for text in found if text not in ("self", "cls")]
     if a.vararg or a.kwonlyargs:
         found.append(f"*{_argument(a.vararg, None)}" if a.vararg else "*")

@@ -25,6 +25,8 @@ def test_the_package_has_these_names():
         "AsyncEngineArgs",
         "AsyncLLM",
         "BeamSearchParams",
+        "ClassificationOutput",
+        "ClassificationRequestOutput",
         "CompletionOutput",
         "ConfigError",
         "EmbeddingOutput",
@@ -73,7 +75,9 @@ LLM = {
     "embed": "self, prompts, *, truncate_prompt_tokens=None, use_tqdm=True, pooling_params=None, lora_request=None, "
     "prompt_name=None",
     "encode": "self, prompts, pooling_params=None, *, truncate_prompt_tokens=None, use_tqdm=True, lora_request=None, "
-    "pooling_task='embed'",
+    "pooling_task=None",
+    "classify": "self, prompts, *, pooling_params=None, truncate_prompt_tokens=None, use_tqdm=True, lora_request=None",
+    "reward": "self, prompts, *, pooling_params=None, truncate_prompt_tokens=None, use_tqdm=True, lora_request=None",
     "score": "self, data_1, data_2, *, truncate_prompt_tokens=None, use_tqdm=True, pooling_params=None, "
     "lora_request=None, prompt_names=(None, None)",
     "stream": "self, prompt, sampling_params=None",

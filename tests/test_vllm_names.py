@@ -23,7 +23,8 @@ from octavo.utils import FlexibleArgumentParser, random_uuid
 GREEDY = SamplingParams(temperature=0, max_tokens=5)
 NAMES = {
     "octavo": "LLM LLMEngine AsyncLLMEngine EngineArgs AsyncEngineArgs SamplingParams RequestOutput CompletionOutput "
-    "PromptType TextPrompt TokensPrompt PoolingParams PoolingRequestOutput EmbeddingRequestOutput",
+    "PromptType TextPrompt TokensPrompt PoolingParams PoolingRequestOutput EmbeddingRequestOutput "
+    "ClassificationRequestOutput ScoringRequestOutput",
     "octavo.engine.arg_utils": "EngineArgs AsyncEngineArgs",
     "octavo.engine.llm_engine": "LLMEngine",
     "octavo.engine.async_llm_engine": "AsyncLLMEngine",
@@ -32,7 +33,7 @@ NAMES = {
     "octavo.entrypoints.llm": "LLM",
     "octavo.inputs": "PromptType TextPrompt TokensPrompt",
     "octavo.outputs": "RequestOutput CompletionOutput PoolingRequestOutput PoolingOutput EmbeddingRequestOutput "
-    "EmbeddingOutput ScoringRequestOutput ScoringOutput",
+    "EmbeddingOutput ScoringRequestOutput ScoringOutput ClassificationRequestOutput ClassificationOutput",
     "octavo.pooling_params": "PoolingParams",
     "octavo.sampling_params": "SamplingParams BeamSearchParams RequestOutputKind",
     "octavo.utils": "FlexibleArgumentParser random_uuid",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from octavo.models.registry import ModelRegistry
     from octavo.pooling_params import PoolingParams
     from octavo.request import (
+        ClassificationOutput,
+        ClassificationRequestOutput,
         CompletionOutput,
         EmbeddingOutput,
         EmbeddingRequestOutput,
@@ -52,6 +54,8 @@ _LATER = {
     "octavo.models.registry": ("ModelRegistry",),
     "octavo.pooling_params": ("PoolingParams",),
     "octavo.request": (
+        "ClassificationOutput",
+        "ClassificationRequestOutput",
         "CompletionOutput",
         "EmbeddingOutput",
         "EmbeddingRequestOutput",
@@ -70,6 +74,8 @@ __all__ = [
     "AsyncEngineArgs",
     "AsyncLLM",
     "BeamSearchParams",
+    "ClassificationOutput",
+    "ClassificationRequestOutput",
     "CompletionOutput",
     "ConfigError",
     "EmbeddingOutput",

@@ -32,7 +32,9 @@ MODEL_IMPLS = ("auto", "octavo", "transformers")
 SPEECH_TASKS = ("transcription", "transcribe", "translation", "translate")
 # Those that embedders may have adapters for, one of which is served.
 ADAPTED_TASKS = ("retrieval.query", "retrieval.passage", "separation", "classification", "text-matching")
-TASKS = ("auto", "generate", "embed", *ADAPTED_TASKS, *SPEECH_TASKS)
+POOLING_TASKS = ("embed", "score", "classify", "reward", "pooling")  # the last is any of these, as the model says
+TASKS = ("auto", "generate", *POOLING_TASKS, *ADAPTED_TASKS, *SPEECH_TASKS)
+CONVERSIONS = ("embed", "classify", "reward")  # vLLM's newer names of tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,8 @@ class EngineConfig:
     """What an engine is made from. `None` means: from the model, or from the machine."""
 
     model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
-    task: str = "auto"  # or generate, embed, a task of Jina v3, transcription (transcribe), translation (translate)
+    task: str = "auto"  # or generate, embed, score, classify, reward, transcription, translation, a task of Jina v3
+    hf_overrides: Mapping[str, Any] | None = None  # replaces fields of config.json
     tokenizer: str | None = None  # take the tokenizer of another model
     revision: str | None = None
     download_dir: str | None = None
@@ -94,9 +97,10 @@ class EngineConfig:
             raise ConfigError("gpu_memory_utilization", share, "must be above 0 and at most 1")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise ConfigError("seed", self.seed, "must be an integer")
-        override = self.override_generation_config
-        if override is not None and not isinstance(override, Mapping):
-            raise ConfigError("override_generation_config", override, "must be a dict, as {'temperature': 0.5}")
+        examples = {"override_generation_config": "{'temperature': 0.5}", "hf_overrides": "{'rope_theta': 1e6}"}
+        for name, example in examples.items():
+            if not isinstance(override := getattr(self, name), Mapping | None):
+                raise ConfigError(name, override, f"must be a dict, as {example}")
         if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
             raise ConfigError("seed", self.seed, "must have 64 bits")
 
@@ -125,9 +129,7 @@ class EngineConfig:
             del said["max_model_len"]
         for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
             _choice(name, said.setdefault(name, "auto"), tuple(choices))
-        if said.get("runner") == "pooling" or said.get("convert") == "embed":  # vLLM's names of the task
-            other = said.get("convert", "auto")
-            said = {"task": "embed", **said, "runner": "auto", "convert": "auto" if other == "embed" else other}
+        said = _with_task(said)
         said["model_impl"], executor = _model_impl(said.get("model_impl", "auto"), said["executor"])
         placement = place(said["device"], executor, said["dtype"])
         said |= {"device": placement.device, "executor": placement.executor, "dtype": placement.dtype}
@@ -153,6 +155,14 @@ def log_notes(notes: Iterable[str]) -> None:
     note_the_others()
     for note in dict.fromkeys(notes):
         logger.warning("%s", note)
+
+
+def _with_task(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the task that vLLM's newer names of it say: convert, or runner="pooling"."""
+    convert, runner = said.get("convert", "auto"), said.get("runner", "auto")
+    if convert in CONVERSIONS:
+        return {"task": convert, **said, "runner": "auto", "convert": "auto"}
+    return {"task": "pooling", **said, "runner": "auto"} if runner == "pooling" else dict(said)
 
 
 def _model_impl(impl: Any, executor: str) -> tuple[str, str]:

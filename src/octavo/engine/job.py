@@ -153,7 +153,8 @@ class Job:
 def text_job(request: Request, model: LoadedModel, seed: int) -> Job:
     """The job of a prompt that brings none of its own. Raises RequestError."""
     if model.pooler is not None:
-        raise RequestError(f"the model {model.name} embeds texts, and generates none: see LLM.embed and /v1/embeddings")
+        pooler = model.pooler
+        raise RequestError(f"the model {model.name} {pooler.does}, and generates none: see {pooler.shown_by}")
     return (BeamJob if request.params.use_beam_search else SamplingJob)(request, model, seed)
 
 

@@ -46,7 +46,7 @@ class LoadedModel:
     executor: Executor
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
-    pooler: Pooler | None  # of a model that embeds; others generate
+    pooler: Pooler | None  # of a model that embeds or classifies; others generate
     sampling_defaults: dict[str, Any]  # of SamplingParams, as the model's authors advise
     vocab_size: int
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
@@ -104,7 +104,7 @@ def load(
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
-        pooler=planned.pooler,
+        pooler=planned.pooler and planned.pooler.completed(text),
         sampling_defaults=read_defaults(said, said_by, config.override_generation_config or {}),
         vocab_size=model.vocab_size,
         eos_token_ids=_eos_ids(text, files, model.vocab_size),

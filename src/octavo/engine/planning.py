@@ -11,18 +11,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from octavo import _native
-from octavo.config import AT_LOAD, SPEECH_TASKS, EngineConfig, thread_count
+from octavo.config import AT_LOAD, POOLING_TASKS, SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
+from octavo.engine.classifier import classifier_of
 from octavo.engine.memory import MemoryPlan, plan_memory
-from octavo.engine.pooler import Pooler, check_embeds, embedder
+from octavo.engine.pooler import Pooler
+from octavo.engine.purpose import purpose_of
 from octavo.errors import ConfigError, UnknownArchitectureError, UnsupportedError
 from octavo.executor.base import Footprint
 from octavo.graph.builder import Graph
 from octavo.graph.ends import with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
+from octavo.models.encoders import heads
 from octavo.weights import Checkpoint
 from octavo.weights.bind import bind
+from octavo.weights.config_reader import ConfigReader
 from octavo.weights.quantized import option_names
 from octavo.weights.tensor import StoredTensor
 
@@ -50,25 +54,33 @@ class PlannedModel:
 def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
     """Raises ModelLoadError, MemoryPlanError or ConfigError."""
     file = checkpoint.path / "config.json" if checkpoint.metadata is None else checkpoint.path
-    checkpoint, modules, embeds = embedder(config, checkpoint)
+    purpose = purpose_of(config, checkpoint)
+    checkpoint, modules = purpose.checkpoint, purpose.modules
     config, model = _declared(config, checkpoint, file)
-    check_embeds(config, model)
+    purpose.check(config, model)
     if config.max_model_len and config.max_model_len > model.longest_positions:
         reason = f"the model was made for at most {model.longest_positions} tokens"
         raise ConfigError("max_model_len", config.max_model_len, reason)
     whole, encoder = model.build(), model.build_encoder()
     _check_task(config, reads_speech=encoder is not None)
-    if embeds and model.is_hosted:
+    if (purpose.embeds or purpose.head) and model.is_hosted:
         raise UnsupportedError("task", "embed", "not with the layers of transformers: they are run for their logits")
-    graph, pooler, max_positions = whole, None, model.max_positions
-    if embeds or model.pooling is not None:
+    graph, max_positions = whole, min(model.max_positions, (modules and modules.max_length) or model.max_positions)
+    pooler: Pooler | None = None
+    if purpose.head is not None:
+        reader = ConfigReader.of_file(checkpoint.config, file)
+        pooler = classifier_of(purpose.head, model, whole.nodes[-1], checkpoint, reader)
+    elif purpose.embeds or model.pooling is not None:
+        columns = whole.nodes[-1].inputs[0].columns
+        pooler = Pooler.of(model.pooling or "last", columns, modules, checkpoint)
+    if pooler is not None:
         graph = with_hidden_states(whole)
-        pooler = Pooler.of(model.pooling or "last", graph.nodes[-1].columns, modules, checkpoint)
-        max_positions = min(max_positions, (modules and modules.max_length) or max_positions)
     if graph.keeps_nothing:
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
     unused = [f"^{re.escape(weight.name)}$" for weight in {*whole.weights} - {*graph.weights}]
+    if pooler is not None:  # which has read its own
+        unused.append(heads.TENSORS)
     tensors = {} if model.is_hosted else bind(weights, checkpoint, (*model.ignored, *unused))
     backend = backend_of(config, _quantization_at_load(config.quantization, checkpoint))
     parts = [part for part in (graph, encoder) if part is not None]
@@ -126,7 +138,7 @@ def _not_by_transformers(config: EngineConfig, checkpoint: Checkpoint) -> str | 
 def _check_task(config: EngineConfig, reads_speech: bool) -> None:
     if config.task in SPEECH_TASKS and not reads_speech:
         raise ConfigError("task", config.task, "this model reads text; leave it out, or load a Whisper model")
-    if config.task in ("generate", "embed") and reads_speech:
+    if config.task in ("generate", *POOLING_TASKS) and reads_speech:
         raise ConfigError("task", config.task, "this model reads speech; say transcription, or leave it out")
 
 

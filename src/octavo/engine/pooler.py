@@ -1,25 +1,25 @@
-"""How the rows of a text become its vector, and which models are asked for vectors."""
+"""How the rows of a text become its vector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from octavo.config import ADAPTED_TASKS, EngineConfig
-from octavo.errors import ConfigError, ModelLoadError, ParameterError
-from octavo.models import declared
-from octavo.models.base import CausalLM
+from octavo.errors import ModelLoadError, ParameterError
 from octavo.pooling_params import PoolingParams
+from octavo.request import TokenIds
+from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint
-from octavo.weights.adapters import adaptations, with_adapters
+from octavo.weights.head import Floats, Stage
 
 if TYPE_CHECKING:
-    from octavo.weights.sentence_transformers import Dense, Modules
+    from octavo.engine.pair_template import PairTemplate
+    from octavo.weights.sentence_transformers import Modules
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+OF_TOKENS = ("token_embed", "token_classify")  # tasks with an output for each token
 # A text's rows [tokens, columns] as one [1, columns]; each sums in one order, whoever else is in the step.
 POOLINGS: Mapping[str, Callable[[Floats], Floats]] = {
     "cls": lambda rows: rows[:1],
@@ -33,15 +33,19 @@ POOLINGS: Mapping[str, Callable[[Floats], Floats]] = {
 
 @dataclass(frozen=True, slots=True)
 class Pooler:
-    """One of POOLINGS, then products with matrices, then, as the request wants it, fewer columns and the length 1.
+    """One of POOLINGS, then stages of a head, then, as the request wants it, fewer columns and the length 1.
 
     A model that was trained so that its first columns are a vector, too, says so by `dimensions`: those that may be
     asked for, or all with an empty list (matryoshka, Kusupati et al. 2022).
     """
 
+    tasks: ClassVar[tuple[str, ...]] = ("embed", "token_embed")  # of PoolingParams; the first unless one is said
+    does: ClassVar[str] = "embeds texts"
+    shown_by: ClassVar[str] = "LLM.embed and /v1/embeddings"
+
     pooling: str
     columns: int  # of the rows
-    dense: tuple[Dense, ...] = ()
+    stages: tuple[Stage, ...] = ()
     normalizes: bool = True
     dimensions: tuple[int, ...] | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)  # what may be put before a text, by names
@@ -55,10 +59,10 @@ class Pooler:
         """
         config, width = checkpoint.config, columns
         for i, dense in enumerate(modules.dense if modules else ()):
-            if dense.weight.shape[1] != width:
-                reason = f"takes {dense.weight.shape[1]} columns, but what is before it has {width}"
+            if dense.takes != width:
+                reason = f"takes {dense.takes} columns, but what is before it has {width}"
                 raise ModelLoadError(checkpoint.path / "modules.json", f"Dense {i}", reason)
-            width = len(dense.weight)
+            width = dense.columns
         sizes = config.get("matryoshka_dimensions")
         known = isinstance(sizes, list) and all(type(size) is int and size > 0 for size in sizes)
         dimensions = tuple(sizes) if known and sizes else () if config.get("is_matryoshka") is True else None
@@ -67,9 +71,35 @@ class Pooler:
         how = modules.dense, modules.normalizes, dimensions, modules.prompts, modules.default_prompt
         return cls(modules.pooling, columns, *how)
 
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """What a server may ask of it."""
+        return ("embed", "score", "pool")
+
+    @property
+    def scores_by(self) -> str:
+        """The task whose outputs a score of two texts is made of; see `octavo.engine.scoring`."""
+        return "embed"
+
+    @property
+    def template(self) -> PairTemplate | None:
+        """What is put around the texts of a pair, of models that are asked in words."""
+        return None
+
+    def completed(self, tokenizer: Tokenizer) -> Pooler:
+        """With what only the tokenizer knows."""
+        return self
+
+    def task_of(self, params: PoolingParams) -> str:
+        """Raises ParameterError for a task that the model has not."""
+        if params.task not in (None, *self.tasks):
+            raise ParameterError("task", params.task, f"one of {', '.join(self.tasks)}: the model {self.does}")
+        return params.task or self.tasks[0]
+
     def check(self, params: PoolingParams) -> None:
-        """Raises ParameterError for dimensions that the model was not trained for."""
-        asked, width = params.dimensions, len(self.dense[-1].weight) if self.dense else self.columns
+        """Raises ParameterError for another task, and for dimensions that the model was not trained for."""
+        self.task_of(params)
+        asked, width = params.dimensions, self.stages[-1].columns if self.stages else self.columns
         if asked is None:
             return
         if self.dimensions is None:
@@ -91,18 +121,23 @@ class Pooler:
 
     def needs_all_rows(self, params: PoolingParams) -> bool:
         """Whether more than the row of a text's last token is needed."""
-        return params.task == "token_embed" or self.pooling != "last"
+        return self.task_of(params) in OF_TOKENS or self.pooling != "last"
 
-    def vectors(self, rows: Floats, params: PoolingParams) -> Floats:
-        """[1, dimensions] of the rows of a text, [tokens, columns]; or [tokens, dimensions] for "token_embed"."""
-        x = rows if params.task == "token_embed" else POOLINGS[self.pooling](rows)
-        for dense in self.dense:
-            x = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
-            x = np.tanh(x) if dense.activation == "Tanh" else x
-        x = x[:, : params.dimensions]
+    def vectors(self, rows: Floats, params: PoolingParams, token_ids: TokenIds = ()) -> Floats:
+        """[dimensions] of the rows of a text, [tokens, columns]; or [tokens, dimensions] for "token_embed".
+
+        `token_ids` are those of the text.
+        """
+        of_tokens = self.task_of(params) in OF_TOKENS
+        x = self.staged(rows if of_tokens else POOLINGS[self.pooling](rows))[:, : params.dimensions]
         if self.normalizes if params.normalizes is None else params.normalizes:
             x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return np.asarray(x, np.float32)
+        return np.asarray(x if of_tokens else x[0], np.float32)
+
+    def staged(self, x: Floats) -> Floats:
+        for stage in self.stages:
+            x = stage(x)
+        return x
 
 
 def _sum(rows: Floats) -> Floats:
@@ -111,38 +146,3 @@ def _sum(rows: Floats) -> Floats:
 
 def _places(rows: Floats) -> Floats:
     return np.arange(1, len(rows) + 1, dtype=np.float32)[:, None]
-
-
-def embedder(config: EngineConfig, checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None, bool]:
-    """The checkpoint as its declaration knows it, what follows the model in its folder, and whether it is to embed.
-
-    Decoders embed where `task` says it, where modules.json says how, or where a checkpoint is of a model without the
-    logits, as "Qwen3Model". Raises ModelLoadError, or ConfigError for a task that the model has no adapters for.
-    """
-    if config.task not in ("auto", "embed", *ADAPTED_TASKS):
-        return checkpoint, None, False
-    modules = None
-    if (checkpoint.path / "modules.json").is_file():
-        from octavo.weights.sentence_transformers import read_modules  # only such folders need it
-
-        modules = read_modules(checkpoint.path)
-    elif checkpoint.metadata is not None:
-        from octavo.weights import gguf_modules
-
-        checkpoint, modules = gguf_modules.read_modules(checkpoint)
-    if config.task in ADAPTED_TASKS or adaptations(checkpoint.config):
-        checkpoint, task = with_adapters(checkpoint, config.task if config.task in ADAPTED_TASKS else None)
-        modules = modules and modules.for_task(task)
-    said = checkpoint.config.get("architectures")
-    name = said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
-    whole = f"{name.removesuffix('Model')}ForCausalLM"
-    is_part = name.endswith("Model") and declared(name) is None and declared(whole) is not None
-    if is_part:
-        checkpoint = replace(checkpoint, config={**checkpoint.config, "architectures": [whole]})
-    return checkpoint, modules, config.task != "auto" or is_part or modules is not None
-
-
-def check_embeds(config: EngineConfig, model: CausalLM) -> None:
-    """Raises ConfigError where a model that does nothing else is to do something else."""
-    if model.pooling is not None and config.task not in ("auto", "embed", *ADAPTED_TASKS):
-        raise ConfigError("task", config.task, "this model embeds texts; say embed, or leave it out")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from octavo.engine.completion import Completion
+from octavo.engine.inputs import read_pair
 from octavo.engine.job import Job, Share
 from octavo.engine.loading import LoadedModel
-from octavo.engine.pooler import Floats, Pooler
+from octavo.engine.pooler import Pooler
 from octavo.errors import NumericalError, PromptTooLongError, RequestError
 from octavo.executor.base import StepResult
 from octavo.pooling_params import PoolingParams
 from octavo.request import (
+    ClassificationOutput,
+    ClassificationRequestOutput,
     EmbeddingOutput,
     EmbeddingRequestOutput,
     PoolingOutput,
@@ -27,6 +31,7 @@ from octavo.request import (
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
+from octavo.weights.head import Floats
 
 NOTHING_SAMPLED = SamplingParams(max_tokens=1, output_kind=RequestOutputKind.FINAL_ONLY)
 
@@ -61,7 +66,7 @@ class PoolingJob(Job):
             self.rows.append(result.hidden_states[rows.start : rows.stop].copy())
         for _, row in share.ends:
             found = self.rows if self.request.needs_all_rows else [result.hidden_states[row : row + 1]]
-            vectors = self.pooler.vectors(np.concatenate(found), self.params)
+            vectors = self.pooler.vectors(np.concatenate(found), self.params, self.request.prompt.token_ids)
             if not np.isfinite(vectors).all():
                 raise NumericalError
             self.vectors = vectors
@@ -77,27 +82,41 @@ class PoolingJob(Job):
         found = super().output(finished, delta)
         if self.vectors is None:
             return found
-        whole = self.vectors if self.params.task == "token_embed" else self.vectors[0]
-        return replace(found, details=PoolingOutput(whole))
+        return replace(found, details=PoolingOutput(self.vectors))
 
 
 def pooler_of(model: LoadedModel) -> Pooler:
     """Raises RequestError where the model generates texts."""
     if model.pooler is None:
-        raise RequestError(f"the model {model.name} generates texts; load it with task='embed' to embed them")
+        reason = "load it with task='embed' to embed them; what classifies or scores has a head in place of logits"
+        raise RequestError(f"the model {model.name} generates texts; {reason}")
     return model.pooler
 
 
 def pooled(prompt: Prompt, params: PoolingParams, model: LoadedModel) -> Prompt:
     """The prompt of a text that is to become a vector, cut as `params` say."""
-    longest = params.truncate_prompt_tokens
-    ids = prompt.token_ids
+    longest, ids = longest_of(params, model), prompt.token_ids
     if longest is not None:
-        longest = model.max_model_len if longest == -1 else longest
-        if longest > model.max_model_len:
-            raise PromptTooLongError(longest, model.max_model_len, 0)
         ids = truncated(ids, longest, model.tokenizer) if prompt.text is not None else ids[:longest]
-    return Prompt(prompt.text, ids, cache_salt=prompt.cache_salt, job=partial(PoolingJob, params))
+    job, second = partial(PoolingJob, params), prompt.second_start
+    return Prompt(prompt.text, ids, cache_salt=prompt.cache_salt, job=job, second_start=second)
+
+
+def pooled_pair(first: Any, second: Any, params: PoolingParams, model: LoadedModel) -> Prompt:
+    """The prompt of two texts that the model reads together, likewise. Raises PromptError for what are no texts."""
+    longest, template = longest_of(params, model), pooler_of(model).template
+    pair = read_pair(first, second, model.tokenizer, longest)
+    if template is not None:
+        pair = Prompt(None, template.encode(first, second, model.tokenizer, longest))
+    return pooled(pair, replace(params, truncate_prompt_tokens=None), model)
+
+
+def longest_of(params: PoolingParams, model: LoadedModel) -> int | None:
+    """To how many tokens texts are cut, if they are. Raises PromptTooLongError for more than the model reads."""
+    longest = model.max_model_len if params.truncate_prompt_tokens == -1 else params.truncate_prompt_tokens
+    if longest is not None and longest > model.max_model_len:
+        raise PromptTooLongError(longest, model.max_model_len, 0)
+    return longest
 
 
 def pooling_output(output: RequestOutput) -> PoolingRequestOutput:
@@ -112,6 +131,12 @@ def embedding_output(output: PoolingRequestOutput) -> EmbeddingRequestOutput:
     """As `LLM.embed` returns it."""
     rest = output.prompt_token_ids, output.num_cached_tokens, output.finished, output.error
     return EmbeddingRequestOutput(output.request_id, EmbeddingOutput(output.outputs.data.tolist()), *rest)
+
+
+def classification_output(output: PoolingRequestOutput) -> ClassificationRequestOutput:
+    """As `LLM.classify` returns it."""
+    rest = output.prompt_token_ids, output.num_cached_tokens, output.finished, output.error
+    return ClassificationRequestOutput(output.request_id, ClassificationOutput(output.outputs.data.tolist()), *rest)
 
 
 def truncated(ids: list[int], longest: int, tokenizer: Tokenizer) -> list[int]:

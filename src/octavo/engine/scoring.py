@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from octavo.engine.loading import LoadedModel
-from octavo.engine.pooler import Floats
-from octavo.engine.pooling import pooled, pooler_of
+from octavo.engine.pooling import pooled, pooled_pair, pooler_of
 from octavo.errors import PromptError
 from octavo.pooling_params import PoolingParams
 from octavo.request import Prompt, RequestOutput, ScoringOutput, ScoringRequestOutput
+from octavo.weights.head import Floats
 
 
 class Item(NamedTuple):
@@ -26,10 +26,10 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """The scores of pairs of texts, by a model that makes a vector of each text, or of each of its tokens.
+    """The scores of pairs of texts, by a model that reads both together, or makes a vector of each, or of its tokens.
 
     Whoever has it reads each of `items`, runs the prompts with `NOTHING_SAMPLED`, and gives the outputs, in that order,
-    to `scores`. A text that is in several pairs is run once.
+    to `scores`. A text that is in several pairs is run once where the model reads it alone.
     """
 
     model: LoadedModel
@@ -40,20 +40,22 @@ class Scoring:
 
     def read(self, item: Item) -> Prompt:
         """Raises PromptError."""
-        (text,) = (texts[place] for texts, place in zip(self.texts, item, strict=True) if place is not None)
-        return pooled(self.model.reader.read(text), self.params, self.model)
+        texts = [texts[place] for texts, place in zip(self.texts, item, strict=True) if place is not None]
+        if len(texts) == 2:
+            return pooled_pair(texts[0], texts[1], self.params, self.model)
+        return pooled(self.model.reader.read(texts[0]), self.params, self.model)
 
     def scores(self, outputs: Sequence[RequestOutput]) -> list[ScoringRequestOutput]:
         """As `LLM.score` returns them; not a number, and an error, where a text of a pair has that."""
-        return [self._score(*(outputs[place] for place in places)) for places in self.pairs]
+        return [self._score([outputs[place] for place in places]) for places in self.pairs]
 
-    def _score(self, one: RequestOutput, other: RequestOutput) -> ScoringRequestOutput:
-        error, score = one.error or other.error, math.nan
+    def _score(self, found: Sequence[RequestOutput]) -> ScoringRequestOutput:
+        error, score = next((output.error for output in found if output.error is not None), None), math.nan
         if error is None:
-            score = COMPARISONS[self.params.task or "embed"](one.details.data, other.details.data)
-        ids = one.prompt_token_ids + other.prompt_token_ids
-        cached = (one.num_cached_tokens or 0) + (other.num_cached_tokens or 0)
-        return ScoringRequestOutput(other.request_id, ScoringOutput(score), ids, cached, True, error)
+            score = SCORES[self.params.task or "embed"](*(output.details.data for output in found))
+        ids = [token for output in found for token in output.prompt_token_ids]
+        cached = sum(output.num_cached_tokens or 0 for output in found)
+        return ScoringRequestOutput(found[-1].request_id, ScoringOutput(score), ids, cached, True, error)
 
 
 def scoring_of(
@@ -66,15 +68,20 @@ def scoring_of(
     """Scores of one text and each of several, or of as many and as many, in their order.
 
     `prompt_names` name what the model puts before the first texts, and before the second ones. Raises PromptError where
-    the numbers of texts do not fit, RequestError where the model generates texts, ParameterError for bad parameters.
+    the numbers of texts do not fit, RequestError where the model generates texts, ParameterError for bad parameters and
+    for a model that has several labels.
     """
     if len(first) not in (1, len(second)) or not second:
         raise PromptError(f"{len(first)} texts can't be compared with {len(second)}: give 1, or as many")
-    pooler, params = pooler_of(model), replace(params or PoolingParams(), task="embed")
+    pooler = pooler_of(model)
+    params = replace(params or PoolingParams(), task=pooler.scores_by)
     pooler.check(params)
     texts = tuple(
         [pooler.prompted(text, name) for text in some] for some, name in zip((first, second), prompt_names, strict=True)
     )
+    if pooler.scores_by == "score":
+        items = tuple(Item(i % len(first), i) for i in range(len(second)))
+        return Scoring(model, (texts[0], texts[1]), params, items, tuple((i,) for i in range(len(second))))
     items = (*(Item(i, None) for i in range(len(first))), *(Item(None, i) for i in range(len(second))))
     pairs = tuple((i % len(first), len(first) + i) for i in range(len(second)))
     return Scoring(model, (texts[0], texts[1]), params, items, pairs)
@@ -94,4 +101,9 @@ def max_similarity(one: Floats, other: Floats) -> float:
     return float((np.asarray(one, np.float64) @ np.asarray(other, np.float64).T).max(axis=1).sum())
 
 
-COMPARISONS: Mapping[str, Callable[[Floats, Floats], float]] = {"embed": cosine, "token_embed": max_similarity}
+# By the task whose outputs, of one prompt or of two, a score is made of.
+SCORES: Mapping[str, Callable[..., float]] = {
+    "embed": cosine,
+    "token_embed": max_similarity,
+    "score": lambda scores: float(scores[0]),
+}

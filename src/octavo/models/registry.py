@@ -140,12 +140,12 @@ def _added() -> Iterator[tuple[type[CausalLM], tuple[str, ...]]]:
 
 
 def _declared_here(name: str = "") -> Iterator[type[CausalLM]]:
-    """All classes of this package that name architectures. Modules whose text has `name` in quotes come first.
+    """All classes of this package that name architectures; with a `name`, of modules whose text has it in quotes.
 
-    A module is imported when it is its turn: importing all would be a good part of the time that a start takes.
+    Others are not imported: that would be a good part of the time that a start takes.
     """
-    sources = _sources()
-    for module in sorted(sources, key=lambda module: f'"{name}"' not in sources[module]):
+    said = {module for module, text in _sources().items() if not text or f'"{name}"' in text}
+    for module in sorted(said if name else _sources()):
         for found in vars(import_module(module)).values():
             is_declared = isinstance(found, type) and issubclass(found, CausalLM) and found.__module__ == module
             if is_declared and found.architectures:

@@ -88,7 +88,8 @@ class ServedModel:
             return True
         speech = self.llm.model.reader
         if not isinstance(speech, SpeechModel):
-            return skill in (("text",) if self.llm.model.pooler is None else ("embed", "score", "pool"))
+            pooler = self.llm.model.pooler
+            return skill in (("text",) if pooler is None else pooler.skills)
         return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
 
     @property

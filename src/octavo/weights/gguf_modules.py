@@ -8,7 +8,8 @@ import numpy as np
 
 from octavo.errors import ModelLoadError
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.sentence_transformers import Dense, Modules
+from octavo.weights.head import Dense
+from octavo.weights.sentence_transformers import Modules
 from octavo.weights.tensor import Checkpoint
 
 # By what {arch}.pooling_type is; 0 says nothing, and 4 is that of rerankers.
@@ -36,5 +37,5 @@ def read_modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:
         tensor = checkpoint.tensors[name]
         if len(tensor.shape) != 2:
             raise ModelLoadError(tensor.file, name, f"has shape {list(tensor.shape)}, which is no matrix's")
-        dense.append(Dense(np.ascontiguousarray(tensor.values(), np.float32), None, "Identity"))
+        dense.append(Dense(np.ascontiguousarray(tensor.values(), np.float32), None))
     return replace(checkpoint, tensors=rest), Modules(POOLINGS[kind], tuple(dense), normalizes=True)

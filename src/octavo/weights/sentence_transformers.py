@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from octavo.errors import ModelLoadError
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import map_file, parse_json, read_json
+from octavo.weights.head import ACTIVATIONS, Dense
 from octavo.weights.safetensors import read_tensors
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
 # How rows become one, by the names that are theirs; ours come second.
 MODES = {
     "cls": "cls",
@@ -28,16 +27,6 @@ MODES = {
     "weightedmean_tokens": "weighted_mean",
     "lasttoken": "last",
 }
-ACTIVATIONS = ("Identity", "Tanh")
-
-
-@dataclass(frozen=True, slots=True)
-class Dense:
-    """activation(x · weightᵀ + bias); `weight` is [columns, x.columns]."""
-
-    weight: Floats
-    bias: Floats | None
-    activation: str  # one of ACTIVATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +98,8 @@ def _dense(place: Path) -> Dense:
     file = place / "config.json"
     config = ConfigReader.of_file(read_json(file), file)
     activation = config.text("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1]
-    if activation not in ACTIVATIONS:
-        raise config.fail("activation_function", f"{activation} is not known; {' and '.join(ACTIVATIONS)} are")
+    if activation.lower() not in ACTIVATIONS:
+        raise config.fail("activation_function", f"{activation} is not known; {', '.join(ACTIVATIONS)} are")
     stored, shape = place / "model.safetensors", (config.integer("out_features"), config.integer("in_features"))
     tensors = read_tensors(stored)
     wanted = {"linear.weight": shape} | ({"linear.bias": shape[:1]} if config.flag("bias", True) else {})
@@ -118,7 +107,7 @@ def _dense(place: Path) -> Dense:
         if name not in tensors or tensors[name].shape != size:
             raise ModelLoadError(stored, name, f"must be there with shape {size}")
     values = {name: tensors[name].values().astype(np.float32) for name in wanted}
-    return Dense(values["linear.weight"], values.get("linear.bias"), activation)
+    return Dense(values["linear.weight"], values.get("linear.bias"), activation.lower())
 
 
 def _prompts(file: Path) -> tuple[Mapping[str, str], str | None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.encoders.heads import DISTILBERT_HEADS
 from octavo.weights.gguf_family import GGUFFamily
 
 
@@ -28,6 +29,7 @@ class DistilBert(TextEncoder):
         "hidden_act": "activation",
     }
     base_name = "distilbert"
+    known_heads = DISTILBERT_HEADS
     names = {
         "segment": "",
         "layers": "transformer.layer",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from octavo.graph import Graph
 from octavo.graph.ends import with_hidden_states
 from octavo.models.decoder import Decoder
+from octavo.models.encoders.heads import eurobert_heads
 from octavo.models.gemma3 import Gemma3
 from octavo.models.llama import Llama
 from octavo.weights.config_reader import ConfigReader
@@ -46,6 +47,10 @@ class EuroBert(BothWays, Llama):
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {"rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
     gguf = (GGUFFamily("eurobert"),)
+
+    def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        super().__init__(config, max_model_len)
+        self.known_heads = eurobert_heads(self.config)
 
 
 class LlamaBidirectional(BothWays, Llama):

@@ -10,6 +10,7 @@ from octavo.graph import Graph, Node
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import CausalLM
 from octavo.models.decoder import activation_of, split
+from octavo.models.encoders.heads import BERT_HEADS, Heads
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -40,6 +41,7 @@ class TextEncoder(CausalLM):
     pooling = "cls"
     causal: ClassVar[bool] = False  # a token sees those before it alone
     is_pre_norm: ClassVar[bool] = False
+    known_heads: Heads = BERT_HEADS
     fields: ClassVar[Mapping[str, str]] = {}
     defaults: ClassVar[Mapping[str, object]] = {}
     bias: ClassVar[bool] = True  # of linears, unless attention_bias and mlp_bias say otherwise

@@ -20,7 +20,7 @@ class Gte(TextEncoder):
     defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 8192}
     gate_bias = False
     position_types = ("rope", "rotary", "absolute")
-    base_name = "new"
+    base_name: str = "new"  # type: ignore[misc]
     names = {
         "position": "",
         "attn_qkv": "attention.qkv_proj",
@@ -32,6 +32,7 @@ class Gte(TextEncoder):
     }
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
+        self.base_name = "gte" if config.values.get("model_type") == "gte" else self.base_name  # transformers' own
         super().__init__(config, max_model_len)
         if self.config.text("layer_norm_type", "layer_norm") != "layer_norm":
             raise self.config.fail("layer_norm_type", "only layer_norm is known")

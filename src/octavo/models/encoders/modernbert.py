@@ -8,6 +8,7 @@ from typing import ClassVar
 from octavo.graph import Graph, Node
 from octavo.models.decoder import Decoder, full_layers
 from octavo.models.encoders.encoder import GGUF_NAMES, TextEncoder
+from octavo.models.encoders.heads import modernbert_heads
 from octavo.models.rope import for_layers, rope_table
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -62,6 +63,7 @@ class ModernBert(TextEncoder):
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         super().__init__(config, max_model_len)
         config = self.config
+        self.known_heads = modernbert_heads(config, self.eps)
         every = config.integer("global_attn_every_n_layers", 3)
         reach = config.integer("local_attention", 128) // 2 + 1
         full = full_layers(config, self.layers, lambda i: i % every == 0, Decoder.kinds)

@@ -1,0 +1,32 @@
+"""What is put around the two texts of a pair for rerankers that are asked in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from octavo.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class PairTemplate:
+    """By default that of Qwen3-Reranker (Zhang et al. 2025), whose next token is yes or no."""
+
+    prefix: str = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    before_first: str = (
+        "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n<Query>: "
+    )
+    before_second: str = "\n<Document>: "
+    suffix: str = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+    def encode(self, first: str, second: str, tokenizer: Tokenizer, longest: int | None) -> list[int]:
+        """Token ids of the whole, of which the second text's end is cut; a first text that has it is taken as it is."""
+        if first.startswith(self.prefix):
+            return tokenizer.encode(first + second, False)[:longest]
+        asked = f"{self.before_first}{first}{self.before_second}{second}"
+        begin, middle, end = (tokenizer.encode(text, False) for text in (self.prefix, asked, self.suffix))
+        if longest is not None:
+            middle = middle[: max(0, longest - len(begin) - len(end))]
+        return [*begin, *middle, *end]
