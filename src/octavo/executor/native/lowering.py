@@ -305,7 +305,7 @@ class _Lowering:
             [self._define(node, floats=True), between],
             node,
             matrices=matrices,
-            vectors={name: stack for name, stack in biases.items() if stack},
+            vectors={name: stack for name, stack in (*biases.items(), ("common", node.bias)) if stack},
             params={**node.params, "is_gated": bool(node.up)},
         )
         self.free.append(between)
