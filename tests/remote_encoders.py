@@ -1,6 +1,7 @@
 """Text encoders that transformers does not have: their equations once more, in PyTorch, one text at a time."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,7 +42,8 @@ class Remote:
 
     name: str
     config: dict
-    rows: object
+    rows: Callable
+    gguf: str | None = None  # as families have it that have one
 
     def save(self, path, seed=0):
         """Saves a random model; returns what computes the rows of a text, float32 [tokens, columns]."""
