@@ -10,7 +10,9 @@ import transformers
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import remote_encoders
 from families import one_more
+from remote_encoders import Remote
 
 SIZES = {
     "vocab_size": 301,
@@ -118,6 +120,11 @@ ENCODERS = {
     "Nomic": Encoder("NomicBert", gguf="nomic-bert", keys=BOTH_WAYS),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
     "DistilBERT": Encoder("DistilBert", DISTILBERT, gguf="bert", keys={**BOTH_WAYS, "feed_forward_length": 80}),
+    "MPNet": Encoder("MPNet", {"relative_attention_num_buckets": 32}),
+    "MPNet for masked tokens": Encoder("MPNet", {"relative_attention_num_buckets": 32}, "ForMaskedLM"),
+    "Jina v2": Remote("JinaBertModel", remote_encoders.JINA_V2, remote_encoders.jina_v2),
+    "Jina v2 with norms of q and k": Remote("JinaBertModel", remote_encoders.JINA_CODE, remote_encoders.jina_v2),
+    "Nomic v2 with experts": Remote("NomicBertModel", remote_encoders.NOMIC_MOE, remote_encoders.nomic_moe),
     "Jina v3": Encoder("JinaEmbeddingsV3"),
     "CLIP": Encoder("CLIPText", CLIP),
     "CLIP with a projection": Encoder("CLIPText", CLIP, "ModelWithProjection"),
@@ -129,6 +136,8 @@ ENCODERS = {
 
 def rows_of(model, tokens):
     """The last hidden states of a text, projected where the model does that: float32 [tokens, columns]."""
+    if not isinstance(model, torch.nn.Module):
+        return model(tokens)
     if hasattr(model, "text_projection"):
         with torch.no_grad():
             return model.text_projection(model.text_model(torch.tensor([tokens])).last_hidden_state)[0].numpy()

@@ -17,7 +17,9 @@ def stacks(at, hidden, inner, biases=False, gated=True):
     return {"up": (), **found}
 
 
-def mixture(top_k=2, kind="silu", on_input=False, biases=False, gated=True, layers=1, hidden=40, inner=24, **routes):
+def mixture(
+    top_k=2, kind="silu", on_input=False, biases=False, bias=False, gated=True, layers=1, hidden=40, inner=24, **routes
+):
     g = Graph()
     x = g.embed("embed", VOCABULARY, hidden)
     for i in range(layers):
@@ -26,7 +28,8 @@ def mixture(top_k=2, kind="silu", on_input=False, biases=False, gated=True, laye
         options = {**routes, "choice_bias": bias, "expert_scale": scale}
         shares = g.route(g.linear(h, f"{i}.router", EXPERTS, biases), top_k, **options)
         weights = stacks(f"{i}.experts", hidden, inner, biases, gated)
-        made = g.experts(h, shares, **weights, top_k=top_k, kind=kind, on_input=on_input)
+        how = {"top_k": top_k, "kind": kind, "on_input": on_input, "bias": f"{i}.bias" if bias else None}
+        made = g.experts(h, shares, **weights, **how)
         shared = g.glu(g.linear(h, f"{i}.shared_gate", 1), g.linear(h, f"{i}.shared", hidden), "sigmoid")
         x = g.add(g.add(x, made), shared)
     g.logits(g.rms_norm(x, "norm", 1e-5), "head", VOCABULARY)
@@ -44,4 +47,5 @@ MIXTURES = {
     "biases": mixture(top_k=4, kind="swigluoai", biases=True),
     "scaled experts": mixture(kind="gelu_tanh", expert_scale=True),
     "no gate": mixture(kind="relu2", gated=False),
+    "a common bias": mixture(kind="gelu", gated=False, bias=True, biases=True, normalise=False),
 }

@@ -58,17 +58,24 @@ inline F32 exp2_of_negative(F32 x) {
   return scale_by_power_of_two(fma(p, f, set1(1)), n);
 }
 
-// Scaled scores of one segment of keys for one row, softly capped, less slope * distance, or slope * sqrt(distance);
-// `to_first` is how many positions the segment's first key is behind the row's token.
-inline void change_scores(float* scores, int padded, float scale, float cap, float slope, bool by_root,
-                          float to_first) {
+// Scaled scores of one segment of keys for one row, softly capped, less slope * distance, or slope * sqrt(distance),
+// with the bias of the distance; `to_first` is how many positions the segment's first key is behind the row's token.
+inline void change_scores(float* scores, int padded, const Attention& a, int head, int to_first) {
   static const float kIota[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const F32 slope = set1(a.slopes ? -a.slopes[head] : 0);
+  const int nearest = -a.reach - (kLanes - 1);  // of the first of a head's biases
+  const float* biases = a.biases ? a.biases + (int64_t)head * a.bias_stride(a.reach) - nearest : nullptr;
   for (int i = 0; i < padded; i += kLanes) {
-    F32 s = load(scores + i) * set1(scale);
-    if (cap > 0) s = softcap(s, cap);
-    F32 behind = set1(to_first - (float)i) - load(kIota);
-    if (by_root) behind = sqrt(max(behind, zero()));
-    store(scores + i, fma(behind, set1(-slope), s));
+    F32 s = load(scores + i) * set1(a.scale);
+    if (a.cap > 0) s = softcap(s, a.cap);
+    const F32 behind = set1((float)(to_first - i)) - load(kIota);
+    const F32 distance = max(behind, zero() - behind);
+    s = fma(a.by_root ? sqrt(distance) : distance, slope, s);
+    if (biases) {
+      const int ahead = i - to_first;
+      s = s + load(biases + (ahead < nearest ? nearest : ahead > a.reach ? a.reach : ahead));
+    }
+    store(scores + i, s);
   }
 }
 
@@ -207,7 +214,7 @@ inline void multiply_values(const Segment& segment, int rows, const typename T::
 template <class T>
 inline void attend_segment(const Attention& a, const AttentionItem& item, int number, int rows,
                            AttentionScratch<T>& s) {
-  const bool is_int8 = a.cache.dtype == DType::kInt8, is_changed = a.cap > 0 || a.slopes;
+  const bool is_int8 = a.cache.dtype == DType::kInt8, is_changed = a.cap > 0 || a.slopes || a.biases;
   const int start = number * kSegment, left = item.keys - start, group = a.heads / a.cache.kv_heads;
   const int32_t* table = a.block_tables + item.sequence * a.block_table_stride + start / a.cache.page_tokens;
   const Segment segment{a.cache, table, item.kv_head, left < kSegment ? left : kSegment};
@@ -225,8 +232,7 @@ inline void attend_segment(const Attention& a, const AttentionItem& item, int nu
     float* scores = s.scores + r * kSegment;
     float scale = a.scale;
     if (is_changed) {
-      const float slope = a.slopes ? a.slopes[item.kv_head * group + r % group] : 0;
-      change_scores(scores, padded, scale, a.cap, slope, a.by_root, (float)(position - start));
+      change_scores(scores, padded, a, item.kv_head * group + r % group, position - start);
       scale = 1;
     }
     const auto probabilities = [&](auto&& put) { softmax<T>(scores, put, span, padded, scale, &maximum[r], &sum[r]); };

@@ -112,14 +112,18 @@ struct Attention {
   int lookback;  // … but of as many blocks before a token's own
   bool causal;
   float cap;            // of scores, softly; 0: none
-  const float* slopes;  // [heads] what is taken from a score for each position that its key is behind; or null
+  const float* slopes;  // [heads] what is taken from a score for each position between query and key; or null
   bool by_root;         // … or for the root of so many
-  const float* sinks;   // [heads] scores of a key without a value; or null
+  const float* biases;  // [heads, bias_stride] what is added to scores, by the key's position less the query's, from
+                        // -reach - 15 to reach + 15; farther keys have what those at `reach` have; or null
+  int reach;
+  const float* sinks;  // [heads] scores of a key without a value; or null
   KvCache cache;
   const int32_t* block_tables;  // [sequences, block_table_stride]
   int64_t block_table_stride;
   float* partials;  // states of split items, each [rows, partial_stride]: maximum, sum, weighted values
 
+  static constexpr int bias_stride(int reach) { return 2 * reach + 31; }
   // A token at `position` sees keys [first_key, end_key), of so many `keys`.
   int end_key(int position, int keys) const {
     if (causal) return position + 1;

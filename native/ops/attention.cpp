@@ -233,6 +233,7 @@ class AttendOp : public Op {
     group_ = heads_ / cache.kv_heads;
     spec.check(slopes_.empty() || std::ssize(slopes_) == heads_, "slopes are not as many as heads");
     if (spec.vectors.contains("sinks")) sinks_ = spec.vector("sinks", heads_);
+    if (spec.vectors.contains("biases")) lay_biases(spec);
     spec.check(group_ <= kMaxAttentionRows, "too many query heads to a KV head");
     spec.check(out_.columns == int64_t{heads_} * cache.value_dim, "output has another width");
     spec.check(q_.dtype == spec.element() && out_.dtype == spec.element(), "wrong dtype");
@@ -267,6 +268,23 @@ class AttendOp : public Op {
   }
 
  private:
+  // From biases by bucket and head, and the buckets of distances, those by head and distance.
+  void lay_biases(OpSpec& spec) {
+    const std::vector<float> buckets = spec.params.numbers("buckets");
+    const int64_t rows = spec.vector_sizes["biases"] / heads_;
+    const float* by_bucket = spec.vector("biases", rows * heads_)->as<float>();
+    spec.check(buckets.size() % 2 == 1, "buckets are of as many distances on either side");
+    for (const float bucket : buckets) spec.check(bucket >= 0 && bucket < rows, "no such bucket");
+    reach_ = static_cast<int>(buckets.size() / 2);
+    const int stride = Attention::bias_stride(reach_), before = stride / 2 - reach_;
+    biases_ = Buffer(int64_t{heads_} * stride * sizeof(float));
+    for (int head = 0; head < heads_; ++head)
+      for (int i = 0; i < stride; ++i) {
+        const auto bucket = static_cast<int64_t>(buckets[std::clamp(i - before, 0, 2 * reach_)]);
+        biases_.as<float>()[head * stride + i] = by_bucket[bucket * heads_ + head];
+      }
+  }
+
   Attention arguments(const Run& run) const {
     const BlockTables blocks = place_.blocks(run);
     return {
@@ -283,6 +301,8 @@ class AttendOp : public Op {
         .cap = cap_,
         .slopes = slopes_.empty() ? nullptr : slopes_.data(),
         .by_root = by_root_,
+        .biases = biases_.bytes() ? biases_.as<float>() : nullptr,
+        .reach = reach_,
         .sinks = sinks_ ? sinks_->as<float>() : nullptr,
         .cache = place_.cache,
         .block_tables = blocks.pages,
@@ -298,6 +318,8 @@ class AttendOp : public Op {
   float scale_, cap_;
   std::vector<float> slopes_;
   bool by_root_ = false;
+  Buffer biases_;
+  int reach_ = 0;
   std::shared_ptr<const Buffer> sinks_;
   std::shared_ptr<AttentionPlan> plan_;
 };

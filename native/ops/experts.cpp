@@ -96,6 +96,7 @@ class ExpertsOp : public Op {
     spec.check(spec.outputs.size() == 2 && routes_.dtype == DType::kFloat32 && out_.dtype == DType::kFloat32,
                "input and output disagree");
     between_ = spec.outputs[1];
+    if (spec.vectors.contains("common")) common_ = spec.vector("common", out_.columns);
     activation_ = activation_of(spec, "kind");
     is_gated_ = spec.params.flag("is_gated");
     gate_ = Product(spec, "gate", routes_.columns, x_.columns);
@@ -212,8 +213,11 @@ class ExpertsOp : public Op {
   // Some columns of the output: each token's experts are added up in their order.
   void down(Range range, int64_t tile, char* scratch) const {
     const int64_t begin = tile * width_, end = std::min(down_.blocks, begin + width_);
-    for (int64_t token = range.begin; token < range.end; ++token)
-      std::memset(static_cast<float*>(out_.row(token)) + 16 * begin, 0, 16 * (end - begin) * sizeof(float));
+    for (int64_t token = range.begin; token < range.end; ++token) {
+      float* out = static_cast<float*>(out_.row(token)) + 16 * begin;
+      const int64_t bytes = 16 * (end - begin) * sizeof(float);
+      common_ ? std::memcpy(out, common_->as<float>() + 16 * begin, bytes) : std::memset(out, 0, bytes);
+    }
     for (const Group& group : groups_) {
       const Matmul m{
           .a = down_.prepares() ? rows_->memory.as<char>() + group.first_slot * down_.row_bytes
@@ -236,7 +240,8 @@ class ExpertsOp : public Op {
   Activation activation_;
   int top_k_;
   bool on_input_, is_gated_;
-  Product gate_, down_;  // the first is that of gate and up
+  Product gate_, down_;                   // the first is that of gate and up
+  std::shared_ptr<const Buffer> common_;  // what is added to all sums, if anything
   std::shared_ptr<PreparedRows> rows_;
   std::shared_ptr<Slots> slots_;
   // Of this step, made before the phase that reads it.

@@ -15,18 +15,22 @@ from reference import reference_logits
 LENGTHS = (300, 1, 257, 33, 520)  # within a segment of keys, and over several
 
 
-def both_ways(window=None, softcap=None, ends_in_norm=True):
+def both_ways(ends_in_norm=True, **scoring):
     """Two layers; rows are of a norm, or of a sum."""
     g = Graph()
     x = g.add(g.embed("embed", 131, 40), g.segment_embed("segments", 3, 40))
     for i in range(2):
         h = g.layer_norm(x, f"{i}.norm", 1e-5)
         q, k, v = g.linear(h, f"{i}.q", 48), g.linear(h, f"{i}.k", 24), g.linear(h, f"{i}.v", 24)
-        how = {"scale": 12**-0.5, "window": window, "softcap": softcap}
-        h = g.attention(q, k, v, layer=None, head_dim=12, causal=False, **how)
+        h = g.attention(q, k, v, layer=None, head_dim=12, scale=12**-0.5, **{"causal": False, **scoring})
         x = g.add(x, g.linear(h, f"{i}.o", 40))
     g.hidden_states(g.layer_norm(x, "last", 1e-5) if ends_in_norm else x)
     return g
+
+
+def biases(reach, count):
+    """Of the nearest distances, on either side others."""
+    return {"biases": "biases", "buckets": tuple(7 * i % count for i in range(2 * reach + 1))}
 
 
 GRAPHS = {
@@ -35,6 +39,13 @@ GRAPHS = {
     "a window over segments": {"window": 290},
     "itself": {"window": 1},
     "a cap": {"softcap": 2.0, "window": 40, "ends_in_norm": False},
+    "slopes": {"slopes": (0.5, 0.1, 0.01, 0.0)},
+    "slopes of roots in a window": {"slopes": (0.5, 0.1, 2.0, 0.0), "by_root": True, "window": 290},
+    "biases of the nearest": biases(3, 7),
+    "biases over segments": biases(128, 32),
+    "a bias of all": biases(0, 1),
+    "biases, slopes and a cap": {**biases(300, 50), "slopes": (0.01, 0.1, 0.02, 0.0), "softcap": 2.0},
+    "biases, looking back": {**biases(20, 32), "causal": True},
 }
 
 
@@ -128,8 +139,7 @@ def test_a_second_text_has_another_segment_if_the_table_has_one(make_executor):
 def test_what_looks_back_only_can_not_look_both_ways():
     g = Graph()
     x = g.embed("embed", 131, 16)
-    for wrong in ({"slopes": (0.5, 0.25)}, {"chunk": 8}):
-        with pytest.raises(ShapeError, match="look back"):
-            g.attention(x, x, x, layer=None, head_dim=8, scale=1.0, causal=False, **wrong)
+    with pytest.raises(ShapeError, match="looks back"):
+        g.attention(x, x, x, layer=None, head_dim=8, scale=1.0, causal=False, chunk=8)
     with pytest.raises(ShapeError, match="only causal attention"):
         g.attention(x, x, x, layer=0, head_dim=8, scale=1.0, causal=False)

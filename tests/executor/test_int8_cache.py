@@ -18,6 +18,7 @@ SHAPES = {
     "interleaved rope": {"rope": "interleaved", "head_dim": 32},
     "window of 21": {"window": 21, "head_dim": 48},
     "soft cap, slopes and sinks": {"softcap": 0.8, "slopes": (0.5, 0.1, 2.0, 0.0), "sinks": True, "head_dim": 16},
+    "biases by distance": {"biases": "biases", "buckets": (2, 0, 3, 5, 4, 4, 1), "softcap": 2.0, "head_dim": 16},
     "values of another width": {"head_dim": 24, "value_dim": 16},
 }
 

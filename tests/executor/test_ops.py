@@ -43,6 +43,7 @@ SHAPES = {
     "slopes": {"slopes": (0.5, 0.1, 2.0, 0.0), "rope": None},
     "slopes of roots": {"slopes": (0.5, 0.1, 2.0, 0.0), "by_root": True, "rope": None},
     "sinks": {"sinks": True},
+    "biases by distance": {"biases": "biases", "buckets": (2, 0, 3, 5, 4, 4, 1), "rope": None},
     "chunks of 21": {"chunk": 21},
     "chunks of 13, and those before": {"chunk": 13, "lookback": 1},
     "soft cap, slopes and sinks in chunks": {
@@ -63,6 +64,7 @@ ATTENTIONS = {
     "window of 100": {"window": 100},
     "window of 300": {"window": 300},
     "chunks of 200, capped, with sinks": {"chunk": 200, "softcap": 1.5, "sinks": True},
+    "biases by distance": {"biases": "biases", "buckets": tuple(i % 23 for i in range(221)), "window": 300},
     "slopes, wide values": {"slopes": (0.01, 0.1, 2.0, 0.0), "rope": None, "value_dim": 18},
 }
 

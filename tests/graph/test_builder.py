@@ -52,8 +52,11 @@ def test_attention_wants_a_slope_for_each_head_and_one_way_of_looking_back(g, x)
         attend(slopes=(1.0, 0.5))
     with pytest.raises(ShapeError, match="a window and a chunk exclude each other"):
         attend(window=4, chunk=8)
-    with pytest.raises(ShapeError, match="a chunk and slopes look back"):
-        attend(layer=None, causal=False, slopes=(1.0, 0.5, 0.2))
+    with pytest.raises(ShapeError, match="a chunk looks back"):
+        attend(layer=None, causal=False, chunk=8)
+    for buckets in ((0, 1), (0, -1, 0)):
+        with pytest.raises(ShapeError, match="buckets are not of as many distances on either side"):
+            attend(biases="biases", buckets=buckets)
 
 
 def test_heads_that_are_joined_are_as_many_or_one(g, x):

@@ -37,7 +37,7 @@ def test_rows_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
     expected = [rows_of(model, text) for text in TEXTS]
     graph, tensors = opened(tmp_path)
     assert graph.output == "hidden_states"
-    assert kind_of(graph) == "encoder" == declaration(open_model(tmp_path).config, tmp_path).kind
+    assert kind_of(graph).split(",")[0] == "encoder" == declaration(open_model(tmp_path).config, tmp_path).kind
     assert graph.layers == {}
     assert error(reference_logits(graph, tensors, TEXTS[0]), expected[0]) < 1e-4
     for make in (make_native, make_torch):

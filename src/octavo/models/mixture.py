@@ -13,7 +13,7 @@ from octavo.weights import Checkpoint
 from octavo.weights.config_reader import ConfigReader
 
 _SCORES = {"softmax": "softmax", "sigmoid": "sigmoid", "noaux_tc": "sigmoid"}  # by the names that configurations have
-_STACK = re.compile(r"(?P<name>.*\.experts\.[a-z][a-z0-9_]*?)(?P<bias>_bias)?(\.weight|\.bias)?")
+_STACK = re.compile(r"(?P<name>.*\.experts\.(?!bias$)[a-z][a-z0-9_]*?)(?P<bias>_bias)?(\.weight|\.bias)?")
 _FUSED = ".experts.gate_up_proj.weight"
 
 

@@ -15,17 +15,17 @@ from octavo.executor.torch.kernels import attention, experts, glu, norm, quantiz
 ATTENTION = {
     "q": "*bf16", "k_pages": "*bf16", "v_pages": "*bf16", "out": "*bf16", "partial": "*fp32", "peaks": "*fp32",
     "sums": "*fp32", "block_tables": "*i32", "starts": "*i32", "counts": "*i32", "rows": "*i32", "slopes": "*fp32",
-    "sinks": "*fp32", "scale": "fp32", "cap": "fp32", "reach": "i32", "longest": "i32", "table_stride": "i32",
-    "q_stride": "i32",
+    "biases": "*fp32", "sinks": "*fp32", "scale": "fp32", "cap": "fp32", "reach": "i32", "bias_reach": "i32",
+    "longest": "i32", "table_stride": "i32", "q_stride": "i32",
 }  # fmt: skip
 LLAMA = {
     "KV_HEADS": 8, "GROUP": 4, "HEAD_DIM": 128, "VALUE_DIM": 128, "BLOCK_SIZE": 32, "TILE": 64, "DIM_TILE": 128,
     "VALUE_TILE": 128, "PRECISION": "tf32", "HAS_CAP": False, "LOOKBACK": 0, "SLOPES": "none",
-    "HAS_SINKS": False,
+    "HAS_BIASES": False, "HAS_SINKS": False,
 }  # fmt: skip
 DECODE = LLAMA | {"TOKENS": 1, "ROWS": 16, "SPLITS": 4, "LOOKS": "all"}
 CHUNK = LLAMA | {"TOKENS": 16, "ROWS": 64, "SPLITS": 1, "LOOKS": "window"}
-CAPPED = CHUNK | {"HAS_CAP": True, "SLOPES": "distance", "HAS_SINKS": True}
+CAPPED = CHUNK | {"HAS_CAP": True, "SLOPES": "distance", "HAS_BIASES": True, "HAS_SINKS": True}
 MERGE = {"HEADS": 32, "VALUE_DIM": 128, "SPLITS": 4, "SPLIT_TILE": 4, "VALUE_TILE": 128, "HAS_SINKS": True}
 NORM = {
     "x": "*fp32", "y": "*bf16", "weight": "*fp32", "total": "*fp32", "out": "*bf16", "eps": "fp32",

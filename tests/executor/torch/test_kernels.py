@@ -124,7 +124,7 @@ class Cache:
         q = wide[:, : heads * head_dim].view(tokens + 1, heads, head_dim)
         shape = (*q.shape[:2], v_pages.shape[-1])
         expected, found = (torch.full(shape, 5.0, dtype=dtype, device=q.device) for _ in range(2))
-        per_head = {"slopes": scoring.pop("slopes", None), "sinks": scoring.pop("sinks", None)}
+        per_head = {name: scoring.pop(name, None) for name in ("slopes", "biases", "sinks")}
         host = Scoring(head_dim**-0.5, **scoring, **per_head)
         on_device = {name: None if x is None else x.to(q.device) for name, x in per_head.items()}
         reference = [page.nan_to_num().cpu() for page in self.pages]
@@ -168,6 +168,7 @@ def test_attention_of_windows_in_any_number_of_splits(kernels, random, device, k
 
 
 HEADS = {
+    "biases": torch.randn(6, 41, generator=torch.Generator().manual_seed(0)),
     "slopes": torch.tensor([0.5, 0.25, 2.0, 0.0, 1.0, 0.1]),
     "sinks": torch.tensor([0.5, -3.0, 9.0, 0.0, 1.0, 2.0]),
 }
@@ -175,6 +176,8 @@ SCORINGS = {
     "soft cap": {"softcap": 0.7},
     "slopes": {"slopes": HEADS["slopes"]},
     "slopes of roots": {"slopes": HEADS["slopes"], "by_root": True},
+    "biases": {"biases": HEADS["biases"]},
+    "biases of the nearest": {"biases": HEADS["biases"][:, :3].contiguous()},
     "sinks": {"sinks": HEADS["sinks"]},
     "chunks": {"chunk": 17},
     "chunks, and those before": {"chunk": 9, "lookback": 2},

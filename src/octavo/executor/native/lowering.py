@@ -305,7 +305,7 @@ class _Lowering:
             [self._define(node, floats=True), between],
             node,
             matrices=matrices,
-            vectors={name: stack for name, stack in biases.items() if stack},
+            vectors={name: stack for name, stack in (*biases.items(), ("common", node.bias)) if stack},
             params={**node.params, "is_gated": bool(node.up)},
         )
         self.free.append(between)
@@ -361,6 +361,8 @@ class _Lowering:
         self.dying.append(queries)
         vectors = {} if node.sinks is None else {"sinks": node.sinks}
         params = where | _scoring(node)
+        if node.biases is not None:
+            vectors["biases"], params["buckets"] = node.biases, node.buckets
         self._emit("attend", [queries], [self._define(node, floats=False)], node, params=params, vectors=vectors)
 
     def _cross_attention(self, node: CrossAttention) -> None:

@@ -81,7 +81,9 @@ class TorchExecutor:
             compile_graph(part, choose_forms(part, tensors, quantization)) for part in (graph, encoder) if part
         )
         attentions = [node for node in graph.nodes if isinstance(node, Attention)]
-        is_paged = any(node.k is None or node.softcap or node.slopes or node.sinks for node in attentions)
+        is_paged = any(
+            node.k is None or node.softcap or node.slopes or node.biases or node.sinks for node in attentions
+        )
         windows = [layer.window for layer in program.layers if layer.window is not None]
         self._longest_fresh = 0 if is_paged else min(windows, default=sizes.max_model_len)
         self.table = TokenTable(sizes.max_num_seqs, sizes.max_model_len, self.device)

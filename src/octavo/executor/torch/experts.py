@@ -81,4 +81,5 @@ def experts(device: Device, node: Experts, step: Step | None, x: Tensor, routes:
     else:
         h = device.cast(ACTIVATIONS[node.kind](multiply(h, "gate", node.intermediate).float()))
     made = multiply(h, "down", node.columns, None if node.on_input else factors)
-    return made.view(len(x), node.top_k, -1).sum(1, dtype=torch.float32)
+    total = made.view(len(x), node.top_k, -1).sum(1, dtype=torch.float32)
+    return total if node.bias is None else total + device.weights.get(node.bias)

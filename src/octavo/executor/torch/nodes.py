@@ -269,7 +269,8 @@ def attention(
 def scoring_of(device: Device, node: Attention) -> Scoring:
     slopes = device.weights.constants(node.slopes) if node.slopes else None
     sinks = None if node.sinks is None else device.weights.get(node.sinks)
-    how = node.window, node.chunk, node.lookback, node.softcap, slopes, node.by_root, sinks, node.causal
+    biases = None if node.biases is None else device.weights.in_float32(node.biases)[[*node.buckets]].t().contiguous()
+    how = node.window, node.chunk, node.lookback, node.softcap, slopes, node.by_root, biases, sinks, node.causal
     return Scoring(node.scale, *how)
 
 

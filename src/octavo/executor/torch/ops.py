@@ -55,13 +55,14 @@ class Scoring:
     softcap: float | None = None
     slopes: Tensor | None = None  # float32 [heads]
     by_root: bool = False
+    biases: Tensor | None = None  # float32 [heads, distances], of keys from as far behind a query to as far before it
     sinks: Tensor | None = None  # float32 [heads]
     causal: bool = True
 
     @property
     def is_plain(self) -> bool:
         """Whether a softmax of the scores is all there is, over whatever keys are seen."""
-        return self.softcap is None and self.slopes is None and self.sinks is None
+        return all(one is None for one in (self.softcap, self.slopes, self.biases, self.sinks))
 
     def back(self, count: int, total: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """For the last `count` of `total` tokens: how far each key is behind, and whether it is seen."""
@@ -280,8 +281,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, back: Tensor, seen
     if scoring.softcap is not None:
         scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
     if scoring.slopes is not None:
-        distances = back.clamp(min=0).sqrt() if scoring.by_root else back
+        distances = back.abs().sqrt() if scoring.by_root else back.abs()
         scores = scores - scoring.slopes[:, None, None] * distances
+    if scoring.biases is not None:
+        reach = scoring.biases.shape[1] // 2
+        scores = scores + scoring.biases[:, (-back).clamp(-reach, reach) + reach]
     scores = scores.masked_fill(~seen, -torch.inf)
     if scoring.sinks is not None:
         scores = torch.cat([scores, scoring.sinks[:, None, None].expand(-1, scores.shape[1], 1)], dim=2)

@@ -19,8 +19,10 @@ class Attention(Node):
     many positions (Llama 4), and of as many blocks before that as `lookback` says. Where it is not `causal`, all tokens
     of a sequence see each other, or, with `window`, those less than so many positions before and after them.
     With `softcap`, scores become softcap * tanh(score / softcap) (Gemma Team 2024). Of `slopes`, one for each head,
-    slope * distance is taken from them (ALiBi, Press et al. 2021), or, with `by_root`, slope * sqrt(distance). `sinks`
-    are scores, one for each head, of a key whose value is zero (OpenAI 2025).
+    slope * distance is taken from them (ALiBi, Press et al. 2021), or, with `by_root`, slope * sqrt(distance). `biases`
+    [buckets, heads] are added to them, each to those of its bucket: `buckets` are those of a key's position less the
+    query's, from -reach to reach, and of farther keys as of the nearest of these (T5, Raffel et al. 2020). `sinks` are
+    scores, one for each head, of a key whose value is zero (OpenAI 2025).
     """
 
     q: Node
@@ -38,6 +40,8 @@ class Attention(Node):
     softcap: float | None
     slopes: tuple[float, ...]
     by_root: bool
+    biases: Weight | None
+    buckets: tuple[int, ...]
     sinks: Weight | None
 
     @classmethod
@@ -59,14 +63,19 @@ class Attention(Node):
         softcap: float | None = None,
         slopes: tuple[float, ...] = (),
         by_root: bool = False,
+        biases: str | None = None,
+        buckets: tuple[int, ...] = (),
         sinks: str | None = None,
     ) -> Node:
         """`kv_heads` is to be said where there is no k; `value_dim` where it is not `head_dim`."""
         if kv_heads is None:
             kv_heads = k.columns // head_dim if k is not None else 0
-        of_sinks = None if sinks is None else Weight(sinks, (q.columns // head_dim,))
+        heads = q.columns // head_dim
+        of_sinks = None if sinks is None else Weight(sinks, (heads,))
+        of_biases = None if biases is None else Weight(biases, (1 + max(buckets), heads))
         sizes = layer, kv_heads, head_dim, value_dim or head_dim
-        return cls(q, k, v, *sizes, scale, window, causal, chunk, lookback, softcap, slopes, by_root, of_sinks)
+        seen, by_distance = (window, causal, chunk, lookback), (slopes, by_root, of_biases, buckets)
+        return cls(q, k, v, *sizes, scale, *seen, softcap, *by_distance, of_sinks)
 
     def __post_init__(self) -> None:
         if (self.k is None) != (self.v is None) or (self.k is None and self.layer is None):
@@ -80,8 +89,10 @@ class Attention(Node):
             raise ShapeError("attention: only causal attention can go on from what is kept; leave out the layer")
         if self.slopes and len(self.slopes) != self.heads:
             raise ShapeError(f"attention: {len(self.slopes)} slopes for {self.heads} heads")
-        if not self.causal and (self.chunk or self.slopes):
-            raise ShapeError("attention: a chunk and slopes look back, and so want causal attention")
+        if self.biases is not None and (len(self.buckets) % 2 == 0 or min(self.buckets) < 0):
+            raise ShapeError(f"attention: {len(self.buckets)} buckets are not of as many distances on either side")
+        if not self.causal and self.chunk:
+            raise ShapeError("attention: a chunk looks back, and so wants causal attention")
         if self.window and self.chunk:
             raise ShapeError("attention: a window and a chunk exclude each other")
 
@@ -133,7 +144,8 @@ class Attention(Node):
             hidden |= back < 0
         if self.chunk:
             hidden |= back > np.arange(len(q))[:, None] % self.chunk + self.lookback * self.chunk
-        return attend(self, q, k, v, hidden, None if self.sinks is None else run.read(self.sinks))
+        sinks, biases = (None if weight is None else run.read(weight) for weight in (self.sinks, self.biases))
+        return attend(self, q, k, v, hidden, sinks, biases)
 
 
 @op
@@ -193,7 +205,13 @@ class CrossAttention(Node):
 
 
 def attend(
-    node: Attention | CrossAttention, q: Floats, k: Floats, v: Floats, hidden: np.ndarray, sinks: Floats | None = None
+    node: Attention | CrossAttention,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    hidden: np.ndarray,
+    sinks: Floats | None = None,
+    biases: Floats | None = None,
 ) -> Floats:
     """Attention by heads: rows of q, k and v are tokens; `hidden` [queries, keys] are pairs that do not meet."""
     group = node.heads // node.kv_heads
@@ -202,11 +220,14 @@ def attend(
     scores = node.scale * (queries @ keys.swapaxes(1, 2))
     if isinstance(node, Attention) and node.softcap:
         scores = node.softcap * np.tanh(scores / node.softcap)
+    ahead = np.arange(len(k)) - np.arange(len(q))[:, None]  # how far a key is before a query
     if isinstance(node, Attention) and node.slopes:
-        distances = np.arange(len(q))[:, None] - np.arange(len(k))[None, :]
-        if node.by_root:
-            distances = np.sqrt(np.maximum(distances, 0))
+        distances = np.sqrt(abs(ahead)) if node.by_root else abs(ahead)
         scores = scores - np.array(node.slopes)[:, None, None] * distances
+    if isinstance(node, Attention) and biases is not None:
+        reach = len(node.buckets) // 2
+        buckets = np.array(node.buckets)[np.clip(ahead, -reach, reach) + reach]
+        scores = scores + biases[buckets].transpose(2, 0, 1)
     scores = np.where(hidden, -np.inf, scores)
     sink = np.full((node.heads, 1, 1), -np.inf) if sinks is None else sinks[:, None, None]
     peak = np.maximum(scores.max(axis=-1, keepdims=True), sink)

@@ -114,9 +114,9 @@ class Route(Node):
 class Experts(Node):
     """Sum over experts e of routes[:, e] * (down[e] · (activation(gate[e] · x) * (up[e] · x))), with biases if any.
 
-    `routes` [tokens, experts] has at most `top_k` values that are not 0 (Shazeer et al. 2017), and only those experts
-    are computed. Without `up` it is activation(gate · x). With `on_input`, each expert's input is what is multiplied
-    with the route, not its output; then `top_k` is 1.
+    `bias` is added to the sum, whoever is asked. `routes` [tokens, experts] has at most `top_k` values that are not 0
+    (Shazeer et al. 2017), and only those experts are computed. Without `up` it is activation(gate · x). With
+    `on_input`, each expert's input is what is multiplied with the route, not its output; then `top_k` is 1.
     """
 
     x: Node
@@ -127,6 +127,7 @@ class Experts(Node):
     gate_bias: tuple[Weight, ...]  # [intermediate] each, or none
     up_bias: tuple[Weight, ...]
     down_bias: tuple[Weight, ...]
+    bias: Weight | None  # [x.columns]
     top_k: int
     kind: str
     on_input: bool
@@ -147,10 +148,13 @@ class Experts(Node):
         gate_bias: Sequence[Weight] = (),
         up_bias: Sequence[Weight] = (),
         down_bias: Sequence[Weight] = (),
+        bias: str | None = None,
     ) -> Node:
+        """`bias` is the weight's name in full."""
         matrices = (tuple(gate), tuple(up), tuple(down))
         biases = (tuple(gate_bias), tuple(up_bias), tuple(down_bias))
-        return cls(x, routes, *matrices, *biases, top_k, kind, on_input)
+        common = None if bias is None else Weight(bias, (down[0].shape[0],))
+        return cls(x, routes, *matrices, *biases, common, top_k, kind, on_input)
 
     def __post_init__(self) -> None:
         check_kind("experts", self.kind, GLUS if self.up else ACTIVATIONS)
@@ -188,6 +192,8 @@ class Experts(Node):
 
     def reference(self, run: ReferencePass, x: Floats, routes: Floats) -> Floats:
         total = np.zeros((len(x), self.columns), np.float32)
+        if self.bias is not None:
+            total += run.read(self.bias)
         for e in range(routes.shape[1]):
             tokens = np.flatnonzero(routes[:, e])
             factor = routes[tokens, e, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from octavo.graph import Graph, Node
 from octavo.graph.ops.rope import RopeTable
@@ -59,6 +59,8 @@ class TextEncoder(CausalLM):
         "attn_k": "attention.self.key",
         "attn_v": "attention.self.value",
         "attn_qkv": "",
+        "attn_q_norm": "",
+        "attn_k_norm": "",
         "attn_output": "attention.output.dense",
         "attn_norm": "attention.output.LayerNorm",
         "ffn_gate": "",
@@ -178,11 +180,16 @@ class TextEncoder(CausalLM):
             q, k, v = split(g, x, self.at("attn_qkv", i), [self.hidden] * 3, bias=self.attention_bias)
         else:
             q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.hidden, self.attention_bias) for part in "qkv")
+        if self.parts["attn_q_norm"]:
+            q, k = self.norm(g, q, self.at("attn_q_norm", i)), self.norm(g, k, self.at("attn_k_norm", i))
         if (rope := self.ropes[i]) is not None:
             q, k = g.rope(q, self.head_dim, rope), g.rope(k, self.head_dim, rope)
-        how = {"scale": self.head_dim**-0.5, "window": self.windows[i], "causal": self.causal}
-        h = g.attention(q, k, v, layer=None, head_dim=self.head_dim, **how)
+        h = g.attention(q, k, v, layer=None, head_dim=self.head_dim, **self.scoring(i))
         return g.linear(h, self.at("attn_output", i), self.hidden, self.attention_bias)
+
+    def scoring(self, i: int) -> Mapping[str, Any]:
+        """Options of `attention`."""
+        return {"scale": self.head_dim**-0.5, "window": self.windows[i], "causal": self.causal}
 
     def mlp(self, g: Graph, x: Node, i: int) -> Node:
         return g.linear(self.inner(g, x, i), self.at("ffn_down", i), self.hidden, self.mlp_bias)

@@ -1,10 +1,11 @@
-"""Nomic Embed v1 and v1.5."""
+"""Nomic Embed v1, v1.5 and v2-MoE."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import ClassVar
 
+from octavo.graph import Graph, Node, Weight
 from octavo.models.encoders.encoder import TextEncoder
 from octavo.models.rope import rope_table
 from octavo.weights.config_reader import ConfigReader
@@ -12,7 +13,11 @@ from octavo.weights.gguf_family import GGUFFamily
 
 
 class NomicBert(TextEncoder):
-    """BERT with rotary positions and a gated MLP, without biases but those of norms (Nussbaum et al. 2024)."""
+    """BERT with rotary positions and a gated MLP, without biases but those of norms (Nussbaum et al. 2024).
+
+    v2 has an MLP without a gate, biases, and experts in every other layer, whose shares don't sum up to 1 (Nussbaum and
+    Duderstadt 2025).
+    """
 
     architectures: ClassVar[tuple[str, ...]] = ("NomicBertModel",)
     fields: ClassVar[Mapping[str, str]] = {
@@ -23,18 +28,19 @@ class NomicBert(TextEncoder):
         "max_position_embeddings": "max_trained_positions",
         "layer_norm_eps": "layer_norm_epsilon",
         "rope_theta": "rotary_emb_base",
+        "attention_bias": "qkv_proj_bias",
+        "mlp_bias": "mlp_fc1_bias",
     }
     defaults: ClassVar[Mapping[str, object]] = {"hidden_act": "silu", "max_position_embeddings": 2048}
     needs: ClassVar[Mapping[str, object]] = {  # what the older form of its configuration has to say
-        "activation_function": "swiglu",
         "prenorm": False,
         "rotary_emb_fraction": 1.0,
         "rotary_emb_interleaved": False,
-        "qkv_proj_bias": False,
-        "mlp_fc1_bias": False,
-        "mlp_fc2_bias": False,
         "parallel_block": False,
-        "num_experts": 0,
+        "moe_normalize_expert_weights": False,
+        "expert_choice_router": False,
+        "num_shared_experts": 0,
+        "ffn_div": 1,
     }
     bias = False
     gguf = (GGUFFamily("nomic-bert"),)
@@ -51,13 +57,38 @@ class NomicBert(TextEncoder):
         "ffn_up": "mlp.fc11",
         "ffn_down": "mlp.fc2",
         "ffn_norm": "norm2",
+        "experts": "mlp.experts",
+        "router": "mlp.router.layer",
     }
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         for field, wanted in self.needs.items():
             if config.values.get(field) not in (None, wanted):
                 raise config.fail(field, f"only {wanted!r} is known here, got {config.values[field]!r}")
+        kind = config.text("activation_function", "swiglu")
+        if kind != "swiglu":
+            self.parts = {**self.parts, "ffn_gate": "", "ffn_up": "mlp.fc1"}
+            config = ConfigReader({**config.values, "hidden_act": kind}, config.fail)
         super().__init__(config, max_model_len)
-        theta = {"rope_theta": self.config.number("rope_theta", 1000.0)}
-        config = ConfigReader({**self.config.values, **theta}, self.config.fail)
+        config = self.config
+        if config.flag("mlp_fc2_bias", self.mlp_bias) != self.mlp_bias:
+            raise config.fail("mlp_fc2_bias", f"must be {self.mlp_bias}, as the bias of fc1 is")
+        self.experts = config.integer("num_experts", 0, low=0, high=1024)
+        self.top_k = config.integer("moe_top_k", 1, high=max(1, self.experts))
+        self.every = config.integer("moe_every_n_layers", 1) if self.experts else 0
+        theta = {"rope_theta": config.number("rope_theta", 1000.0)}
+        config = ConfigReader({**config.values, **theta}, config.fail)
         self.ropes = [rope_table(config, self.head_dim, self.max_positions, self.max_model_len)] * self.layers
+
+    def mlp(self, g: Graph, x: Node, i: int) -> Node:
+        return self.mixture(g, x, i) if self.every and i % self.every == 1 else super().mlp(g, x, i)
+
+    def mixture(self, g: Graph, x: Node, i: int) -> Node:
+        logits = g.linear(x, self.at("router", i), self.experts)
+        routes = g.route(logits, self.top_k, normalise=False)
+        at, inner = self.at("experts", i), (self.intermediate, self.hidden)
+        each = range(self.experts)
+        gate = [Weight(f"{at}.mlp.w1", inner, expert=e) for e in each]
+        down = [Weight(f"{at}.mlp.w2", inner[::-1], transposed=True, expert=e) for e in each]
+        how = {"top_k": self.top_k, "kind": self.activation, "bias": f"{at}.bias"}
+        return g.experts(x, routes, gate, (), down, **how)

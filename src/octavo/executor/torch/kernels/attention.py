@@ -43,20 +43,23 @@ def paged_attention(
     if splits is None:
         splits = _splits(sequences * blocks * kv_heads, ragged.block_tables.shape[1] * block_size, q.device)
     partial, peaks, sums = _partials(sequences * longest * heads, splits, value_dim, out)
-    slopes, sinks = (out if x is None else x for x in (scoring.slopes, scoring.sinks))  # not read where there are none
+    of_heads = (scoring.slopes, scoring.biases, scoring.sinks)
+    slopes, biases, sinks = (out if x is None else x for x in of_heads)  # not read where there are none
+    bias_reach = 0 if scoring.biases is None else scoring.biases.shape[1] // 2
     kind_of_slopes = "none" if scoring.slopes is None else "root" if scoring.by_root else "distance"
     kernel: Any
     merge: Any
     kernel, merge = attend, merge_splits
     kernel[sequences, blocks, kv_heads * splits](
         q, k_pages, v_pages, out, partial, peaks, sums,
-        ragged.block_tables, ragged.starts, ragged.counts, ragged.rows, slopes, sinks,
+        ragged.block_tables, ragged.starts, ragged.counts, ragged.rows, slopes, biases, sinks,
         scoring.scale * LOG2_E.value, (scoring.softcap or 0.0) * LOG2_E.value, scoring.window or scoring.chunk or 0,
-        longest, ragged.block_tables.stride(0), q.stride(0),
+        bias_reach, longest, ragged.block_tables.stride(0), q.stride(0),
         KV_HEADS=kv_heads, GROUP=group, HEAD_DIM=head_dim, VALUE_DIM=value_dim, BLOCK_SIZE=block_size,
         TOKENS=tokens, SPLITS=splits, LOOKS="window" if scoring.window else "chunk" if scoring.chunk else "all",
         LOOKBACK=scoring.lookback, HAS_CAP=scoring.softcap is not None, SLOPES=kind_of_slopes,
-        HAS_SINKS=scoring.sinks is not None, ROWS=rows, TILE=32 if is_wide else 64,
+        HAS_BIASES=scoring.biases is not None, HAS_SINKS=scoring.sinks is not None,
+        ROWS=rows, TILE=32 if is_wide else 64,
         DIM_TILE=max(16, triton.next_power_of_2(head_dim)), VALUE_TILE=max(16, triton.next_power_of_2(value_dim)),
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
         num_warps=4, num_stages=2 if is_wide else 3,
@@ -108,8 +111,8 @@ def first_key(position, reach, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr):
 
 @triton.jit
 def scores_of(
-    products, position, key, end, slopes, head, cap, reach, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr,
-    HAS_CAP: tl.constexpr, SLOPES: tl.constexpr,
+    products, position, key, end, slopes, biases, head, cap, reach, bias_reach, LOOKS: tl.constexpr,
+    LOOKBACK: tl.constexpr, HAS_CAP: tl.constexpr, SLOPES: tl.constexpr, HAS_BIASES: tl.constexpr,
 ):  # fmt: skip
     """Scaled products with what else is done to them, -inf for keys that a token does not see, or from `end` on."""
     scores = products
@@ -120,19 +123,22 @@ def scores_of(
         if SLOPES == "root":
             distance = tl.sqrt(distance)
         scores -= (tl.load(slopes + head) * LOG2_E)[:, None] * distance
+    if HAS_BIASES:
+        ahead = tl.minimum(tl.maximum(key[None, :] - position[:, None], -bias_reach), bias_reach)
+        scores += tl.load(biases + (head * (2 * bias_reach + 1) + bias_reach)[:, None] + ahead) * LOG2_E
     seen = (key < end)[None, :] & (key[None, :] <= position[:, None])
     if LOOKS != "all":
         seen &= key[None, :] >= first_key(position, reach, LOOKS, LOOKBACK)[:, None]
     return tl.where(seen, scores, float("-inf"))
 
 
-@triton.jit(do_not_specialize=["reach", "longest", "table_stride"])  # they change from step to step
+@triton.jit(do_not_specialize=["reach", "bias_reach", "longest", "table_stride"])  # they change from step to step
 def attend(
-    q, k_pages, v_pages, out, partial, peaks, sums, block_tables, starts, counts, rows, slopes, sinks,
-    scale, cap, reach, longest, table_stride, q_stride, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
+    q, k_pages, v_pages, out, partial, peaks, sums, block_tables, starts, counts, rows, slopes, biases, sinks,
+    scale, cap, reach, bias_reach, longest, table_stride, q_stride, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TOKENS: tl.constexpr,
     SPLITS: tl.constexpr, LOOKS: tl.constexpr, LOOKBACK: tl.constexpr, HAS_CAP: tl.constexpr,
-    SLOPES: tl.constexpr, HAS_SINKS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    SLOPES: tl.constexpr, HAS_BIASES: tl.constexpr, HAS_SINKS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     DIM_TILE: tl.constexpr, VALUE_TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (sequence, Q-block, split and KV head). Scores are in units of log 2, for exp2."""
@@ -164,8 +170,9 @@ def attend(
         k = tl.load(k_pages + key_at, mask=exists[None, :] & in_head[:, None], other=0.0)
         products = tl.dot(query, k, input_precision=PRECISION) * scale
         scores = scores_of(
-            products, start + token, key, end, slopes, head, cap, reach, LOOKS, LOOKBACK, HAS_CAP, SLOPES
-        )
+            products, start + token, key, end, slopes, biases, head, cap, reach, bias_reach, LOOKS, LOOKBACK, HAS_CAP,
+            SLOPES, HAS_BIASES,
+        )  # fmt: skip
         new_peak = tl.maximum(peak, tl.max(scores, 1))
         finite = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # of a row that has seen nothing yet
         weight = tl.exp2(scores - finite[:, None])
