@@ -11,7 +11,7 @@ from octavo.client.http import Address, HttpClient
 from octavo.errors import OctavoError
 
 Json = dict[str, Any]
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 
 
 class ApiError(OctavoError):

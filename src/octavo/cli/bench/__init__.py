@@ -1,4 +1,4 @@
-"""`octavo bench latency|throughput|serve`: how fast the engine is here, and how fast a server answers."""
+"""`octavo bench latency|throughput|embed|serve`: how fast the engine is here, and how fast a server answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from octavo.cli.main import choose
 KINDS = {
     "latency": "one batch at a time: time to the first token, between tokens, and in all",
     "throughput": "many requests at once: tokens and requests per second",
+    "embed": "vectors of texts, here or on a server: texts and tokens per second, and the latency of one",
     "serve": "load on a server: latencies, throughput and goodput of any OpenAI-compatible one",
 }
 
@@ -27,6 +28,6 @@ def main(argv: Sequence[str]) -> int:
     kind = choose("octavo bench", KINDS, argv)
     if kind is None:
         return 0
-    module = "serve" if kind == "serve" else "offline"
+    module = kind if kind in ("embed", "serve") else "offline"
     code: int = import_module(f"octavo.cli.bench.{module}").main(argv)
     return code

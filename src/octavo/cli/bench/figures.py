@@ -19,6 +19,7 @@ TITLES = {
     "e2e_s": "end-to-end latency",
 }
 ROWS = {**TITLES, "refusal_s": "refusals"}
+OF_TEXTS = {"request_s": "request", "latency_s": "one text alone"}  # see embed.py
 COLUMNS = ("mean", "p50", "p90", "p99")
 OBJECTIVES = {"ttft": "ttft_s", "tpot": "tpot_s", "e2el": "e2e_s"}  # --goodput's names, which are vLLM's
 
@@ -108,7 +109,9 @@ def table(document: Json) -> str:
 
 def statistics_lines(results: Json) -> list[str]:
     """The statistics that there are, in milliseconds."""
-    rows = {title: results[name].values() for name, title in ROWS.items() if results.get(name) is not None}
+    rows = {
+        title: results[name].values() for name, title in {**ROWS, **OF_TEXTS}.items() if results.get(name) is not None
+    }
     cells = {title: [f"{1000 * value:.1f}" for value in values] for title, values in rows.items()}
     return [f"{title:<24}" + "".join(f"{cell:>10}" for cell in row) for title, row in {"ms": COLUMNS, **cells}.items()]
 

@@ -31,7 +31,8 @@ from octavo.cli.parser import Parser
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
-    from octavo.request import RequestOutput
+    from octavo.request import Prompt, RequestOutput
+    from octavo.sampling_params import SamplingParams
 
 SAMPLING = [flag for flag in SAMPLING_FLAGS if flag.name in ("temperature", "top_p", "top_k", "min_p")]
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         check_writable("--output-json", args.output_json)
     checked_sampling(args)
     if args.profile:
-        _check_profile(args)
+        check_profile(args)
     report_notes()
 
     from octavo.cli import profile, speed
@@ -56,17 +57,23 @@ def main(argv: Sequence[str]) -> int:
     workload, results = bench(llm, args, limits, begin=profiled.begin if profiled else lambda: None)
     if profiled:
         results["profile"] = profile.measured(profiled, llm.model.config, limits)
-    document = speed.describe(kind, llm, limits, workload, results)
-    print(_table(document))
-    if profiled:
-        print("\n" + profile.table(results["profile"]))
-    if isinstance(args.profile, Path):
-        from octavo.cli.bench.profile_picture import write_profile
+    report(args, speed.describe(kind, llm, limits, workload, results), _table)
+    return 0
 
-        write_profile(args.profile, f"{llm.model.name}, {kind}", results["profile"])
+
+def report(args: argparse.Namespace, document: Json, table: Callable[[Json], str]) -> None:
+    """Prints the document as a table, and writes what --output-json and --profile ask for."""
+    print(table(document))
+    if profile := document["results"].get("profile"):
+        from octavo.cli.profile import table as profile_table
+
+        print("\n" + profile_table(profile))
+        if isinstance(args.profile, Path):
+            from octavo.cli.bench.profile_picture import write_profile
+
+            write_profile(args.profile, f"{document['model']['name']}, {document['kind']}", profile)
     if args.output_json is not None:
         args.output_json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 def _parser(kind: str) -> Parser:
@@ -84,15 +91,21 @@ def _parser(kind: str) -> Parser:
     else:
         number(64, "the number of requests", "--num-prompts")
         group.add_argument("--dataset-name", choices=["random"], default="random", help="where prompts come from")
-    group.add_argument("--output-json", type=Path, default=None, metavar="FILE", help="a file for the results, in JSON")
-    timed = "print the time of every op of a step beside the machine's limits; with a .png or .svg, draw it too"
-    group.add_argument("--profile", type=Path, nargs="?", const=True, default=None, metavar="FILE", help=timed)
+    add_report_flags(group)
     add_flags(parser, "sampling (greedy by default)", SAMPLING)
     add_engine_flags(parser)
     return parser
 
 
-def _check_profile(args: argparse.Namespace) -> None:
+def add_report_flags(group: argparse._ArgumentGroup, *names: str) -> None:
+    """What `report` looks at."""
+    about = "a file for the results, in JSON"
+    group.add_argument("--output-json", *names, type=Path, default=None, metavar="FILE", help=about)
+    timed = "print the time of every op of a step beside the machine's limits; with a .png or .svg, draw it too"
+    group.add_argument("--profile", type=Path, nargs="?", const=True, default=None, metavar="FILE", help=timed)
+
+
+def check_profile(args: argparse.Namespace) -> None:
     """Raises, before anything is loaded, for a picture that can't be drawn, and where ops are not timed."""
     from octavo.cli.bench.picture import check_kind
     from octavo.cli.bench.profile_picture import FILES
@@ -168,11 +181,16 @@ def _run(llm: LLM, prompts: list[list[int]], args: argparse.Namespace) -> tuple[
     sampling = {"temperature": 0.0, **options_of(args, SAMPLING)}
     params = SamplingParams(**sampling, max_tokens=args.output_len, ignore_eos=True)
     params.output_kind = RequestOutputKind.FINAL_ONLY
+    return run_prompts(llm, [Prompt(None, ids) for ids in prompts], params)
+
+
+def run_prompts(llm: LLM, prompts: Sequence[Prompt], params: SamplingParams) -> tuple[list[RequestOutput], int]:
+    """Runs all prompts at once; their outputs as they end, and the number of steps. Raises the error of any."""
     names = [f"bench-{i}" for i in range(len(prompts))]
     outputs, steps = [], 0
     try:
-        for name, ids in zip(names, prompts, strict=True):
-            llm.engine.submit(name, Prompt(None, ids), params)
+        for name, prompt in zip(names, prompts, strict=True):
+            llm.engine.submit(name, prompt, params)
         while llm.engine.has_work:
             outputs += llm.engine.step()
             steps += 1
