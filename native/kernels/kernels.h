@@ -76,14 +76,18 @@ struct Rotation {
   bool interleaved;        // pairs are (2i, 2i + 1), not (i, i + pairs)
 };
 
-// Rotates the queries and keys of one token and writes keys and values to the cache.
+// Rotates the queries and keys of neighbours among a sequence's tokens, which go to the same 16 slots of a page, and
+// writes keys and values to the cache. Pointers are to the first token's row; strides are elements from row to row.
 struct RotateAndStore {
   const float *q, *k, *v;  // rows of heads; without q, or without k and v, nothing is done with them
-  int heads;               // of q
+  int64_t q_stride, k_stride, v_stride;
+  int heads;  // of q
   Rotation rotation;
-  void* q_out;  // [heads * key_dim]
+  int64_t rotation_stride;
+  void* q_out;  // [tokens, heads * key_dim]
+  int64_t q_out_stride;
   KvCache cache;
-  int page, slot;         // where the token goes
+  int page, slot, count;  // where the first token goes, and how many there are
   bool last_of_sequence;  // no later token of the same sequence is in this step
 };
 

@@ -18,6 +18,13 @@ inline void rotate(const Rotation& r, const float* x, int d, float* y) {
   for (int i = 2 * r.pairs; i < d; ++i) y[i] = x[i];
 }
 
+inline Rotation rotation_of(const RotateAndStore& r, int token) {
+  Rotation rotation = r.rotation;
+  rotation.cos += token * r.rotation_stride;
+  rotation.sin += token * r.rotation_stride;
+  return rotation;
+}
+
 inline void rotate_heads(const float* x, const Rotation& r, int heads, int head_dim, float* out) {
   for (int h = 0; h < heads; ++h) rotate(r, x + h * head_dim, head_dim, out + h * head_dim);
 }
@@ -33,6 +40,26 @@ inline void store_floats(typename T::Value* out, const float* x, int n) {
     T::store16(value, load(lane));
     memcpy(out + i, value, (n - i) * sizeof value[0]);
   }
+}
+
+constexpr int kMaxBlockDim = 256;  // columns of heads that are stored for 16 tokens at once
+
+// Where a head's values begin, behind its keys.
+inline int64_t values_at(const KvCache& cache) { return (int64_t)cache.page_tokens * round_up(cache.key_dim, 2); }
+
+// Words of 4 bytes: `to` gets those of 16 rows side by side, of up to 16 columns.
+inline void transpose_words(const void* rows, int64_t row_bytes, int columns, void* to) {
+  const char* from = static_cast<const char*>(rows);
+  if (columns >= kLanes) return transpose_16_words(from, row_bytes, static_cast<char*>(to));
+  for (int i = 0; i < columns; ++i)
+    for (int t = 0; t < kLanes; ++t) memcpy((char*)to + (i * kLanes + t) * 4, from + t * row_bytes + i * 4, 4);
+}
+
+// 16 columns of as many rows as a pack has.
+template <class T>
+inline void interleave(const typename T::Value* rows, int64_t stride, typename T::Value* to) {
+  for (int i = 0; i < kLanes; ++i)
+    for (int t = 0; t < T::kPack; ++t) to[i * T::kPack + t] = rows[t * stride + i];
 }
 
 // Keys of one token: pairs along key_dim, 16 tokens side by side.
@@ -59,27 +86,56 @@ inline void write_value(const KvCache& cache, typename T::Value* values, int slo
 
 // The keys and values of one token, of all heads.
 template <class T>
-inline void store_token(const RotateAndStore& r) {
+inline void store_token(const RotateAndStore& r, int token) {
   using Value = typename T::Value;
-  const int key_dim = r.cache.key_dim, value_dim = r.cache.value_dim;
+  const int key_dim = r.cache.key_dim, value_dim = r.cache.value_dim, slot = r.slot + token;
+  const float *k = r.k + token * r.k_stride, *v = r.v + token * r.v_stride;
   float rotated[kMaxHeadDim + kLanes];
   Value cast[kMaxHeadDim + kLanes] = {};
-  const bool clear_partner = r.last_of_sequence && T::kPack == 2 && r.slot % 2 == 0;
+  const bool is_last = r.last_of_sequence && token == r.count - 1;
   for (int h = 0; h < r.cache.kv_heads; ++h) {
     auto* keys = reinterpret_cast<Value*>(r.cache.head(r.page, h));
-    rotate(r.rotation, r.k + h * key_dim, key_dim, rotated);
+    rotate(rotation_of(r, token), k + h * key_dim, key_dim, rotated);
     store_floats<T>(cast, rotated, key_dim);
-    write_key<T>(r.cache, keys, r.slot, cast);
-    store_floats<T>(cast, r.v + h * value_dim, value_dim);
-    write_value<T>(r.cache, keys + (int64_t)r.cache.page_tokens * round_up(key_dim, 2), r.slot, cast, clear_partner);
+    write_key<T>(r.cache, keys, slot, cast);
+    store_floats<T>(cast, v + h * value_dim, value_dim);
+    const bool clear_partner = is_last && T::kPack == 2 && slot % 2 == 0;
+    write_value<T>(r.cache, keys + values_at(r.cache), slot, cast, clear_partner);
   }
 }
 
-inline void store_int8_token(const RotateAndStore& r) {
-  float rotated[kMaxHeadDim];
+// The same of 16 tokens, the first of which has a multiple of 16 as its slot: nothing is written value by value.
+template <class T>
+inline void store_block(const RotateAndStore& r) {
+  using Value = typename T::Value;
+  constexpr int kRow = kMaxBlockDim + kLanes;
+  const int key_dim = r.cache.key_dim, value_dim = r.cache.value_dim;
+  const int steps = (key_dim + T::kPack - 1) / T::kPack;
+  float rotated[kRow];
+  alignas(64) Value cast[kLanes * kRow];
   for (int h = 0; h < r.cache.kv_heads; ++h) {
-    rotate(r.rotation, r.k + h * r.cache.key_dim, r.cache.key_dim, rotated);
-    store_int8_head(r.cache, r.cache.head(r.page, h), r.slot, rotated, r.v + h * r.cache.value_dim);
+    auto* keys = reinterpret_cast<Value*>(r.cache.head(r.page, h));
+    for (int t = 0; t < kLanes; ++t) {
+      rotate(rotation_of(r, t), r.k + t * r.k_stride + h * key_dim, key_dim, rotated);
+      store_floats<T>(cast + t * kRow, rotated, key_dim);
+    }
+    auto* to = keys + (int64_t)(r.slot / kLanes) * steps * kLanes * T::kPack;
+    for (int s = 0; s < steps; s += kLanes)
+      transpose_words(cast + s * T::kPack, kRow * sizeof(Value), steps - s, to + (int64_t)s * kLanes * T::kPack);
+
+    for (int t = 0; t < kLanes; ++t) store_floats<T>(cast + t * kRow, r.v + t * r.v_stride + h * value_dim, value_dim);
+    auto* values = keys + values_at(r.cache) + r.slot * kLanes;
+    for (int i = 0; i < value_dim; i += kLanes, values += (int64_t)r.cache.page_tokens * kLanes)
+      for (int t = 0; t < kLanes; t += T::kPack) interleave<T>(cast + t * kRow + i, kRow, values + t * kLanes);
+  }
+}
+
+inline void store_int8_token(const RotateAndStore& r, int token) {
+  float rotated[kMaxHeadDim];
+  const float *k = r.k + token * r.k_stride, *v = r.v + token * r.v_stride;
+  for (int h = 0; h < r.cache.kv_heads; ++h) {
+    rotate(rotation_of(r, token), k + h * r.cache.key_dim, r.cache.key_dim, rotated);
+    store_int8_head(r.cache, r.cache.head(r.page, h), r.slot + token, rotated, v + h * r.cache.value_dim);
   }
 }
 
@@ -87,15 +143,23 @@ template <class T>
 void rotate_and_store(const RotateAndStore& r) {
   const int key_dim = r.cache.key_dim;
   float rotated[kMaxHeadDim];
-  for (int h = 0; r.q && h < r.heads; ++h) {
-    rotate(r.rotation, r.q + h * key_dim, key_dim, rotated);
-    store_floats<T>(static_cast<typename T::Value*>(r.q_out) + h * key_dim, rotated, key_dim);
+  for (int t = 0; r.q && t < r.count; ++t) {
+    auto* out = static_cast<typename T::Value*>(r.q_out) + t * r.q_out_stride;
+    for (int h = 0; h < r.heads; ++h) {
+      rotate(rotation_of(r, t), r.q + t * r.q_stride + h * key_dim, key_dim, rotated);
+      store_floats<T>(out + h * key_dim, rotated, key_dim);
+    }
   }
   if (!r.k) return;
-  if (r.cache.dtype == DType::kInt8)
-    store_int8_token(r);
-  else
-    store_token<T>(r);
+  const bool is_int8 = r.cache.dtype == DType::kInt8;
+  const bool fits = key_dim <= kMaxBlockDim && r.cache.value_dim <= kMaxBlockDim && r.cache.value_dim % kLanes == 0;
+  if (r.count == kLanes && fits && !is_int8) return store_block<T>(r);
+  for (int t = 0; t < r.count; ++t) {
+    if (is_int8)
+      store_int8_token(r, t);
+    else
+      store_token<T>(r, t);
+  }
 }
 
 }  // namespace octavo::OCTAVO_ISA

@@ -50,6 +50,12 @@ inline __m256i narrow(__m256 x) {  // round to nearest, ties to even; NaN stays 
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
 }
+// A square of 16 rows of 16 words of 4 bytes, whose columns become the rows of `to`.
+inline void transpose_16_words(const char* rows, int64_t row_bytes, char* to) {
+  for (int i = 0; i < 16; ++i)
+    for (int t = 0; t < 16; ++t) memcpy(to + (i * 16 + t) * 4, rows + t * row_bytes + i * 4, 4);
+}
+
 inline void store_bf16(bf16* p, F32 x) {
   const __m256i packed = _mm256_packus_epi32(narrow(x.lo), narrow(x.hi));
   _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(packed, 0xd8));

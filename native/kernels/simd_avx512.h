@@ -34,6 +34,30 @@ inline F32 load_bf16(const bf16* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
 }
 
+// A square of 16 rows of 16 words of 4 bytes, whose columns become the rows of `to`.
+inline void transpose_16_words(const char* rows, int64_t row_bytes, char* to) {
+  __m512i a[16], b[16];
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(rows + i * row_bytes);
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; ++j) {  // a[i + c] now has, in its quarter q, column 4 q + c of four rows
+      a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+      a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+    }
+  for (int c = 0; c < 4; ++c) {
+    const __m512i low[2] = {_mm512_shuffle_i32x4(a[c], a[4 + c], 0x44), _mm512_shuffle_i32x4(a[c], a[4 + c], 0xee)};
+    const __m512i high[2] = {_mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x44),
+                             _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xee)};
+    for (int half = 0; half < 2; ++half) {
+      _mm512_storeu_si512(to + (8 * half + c) * 64, _mm512_shuffle_i32x4(low[half], high[half], 0x88));
+      _mm512_storeu_si512(to + (8 * half + 4 + c) * 64, _mm512_shuffle_i32x4(low[half], high[half], 0xdd));
+    }
+  }
+}
+
 #ifdef __AVX512BF16__
 
 inline void store_bf16(bf16* p, F32 x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x.v)); }

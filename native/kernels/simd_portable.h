@@ -70,6 +70,12 @@ inline uint32_t mask_not_less(F32 a, F32 b) {
 inline F32 load_bf16(const bf16* p) {
   return each_lane([&](int i) { return to_float(p[i]); });
 }
+// A square of 16 rows of 16 words of 4 bytes, whose columns become the rows of `to`.
+inline void transpose_16_words(const char* rows, int64_t row_bytes, char* to) {
+  for (int i = 0; i < 16; ++i)
+    for (int t = 0; t < 16; ++t) memcpy(to + (i * 16 + t) * 4, rows + t * row_bytes + i * 4, 4);
+}
+
 inline void store_bf16(bf16* p, F32 x) {
   for (int i = 0; i < kLanes; ++i) p[i] = to_bf16(x.v[i]);
 }

@@ -180,11 +180,23 @@ class StoreOp : public Op {
   int64_t num_tiles(const Run& run, int) const override { return run.row_tiles(run.tokens()); }
   void run(const Run& run, int, int64_t tile, int) const override {
     const Range all = run.tokens(), rows = all.part(tile, run.row_tiles(all));
-    for (int64_t token = rows.begin; token < rows.end; ++token) store(run, token);
+    for (int64_t token = rows.begin, end; token < rows.end; token = end) {
+      end = end_of_block(run, token, rows.end);
+      store(run, token, static_cast<int>(end - token));
+    }
   }
 
  private:
-  void store(const Run& run, int64_t token) const {
+  // Of tokens from one on, up to `end`, those of its sequence that go to the same 16 slots.
+  static int64_t end_of_block(const Run& run, int64_t token, int64_t end) {
+    const TokenPlace& first = run.places[token];
+    const int64_t border = token + 16 - first.position % 16;
+    for (int64_t next = token + 1; next < std::min(border, end); ++next)
+      if (run.places[next].sequence != first.sequence) return next;
+    return std::min(border, end);
+  }
+
+  void store(const Run& run, int64_t token, int count) const {
     const TokenPlace& at = run.places[token];
     const int pairs = static_cast<int>(angles_.columns / 2);
     const float* cos = pairs ? angles_.floats(token) : nullptr;
@@ -192,13 +204,19 @@ class StoreOp : public Op {
         .q = q_.memory ? q_.floats(token) : nullptr,
         .k = k_.memory ? k_.floats(token) : nullptr,
         .v = k_.memory ? v_.floats(token) : nullptr,
+        .q_stride = q_.stride,
+        .k_stride = k_.stride,
+        .v_stride = v_.stride,
         .heads = static_cast<int>(q_.columns / place_.cache.key_dim),
         .rotation = {cos, cos + pairs, pairs, interleaved_},
+        .rotation_stride = angles_.stride,
         .q_out = q_.memory ? queries_.row(token) : nullptr,
+        .q_out_stride = queries_.stride,
         .cache = place_.cache,
         .page = place_.page(run, at),
         .slot = at.position % place_.cache.page_tokens,
-        .last_of_sequence = at.last_of_sequence,
+        .count = count,
+        .last_of_sequence = run.places[token + count - 1].last_of_sequence,
     });
   }
 
