@@ -65,10 +65,10 @@ inline void multiply_channels(const int8_t* a, int64_t a_stride, const uint8_t* 
 #ifdef __AMX_INT8__
 
 // c[rows, Blocks * 16] = a[rows, k] times one or two blocks of weights, of at most 16 rows. Weights are multiplied
-// where they lie.
+// where they lie; those behind them are fetched meanwhile, if they are wanted next.
 template <int Blocks>
 inline void multiply_channel_tiles(int rows, const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k,
-                                   float* c, int64_t c_stride) {
+                                   bool fetch, float* c, int64_t c_stride) {
   const int64_t block_bytes = kInt8.block_bytes(k);
   const uint8_t* values = block + kInt8.values_at(k);
   _tile_zero(0);
@@ -78,6 +78,9 @@ inline void multiply_channel_tiles(int rows, const int8_t* a, int64_t a_stride, 
     _tile_zero(3);
   }
   for (int64_t i = 0; i < k; i += 64) {
+    const uint8_t* next = values + Blocks * block_bytes + 16 * i;
+    for (int j = 0; j < Blocks && fetch; ++j, next += block_bytes)
+      for (int line = 0; line < kTile; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
     _tile_loadd(4, a + i, a_stride);
     _tile_loadd(6, values + 16 * i, 64);
     _tile_dpbsud(0, 4, 6);
@@ -108,6 +111,18 @@ inline void multiply_channel_tiles(int rows, const int8_t* a, int64_t a_stride, 
   }
 }
 
+// c[rows, blocks * 16] = a times blocks of weights, in tiles of `height` rows, which divides `rows`.
+inline void multiply_channel_blocks(int rows, int height, int blocks, const int8_t* a, int64_t a_stride,
+                                    const uint8_t* block, int64_t k, float* c, int64_t c_stride) {
+  const Tiles tiles(height, 64);
+  for (int j = 0; j < blocks; j += 2)
+    for (int row = 0; row < rows; row += height)
+      with_constant<2>(blocks - j < 2 ? 1 : 2, [&]<int Blocks>() {
+        multiply_channel_tiles<Blocks>(height, a + row * a_stride, a_stride, block + j * kInt8.block_bytes(k), k,
+                                       row == 0, c + row * c_stride + j * kLanes, c_stride);
+      });
+}
+
 #endif
 
 // c[rows, blocks * 16] = a times blocks of weights.
@@ -117,15 +132,11 @@ inline void multiply_channels_any(int rows, int blocks, const int8_t* a, int64_t
 #ifdef __AMX_INT8__
   constexpr int kFewRows = 4;  // are faster without tiles
   if (rows > kFewRows) {
-    for (int j = 0; j < blocks; j += 2)
-      for (int row = 0; row < rows; row += kTile) {
-        const int now = rows - row < kTile ? rows - row : kTile;
-        const Tiles tiles(now, 64);
-        with_constant<2>(blocks - j < 2 ? 1 : 2, [&]<int Blocks>() {
-          multiply_channel_tiles<Blocks>(now, a + row * a_stride, a_stride, block + j * block_bytes, k,
-                                         c + row * c_stride + j * kLanes, c_stride);
-        });
-      }
+    const int full = rows / kTile * kTile, rest = rows - full;
+    if (full) multiply_channel_blocks(full, kTile, blocks, a, a_stride, block, k, c, c_stride);
+    if (rest)
+      multiply_channel_blocks(rest, rest, blocks, a + full * a_stride, a_stride, block, k, c + full * c_stride,
+                              c_stride);
     return;
   }
 #endif

@@ -177,9 +177,17 @@ class StoreOp : public Op {
   }
 
   Needs needs() const override { return {.sources = place_.is_source, .one_sequence = place_.is_source}; }
-  int64_t num_tiles(const Run& run, int) const override { return run.row_tiles(run.tokens()); }
+  int64_t num_tiles(const Run& run, int) const override {
+    const Range all = run.tokens();
+    return are_long(run, all) ? run.row_tiles({0, (all.size() + 15) / 16}) : run.row_tiles(all);
+  }
   void run(const Run& run, int, int64_t tile, int) const override {
-    const Range all = run.tokens(), rows = all.part(tile, run.row_tiles(all));
+    const Range all = run.tokens();
+    Range rows = all.part(tile, num_tiles(run, 0));
+    if (are_long(run, all)) {  // neighbours stay together
+      const Range blocks = Range{0, (all.size() + 15) / 16}.part(tile, num_tiles(run, 0));
+      rows = {all.begin + 16 * blocks.begin, std::min(all.end, all.begin + 16 * blocks.end)};
+    }
     for (int64_t token = rows.begin, end; token < rows.end; token = end) {
       end = end_of_block(run, token, rows.end);
       store(run, token, static_cast<int>(end - token));
@@ -187,6 +195,9 @@ class StoreOp : public Op {
   }
 
  private:
+  // Whether sequences have 16 tokens on average.
+  static bool are_long(const Run& run, Range tokens) { return tokens.size() >= int64_t{16} * run.step.num_sequences; }
+
   // Of tokens from one on, up to `end`, those of its sequence that go to the same 16 slots.
   static int64_t end_of_block(const Run& run, int64_t token, int64_t end) {
     const TokenPlace& first = run.places[token];

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
@@ -257,11 +258,11 @@ class LLM(PoolsTexts):
             for prompt, param, priority in zip(prompts, params, priorities, strict=True):
                 request_id = str(next(self._ids))
                 order.append(request_id)
-                final = param.clone()
-                final.output_kind = RequestOutputKind.FINAL_ONLY
+                if param.output_kind is not RequestOutputKind.FINAL_ONLY:
+                    param = replace(param, output_kind=RequestOutputKind.FINAL_ONLY)
                 try:
                     read = prompt() if callable(prompt) else self.model.reader.read(prompt)
-                    self.engine.submit(request_id, read, final, priority)
+                    self.engine.submit(request_id, read, param, priority)
                 except RequestError as error:
                     outputs[request_id] = _failed(request_id, prompt, error)
             progress = _Progress(len(prompts), use_tqdm)
