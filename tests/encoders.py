@@ -119,6 +119,7 @@ ENCODERS = {
     ),
     "Nomic": Encoder("NomicBert", gguf="nomic-bert", keys=BOTH_WAYS),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
+    "DistilBERT for masked tokens": Encoder("DistilBert", {**DISTILBERT, "activation": "relu"}, "ForMaskedLM"),
     "DistilBERT": Encoder("DistilBert", DISTILBERT, gguf="bert", keys={**BOTH_WAYS, "feed_forward_length": 80}),
     "MPNet": Encoder("MPNet", {"relative_attention_num_buckets": 32}),
     "MPNet for masked tokens": Encoder("MPNet", {"relative_attention_num_buckets": 32}, "ForMaskedLM"),
@@ -177,6 +178,22 @@ def word_pieces(size=SIZES["vocab_size"]):
         "tokenizer.ggml.padding_token_id": 0,
         "tokenizer.ggml.token_type_count": 2,
     }
+
+
+def save_chain(path, *modules, **config):
+    """A folder of sentence-transformers whose modules are given: (type, configuration, tensors)."""
+    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    for i, (kind, said, tensors) in enumerate(modules, 1):
+        place = path / f"{i}_{kind.rsplit('.', 1)[-1]}"
+        place.mkdir()
+        (place / "config.json").write_text(json.dumps(said))
+        if tensors:
+            save_file(tensors, place / "model.safetensors")
+        listed.append({"idx": i, "name": str(i), "path": place.name, "type": f"sentence_transformers.{kind}"})
+    (path / "modules.json").write_text(json.dumps(listed))
+    (path / "sentence_bert_config.json").write_text(json.dumps(config))
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (path / "tokenizer_config.json").write_text(json.dumps({**special, "tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 def save_modules(path, mode="mean_tokens", dense=None, normalizes=True, prompts=None, **config):

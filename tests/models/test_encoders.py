@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from encoders import ENCODERS, rows_of
@@ -15,6 +16,7 @@ from octavo.weights.bind import bind
 from reference import reference_logits
 
 WITH_GGUF = {name: family for name, family in ENCODERS.items() if family.gguf}
+FOR_MASKED = {name: family for name, family in ENCODERS.items() if "masked" in name and "Euro" not in name}
 TEXTS = [[6 + token for token in random_tokens(count, vocab=295, seed=count)] for count in (96, 1, 128, 17, 33)]
 
 
@@ -54,6 +56,23 @@ def test_a_gguf_file_is_the_checkpoint_that_it_was_made_from(tmp_path, family):
     found = rows_in_one_step(make_native(graph, tensors, max_tokens=512), TEXTS)
     for text, rows in zip(TEXTS, found, strict=True):
         assert error(rows, rows_of(model, text)) < 1e-4
+
+
+@pytest.mark.parametrize("family", FOR_MASKED.values(), ids=FOR_MASKED)
+def test_logits_of_masked_tokens_are_transformers_s(tmp_path, family):
+    model = family.save(tmp_path)
+    with torch.no_grad():
+        expected = [model(torch.tensor([text])).logits[0].numpy() for text in TEXTS]
+    checkpoint = open_model(tmp_path)
+    declared = load_declaration(checkpoint.config, tmp_path)
+    graph = declared.build_masked()
+    tensors = bind(graph.weights, checkpoint, declared.ignored)
+    assert graph.output == "logits"
+    assert error(reference_logits(graph, tensors, TEXTS[0]), expected[0]) < 1e-4
+    for make in (make_native, make_torch):
+        found = rows_in_one_step(make(graph, tensors, max_tokens=512), TEXTS)
+        for text_rows, own in zip(found, expected, strict=True):
+            assert error(text_rows, own) < 1e-4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -11,6 +11,7 @@ from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import CausalLM
 from octavo.models.decoder import activation_of, split
 from octavo.models.encoders.heads import BERT_HEADS, Heads
+from octavo.models.encoders.masked import MaskedHead
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -49,6 +50,7 @@ class TextEncoder(CausalLM):
     position_types: ClassVar[tuple[str, ...]] = ("absolute",)  # that its configuration may name
     base_name: ClassVar[str] = "bert"
     gguf_names: ClassVar[Mapping[str, str]] = GGUF_NAMES
+    masked_head: ClassVar[MaskedHead | None] = None
     names: ClassVar[Mapping[str, str]] = {
         "word": "embeddings.word_embeddings",
         "position": "embeddings.position_embeddings",
@@ -143,11 +145,28 @@ class TextEncoder(CausalLM):
 
     def build(self) -> Graph:
         g = Graph()
+        g.hidden_states(self.rows(g))
+        return g
+
+    def build_masked(self) -> Graph:
+        """The graph that guesses masked tokens: it ends in logits of the words. Raises what `config.fail` makes."""
+        g, head, config = Graph(), self.masked_head, self.config
+        if head is None:
+            raise config.fail("architectures", "no head that guesses masked tokens is known of this one")
+        field, default = head.activation
+        act = activation_of(config, field, default)
+        x = g.linear(self.rows(g), head.dense, self.hidden, config.flag("classifier_bias", self.bias))
+        x = self.norm(g, g.activation(x, act), head.norm)
+        word = self.at("word") if config.flag("tie_word_embeddings", True) else None
+        head.end(g, x, word, self.vocab_size, bias=config.flag("decoder_bias", True))
+        return g
+
+    def rows(self, g: Graph) -> Node:
+        """A row of each token, as all layers made it."""
         x = self.embed(g)
         for i in range(self.layers):
             x = self.layer(g, x, i)
-        g.hidden_states(self.end(g, x))
-        return g
+        return self.end(g, x)
 
     def embed(self, g: Graph) -> Node:
         x = g.embed(self.at("word"), self.vocab_size, self.hidden)

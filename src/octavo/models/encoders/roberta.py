@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from octavo.models.encoders.encoder import TextEncoder
 from octavo.models.encoders.heads import ROBERTA_HEADS
+from octavo.models.encoders.masked import ROBERTA
 from octavo.models.rope import rope_table
 from octavo.weights.config_reader import ConfigReader
 
@@ -29,6 +30,7 @@ class Roberta(TextEncoder):
     architectures: ClassVar[tuple[str, ...]] = ("RobertaModel", "RobertaForMaskedLM", "CamembertModel")
     base_name: ClassVar[str] = "roberta"
     known_heads = ROBERTA_HEADS
+    masked_head = ROBERTA
 
     def first_position(self) -> int:
         return self.config.integer("pad_token_id", 1, low=0) + 1
