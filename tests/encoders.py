@@ -94,6 +94,8 @@ ENCODERS = {
         convert=without_offset,
     ),
     "XLM-RoBERTa": Encoder("XLMRoberta", {"pad_token_id": 5}, "ForMaskedLM"),
+    "CamemBERT": Encoder("Camembert", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "CamemBERT for masked tokens": Encoder("Camembert", {"pad_token_id": 1}, "ForMaskedLM"),
     "ModernBERT": Encoder(
         "ModernBert",
         {"local_attention": 16, "num_hidden_layers": 5, "pad_token_id": 0},
@@ -118,7 +120,9 @@ ENCODERS = {
         convert=one_more,
     ),
     "Nomic": Encoder("NomicBert", gguf="nomic-bert", keys=BOTH_WAYS),
+    "Nomic for masked tokens": Encoder("NomicBert", suffix="ForMaskedLM"),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
+    "GTE for masked tokens": Encoder("Gte", {"pad_token_id": 0}, "ForMaskedLM"),
     "DistilBERT": Encoder("DistilBert", DISTILBERT, gguf="bert", keys={**BOTH_WAYS, "feed_forward_length": 80}),
     "MPNet": Encoder("MPNet", {"relative_attention_num_buckets": 32}),
     "MPNet for masked tokens": Encoder("MPNet", {"relative_attention_num_buckets": 32}, "ForMaskedLM"),
@@ -126,6 +130,7 @@ ENCODERS = {
     "Jina v2 with norms of q and k": Remote("JinaBertModel", remote_encoders.JINA_CODE, remote_encoders.jina_v2),
     "Nomic v2 with experts": Remote("NomicBertModel", remote_encoders.NOMIC_MOE, remote_encoders.nomic_moe),
     "Jina v3": Encoder("JinaEmbeddingsV3"),
+    "Jina v3 for masked tokens": Encoder("JinaEmbeddingsV3", suffix="ForMaskedLM"),
     "CLIP": Encoder("CLIPText", CLIP),
     "CLIP with a projection": Encoder("CLIPText", CLIP, "ModelWithProjection"),
     "CLIP of texts and images": Encoder(

@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
+from checkpoints import edit_config
 from encoders import ENCODERS, rows_of
 from families import save_gguf
 from harness import Line, error, make_native, make_torch, random_tokens, run
@@ -67,6 +69,31 @@ def test_a_text_s_rows_are_the_same_bits_alone_and_beside_others(tmp_path, famil
     threads(1)
     for text, rows in zip(TEXTS, together, strict=True):
         np.testing.assert_array_equal(rows_in_one_step(native, [text])[0], rows)
+
+
+def checked(path, model):
+    """The rows of the checkpoint on both executors are the model's."""
+    graph, tensors = opened(path)
+    for make in (make_native, make_torch):
+        for text, rows in zip(TEXTS, rows_in_one_step(make(graph, tensors, max_tokens=512), TEXTS), strict=True):
+            assert error(rows, rows_of(model, text)) < 1e-4
+
+
+def test_a_bidirectional_llama_is_eurobert_by_another_name(tmp_path):
+    model = ENCODERS["EuroBERT"].save(tmp_path)
+    edit_config(tmp_path, architectures=["LlamaBidirectionalModel"], model_type="llama_bidirec", pooling="avg")
+    assert load_declaration(open_model(tmp_path).config, tmp_path).pooling == "mean"
+    checked(tmp_path, model)
+
+
+def test_gte_s_ntk_stretches_its_base_and_divides_its_frequencies(tmp_path):
+    model = ENCODERS["GTE"].save(tmp_path)
+    factor, width = 8.0, 12
+    base = 10000.0 * factor
+    model.rotary_emb.inv_freq = base ** -(torch.arange(0, width, 2) / width) / factor ** (2 / width)
+    scaling = {"type": "ntk", "factor": factor}
+    edit_config(tmp_path, rope_parameters=None, rope_theta=10000.0, rope_scaling=scaling)
+    checked(tmp_path, model)
 
 
 def test_norms_may_have_the_names_of_tensorflow(tmp_path):

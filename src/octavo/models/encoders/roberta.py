@@ -26,7 +26,9 @@ FLASH = {
 class Roberta(TextEncoder):
     """BERT whose positions are counted from behind the padding token's number (Liu et al. 2019)."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("RobertaModel", "RobertaForMaskedLM", "CamembertModel")
+    architectures: ClassVar[tuple[str, ...]] = (
+        "RobertaModel", "RobertaForMaskedLM", "CamembertModel", "CamembertForMaskedLM",
+    )  # fmt: skip
     base_name: ClassVar[str] = "roberta"
     known_heads = ROBERTA_HEADS
 
