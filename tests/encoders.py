@@ -78,6 +78,12 @@ def without_offset(name, values, config):
     return values[config.pad_token_id + 1 :] if "position_embeddings" in name else values
 
 
+T5 = {
+    "d_model": 48, "d_ff": 80, "d_kv": 12, "num_layers": 3, "num_heads": 4, "relative_attention_num_buckets": 16,
+    "relative_attention_max_distance": 50,
+    "hidden_size": None, "intermediate_size": None, "num_hidden_layers": None, "num_attention_heads": None,
+    "max_position_embeddings": None,
+}  # fmt: skip
 CLIP = {"projection_dim": 40, "bos_token_id": 299, "eos_token_id": 300, "pad_token_id": 1}
 VISION = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -126,6 +132,8 @@ ENCODERS = {
     "DistilBERT": Encoder("DistilBert", DISTILBERT, gguf="bert", keys={**BOTH_WAYS, "feed_forward_length": 80}),
     "MPNet": Encoder("MPNet", {"relative_attention_num_buckets": 32}),
     "MPNet for masked tokens": Encoder("MPNet", {"relative_attention_num_buckets": 32}, "ForMaskedLM"),
+    "T5": Encoder("T5", T5, "EncoderModel"),
+    "T5 with a gate": Encoder("MT5", T5 | {"feed_forward_proj": "gated-gelu", "d_kv": 20}, "EncoderModel"),
     "Jina v2": Remote("JinaBertModel", remote_encoders.JINA_V2, remote_encoders.jina_v2),
     "Jina v2 with norms of q and k": Remote("JinaBertModel", remote_encoders.JINA_CODE, remote_encoders.jina_v2),
     "Nomic v2 with experts": Remote("NomicBertModel", remote_encoders.NOMIC_MOE, remote_encoders.nomic_moe),

@@ -1,4 +1,4 @@
-"""Decoders as their authors publish them as embedders: folders with modules.json whose tokenizers end a text by a token.
+"""Decoders as they are published to embed: folders with modules.json, and tokenizers that end a text by a token.
 
 That token's row is the text's vector.
 """

@@ -86,6 +86,28 @@ def test_a_bidirectional_llama_is_eurobert_by_another_name(tmp_path):
     checked(tmp_path, model)
 
 
+FLASH = {  # by the names of transformers
+    "embeddings.LayerNorm": "emb_ln", "encoder.layer.": "encoder.layers.", "attention.output.dense": "mixer.out_proj",
+    "attention.output.LayerNorm": "norm1", "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2",
+    "output.LayerNorm": "norm2",
+}  # fmt: skip
+
+
+def test_xlm_roberta_may_have_the_names_of_flash_attention(tmp_path):
+    model = ENCODERS["XLM-RoBERTa"].save(tmp_path)
+    file, found = tmp_path / "model.safetensors", {}
+    for name, x in load_file(file).items():
+        for theirs, flash in FLASH.items():
+            name = name.replace(theirs, flash)
+        found[name] = x
+    for name in [name for name in found if ".attention.self.query." in name]:
+        parts = [found.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        found[name.replace("attention.self.query", "mixer.Wqkv")] = np.concatenate(parts)
+    save_file(found, file)
+    edit_config(tmp_path, use_flash_attn=True, position_embedding_type="absolute")
+    checked(tmp_path, model)
+
+
 def test_gte_s_ntk_stretches_its_base_and_divides_its_frequencies(tmp_path):
     model = ENCODERS["GTE"].save(tmp_path)
     factor, width = 8.0, 12
