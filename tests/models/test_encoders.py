@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from checkpoints import edit_config
 from encoders import ENCODERS, rows_of
 from families import save_gguf
 from harness import Line, error, make_native, make_torch, random_tokens, run
@@ -86,6 +87,53 @@ def test_a_text_s_rows_are_the_same_bits_alone_and_beside_others(tmp_path, famil
     threads(1)
     for text, rows in zip(TEXTS, together, strict=True):
         np.testing.assert_array_equal(rows_in_one_step(native, [text])[0], rows)
+
+
+def checked(path, model):
+    """The rows of the checkpoint on both executors are the model's."""
+    graph, tensors = opened(path)
+    for make in (make_native, make_torch):
+        for text, rows in zip(TEXTS, rows_in_one_step(make(graph, tensors, max_tokens=512), TEXTS), strict=True):
+            assert error(rows, rows_of(model, text)) < 1e-4
+
+
+def test_a_bidirectional_llama_is_eurobert_by_another_name(tmp_path):
+    model = ENCODERS["EuroBERT"].save(tmp_path)
+    edit_config(tmp_path, architectures=["LlamaBidirectionalModel"], model_type="llama_bidirec", pooling="avg")
+    assert load_declaration(open_model(tmp_path).config, tmp_path).pooling == "mean"
+    checked(tmp_path, model)
+
+
+FLASH = {  # by the names of transformers
+    "embeddings.LayerNorm": "emb_ln", "encoder.layer.": "encoder.layers.", "attention.output.dense": "mixer.out_proj",
+    "attention.output.LayerNorm": "norm1", "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2",
+    "output.LayerNorm": "norm2",
+}  # fmt: skip
+
+
+def test_xlm_roberta_may_have_the_names_of_flash_attention(tmp_path):
+    model = ENCODERS["XLM-RoBERTa"].save(tmp_path)
+    file, found = tmp_path / "model.safetensors", {}
+    for name, x in load_file(file).items():
+        for theirs, flash in FLASH.items():
+            name = name.replace(theirs, flash)
+        found[name] = x
+    for name in [name for name in found if ".attention.self.query." in name]:
+        parts = [found.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        found[name.replace("attention.self.query", "mixer.Wqkv")] = np.concatenate(parts)
+    save_file(found, file)
+    edit_config(tmp_path, use_flash_attn=True, position_embedding_type="absolute")
+    checked(tmp_path, model)
+
+
+def test_gte_s_ntk_stretches_its_base_and_divides_its_frequencies(tmp_path):
+    model = ENCODERS["GTE"].save(tmp_path)
+    factor, width = 8.0, 12
+    base = 10000.0 * factor
+    model.rotary_emb.inv_freq = base ** -(torch.arange(0, width, 2) / width) / factor ** (2 / width)
+    scaling = {"type": "ntk", "factor": factor}
+    edit_config(tmp_path, rope_parameters=None, rope_theta=10000.0, rope_scaling=scaling)
+    checked(tmp_path, model)
 
 
 def test_norms_may_have_the_names_of_tensorflow(tmp_path):

@@ -20,7 +20,7 @@ from octavo.engine.purpose import purpose_of
 from octavo.errors import ConfigError, ModelLoadError, UnknownArchitectureError, UnsupportedError
 from octavo.executor.base import Footprint
 from octavo.graph.builder import Graph
-from octavo.graph.ends import with_hidden_states
+from octavo.graph.ends import both_ways, with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.models.encoders import heads
@@ -77,6 +77,8 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
         pooler = Pooler.of(model.pooling or "last", columns, modules, checkpoint)
     if pooler is not None and not is_sparse:
         graph = with_hidden_states(whole)
+        if checkpoint.config.get("is_causal") is False and not graph.keeps_nothing:
+            graph = both_ways(graph)
     if graph.keeps_nothing:
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     if is_sparse:

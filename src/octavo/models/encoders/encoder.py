@@ -104,9 +104,10 @@ class TextEncoder(CausalLM):
         self.layers = config.integer("num_hidden_layers", high=4096)
         self.heads = config.integer("num_attention_heads")
         self.intermediate = config.integer("intermediate_size", 4 * self.hidden)
-        if self.hidden % self.heads:
+        if self.hidden % self.heads and config.values.get("head_dim") is None:
             raise config.fail("hidden_size", f"must be a multiple of {self.heads} heads, got {self.hidden}")
-        self.head_dim = self.hidden // self.heads
+        self.head_dim = config.integer("head_dim", self.hidden // self.heads)
+        self.width = self.heads * self.head_dim
         self.vocab_size = config.integer("vocab_size")
         self.attention_bias = config.flag("attention_bias", self.bias)
         self.mlp_bias = config.flag("mlp_bias", self.bias)
@@ -196,9 +197,9 @@ class TextEncoder(CausalLM):
 
     def attention(self, g: Graph, x: Node, i: int) -> Node:
         if self.parts["attn_qkv"]:
-            q, k, v = split(g, x, self.at("attn_qkv", i), [self.hidden] * 3, bias=self.attention_bias)
+            q, k, v = split(g, x, self.at("attn_qkv", i), [self.width] * 3, bias=self.attention_bias)
         else:
-            q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.hidden, self.attention_bias) for part in "qkv")
+            q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.width, self.attention_bias) for part in "qkv")
         if self.parts["attn_q_norm"]:
             q, k = self.norm(g, q, self.at("attn_q_norm", i)), self.norm(g, k, self.at("attn_k_norm", i))
         if (rope := self.ropes[i]) is not None:
