@@ -18,6 +18,9 @@ The name of an architecture is what config.json has under `architectures`, {name
 `general.architecture`. All run on both [executors](executors.md); tests compare logits, and encoders' hidden states,
 with those of transformers. All load from safetensors, quantized or not ([quantization](quantization.md)).
 
+Those of the kind encoder embed texts. The others generate them, or embed them with `--task embed`, and where their
+folder says how ([embeddings](serving.md#embeddings)).
+
 | models | built like | kind | architectures | GGUF |
 |---|---|---|---|---|
 """

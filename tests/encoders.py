@@ -78,6 +78,12 @@ def without_offset(name, values, config):
     return values[config.pad_token_id + 1 :] if "position_embeddings" in name else values
 
 
+T5 = {
+    "d_model": 48, "d_ff": 80, "d_kv": 12, "num_layers": 3, "num_heads": 4, "relative_attention_num_buckets": 16,
+    "relative_attention_max_distance": 50,
+    "hidden_size": None, "intermediate_size": None, "num_hidden_layers": None, "num_attention_heads": None,
+    "max_position_embeddings": None,
+}  # fmt: skip
 CLIP = {"projection_dim": 40, "bos_token_id": 299, "eos_token_id": 300, "pad_token_id": 1}
 VISION = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -94,6 +100,8 @@ ENCODERS = {
         convert=without_offset,
     ),
     "XLM-RoBERTa": Encoder("XLMRoberta", {"pad_token_id": 5}, "ForMaskedLM"),
+    "CamemBERT": Encoder("Camembert", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "CamemBERT for masked tokens": Encoder("Camembert", {"pad_token_id": 1}, "ForMaskedLM"),
     "ModernBERT": Encoder(
         "ModernBert",
         {"local_attention": 16, "num_hidden_layers": 5, "pad_token_id": 0},
@@ -118,14 +126,20 @@ ENCODERS = {
         convert=one_more,
     ),
     "Nomic": Encoder("NomicBert", gguf="nomic-bert", keys=BOTH_WAYS),
+    "Nomic for masked tokens": Encoder("NomicBert", suffix="ForMaskedLM"),
     "GTE": Encoder("Gte", {"pad_token_id": 0, "type_vocab_size": 2}),
+    "DistilBERT for masked tokens": Encoder("DistilBert", {**DISTILBERT, "activation": "relu"}, "ForMaskedLM"),
+    "GTE for masked tokens": Encoder("Gte", {"pad_token_id": 0}, "ForMaskedLM"),
     "DistilBERT": Encoder("DistilBert", DISTILBERT, gguf="bert", keys={**BOTH_WAYS, "feed_forward_length": 80}),
     "MPNet": Encoder("MPNet", {"relative_attention_num_buckets": 32}),
     "MPNet for masked tokens": Encoder("MPNet", {"relative_attention_num_buckets": 32}, "ForMaskedLM"),
+    "T5": Encoder("T5", T5, "EncoderModel"),
+    "T5 with a gate": Encoder("MT5", T5 | {"feed_forward_proj": "gated-gelu", "d_kv": 20}, "EncoderModel"),
     "Jina v2": Remote("JinaBertModel", remote_encoders.JINA_V2, remote_encoders.jina_v2),
     "Jina v2 with norms of q and k": Remote("JinaBertModel", remote_encoders.JINA_CODE, remote_encoders.jina_v2),
     "Nomic v2 with experts": Remote("NomicBertModel", remote_encoders.NOMIC_MOE, remote_encoders.nomic_moe),
     "Jina v3": Encoder("JinaEmbeddingsV3"),
+    "Jina v3 for masked tokens": Encoder("JinaEmbeddingsV3", suffix="ForMaskedLM"),
     "CLIP": Encoder("CLIPText", CLIP),
     "CLIP with a projection": Encoder("CLIPText", CLIP, "ModelWithProjection"),
     "CLIP of texts and images": Encoder(
@@ -177,6 +191,22 @@ def word_pieces(size=SIZES["vocab_size"]):
         "tokenizer.ggml.padding_token_id": 0,
         "tokenizer.ggml.token_type_count": 2,
     }
+
+
+def save_chain(path, *modules, **config):
+    """A folder of sentence-transformers whose modules are given: (type, configuration, tensors)."""
+    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    for i, (kind, said, tensors) in enumerate(modules, 1):
+        place = path / f"{i}_{kind.rsplit('.', 1)[-1]}"
+        place.mkdir()
+        (place / "config.json").write_text(json.dumps(said))
+        if tensors:
+            save_file(tensors, place / "model.safetensors")
+        listed.append({"idx": i, "name": str(i), "path": place.name, "type": f"sentence_transformers.{kind}"})
+    (path / "modules.json").write_text(json.dumps(listed))
+    (path / "sentence_bert_config.json").write_text(json.dumps(config))
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (path / "tokenizer_config.json").write_text(json.dumps({**special, "tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 def save_modules(path, mode="mean_tokens", dense=None, normalizes=True, prompts=None, **config):

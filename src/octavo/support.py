@@ -22,7 +22,7 @@ class Family:
     """Architectures that one class declares, by the names that config.json uses."""
 
     names: tuple[str, ...]
-    kind: str  # "dense", "experts", "hybrid", "encoder-decoder"
+    kind: str  # "dense", "experts", "hybrid", "encoder-decoder", or "encoder", which embeds texts
     formats: tuple[str, ...]
     gguf: tuple[str, ...]  # what GGUF files call them
     models: str  # which models these are
@@ -63,6 +63,7 @@ class Forecast:
     path: str
     architecture: str
     kind: str
+    does: str  # "embeds texts", "transcribes speech" or "generates texts"
     declared_by: str
     parameters: int
     format: str  # safetensors, GGUF or CTranslate2
@@ -95,6 +96,7 @@ def forecast(options: Mapping[str, Any]) -> Forecast:
         path=str(checkpoint.path),
         architecture=str(checkpoint.config["architectures"][0]),
         kind=planned.model.kind if planned.model.is_hosted else kind_of(graph, encoder),
+        does="embeds texts" if planned.pooler else "transcribes speech" if encoder else "generates texts",
         declared_by=planned.model.declared_by,
         parameters=sum(weight.size for weight in weights),
         format=_format(checkpoint),

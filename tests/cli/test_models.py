@@ -54,6 +54,12 @@ def test_a_model_is_foretold_as_it_is_loaded(tiny, capsys):
     assert (memory["weights"], memory["kv_cache"]) == (plan.weights, plan.kv_cache)
 
 
+def test_what_a_model_is_for_is_told(tiny, capsys):
+    for options, does in (([], "generates"), (["--task", "embed"], "embeds")):
+        assert main(["models", tiny, *options]) == 0
+        assert f"LlamaForCausalLM (dense) {does} texts; declared by" in capsys.readouterr().out
+
+
 def test_a_gguf_file_is_told_in_a_few_lines(tmp_path, capsys):
     save_gguf(tmp_path / "m.gguf", "Q4_0")
     assert main(["models", str(tmp_path / "m.gguf"), "--max-model-len", "64"]) == 0

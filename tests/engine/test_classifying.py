@@ -44,6 +44,9 @@ HEADS = {
     "EuroBERT of tokens": head("EuroBERT", TOKENS),
     "Nomic": head("Nomic"),
     "GTE": head("GTE"),
+    "MPNet": head("MPNet"),
+    "MPNet of tokens": head("MPNet", TOKENS),
+    "Jina v3": head("Jina v3"),
 }
 DECODER = {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, **LABELS}
 DECODERS = {

@@ -199,8 +199,8 @@ def test_prompts_go_before_texts_by_their_names(tmp_path):
         ("modules.json", '[{"type": "a.Transformer"}, {"type": "a.LSTM"}]', "type: 'LSTM' is not supported"),
         ("modules.json", '[{"type": "a.Transformer"}]', "no module is a Pooling"),
         ("modules.json", '{"a": 1}', "must be a list of objects"),
-        ("1_Pooling/config.json", "{}", "pooling_mode: must be one of"),
-        ("1_Pooling/config.json", '{"pooling_mode_cls_token": true, "include_prompt": false}', "include_prompt"),
+        ("1_Pooling/config.json", "{}", "pooling_mode: must be some of"),
+        ("1_Pooling/config.json", '{"pooling_mode": ["cls", "median"]}', "pooling_mode: must be some of"),
     ],
 )
 def test_modules_that_are_not_known_are_refused_by_name(tmp_path, file, text, complaint):

@@ -1,6 +1,7 @@
 """Servers for tests: one of the default model for most of them, and others as they are asked for."""
 
 import json
+from dataclasses import replace
 
 import openai
 import pytest
@@ -12,6 +13,7 @@ from encoders import ENCODERS, save_modules, save_words
 from .running import Server
 
 MODEL = "tiny-assistant"
+CLASSIFIERS = {"labels": ["bad", "so so", "good"], "pairs": ["LABEL_0"]}  # of `pooling_server`, and their labels
 TEXT, SPEECH = "assistant", "openai/whisper-tiny.en"
 
 
@@ -64,11 +66,15 @@ def words_model(pooling_folder):
 
 @pytest.fixture(scope="session")
 def pooling_server(pooling_folder, words_model):
-    """A model that embeds and one that chats in one process, on one thread; requests have up to 50 prompts."""
+    """Models that embed, chat, classify and score pairs, on one thread; requests have up to 50 prompts."""
     make_tiny_llama(pooling_folder / "chat")
+    for name, labels in CLASSIFIERS.items():
+        sizes = {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
+        replace(ENCODERS["BERT"], suffix="ForSequenceClassification", sizes=sizes).save(pooling_folder / name)
+        save_words(pooling_folder / name)
     models = [
         {"model": str(pooling_folder / name), "served-model-name": name, "dtype": "float32", "max-num-seqs": 8}
-        for name in ("words", "chat")
+        for name in ("words", "chat", *CLASSIFIERS)
     ]
     (pooling_folder / "serve.yaml").write_text(json.dumps({"models": models, "max-prompts": 50}))
     running = Server(

@@ -12,7 +12,7 @@ from octavo.server.protocol.audio import TranscriptionRequest, TranslationReques
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
-from octavo.server.protocol.pooling import PoolingRequest
+from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from speech.encoded import wav
@@ -34,6 +34,7 @@ JSON = {  # as what each kind of request is sent
     "/v1/completions": (CompletionRequest, {"prompt": "Hello", "max_tokens": 2}),
     "/v1/embeddings": (EmbeddingRequest, {"input": "Hello"}),
     "/pooling": (PoolingRequest, {"input": "Hello"}),
+    "/classify": (ClassifyRequest, {"input": "Hello"}),
     **{path: (ScoreRequest, {"text_1": "Hello", "text_2": "you"}) for path in ("/score", "/v1/score")},
     **{path: (RerankRequest, {"query": "Hello", "documents": ["you"]}) for path in RERANK},
     "/tokenize": (TokenizeRequest, {"prompt": "Hello"}),

@@ -22,7 +22,10 @@ CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance,
 QUIET = wav(np.zeros(8000, np.int16))
 OPERATIONS = [
     *(("POST", path) for path in ("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions")),
-    *(("POST", path) for path in ("/pooling", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank")),
+    *(
+        ("POST", path)
+        for path in ("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank")
+    ),
     *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
     *(("GET", path) for path in ("/version", "/load", "/metrics", "/tokenizer_info")),
@@ -99,7 +102,7 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
         *("/v1/chat/completions/batch", "/tokenizer_info"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
-        *("/pooling", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
+        *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),
     }
     schemas = document["components"]["schemas"]

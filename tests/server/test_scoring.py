@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings, strategies
 from schemathesis import GenerationMode
 
 from encoders import WORDS
+from octavo import LLM
 
+from .conftest import CLASSIFIERS
 from .test_numbers import JSON, Bystanders, body_with, limits_of, numbers_in
 from .test_schema import call, thinned
 
@@ -45,7 +47,7 @@ def test_one_text_is_scored_with_each_of_several(http, path, names):
 
 
 def test_as_many_texts_are_scored_with_as_many(http):
-    answer = http.post("/score", json={"text_1": DOCUMENTS, "text_2": DOCUMENTS[::-1]}).json()
+    answer = http.post("/score", json={"model": "words", "text_1": DOCUMENTS, "text_2": DOCUMENTS[::-1]}).json()
     own = vectors(http, DOCUMENTS)
     np.testing.assert_allclose([entry["score"] for entry in answer["data"]], (own * own[::-1]).sum(1), atol=1e-6)
     assert answer["model"] == "words"
@@ -136,37 +138,85 @@ def test_what_is_wrong_is_said(http, path, body, param, reason):
 
 
 def test_long_texts_are_cut_where_that_is_asked(http):
-    body = {"query": "cat", "documents": [LONG * 90, "cat"], "truncate_prompt_tokens": -1}
+    body = {"model": "words", "query": "cat", "documents": [LONG * 90, "cat"], "truncate_prompt_tokens": -1}
     assert http.post("/rerank", json=body).json()["usage"]["total_tokens"] == 5 + 140 + 5
-    body = {"query": "cat", "documents": [LONG * 90, ""], "truncate_prompt_tokens": 10}
+    body = {"model": "words", "query": "cat", "documents": [LONG * 90, ""], "truncate_prompt_tokens": 10}
     assert http.post("/rerank", json=body).json()["usage"]["total_tokens"] == 5 + 10 + 4
 
 
 def test_a_model_that_can_not_says_which_can(http):
     for path, body in (("/score", {"text_1": "a", "text_2": "b"}), ("/rerank", {"query": "a", "documents": ["b"]})):
-        error = http.post(path, json={"model": "chat", **body}).json()["error"]
-        assert error["message"] == "The model 'chat' can't score pairs of texts. Served models that can: words"
-    error = http.post("/pooling", json={"model": "words", "input": "a", "task": "classify"}).json()["error"]
-    assert error["message"] == "The model 'words' can't classify texts. No other model is served that can"
+        for model in ("chat", "labels"):
+            error = http.post(path, json={"model": model, **body}).json()["error"]
+            reason = f"The model '{model}' can't score pairs of texts. Served models that can: words, pairs"
+            assert error["message"] == reason
+    error = http.post("/classify", json={"model": "words", "input": "a"}).json()["error"]
+    assert error["message"] == "The model 'words' can't classify texts. Served models that can: labels, pairs"
+    assert http.post("/pooling", json={"model": "words", "input": "a", "task": "classify"}).json()["error"] == error
+    error = http.post("/v1/embeddings", json={"model": "pairs", "input": "a"}).json()["error"]
+    assert error["message"] == "The model 'pairs' can't embed texts. Served models that can: words"
+    error = http.post("/score", json={"text_1": "a", "text_2": "b"}).json()["error"]
+    assert error["message"] == "several models are served: say which in 'model': words, pairs"
 
 
-PATHS = ("/v1/embeddings", "/pooling", "/score", "/v2/rerank")
+def offline(folder, name):
+    return LLM(str(folder / name), dtype="float32")
 
 
-@pytest.mark.parametrize("path", PATHS)
+def test_pairs_are_scored_by_a_model_that_reads_both(http, pooling_folder):
+    found = offline(pooling_folder, "pairs").score(QUERY, DOCUMENTS, use_tqdm=False)
+    own = [one.outputs.score for one in found]
+    answer = http.post("/score", json={"model": "pairs", "text_1": QUERY, "text_2": DOCUMENTS}).json()
+    assert [entry["score"] for entry in answer["data"]] == own
+    assert answer["usage"]["total_tokens"] == sum(len(one.prompt_token_ids) for one in found)
+    ranks = http.post("/rerank", json={"model": "pairs", "query": QUERY, "documents": DOCUMENTS}).json()["results"]
+    assert [entry["index"] for entry in ranks] == sorted(range(4), key=lambda i: -own[i])
+    raw = {"model": "pairs", "text_1": QUERY, "text_2": DOCUMENTS, "use_activation": False}
+    raw_scores = np.array([entry["score"] for entry in http.post("/score", json=raw).json()["data"]])
+    np.testing.assert_allclose(1 / (1 + np.exp(-raw_scores)), own, atol=1e-6)
+    error = http.post("/rerank", json={"model": "pairs", "query": LONG, "documents": ["a", "b"]}).json()["error"]
+    assert "This model's maximum context length is 140 tokens" in error["message"]
+
+
+def test_classes_have_names_and_probabilities(http, pooling_folder):
+    found = offline(pooling_folder, "labels").classify(DOCUMENTS, use_tqdm=False)
+    answer = http.post("/classify", json={"model": "labels", "input": DOCUMENTS}).json()
+    for i, (entry, own) in enumerate(zip(answer["data"], found, strict=True)):
+        assert entry["probs"] == own.outputs.probs
+        label = CLASSIFIERS["labels"][int(np.argmax(own.outputs.probs))]
+        assert (entry["index"], entry["num_classes"], entry["label"]) == (i, 3, label)
+    assert answer["usage"]["total_tokens"] == 8 + 5 + 3 + 6
+    assert answer["id"].startswith("classify-")
+    pooled = http.post("/pooling", json={"model": "labels", "input": DOCUMENTS}).json()["data"]
+    assert [entry["data"] for entry in pooled] == [entry["probs"] for entry in answer["data"]]
+    raw = http.post("/classify", json={"model": "labels", "input": DOCUMENTS, "use_activation": False}).json()["data"]
+    exps = np.exp([entry["probs"] for entry in raw])
+    np.testing.assert_allclose(exps / exps.sum(1, keepdims=True), [one.outputs.probs for one in found], atol=1e-6)
+
+
+MODELS = {
+    "/v1/embeddings": "words",
+    "/pooling": "words",
+    "/classify": "labels",
+    "/score": "pairs",
+    "/v2/rerank": "words",
+}
+
+
+@pytest.mark.parametrize("path", MODELS)
 def test_numbers_at_their_limits_are_no_5xx_and_disturb_nobody(pooling_server, path):
     cls, base = JSON[path]
     schema = cls.model_json_schema()
     with Bystanders(pooling_server, "chat"), pooling_server.client() as client:
         for field, limits in numbers_in(schema, schema.get("$defs", {})):
             for number in limits_of(limits):
-                body = body_with({**base, "model": "words"}, field, number)
+                body = body_with({**base, "model": MODELS[path]}, field, number)
                 answer = client.post(path, content=body, headers={"content-type": "application/json"})
                 assert answer.status_code < 500, (body, answer.text)
                 assert answer.status_code == 200 or answer.json()["error"]["message"], body
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", MODELS)
 def test_no_answer_is_a_5xx_or_undeclared(pooling_server, path):
     schema = schemathesis.openapi.from_url(f"{pooling_server.url}/openapi.json")
     cases = strategies.one_of(*(schema[path]["POST"].as_strategy(generation_mode=mode) for mode in GenerationMode))
@@ -177,7 +227,7 @@ def test_no_answer_is_a_5xx_or_undeclared(pooling_server, path):
         if isinstance(case.body, dict):
             case.body = thinned(case.body, most, random)
             if "model" in case.body:
-                case.body["model"] = "words"
+                case.body["model"] = MODELS[path]
         call(pooling_server, case)
 
     check()

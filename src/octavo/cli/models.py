@@ -111,7 +111,7 @@ def _lines(found: Forecast) -> Iterator[str]:
     if found.max_model_len != found.trained_len:
         length += f"; the model was trained on {found.trained_len:,}"
     rows = {
-        "architecture": f"{found.architecture} ({found.kind}), declared by {found.declared_by}",
+        "architecture": f"{found.architecture} ({found.kind}) {found.does}; declared by {found.declared_by}",
         "weights": f"{found.format}, {total / 1e6:,.1f} MB: {types}; {_count(found.parameters)} parameters",
         "quantization": found.quantization if found.quantization != "gguf" else None,
         "runs on": f"{found.executor} executor, {found.device}, {found.dtype}",

@@ -20,7 +20,7 @@ MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACK
 
 MODEL_FLAGS = (
     Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, or pypi:PACKAGE"),
-    Flag("task", str, "TASK", "generate, embed, score, classify, reward, transcription, translation; or one of Jina v3"),
+    Flag("task", str, "TASK", "generate, embed, score, classify, reward, transcription, translation; or Jina v3's"),
     Flag("revision", str, "REV", "the branch, tag or commit of a Hub model; also MODEL@REV"),
     Flag("download_dir", str, "DIR", "the folder that fetched models are kept in"),
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     from octavo.engine.prompts import prompt_for
     from octavo.llm import LLM
 
-    llm = LLM(**{"model": DEFAULT_RERANKER, "task": "embed", **options})
+    llm = LLM(**{"model": DEFAULT_RERANKER, "task": "score", **options})
     prompts = prompt_for(llm.model, "query"), prompt_for(llm.model, "document")
     begin, first, num_tokens = time.monotonic(), None, 0
     scores: list[float] = []

@@ -71,7 +71,7 @@ class Classifier(Pooler):
     shown_by: ClassVar[str] = "LLM.classify, LLM.score and /classify"
 
     @property
-    def tasks(self) -> tuple[str, ...]:  # type: ignore[override]
+    def tasks(self) -> tuple[str, ...]:
         return ("classify", "score", "token_classify") if self.kind == "classify" else ("token_classify",)
 
     @property

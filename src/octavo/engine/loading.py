@@ -87,6 +87,8 @@ def load(
         executor = _load_weights(planned, config.dtype)
         text = tokenizer.result()
     model = planned.model
+    if planned.pooler is not None and planned.pooler.lowers_case:
+        text.lower_case()
     if len(text) > model.vocab_size:
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)

@@ -17,10 +17,10 @@ from octavo.engine.classifier import classifier_of
 from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.engine.pooler import Pooler
 from octavo.engine.purpose import purpose_of
-from octavo.errors import ConfigError, UnknownArchitectureError, UnsupportedError
+from octavo.errors import ConfigError, ModelLoadError, UnknownArchitectureError, UnsupportedError
 from octavo.executor.base import Footprint
 from octavo.graph.builder import Graph
-from octavo.graph.ends import with_hidden_states
+from octavo.graph.ends import both_ways, with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.models.encoders import heads
@@ -31,6 +31,7 @@ from octavo.weights.quantized import option_names
 from octavo.weights.tensor import StoredTensor
 
 logger = logging.getLogger("octavo")
+SPARSE_BYTES = 64 << 20  # of a step's logits where those of all tokens are wanted, unless a text takes more
 TRANSFORMERS = "model_impl='transformers' may run it"
 
 
@@ -61,7 +62,8 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
     if config.max_model_len and config.max_model_len > model.longest_positions:
         reason = f"the model was made for at most {model.longest_positions} tokens"
         raise ConfigError("max_model_len", config.max_model_len, reason)
-    whole, encoder = model.build(), model.build_encoder()
+    is_sparse = modules is not None and modules.is_sparse
+    whole, encoder = _masked(model, checkpoint) if is_sparse else model.build(), model.build_encoder()
     _check_task(config, reads_speech=encoder is not None)
     if (purpose.embeds or purpose.head) and model.is_hosted:
         raise UnsupportedError("task", "embed", "not with the layers of transformers: they are run for their logits")
@@ -71,12 +73,17 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
         reader = ConfigReader.of_file(checkpoint.config, file)
         pooler = classifier_of(purpose.head, model, whole.nodes[-1], checkpoint, reader)
     elif purpose.embeds or model.pooling is not None:
-        columns = whole.nodes[-1].inputs[0].columns
+        columns = model.vocab_size if is_sparse else whole.nodes[-1].inputs[0].columns
         pooler = Pooler.of(model.pooling or "last", columns, modules, checkpoint)
-    if pooler is not None:
+    if pooler is not None and not is_sparse:
         graph = with_hidden_states(whole)
+        if checkpoint.config.get("is_causal") is False and not graph.keeps_nothing:
+            graph = both_ways(graph)
     if graph.keeps_nothing:
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
+    if is_sparse:
+        most = max(1, SPARSE_BYTES // (4 * model.vocab_size))
+        config = replace(config, max_num_batched_tokens=min(config.max_num_batched_tokens, most))
     weights = graph.weights if encoder is None else [*graph.weights, *encoder.weights]
     unused = [f"^{re.escape(weight.name)}$" for weight in {*whole.weights} - {*graph.weights}]
     if pooler is not None:  # which has read its own
@@ -90,6 +97,16 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
     of_encoder = more[0] if more else None, model.source_positions
     plan = plan_memory(config, footprint, *sizes, *of_encoder, all_rows=pooler is not None)
     return PlannedModel(config, checkpoint, file, model, graph, encoder, pooler, tensors, backend, footprint, plan)
+
+
+def _masked(model: CausalLM, checkpoint: Checkpoint) -> Graph:
+    """The graph whose logits SPLADE pools. Raises ModelLoadError for a model that is not known to have that."""
+    build = getattr(model, "build_masked", None)
+    if build is None:
+        reason = f"SPLADE needs a text encoder with the head that guesses masked tokens, not {type(model).__name__}"
+        raise ModelLoadError(checkpoint.path / "modules.json", "type", reason)
+    graph: Graph = build()
+    return graph
 
 
 def _declared(config: EngineConfig, checkpoint: Checkpoint, file: Path) -> tuple[EngineConfig, CausalLM]:

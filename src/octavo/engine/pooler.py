@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,28 +28,40 @@ POOLINGS: Mapping[str, Callable[[Floats], Floats]] = {
     "mean": lambda rows: _sum(rows) / np.float32(len(rows)),
     "mean_sqrt_len": lambda rows: _sum(rows) / np.sqrt(np.float32(len(rows))),
     "weighted_mean": lambda rows: _sum(rows * _places(rows)) / _sum(_places(rows)),
+    # Of logits of words: how much of each word a text is about (SPLADE, Formal et al. 2021).
+    "splade_max": lambda rows: _saturated(rows.max(axis=0, keepdims=True)),
+    "splade_sum": lambda rows: _sum(_saturated(rows)),
+    "splade_max_log": lambda rows: np.log1p(_saturated(rows.max(axis=0, keepdims=True))),
+    "splade_sum_log": lambda rows: _sum(np.log1p(_saturated(rows))),
 }
+
+
+def pool(pooling: str, rows: Floats) -> Floats:
+    """[1, columns]: one of POOLINGS, or several, joined by +, side by side."""
+    return np.concatenate([POOLINGS[name](rows) for name in pooling.split("+")], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Pooler:
-    """One of POOLINGS, then stages of a head, then, as the request wants it, fewer columns and the length 1.
+    """What `pool` does, then stages of a head, then, as the request wants it, fewer columns and the length 1.
 
     A model that was trained so that its first columns are a vector, too, says so by `dimensions`: those that may be
     asked for, or all with an empty list (matryoshka, Kusupati et al. 2022).
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("embed", "token_embed")  # of PoolingParams; the first unless one is said
     does: ClassVar[str] = "embeds texts"
     shown_by: ClassVar[str] = "LLM.embed and /v1/embeddings"
 
     pooling: str
-    columns: int  # of the rows
+    columns: int  # of what is pooled
     stages: tuple[Stage, ...] = ()
     normalizes: bool = True
     dimensions: tuple[int, ...] | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)  # what may be put before a text, by names
     default_prompt: str | None = None
+    pools_prompts: bool = True  # their rows are pooled, too
+    prompt_starts: tuple[tuple[int, ...], ...] = ()  # of texts whose prompts are not; once the tokenizer is known
+    lowers_case: bool = False  # texts become lower case
 
     @classmethod
     def of(cls, pooling: str, columns: int, modules: Modules | None, checkpoint: Checkpoint) -> Pooler:
@@ -57,7 +69,8 @@ class Pooler:
 
         Raises ModelLoadError where a module takes rows of another width.
         """
-        config, width = checkpoint.config, columns
+        config = checkpoint.config
+        width = columns = columns * (1 if modules is None else modules.pooling.count("+") + 1)
         for i, dense in enumerate(modules.dense if modules else ()):
             if dense.takes != width:
                 reason = f"takes {dense.takes} columns, but what is before it has {width}"
@@ -69,7 +82,13 @@ class Pooler:
         if modules is None:
             return cls(pooling, columns, dimensions=dimensions)
         how = modules.dense, modules.normalizes, dimensions, modules.prompts, modules.default_prompt
-        return cls(modules.pooling, columns, *how)
+        return cls(modules.pooling, columns, *how, modules.pools_prompts, lowers_case=modules.lowers_case)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Of PoolingParams; the first unless one is said."""
+        is_plain = "+" not in self.pooling and not self.pooling.startswith("splade")
+        return ("embed", "token_embed") if is_plain else ("embed",)
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -88,7 +107,11 @@ class Pooler:
 
     def completed(self, tokenizer: Tokenizer) -> Pooler:
         """With what only the tokenizer knows."""
-        return self
+        if self.pools_prompts:
+            return self
+        texts = sorted(self.prompts.values(), key=len, reverse=True)
+        starts = (tokenizer.encode(text) for text in texts if text)
+        return replace(self, prompt_starts=tuple(tuple(_without_end(ids, tokenizer)) for ids in starts))
 
     def task_of(self, params: PoolingParams) -> str:
         """Raises ParameterError for a task that the model has not."""
@@ -129,10 +152,18 @@ class Pooler:
         `token_ids` are those of the text.
         """
         of_tokens = self.task_of(params) in OF_TOKENS
-        x = self.staged(rows if of_tokens else POOLINGS[self.pooling](rows))[:, : params.dimensions]
+        x = self.staged(rows if of_tokens else pool(self.pooling, rows[self.first_row(token_ids) :]))
+        x = x[:, : params.dimensions]
         if self.normalizes if params.normalizes is None else params.normalizes:
             x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         return np.asarray(x if of_tokens else x[0], np.float32)
+
+    def first_row(self, token_ids: TokenIds) -> int:
+        """That is pooled: it is behind a prompt which is not, unless there is nothing else."""
+        for start in self.prompt_starts:  # a prompt's last token may be another where a text follows
+            if len(start) < len(token_ids) and tuple(token_ids[: len(start) - 1]) == start[:-1]:
+                return len(start)
+        return 0
 
     def staged(self, x: Floats) -> Floats:
         for stage in self.stages:
@@ -146,3 +177,11 @@ def _sum(rows: Floats) -> Floats:
 
 def _places(rows: Floats) -> Floats:
     return np.arange(1, len(rows) + 1, dtype=np.float32)[:, None]
+
+
+def _saturated(rows: Floats) -> Floats:
+    return np.asarray(np.log1p(np.maximum(rows, 0)), np.float32)
+
+
+def _without_end(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    return ids[:-1] if ids and ids[-1] in tokenizer.special_ids else ids

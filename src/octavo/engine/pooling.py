@@ -41,7 +41,7 @@ class PoolingJob(Job):
 
     def __init__(self, params: PoolingParams, request: Request, model: LoadedModel, seed: int):
         super().__init__(request, model)
-        self.params, self.pooler = params, pooler_of(model)
+        self.params, self.pooler, self.output_of_graph = params, pooler_of(model), model.graph.output
         self.pooler.check(params)
         request.needs_all_rows, request.is_drawn = self.pooler.needs_all_rows(params), False
         self.rows: list[Floats] = []
@@ -63,9 +63,9 @@ class PoolingJob(Job):
         for chunk, rows in share.prompts:
             if chunk.start == 0:  # also where a preempted text begins anew
                 self.rows.clear()
-            self.rows.append(result.hidden_states[rows.start : rows.stop].copy())
+            self.rows.append(self._rows_of(result)[rows.start : rows.stop].copy())
         for _, row in share.ends:
-            found = self.rows if self.request.needs_all_rows else [result.hidden_states[row : row + 1]]
+            found = self.rows if self.request.needs_all_rows else [self._rows_of(result)[row : row + 1]]
             vectors = self.pooler.vectors(np.concatenate(found), self.params, self.request.prompt.token_ids)
             if not np.isfinite(vectors).all():
                 raise NumericalError
@@ -83,6 +83,9 @@ class PoolingJob(Job):
         if self.vectors is None:
             return found
         return replace(found, details=PoolingOutput(self.vectors))
+
+    def _rows_of(self, result: StepResult) -> Floats:
+        return result.hidden_states if self.output_of_graph == "hidden_states" else result.logits
 
 
 def pooler_of(model: LoadedModel) -> Pooler:

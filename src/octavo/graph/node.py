@@ -129,8 +129,12 @@ class Node:
         return self.inputs[0].rows_per_token if self.inputs else 1
 
     @cached_property
+    def named_inputs(self) -> dict[str, Node]:
+        return self._fields(Node)
+
+    @cached_property
     def inputs(self) -> tuple[Node, ...]:
-        return tuple(self._fields(Node).values())
+        return tuple(self.named_inputs.values())
 
     @cached_property
     def named_weights(self) -> dict[str, Weight]:

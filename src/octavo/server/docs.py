@@ -33,6 +33,7 @@ EXAMPLES: dict[str, Any] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 50},
     "/v1/embeddings": {"input": ["Why is the sky blue?", "Because of Rayleigh scattering."]},
     "/pooling": {"input": "Why is the sky blue?", "task": "token_embed"},
+    "/classify": {"input": ["I like it.", "I do not."]},
     **{path: {"text_1": _QUERY, "text_2": _DOCUMENTS} for path in ("/score", "/v1/score")},
     **{path: {"query": _QUERY, "documents": _DOCUMENTS} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
     "/v1/audio/transcriptions": "-F file=@audio.wav -F response_format=text",

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from octavo.engine.classifier import Classifier
 from octavo.engine.inputs import check_prompt
 from octavo.engine.loading import LoadedModel
 from octavo.engine.pooling import NOTHING_SAMPLED, pooled, pooler_of
@@ -33,6 +34,13 @@ class Ran:
     outputs: list[RequestOutput]
     head: Json  # what the answer begins with
     num_tokens: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its classes are called, of a model that classifies."""
+        pooler = self.model.engine.model.pooler
+        assert isinstance(pooler, Classifier)
+        return pooler.labels
 
     @property
     def usage(self) -> Json:

@@ -16,7 +16,7 @@ from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
-from octavo.server.protocol.pooling import PoolingRequest
+from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.version import __version__
@@ -24,7 +24,7 @@ from octavo.version import __version__
 REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
-    *(EmbeddingRequest, PoolingRequest, ScoreRequest, RerankRequest),
+    *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
     *(TranscriptionRequest, TranslationRequest),
 )
 _ERRORS = {

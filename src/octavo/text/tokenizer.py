@@ -57,6 +57,11 @@ class Tokenizer:
         """Characters of text that the longest token may stand for."""
         return max(map(len, self.backend.get_vocab(with_added_tokens=True)), default=1)
 
+    def lower_case(self) -> None:
+        """Makes it read texts in lower case, but for special tokens."""
+        before, lower = self.backend.normalizer, tokenizers.normalizers.Lowercase()
+        self.backend.normalizer = lower if before is None else tokenizers.normalizers.Sequence([lower, before])
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`. Texts of special tokens become those tokens.
 

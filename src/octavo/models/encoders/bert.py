@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from octavo.models.encoders.encoder import TextEncoder
 from octavo.models.encoders.heads import DISTILBERT_HEADS
+from octavo.models.encoders.masked import DISTILBERT, MaskedHead
 from octavo.weights.gguf_family import GGUFFamily
 
 
@@ -14,6 +15,7 @@ class Bert(TextEncoder):
     """Learned positions and segments, a layer norm behind each sum, an MLP without a gate (Devlin et al. 2019)."""
 
     architectures: ClassVar[tuple[str, ...]] = ("BertModel", "BertForMaskedLM")
+    masked_head = MaskedHead()
     gguf = (GGUFFamily("bert"),)  # also of RoBERTa and DistilBERT: its positions begin with the first row
 
 
@@ -30,6 +32,7 @@ class DistilBert(TextEncoder):
     }
     base_name = "distilbert"
     known_heads = DISTILBERT_HEADS
+    masked_head = DISTILBERT
     names = {
         "segment": "",
         "layers": "transformer.layer",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from octavo.graph import Graph
-from octavo.graph.ends import with_hidden_states
+from octavo.graph.ends import both_ways, with_hidden_states
 from octavo.models.decoder import Decoder
 from octavo.models.encoders.heads import eurobert_heads
 from octavo.models.gemma3 import Gemma3
@@ -17,10 +17,7 @@ from octavo.weights.gguf_family import GGUFFamily
 
 
 class BothWays(Decoder):
-    """A decoder whose tokens see each other in both directions, and which ends in hidden states.
-
-    Nothing is kept of a text. A window is as wide to either side.
-    """
+    """A decoder whose tokens see each other in both directions, and which ends in hidden states."""
 
     kind = "encoder"
     pooling = "mean"
@@ -33,11 +30,8 @@ class BothWays(Decoder):
     def ignored(self) -> tuple[str, ...]:
         return (*super().ignored, rf"^{self.head_name}\.")
 
-    def scoring(self, i: int, at: str) -> Mapping[str, Any]:
-        return {**super().scoring(i, at), "layer": None, "causal": False}
-
     def build(self) -> Graph:
-        return with_hidden_states(super().build())
+        return both_ways(with_hidden_states(super().build()))
 
 
 class EuroBert(BothWays, Llama):

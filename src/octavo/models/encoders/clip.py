@@ -57,11 +57,11 @@ class Clip(ClipText):
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         of_text = config.object("text_config").values
         super().__init__(ConfigReader({**config.values, **of_text}, config.fail), max_model_len)
-        self.width = config.integer("projection_dim", 512)
+        self.projected = config.integer("projection_dim", 512)
 
     @property
     def ignored(self) -> tuple[str, ...]:
         return (*super().ignored, r"^(vision_model|visual_projection)\.", r"^logit_scale$")
 
     def end(self, g: Graph, x: Node) -> Node:
-        return g.linear(super().end(g, x), "text_projection", self.width, bias=False)
+        return g.linear(super().end(g, x), "text_projection", self.projected, bias=False)

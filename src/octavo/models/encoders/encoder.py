@@ -11,6 +11,7 @@ from octavo.graph.ops.rope import RopeTable
 from octavo.models.base import CausalLM
 from octavo.models.decoder import activation_of, split
 from octavo.models.encoders.heads import BERT_HEADS, Heads
+from octavo.models.encoders.masked import MaskedHead
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
 
@@ -49,6 +50,7 @@ class TextEncoder(CausalLM):
     position_types: ClassVar[tuple[str, ...]] = ("absolute",)  # that its configuration may name
     base_name: ClassVar[str] = "bert"
     gguf_names: ClassVar[Mapping[str, str]] = GGUF_NAMES
+    masked_head: ClassVar[MaskedHead | None] = None
     names: ClassVar[Mapping[str, str]] = {
         "word": "embeddings.word_embeddings",
         "position": "embeddings.position_embeddings",
@@ -102,9 +104,10 @@ class TextEncoder(CausalLM):
         self.layers = config.integer("num_hidden_layers", high=4096)
         self.heads = config.integer("num_attention_heads")
         self.intermediate = config.integer("intermediate_size", 4 * self.hidden)
-        if self.hidden % self.heads:
+        if self.hidden % self.heads and config.values.get("head_dim") is None:
             raise config.fail("hidden_size", f"must be a multiple of {self.heads} heads, got {self.hidden}")
-        self.head_dim = self.hidden // self.heads
+        self.head_dim = config.integer("head_dim", self.hidden // self.heads)
+        self.width = self.heads * self.head_dim
         self.vocab_size = config.integer("vocab_size")
         self.attention_bias = config.flag("attention_bias", self.bias)
         self.mlp_bias = config.flag("mlp_bias", self.bias)
@@ -143,11 +146,28 @@ class TextEncoder(CausalLM):
 
     def build(self) -> Graph:
         g = Graph()
+        g.hidden_states(self.rows(g))
+        return g
+
+    def build_masked(self) -> Graph:
+        """The graph that guesses masked tokens: it ends in logits of the words. Raises what `config.fail` makes."""
+        g, head, config = Graph(), self.masked_head, self.config
+        if head is None:
+            raise config.fail("architectures", "no head that guesses masked tokens is known of this one")
+        field, default = head.activation
+        act = activation_of(config, field, default)
+        x = g.linear(self.rows(g), head.dense, self.hidden, config.flag("classifier_bias", self.bias))
+        x = self.norm(g, g.activation(x, act), head.norm)
+        word = self.at("word") if config.flag("tie_word_embeddings", True) else None
+        head.end(g, x, word, self.vocab_size, bias=config.flag("decoder_bias", True))
+        return g
+
+    def rows(self, g: Graph) -> Node:
+        """A row of each token, as all layers made it."""
         x = self.embed(g)
         for i in range(self.layers):
             x = self.layer(g, x, i)
-        g.hidden_states(self.end(g, x))
-        return g
+        return self.end(g, x)
 
     def embed(self, g: Graph) -> Node:
         x = g.embed(self.at("word"), self.vocab_size, self.hidden)
@@ -177,9 +197,9 @@ class TextEncoder(CausalLM):
 
     def attention(self, g: Graph, x: Node, i: int) -> Node:
         if self.parts["attn_qkv"]:
-            q, k, v = split(g, x, self.at("attn_qkv", i), [self.hidden] * 3, bias=self.attention_bias)
+            q, k, v = split(g, x, self.at("attn_qkv", i), [self.width] * 3, bias=self.attention_bias)
         else:
-            q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.hidden, self.attention_bias) for part in "qkv")
+            q, k, v = (g.linear(x, self.at(f"attn_{part}", i), self.width, self.attention_bias) for part in "qkv")
         if self.parts["attn_q_norm"]:
             q, k = self.norm(g, q, self.at("attn_q_norm", i)), self.norm(g, k, self.at("attn_k_norm", i))
         if (rope := self.ropes[i]) is not None:

@@ -16,7 +16,9 @@ from octavo.weights.config_reader import ConfigReader
 class Gte(TextEncoder):
     """BERT with rotary positions and a gated MLP, up and gate in one matrix (Zhang et al. 2024)."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("NewModel", "GteNewModel", "GteModel")
+    architectures: ClassVar[tuple[str, ...]] = (
+        "NewModel", "GteNewModel", "GteModel", "NewForMaskedLM", "GteForMaskedLM",
+    )  # fmt: skip
     defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 8192}
     gate_bias = False
     position_types = ("rope", "rotary", "absolute")

@@ -9,6 +9,7 @@ from octavo.graph import Graph, Node
 from octavo.models.decoder import Decoder, full_layers
 from octavo.models.encoders.encoder import GGUF_NAMES, TextEncoder
 from octavo.models.encoders.heads import modernbert_heads
+from octavo.models.encoders.masked import MODERNBERT
 from octavo.models.rope import for_layers, rope_table
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -32,6 +33,7 @@ class ModernBert(TextEncoder):
     bias = False
     is_pre_norm = True
     base_name = "model"
+    masked_head = MODERNBERT
     names = {
         "word": "embeddings.tok_embeddings",
         "position": "",

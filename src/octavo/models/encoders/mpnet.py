@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.encoders.heads import ROBERTA_HEADS
 from octavo.weights.config_reader import ConfigReader
 
 MAX_DISTANCE = 128
@@ -17,6 +18,7 @@ class MPNet(TextEncoder):
     """RoBERTa without segments, whose scores have biases by distance, the same in all layers (Song et al. 2020)."""
 
     architectures: ClassVar[tuple[str, ...]] = ("MPNetModel", "MPNetForMaskedLM")
+    known_heads = ROBERTA_HEADS
     base_name = "mpnet"
     names = {
         "segment": "",

@@ -19,7 +19,7 @@ class NomicBert(TextEncoder):
     Duderstadt 2025).
     """
 
-    architectures: ClassVar[tuple[str, ...]] = ("NomicBertModel",)
+    architectures: ClassVar[tuple[str, ...]] = ("NomicBertModel", "NomicBertForMaskedLM", "NomicBertForPreTraining")
     fields: ClassVar[Mapping[str, str]] = {
         "hidden_size": "n_embd",
         "num_hidden_layers": "n_layer",

@@ -1,9 +1,10 @@
-"""Requests about whole texts, which generate nothing: what they have in common, and POST /pooling."""
+"""Requests about whole texts, which generate nothing: what they have in common, POST /pooling, and POST /classify."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -100,6 +101,13 @@ class PoolingRequest(ArrayRequest):
         return self.task
 
 
+class ClassifyRequest(InputRequest):
+    """Texts to find the classes of."""
+
+    def params(self) -> PoolingParams:
+        return replace(super().params(), task="classify")
+
+
 class PoolingUsage(BaseModel):
     prompt_tokens: int
     total_tokens: int
@@ -123,3 +131,14 @@ class Pooled(BaseModel):
 
 class PoolingList(PoolingAnswer):
     data: list[Pooled]
+
+
+class Classified(BaseModel):
+    index: int
+    label: str | None = Field(description="the likeliest class, as config.json calls it")
+    probs: list[float]
+    num_classes: int
+
+
+class ClassifyList(PoolingAnswer):
+    data: list[Classified]

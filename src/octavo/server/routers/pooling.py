@@ -1,4 +1,4 @@
-"""POST /pooling."""
+"""POST /pooling and /classify."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request, Response
 
 from octavo.server.body import read_body
 from octavo.server.pooling import run_texts
-from octavo.server.protocol.pooling import PoolingList, PoolingRequest
+from octavo.server.protocol.pooling import ClassifyList, ClassifyRequest, PoolingList, PoolingRequest
 from octavo.server.schema import endpoint
 from octavo.server.state import state_of
-from octavo.server.writing import list_answer
+from octavo.server.writing import JSONAnswer, list_answer
 
 router = APIRouter(tags=["embeddings"])
 # What a model must be able to do for a task of /pooling.
@@ -24,3 +24,16 @@ async def pool(request: Request) -> Response:
     arrays = [output.details.data for output in ran.outputs]
     entries = ({"object": "pooling", "index": i, "data": body.written(array)} for i, array in enumerate(arrays))
     return await list_answer({**ran.head, "usage": ran.usage}, "data", entries, sum(array.size for array in arrays))
+
+
+@router.post("/classify", **endpoint(ClassifyRequest, ClassifyList))
+async def classify(request: Request) -> Response:
+    """The probabilities of each text's classes, in their order."""
+    body = await read_body(request, ClassifyRequest, state_of(request).config)
+    ran = await run_texts(request, body, "classify", "classify")
+    labels = ran.labels
+    data = [
+        {"index": i, "label": labels[int(probs.argmax())], "probs": probs.tolist(), "num_classes": len(probs)}
+        for i, probs in enumerate(output.details.data for output in ran.outputs)
+    ]
+    return JSONAnswer({**ran.head, "data": data, "usage": ran.usage})

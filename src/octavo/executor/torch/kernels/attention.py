@@ -169,10 +169,8 @@ def attend(
         key_at, value_at = at[None, :] * HEAD_DIM + column[:, None], at[:, None] * VALUE_DIM + value_column[None, :]
         k = tl.load(k_pages + key_at, mask=exists[None, :] & in_head[:, None], other=0.0)
         products = tl.dot(query, k, input_precision=PRECISION) * scale
-        scores = scores_of(
-            products, start + token, key, end, slopes, biases, head, cap, reach, bias_reach, LOOKS, LOOKBACK, HAS_CAP,
-            SLOPES, HAS_BIASES,
-        )  # fmt: skip
+        scores = scores_of(products, start + token, key, end, slopes, biases, head, cap, reach, bias_reach, LOOKS,
+                           LOOKBACK, HAS_CAP, SLOPES, HAS_BIASES)  # fmt: skip
         new_peak = tl.maximum(peak, tl.max(scores, 1))
         finite = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # of a row that has seen nothing yet
         weight = tl.exp2(scores - finite[:, None])
