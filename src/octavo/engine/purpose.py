@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -44,9 +45,12 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
     modules.json says how, or where a checkpoint is of a model without the logits, as "Qwen3Model". Raises
     ModelLoadError, or ConfigError for a task that needs a head or adapters which are not there.
     """
-    checkpoint = replace(checkpoint, config={**checkpoint.config, **(config.hf_overrides or {})})
-    said = checkpoint.config.get("architectures")
-    name = said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
+    said = config.hf_overrides or {}
+    of_text = said.get("text_config")  # which is part of the whole here
+    whole_config = {**checkpoint.config, **said, **(of_text if isinstance(of_text, Mapping) else {})}
+    checkpoint = replace(checkpoint, config=whole_config)
+    names = checkpoint.config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     whole, head = without_head(name)
     if whole != name:
         checkpoint = replace(checkpoint, config={**checkpoint.config, "architectures": [whole]})
@@ -55,7 +59,7 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
             reason = f"this model classifies texts ({name}); say classify, score or reward, or leave it out"
             raise ConfigError("task", config.task, reason)
         return Purpose(checkpoint)
-    if head is None and config.task in CLASSIFYING and whole.endswith(("ForCausalLM", "LMHeadModel")):
+    if head is None and config.task in CLASSIFYING and name.endswith(("ForCausalLM", "LMHeadModel")):
         checkpoint, head = _made_to_classify(config, checkpoint)
     if head is not None and config.task not in ("embed", *ADAPTED_TASKS):
         return Purpose(checkpoint, head=head)

@@ -73,18 +73,9 @@ class TextEncoder(CausalLM):
         "ffn_norm": "output.LayerNorm",
         "final_norm": "",
     }
-    parts: Mapping[str, str] = names  # all of them, of this class
-
-    def __init_subclass__(cls) -> None:
-        """Completes what a class declares by what it is built on."""
-        super().__init_subclass__()
-        bases = (vars(base).get("names", {}) for base in reversed(cls.__mro__))
-        cls.parts = {part: name for names in bases for part, name in names.items()}
-        cls.gguf = tuple(cls.completed(family) for family in vars(cls).get("gguf", ()))  # no other class's
 
     @classmethod
     def completed(cls, family: GGUFFamily) -> GGUFFamily:
-        """What is declared of GGUF files, and what follows from the class."""
         named = {cls.gguf_names.get(part, part): part for part, name in cls.parts.items() if name and part != "layers"}
         outer = {theirs: f"{cls.base_name}.{cls.parts[part]}" for theirs, part in named.items() if part in OUTSIDE}
         layer = {theirs: cls.parts[part] for theirs, part in named.items() if part not in OUTSIDE}
