@@ -44,7 +44,6 @@ HEADS = {
     "EuroBERT, first": head("EuroBERT", classifier_pooling="bos"),
     "EuroBERT of tokens": head("EuroBERT", TOKENS),
     "Nomic": head("Nomic"),
-    "MPNet": head("MPNet", pad_token_id=1),
     "GTE": head("GTE"),
     "MPNet": head("MPNet"),
     "MPNet of tokens": head("MPNet", TOKENS),

@@ -20,7 +20,6 @@ class MPNet(TextEncoder):
     architectures: ClassVar[tuple[str, ...]] = ("MPNetModel", "MPNetForMaskedLM")
     known_heads = ROBERTA_HEADS
     base_name = "mpnet"
-    known_heads = ROBERTA_HEADS
     names = {
         "segment": "",
         "attn_q": "attention.attn.q",
