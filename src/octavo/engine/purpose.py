@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from octavo.config import ADAPTED_TASKS, POOLING_TASKS, EngineConfig
+from octavo.engine.multi_vector import ENCODERS
 from octavo.errors import ConfigError
 from octavo.models.base import CausalLM
 from octavo.models.encoders.heads import without_head
@@ -28,6 +29,7 @@ class Purpose:
     checkpoint: Checkpoint  # with the name that its architecture has here
     embeds: bool = False
     modules: Modules | None = None  # what follows the model in its folder
+    name: str = ""  # of its architecture, as its configuration has it
     head: str | None = None  # the kind of head that classifies, see `octavo.models.encoders.heads`
 
     def check(self, config: EngineConfig, model: CausalLM) -> None:
@@ -51,7 +53,7 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
     checkpoint = replace(checkpoint, config=whole_config)
     names = checkpoint.config.get("architectures")
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
-    whole, head = without_head(name)
+    whole, head = without_head(ENCODERS.get(name, name))
     if whole != name:
         checkpoint = replace(checkpoint, config={**checkpoint.config, "architectures": [whole]})
     if config.task not in ("auto", *POOLING_TASKS, *ADAPTED_TASKS):
@@ -68,7 +70,7 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
         checkpoint, task = with_adapters(checkpoint, config.task if config.task in ADAPTED_TASKS else None)
         modules = modules and modules.for_task(task)
     embeds = config.task in ("embed", "pooling", *ADAPTED_TASKS) or whole != name or modules is not None
-    return Purpose(checkpoint, embeds, modules)
+    return Purpose(checkpoint, embeds, modules, name)
 
 
 def _modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:

@@ -52,7 +52,9 @@ class Scoring:
     def _score(self, found: Sequence[RequestOutput]) -> ScoringRequestOutput:
         error, score = next((output.error for output in found if output.error is not None), None), math.nan
         if error is None:
-            score = SCORES[self.params.task or "embed"](*(output.details.data for output in found))
+            *before, last = (output.details.data for output in found)
+            last = pooler_of(self.model).of_document(last, found[-1].prompt_token_ids)
+            score = SCORES[self.params.task or "embed"](*before, last)
         ids = [token for output in found for token in output.prompt_token_ids]
         cached = sum(output.num_cached_tokens or 0 for output in found)
         return ScoringRequestOutput(found[-1].request_id, ScoringOutput(score), ids, cached, True, error)

@@ -26,6 +26,8 @@ GGUF_NAMES = {
     "ffn_gate_up": "ffn_up",
     "final_norm": "output_norm",
 }
+# The linear over rows, and how many columns it has, in files of ColBERT.
+COLBERT_GGUF, COLBERT_KEYS = {"dense_2": "dense_2"}, {"embedding_length_out": "embedding_length_out"}
 OUTSIDE = ("word", "position", "segment", "embed_norm", "final_norm")  # of layers
 
 
@@ -82,7 +84,7 @@ class TextEncoder(CausalLM):
         return replace(
             family,
             name=cls.architectures[0],
-            outer=outer,
+            outer=outer | {**family.outer},
             layer=layer,
             layers=f"{cls.base_name}.{cls.parts['layers']}",
             values={"hidden_act": cls.defaults.get("hidden_act", "gelu"), **family.values},
