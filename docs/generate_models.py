@@ -16,7 +16,10 @@ same, with what plugins add, and `octavo models MODEL` says whether and how a mo
 
 The name of an architecture is what config.json has under `architectures`, {names} in all; that of GGUF files is their
 `general.architecture`. All run on both [executors](executors.md); tests compare logits, and encoders' hidden states,
-with those of transformers. All load from safetensors, quantized or not ([quantization](quantization.md)).
+with those of transformers. All load from safetensors, quantized or not ([quantization](quantization.md)). Those whose
+names end in `Model` or `ForCausalLM` are known with a head in place of logits, too: with `ForSequenceClassification`,
+`ForTokenClassification`, `ForRewardModel` or `ForProcessRewardModel` at the end
+([classifiers](serving.md#classifiers-and-reward-models)).
 
 Those of the kind encoder embed texts. The others generate them, or embed them with `--task embed`, and where their
 folder says how ([embeddings](serving.md#embeddings)).

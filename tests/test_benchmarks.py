@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cli.conftest import make_tiny_llama
+from encoders import ENCODERS, save_words
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,3 +33,17 @@ def test_the_gpu_script_checks_and_writes_its_table(tmp_path):
     assert "240 of 240 greedy tokens are the same" in table
     assert "| TPOT, 2 requests of 40 tokens |" in table
     assert "| prefill, prompts of 32 tokens |" in table
+
+
+def test_streams_are_measured_alone_and_beside_clients_that_embed(tmp_path):
+    ENCODERS["BERT"].save(tmp_path / "words")
+    save_words(tmp_path / "words")
+    chat = make_tiny_llama(tmp_path / "chat", max_position_embeddings=2048)
+    command = [sys.executable, ROOT / "benchmarks/beside.py", "--embedder", tmp_path / "words", "--chat", chat]
+    sizes = "--clients 3 --streams 2 --rounds 1 --answers 1 --output-len 8 --batch-size 2 --max-len 30 --most 1e9"
+    result = subprocess.run([*command, *sizes.split()], check=True, capture_output=True, text=True)
+    line, ratio, errors = result.stdout.splitlines()
+    assert "failed {}" in line
+    assert float(line.rpartition("; failed")[0].rpartition("; ")[2].split()[0]) > 0  # texts per second
+    assert ratio.startswith("2 streams beside 3 clients that embed: p99")
+    assert errors.split()[-3:] == ["0", "≤", "0"]

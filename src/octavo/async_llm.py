@@ -11,7 +11,7 @@ from octavo.config import EngineConfig
 from octavo.engine.driver import Driver
 from octavo.engine.engine import Engine
 from octavo.engine.loading import LoadedModel, load
-from octavo.engine.pooling import NOTHING_SAMPLED, pooled, pooler_of, pooling_output
+from octavo.engine.pooling import NOTHING_SAMPLED, pooler_of, pooling_output, read_pooled
 from octavo.engine.stream import Mailbox, OutputStream
 from octavo.lora.request import refuse_lora
 from octavo.pooling_params import PoolingParams
@@ -100,15 +100,14 @@ class AsyncLLM:
         priority: int = 0,
         lora_request: None = None,
     ) -> AsyncIterator[PoolingRequestOutput]:
-        """Yields one output of a text: its vector, or, with the task "token_embed", one of each token.
+        """Yields one output of a text: its vector, one of each token, or scores, as the task of `pooling_params` says.
 
         Raises what `generate` raises, RequestError where the model generates texts, and ParameterError.
         """
         model, params = self.model, pooling_params or PoolingParams()
         pooler_of(model).check(params)
         loop = asyncio.get_running_loop()
-        read = await loop.run_in_executor(None, model.reader.read, prompt)
-        checked = pooled(read, params, model)
+        checked = await loop.run_in_executor(None, read_pooled, prompt, params, model)
         async for output in self.generate(
             checked, NOTHING_SAMPLED, request_id, priority=priority, lora_request=lora_request
         ):

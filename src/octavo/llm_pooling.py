@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -13,10 +13,9 @@ from octavo.engine.pooling import (
     NOTHING_SAMPLED,
     classification_output,
     embedding_output,
-    pooled,
-    pooled_pair,
     pooler_of,
     pooling_output,
+    read_pooled,
 )
 from octavo.engine.scoring import scoring_of
 from octavo.errors import PromptError
@@ -26,7 +25,6 @@ from octavo.request import (
     ClassificationRequestOutput,
     EmbeddingRequestOutput,
     PoolingRequestOutput,
-    Prompt,
     RequestOutput,
     ScoringRequestOutput,
 )
@@ -165,16 +163,11 @@ class PoolsTexts:
             pooler.check(one)
         if truncate is not None:
             asked = [replace(one, truncate_prompt_tokens=truncate) for one in asked]
-        reads = [partial(self._read_to_pool, text, one) for text, one in zip(texts, asked, strict=True)]
+        reads = [partial(read_pooled, text, one, self.model) for text, one in zip(texts, asked, strict=True)]
         outputs = self._run(reads, [NOTHING_SAMPLED] * len(items), [0] * len(items), use_tqdm)
         if single and outputs[0].error is not None:
             raise outputs[0].error
         return [pooling_output(output) for output in outputs]
-
-    def _read_to_pool(self, prompt: Any, params: PoolingParams) -> Prompt:
-        if isinstance(prompt, Mapping) and prompt.get("text_pair") is not None:
-            return pooled_pair(prompt.get("prompt"), prompt["text_pair"], params, self.model)
-        return pooled(self.model.reader.read(prompt), params, self.model)
 
 
 def for_each(prompts: Sequence[Any], given: Params | Sequence[Params], kind: type[Params], name: str) -> list[Params]:

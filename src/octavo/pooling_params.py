@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from octavo.errors import ParameterError
 
-TASKS = ("embed", "token_embed", "classify", "score", "token_classify")
+TASKS = ("embed", "token_embed", "classify", "score", "token_classify", "embed&token_classify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class PoolingParams:
     """How the rows of a text become what is returned; names and meaning are vLLM's. Raises ParameterError.
 
     `task` is "embed", a vector of the text, or "token_embed", one of each token; "classify" or "score", the scores of a
-    text's labels; or "token_classify", those of each token.
+    text's labels; or "token_classify", those of each token. BGE-M3 has "embed&token_classify" besides, both in one.
     """
 
     task: str | None = None  # None: what the method that it is given to does

@@ -1,5 +1,6 @@
 """Texts and pairs through models with heads: beside transformers' on the same tiny random checkpoints."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from checkpoints import edit_config, save_checkpoint
 from encoders import ENCODERS, WORDS, Encoder, save_words
-from octavo import LLM, PoolingParams, SamplingParams
+from octavo import LLM, AsyncLLM, PoolingParams, SamplingParams
 from octavo.errors import ConfigError, ModelLoadError, ParameterError, PromptError, RequestError
 
 TEXTS = ["the cat sat", "dog", "the king of river queen bank money", "a passage : what is where the queen sat on"]
@@ -177,6 +178,34 @@ def test_reward_models_score_tokens_or_steps(tmp_path, kind, executor):
     places = np.flatnonzero(np.array(ids) == cat)
     assert len(places) == 9
     np.testing.assert_allclose(steps.outputs.data, expected[places, :1], atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_event_loop_gets_scores_too(tmp_path):
+    make(tmp_path, HEADS["BERT"])
+    pair = {"prompt": TEXTS[0], "text_pair": TEXTS[1]}
+    expected = scores(LLM(str(tmp_path), dtype="float32"), [TEXTS[0], pair], "classify")
+
+    async def classify(llm, prompt):
+        (found,) = [output.outputs.data async for output in llm.encode(prompt, PoolingParams("classify"))]
+        return found
+
+    async def classify_both():
+        async with AsyncLLM(str(tmp_path), dtype="float32") as llm:
+            return await asyncio.gather(classify(llm, TEXTS[0]), classify(llm, pair))
+
+    np.testing.assert_array_equal(asyncio.run(classify_both()), expected)
+
+
+def test_fields_of_config_json_may_be_replaced(tmp_path):
+    model = make(tmp_path, HEADS["ModernBERT"])
+    llm = LLM(str(tmp_path), dtype="float32", hf_overrides={"classifier_pooling": "mean", "id2label": None})
+    model.config.classifier_pooling = "mean"
+    (found,) = llm.classify(TEXTS[0], use_tqdm=False)
+    expected = softmax(logits_of(model, llm.model.tokenizer.encode(TEXTS[0])))
+    np.testing.assert_allclose(found.outputs.probs, expected, atol=1e-4)
+    assert llm.model.pooler.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    with pytest.raises(ConfigError, match=r"hf_overrides.*must be a dict, as"):
+        LLM(str(tmp_path), hf_overrides="classifier_pooling")
 
 
 def test_a_sequence_classifier_rewards_the_text(tmp_path):

@@ -93,7 +93,7 @@ def load(
         reason = f"the tokenizer has {len(text)} tokens, the model {model.vocab_size}"
         raise ModelLoadError(path, "vocab_size", reason)
     said, said_by = _generation_config(config, path, checkpoint)
-    files = (ConfigReader.of_file(checkpoint.config, planned.file), ConfigReader.of_file(said, said_by))
+    files = (ConfigReader.of_file(planned.checkpoint.config, planned.file), ConfigReader.of_file(said, said_by))
     return LoadedModel(
         name=config.model or path.name,
         config=config,

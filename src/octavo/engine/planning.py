@@ -15,6 +15,7 @@ from octavo.config import AT_LOAD, POOLING_TASKS, SPEECH_TASKS, EngineConfig, th
 from octavo.engine.backend import Backend, backend_of
 from octavo.engine.classifier import classifier_of
 from octavo.engine.memory import MemoryPlan, plan_memory
+from octavo.engine.multi_vector import embedder_of
 from octavo.engine.pooler import Pooler
 from octavo.engine.purpose import purpose_of
 from octavo.errors import ConfigError, ModelLoadError, UnknownArchitectureError, UnsupportedError
@@ -74,7 +75,7 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
         pooler = classifier_of(purpose.head, model, whole.nodes[-1], checkpoint, reader)
     elif purpose.embeds or model.pooling is not None:
         columns = model.vocab_size if is_sparse else whole.nodes[-1].inputs[0].columns
-        pooler = Pooler.of(model.pooling or "last", columns, modules, checkpoint)
+        pooler = embedder_of(purpose.name, model.pooling or "last", columns, modules, checkpoint)
     if pooler is not None and not is_sparse:
         graph = with_hidden_states(whole)
         if checkpoint.config.get("is_causal") is False and not graph.keeps_nothing:

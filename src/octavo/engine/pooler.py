@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Pooler:
     lowers_case: bool = False  # texts become lower case
 
     @classmethod
-    def of(cls, pooling: str, columns: int, modules: Modules | None, checkpoint: Checkpoint) -> Pooler:
+    def of(cls, pooling: str, columns: int, modules: Modules | None, checkpoint: Checkpoint) -> Self:
         """As the modules of sentence-transformers say; without them, `pooling` and vectors as long as 1, as in vLLM.
 
         Raises ModelLoadError where a module takes rows of another width.
@@ -104,6 +104,10 @@ class Pooler:
     def template(self) -> PairTemplate | None:
         """What is put around the texts of a pair, of models that are asked in words."""
         return None
+
+    def of_document(self, vectors: Floats, token_ids: TokenIds) -> Floats:
+        """Those that count where a document is compared with a query."""
+        return vectors
 
     def completed(self, tokenizer: Tokenizer) -> Pooler:
         """With what only the tokenizer knows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -112,6 +113,13 @@ def pooled_pair(first: Any, second: Any, params: PoolingParams, model: LoadedMod
     if template is not None:
         pair = Prompt(None, template.encode(first, second, model.tokenizer, longest))
     return pooled(pair, replace(params, truncate_prompt_tokens=None), model)
+
+
+def read_pooled(prompt: Any, params: PoolingParams, model: LoadedModel) -> Prompt:
+    """The prompt of a text or of a pair of texts, as users write them. Raises PromptError."""
+    if isinstance(prompt, Mapping) and prompt.get("text_pair") is not None:
+        return pooled_pair(prompt.get("prompt"), prompt["text_pair"], params, model)
+    return pooled(model.reader.read(prompt), params, model)
 
 
 def longest_of(params: PoolingParams, model: LoadedModel) -> int | None:

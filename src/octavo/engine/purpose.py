@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from octavo.config import ADAPTED_TASKS, POOLING_TASKS, EngineConfig
+from octavo.engine.multi_vector import ENCODERS
 from octavo.errors import ConfigError
 from octavo.models.base import CausalLM
 from octavo.models.encoders.heads import without_head
@@ -27,6 +29,7 @@ class Purpose:
     checkpoint: Checkpoint  # with the name that its architecture has here
     embeds: bool = False
     modules: Modules | None = None  # what follows the model in its folder
+    name: str = ""  # of its architecture, as its configuration has it
     head: str | None = None  # the kind of head that classifies, see `octavo.models.encoders.heads`
 
     def check(self, config: EngineConfig, model: CausalLM) -> None:
@@ -44,10 +47,13 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
     modules.json says how, or where a checkpoint is of a model without the logits, as "Qwen3Model". Raises
     ModelLoadError, or ConfigError for a task that needs a head or adapters which are not there.
     """
-    checkpoint = replace(checkpoint, config={**checkpoint.config, **(config.hf_overrides or {})})
-    said = checkpoint.config.get("architectures")
-    name = said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
-    whole, head = without_head(name)
+    said = config.hf_overrides or {}
+    of_text = said.get("text_config")  # which is part of the whole here
+    whole_config = {**checkpoint.config, **said, **(of_text if isinstance(of_text, Mapping) else {})}
+    checkpoint = replace(checkpoint, config=whole_config)
+    names = checkpoint.config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    whole, head = without_head(ENCODERS.get(name, name))
     if whole != name:
         checkpoint = replace(checkpoint, config={**checkpoint.config, "architectures": [whole]})
     if config.task not in ("auto", *POOLING_TASKS, *ADAPTED_TASKS):
@@ -55,7 +61,7 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
             reason = f"this model classifies texts ({name}); say classify, score or reward, or leave it out"
             raise ConfigError("task", config.task, reason)
         return Purpose(checkpoint)
-    if head is None and config.task in CLASSIFYING and whole.endswith(("ForCausalLM", "LMHeadModel")):
+    if head is None and config.task in CLASSIFYING and name.endswith(("ForCausalLM", "LMHeadModel")):
         checkpoint, head = _made_to_classify(config, checkpoint)
     if head is not None and config.task not in ("embed", *ADAPTED_TASKS):
         return Purpose(checkpoint, head=head)
@@ -64,7 +70,7 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
         checkpoint, task = with_adapters(checkpoint, config.task if config.task in ADAPTED_TASKS else None)
         modules = modules and modules.for_task(task)
     embeds = config.task in ("embed", "pooling", *ADAPTED_TASKS) or whole != name or modules is not None
-    return Purpose(checkpoint, embeds, modules)
+    return Purpose(checkpoint, embeds, modules, name)
 
 
 def _modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from octavo.engine.loading import LoadedModel
-from octavo.engine.pooling import pooled, pooled_pair, pooler_of
+from octavo.engine.pooling import pooled_pair, pooler_of, read_pooled
 from octavo.errors import PromptError
 from octavo.pooling_params import PoolingParams
 from octavo.request import Prompt, RequestOutput, ScoringOutput, ScoringRequestOutput
@@ -43,7 +43,7 @@ class Scoring:
         texts = [texts[place] for texts, place in zip(self.texts, item, strict=True) if place is not None]
         if len(texts) == 2:
             return pooled_pair(texts[0], texts[1], self.params, self.model)
-        return pooled(self.model.reader.read(texts[0]), self.params, self.model)
+        return read_pooled(texts[0], self.params, self.model)
 
     def scores(self, outputs: Sequence[RequestOutput]) -> list[ScoringRequestOutput]:
         """As `LLM.score` returns them; not a number, and an error, where a text of a pair has that."""
@@ -52,7 +52,9 @@ class Scoring:
     def _score(self, found: Sequence[RequestOutput]) -> ScoringRequestOutput:
         error, score = next((output.error for output in found if output.error is not None), None), math.nan
         if error is None:
-            score = SCORES[self.params.task or "embed"](*(output.details.data for output in found))
+            *before, last = (output.details.data for output in found)
+            last = pooler_of(self.model).of_document(last, found[-1].prompt_token_ids)
+            score = SCORES[self.params.task or "embed"](*before, last)
         ids = [token for output in found for token in output.prompt_token_ids]
         cached = sum(output.num_cached_tokens or 0 for output in found)
         return ScoringRequestOutput(found[-1].request_id, ScoringOutput(score), ids, cached, True, error)

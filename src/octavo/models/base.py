@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from octavo.graph import Graph
@@ -20,11 +21,25 @@ class CausalLM:
     is_hosted: ClassVar[bool] = False  # another library has its layers, and loads their weights
     pooling: str | None = None  # of a model whose output is hidden states: how they become a text's vector
     inputs: ClassVar[str] = "text"  # what its prompts are, for whoever reads them
+    names: ClassVar[Mapping[str, str]] = {}  # of its parts, in checkpoints, where those are not the base's
+    parts: Mapping[str, str] = {}  # all of them, of this class
 
     vocab_size: int
     max_positions: int  # the context that the model was trained on
     longest_positions: int  # the longest that its rotary embedding can be stretched to
     source_positions: int = 0  # of what its encoder reads, if it has one
+
+    def __init_subclass__(cls) -> None:
+        """Completes what a class declares by what it is built on."""
+        super().__init_subclass__()
+        bases = (vars(base).get("names", {}) for base in reversed(cls.__mro__))
+        cls.parts = {part: name for names in bases for part, name in names.items()}
+        cls.gguf = tuple(cls.completed(family) for family in vars(cls).get("gguf", ()))  # no other class's
+
+    @classmethod
+    def completed(cls, family: GGUFFamily) -> GGUFFamily:
+        """What is declared of GGUF files, and what follows from the class."""
+        return family
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         raise NotImplementedError

@@ -16,18 +16,13 @@ from octavo.weights.gguf_family import GGUFFamily
 
 # The activations that configurations name, by the names that the vocabulary has for them.
 ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
+    **dict.fromkeys(("silu", "swish"), "silu"),
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_tanh"),
     "quick_gelu": "quick_gelu",
     "relu": "relu",
     "relu2": "relu2",
 }
-
 
 # Parts of a layer that are in its attention, and in its MLP.
 IN_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_q_norm", "attn_k_norm", "attn_gate", "attn_output")
@@ -95,18 +90,9 @@ class Decoder(CausalLM):
         "ffn_down": "down_proj",
         "post_ffw_norm": "",
     }
-    parts: Mapping[str, str] = names  # all of them, of this class
-
-    def __init_subclass__(cls) -> None:
-        """Completes what a class declares by what it is built on."""
-        super().__init_subclass__()
-        bases = (vars(base).get("names", {}) for base in reversed(cls.__mro__))
-        cls.parts = {part: name for names in bases for part, name in names.items()}
-        cls.gguf = tuple(cls.completed(family) for family in vars(cls).get("gguf", ()))  # no other class's
 
     @classmethod
     def completed(cls, family: GGUFFamily) -> GGUFFamily:
-        """What is declared of GGUF files, and what follows from the class."""
         outer = {"token_embd": cls.embed_name, "output_norm": cls.norm_name, "output": cls.head_name}
         layer = {part: name for part, name in cls.gguf_names().items() if name not in family.layer.values()}
         activation = {"hidden_act": cls.defaults["hidden_act"]} if "hidden_act" in cls.defaults else {}

@@ -62,6 +62,12 @@ class Tokenizer:
         before, lower = self.backend.normalizer, tokenizers.normalizers.Lowercase()
         self.backend.normalizer = lower if before is None else tokenizers.normalizers.Sequence([lower, before])
 
+    def keep_whole(self, text: str) -> None:
+        """Makes a token of the vocabulary, or one with a space behind it, be that token wherever a text has it."""
+        found = next((one for one in (text, text.rstrip()) if one and self.token_id(one) is not None), None)
+        if found is not None:
+            self.backend.add_special_tokens([tokenizers.AddedToken(found, normalized=False, special=True)])
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`. Texts of special tokens become those tokens.
 

@@ -9,11 +9,11 @@ import numpy as np
 from octavo.errors import ModelLoadError
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.head import Dense
-from octavo.weights.sentence_transformers import Modules
+from octavo.weights.sentence_transformers import OF_TOKENS, Modules
 from octavo.weights.tensor import Checkpoint
 
-# By what {arch}.pooling_type is; 0 says nothing, and 4 is that of rerankers.
-POOLINGS = {1: "mean", 2: "cls", 3: "last"}
+# By what {arch}.pooling_type is; 0 says nothing, but for matrices behind it, and 4 is that of rerankers.
+POOLINGS = {0: OF_TOKENS, 1: "mean", 2: "cls", 3: "last"}
 _DENSE = ("dense_2", "dense_3")  # tensors of sentence-transformers' modules of that number
 
 
@@ -26,16 +26,20 @@ def read_modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:
     prefix = f"{metadata.get('general.architecture')}."
     keys = ConfigReader.of_file({"pooling_type": metadata.get(f"{prefix}pooling_type")}, checkpoint.path, prefix)
     kind = keys.integer("pooling_type", 0, low=0)
-    if kind not in (0, *POOLINGS):
+    if kind not in POOLINGS:
         raise keys.fail("pooling_type", f"{kind} is not supported, only {POOLINGS}")
     names = [f"{name}.weight" for name in _DENSE if f"{name}.weight" in checkpoint.tensors]
-    rest = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in names}
-    if not kind:
+    biases = [f"{name}.bias" for name in _DENSE]
+    rest = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in (*names, *biases)}
+    if not kind and not names:
         return checkpoint, None
     dense = []
     for name in names:
         tensor = checkpoint.tensors[name]
         if len(tensor.shape) != 2:
             raise ModelLoadError(tensor.file, name, f"has shape {list(tensor.shape)}, which is no matrix's")
-        dense.append(Dense(np.ascontiguousarray(tensor.values(), np.float32), None))
+        bias = checkpoint.tensors.get(name.replace("weight", "bias"))
+        if bias is not None and bias.shape != tensor.shape[:1]:
+            raise ModelLoadError(bias.file, bias.name, f"has shape {list(bias.shape)}, not {list(tensor.shape[:1])}")
+        dense.append(Dense(np.ascontiguousarray(tensor.values(), np.float32), None if bias is None else bias.values()))
     return replace(checkpoint, tensors=rest), Modules(POOLINGS[kind], tuple(dense), normalizes=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,6 +50,7 @@ class Modules:
     pools_prompts: bool = True  # their tokens count among the text's
     lowers_case: bool = False
     skipped_words: tuple[str, ...] = ()  # of documents, tokens whose vectors are left out
+    markers: tuple[str, ...] = ()  # what PyLate puts before queries and documents, in their prompts
 
     @property
     def is_sparse(self) -> bool:
@@ -74,19 +76,12 @@ def read_modules(directory: Path) -> Modules | None:
         found.add(module.text("type").rsplit(".", 1)[-1], _inside(directory, module), module, is_first=i == 0)
     if not (found.pooling or found.stages):
         raise ModelLoadError(file, "type", "no module is a Pooling, which makes one vector of a text")
-    prompts, default, skipped = _prompts(directory / "config_sentence_transformers.json")
+    file = directory / "config_sentence_transformers.json"
+    about = ConfigReader.of_file(read_json(file) if file.is_file() else {}, file)
     max_length, lowers = _transformer(directory)
-    return Modules(
-        found.pooling or OF_TOKENS,
-        tuple(found.stages),
-        found.normalizes or not found.pooling,
-        max_length,
-        prompts,
-        default,
-        found.pools_prompts,
-        lowers,
-        () if found.pooling else skipped or found.skipped,
-    )
+    modules = Modules(found.pooling or OF_TOKENS, tuple(found.stages), found.normalizes, max_length, *_prompts(about))
+    modules = replace(modules, pools_prompts=found.pools_prompts, lowers_case=lowers)
+    return modules if found.pooling else _late(modules, about, found.skipped)
 
 
 class _Found:
@@ -203,20 +198,26 @@ def _words(config: ConfigReader) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _prompts(file: Path) -> tuple[Mapping[str, str], str | None, tuple[str, ...]]:
-    """(texts by name, the name of the default one, words that ColBERT leaves out of documents)."""
-    if not file.is_file():
-        return {}, None, ()
-    config = ConfigReader.of_file(read_json(file), file)
+def _prompts(config: ConfigReader) -> tuple[Mapping[str, str], str | None]:
+    """(texts by name, the name of the default one)."""
     prompts = config.object("prompts")
     texts = {name: prompts.text(name) for name in prompts.values if prompts.values[name] is not None}
-    for name in ("query", "document"):  # as PyLate has them
-        if not texts.get(name) and (prefix := config.text(f"{name}_prefix", "")):
-            texts[name] = prefix
     default = config.text("default_prompt_name", "") or None
     if default is not None and default not in texts:
         raise config.fail("default_prompt_name", f"{default!r:.80} is none of the prompts: {', '.join(texts)}")
-    return texts, default, _words(config)
+    return texts, default
+
+
+def _late(modules: Modules, config: ConfigReader, skipped: tuple[str, ...]) -> Modules:
+    """With what PyLate says of queries and documents, in a form that came before the library's own."""
+    markers = {name: prefix for name in ("query", "document") if (prefix := config.text(f"{name}_prefix", ""))}
+    own = {name: marker + modules.prompts.get(name, "").removeprefix(marker) for name, marker in markers.items()}
+    if config.values.get("model_type") == "ColBERT":
+        known = config.values.get("skiplist_words") is not None
+        skipped = _words(config) if known else tuple(string.punctuation)
+        modules = replace(modules, normalizes=True)
+    prompts = {**modules.prompts, **own}
+    return replace(modules, prompts=prompts, skipped_words=skipped, markers=tuple(markers.values()))
 
 
 def _transformer(directory: Path) -> tuple[int | None, bool]:

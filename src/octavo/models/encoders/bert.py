@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.encoders.encoder import COLBERT_GGUF, COLBERT_KEYS, TextEncoder
 from octavo.models.encoders.heads import DISTILBERT_HEADS
 from octavo.models.encoders.masked import DISTILBERT, MaskedHead
 from octavo.weights.gguf_family import GGUFFamily
@@ -16,7 +16,8 @@ class Bert(TextEncoder):
 
     architectures: ClassVar[tuple[str, ...]] = ("BertModel", "BertForMaskedLM")
     masked_head = MaskedHead()
-    gguf = (GGUFFamily("bert"),)  # also of RoBERTa and DistilBERT: its positions begin with the first row
+    # Also of RoBERTa and DistilBERT: positions begin with the first row.
+    gguf = (GGUFFamily("bert", outer=COLBERT_GGUF, keys=COLBERT_KEYS),)
 
 
 class DistilBert(TextEncoder):

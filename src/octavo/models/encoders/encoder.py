@@ -26,6 +26,8 @@ GGUF_NAMES = {
     "ffn_gate_up": "ffn_up",
     "final_norm": "output_norm",
 }
+# The linear over rows, and how many columns it has, in files of ColBERT.
+COLBERT_GGUF, COLBERT_KEYS = {"dense_2": "dense_2"}, {"embedding_length_out": "embedding_length_out"}
 OUTSIDE = ("word", "position", "segment", "embed_norm", "final_norm")  # of layers
 
 
@@ -73,25 +75,16 @@ class TextEncoder(CausalLM):
         "ffn_norm": "output.LayerNorm",
         "final_norm": "",
     }
-    parts: Mapping[str, str] = names  # all of them, of this class
-
-    def __init_subclass__(cls) -> None:
-        """Completes what a class declares by what it is built on."""
-        super().__init_subclass__()
-        bases = (vars(base).get("names", {}) for base in reversed(cls.__mro__))
-        cls.parts = {part: name for names in bases for part, name in names.items()}
-        cls.gguf = tuple(cls.completed(family) for family in vars(cls).get("gguf", ()))  # no other class's
 
     @classmethod
     def completed(cls, family: GGUFFamily) -> GGUFFamily:
-        """What is declared of GGUF files, and what follows from the class."""
         named = {cls.gguf_names.get(part, part): part for part, name in cls.parts.items() if name and part != "layers"}
         outer = {theirs: f"{cls.base_name}.{cls.parts[part]}" for theirs, part in named.items() if part in OUTSIDE}
         layer = {theirs: cls.parts[part] for theirs, part in named.items() if part not in OUTSIDE}
         return replace(
             family,
             name=cls.architectures[0],
-            outer=outer,
+            outer=outer | {**family.outer},
             layer=layer,
             layers=f"{cls.base_name}.{cls.parts['layers']}",
             values={"hidden_act": cls.defaults.get("hidden_act", "gelu"), **family.values},

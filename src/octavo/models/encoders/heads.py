@@ -18,7 +18,7 @@ SUFFIXES = {
 # What stands there instead in the names of those that are declared here, without a head.
 _WHOLE = ("ForCausalLM", "LMHeadModel", "Model")
 # Tensors of heads.
-TENSORS = r"^(\w+\.)?(pooler|head|dense|score|v_head|classifier|pre_classifier)\."
+TENSORS = r"^(\w+\.)?(pooler|head|dense|score|v_head|classifier|pre_classifier|(colbert_|sparse_)?linear)\."
 
 
 @dataclass(frozen=True, slots=True)

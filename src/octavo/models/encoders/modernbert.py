@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from octavo.graph import Graph, Node
 from octavo.models.decoder import Decoder, full_layers
-from octavo.models.encoders.encoder import GGUF_NAMES, TextEncoder
+from octavo.models.encoders.encoder import COLBERT_GGUF, COLBERT_KEYS, GGUF_NAMES, TextEncoder
 from octavo.models.encoders.heads import modernbert_heads
 from octavo.models.encoders.masked import MODERNBERT
 from octavo.models.rope import for_layers, rope_table
@@ -52,7 +52,9 @@ class ModernBert(TextEncoder):
     gguf = (
         GGUFFamily(
             "modern-bert",
+            outer=COLBERT_GGUF,
             keys={
+                **COLBERT_KEYS,
                 "attention.sliding_window": "local_attention",
                 "attention.sliding_window_pattern": "global_attn_every_n_layers",
                 "rope.freq_base": "global_rope_theta",
