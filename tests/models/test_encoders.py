@@ -49,6 +49,18 @@ def test_rows_are_transformers_s_whatever_runs_the_graph(tmp_path, family):
             assert error(text_rows, own) < 1e-4
 
 
+def test_integers_that_older_checkpoints_have_are_no_weights(tmp_path):
+    ENCODERS["BERT"].save(tmp_path)
+    graph, tensors = opened(tmp_path)
+    expected = rows_in_one_step(make_native(graph, tensors, max_tokens=512), TEXTS)
+    stored = load_file(tmp_path / "model.safetensors")
+    positions = np.arange(140)[None]
+    save_file({**stored, "embeddings.position_ids": positions}, tmp_path / "model.safetensors", {"format": "pt"})
+    graph, tensors = opened(tmp_path)
+    found = rows_in_one_step(make_native(graph, tensors, max_tokens=512), TEXTS)
+    assert all(np.array_equal(*rows) for rows in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("family", WITH_GGUF.values(), ids=WITH_GGUF)
 def test_a_gguf_file_is_the_checkpoint_that_it_was_made_from(tmp_path, family):
     model = family.save(tmp_path)

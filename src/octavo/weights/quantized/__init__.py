@@ -34,7 +34,8 @@ def option_names() -> dict[str, str]:
 # Files that say what config.json may leave out, and the method they are of.
 _FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
 
-_COUNTER = ".num_batches_tracked"  # of a batch norm's training, which nothing reads
+# Ends of the names of integers that nothing reads: of a batch norm's training; 0, 1, 2 …; zeros.
+_INTEGERS = (".num_batches_tracked", ".position_ids", ".token_type_ids")
 # Ends of the names of what is not needed: activations, keys and values are quantized with scales of their own.
 _UNUSED = tuple(
     f".{what}_{number}"
@@ -53,7 +54,7 @@ def read_quantized(
     method = _method(directory, config)
     made = dict(tensors) if method is None else _read(method, directory, tensors)
     plain = [layout.name for layout in PLAIN.values()]
-    made = {name: tensor for name, tensor in made.items() if not name.endswith(_COUNTER)}
+    made = {name: tensor for name, tensor in made.items() if not name.endswith(_INTEGERS)}
     for name, tensor in made.items():
         if tensor is tensors.get(name) and tensor.format not in plain:
             reason = "is not supported" if method is None else f"is nothing of {method.name} without scales"
