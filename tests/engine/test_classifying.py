@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from checkpoints import edit_config, save_checkpoint
 from encoders import ENCODERS, WORDS, Encoder, save_words
 from octavo import LLM, AsyncLLM, PoolingParams, SamplingParams
+from octavo.engine.pair_template import PairTemplate
 from octavo.errors import ConfigError, ModelLoadError, ParameterError, PromptError, RequestError
 
 TEXTS = ["the cat sat", "dog", "the king of river queen bank money", "a passage : what is where the queen sat on"]
@@ -252,7 +253,7 @@ def test_qwen3_reranker_is_asked_whether_the_document_meets_the_query(tmp_path):
         hf_overrides={"classifier_from_token": ["cat", "dog"], "is_original_qwen3_reranker": True},
     )
     found = llm.score(TEXTS[0], TEXTS, use_tqdm=False)
-    template = llm.model.pooler.template
+    template = PairTemplate()
     for one, text in zip(found, TEXTS, strict=True):
         said = f"{template.prefix}{template.before_first}{TEXTS[0]}{template.before_second}{text}{template.suffix}"
         ids = plain.model.tokenizer.encode(said, add_special_tokens=False)
@@ -269,6 +270,37 @@ def test_qwen3_reranker_is_asked_whether_the_document_meets_the_query(tmp_path):
     assert same.outputs.score == pytest.approx(found[1].outputs.score, abs=1e-6)
     with pytest.raises(ModelLoadError, match=r"classifier_from_token: 'no' is no token of the model"):
         LLM(str(folder), dtype="float32", task="score")
+
+
+@pytest.mark.parametrize("no", [None, 7])
+def test_a_folder_of_sentence_transformers_may_say_whose_logits_are_scores(tmp_path, no):
+    """Pairs are messages to a chat template that knows their roles; its end stays where the second text is cut."""
+    model = save_reranker(tmp_path)
+    (tmp_path / "1_LogitScore").mkdir()
+    (tmp_path / "1_LogitScore" / "config.json").write_text(json.dumps({"true_token_id": 5, "false_token_id": no}))
+    modules = [("base.modules.transformer.Transformer", ""), ("cross_encoder.modules.LogitScore", "1_LogitScore")]
+    entries = [{"type": f"sentence_transformers.{kind}", "path": path} for kind, path in modules]
+    (tmp_path / "modules.json").write_text(json.dumps(entries))
+    activation = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(activation))
+    template = (
+        "{% for m in messages %}{% if m.role == 'query' %}query {% elif m.role == 'document' %}passage {% endif %}"
+    )
+    (tmp_path / "chat_template.jinja").write_text(template + "{{ m.content }} {% endfor %}where")
+    llm = LLM(str(tmp_path), dtype="float32")
+    found = llm.score(TEXTS[0], TEXTS, use_tqdm=False)
+    for one, text in zip(found, TEXTS, strict=True):
+        ids = llm.model.tokenizer.encode(f"query {TEXTS[0]} passage {text} where", add_special_tokens=False)
+        assert one.prompt_token_ids == ids
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1].numpy()
+        expected = logits[5] - (0 if no is None else logits[no])
+        assert one.outputs.score == pytest.approx(float(expected), abs=1e-4 * float(np.abs(logits).max()))
+    (cut,) = llm.score(TEXTS[1], " ".join(WORDS), truncate_prompt_tokens=8, use_tqdm=False)
+    kept = " ".join(WORDS[:4])
+    expected = llm.model.tokenizer.encode(f"query {TEXTS[1]} passage {kept} where", add_special_tokens=False)
+    assert cut.prompt_token_ids == expected
+    assert LLM(str(tmp_path), dtype="float32", task="generate").model.pooler is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from octavo.engine.pair_template import PairTemplate
 from octavo.engine.pooler import OF_TOKENS, POOLINGS, Pooler
 from octavo.errors import ModelLoadError, ParameterError, UnsupportedError
 from octavo.graph.node import Node, Rows, Weight
@@ -33,7 +32,7 @@ PROBLEMS = {"regression": "identity", "multi_label_classification": "sigmoid"}
 class TokenScores:
     """A classifier whose scores are the logits of some tokens (`words`), or the second's less the first's."""
 
-    words: tuple[str, ...]
+    words: tuple[str | int, ...]  # as the vocabulary writes them, or ids
     is_difference: bool
     logits: Logits
     tensors: Mapping[str, StoredTensor]
@@ -42,7 +41,7 @@ class TokenScores:
         """Raises ModelLoadError for a word that is no token."""
         rows, weights = self.logits.weight.shape[0], []
         for word in self.words:
-            token = tokenizer.token_id(word)
+            token = word if isinstance(word, int) else tokenizer.token_id(word)
             if token is None or token >= rows:
                 raise ModelLoadError("config.json", "classifier_from_token", f"{word!r:.80} is no token of the model")
             at = Rows(1, rows, token, token + 1)
@@ -64,7 +63,7 @@ class Classifier(Pooler):
     activations: Mapping[str, str] = field(default_factory=dict)  # by task: one of ACTIVATIONS
     is_late: bool = False
     from_tokens: TokenScores | None = None  # until the tokenizer is known
-    is_asked: bool = False  # pairs of texts are put into a `PairTemplate`
+    form: str = ""  # of pairs: `pair_form`
     step_tag_id: int | None = None
 
     does: ClassVar[str] = "classifies texts"
@@ -84,8 +83,8 @@ class Classifier(Pooler):
         return "score"
 
     @property
-    def template(self) -> PairTemplate | None:
-        return PairTemplate() if self.is_asked else None
+    def pair_form(self) -> str:
+        return self.form
 
     def completed(self, tokenizer: Tokenizer) -> Classifier:
         if self.kind == "step_reward":
@@ -134,14 +133,14 @@ def classifier_of(kind: str, model: CausalLM, last: Node, checkpoint: Checkpoint
     pooling, columns = model.pooling or "last", last.inputs[0].columns
     if kind == "classify" and config.values.get("classifier_from_token") is not None:
         scores = _token_scores(last, checkpoint, config)
-        labels = ("LABEL_0",) if scores.is_difference else scores.words
+        labels = ("LABEL_0",) if scores.is_difference else tuple(map(str, scores.words))
         return Classifier(
             pooling,
             columns,
             labels=labels,
             activations=_activations(config, len(labels)),
             from_tokens=scores,
-            is_asked=config.flag("is_original_qwen3_reranker"),
+            form="question" if config.flag("is_original_qwen3_reranker") else config.text("pair_form", ""),
         )
     heads = getattr(model, "known_heads", DECODER_HEADS)
     options = heads.get(kind) or DECODER_HEADS[kind]
@@ -209,7 +208,7 @@ def _activations(config: ConfigReader, labels: int) -> Mapping[str, str]:
 
 def _token_scores(last: Node, checkpoint: Checkpoint, config: ConfigReader) -> TokenScores:
     words = config.values["classifier_from_token"]
-    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+    if not isinstance(words, list) or not words or not all(isinstance(word, str | int) for word in words):
         raise config.fail("classifier_from_token", f"must be a list of tokens, got {words!r:.80}")
     original = config.flag("is_original_qwen3_reranker")
     method = config.text("method", "from_2_way_softmax" if original else "no_post_processing")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from octavo.text.chat import ChatEncoder
+from octavo.text.chat_template import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 
 
@@ -30,3 +33,22 @@ class PairTemplate:
         if longest is not None:
             middle = middle[: max(0, longest - len(begin) - len(end))]
         return [*begin, *middle, *end]
+
+
+def knows_pairs(template: ChatTemplate) -> bool:
+    """Whether a chat template has the roles that sentence-transformers gives the texts of a pair."""
+    return all(re.search(rf"[\"']{role}[\"']", template.source or "") for role in ("query", "document"))
+
+
+def as_messages(first: str, second: str, encoder: ChatEncoder, longest: int | None) -> list[int]:
+    """Token ids of what the chat template makes of a pair; to fit into `longest`, the second text's end is cut."""
+
+    def encode(text: str) -> list[int]:
+        messages = [{"role": "query", "content": first}, {"role": "document", "content": text}]
+        return encoder.encode(messages, add_generation_prompt=False).token_ids
+
+    ids = encode(second)
+    if longest is None or len(ids) <= longest:
+        return ids
+    words = encoder.tokenizer.encode(second, False)
+    return encode(encoder.tokenizer.decode(words[: max(0, len(words) + longest - len(ids))]))[:longest]

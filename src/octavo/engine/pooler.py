@@ -16,7 +16,6 @@ from octavo.weights import Checkpoint
 from octavo.weights.head import Floats, Stage
 
 if TYPE_CHECKING:
-    from octavo.engine.pair_template import PairTemplate
     from octavo.weights.sentence_transformers import Modules
 
 OF_TOKENS = ("token_embed", "token_classify")  # tasks with an output for each token
@@ -101,9 +100,9 @@ class Pooler:
         return "embed"
 
     @property
-    def template(self) -> PairTemplate | None:
-        """What is put around the texts of a pair, of models that are asked in words."""
-        return None
+    def pair_form(self) -> str:
+        """How two texts that are read together are put: "" as the tokenizer has it, or as "question" or "messages"."""
+        return ""
 
     def of_document(self, vectors: Floats, token_ids: TokenIds) -> Floats:
         """Those that count where a document is compared with a query."""

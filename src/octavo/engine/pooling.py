@@ -13,6 +13,7 @@ from octavo.engine.completion import Completion
 from octavo.engine.inputs import read_pair
 from octavo.engine.job import Job, Share
 from octavo.engine.loading import LoadedModel
+from octavo.engine.pair_template import PairTemplate, as_messages, knows_pairs
 from octavo.engine.pooler import Pooler
 from octavo.errors import NumericalError, PromptTooLongError, RequestError
 from octavo.executor.base import StepResult
@@ -31,6 +32,7 @@ from octavo.request import (
 )
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.scheduler import Scheduler
+from octavo.text.chat import ChatEncoder
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights.head import Floats
 
@@ -108,10 +110,12 @@ def pooled(prompt: Prompt, params: PoolingParams, model: LoadedModel) -> Prompt:
 
 def pooled_pair(first: Any, second: Any, params: PoolingParams, model: LoadedModel) -> Prompt:
     """The prompt of two texts that the model reads together, likewise. Raises PromptError for what are no texts."""
-    longest, template = longest_of(params, model), pooler_of(model).template
-    pair = read_pair(first, second, model.tokenizer, longest)
-    if template is not None:
-        pair = Prompt(None, template.encode(first, second, model.tokenizer, longest))
+    longest, form = longest_of(params, model), pooler_of(model).pair_form
+    pair, chat = read_pair(first, second, model.tokenizer, longest), model.chat_template
+    if form == "messages" and chat is not None and knows_pairs(chat):
+        pair = Prompt(None, as_messages(first, second, ChatEncoder(model.tokenizer, chat), longest))
+    elif form == "question":
+        pair = Prompt(None, PairTemplate().encode(first, second, model.tokenizer, longest))
     return pooled(pair, replace(params, truncate_prompt_tokens=None), model)
 
 

@@ -13,6 +13,7 @@ from octavo.models.base import CausalLM
 from octavo.models.encoders.heads import without_head
 from octavo.weights import Checkpoint
 from octavo.weights.adapters import adaptations, with_adapters
+from octavo.weights.files import read_json
 
 if TYPE_CHECKING:
     from octavo.weights.sentence_transformers import Modules
@@ -61,16 +62,30 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
             reason = f"this model classifies texts ({name}); say classify, score or reward, or leave it out"
             raise ConfigError("task", config.task, reason)
         return Purpose(checkpoint)
+    if head is None and config.task != "embed" and (checkpoint.path / "modules.json").is_file():
+        from octavo.weights.sentence_transformers import read_logit_score  # only such folders need it
+
+        if scores := read_logit_score(checkpoint.path):
+            checkpoint, head = replace(checkpoint, config={**checkpoint.config, **scores}), "classify"
     if head is None and config.task in CLASSIFYING and name.endswith(("ForCausalLM", "LMHeadModel")):
         checkpoint, head = _made_to_classify(config, checkpoint)
     if head is not None and config.task not in ("embed", *ADAPTED_TASKS):
-        return Purpose(checkpoint, head=head)
+        return Purpose(_with_activation(checkpoint), head=head)
     checkpoint, modules = _modules(checkpoint)
     if config.task in ADAPTED_TASKS or adaptations(checkpoint.config):
         checkpoint, task = with_adapters(checkpoint, config.task if config.task in ADAPTED_TASKS else None)
         modules = modules and modules.for_task(task)
     embeds = config.task in ("embed", "pooling", *ADAPTED_TASKS) or whole != name or modules is not None
     return Purpose(checkpoint, embeds, modules, name)
+
+
+def _with_activation(checkpoint: Checkpoint) -> Checkpoint:
+    """With what newer folders of sentence-transformers say beside config.json of what becomes of scores."""
+    file = checkpoint.path / "config_sentence_transformers.json"
+    said = read_json(file).get("activation_fn") if file.is_file() else None
+    if said is None:
+        return checkpoint
+    return replace(checkpoint, config={**checkpoint.config, "sentence_transformers": {"activation_fn": said}})
 
 
 def _modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:

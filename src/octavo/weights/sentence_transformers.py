@@ -6,6 +6,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -228,3 +229,21 @@ def _transformer(directory: Path) -> tuple[int | None, bool]:
     config = ConfigReader.of_file(read_json(file), file)
     longest = None if config.values.get("max_seq_length") is None else config.integer("max_seq_length")
     return longest, config.flag("do_lower_case")
+
+
+def read_logit_score(directory: Path) -> dict[str, Any]:
+    """Of a reranker whose scores are logits of tokens (a LogitScore among its modules), that as config.json says it.
+
+    Nothing for other folders. Raises ModelLoadError.
+    """
+    file = directory / "modules.json"
+    entries = parse_json(map_file(file)[:], file, "file")
+    for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict) and str(entry.get("type")).endswith(".LogitScore"):
+            place = _inside(directory, ConfigReader.of_file(entry, file, f"[{i}].")) / "config.json"
+            config = ConfigReader.of_file(read_json(place), place)
+            names = ["false_token_id", "true_token_id"][config.values.get("false_token_id") is None :]
+            method = "from_2_way_softmax" if len(names) == 2 else "no_post_processing"
+            tokens = [config.integer(name, low=0) for name in names]
+            return {"classifier_from_token": tokens, "method": method, "pair_form": "messages"}
+    return {}
