@@ -97,7 +97,7 @@ def serving(args: argparse.Namespace) -> Iterator[str]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "serve.yaml"
-        config.write_text(json.dumps({"models": models, "max-queued-requests": 1 << 20}))
+        config.write_text(json.dumps({"models": models}))
         server = Server(None, "--config", str(config), "--no-log-requests")
         try:
             server.wait()

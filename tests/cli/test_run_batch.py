@@ -14,6 +14,7 @@ from octavo.cli.main import main
 from octavo.client.api import CHAT, COMPLETIONS
 
 from .processes import COMMAND, ENVIRONMENT, hear_interrupts
+from .test_embed import model as words  # noqa: F401
 
 
 def line(custom_id="a", url=CHAT, **fields) -> dict:
@@ -104,6 +105,20 @@ def test_a_server_gets_as_many_requests_at_a_time_as_was_said(batch, stub, stub_
     assert stub.most_running == 3
 
 
+def test_batches_embed_and_rank(batch, words):  # noqa: F811
+    asked = {
+        "e": ("/v1/embeddings", {"input": ["the cat", "dog"]}),
+        "r": ("/v1/rerank", {"query": "cat", "documents": ["dog", "cat"]}),
+        "s": ("/score", {"text_1": "cat", "text_2": "cat"}),
+    }
+    batch.write(*({"custom_id": i, "method": "POST", "url": url, "body": body} for i, (url, body) in asked.items()))
+    batch.run(words)
+    found = {entry["custom_id"]: entry["response"]["body"] for entry in batch.entries()}
+    assert [len(entry["embedding"]) for entry in found["e"]["data"]] == [48, 48]
+    assert [entry["index"] for entry in found["r"]["results"]] == [1, 0]
+    assert found["s"]["data"][0]["score"] == pytest.approx(1, abs=1e-3)
+
+
 BAD_LINES = {
     "no json": "is not JSON",
     "[1, 2]": "must be a JSON object",
@@ -112,7 +127,9 @@ BAD_LINES = {
     json.dumps(line("good")): "custom_id: 'good' is that of line 1 too",
     json.dumps(line("x") | {"priority": 1}): "priority: is not known; a line has custom_id, method, url, body",
     json.dumps(line("x") | {"method": "GET"}): "method: must be 'POST', got 'GET'",
-    json.dumps(line("x") | {"url": "/v1/images"}): "url: must be /v1/chat/completions or /v1/completions",
+    json.dumps(
+        line("x") | {"url": "/v1/images"}
+    ): "url: must be /v1/chat/completions, /v1/completions, /v1/embeddings, /score",
     json.dumps(line("x") | {"body": "hi"}): "body: must be a JSON object, got 'hi'",
     json.dumps(line("x", stream=True)): "body.stream: a batch is not streamed",
 }

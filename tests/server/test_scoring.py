@@ -2,6 +2,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -239,3 +240,14 @@ def test_arrays_of_many_numbers_are_written_as_few_are(http):
     (one,) = http.post("/pooling", json={**body, "input": "the cat"}).json()["data"]
     assert answer.headers["content-type"] == "application/json"
     assert [entry["data"] for entry in json.loads(answer.content)["data"]] == [one["data"]] * 50
+
+
+def test_many_texts_of_many_clients_are_no_queue_that_is_full(pooling_server):
+    """Of requests that generate, 800 at once would be too many: 8 run, and 256 may wait."""
+
+    def ask(_):
+        with pooling_server.client() as client:
+            return client.post("/v1/embeddings", json={"model": "words", "input": DOCUMENTS[:2] * 25}).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(ask, range(32))) == {200}

@@ -67,7 +67,7 @@ class Classifier(Pooler):
     step_tag_id: int | None = None
 
     does: ClassVar[str] = "classifies texts"
-    shown_by: ClassVar[str] = "LLM.classify, LLM.score and /classify"
+    shown_by: ClassVar[str] = "LLM.classify, LLM.score, octavo rerank and /classify"
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -128,16 +128,18 @@ def _load_weights(planned: PlannedModel, dtype: str) -> Executor:
 
 def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> Tokenizer:
     """The model's tokenizer, or that of another model, which may be no more than its tokenizer's files."""
-    from octavo.text import gguf_tokenizer, tokenizer_files
-
+    of_files = False
     if config.tokenizer is not None:
         path = resolve(config.tokenizer, cache_dir=config.download_dir)
-        if path.is_dir() and not list(path.glob("*.gguf")):
-            return tokenizer_files.read_tokenizer(path)
-        checkpoint = open_model(path)
-    if checkpoint.metadata is not None:
-        return gguf_tokenizer.read_gguf_tokenizer(checkpoint.metadata, checkpoint.path)
-    return tokenizer_files.read_tokenizer(path)
+        of_files = path.is_dir() and not list(path.glob("*.gguf"))
+        checkpoint = checkpoint if of_files else open_model(path)
+    if checkpoint.metadata is None or of_files:
+        from octavo.text.tokenizer_files import read_tokenizer
+
+        return read_tokenizer(path)
+    from octavo.text.gguf_tokenizer import read_gguf_tokenizer
+
+    return read_gguf_tokenizer(checkpoint.metadata, checkpoint.path)
 
 
 def _chat_template(config: EngineConfig, tokenizer: Tokenizer) -> ChatTemplate | None:

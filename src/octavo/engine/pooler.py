@@ -49,7 +49,7 @@ class Pooler:
     """
 
     does: ClassVar[str] = "embeds texts"
-    shown_by: ClassVar[str] = "LLM.embed and /v1/embeddings"
+    shown_by: ClassVar[str] = "LLM.embed, octavo embed and /v1/embeddings"
 
     pooling: str
     columns: int  # of what is pooled

@@ -63,7 +63,8 @@ class Generation:
         self.model, self.prompts, self.params = model, prompts, params
         self.num_output_tokens = 0
         self.num_cached_tokens = 0
-        self._num_seats = max(1, len(prompts))  # the queue counts so many requests
+        # The queue counts so many requests. Texts that generate nothing wait for their tokens alone.
+        self._num_seats = max(1, len(prompts)) if model.engine.model.pooler is None else 1
         self._server, self._request = server, request
         self._stream = model.engine.open_stream()
         self._places: dict[str, int] = {}  # indices of prompts, by the engine's request id

@@ -109,13 +109,13 @@ def places_of(name: str, number: int) -> list[str]:
 
 
 def _model(request: Request, body: PoolingFields, skill: str, counts: Mapping[str, int]) -> ServedModel:
-    """The model, where it has room for so many texts of these fields."""
+    """The model, where so many texts of these fields are not too many."""
     server = state_of(request)
     model = server.models.find(body.model, skill)
     for name, number in counts.items():
         if number > (most := server.config.max_prompts):
             raise ParameterError(name, number, f"at most {most} texts (--max-prompts)")
-    admit(server, model, request, max(counts.values()))
+    admit(server, model, request, 1)
     return model
 
 

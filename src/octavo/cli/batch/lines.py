@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octavo.client.api import CHAT, COMPLETIONS
+from octavo.client.api import CHAT, COMPLETIONS, EMBEDDINGS
 
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
+URLS = (CHAT, COMPLETIONS, EMBEDDINGS, "/score", "/v1/score", *RERANK, "/classify", "/pooling")
 FIELDS = ("custom_id", "method", "url", "body")
 
 
@@ -70,8 +72,8 @@ def _reason_to_refuse(value: dict[str, Any]) -> str | None:
         return f"{unknown[0][:40]}: is not known; a line has {', '.join(FIELDS)}"
     if value.get("method") != "POST":
         return f"method: must be 'POST', got {_short(value.get('method'))}"
-    if value.get("url") not in (CHAT, COMPLETIONS):
-        return f"url: must be {CHAT} or {COMPLETIONS}, got {_short(value.get('url'))}"
+    if value.get("url") not in URLS:
+        return f"url: must be {', '.join(URLS[:-1])} or {URLS[-1]}, got {_short(value.get('url'))}"
     body = value.get("body")
     if not isinstance(body, dict):
         return f"body: must be a JSON object, got {_short(body)}"
