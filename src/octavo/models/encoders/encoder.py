@@ -85,7 +85,7 @@ class TextEncoder(CausalLM):
             family,
             name=cls.architectures[0],
             outer=outer | {**family.outer},
-            layer=layer,
+            layer=layer | {**family.layer},
             layers=f"{cls.base_name}.{cls.parts['layers']}",
             values={"hidden_act": cls.defaults.get("hidden_act", "gelu"), **family.values},
             causal=False,
