@@ -27,6 +27,7 @@ GGUF_NAMES = {
     "final_norm": "output_norm",
 }
 # The linear over rows, and how many columns it has, in files of ColBERT.
+HEAD_GGUF = {"cls": "classifier.dense", "cls.output": "classifier.out_proj"}  # of rerankers
 COLBERT_GGUF, COLBERT_KEYS = {"dense_2": "dense_2"}, {"embedding_length_out": "embedding_length_out"}
 OUTSIDE = ("word", "position", "segment", "embed_norm", "final_norm")  # of layers
 
