@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -135,9 +136,29 @@ ENCODERS = {
     "MPNet for masked tokens": Encoder("MPNet", {"relative_attention_num_buckets": 32}, "ForMaskedLM"),
     "T5": Encoder("T5", T5, "EncoderModel"),
     "T5 with a gate": Encoder("MT5", T5 | {"feed_forward_proj": "gated-gelu", "d_kv": 20}, "EncoderModel"),
-    "Jina v2": Remote("JinaBertModel", remote_encoders.JINA_V2, remote_encoders.jina_v2),
-    "Jina v2 with norms of q and k": Remote("JinaBertModel", remote_encoders.JINA_CODE, remote_encoders.jina_v2),
+    "Jina v2": Remote("JinaBertModel", remote_encoders.JINA_V2, remote_encoders.jina_v2, "jina-bert-v2", BOTH_WAYS),
+    "Jina v2 with norms of q and k": Remote(
+        "JinaBertModel",
+        remote_encoders.JINA_CODE,
+        remote_encoders.jina_v2,
+    ),
+    "Jina v2 with gates": Remote(
+        "JinaBertModel",
+        remote_encoders.JINA_CODE | {"feed_forward_type": "geglu"},
+        remote_encoders.jina_v2,
+        "jina-bert-v2",
+        BOTH_WAYS,
+        remote_encoders.gates_apart,
+    ),
     "Nomic v2 with experts": Remote("NomicBertModel", remote_encoders.NOMIC_MOE, remote_encoders.nomic_moe),
+    "Nomic v2 without the bias of experts": Remote(
+        "NomicBertModel",
+        remote_encoders.NOMIC_MOE,
+        partial(remote_encoders.nomic_moe, deviation=0.0),
+        "nomic-bert-moe",
+        {**BOTH_WAYS, "expert_count": 4, "expert_used_count": 2, "moe_every_n_layers": 2},
+        remote_encoders.stacked_experts,
+    ),
     "Jina v3": Encoder("JinaEmbeddingsV3"),
     "Jina v3 for masked tokens": Encoder("JinaEmbeddingsV3", suffix="ForMaskedLM"),
     "CLIP": Encoder("CLIPText", CLIP),

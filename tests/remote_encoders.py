@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -43,7 +45,9 @@ class Remote:
     name: str
     config: dict
     rows: Callable
-    gguf: str | None = None  # as families have it that have one
+    gguf: str | None = None  # this, `keys` and `convert` are those of `families.Family`
+    keys: dict = field(default_factory=dict)
+    convert: Callable = lambda name, values, config: values
 
     def save(self, path, seed=0):
         """Saves a random model; returns what computes the rows of a text, float32 [tokens, columns]."""
@@ -52,7 +56,9 @@ class Remote:
         self.rows(self.config, weights, [1, 2, 3])
         save_file(weights.made, path / "model.safetensors")
         (path / "config.json").write_text(json.dumps({"architectures": [self.name], **self.config}))
-        return partial(self.rows, self.config, weights)
+        found = partial(self.rows, self.config, weights)
+        found.config = SimpleNamespace(**SIZES | self.config)
+        return found
 
 
 def attend(q, k, v, bias=0.0):
@@ -94,6 +100,28 @@ def jina_v2(config, w, tokens):
     return x.numpy()
 
 
+def gates_apart(name, values, config):
+    """As older converters have it: up and gate of the MLP by themselves."""
+    at = f"blk.{name.split('.')[2]}." if name.startswith("encoder.layer") else ""
+    if "up_gated_layer" in name:
+        up, gate = np.split(values, 2)
+        return {f"{at}ffn_up.weight": up, f"{at}ffn_gate.weight": gate}
+    for theirs, ours in {"layer_norm_1": "attn_norm_2", "layer_norm_2": "layer_output_norm"}.items():
+        if f".{theirs}." in name:
+            return {f"{at}{ours}.{name.rsplit('.', 1)[-1]}": values}
+    return values
+
+
+def stacked_experts(name, values, config):
+    """As llama.cpp's converter has it: without the bias."""
+    if "experts" not in name:
+        return values
+    stack = values.reshape(EXPERTS, INNER, HIDDEN) if values.ndim == 2 else values
+    at = f"blk.{name.split('.')[2]}."
+    down = {f"{at}ffn_down_exps.weight": stack.swapaxes(1, 2)} if name.endswith("w2") else {}
+    return {f"{at}ffn_up_exps.weight": stack} if name.endswith("w1") else down
+
+
 NOMIC_MOE = {
     "vocab_size": 301, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_inner": INNER, "type_vocab_size": 2,
     "max_trained_positions": 140, "layer_norm_epsilon": 1e-5, "activation_function": "gelu", "qkv_proj_bias": True,
@@ -104,8 +132,8 @@ NOMIC_MOE = {
 }  # fmt: skip
 
 
-def nomic_moe(config, w, tokens):
-    """Nussbaum and Duderstadt 2025."""
+def nomic_moe(config, w, tokens, deviation=1.0):
+    """Nussbaum and Duderstadt 2025. `deviation` is that of the bias that experts have in common."""
     x = w.norm(w.embed(tokens, config["vocab_size"]), "emb_ln")
     for i in range(LAYERS):
         at = f"encoder.layers.{i}"
@@ -113,17 +141,17 @@ def nomic_moe(config, w, tokens):
         h = attend(rotated(q, 10000), rotated(k, 10000), v)
         x = w.norm(x + w.linear(h, f"{at}.attn.out_proj", HIDDEN), f"{at}.norm1")
         if i % 2 == 1:
-            made = mixture(w, x, f"{at}.mlp")
+            made = mixture(w, x, f"{at}.mlp", deviation)
         else:
             made = w.linear(F.gelu(w.linear(x, f"{at}.mlp.fc1", INNER)), f"{at}.mlp.fc2", HIDDEN)
         x = w.norm(x + made, f"{at}.norm2")
     return x.numpy()
 
 
-def mixture(w, x, at):
+def mixture(w, x, at, deviation):
     shares = w.linear(x, f"{at}.router.layer", EXPERTS, bias=False).softmax(1)
     first, second = (w.of(f"{at}.experts.mlp.{name}", EXPERTS * INNER, HIDDEN, deviation=0.1) for name in ("w1", "w2"))
-    made = w.of(f"{at}.experts.bias", HIDDEN).expand(len(x), -1).clone()
+    made = w.of(f"{at}.experts.bias", HIDDEN, deviation=deviation).expand(len(x), -1).clone()
     for token, row in enumerate(shares):
         for share, expert in zip(*row.topk(2), strict=True):
             part = slice(INNER * expert, INNER * (expert + 1))

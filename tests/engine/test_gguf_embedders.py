@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from encoders import ENCODERS, rows_of, word_pieces
+from encoders import ENCODERS, rows_of, without_offset, word_pieces
 from families import FAMILIES, save_gguf
 from octavo import LLM
 from octavo.errors import ModelLoadError, RequestError
@@ -80,8 +81,37 @@ def test_a_decoder_embeds_where_its_file_says_how(tmp_path):
 
 def test_what_a_file_says_of_pooling_and_does_not_mean_here_is_refused(tmp_path):
     make(tmp_path, pooling=7)
-    with pytest.raises(ModelLoadError, match=r"bert.pooling_type: 7 is not supported, only \{1: 'mean'"):
+    with pytest.raises(ModelLoadError, match=r"bert.pooling_type: 7 is not supported, only \{0: 'tokens', 1: 'mean'"):
         LLM(str(tmp_path / "m.gguf"))
     make(tmp_path, "EmbeddingGemma", added={"dense_2.weight": np.zeros((64, 40), np.float32)})
     with pytest.raises(ModelLoadError, match="takes 40 columns, but what is before it has 48"):
         LLM(str(tmp_path / "m.gguf"))
+
+
+RERANKERS = {
+    "RoBERTa": (replace(ENCODERS["RoBERTa"], convert=without_offset), {}),
+    "ModernBERT": (ENCODERS["ModernBERT"], {"classifier.weight": "classifier.out_proj.weight"}),
+}
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_rerankers_score_pairs(tmp_path, name):
+    family, names = RERANKERS[name]
+
+    def convert(name, values, config):
+        name = names.get(name, name.replace("classifier.bias", "classifier.out_proj.bias"))
+        return {name: values} if name.startswith(("classifier", "head.")) else family.convert(name, values, config)
+
+    ends = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    sizes = {**family.sizes, **ends, "num_labels": 1}
+    keys = {**family.keys, "pooling_type": 4, "classifier.output_labels": ["LABEL_0"]}
+    reranker = replace(family, sizes=sizes, suffix="ForSequenceClassification", keys=keys, convert=convert)
+    model = reranker.save(tmp_path)
+    save_gguf(reranker, model, tmp_path, tmp_path / "m.gguf", tokenizer=word_pieces())
+    llm = LLM(str(tmp_path / "m.gguf"), dtype="float32")
+    for second, found in zip(TEXTS[1:], llm.score(TEXTS[0], TEXTS[1:], use_tqdm=False), strict=True):
+        ids, _ = llm.model.tokenizer.encode_pair(TEXTS[0], second)
+        with torch.no_grad():
+            expected = model(torch.tensor([ids])).logits.sigmoid().item()
+        assert abs(found.outputs.score - expected) < 1e-4
+    assert llm.classify(TEXTS[0], use_tqdm=False)[0].outputs.num_classes == 1

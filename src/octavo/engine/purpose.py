@@ -69,6 +69,10 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
             checkpoint, head = replace(checkpoint, config={**checkpoint.config, **scores}), "classify"
     if head is None and config.task in CLASSIFYING and name.endswith(("ForCausalLM", "LMHeadModel")):
         checkpoint, head = _made_to_classify(config, checkpoint)
+    if checkpoint.metadata is not None and config.task not in ("embed", "pooling"):
+        from octavo.weights import gguf_modules
+
+        head = "classify" if gguf_modules.pooling_type(checkpoint) == gguf_modules.RANK else head
     if head is not None and config.task not in ("embed", *ADAPTED_TASKS):
         return Purpose(_with_activation(checkpoint), head=head)
     checkpoint, modules = _modules(checkpoint)

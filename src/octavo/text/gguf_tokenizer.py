@@ -62,22 +62,25 @@ def read_gguf_tokenizer(metadata: Mapping[str, Any], file: str | os.PathLike[str
             backend = _sentencepiece(reader, kind, tokens, types, ids)
             add_bos, add_eos = kind == "llama", kind == "t5"
         case "bert":
-            named = reader.word_piece_ids(vocabulary)
-            backend, tokens = _word_piece(reader, tokens, types, named)
-            ids = {**named}
+            found = reader.word_piece_ids(vocabulary)
+            backend, tokens = _word_piece(reader, tokens, types, found)
+            ids = {**found}
             add_bos = add_eos = None  # the post-processor decides
         case other:
             raise reader.fail("model", f"{other!r} is not one of {', '.join(_MODELS)}")
     template = metadata.get("tokenizer.chat_template")
     if not isinstance(template, str | None):
         raise ModelLoadError(file, "tokenizer.chat_template", "must be a string")
-    return Tokenizer(
-        backend,
-        {name: tokens[i] for name, i in ids.items() if i is not None},
-        None if add_bos is None else reader.flag("add_bos_token", add_bos),
-        None if add_eos is None else reader.flag("add_eos_token", add_eos),
-        template,
-    )
+    named = {name: tokens[i] for name, i in ids.items() if i is not None}
+    add_bos = None if add_bos is None else reader.flag("add_bos_token", add_bos)
+    add_eos = None if add_eos is None else reader.flag("add_eos_token", add_eos)
+    begin, end = ids.get("bos_token"), ids.get("eos_token")
+    if add_bos and add_eos and begin is not None and end is not None:
+        ends = (tokens[end], end), (tokens[begin], begin)
+        twice = reader.flag("add_sep_token")  # an end stands twice between the texts of a pair, as in RoBERTa
+        backend.post_processor = (processors.RobertaProcessing if twice else processors.BertProcessing)(*ends)
+        add_bos = add_eos = None
+    return Tokenizer(backend, named, add_bos, add_eos, template)
 
 
 def _byte_level(

@@ -132,7 +132,7 @@ def config_of(
     elif rotated != head_dim:
         config["partial_rotary_factor"] = rotated / head_dim
     if not family.causal:
-        config |= {"layer_norm_eps": config["rms_norm_eps"], "type_vocab_size": _segments(tensors)}
+        config |= {"layer_norm_eps": config["rms_norm_eps"], **_of_encoders(keys, tensors)}
     if scaling := _rope_scaling(keys, factors, unit=0.1 if family.latent else 1.0):
         config["rope_scaling"] = scaling
     if "blk.0.attn_q_norm.weight" in tensors:
@@ -153,9 +153,11 @@ def _vocab_size(path: Path, keys: ConfigReader, tensors: Mapping[str, StoredTens
     return found
 
 
-def _segments(tensors: Mapping[str, StoredTensor]) -> int:
-    table = tensors.get("token_types.weight")
-    return 0 if table is None else table.shape[0]
+def _of_encoders(keys: ConfigReader, tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
+    table, labels = tensors.get("token_types.weight"), keys.values.get(_LABELS)
+    named = {"id2label": {str(i): label for i, label in enumerate(labels)}} if isinstance(labels, list) else {}
+    has_gates = "blk.0.ffn_gate.weight" in tensors
+    return {"type_vocab_size": 0 if table is None else table.shape[0], "gate_is_apart": has_gates, **named}
 
 
 def _windows(keys: ConfigReader) -> dict[str, Any]:

@@ -12,9 +12,21 @@ from octavo.weights.head import Dense
 from octavo.weights.sentence_transformers import OF_TOKENS, Modules
 from octavo.weights.tensor import Checkpoint
 
-# By what {arch}.pooling_type is; 0 says nothing, but for matrices behind it, and 4 is that of rerankers.
+RANK = 4  # what {arch}.pooling_type is in files of rerankers
+# By what it is; 0 says nothing, but for matrices behind it.
 POOLINGS = {0: OF_TOKENS, 1: "mean", 2: "cls", 3: "last"}
 _DENSE = ("dense_2", "dense_3")  # tensors of sentence-transformers' modules of that number
+
+
+def pooling_type(checkpoint: Checkpoint) -> int:
+    """As a GGUF file says it; 0 where that or another checkpoint does not. Raises ModelLoadError."""
+    metadata = checkpoint.metadata or {}
+    prefix = f"{metadata.get('general.architecture')}."
+    keys = ConfigReader.of_file({"pooling_type": metadata.get(f"{prefix}pooling_type")}, checkpoint.path, prefix)
+    kind = keys.integer("pooling_type", 0, low=0)
+    if kind not in (*POOLINGS, RANK):
+        raise keys.fail("pooling_type", f"{kind} is not supported, only {POOLINGS} and {RANK} of rerankers")
+    return kind
 
 
 def read_modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:
@@ -22,16 +34,11 @@ def read_modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:
 
     Raises ModelLoadError for a pooling that is not known.
     """
-    metadata = checkpoint.metadata or {}
-    prefix = f"{metadata.get('general.architecture')}."
-    keys = ConfigReader.of_file({"pooling_type": metadata.get(f"{prefix}pooling_type")}, checkpoint.path, prefix)
-    kind = keys.integer("pooling_type", 0, low=0)
-    if kind not in POOLINGS:
-        raise keys.fail("pooling_type", f"{kind} is not supported, only {POOLINGS}")
+    kind = pooling_type(checkpoint)
     names = [f"{name}.weight" for name in _DENSE if f"{name}.weight" in checkpoint.tensors]
     biases = [f"{name}.bias" for name in _DENSE]
     rest = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in (*names, *biases)}
-    if not kind and not names:
+    if kind == RANK or (not kind and not names):
         return checkpoint, None
     dense = []
     for name in names:

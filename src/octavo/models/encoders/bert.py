@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from octavo.models.encoders.encoder import COLBERT_GGUF, COLBERT_KEYS, TextEncoder
+from octavo.models.encoders.encoder import COLBERT_GGUF, COLBERT_KEYS, HEAD_GGUF, TextEncoder
 from octavo.models.encoders.heads import DISTILBERT_HEADS
 from octavo.models.encoders.masked import DISTILBERT, MaskedHead
 from octavo.weights.gguf_family import GGUFFamily
@@ -17,7 +17,7 @@ class Bert(TextEncoder):
     architectures: ClassVar[tuple[str, ...]] = ("BertModel", "BertForMaskedLM")
     masked_head = MaskedHead()
     # Also of RoBERTa and DistilBERT: positions begin with the first row.
-    gguf = (GGUFFamily("bert", outer=COLBERT_GGUF, keys=COLBERT_KEYS),)
+    gguf = (GGUFFamily("bert", outer=COLBERT_GGUF | HEAD_GGUF, keys=COLBERT_KEYS),)
 
 
 class DistilBert(TextEncoder):

@@ -27,6 +27,7 @@ GGUF_NAMES = {
     "final_norm": "output_norm",
 }
 # The linear over rows, and how many columns it has, in files of ColBERT.
+HEAD_GGUF = {"cls": "classifier.dense", "cls.output": "classifier.out_proj"}  # of rerankers
 COLBERT_GGUF, COLBERT_KEYS = {"dense_2": "dense_2"}, {"embedding_length_out": "embedding_length_out"}
 OUTSIDE = ("word", "position", "segment", "embed_norm", "final_norm")  # of layers
 
@@ -85,7 +86,7 @@ class TextEncoder(CausalLM):
             family,
             name=cls.architectures[0],
             outer=outer | {**family.outer},
-            layer=layer,
+            layer=layer | {**family.layer},
             layers=f"{cls.base_name}.{cls.parts['layers']}",
             values={"hidden_act": cls.defaults.get("hidden_act", "gelu"), **family.values},
             causal=False,

@@ -60,6 +60,15 @@ ROBERTA_HEADS: Heads = {
     **BERT_HEADS,
     "classify": (Head((Layer("classifier.dense", "tanh"), Layer("classifier.out_proj")), "cls"),),
 }
+# GGUF files have one architecture for both, and no dense layer where a model has none beside its pooler.
+BERT_HEADS = {
+    **BERT_HEADS,
+    "classify": (
+        *BERT_HEADS["classify"],
+        *ROBERTA_HEADS["classify"],
+        Head((Layer("classifier.out_proj"),), "cls"),
+    ),
+}
 DISTILBERT_HEADS: Heads = {
     **BERT_HEADS,
     "classify": (Head((Layer("pre_classifier", "relu"), Layer("classifier")), "cls"),),

@@ -9,6 +9,7 @@ from octavo.graph import Graph, Node
 from octavo.models.alibi import alibi_slopes
 from octavo.models.encoders.encoder import TextEncoder
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 QK_POST_NORM = {  # what jina-bert-v2-qk-post-norm has otherwise
     "attn_q_norm": "attention.self.layer_norm_q",
@@ -31,6 +32,18 @@ class JinaBert(TextEncoder):
     pooling = "mean"
     gate_bias = False
     position_types = ("alibi",)
+    gguf = (
+        GGUFFamily(
+            "jina-bert-v2",
+            layer={
+                "attn_q_norm": "attention.self.layer_norm_q",
+                "attn_k_norm": "attention.self.layer_norm_k",
+                "attn_norm_2": "layer_norm_1",
+                "ffn_gate": "mlp.gate",
+            },
+            values={"mlp_bias": True},
+        ),
+    )
     names = {
         "position": "",
         "attn_norm_2": "",
@@ -42,6 +55,10 @@ class JinaBert(TextEncoder):
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
         if "qk-post-norm" in str(config.values.get("auto_map")):
             self.parts = {**self.parts, **QK_POST_NORM}
+        if config.flag("use_qk_norm"):  # in GGUF files, where other parts have the names that they have without
+            self.parts = {**self.parts, **{part: QK_POST_NORM[part] for part in QK_POST_NORM if "attn" in part}}
+        if config.flag("gate_is_apart"):
+            self.parts = {**self.parts, "ffn_gate": "mlp.gate", "ffn_up": "mlp.gated_layers", "ffn_gate_up": ""}
         kinds = {"geglu": "gelu", "reglu": "relu"}
         kind = config.text("feed_forward_type", "geglu")
         if kind not in kinds:

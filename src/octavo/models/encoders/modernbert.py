@@ -52,7 +52,7 @@ class ModernBert(TextEncoder):
     gguf = (
         GGUFFamily(
             "modern-bert",
-            outer=COLBERT_GGUF,
+            outer={**COLBERT_GGUF, "cls": "head.dense", "cls.norm": "head.norm", "cls.output": "classifier"},
             keys={
                 **COLBERT_KEYS,
                 "attention.sliding_window": "local_attention",

@@ -43,7 +43,20 @@ class NomicBert(TextEncoder):
         "ffn_div": 1,
     }
     bias = False
-    gguf = (GGUFFamily("nomic-bert"),)
+    gguf = (
+        GGUFFamily("nomic-bert"),
+        GGUFFamily(
+            "nomic-bert-moe",
+            layer={
+                "ffn_up": "mlp.fc1",
+                "ffn_gate_inp": "mlp.router.layer",
+                "ffn_up_exps.weight": "mlp.experts.mlp.w1",
+                "ffn_down_exps.weight": "mlp.experts.mlp.w2",
+            },
+            keys={"expert_used_count": "moe_top_k", "moe_every_n_layers": "moe_every_n_layers"},
+            values={"activation_function": "gelu", "experts_are_stacked": True},  # without their common bias
+        ),
+    )
     position_types = ("rope", "rotary", "absolute")
     base_name = "nomic_bert"
     names = {
@@ -89,6 +102,7 @@ class NomicBert(TextEncoder):
         at, inner = self.at("experts", i), (self.intermediate, self.hidden)
         each = range(self.experts)
         gate = [Weight(f"{at}.mlp.w1", inner, expert=e) for e in each]
-        down = [Weight(f"{at}.mlp.w2", inner[::-1], transposed=True, expert=e) for e in each]
-        how = {"top_k": self.top_k, "kind": self.activation, "bias": f"{at}.bias"}
+        stacked = self.config.flag("experts_are_stacked")
+        down = [Weight(f"{at}.mlp.w2", inner[::-1], transposed=not stacked, expert=e) for e in each]
+        how = {"top_k": self.top_k, "kind": self.activation, "bias": None if stacked else f"{at}.bias"}
         return g.experts(x, routes, gate, (), down, **how)
