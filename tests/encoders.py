@@ -135,9 +135,19 @@ ENCODERS = {
     "MPNet for masked tokens": Encoder("MPNet", {"relative_attention_num_buckets": 32}, "ForMaskedLM"),
     "T5": Encoder("T5", T5, "EncoderModel"),
     "T5 with a gate": Encoder("MT5", T5 | {"feed_forward_proj": "gated-gelu", "d_kv": 20}, "EncoderModel"),
-    "Jina v2": Remote("JinaBertModel", remote_encoders.JINA_V2, remote_encoders.jina_v2),
+    "Jina v2": Remote(
+        "JinaBertModel", remote_encoders.JINA_V2, remote_encoders.jina_v2, gguf="jina-bert-v2", keys=BOTH_WAYS
+    ),
     "Jina v2 with norms of q and k": Remote("JinaBertModel", remote_encoders.JINA_CODE, remote_encoders.jina_v2),
     "Nomic v2 with experts": Remote("NomicBertModel", remote_encoders.NOMIC_MOE, remote_encoders.nomic_moe),
+    "Nomic v2 whose experts have no bias": Remote(
+        "NomicBertModel",
+        remote_encoders.NOMIC_MOE | {"bias_deviation": 0.0},
+        remote_encoders.nomic_moe,
+        gguf="nomic-bert-moe",
+        keys={**BOTH_WAYS, "expert_count": 4, "expert_used_count": 2, "moe_every_n_layers": 2, "rope.freq_base": 1e4},
+        convert=remote_encoders.with_stacks,
+    ),
     "Jina v3": Encoder("JinaEmbeddingsV3"),
     "Jina v3 for masked tokens": Encoder("JinaEmbeddingsV3", suffix="ForMaskedLM"),
     "CLIP": Encoder("CLIPText", CLIP),

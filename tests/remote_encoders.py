@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -43,16 +44,20 @@ class Remote:
     name: str
     config: dict
     rows: Callable
-    gguf: str | None = None  # as families have it that have one
+    gguf: str | None = None  # with `keys` and `convert`, as those of `families.Family`
+    keys: dict = field(default_factory=dict)
+    convert: Callable = lambda name, values, config: values
 
     def save(self, path, seed=0):
-        """Saves a random model; returns what computes the rows of a text, float32 [tokens, columns]."""
+        """Saves a random model; returns what computes the rows of a text, float32 [tokens, columns], with `config`."""
         path.mkdir(exist_ok=True)
         weights = Weights(seed, self.config.get("layer_norm_eps", self.config.get("layer_norm_epsilon")))
         self.rows(self.config, weights, [1, 2, 3])
         save_file(weights.made, path / "model.safetensors")
         (path / "config.json").write_text(json.dumps({"architectures": [self.name], **self.config}))
-        return partial(self.rows, self.config, weights)
+        model = partial(self.rows, self.config, weights)
+        model.config = SimpleNamespace(**SIZES | self.config)
+        return model
 
 
 def attend(q, k, v, bias=0.0):
@@ -113,17 +118,25 @@ def nomic_moe(config, w, tokens):
         h = attend(rotated(q, 10000), rotated(k, 10000), v)
         x = w.norm(x + w.linear(h, f"{at}.attn.out_proj", HIDDEN), f"{at}.norm1")
         if i % 2 == 1:
-            made = mixture(w, x, f"{at}.mlp")
+            made = mixture(w, x, f"{at}.mlp", config.get("bias_deviation", 1.0))
         else:
             made = w.linear(F.gelu(w.linear(x, f"{at}.mlp.fc1", INNER)), f"{at}.mlp.fc2", HIDDEN)
         x = w.norm(x + made, f"{at}.norm2")
     return x.numpy()
 
 
-def mixture(w, x, at):
+def with_stacks(name, values, config):
+    """As llama.cpp's converter has experts: without their bias."""
+    if not name.endswith((".w1", ".w2")):
+        return {} if name.endswith("experts.bias") else values
+    stack = values.reshape(EXPERTS, INNER, HIDDEN)
+    return stack if name.endswith("w1") else stack.transpose(0, 2, 1)
+
+
+def mixture(w, x, at, deviation):
     shares = w.linear(x, f"{at}.router.layer", EXPERTS, bias=False).softmax(1)
     first, second = (w.of(f"{at}.experts.mlp.{name}", EXPERTS * INNER, HIDDEN, deviation=0.1) for name in ("w1", "w2"))
-    made = w.of(f"{at}.experts.bias", HIDDEN).expand(len(x), -1).clone()
+    made = w.of(f"{at}.experts.bias", HIDDEN, deviation=deviation).expand(len(x), -1).clone()
     for token, row in enumerate(shares):
         for share, expert in zip(*row.topk(2), strict=True):
             part = slice(INNER * expert, INNER * (expert + 1))

@@ -84,8 +84,8 @@ class TextEncoder(CausalLM):
         return replace(
             family,
             name=cls.architectures[0],
-            outer=outer | {**family.outer},
-            layer=layer,
+            outer={**outer, **family.outer},
+            layer={**layer, **family.layer},
             layers=f"{cls.base_name}.{cls.parts['layers']}",
             values={"hidden_act": cls.defaults.get("hidden_act", "gelu"), **family.values},
             causal=False,

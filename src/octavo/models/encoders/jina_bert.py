@@ -9,6 +9,7 @@ from octavo.graph import Graph, Node
 from octavo.models.alibi import alibi_slopes
 from octavo.models.encoders.encoder import TextEncoder
 from octavo.weights.config_reader import ConfigReader
+from octavo.weights.gguf_family import GGUFFamily
 
 QK_POST_NORM = {  # what jina-bert-v2-qk-post-norm has otherwise
     "attn_q_norm": "attention.self.layer_norm_q",
@@ -31,6 +32,7 @@ class JinaBert(TextEncoder):
     pooling = "mean"
     gate_bias = False
     position_types = ("alibi",)
+    gguf = (GGUFFamily("jina-bert-v2", values={"mlp_bias": True}),)
     names = {
         "position": "",
         "attn_norm_2": "",

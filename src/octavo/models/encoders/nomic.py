@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from octavo.graph import Graph, Node, Weight
 from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.encoders.masked import NOMIC
 from octavo.models.rope import rope_table
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -30,8 +31,13 @@ class NomicBert(TextEncoder):
         "rope_theta": "rotary_emb_base",
         "attention_bias": "qkv_proj_bias",
         "mlp_bias": "mlp_fc1_bias",
+        "num_experts_per_tok": "moe_top_k",
     }
-    defaults: ClassVar[Mapping[str, object]] = {"hidden_act": "silu", "max_position_embeddings": 2048}
+    defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "classifier_bias": True,
+    }
     needs: ClassVar[Mapping[str, object]] = {  # what the older form of its configuration has to say
         "prenorm": False,
         "rotary_emb_fraction": 1.0,
@@ -43,7 +49,16 @@ class NomicBert(TextEncoder):
         "ffn_div": 1,
     }
     bias = False
-    gguf = (GGUFFamily("nomic-bert"),)
+    masked_head = NOMIC
+    gguf = (
+        GGUFFamily("nomic-bert"),
+        GGUFFamily(
+            "nomic-bert-moe",
+            layer={"ffn_up": "mlp.fc1"},
+            keys={"moe_every_n_layers": "moe_every_n_layers"},
+            values={"activation_function": "gelu"},
+        ),
+    )
     position_types = ("rope", "rotary", "absolute")
     base_name = "nomic_bert"
     names = {
@@ -57,8 +72,9 @@ class NomicBert(TextEncoder):
         "ffn_up": "mlp.fc11",
         "ffn_down": "mlp.fc2",
         "ffn_norm": "norm2",
-        "experts": "mlp.experts",
-        "router": "mlp.router.layer",
+        "ffn_gate_inp": "mlp.router.layer",
+        "ffn_up_exps": "mlp.experts.w1",
+        "ffn_down_exps": "mlp.experts.w2",
     }
 
     def __init__(self, config: ConfigReader, max_model_len: int | None = None):
@@ -74,7 +90,7 @@ class NomicBert(TextEncoder):
         if config.flag("mlp_fc2_bias", self.mlp_bias) != self.mlp_bias:
             raise config.fail("mlp_fc2_bias", f"must be {self.mlp_bias}, as the bias of fc1 is")
         self.experts = config.integer("num_experts", 0, low=0, high=1024)
-        self.top_k = config.integer("moe_top_k", 1, high=max(1, self.experts))
+        self.top_k = config.integer("num_experts_per_tok", 1, high=max(1, self.experts))
         self.every = config.integer("moe_every_n_layers", 1) if self.experts else 0
         theta = {"rope_theta": config.number("rope_theta", 1000.0)}
         config = ConfigReader({**config.values, **theta}, config.fail)
@@ -84,11 +100,17 @@ class NomicBert(TextEncoder):
         return self.mixture(g, x, i) if self.every and i % self.every == 1 else super().mlp(g, x, i)
 
     def mixture(self, g: Graph, x: Node, i: int) -> Node:
-        logits = g.linear(x, self.at("router", i), self.experts)
+        """Its matrices are below each other, or, without the bias, in the stacks of a GGUF file."""
+        logits = g.linear(x, self.at("ffn_gate_inp", i), self.experts)
         routes = g.route(logits, self.top_k, normalise=False)
-        at, inner = self.at("experts", i), (self.intermediate, self.hidden)
+        up, down = self.at("ffn_up_exps", i), self.at("ffn_down_exps", i)
+        inner, outer, bias = (self.intermediate, self.hidden), (self.hidden, self.intermediate), None
+        if is_flat := self.config.text("expert_layout", "apart") == "apart":
+            at = up.removesuffix(".w1")
+            up, down, bias = f"{at}.mlp.w1", f"{at}.mlp.w2", f"{at}.bias"
+        else:
+            up, down = f"{up}.weight", f"{down}.weight"
         each = range(self.experts)
-        gate = [Weight(f"{at}.mlp.w1", inner, expert=e) for e in each]
-        down = [Weight(f"{at}.mlp.w2", inner[::-1], transposed=True, expert=e) for e in each]
-        how = {"top_k": self.top_k, "kind": self.activation, "bias": f"{at}.bias"}
-        return g.experts(x, routes, gate, (), down, **how)
+        gates = [Weight(up, inner, expert=e) for e in each]
+        downs = [Weight(down, outer, transposed=is_flat, expert=e) for e in each]
+        return g.experts(x, routes, gates, (), downs, top_k=self.top_k, kind=self.activation, bias=bias)
