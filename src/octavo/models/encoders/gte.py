@@ -9,6 +9,7 @@ import numpy as np
 
 from octavo.graph.ops.rope import RopeTable
 from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.encoders.masked import GTE
 from octavo.models.rope import rope_table
 from octavo.weights.config_reader import ConfigReader
 
@@ -21,6 +22,7 @@ class Gte(TextEncoder):
     )  # fmt: skip
     defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 8192}
     gate_bias = False
+    masked_head = GTE
     position_types = ("rope", "rotary", "absolute")
     base_name: str = "new"  # type: ignore[misc]
     names = {

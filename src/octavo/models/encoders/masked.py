@@ -26,4 +26,6 @@ class MaskedHead:
 
 ROBERTA = MaskedHead("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias", ("", "gelu"))
 DISTILBERT = MaskedHead("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
+NOMIC = MaskedHead(norm="cls.predictions.transform.layer_norm")
+GTE = MaskedHead("lm_head.dense", "lm_head.norm", "lm_head.decoder", "lm_head.decoder.bias", ("", "gelu"))
 MODERNBERT = MaskedHead("head.dense", "head.norm", "decoder", "decoder.bias", ("classifier_activation", "gelu"))

@@ -9,6 +9,7 @@ import numpy as np
 
 from octavo.models.encoders.encoder import TextEncoder
 from octavo.models.encoders.heads import ROBERTA_HEADS
+from octavo.models.encoders.masked import ROBERTA
 from octavo.weights.config_reader import ConfigReader
 
 MAX_DISTANCE = 128
@@ -19,6 +20,7 @@ class MPNet(TextEncoder):
 
     architectures: ClassVar[tuple[str, ...]] = ("MPNetModel", "MPNetForMaskedLM")
     known_heads = ROBERTA_HEADS
+    masked_head = ROBERTA
     base_name = "mpnet"
     names = {
         "segment": "",

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from octavo.graph import Graph, Node, Weight
 from octavo.models.encoders.encoder import TextEncoder
+from octavo.models.encoders.masked import NOMIC
 from octavo.models.rope import rope_table
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.gguf_family import GGUFFamily
@@ -31,7 +32,11 @@ class NomicBert(TextEncoder):
         "attention_bias": "qkv_proj_bias",
         "mlp_bias": "mlp_fc1_bias",
     }
-    defaults: ClassVar[Mapping[str, object]] = {"hidden_act": "silu", "max_position_embeddings": 2048}
+    defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "classifier_bias": True,
+    }
     needs: ClassVar[Mapping[str, object]] = {  # what the older form of its configuration has to say
         "prenorm": False,
         "rotary_emb_fraction": 1.0,
@@ -43,6 +48,7 @@ class NomicBert(TextEncoder):
         "ffn_div": 1,
     }
     bias = False
+    masked_head = NOMIC
     gguf = (
         GGUFFamily("nomic-bert"),
         GGUFFamily(
