@@ -58,6 +58,22 @@ def test_outputs_of_several_requests_come_in_order():
     asyncio.run(main())
 
 
+def test_thousands_of_requests_may_end_at_once():
+    """As texts do that become vectors: nobody reads while a step's outputs arrive."""
+
+    async def main():
+        names = [str(i) for i in range(5000)]
+        driver, stream = make(*names)
+        for name in names:
+            driver.deliver[name](output(name, [], finished=True))
+        await settled()
+        assert [(await stream.next()).request_id for _ in names] == names
+        assert stream.ended
+        assert driver.aborted == []
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("number", [1, MAX_EVENTS, MAX_EVENTS + 1, 1000])
 def test_a_slow_reader_gets_all_of_the_text_in_few_outputs(number):
     async def main():

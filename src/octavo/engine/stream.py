@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_EVENTS = 64  # outputs that wait for their reader one by one; more are merged
 MAX_BYTES = 256 << 10  # what may wait altogether, by estimate, unless the reader says otherwise
+BARE_BYTES = 200  # of an output without a text
 Item = RequestOutput | OctavoError
 
 
@@ -48,9 +49,8 @@ class OutputStream:
     requests are aborted and `next` raises SlowReaderError. All methods are for the loop's thread.
     """
 
-    max_bytes = MAX_BYTES
-
     def __init__(self, driver: Driver, mailbox: Mailbox):
+        self.max_bytes = MAX_BYTES
         self._driver, self._mailbox = driver, mailbox
         self._kinds: dict[str, RequestOutputKind] = {}  # of the requests that have not ended
         self._items: deque[Item] = deque()
@@ -71,6 +71,7 @@ class OutputStream:
     def submit(self, name: str, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
         """Queues a request at the engine. What is wrong with it, `next` raises."""
         self._kinds[name] = params.output_kind
+        self.max_bytes += BARE_BYTES  # thousands of short ones may end at once
         self._driver.submit(name, prompt, params, priority, partial(self._deliver, name))
 
     async def next(self) -> RequestOutput:
@@ -161,7 +162,7 @@ def _joined(old: list[CompletionOutput], new: list[CompletionOutput]) -> list[Co
 
 def _size(output: RequestOutput) -> int:
     """Bytes that it takes, by estimate: its text and token ids, and 100 for each log-probability."""
-    size = 200
+    size = BARE_BYTES
     for completion in output.outputs:
         size += 100 + len(completion.text) + 8 * len(completion.token_ids)
         if completion.logprobs:
