@@ -54,6 +54,23 @@ def test_as_many_texts_are_scored_with_as_many(http):
     assert answer["model"] == "words"
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/v1/embeddings", {"input": ""}, "input"),
+        ("/v1/embeddings", {"input": ["cat", ""]}, "input[1]"),
+        ("/pooling", {"input": ["", "cat"]}, "input[0]"),
+        ("/score", {"text_1": "cat", "text_2": ["cat", ""]}, "text_2[1]"),
+        ("/rerank", {"query": "", "documents": ["cat"]}, "query"),
+        ("/v2/rerank", {"query": "cat", "documents": ["cat", "dog", {"text": ""}]}, "documents[2]"),
+    ],
+)
+def test_an_empty_text_is_refused_by_its_place(http, path, body, place):
+    answer = http.post(path, json={"model": "words", **body})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == f"{place} is empty; a text must have at least one character"
+
+
 @pytest.mark.parametrize("path", RERANK)
 def test_documents_are_sorted_with_the_prompts_of_queries_and_passages(http, path):
     body = {"model": "words", "query": QUERY, "documents": [DOCUMENTS[0], {"text": DOCUMENTS[1]}, *DOCUMENTS[2:]]}
@@ -141,8 +158,8 @@ def test_what_is_wrong_is_said(http, path, body, param, reason):
 def test_long_texts_are_cut_where_that_is_asked(http):
     body = {"model": "words", "query": "cat", "documents": [LONG * 90, "cat"], "truncate_prompt_tokens": -1}
     assert http.post("/rerank", json=body).json()["usage"]["total_tokens"] == 5 + 140 + 5
-    body = {"model": "words", "query": "cat", "documents": [LONG * 90, ""], "truncate_prompt_tokens": 10}
-    assert http.post("/rerank", json=body).json()["usage"]["total_tokens"] == 5 + 10 + 4
+    body = {"model": "words", "query": "cat", "documents": [LONG * 90, "cat"], "truncate_prompt_tokens": 10}
+    assert http.post("/rerank", json=body).json()["usage"]["total_tokens"] == 5 + 10 + 5
 
 
 def test_a_model_that_can_not_says_which_can(http):

@@ -61,7 +61,7 @@ async def run_texts(
     Raises PromptError, which names the text that is wrong, ParameterError or HttpError.
     """
     items = body.items
-    model = _model(request, body, skill, {"input": len(items)})
+    model = _model(request, body, skill, {"input": items})
     loaded, params = model.engine.model, body.params()
     pooler = pooler_of(loaded)
     pooler.check(params)
@@ -83,7 +83,7 @@ async def run_pairs(
 
     With `is_search` the first ones are queries, and the second ones documents, to models with prompts for those.
     """
-    model = _model(request, body, "score", {name: len(some) for name, some in texts.items()})
+    model = _model(request, body, "score", texts)
     loaded, params = model.engine.model, body.params()
     first, second = texts.values()
     if params.truncate_prompt_tokens is None:
@@ -108,13 +108,16 @@ def places_of(name: str, number: int) -> list[str]:
     return [name] if number == 1 else [f"{name}[{i}]" for i in range(number)]
 
 
-def _model(request: Request, body: PoolingFields, skill: str, counts: Mapping[str, int]) -> ServedModel:
-    """The model, where so many texts of these fields are not too many."""
+def _model(request: Request, body: PoolingFields, skill: str, fields: Mapping[str, Sequence[Any]]) -> ServedModel:
+    """The model, where the texts of these fields are not too many, and none of them is empty."""
     server = state_of(request)
     model = server.models.find(body.model, skill)
-    for name, number in counts.items():
-        if number > (most := server.config.max_prompts):
-            raise ParameterError(name, number, f"at most {most} texts (--max-prompts)")
+    for name, texts in fields.items():
+        if len(texts) > (most := server.config.max_prompts):
+            raise ParameterError(name, len(texts), f"at most {most} texts (--max-prompts)")
+        for place, text in zip(places_of(name, len(texts)), texts, strict=True):
+            if text == "":
+                raise PromptError(f"{place} is empty; a text must have at least one character")
     admit(server, model, request, 1)
     return model
 
