@@ -90,6 +90,17 @@ def test_documents_are_sorted_with_the_prompts_of_queries_and_passages(http, pat
     assert len(http.post(path, json={**body, "top_n": 9}).json()["results"]) == 4
 
 
+def test_queries_and_documents_are_cut_to_so_many_tokens_without_their_prompts(http):
+    def scores(query, documents, **options):
+        body = {"model": "words", "query": query, "documents": documents, **options}
+        results = http.post("/v2/rerank", json=body).json()["results"]
+        return {entry["index"]: entry["relevance_score"] for entry in results}
+
+    short = [" ".join(text.split()[:2]) for text in DOCUMENTS]
+    assert scores(QUERY, DOCUMENTS, max_tokens_per_doc=2) == scores(QUERY, short)
+    assert scores(QUERY, DOCUMENTS, max_tokens_per_query=1) == scores("where", DOCUMENTS, max_tokens_per_doc=0)
+
+
 @pytest.mark.parametrize(
     ("kind", "prompt"), [("search_query", "query : "), ("search_document", "passage : "), ("clustering", "")]
 )

@@ -33,17 +33,25 @@ class Scoring:
     """
 
     model: LoadedModel
-    texts: tuple[Sequence[Any], Sequence[Any]]  # first ones and second ones, with what is put before them
+    texts: tuple[Sequence[Any], Sequence[Any]]  # first ones and second ones
     params: PoolingParams
     items: tuple[Item, ...]
     pairs: tuple[tuple[int, ...], ...]  # places of the items that each score is made of
+    prompt_names: tuple[str | None, str | None]  # of what is put before first texts and before second ones
+    longest: tuple[int | None, int | None]  # they are cut to so many tokens, without that
 
     def read(self, item: Item) -> Prompt:
         """Raises PromptError."""
-        texts = [texts[place] for texts, place in zip(self.texts, item, strict=True) if place is not None]
+        kinds = zip(self.texts, item, self.prompt_names, self.longest, strict=True)
+        texts = [self._whole(some[place], name, longest) for some, place, name, longest in kinds if place is not None]
         if len(texts) == 2:
             return pooled_pair(texts[0], texts[1], self.params, self.model)
         return read_pooled(texts[0], self.params, self.model)
+
+    def _whole(self, text: Any, prompt_name: str | None, longest: int | None) -> Any:
+        if longest is not None and isinstance(text, str):
+            text = self.model.tokenizer.beginning(text, longest)
+        return pooler_of(self.model).prompted(text, prompt_name)
 
     def scores(self, outputs: Sequence[RequestOutput]) -> list[ScoringRequestOutput]:
         """As `LLM.score` returns them; not a number, and an error, where a text of a pair has that."""
@@ -66,27 +74,28 @@ def scoring_of(
     second: Sequence[Any],
     params: PoolingParams | None = None,
     prompt_names: tuple[str | None, str | None] = (None, None),
+    longest: tuple[int | None, int | None] = (None, None),
 ) -> Scoring:
     """Scores of one text and each of several, or of as many and as many, in their order.
 
-    `prompt_names` name what the model puts before the first texts, and before the second ones. Raises PromptError where
-    the numbers of texts do not fit, RequestError where the model generates texts, ParameterError for bad parameters and
-    for a model that has several labels.
+    `prompt_names` name what the model puts before the first texts, and before the second ones; `longest` are the tokens
+    to which these and those are cut. Raises PromptError where the numbers of texts do not fit, RequestError where the
+    model generates texts, ParameterError for bad parameters and for a model that has several labels.
     """
     if len(first) not in (1, len(second)) or not second:
         raise PromptError(f"{len(first)} texts can't be compared with {len(second)}: give 1, or as many")
     pooler = pooler_of(model)
     params = replace(params or PoolingParams(), task=pooler.scores_by)
     pooler.check(params)
-    texts = tuple(
-        [pooler.prompted(text, name) for text in some] for some, name in zip((first, second), prompt_names, strict=True)
-    )
+    for name in prompt_names:
+        pooler.prompted("", name)
+    how = (first, second), params
     if pooler.scores_by == "score":
         items = tuple(Item(i % len(first), i) for i in range(len(second)))
-        return Scoring(model, (texts[0], texts[1]), params, items, tuple((i,) for i in range(len(second))))
+        return Scoring(model, *how, items, tuple((i,) for i in range(len(second))), prompt_names, longest)
     items = (*(Item(i, None) for i in range(len(first))), *(Item(None, i) for i in range(len(second))))
     pairs = tuple((i % len(first), len(first) + i) for i in range(len(second)))
-    return Scoring(model, (texts[0], texts[1]), params, items, pairs)
+    return Scoring(model, *how, items, pairs, prompt_names, longest)
 
 
 def cosine(one: Floats, other: Floats) -> float:

@@ -77,20 +77,27 @@ async def run_texts(
 
 
 async def run_pairs(
-    request: Request, body: PoolingFields, kind: str, texts: Mapping[str, Sequence[str]], is_search: bool
+    request: Request,
+    body: PoolingFields,
+    kind: str,
+    texts: Mapping[str, Sequence[str]],
+    is_search: bool,
+    longest: tuple[int | None, int | None] = (None, None),
 ) -> tuple[Ran, list[float]]:
     """The scores of pairs: `texts` are the first ones and the second ones, by the names of their fields.
 
-    With `is_search` the first ones are queries, and the second ones documents, to models with prompts for those.
+    They are cut to `longest` tokens. With `is_search` the first ones are queries, and the second ones documents, to
+    models with prompts for those.
     """
     model = _model(request, body, "score", texts)
     loaded, params = model.engine.model, body.params()
     first, second = texts.values()
     if params.truncate_prompt_tokens is None:
-        for name, some in texts.items():
-            model.check_texts(name, some)
+        for (name, some), most in zip(texts.items(), longest, strict=True):
+            if most is None:
+                model.check_texts(name, some)
     prompts = (prompt_for(loaded, "query"), prompt_for(loaded, "document")) if is_search else (None, None)
-    scoring = scoring_of(loaded, first, second, params, prompts)
+    scoring = scoring_of(loaded, first, second, params, prompts, longest)
     fields = [places_of(name, len(some)) for name, some in texts.items()]
     places = [fields[0][item.first or 0] if item.second is None else fields[1][item.second] for item in scoring.items]
 

@@ -115,6 +115,14 @@ class Tokenizer:
             raise _encode_error([first, second], error) from None
         return whole.ids, whole.type_ids.index(1) if 1 in whole.type_ids else 0
 
+    def beginning(self, text: str, count: int) -> str:
+        """What the first `count` tokens of a text stand for. Raises PromptError."""
+        try:
+            offsets = self.backend.encode(text, add_special_tokens=False).offsets
+        except BaseException as error:
+            raise _encode_error([text], error) from None
+        return text if len(offsets) <= count else text[: offsets[count - 1][1]]
+
     def with_special_tokens(self, ids: list[int]) -> list[int]:
         """The ids of a text, between those that `encode` puts around each text."""
         before, after = self._surroundings

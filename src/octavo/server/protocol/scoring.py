@@ -51,18 +51,22 @@ class ScoreRequest(PoolingFields):
         return plain(getattr(self, name))
 
 
+Longest = Annotated[int, Field(ge=0, le=MAX_INT)] | None
+
+
 class RerankRequest(PoolingFields):
     """Documents to sort by how well they answer a query: Jina's fields, and Cohere's."""
 
     query: Text
     documents: Some
     top_n: Annotated[int, Field(ge=0, le=MAX_INT)] | None = Field(None, description="only so many of the best; 0: all")
+    max_tokens_per_query: Longest = Field(None, description="the query is cut to so many tokens; 0: not")
+    max_tokens_per_doc: Longest = Field(None, description="documents are cut to so many tokens; 0: not")
     return_documents: bool | None = Field(None, description="texts with the scores; left out: but for /v2/rerank")
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         **REFUSED_BY_ALL,
         "rank_fields": ((None, [], ["text"]), "is not supported: a document is its text"),
         "max_chunks_per_doc": ((None, 1), NOT_YET),
-        "max_tokens_per_doc": ((None,), "is not supported; say truncate_prompt_tokens"),
     }
 
 

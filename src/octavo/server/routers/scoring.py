@@ -36,7 +36,8 @@ async def rerank(request: Request) -> Response:
     body = await read_body(request, RerankRequest, state_of(request).config)
     is_cohere = request.url.path.endswith(COHERE)
     texts = {"query": plain(body.query), "documents": plain(body.documents)}
-    ran, scores = await run_pairs(request, body, "rerank", texts, is_search=True)
+    longest = body.max_tokens_per_query or None, body.max_tokens_per_doc or None
+    ran, scores = await run_pairs(request, body, "rerank", texts, True, longest)
     shows = not is_cohere if body.return_documents is None else body.return_documents
     results: list[dict[str, Any]] = []
     for i in sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n or None]:
