@@ -25,6 +25,7 @@ class MaskedHead:
 
 
 ROBERTA = MaskedHead("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias", ("", "gelu"))
+GTE = MaskedHead("lm_head.dense", "lm_head.norm", "lm_head.decoder", "lm_head.decoder.bias")
 DISTILBERT = MaskedHead("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
 NOMIC = MaskedHead(norm="cls.predictions.transform.layer_norm")
 GTE = MaskedHead("lm_head.dense", "lm_head.norm", "lm_head.decoder", "lm_head.decoder.bias", ("", "gelu"))
