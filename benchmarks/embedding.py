@@ -15,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -256,19 +257,18 @@ def export(folder: Path) -> None:
     if model.config.type_vocab_size > 1:
         inputs["token_type_ids"] = torch.zeros_like(ids)
     names = list(inputs)
-    plain = folder / "plain.onnx"
-    torch.onnx.export(
-        rows,
-        tuple(inputs.values()),
-        str(plain),
-        input_names=names,
-        output_names=["last_hidden_state"],
-        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, "last_hidden_state"]},
-        dynamo=False,
-    )
     heads, hidden = model.config.num_attention_heads, model.config.hidden_size
-    optimized = optimize_model(str(plain), model_type="bert", num_heads=heads, hidden_size=hidden)
-    print(optimized.get_fused_operator_statistics())
+    with tempfile.TemporaryDirectory(dir=folder) as plain:  # weights of large graphs are files beside them
+        torch.onnx.export(
+            rows,
+            tuple(inputs.values()),
+            f"{plain}/model.onnx",
+            input_names=names,
+            output_names=["last_hidden_state"],
+            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, "last_hidden_state"]},
+            dynamo=False,
+        )
+        optimized = optimize_model(f"{plain}/model.onnx", model_type="bert", num_heads=heads, hidden_size=hidden)
     is_large = model.num_parameters() > 4e8
     optimized.save_model_to_file(str(folder / "model.onnx"), use_external_data_format=is_large)
     quantize_dynamic(
@@ -278,8 +278,6 @@ def export(folder: Path) -> None:
         weight_type=QuantType.QInt8,
         extra_options={"DefaultTensorType": 1},  # float, of what the fused operations give
     )
-    for file in folder.glob("plain.onnx*"):
-        file.unlink()
 
 
 if __name__ == "__main__":
