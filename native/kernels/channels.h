@@ -64,11 +64,16 @@ inline void multiply_channels(const int8_t* a, int64_t a_stride, const uint8_t* 
 
 #ifdef __AMX_INT8__
 
+// Cache lines of a tile of weights, of those 16 that it has.
+struct Lines {
+  int begin, end;
+};
+
 // c[rows, Blocks * 16] = a[rows, k] times one or two blocks of weights, of at most 16 rows. Weights are multiplied
-// where they lie; those behind them are fetched meanwhile, if they are wanted next.
+// where they lie. Meanwhile some lines of each tile of the blocks behind them are fetched.
 template <int Blocks>
 inline void multiply_channel_tiles(int rows, const int8_t* a, int64_t a_stride, const uint8_t* block, int64_t k,
-                                   bool fetch, float* c, int64_t c_stride) {
+                                   Lines fetched, float* c, int64_t c_stride) {
   const int64_t block_bytes = kInt8.block_bytes(k);
   const uint8_t* values = block + kInt8.values_at(k);
   _tile_zero(0);
@@ -79,8 +84,8 @@ inline void multiply_channel_tiles(int rows, const int8_t* a, int64_t a_stride, 
   }
   for (int64_t i = 0; i < k; i += 64) {
     const uint8_t* next = values + Blocks * block_bytes + 16 * i;
-    for (int j = 0; j < Blocks && fetch; ++j, next += block_bytes)
-      for (int line = 0; line < kTile; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
+    for (int j = 0; j < Blocks; ++j, next += block_bytes)
+      for (int line = fetched.begin; line < fetched.end; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
     _tile_loadd(4, a + i, a_stride);
     _tile_loadd(6, values + 16 * i, 64);
     _tile_dpbsud(0, 4, 6);
@@ -111,15 +116,18 @@ inline void multiply_channel_tiles(int rows, const int8_t* a, int64_t a_stride, 
   }
 }
 
-// c[rows, blocks * 16] = a times blocks of weights, in tiles of `height` rows, which divides `rows`.
+// c[rows, blocks * 16] = a times blocks of weights, in tiles of `height` rows, which divides `rows`. Each of them
+// fetches its part of the weights that come next, so that memory is never idle.
 inline void multiply_channel_blocks(int rows, int height, int blocks, const int8_t* a, int64_t a_stride,
                                     const uint8_t* block, int64_t k, float* c, int64_t c_stride) {
   const Tiles tiles(height, 64);
+  const int parts = rows / height;
   for (int j = 0; j < blocks; j += 2)
-    for (int row = 0; row < rows; row += height)
+    for (int i = 0; i < parts; ++i)
       with_constant<2>(blocks - j < 2 ? 1 : 2, [&]<int Blocks>() {
-        multiply_channel_tiles<Blocks>(height, a + row * a_stride, a_stride, block + j * kInt8.block_bytes(k), k,
-                                       row == 0, c + row * c_stride + j * kLanes, c_stride);
+        const Lines fetched{kTile * i / parts, kTile * (i + 1) / parts};
+        multiply_channel_tiles<Blocks>(height, a + i * height * a_stride, a_stride, block + j * kInt8.block_bytes(k), k,
+                                       fetched, c + i * height * c_stride + j * kLanes, c_stride);
       });
 }
 
