@@ -115,3 +115,19 @@ def test_rerankers_score_pairs(tmp_path, name):
             expected = model(torch.tensor([ids])).logits.sigmoid().item()
         assert abs(found.outputs.score - expected) < 1e-4
     assert llm.classify(TEXTS[0], use_tqdm=False)[0].outputs.num_classes == 1
+
+
+def test_qwen3_s_reranker_asks_in_the_words_of_its_file(tmp_path):
+    family = FAMILIES["Qwen3"]
+    family = replace(family, keys={**family.keys, "pooling_type": 4, "classifier.output_labels": ["yes", "no"]})
+    model = family.save(tmp_path)
+    rows = np.random.default_rng(0).standard_normal((2, model.config.hidden_size), np.float32)
+    template = {"tokenizer.chat_template.rerank": "the queen : {query} of {document} where"}
+    added = {"cls.output.weight": rows}
+    save_gguf(family, model, tmp_path, tmp_path / "m.gguf", tokenizer=word_pieces() | template, added=added)
+    llm = LLM(str(tmp_path / "m.gguf"), dtype="float32")
+    for second, found in zip(TEXTS[1:], llm.score(TEXTS[0], TEXTS[1:], use_tqdm=False), strict=True):
+        asked = f"the queen : {TEXTS[0]} of {second} where"
+        yes, no = rows @ rows_of(model, llm.model.tokenizer.encode(asked, False))[-1]
+        assert abs(found.outputs.score - 1 / (1 + np.exp(no - yes))) < 1e-4
+        assert len(found.prompt_token_ids) == len(asked.split())

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from octavo.engine.pair_template import PairTemplate
 from octavo.engine.pooler import OF_TOKENS, POOLINGS, Pooler
 from octavo.errors import ModelLoadError, ParameterError, UnsupportedError
 from octavo.graph.node import Node, Rows, Weight
@@ -65,6 +66,7 @@ class Classifier(Pooler):
     from_tokens: TokenScores | None = None  # until the tokenizer is known
     form: str = ""  # of pairs: `pair_form`
     step_tag_id: int | None = None
+    words: PairTemplate | None = None  # `question`
 
     does: ClassVar[str] = "classifies texts"
     shown_by: ClassVar[str] = "LLM.classify, LLM.score, octavo rerank and /classify"
@@ -85,6 +87,10 @@ class Classifier(Pooler):
     @property
     def pair_form(self) -> str:
         return self.form
+
+    @property
+    def question(self) -> PairTemplate | None:
+        return self.words
 
     def completed(self, tokenizer: Tokenizer) -> Classifier:
         if self.kind == "step_reward":
@@ -159,6 +165,8 @@ def classifier_of(kind: str, model: CausalLM, last: Node, checkpoint: Checkpoint
         labels=labels,
         activations=_activations(config, len(labels)),
         is_late=head.is_late,
+        form="" if (words := PairTemplate.of_file(checkpoint.metadata)) is None else "question",
+        words=words,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import ChatTemplate
@@ -24,9 +26,20 @@ class PairTemplate:
     before_second: str = "\n<Document>: "
     suffix: str = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
+    @classmethod
+    def of_file(cls, metadata: Mapping[str, Any] | None) -> PairTemplate | None:
+        """That of a GGUF file, which has {query} and {document} in it; None where there is no such text."""
+        text = (metadata or {}).get("tokenizer.chat_template.rerank")
+        if not isinstance(text, str) or "{document}" not in text.partition("{query}")[2]:
+            return None
+        head, _, rest = text.partition("{query}")
+        before_second, _, suffix = rest.partition("{document}")
+        prefix, mark, before_first = head.partition("<Instruct>")
+        return cls(prefix, mark + before_first, before_second, suffix)
+
     def encode(self, first: str, second: str, tokenizer: Tokenizer, longest: int | None) -> list[int]:
         """Token ids of the whole, of which the second text's end is cut; a first text that has it is taken as it is."""
-        if first.startswith(self.prefix):
+        if self.prefix and first.startswith(self.prefix):
             return tokenizer.encode(first + second, False)[:longest]
         asked = f"{self.before_first}{first}{self.before_second}{second}"
         begin, middle, end = (tokenizer.encode(text, False) for text in (self.prefix, asked, self.suffix))

@@ -16,6 +16,7 @@ from octavo.weights import Checkpoint
 from octavo.weights.head import Floats, Stage
 
 if TYPE_CHECKING:
+    from octavo.engine.pair_template import PairTemplate
     from octavo.weights.sentence_transformers import Modules
 
 OF_TOKENS = ("token_embed", "token_classify")  # tasks with an output for each token
@@ -103,6 +104,11 @@ class Pooler:
     def pair_form(self) -> str:
         """How two texts that are read together are put: "" as the tokenizer has it, or as "question" or "messages"."""
         return ""
+
+    @property
+    def question(self) -> PairTemplate | None:
+        """The words of a "question"; None: those of Qwen3-Reranker."""
+        return None
 
     def of_document(self, vectors: Floats, token_ids: TokenIds) -> Floats:
         """Those that count where a document is compared with a query."""

@@ -72,7 +72,8 @@ def purpose_of(config: EngineConfig, checkpoint: Checkpoint) -> Purpose:
     if checkpoint.metadata is not None and config.task not in ("embed", "pooling"):
         from octavo.weights import gguf_modules
 
-        head = "classify" if gguf_modules.pooling_type(checkpoint) == gguf_modules.RANK else head
+        if gguf_modules.pooling_type(checkpoint) == gguf_modules.RANK:
+            checkpoint, head = gguf_modules.with_one_score(checkpoint), "classify"
     if head is not None and config.task not in ("embed", *ADAPTED_TASKS):
         return Purpose(_with_activation(checkpoint), head=head)
     checkpoint, modules = _modules(checkpoint)

@@ -18,7 +18,7 @@ import numpy as np
 from octavo.errors import ModelLoadError, UnknownArchitectureError, nearest
 from octavo.weights.files import MOST_PARTS, check_whole
 from octavo.weights.gguf_config import ROPE_FACTORS, config_of, generation_config
-from octavo.weights.gguf_family import STACKS, GGUFFamily
+from octavo.weights.gguf_family import HEAD, STACKS, GGUFFamily
 from octavo.weights.gguf_file import GGUFFile, read_gguf, single
 from octavo.weights.tensor import Checkpoint, StoredTensor
 
@@ -116,8 +116,9 @@ def _without_drafts(
 def _rename(tensor: StoredTensor, family: GGUFFamily) -> str:
     """The Hugging Face name of a GGUF tensor. Raises ModelLoadError if the architecture has none of that name."""
     name, _, kind = tensor.name.rpartition(".")
-    if name in family.outer and kind in ("weight", "bias"):
-        return f"{family.outer[name]}.{kind}"
+    outer = {**HEAD, **family.outer}
+    if name in outer and kind in ("weight", "bias"):
+        return f"{outer[name]}.{kind}"
     match = _LAYER_TENSOR.fullmatch(tensor.name)
     kind = "" if match is None else match[3] or ""
     if match is not None and match[2] + kind in family.layer:  # in full

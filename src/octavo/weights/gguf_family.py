@@ -16,6 +16,7 @@ HEADS = {
     "attn_q": ("attention.head_count", "num_attention_heads"),
     "attn_k": ("attention.head_count_kv", "num_key_value_heads"),
 }
+HEAD = {"cls.output": "score"}  # of rerankers, unless the family has another name for it
 STACKS = {"attn_k_b": True, "attn_v_b": False}  # of a matrix for each head, transposed or not
 
 

@@ -10,7 +10,7 @@ from octavo.errors import ModelLoadError
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.head import Dense
 from octavo.weights.sentence_transformers import OF_TOKENS, Modules
-from octavo.weights.tensor import Checkpoint
+from octavo.weights.tensor import Checkpoint, StoredTensor
 
 RANK = 4  # what {arch}.pooling_type is in files of rerankers
 # By what it is; 0 says nothing, but for matrices behind it.
@@ -27,6 +27,18 @@ def pooling_type(checkpoint: Checkpoint) -> int:
     if kind not in (*POOLINGS, RANK):
         raise keys.fail("pooling_type", f"{kind} is not supported, only {POOLINGS} and {RANK} of rerankers")
     return kind
+
+
+def with_one_score(checkpoint: Checkpoint) -> Checkpoint:
+    """Of a reranker whose labels are yes and no, the difference of the two rows: its sigmoid is the share of yes."""
+    metadata = checkpoint.metadata or {}
+    labels = metadata.get(f"{metadata.get('general.architecture')}.classifier.output_labels")
+    tensor = checkpoint.tensors.get("score.weight")
+    if tensor is None or labels != ["yes", "no"] or len(tensor.shape) != 2 or tensor.shape[0] != 2:
+        return checkpoint
+    yes, no = tensor.values()
+    row = StoredTensor(tensor.name, "F32", (1, tensor.shape[1]), (yes - no).view(np.uint8), file=tensor.file)
+    return replace(checkpoint, tensors={**checkpoint.tensors, tensor.name: row})
 
 
 def read_modules(checkpoint: Checkpoint) -> tuple[Checkpoint, Modules | None]:
