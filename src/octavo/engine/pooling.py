@@ -115,9 +115,8 @@ def pooled_pair(first: Any, second: Any, params: PoolingParams, model: LoadedMod
     if form == "messages" and chat is not None and knows_pairs(chat):
         pair = Prompt(None, as_messages(first, second, ChatEncoder(model.tokenizer, chat), longest))
     elif form == "question":
-        pair = Prompt(
-            None, (pooler_of(model).question or PairTemplate()).encode(first, second, model.tokenizer, longest)
-        )
+        question = pooler_of(model).question or PairTemplate()
+        pair = Prompt(None, question.encode(first, second, model.tokenizer, longest))
     return pooled(pair, replace(params, truncate_prompt_tokens=None), model)
 
 
