@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from encoders import ENCODERS, rows_of, save_chain, save_words, word_pieces
@@ -112,10 +113,14 @@ def bge_m3(seed=1):
     }
 
 
-def test_bge_m3_has_a_vector_of_the_text_and_of_tokens_and_their_weights(tmp_path):
+@pytest.mark.parametrize("is_pickled", [False, True], ids=["in safetensors", "in its own folder's files"])
+def test_bge_m3_has_a_vector_of_the_text_and_of_tokens_and_their_weights(tmp_path, is_pickled):
     heads = bge_m3()
     ends = {"bos_token_id": 2, "eos_token_id": 3}
-    model = make(tmp_path, "XLM-RoBERTa", heads, architectures=["XLMRobertaModel"], **ends)
+    model = make(tmp_path, "XLM-RoBERTa", {} if is_pickled else heads, architectures=["XLMRobertaModel"], **ends)
+    for name in ("colbert_linear", "sparse_linear") if is_pickled else ():
+        parts = {part: torch.from_numpy(heads[f"{name}.{part}"]) for part in ("weight", "bias")}
+        torch.save(parts, tmp_path / f"{name}.pt")
     llm = LLM(str(tmp_path), dtype="float32")
     for i, text in enumerate(TEXTS):
         rows = rows_of(model, llm.model.tokenizer.encode(text))
@@ -133,7 +138,7 @@ def test_bge_m3_has_a_vector_of_the_text_and_of_tokens_and_their_weights(tmp_pat
 @pytest.mark.parametrize(
     ("tensors", "architecture", "complaint"),
     [
-        ({}, "BgeM3EmbeddingModel", r"colbert_linear.pt: file: pickled PyTorch weights are refused"),
+        ({}, "BgeM3EmbeddingModel", r"colbert_linear.pt: file: is no file of tensors"),
         ({}, "HF_ColBERT", r"linear.weight: is missing; it should have 48 columns"),
         ({"linear.weight": LINEAR[:, :40].copy()}, "HF_ColBERT", r"linear.weight: has shape \(16, 40\)"),
         (bge_m3() | {"sparse_linear.weight": LINEAR}, "BgeM3EmbeddingModel", r"sparse_linear.weight: has shape"),

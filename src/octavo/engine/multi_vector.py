@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,7 +15,6 @@ from octavo.request import TokenIds
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import Checkpoint
 from octavo.weights.config_reader import ConfigReader
-from octavo.weights.files import PICKLE_REFUSED
 from octavo.weights.head import Dense, Floats, Stage
 
 if TYPE_CHECKING:
@@ -104,10 +104,11 @@ def embedder_of(name: str, pooling: str, columns: int, modules: Modules | None, 
     Raises ModelLoadError for linears that are missing or misshapen.
     """
     tensors = checkpoint.tensors
+    are_there = [f"{head}.weight" in tensors or _pickled(checkpoint, head).is_file() for head in (_COLBERT, _SPARSE)]
     if modules is not None and modules.pooling == "tokens":
         of_tokens = TokenPooler.of(pooling, columns, modules, checkpoint)
         return replace(of_tokens, skipped_words=modules.skipped_words, markers=modules.markers)
-    if name == "BgeM3EmbeddingModel" or {f"{_COLBERT}.weight", f"{_SPARSE}.weight"} <= tensors.keys():
+    if name == "BgeM3EmbeddingModel" or all(are_there):
         heads = (_linear(checkpoint, head, columns, rows) for head, rows in ((_COLBERT, columns), (_SPARSE, 1)))
         pooler = BgeM3Pooler.of(pooling, columns, modules, checkpoint)
         config = ConfigReader.of_file(checkpoint.config, checkpoint.path / "config.json")
@@ -121,15 +122,26 @@ def embedder_of(name: str, pooling: str, columns: int, modules: Modules | None, 
     return Pooler.of(pooling, columns, modules, checkpoint)
 
 
+def _pickled(checkpoint: Checkpoint, name: str) -> Path:
+    """Where BGE-M3's own folder has a linear."""
+    return checkpoint.path / f"{name}.pt"
+
+
 def _linear(checkpoint: Checkpoint, name: str, columns: int, rows: int | None = None) -> Dense:
-    """Raises ModelLoadError where it is missing, in a pickle, or of another shape."""
-    weight, bias = (checkpoint.tensors.get(f"{name}.{part}") for part in ("weight", "bias"))
+    """Raises ModelLoadError where it is missing, or of another shape."""
+    file, values = checkpoint.path, {}
+    for part in ("weight", "bias"):
+        if (stored := checkpoint.tensors.get(f"{name}.{part}")) is not None:
+            file, values[part] = stored.file, stored.values()
+    if not values and (pickled := _pickled(checkpoint, name)).is_file():
+        from octavo.weights.torch_file import read_torch_file  # only such folders need it
+
+        file, values = pickled, read_torch_file(pickled)
+    weight, bias = values.get("weight"), values.get("bias")
     if weight is None:
-        if (pickle := checkpoint.path / f"{name}.pt").is_file():
-            raise ModelLoadError(pickle, "file", f"{PICKLE_REFUSED} with tensors {name}.weight and {name}.bias")
-        raise ModelLoadError(checkpoint.path, f"{name}.weight", f"is missing; it should have {columns} columns")
-    shape = (rows or weight.shape[0], columns)
+        raise ModelLoadError(file, f"{name}.weight", f"is missing; it should have {columns} columns")
+    shape = (rows or len(weight), columns)
     if weight.shape != shape or (bias is not None and bias.shape != shape[:1]):
         reason = f"has shape {weight.shape}, or its bias does not fit, where {shape} is expected"
-        raise ModelLoadError(weight.file, f"{name}.weight", reason)
-    return Dense(weight.values(), None if bias is None else bias.values())
+        raise ModelLoadError(file, f"{name}.weight", reason)
+    return Dense(weight, bias)

@@ -13,7 +13,10 @@ from typing import Any
 from octavo.errors import ModelNotFoundError, one_line
 
 # A model.bin is CTranslate2's; pickles have other names, and are refused under this one.
-_PATTERNS = ["*.safetensors", "model.bin", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocabulary.txt"]
+_PATTERNS = [
+    "*.safetensors", "model.bin", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocabulary.txt",
+    "colbert_linear.pt", "sparse_linear.pt",
+]  # fmt: skip
 _SPLIT = re.compile(r"-[0-9]{5}-of-[0-9]{5}$")
 
 
