@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from octavo import LLM, SamplingParams
+from octavo.cli.texts import DEFAULT_EMBEDDER
 from octavo.weights import resolve
-from octavo.weights.known import DEFAULT_EMBEDDER
 
 QUERY = "Why is the sky blue?"
 DOCUMENTS = [

@@ -72,7 +72,7 @@ ACCEPTED = {
     "--disable-frontend-multiprocessing": None,
 }
 REFUSED = {
-    "--task": "classify",
+    "--task": "draft",
     "--device": "cuda",
     "--tensor-parallel-size": "2",
     "--pipeline-parallel-size": "2",

@@ -16,6 +16,7 @@ from octavo.cli.options import MODEL_HELP, add_engine_flags, add_flags, report_n
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.texts import (
     BAD_TEXT,
+    DEFAULT_EMBEDDER,
     VECTOR_FLAGS,
     batches,
     complain,
@@ -25,7 +26,6 @@ from octavo.cli.texts import (
     since_command,
     vector_params,
 )
-from octavo.weights.known import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

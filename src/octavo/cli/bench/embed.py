@@ -21,8 +21,7 @@ from octavo.cli.inputs import check_writable
 from octavo.cli.options import MODEL_HELP, add_engine_flags, engine_options, report_notes, take_model
 from octavo.cli.parser import Parser, UsageError
 from octavo.cli.remote import add_server_flags, check_place
-from octavo.cli.texts import read_lines
-from octavo.weights.known import DEFAULT_EMBEDDER
+from octavo.cli.texts import DEFAULT_EMBEDDER, read_lines
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
