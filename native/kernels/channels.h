@@ -116,21 +116,6 @@ inline void multiply_channel_tiles(int rows, const int8_t* a, int64_t a_stride, 
   }
 }
 
-// c[rows, blocks * 16] = a times blocks of weights, in tiles of `height` rows, which divides `rows`. Each of them
-// fetches its part of the weights that come next, so that memory is never idle.
-inline void multiply_channel_blocks(int rows, int height, int blocks, const int8_t* a, int64_t a_stride,
-                                    const uint8_t* block, int64_t k, float* c, int64_t c_stride) {
-  const Tiles tiles(height, 64);
-  const int parts = rows / height;
-  for (int j = 0; j < blocks; j += 2)
-    for (int i = 0; i < parts; ++i)
-      with_constant<2>(blocks - j < 2 ? 1 : 2, [&]<int Blocks>() {
-        const Lines fetched{kTile * i / parts, kTile * (i + 1) / parts};
-        multiply_channel_tiles<Blocks>(height, a + i * height * a_stride, a_stride, block + j * kInt8.block_bytes(k), k,
-                                       fetched, c + i * height * c_stride + j * kLanes, c_stride);
-      });
-}
-
 #endif
 
 // c[rows, blocks * 16] = a times blocks of weights.
@@ -140,11 +125,17 @@ inline void multiply_channels_any(int rows, int blocks, const int8_t* a, int64_t
 #ifdef __AMX_INT8__
   constexpr int kFewRows = 4;  // are faster without tiles
   if (rows > kFewRows) {
-    const int full = rows / kTile * kTile, rest = rows - full;
-    if (full) multiply_channel_blocks(full, kTile, blocks, a, a_stride, block, k, c, c_stride);
-    if (rest)
-      multiply_channel_blocks(rest, rest, blocks, a + full * a_stride, a_stride, block, k, c + full * c_stride,
-                              c_stride);
+    const int parts = (rows + kTile - 1) / kTile;  // each fetches its part of the weights that come next
+    for (int j = 0; j < blocks; j += 2)
+      for (int row = 0, i = 0; row < rows; row += kTile, ++i) {
+        const int now = rows - row < kTile ? rows - row : kTile;
+        const Tiles tiles(now, 64);
+        with_constant<2>(blocks - j < 2 ? 1 : 2, [&]<int Blocks>() {
+          multiply_channel_tiles<Blocks>(now, a + row * a_stride, a_stride, block + j * block_bytes, k,
+                                         {kTile * i / parts, kTile * (i + 1) / parts}, c + row * c_stride + j * kLanes,
+                                         c_stride);
+        });
+      }
     return;
   }
 #endif
