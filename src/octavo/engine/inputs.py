@@ -67,11 +67,16 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer) -> Prompt:
 
 def read_pair(first: Any, second: Any, tokenizer: Tokenizer, longest: int | None = None, **options: Any) -> Prompt:
     """Two texts as one prompt, cut to `longest` tokens; raises PromptError for what are no texts."""
+    check_pair(first, second)
+    ids, second_start = tokenizer.encode_pair(first, second, longest)
+    return Prompt(None, ids, second_start=second_start, **options)
+
+
+def check_pair(first: Any, second: Any) -> None:
+    """Raises PromptError for what are no texts."""
     for text in (first, second):
         if not isinstance(text, str):
             raise PromptError(f"a pair is of two texts, got {type(text).__name__}")
-    ids, second_start = tokenizer.encode_pair(first, second, longest)
-    return Prompt(None, ids, second_start=second_start, **options)
 
 
 def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int, room: int = 1) -> None:

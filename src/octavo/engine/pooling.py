@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from octavo.engine.completion import Completion
-from octavo.engine.inputs import read_pair
+from octavo.engine.inputs import check_pair, read_pair
 from octavo.engine.job import Job, Share
 from octavo.engine.loading import LoadedModel
 from octavo.engine.pair_template import PairTemplate, as_messages, knows_pairs
@@ -111,12 +111,15 @@ def pooled(prompt: Prompt, params: PoolingParams, model: LoadedModel) -> Prompt:
 def pooled_pair(first: Any, second: Any, params: PoolingParams, model: LoadedModel) -> Prompt:
     """The prompt of two texts that the model reads together, likewise. Raises PromptError for what are no texts."""
     longest, form = longest_of(params, model), pooler_of(model).pair_form
-    pair, chat = read_pair(first, second, model.tokenizer, longest), model.chat_template
+    chat = model.chat_template
+    check_pair(first, second)
     if form == "messages" and chat is not None and knows_pairs(chat):
         pair = Prompt(None, as_messages(first, second, ChatEncoder(model.tokenizer, chat), longest))
     elif form == "question":
         question = pooler_of(model).question or PairTemplate()
         pair = Prompt(None, question.encode(first, second, model.tokenizer, longest))
+    else:
+        pair = read_pair(first, second, model.tokenizer, longest)
     return pooled(pair, replace(params, truncate_prompt_tokens=None), model)
 
 
