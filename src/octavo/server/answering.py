@@ -30,8 +30,12 @@ Body = TypeVar("Body", bound=SamplingFields)
 
 async def answer(request: Request, form: type[Body], writer: type[Writer[Body]]) -> Response:
     """Carries out a request whose body is a `form`. Raises what it is refused with."""
+    return await respond(request, await read_body(request, form, state_of(request).config), writer)
+
+
+async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> Response:
+    """Carries out a request that has been read. Raises what it is refused with."""
     server = state_of(request)
-    body = await read_body(request, form, server.config)
     body.check()
     model = server.models.find(body.model, "text")
     if len(body.prompts) > (most := server.config.max_prompts):

@@ -7,9 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from octavo.request import CompletionOutput, Prompt, RequestOutput
-from octavo.server.answering import Writer, answer
-from octavo.server.models import ServedModel
+from octavo.request import CompletionOutput, RequestOutput
+from octavo.server.answering import answer
+from octavo.server.chatting import ChatWriter
 from octavo.server.protocol.answers import ChatBatchCompletion, ChatCompletion
 from octavo.server.protocol.chat import ChatBatchRequest, ChatFields, ChatRequest
 from octavo.server.protocol.logprobs import ChatLogprobs, prompt_logprobs_json
@@ -32,7 +32,7 @@ async def create_chat_batch(request: Request) -> Response:
     return await answer(request, ChatBatchRequest, _Writer)
 
 
-class _Writer(Writer[ChatFields]):
+class _Writer(ChatWriter[ChatFields]):
     ID, WHOLE, CHUNK = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(self, request: Request, *args: Any):
@@ -44,11 +44,6 @@ class _Writer(Writer[ChatFields]):
             last.text if body.echo and last.role == role else "" for last, role in zip(lasts, self._roles, strict=True)
         ]
         self._logprobs = ChatLogprobs(self.tokenizer, body.top_logprobs, body)
-
-    @staticmethod
-    async def read(model: ServedModel, body: ChatFields) -> list[Prompt]:
-        options = body.template_options()
-        return [await model.read_chat([each.plain() for each in messages], **options) for messages in body.prompts]
 
     def more(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         return {} if isinstance(self.body, ChatBatchRequest) else self._prompt(outputs[0])
