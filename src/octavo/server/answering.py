@@ -7,13 +7,14 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
+from octavo.sampling_params import SamplingParams
 from octavo.server.body import read_body
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel
@@ -41,7 +42,7 @@ async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> R
     if len(body.prompts) > (most := server.config.max_prompts):
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
-    params = body.params(model.engine.model)
+    params = writer.params(model, body)
     prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await writer.read(model, body)]
     generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
     written = writer(request, body, generation)
@@ -75,6 +76,11 @@ class Writer(ABC, Generic[Body]):
     @abstractmethod
     async def read(model: ServedModel, body: Any) -> list[Prompt]:
         """The prompts of a request."""
+
+    @staticmethod
+    def params(model: ServedModel, body: Any) -> SamplingParams:
+        """The engine's parameters for a request. Raises ParameterError or ConfigError."""
+        return cast(SamplingParams, body.params(model.engine.model))
 
     @abstractmethod
     def choice(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
@@ -155,11 +161,14 @@ def answer_head(start: str, kind: str, request: Request, given: str | None, mode
 def usage_json(generation: Generation) -> dict[str, Any]:
     """Tokens read and written so far."""
     read, written = generation.num_prompt_tokens, generation.num_output_tokens
-    nothing = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+    nothing = ("audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
     return {
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,
         "prompt_tokens_details": {"cached_tokens": generation.num_cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": dict.fromkeys(nothing, 0),
+        "completion_tokens_details": {
+            "reasoning_tokens": generation.num_reasoning_tokens,
+            **dict.fromkeys(nothing, 0),
+        },
     }
