@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -190,16 +189,24 @@ _FORMER_FORMATS = {"pcm16": {"type": "audio/pcm", "rate": DEFAULT_RATE}}
 
 
 def merged(settings: Json, changes: Json) -> Json:
-    """`settings` with `changes`, field by field at any depth; former names of fields are understood."""
-    found = copy.deepcopy(settings)
+    """`settings` with `changes`, field by field at any depth."""
+    found = dict(settings)
     for name, value in changes.items():
-        place, (*path, last) = found, _FORMER.get(name, (name,))
-        for step in path:
-            place = place.setdefault(step, {}) if isinstance(place, dict) else {}
+        old = found.get(name)
+        found[name] = merged(old if isinstance(old, dict) else {}, value) if isinstance(value, dict) else value
+    return found
+
+
+def renamed(session: Json) -> Json:
+    """A client's `session`, with what it calls by a former name where it is now."""
+    found: Json = {name: value for name, value in session.items() if name not in _FORMER}
+    for name in session.keys() & _FORMER.keys():
+        value = session[name]
         if name == "input_audio_format":
             value = _FORMER_FORMATS.get(str(value), {"type": value})
-        old = place.get(last)
-        place[last] = merged(old if isinstance(old, dict) else {}, value) if isinstance(value, dict) else value
+        for step in reversed(_FORMER[name]):
+            value = {step: value}
+        found = merged(value, found)
     return found
 
 

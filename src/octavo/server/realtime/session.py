@@ -115,7 +115,7 @@ class Session:
 
     async def _update(self, event: protocol.SessionUpdate) -> None:
         """All of it, or nothing. Raises HttpError."""
-        changes = dict(event.session or {})
+        changes = protocol.renamed(event.session or {})
         if event.session is None and event.model is None:
             raise HttpError("session: this field is required", "session", code="missing_field")
         self._is_plain = event.session is None
