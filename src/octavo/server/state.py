@@ -23,6 +23,7 @@ class ServerState:
         self.keys = read_keys(config)
         self.http_answers: Counter[tuple[str, str, int]] = Counter()  # by method, path and status
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
+        self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.draining = False
 
