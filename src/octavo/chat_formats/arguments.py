@@ -59,7 +59,7 @@ def xml_arguments(syntax: XmlCall, schema: Mapping[str, Any], where: str, specia
 
 
 def _xml_value(syntax: XmlCall, schema: Any, where: str, special: SpecialTokens) -> Grammar:
-    """A value between its marks, as `octavo.chat_formats.values.read_text` reads it."""
+    """A value between its marks, as it is read."""
     begin = literal(syntax.value_begin, special)
     text_begin = literal(syntax.text_begin, special) if syntax.text_begin is not None else begin
     end = literal(syntax.value_end, special)

@@ -9,7 +9,7 @@ from typing import Any
 from octavo.chat_formats.cursor import Cursor, MalformedError, Parser, json_key, json_value
 from octavo.chat_formats.parts import CallArguments, CallBegin, Part
 from octavo.chat_formats.syntax import CallSyntax, NamedCall, ObjectCall, PythonCall, XmlCall
-from octavo.chat_formats.values import closing, dumps, parameter_schema, python_value, read_text
+from octavo.chat_formats.values import Written, closing, dumps, how_written, parameter_schema, python_value
 
 NewId = Callable[[int, str, str | None], str]  # the number of a call, its tool's name, the id that the model wrote
 
@@ -167,13 +167,23 @@ def _read_xml(syntax: XmlCall, cursor: Cursor, calls: CallWriter) -> Parser[None
 
 def _xml_value(syntax: XmlCall, cursor: Cursor, schema: Any) -> Parser[str]:
     """The JSON of the value of a parameter."""
+    mark = syntax.value_end.strip()
     if syntax.text_begin is not None and (yield from cursor.has(syntax.text_begin)):
-        return dumps((yield from cursor.until(syntax.value_end.strip())))
+        return dumps((yield from cursor.until(mark)))
     yield from cursor.expect(syntax.value_begin)
-    text = yield from cursor.until(syntax.value_end.strip())
+    begin = cursor.at
+    if syntax.text_begin is not None or how_written(schema) in (Written.EITHER, Written.JSON):
+        try:  # texts in JSON may have the mark
+            yield from json_value(cursor)
+            value = cursor.text[begin : cursor.at].strip()
+            yield from cursor.expect(mark)
+            return value
+        except MalformedError:
+            cursor.at = begin
+    text = yield from cursor.until(mark)
     if syntax.value_end[0] == "\n":  # a line break belongs to each mark
         text = text.removeprefix("\n").removesuffix("\n")
-    return read_text(text, {"type": "object"} if syntax.text_begin is not None else schema)
+    return dumps(text)
 
 
 def _read_python(syntax: PythonCall, cursor: Cursor, calls: CallWriter) -> Parser[None]:

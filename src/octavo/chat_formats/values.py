@@ -16,7 +16,6 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a
 _CODES = {"x": 2, "u": 4, "U": 8}
 # A text that would be read as JSON, where a value may be a text or something else.
 TEXT_AS_JSON = r"\s*([-0-9\[{\"](.|\n)*|(true|false|null)\s*)"
-_AS_JSON = re.compile(TEXT_AS_JSON)
 NOTES = {
     *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
     *("$comment", "$schema", "$id", "$defs", "definitions"),
@@ -60,22 +59,6 @@ def how_written(schema: Any) -> Written:
 def _is_plain(value: Any) -> bool:
     """Whether it is a text that needs no quotes: white space around it would not be told from that of marks."""
     return isinstance(value, str) and bool(value) and value == value.strip()
-
-
-def read_text(text: str, schema: Any) -> str:
-    """The JSON of a value that is written as `how_written` says. What is not JSON is a text."""
-    how = how_written(schema)
-    if how in (Written.TEXT, Written.CHOICE) or (how is Written.EITHER and not _AS_JSON.fullmatch(text)):
-        return dumps(text)
-    try:
-        json.loads(text, parse_constant=_refuse)
-        return text.strip()
-    except (ValueError, RecursionError):
-        return dumps(text)
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)
 
 
 def parameter_schema(schema: Any, name: str) -> Any:
