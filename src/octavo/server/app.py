@@ -53,8 +53,8 @@ def wrap(app: FastAPI, server: ServerState) -> ASGIApp:
     return Envelope(wrapped, server)
 
 
-async def _answer(_: Request, error: Exception) -> Response:
-    return error_answer(error)
+async def _answer(request: Request, error: Exception) -> Response:
+    return error_answer(error, request.scope)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -65,10 +65,12 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not possible, but {allowed} is"
-        return error_answer(HttpError(reason, status=405, code="method", headers=error.headers))
+        refused = HttpError(reason, status=405, code="method", headers=error.headers)
+        return error_answer(refused, request.scope)
     near = difflib.get_close_matches(path, endpoints, 1, 0.5)
     advice = f" Did you mean {near[0]}?" if near else ""
-    return error_answer(NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}"))
+    missing = NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}")
+    return error_answer(missing, request.scope)
 
 
 def _endpoints() -> list[str]:
