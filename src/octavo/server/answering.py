@@ -50,7 +50,8 @@ async def begin(
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
     prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await read(model, body)]
-    return Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
+    asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
+    return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
 
 class Writer(ABC, Generic[Body]):
