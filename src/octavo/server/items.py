@@ -29,6 +29,7 @@ class Item:
     call_id: str = ""
     name: str = ""  # of the tool that is called
     text: str = ""
+    id: str = ""  # where an API gives it one
 
 
 def as_chat(request: Request, fields: dict[str, Any], places: Sequence[str], names: Names) -> OpenEndedChat:
