@@ -36,6 +36,11 @@ SERVER_FLAGS = (
     Flag("max_header_bytes", count, "N", "at most N bytes of headers per request (64K)"),
     Flag("max_headers", int, "N", "at most N headers per request (100)"),
     Flag("max_prompts", int, "N", "at most N prompts per request (1024)"),
+    Flag("max_realtime_sessions", int, "N", "at most N realtime sessions at once (128)"),
+    Flag("max_realtime_seconds", float, "SECONDS", "the most audio that a realtime session may have waiting (600)"),
+    Flag("response_store", str, "FILE", "keep stored responses and conversations in this file, and not in memory"),
+    Flag("max_stored_responses", count, "N", "at most N stored responses and conversations (4K)"),
+    Flag("max_stored_bytes", count, "N", "at most N bytes of them (128M)"),
     Flag(
         "request_timeout",
         float,

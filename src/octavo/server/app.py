@@ -16,11 +16,14 @@ from octavo.server.routers import (
     audio,
     chat,
     completions,
+    conversations,
     embeddings,
     health,
     messages,
     models,
     pooling,
+    realtime,
+    responses,
     scoring,
     tokens,
 )
@@ -28,7 +31,23 @@ from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-_FAMILIES = (chat, messages, completions, embeddings, pooling, scoring, audio, models, tokens, health)
+_FAMILIES = (
+    *(
+        chat,
+        responses,
+        conversations,
+        messages,
+        completions,
+        embeddings,
+        pooling,
+        scoring,
+        audio,
+        models,
+        tokens,
+        health,
+    ),
+    realtime,
+)
 ROUTERS = tuple(family.router for family in _FAMILIES)
 
 

@@ -7,30 +7,42 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.types import Message
 
 from octavo.server.errors import HttpError
-from octavo.server.responses import CancelledError, ResponseWriter
 
 logger = logging.getLogger("octavo.server")
 MAX_ENDED = 16  # so many that have ended can still be streamed
 Json = dict[str, Any]
 
 
+class Told(Protocol):
+    """What writes a response; `log` has the events so far, by their numbers."""
+
+    id: str
+    log: list[bytes]
+
+    def object(self, status: str) -> Json: ...
+
+    def events(self) -> AsyncIterator[bytes]: ...
+
+    def cancel(self) -> None: ...
+
+
 class BackgroundResponse:
     """One of them: its task, and those who follow its events."""
 
-    def __init__(self, owner: str, writer: ResponseWriter):
+    def __init__(self, owner: str, writer: Told):
         self.owner, self.writer = owner, writer
         self.has_ended = False
         self._news = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def object(self) -> Json:
-        return self.writer.object("in_progress" if self.writer.num_events else "queued")
+        return self.writer.object("in_progress" if self.writer.log else "queued")
 
     async def follow(self, after: int = -1) -> AsyncIterator[bytes]:
         """The events with a number above `after`, as they come."""
@@ -46,7 +58,7 @@ class BackgroundResponse:
 
     async def cancel(self) -> None:
         """Ends it, and waits until that is written down."""
-        self.writer.generation.fail(CancelledError("the response was cancelled"))
+        self.writer.cancel()
         await self.wait()
 
     async def wait(self) -> None:
@@ -74,7 +86,7 @@ class BackgroundResponses:
     def __init__(self) -> None:
         self._all: OrderedDict[str, BackgroundResponse] = OrderedDict()
 
-    def start(self, owner: str, writer: ResponseWriter) -> BackgroundResponse:
+    def start(self, owner: str, writer: Told) -> BackgroundResponse:
         found = self._all[writer.id] = BackgroundResponse(owner, writer)
         ended = [id for id, each in self._all.items() if each.has_ended]
         for id in ended[: max(0, len(ended) - MAX_ENDED)]:

@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, name: str, requests_per_minute: int | None = None, tokens_per_minute: int | None = None):
         self.name = name
-        self.owner = name  # of what is kept for it; with a key, that is what it is known by
+        self.owner = ""  # what is kept for it belongs to: a digest of the key
         self._requests = None if requests_per_minute is None else Allowance(requests_per_minute)
         self._tokens = None if tokens_per_minute is None else Allowance(tokens_per_minute)
 

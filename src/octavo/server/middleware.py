@@ -18,7 +18,9 @@ from octavo.server.writing import error_answer
 
 logger = logging.getLogger("octavo.server")
 # Open to everyone: what an orchestrator asks before it knows a key. /health and /ping are older names of the probes.
+_BEGINNINGS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
 PUBLIC = frozenset({"/livez", "/readyz", "/health", "/ping"})
+KEY_PROTOCOL = "openai-insecure-api-key."  # and the key: OpenAI's subprotocol for pages
 _ID = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
 _HOST = re.compile(rb"[A-Za-z0-9._~\-]+(:\d{1,5})?|\[[0-9A-Fa-f:.%]+\](:\d{1,5})?")
 
@@ -38,8 +40,8 @@ class Envelope:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, is_answered
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in _BEGINNINGS:
+                status = message.get("status", 101)
                 names = (b"x-request-id", b"request-id") if is_anthropic(scope) else (b"x-request-id",)
                 ids = [(name, request_id.encode()) for name in names]
                 message["headers"] = [*message.get("headers", ()), *ids]
@@ -62,12 +64,13 @@ class Envelope:
         status = status or 499  # nobody was left to answer
         route = scope.get("route")
         path = getattr(route, "path", "other")
-        self._server.http_answers[scope["method"], path, status] += 1
+        method = scope.get("method", "WS")
+        self._server.http_answers[method, path, status] += 1
         if self._server.config.log_requests and path not in PUBLIC and path != "/metrics":
             fields = {"id": request_id, "status": status, "seconds": round(seconds, 4), **scope["state"].get("log", {})}
             # The path as JSON: a log line stays one line, whatever somebody asks for.
             asked = json.dumps(scope["path"][:200])
-            logger.info("%s %s", scope["method"], asked, extra={"fields": fields})
+            logger.info("%s %s", method, asked, extra={"fields": fields})
 
 
 class Guard:
@@ -85,7 +88,10 @@ class Guard:
         try:
             headers = self._check_headers(scope)
             if path_of(scope) not in PUBLIC:
-                scope["state"]["client"] = self._server.keys.identify(_authorization(headers))
+                key = _authorization(headers) or _key_of_page(scope)
+                scope["state"]["client"] = self._server.keys.identify(key)
+            if scope["type"] == "websocket":
+                self._check_origin(headers)
         except HttpError as error:
             return await error_answer(error, scope)(scope, receive, send)
         await self._app(scope, receive, send)
@@ -99,6 +105,24 @@ class Guard:
             if sum(name == one for name, _ in headers) > 1:
                 raise HttpError(f"more than one {one.decode()} header", one.decode(), code="invalid_request")
         return dict(headers)
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+        """WebSockets of other sites' pages are refused here: browsers open them without asking. Raises HttpError."""
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        own = headers.get(b"host", b"").decode("latin-1")
+        allowed = self._server.config.allowed_origins
+        if not origin or origin.partition("://")[2] == own or "*" in allowed or origin in allowed:
+            return
+        reason = f"pages of {origin[:100]} may not call this server; allow them with --allowed-origins"
+        raise HttpError(reason, "origin", status=403, code="origin_not_allowed")
+
+
+def _key_of_page(scope: Scope) -> bytes | None:
+    """The Authorization of a page's WebSocket, which can't send headers and has its key among the subprotocols."""
+    for name in scope.get("subprotocols", ()):
+        if name.startswith(KEY_PROTOCOL):
+            return b"Bearer " + bytes(name.removeprefix(KEY_PROTOCOL), "utf-8")
+    return None
 
 
 def _authorization(headers: dict[bytes, bytes]) -> bytes | None:

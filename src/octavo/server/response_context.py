@@ -76,8 +76,14 @@ async def _items_until(store: ResponseStore, owner: str, id: str) -> list[Json]:
 async def _referred(store: ResponseStore, owner: str, id: str, history: list[Json], place: int) -> Json:
     """The item of an id."""
     record = await store.find(owner, id) or {}
-    known = [*history, *record.get("input", ()), *record.get("items", ()), *record.get("response", {}).get("output", ())]
-    if (found := next((item for item in known if item["id"] == id), None)) is None:
+    known = [
+        *history,
+        *record.get("input", ()),
+        *record.get("items", ()),
+        *record.get("response", {}).get("output", ()),
+    ]
+    found: Json | None = next((item for item in known if item["id"] == id), None)
+    if found is None:
         raise NotFoundError(f"input[{place}].id: there is no item {id[:100]!r}", "input.id", code="item_not_found")
     return found
 

@@ -22,7 +22,11 @@ from octavo.server.writing import JSONAnswer, dumps
 
 Json = dict[str, Any]
 _PREFIXES = {"thinking": "rs", "text": "msg", "call": "fc"}
-_DELTAS = {"thinking": "response.reasoning_text", "text": "response.output_text", "call": "response.function_call_arguments"}
+_DELTAS = {
+    "thinking": "response.reasoning_text",
+    "text": "response.output_text",
+    "call": "response.function_call_arguments",
+}
 
 
 class CancelledError(HttpError):
@@ -78,6 +82,10 @@ class ResponseWriter(ItemWriter):
         await self._context.keep(last)
         yield self._event(f"response.{last['status']}", response=last)
 
+    def cancel(self) -> None:
+        """Ends it."""
+        self.generation.fail(CancelledError("the response was cancelled"))
+
     def choice(self, place: int, output: RequestOutput, completion: CompletionOutput) -> Json:
         return self._ended
 
@@ -128,8 +136,17 @@ class ResponseWriter(ItemWriter):
     def object(self, status: str, **more: Any) -> Json:
         """The response as it is now."""
         asked, params = self.asked, self.generation.params
-        same = ("instructions", "max_output_tokens", "max_tool_calls", "previous_response_id", "safety_identifier", "user")
-        given = asked.model_dump(include={"tools", "tool_choice", "text", "reasoning"}, exclude_none=True, by_alias=True)
+        same = (
+            "instructions",
+            "max_output_tokens",
+            "max_tool_calls",
+            "previous_response_id",
+            "safety_identifier",
+            "user",
+        )
+        given = asked.model_dump(
+            include={"tools", "tool_choice", "text", "reasoning"}, exclude_none=True, by_alias=True
+        )
         return {
             "id": self.id,
             "object": "response",

@@ -133,6 +133,52 @@ class MessageErrorAnswer(BaseModel):
     request_id: str | None
 
 
+class ResponseAnswer(BaseModel):
+    id: str
+    object: Literal["response"]
+    created_at: float
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    model: str
+    output: list[dict[str, Any]] = Field(description="items of the types reasoning, message and function_call")
+    conversation: dict[str, Any] | None
+    previous_response_id: str | None
+    usage: dict[str, Any] | None
+
+
+class Item(BaseModel):
+    id: str
+    type: Literal["message", "reasoning", "function_call", "function_call_output"]
+
+
+class ItemList(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class InputTokenCount(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+class ConversationAnswer(BaseModel):
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+class Deleted(BaseModel):
+    id: str
+    object: str
+    deleted: bool
+
+
 class ModelCard(BaseModel):
     id: str
     object: Literal["model"]

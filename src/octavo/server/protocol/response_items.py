@@ -116,8 +116,9 @@ def items_of(given: str | Iterable[RequestModel] | None) -> list[Json]:
     """Items as they are kept and listed: each with an id, and contents as parts."""
     if given is None:
         return []
-    items = [MessageItem(role="user", content=given)] if isinstance(given, str) else given
-    return [_kept(item.model_dump(exclude_none=True)) for item in items]
+    if isinstance(given, str):
+        return [_kept({"type": "message", "role": "user", "content": given})]
+    return [_kept(item.model_dump(exclude_none=True)) for item in given]
 
 
 def _kept(item: Json) -> Json:

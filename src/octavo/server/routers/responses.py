@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from octavo.server.answering import begin
 from octavo.server.background import detached
@@ -13,7 +13,9 @@ from octavo.server.chatting import ChatWriter
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.items import as_chat
 from octavo.server.protocol.answers import Deleted, InputTokenCount, ItemList, ResponseAnswer
+from octavo.server.protocol.conversations import ItemsQuery, ResponseQuery
 from octavo.server.protocol.responses import NAMES, InputTokensRequest, ResponsesRequest
+from octavo.server.query import read_query
 from octavo.server.response_context import read_context
 from octavo.server.responses import ResponseWriter
 from octavo.server.schema import endpoint
@@ -58,20 +60,19 @@ async def count_input_tokens(request: Request) -> Response:
     return JSONAnswer({"object": "response.input_tokens", "input_tokens": len(prompt.token_ids)})
 
 
-@router.get("/v1/responses/{response_id}", **endpoint(None, ResponseAnswer, streams=True))
-async def get_response(
-    request: Request, response_id: str, stream: bool = False, starting_after: Annotated[int, Query(ge=-1)] = -1
-) -> Response:
+@router.get("/v1/responses/{response_id}", **endpoint(None, ResponseAnswer, streams=True, query=ResponseQuery))
+async def get_response(request: Request, response_id: str) -> Response:
     """A response that was kept; of one in the background its events, from the one after `starting_after` on."""
     server, owner = state_of(request), request.state.client.owner
-    if not stream:
+    query = read_query(request, ResponseQuery)
+    if not query.stream:
         return JSONAnswer(await _current(server, owner, response_id))
     running = server.background.find(owner, response_id)
-    if running is None or not running.writer.body.stream:
+    if running is None:
         await _current(server, owner, response_id)
-        reason = "stream: only of a response that was made with background=true and stream=true, not long ago"
+        reason = "stream: only of a response that was made with background=true, not long ago"
         raise HttpError(reason, "stream", code="invalid_value")
-    return EventStream(running.follow(starting_after), done=b"")
+    return EventStream(running.follow(query.starting_after), done=b"")
 
 
 @router.delete("/v1/responses/{response_id}", **endpoint(None, Deleted))
@@ -101,29 +102,26 @@ async def cancel_response(request: Request, response_id: str) -> Response:
     return JSONAnswer(response)
 
 
-@router.get("/v1/responses/{response_id}/input_items", **endpoint(None, ItemList))
-async def list_input_items(
-    request: Request,
-    response_id: str,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Literal["asc", "desc"] = "desc",
-    after: str | None = None,
-) -> Response:
+@router.get("/v1/responses/{response_id}/input_items", **endpoint(None, ItemList, query=ItemsQuery))
+async def list_input_items(request: Request, response_id: str) -> Response:
     """The items that a response got in its request."""
     record = await _record(state_of(request), request.state.client.owner, response_id)
-    return JSONAnswer(page(record["input"], limit, order, after))
+    return JSONAnswer(page(record["input"], read_query(request, ItemsQuery)))
 
 
-def page(items: list[Json], limit: int, order: str, after: str | None) -> Json:
-    """A part of a list of items. Raises HttpError if `after` is none of them."""
-    ordered = items if order == "asc" else items[::-1]
+def page(items: list[Json], query: ItemsQuery) -> Json:
+    """A part of a list of items. Raises HttpError if `query.after` is none of them."""
+    ordered = items if query.order == "asc" else items[::-1]
     ids = [item["id"] for item in ordered]
-    if after is not None and after not in ids:
-        raise HttpError(f"after: there is no item {after[:100]!r}", "after", code="invalid_value")
-    begin = 0 if after is None else ids.index(after) + 1
-    data = ordered[begin : begin + limit]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": "", "last_id": ""}
-    return {"object": "list", "data": data, **ends, "has_more": begin + limit < len(items)}
+    if query.after is not None and query.after not in ids:
+        raise HttpError(f"after: there is no item {query.after[:100]!r}", "after", code="invalid_value")
+    begin = 0 if query.after is None else ids.index(query.after) + 1
+    return listed(ordered[begin : begin + query.limit], begin + query.limit < len(items))
+
+
+def listed(items: list[Json], has_more: bool = False) -> Json:
+    ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {"first_id": "", "last_id": ""}
+    return {"object": "list", "data": items, **ends, "has_more": has_more}
 
 
 async def _record(server: ServerState, owner: str, id: str) -> Json:
