@@ -52,7 +52,7 @@ class ResponseWriter(ItemWriter):
         self.log: list[bytes] = []
         self._ended: Json = {}  # the whole answer
         self._done: list[Json] = []  # items that have ended
-        self._tokens = ChatLogprobs(self.tokenizer, asked.top_logprobs, self.body)
+        self._logprobs = ChatLogprobs(self.tokenizer, asked.top_logprobs, self.body)
         self._untold: list[Json] = []  # log-probabilities of tokens that no delta has told yet
         self._told: list[Json] = []  # those of the text that is open
 
@@ -91,7 +91,7 @@ class ResponseWriter(ItemWriter):
 
     def chunks(self, index: int, output: RequestOutput, completion: CompletionOutput) -> Iterator[bytes]:
         if self.asked.wants_logprobs and completion.logprobs:
-            self._untold += self._tokens.write(completion.logprobs)["content"]
+            self._untold += self._logprobs.write(completion.logprobs)["content"]
         yield from super().chunks(index, output, completion)
 
     def start(self, output: RequestOutput) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ class Answer(BaseModel):
 class Choice(BaseModel):
     index: int
     logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     stop_reason: int | str | None
     token_ids: list[int] | None = Field(description="with return_token_ids")
 
@@ -65,10 +65,24 @@ class OfPrompt(BaseModel):
     prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
 
 
+class FunctionCall(BaseModel):
+    name: str
+    arguments: str = Field(description="the JSON of an object")
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class ChatMessage(BaseModel):
     role: str
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[ToolCall] = Field([], description="left out where there are none")
+    reasoning: str = Field("", description="what the model thought; left out where that is nothing")
+    reasoning_content: str = Field("", description="the same under its older name")
 
 
 class ChatChoice(Choice):

@@ -33,6 +33,7 @@ NAMES = (
     (r"tool_choice\.function", "tool_choice"),
     (r"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
     (r"response_format(\.json_schema)?", "output_config.format"),
+    (r"enable_thinking", "thinking.type"),
     (r"reasoning_effort", "output_config.effort"),
     (r"thinking_token_budget", "thinking.budget_tokens"),
     (r"(messages.*)\.tool_call_id", r"\1.tool_use_id"),
@@ -171,9 +172,9 @@ class MessageFields(Cacheable):
         thinks = thinking is not None and thinking.type != "disabled"
         options: Json = {
             "tools": [_tool(tool) for tool in self.tools or []] or None,
-            "chat_template_kwargs": {"enable_thinking": thinks},
+            "enable_thinking": thinks,
             "thinking_token_budget": thinking.budget_tokens if thinking else None,
-            "reasoning_effort": {"xhigh": "high", "max": "high"}.get(config.effort or "", config.effort),
+            "reasoning_effort": config.effort,
         }
         if choice is not None:
             named = {"type": "function", "function": {"name": choice.name}}

@@ -38,7 +38,7 @@ async def create_response(request: Request) -> Response:
     chat = as_chat(request, *asked.chat(context.history, context.items), NAMES)
     if asked.background:
         request = detached(request)
-    generation = await begin(request, chat, ChatWriter.read)
+    generation = await begin(request, chat, ResponseWriter)
     writer = ResponseWriter(request, chat, generation, asked=asked, context=context)
     if not asked.background:
         return await writer.response()
