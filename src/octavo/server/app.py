@@ -21,6 +21,7 @@ from octavo.server.routers import (
     health,
     messages,
     models,
+    ollama,
     pooling,
     realtime,
     responses,
@@ -32,21 +33,8 @@ from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
 _FAMILIES = (
-    *(
-        chat,
-        responses,
-        conversations,
-        messages,
-        completions,
-        embeddings,
-        pooling,
-        scoring,
-        audio,
-        models,
-        tokens,
-        health,
-    ),
-    realtime,
+    *(chat, responses, conversations, messages, ollama, completions),
+    *(embeddings, pooling, scoring, audio, models, tokens, health, realtime),
 )
 ROUTERS = tuple(family.router for family in _FAMILIES)
 

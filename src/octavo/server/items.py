@@ -39,7 +39,7 @@ def as_chat(request: Request, fields: dict[str, Any], places: Sequence[str], nam
     that its messages come from.
     """
     request.state.names = FieldNames(names, places)
-    return validated(fields, OpenEndedChat)
+    return validated({name: value for name, value in fields.items() if value is not None}, OpenEndedChat)
 
 
 def new_id(kind: str) -> str:

@@ -18,6 +18,14 @@ from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
 from octavo.server.protocol.messages import CountRequest, MessagesRequest
+from octavo.server.protocol.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaNameRequest,
+    OllamaPullRequest,
+)
 from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
 from octavo.server.protocol.responses import InputTokensRequest, ResponsesRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
@@ -30,6 +38,8 @@ BODIES: tuple[type[RequestModel], ...] = (
     *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
     *(MessagesRequest, CountRequest, ResponsesRequest, InputTokensRequest),
     *(ConversationRequest, ConversationUpdate, ItemsRequest),
+    *(OllamaChatRequest, OllamaGenerateRequest, OllamaEmbedRequest, OllamaEmbeddingsRequest),
+    *(OllamaNameRequest, OllamaPullRequest),
     *(TranscriptionRequest, TranslationRequest),
 )
 _ERRORS = {

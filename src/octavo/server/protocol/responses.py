@@ -19,9 +19,9 @@ from octavo.server.protocol.common import (
     kind_of,
 )
 from octavo.server.protocol.response_items import Items, say
+from octavo.server.protocol.tools import MAX_TOOLS, ToolName
 from octavo.server.protocol.translation import Conversation, Json
 
-MAX_TOOLS = 128
 MAX_TOP_LOGPROBS = 20
 LOGPROBS = "message.output_text.logprobs"  # what `include` calls them
 # (pattern of a chat completion's fields, what they are called here)
@@ -40,7 +40,7 @@ Metadata = Annotated[dict[Name, Name], BeforeValidator(check_few)]
 
 class FunctionTool(RequestModel):
     type: Literal["function"]
-    name: Name
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -53,7 +53,7 @@ class FunctionTool(RequestModel):
 
 class NamedTool(RequestModel):
     type: Literal["function"]
-    name: Name
+    name: ToolName
 
 
 class AllowedTools(RequestModel):
@@ -154,7 +154,7 @@ class ResponseFields(RequestModel):
         if not conversation.messages:
             raise HttpError("input: this field is required", "input", code="missing_field")
         fields = {"model": self.model, "messages": conversation.messages, **self._options()}
-        return {name: value for name, value in fields.items() if value is not None}, conversation.places
+        return fields, conversation.places
 
     def _options(self) -> Json:
         return {
