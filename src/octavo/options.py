@@ -55,9 +55,7 @@ _REFUSED = {
     "the KV cache stays in this process": (
         "kv_transfer_config kv_events_config ec_transfer_config ec_manager_config kv_offloading_size=0"
     ),
-    "code of others is never run": (
-        "logits_processors=[] io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"
-    ),
+    "code of others is never run": ("io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"),
     "log-probabilities are those of the model, before any penalty": "logprobs_mode=raw_logprobs",
     "such values are not returned": (
         "enable_return_routed_experts=false return_sampling_mask=false enable_trace_replay=false aux_output_config"

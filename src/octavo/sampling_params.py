@@ -6,7 +6,7 @@ import enum
 import math
 import numbers
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from octavo.errors import ParameterError, UnsupportedError
 MAX_SEQUENCES = 128  # the most samples or beams of one request
 MAX_STOP_STRINGS = 64
 MAX_BAD_WORDS = 1024
+MAX_PROCESSORS = 64
 MAX_TEXT_LENGTH = 1024  # the most characters of a stop string or bad word
 MAX_TOKEN_IDS = 2**20  # the most token ids in one list
 MAX_LENGTH_PENALTY = 10.0  # the farthest from 0; a length to a larger power is no finite number
@@ -67,10 +68,10 @@ class SamplingParams:
     logit_bias: dict[int, float] | None = None  # added to the logits of these token ids
     allowed_token_ids: list[int] | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
-    extra_args: dict[str, Any] | None = None  # what rules on logits of plugins read; refused unless one does
+    extra_args: dict[str, Any] | None = None  # what rules of plugins and logits processors read
+    logits_processors: list[Callable[..., Any]] | None = None  # change the logits: (output ids, logits) -> logits
     guided_decoding: Any = None  # from here on: known, and refused unless empty
     structured_outputs: Any = None
-    logits_processors: Any = None
     truncate_prompt_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -125,6 +126,9 @@ class SamplingParams:
                 raise ParameterError("allowed_token_ids", [], "None or at least one token id")
         if self.logit_bias is not None:
             self.logit_bias = _biases(self.logit_bias)
+        processors = _list("logits_processors", self.logits_processors, MAX_PROCESSORS)
+        if not all(map(callable, processors)):
+            raise ParameterError("logits_processors", self.logits_processors, "a list of functions")
 
     def _check_together(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -164,11 +168,9 @@ class SamplingParams:
                 raise ParameterError(name, getattr(self, name), allowed)
 
     def _refuse_unsupported(self) -> None:
-        extra = self.extra_args or {}
-        if not isinstance(extra, Mapping) or extra.keys() - known_extra_args:
-            reason = f"must name what a plugin's rule reads: {', '.join(sorted(known_extra_args)) or 'there is none'}"
-            raise UnsupportedError("extra_args", self.extra_args, reason)
-        for name in ("guided_decoding", "structured_outputs", "logits_processors"):
+        if not isinstance(self.extra_args, Mapping | None):
+            raise ParameterError("extra_args", self.extra_args, "a dict of what rules and logits processors read")
+        for name in ("guided_decoding", "structured_outputs"):
             value = getattr(self, name)
             if value is not None and value not in ([], {}, ()):
                 raise UnsupportedError(name, value, "not supported yet; leave it None")

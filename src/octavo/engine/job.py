@@ -18,7 +18,7 @@ from octavo.request import Chunk, Logprob, LogprobsAtPosition, Request, RequestM
 from octavo.sampling.options import SamplerOptions, sampler_options, sequence_seed
 from octavo.sampling.rules import banning
 from octavo.sampling.rules.base import Rule, RuleRequest
-from octavo.sampling_params import SamplingParams
+from octavo.sampling_params import SamplingParams, known_extra_args
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
 
@@ -182,6 +182,12 @@ class SamplingJob(Job):
             end_ids=self.rules.all,
             bad_words=bad_word_ids(params.bad_words or [], self.model.tokenizer),
         )
+        given = self.model.processors
+        if given is not None:
+            return sampler_options(asked, [*rules, *given.rules(asked)], adjusted_logprobs)
+        if (params.extra_args or {}).keys() - known_extra_args:
+            reason = f"must name what a plugin's rule reads: {', '.join(sorted(known_extra_args)) or 'there is none'}"
+            raise UnsupportedError("extra_args", params.extra_args, reason)
         return sampler_options(asked, rules, adjusted_logprobs)
 
     def _add(self, sequence: Sequence) -> None:
@@ -235,9 +241,17 @@ class SamplingJob(Job):
         self.request.siblings = []
         for each, place in zip(sequences, places, strict=True):
             if tokens[place] < 0:
-                names = banning(self.request.params) if tokens[place] == ALL_BANNED else []
-                raise NoTokenError(names) if names else NumericalError
+                raise self._why_nothing(each, tokens[place])
             self._append(scheduler, each, tokens[place], sampled, place)
+
+    def _why_nothing(self, sequence: Sequence, token: int) -> RequestError:
+        """Why no token was drawn, of which `token` says a part."""
+        assert sequence.options is not None
+        for rule in sequence.options.rules:
+            if rule.failure is not None:
+                return rule.failure
+        names = banning(self.request.params) if token == ALL_BANNED else []
+        return NoTokenError(names) if names else NumericalError()
 
     def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
         completion = self.by_sequence[sequence]
@@ -318,6 +332,8 @@ def check_beam_params(params: SamplingParams) -> None:
         "presence_penalty": (0,),
         "frequency_penalty": (0,),
         "repetition_penalty": (1,),
+        "logits_processors": (None, []),
+        "extra_args": (None, {}),
     }
     for name, values in neutral.items():
         value = getattr(params, name)

@@ -19,6 +19,7 @@ from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
 from octavo.models import open_model
 from octavo.option_files import read_text
+from octavo.sampling.processors import LoadedProcessors, vllm_config
 from octavo.sampling_params import SamplingParams
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
@@ -50,6 +51,7 @@ class LoadedModel:
     sampling_defaults: dict[str, Any]  # of SamplingParams, as the model's authors advise
     vocab_size: int
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
+    processors: LoadedProcessors | None = None  # of logits, that the user gave
 
     @property
     def max_model_len(self) -> int:
@@ -110,7 +112,17 @@ def load(
         sampling_defaults=read_defaults(said, said_by, config.override_generation_config or {}),
         vocab_size=model.vocab_size,
         eos_token_ids=_eos_ids(text, files, model.vocab_size),
+        processors=_processors(config, planned, path),
     )
+
+
+def _processors(config: EngineConfig, planned: PlannedModel, path: Path) -> LoadedProcessors | None:
+    if not config.logits_processors:
+        return None
+    if planned.pooler is not None:
+        raise ConfigError("logits_processors", config.logits_processors, "this model draws no tokens")
+    lengths = planned.plan.max_model_len, planned.model.vocab_size, config.max_num_seqs
+    return LoadedProcessors(config.logits_processors, vllm_config(config.model or path.name, *lengths))
 
 
 def _load_weights(planned: PlannedModel, dtype: str) -> Executor:
