@@ -38,6 +38,9 @@ SERVER_FLAGS = (
     Flag("max_prompts", int, "N", "at most N prompts per request (1024)"),
     Flag("max_realtime_sessions", int, "N", "at most N realtime sessions at once (128)"),
     Flag("max_realtime_seconds", float, "SECONDS", "the most audio that a realtime session may have waiting (600)"),
+    Flag("response_store", str, "FILE", "keep stored responses and conversations in this file, and not in memory"),
+    Flag("max_stored_responses", count, "N", "at most N stored responses and conversations (4K)"),
+    Flag("max_stored_bytes", count, "N", "at most N bytes of them (128M)"),
     Flag(
         "request_timeout",
         float,
@@ -71,6 +74,7 @@ SPELLINGS = {
 # Flags of vLLM's server that ask for what is not there: name -> (values that ask for nothing, what is said).
 SERVER_REFUSED: Options = {
     "tool_parser_plugin": (("",), "code of others is never run"),
+    "logits_processors": (([],), "they are for Python: LLM(logits_processors=…); a plugin may bring rules on logits"),
     "middleware": (([],), "code of others is never run; put a proxy in front"),
     "return_tokens_as_token_ids": ((False,), "requests say it, in a field of that name"),
     "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),

@@ -36,6 +36,11 @@ async def answer(request: Request, form: type[Body], writer: type[Writer[Body]])
 
 async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> Response:
     """Carries out a request that has been read. Raises what it is refused with."""
+    return await writer(request, body, await begin(request, body, writer)).response()
+
+
+async def begin(request: Request, body: Body, writer: type[Writer[Body]]) -> Generation:
+    """Checks a request that has been read, and makes its prompts. Raises what it is refused with."""
     server = state_of(request)
     body.check()
     model = server.models.find(body.model, "text")
@@ -44,9 +49,8 @@ async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> R
     admit(server, model, request, len(body.prompts))
     params = writer.params(model, body)
     prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await writer.read(model, body)]
-    generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
-    written = writer(request, body, generation)
-    return EventStream(written.events()) if body.stream else JSONAnswer(await written.whole())
+    asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
+    return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
 
 class Writer(ABC, Generic[Body]):
@@ -93,6 +97,10 @@ class Writer(ABC, Generic[Body]):
     def more(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         """Further fields of an answer in one piece."""
         return {}
+
+    async def response(self) -> Response:
+        """The answer, in one piece or as a stream. Raises what goes wrong before it begins."""
+        return EventStream(self.events()) if self.body.stream else JSONAnswer(await self.whole())
 
     async def whole(self) -> dict[str, Any]:
         async with self.generation as generation:

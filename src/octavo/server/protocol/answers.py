@@ -114,6 +114,85 @@ class Completion(Answer):
     choices: list[CompletionChoice]
 
 
+class MessageUsage(BaseModel):
+    input_tokens: int = Field(description="without those that were cached")
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+
+
+class MessageAnswer(BaseModel):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]] = Field(description="blocks of the types thinking, text and tool_use")
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+    stop_sequence: str | None
+    usage: MessageUsage
+
+
+class InputTokens(BaseModel):
+    input_tokens: int
+
+
+class MessageError(BaseModel):
+    type: str
+    message: str = Field(max_length=500)
+
+
+class MessageErrorAnswer(BaseModel):
+    type: Literal["error"]
+    error: MessageError
+    request_id: str | None
+
+
+class ResponseAnswer(BaseModel):
+    id: str
+    object: Literal["response"]
+    created_at: float
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    model: str
+    output: list[dict[str, Any]] = Field(description="items of the types reasoning, message and function_call")
+    conversation: dict[str, Any] | None
+    previous_response_id: str | None
+    usage: dict[str, Any] | None
+
+
+class Item(BaseModel):
+    id: str
+    type: Literal["message", "reasoning", "function_call", "function_call_output"]
+
+
+class ItemList(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class InputTokenCount(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+class ConversationAnswer(BaseModel):
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+class Deleted(BaseModel):
+    id: str
+    object: str
+    deleted: bool
+
+
 class ModelCard(BaseModel):
     id: str
     object: Literal["model"]

@@ -71,7 +71,7 @@ class Message(RequestModel):
         return {"content": "", **self.model_dump(exclude_none=True)}
 
 
-def _check_few(value: Any) -> Any:
+def check_few(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MAX_METADATA:
         raise ValueError(f"at most {MAX_METADATA} entries")
     return value
@@ -118,7 +118,7 @@ class ChatFields(SamplingFields, ToolFields, TemplateFields):
     echo: bool | None = Field(None, description="put a last message of the answer's role before the answer")
     add_special_tokens: bool | None = Field(None, description="besides those that the template writes")
     documents: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
-    metadata: Annotated[dict[str, Name], BeforeValidator(_check_few)] | None = Field(None, description=UNUSED)
+    metadata: Annotated[dict[str, Name], BeforeValidator(check_few)] | None = Field(None, description=UNUSED)
     safety_identifier: Name | None = Field(None, description=UNUSED)
     prompt_cache_key: Name | None = Field(None, description="taken, and not used: all prefixes are cached")
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
