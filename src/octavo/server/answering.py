@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -21,6 +22,7 @@ from octavo.server.protocol.common import SamplingFields
 from octavo.server.sse import EventStream
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer, dumps
+from octavo.structured.compiler import CompiledGrammar
 from octavo.version import __version__
 
 FINGERPRINT = f"octavo-{__version__}"
@@ -38,10 +40,21 @@ async def answer(request: Request, form: type[Body], writer: type[Writer[Body]])
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
-    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await writer.read(model, body)]
+    grammar = await compiled_grammar(model, body)
+    prompts = [
+        prompt.extended(cache_salt=body.cache_salt, grammar=grammar) for prompt in await writer.read(model, body)
+    ]
     generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
     written = writer(request, body, generation)
     return EventStream(written.events()) if body.stream else JSONAnswer(await written.whole())
+
+
+async def compiled_grammar(model: ServedModel, body: SamplingFields) -> CompiledGrammar | None:
+    """What the body says of the structure of the answer. Raises what it is refused with."""
+    if (asked := body.grammar()) is None:
+        return None
+    name, make = asked
+    return await asyncio.wrap_future(model.engine.model.grammars.later(make, name))
 
 
 class Writer(ABC, Generic[Body]):
