@@ -1,11 +1,9 @@
 """Answers as the table of formats says that models write them."""
 
 import json
-import random
 import string
 
 from octavo.chat_formats.format import ChatFormat
-from octavo.chat_formats.ids import id_maker
 from octavo.chat_formats.parts import Answer
 from octavo.chat_formats.syntax import HarmonyCall, NamedCall, ObjectCall, PythonCall, XmlCall
 from octavo.chat_formats.table import CALL_FORMATS, THINKING
@@ -34,7 +32,20 @@ TOOLS = {
     },
     "ping": {"type": "object", "properties": {}},
 }
-TEXTS = ["", "Paris", "a b", "São Paulo 🌍", "x < y > z", 'say "hi"', "back\\slash", "two\nlines", "{", "[1]", "</p", "null"]
+TEXTS = [
+    "",
+    "Paris",
+    "a b",
+    "São Paulo 🌍",
+    "x < y > z",
+    'say "hi"',
+    "back\\slash",
+    "two\nlines",
+    "{",
+    "[1]",
+    "</p",
+    "null",
+]
 
 
 class Encoder:
@@ -88,7 +99,10 @@ def random_calls(rng, most):
 
 def written(calls, made, rng):
     """Calls in a format, with white space as its models write it."""
-    bodies = [call_text(calls.syntax, name, arguments, number, rng.random() < 0.5) for number, (name, arguments) in enumerate(made)]
+    bodies = [
+        call_text(calls.syntax, name, arguments, number, rng.random() < 0.5)
+        for number, (name, arguments) in enumerate(made)
+    ]
     begin = rng.choice(calls.begins)
     if calls.separator is not None:
         return begin + calls.opening + calls.separator.join(bodies) + calls.closing + calls.end
