@@ -10,6 +10,7 @@ import sys
 import time
 
 import httpx
+import openai
 
 SECONDS = 600  # that anything may take before a test fails, however busy the machine is
 
@@ -49,6 +50,10 @@ class Server:
 
     def client(self, **options):
         return httpx.Client(base_url=self.url, **{"timeout": SECONDS, "trust_env": False, **options})
+
+    def openai(self, key="EMPTY"):
+        """OpenAI's own client."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
 
     def connect(self, **options):
         """A plain socket."""

@@ -26,6 +26,9 @@ OPERATIONS = [
         ("POST", path)
         for path in ("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank")
     ),
+    *(("GET", path) for path in ("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content")),
+    *(("DELETE", "/v1/files/{file_id}"), ("POST", "/v1/batches"), ("GET", "/v1/batches")),
+    *(("GET", "/v1/batches/{batch_id}"), ("POST", "/v1/batches/{batch_id}/cancel")),
     *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
     *(("GET", path) for path in ("/version", "/load", "/metrics", "/tokenizer_info")),
@@ -103,6 +106,8 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         *("/v1/chat/completions/batch", "/tokenizer_info"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
         *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
+        *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
+        *("/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"),
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),
     }
     schemas = document["components"]["schemas"]

@@ -12,12 +12,24 @@ from octavo.errors import OctavoError
 from octavo.server.docs import docs_page
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.middleware import Envelope, Guard
-from octavo.server.routers import audio, chat, completions, embeddings, health, models, pooling, scoring, tokens
+from octavo.server.routers import (
+    audio,
+    batches,
+    chat,
+    completions,
+    embeddings,
+    files,
+    health,
+    models,
+    pooling,
+    scoring,
+    tokens,
+)
 from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-_FAMILIES = (chat, completions, embeddings, pooling, scoring, audio, models, tokens, health)
+_FAMILIES = (chat, completions, embeddings, pooling, scoring, audio, files, batches, models, tokens, health)
 ROUTERS = tuple(family.router for family in _FAMILIES)
 
 

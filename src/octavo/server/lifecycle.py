@@ -18,12 +18,14 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from octavo.server.app import make_app, wrap
 from octavo.server.connection import bounded
 from octavo.server.errors import UnavailableError
 from octavo.server.listener import BACKLOG, address
 from octavo.server.logs import STATS_SECONDS, StatsLine
+from octavo.server.middleware import Envelope
 from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
 
@@ -54,7 +56,8 @@ class Lifecycle:
 
     def __init__(self, state: ServerState, listener: socket.socket):
         self._config, self._state, self._listener = state.config, state, listener
-        self._server = _Server(_uvicorn_config(state.config, state))
+        self._app = make_app(state)
+        self._server = _Server(_uvicorn_config(state.config, wrap(self._app, state)))
         self._tasks: set[asyncio.Task[None]] = set()
         self._code = 0
         self._signalled = 0.0  # when the first signal came
@@ -66,6 +69,8 @@ class Lifecycle:
         ready = asyncio.ensure_future(asyncio.wrap_future(loaded))
         ready.add_done_callback(self._on_loaded)
         self._begin(self._watch())
+        if self._state.keeps_files:
+            self._state.batches.start(Envelope(self._app, self._state))  # a line has no key: its batch had
         await self._server.serve(sockets=[self._listener])
         if self._config.uds is not None:
             with contextlib.suppress(OSError):
@@ -104,6 +109,8 @@ class Lifecycle:
 
     async def _drain(self) -> None:
         """Lets running requests finish, tells those that do not, and ends the server."""
+        if self._state.keeps_files:
+            await self._state.batches.close()
         await self._wait_for_requests(self._config.shutdown_timeout)
         for fail in list(self._state.active):
             fail(UnavailableError("the server was shut down before this was finished", "shutting_down", 5))
@@ -136,9 +143,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _uvicorn_config(config: ServerConfig, state: ServerState) -> uvicorn.Config:
+def _uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        wrap(make_app(state), state),
+        app,
         http=bounded(config),
         ws="none",
         lifespan="off",

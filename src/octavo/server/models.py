@@ -22,7 +22,7 @@ from octavo.request import Prompt
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
-from octavo.server.options import ModelSpec, ServerConfig
+from octavo.server.options import MOST, ModelSpec, ServerConfig
 from octavo.speech.model import SpeechModel
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import MISSING, text_size
@@ -66,6 +66,7 @@ class ServedModel:
         self.phase = "waiting"
         self.llm: AsyncLLM | None = None
         self.queue: Queue = Queue(server.max_queued_requests, server.max_queued_tokens)
+        self.background: Queue = Queue(MOST, MOST)  # of batches, which wait as long as they must
         self.metrics: ModelMetrics = ModelMetrics()
         self._encoder: ChatEncoder | None = None
 
@@ -92,6 +93,9 @@ class ServedModel:
             return skill in (("text",) if pooler is None else pooler.skills)
         return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
 
+    def queue_of(self, is_background: bool) -> Queue:
+        return self.background if is_background else self.queue
+
     @property
     def engine(self) -> AsyncLLM:
         """Raises UnavailableError until the model is loaded."""
@@ -117,7 +121,7 @@ class ServedModel:
         llm = AsyncLLM.from_config(self.config, self._report)
         if llm.model.chat_template is not None:
             self._encoder = ChatEncoder(llm.model.tokenizer, llm.model.chat_template)
-        self.queue.seats = self.config.max_num_seqs
+        self.queue.seats = self.background.seats = self.config.max_num_seqs
         self.llm, self.phase = llm, "ready"
         logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
 

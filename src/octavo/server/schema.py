@@ -11,11 +11,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from octavo.server.protocol.answers import ErrorAnswer, Health
-from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, TranslationRequest
+from octavo.server.protocol.audio import TranscriptionRequest, TranslationRequest
+from octavo.server.protocol.batches import BatchRequest
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
+from octavo.server.protocol.files import FileRequest, ListQuery
+from octavo.server.protocol.forms import FormRequest
 from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
@@ -25,7 +28,7 @@ REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
     *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
-    *(TranscriptionRequest, TranslationRequest),
+    *(TranscriptionRequest, TranslationRequest, FileRequest, BatchRequest),
 )
 _ERRORS = {
     400: "the request is wrong; `param` names the field",
@@ -58,10 +61,12 @@ def endpoint(
     streams: bool = False,
     probe: bool = False,
     texts: Sequence[str] = (),
+    query: type[ListQuery] | None = None,
 ) -> dict[str, Any]:
     """Arguments of a route: what it takes, and everything that it may answer.
 
-    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead.
+    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead,
+    `query` what its URL may say.
     """
     statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
     responses: dict[int | str, dict[str, Any]] = {
@@ -77,9 +82,12 @@ def endpoint(
         responses[503] = {"model": Health, "description": "not now; `reason` says why"}
     extra: dict[str, Any] = {}
     if body is not None:
-        kind = "multipart/form-data" if issubclass(body, AudioRequest) else "application/json"
+        kind = "multipart/form-data" if issubclass(body, FormRequest) else "application/json"
         schema = {"$ref": REFERENCE.format(model=body.__name__)}
         extra["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
+    if query is not None:
+        fields = query.model_json_schema()["properties"].items()
+        extra["parameters"] = [{"in": "query", "name": name, "schema": field} for name, field in fields]
     return {"responses": responses, "openapi_extra": extra, "response_model": None}
 
 
