@@ -64,13 +64,13 @@ class Server:
         connection.connect((self.host, self.port))
         return connection
 
-    def settle(self):
+    def settle(self, key="EMPTY"):
         """Until nothing runs, nothing waits, and no block has an owner."""
-        self.until(lambda load: load == IDLE)
+        self.until(lambda load: load == IDLE, key)
 
-    def until(self, condition):
+    def until(self, condition, key="EMPTY"):
         """Until what /load says fulfils `condition`."""
-        with self.client() as client:
+        with self.client(headers={"authorization": f"Bearer {key}"}) as client:
             until(lambda: condition(client.get("/load").json()), self.read_log)
 
     def num_files(self):

@@ -47,7 +47,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     if not loaded.done():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
-    state.models.close()
+    state.close()
     return code
 
 

@@ -56,6 +56,12 @@ class ServerState:
         """Whether anyone but batches asks for something."""
         return any(model.queue.requests for model in self.models)
 
+    def close(self) -> None:
+        """Ends the engines, and lets go of the data folder."""
+        self.models.close()
+        if self._folder is not None:
+            self._folder.close()
+
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""
         if self.draining:

@@ -58,6 +58,11 @@ class DataFolder:
         self._changing = asyncio.Lock()
         self._remove_leftovers()
 
+    def close(self) -> None:
+        """Lets another server use the folder."""
+        self._thread.shutdown()
+        os.close(self._lock)
+
     async def do(self, function: Callable[..., T], *arguments: Any) -> T:
         """Calls a function that may wait for the disk, one at a time. Raises UnavailableError for its OSError."""
         try:
