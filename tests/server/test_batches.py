@@ -188,6 +188,7 @@ BAD_LINES = [
     (line("x" * 513), "custom_id", "custom_id: must be a text of 1 to 512 characters"),
     (line("good"), "custom_id", "custom_id: 'good' is that of line 1 too"),
     (line("x") | {"priority": 1}, "priority", "priority: is not known; a line has custom_id"),
+    (line("x") | {"\ud800": 1}, "?", "?: is not known"),
     (line("x") | {"method": "GET"}, "method", "method: must be 'POST', got 'GET'"),
     (line("x", CHAT), "url", "url: must be /v1/completions, got '/v1/chat/completions'"),
     (line("x") | {"url": "/metrics"}, "url", "url: must be /v1/completions, got '/metrics'"),

@@ -78,6 +78,21 @@ def test_no_answer_to_a_form_is_a_5xx_or_undeclared(audio_server, path):
     check()
 
 
+def test_no_answer_to_a_file_is_a_5xx_or_undeclared(server):
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    cases = schema["/v1/files"]["POST"].as_strategy(generation_mode=GenerationMode.POSITIVE)
+    fields = ("purpose", "expires_after", "expires_after[seconds]", "expires_after[]", "expires_after[", "other")
+    wrong = strategies.dictionaries(strategies.sampled_from(fields), strategies.text(), max_size=2)
+
+    @given(cases, wrong)
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    def check(case, wrong):
+        case.body |= wrong
+        call(server, case)
+
+    check()
+
+
 def call(server, case):
     """Sends a case and checks its answer; of a 5xx it says what it was, and what the log says of it."""
     begin = len(server.read_log())

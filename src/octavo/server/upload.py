@@ -93,7 +93,8 @@ class Upload:
         with contextlib.suppress(OSError):  # what is left in the buffer of a full disk
             self.file.close()
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is left is removed at the next start
+                self._path.unlink(missing_ok=True)
 
     def _write(self, pieces: list[bytes]) -> None:
         try:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp, Message
 
-from octavo.server.batches.entries import Reply
+from octavo.server.batches.entries import Json, Reply
 from octavo.server.batches.lines import AUDIO, Line
 from octavo.server.errors import HttpError, NotFoundError, body_of, status_of
 
@@ -111,5 +111,6 @@ async def call(
     await app({**POST, **path, "state": dict(state or {})}, receive, send)
     headers = dict(answer[0]["headers"])
     data = b"".join(message.get("body", b"") for message in answer[1:])
-    is_json = headers.get(b"content-type", b"").startswith(b"application/json")
-    return Reply(answer[0]["status"], json.loads(data) if is_json else data.decode(), headers[b"x-request-id"].decode())
+    status, is_json = answer[0]["status"], headers.get(b"content-type", b"").startswith(b"application/json")
+    content = data.decode() if not is_json else Json(data) if status == 200 else json.loads(data)
+    return Reply(status, content, headers[b"x-request-id"].decode())

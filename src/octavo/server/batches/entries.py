@@ -19,8 +19,12 @@ _BEGIN = b'{"id": "batch_req_'
 Entry = dict[str, Any]
 
 
+class Json(bytes):
+    """JSON of one line that nobody has read: an answer may have a million numbers, and is written as it is."""
+
+
 class Reply(NamedTuple):
-    """What a request got: HTTP's status, and the JSON that goes with it, or a text."""
+    """What a request got: HTTP's status, and what goes with it: JSON, as values or as `Json`, or a text."""
 
     status: int
     body: Any
@@ -54,6 +58,18 @@ def _error(line: Line | BadLine, code: str, message: str) -> Entry:
 
 def _entry(custom_id: str | None, response: Any, error: Any) -> Entry:
     return {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": custom_id, "response": response, "error": error}
+
+
+def _encoded(entry: Entry) -> bytes:
+    """A line of the file."""
+    response = entry["response"]
+    if response is None or not isinstance(response["body"], Json):
+        return json.dumps(entry).encode() + b"\n"
+    head = json.dumps({"id": entry["id"], "custom_id": entry["custom_id"]})[:-1]
+    more = json.dumps({"status_code": response["status_code"], "request_id": response["request_id"]})[:-1]
+    end = json.dumps(entry["error"]).encode()
+    body = response["body"].replace(b"\n", b" ")
+    return f'{head}, "response": {more}, "body": '.encode() + body + b'}, "error": ' + end + b"}\n"
 
 
 class EntryFile:
@@ -95,12 +111,13 @@ class EntryFile:
         """Whether there is an entry for the line; bad ones are known by their number."""
         return line.custom_id in self._ids if isinstance(line, Line) else line.number in self._bad_lines
 
-    def append(self, entry: Entry) -> None:
-        """Raises OctavoError if it can't be written: then nothing of it is there."""
-        self._write(json.dumps(entry).encode() + b"\n")
-        self._note(entry)
-        self.num_written += 1
-        self.num_failed += entry["error"] is not None
+    def append(self, *entries: Entry) -> None:
+        """Raises OctavoError if they can't be written: then nothing of them is there."""
+        self._write(b"".join(map(_encoded, entries)))
+        for entry in entries:
+            self._note(entry)
+            self.num_written += 1
+            self.num_failed += entry["error"] is not None
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)

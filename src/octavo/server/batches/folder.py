@@ -105,7 +105,6 @@ class DataFolder:
     async def store(self, upload: Upload, owner: str, purpose: str, seconds: int | None) -> StoredFile:
         """Makes an upload a file that stays, for so many `seconds` if that is said. Raises UnavailableError."""
         file_id, now = f"file-{uuid.uuid4().hex}", int(time.time())
-        await self.do(upload.keep, self.content(file_id))
         file = StoredFile(
             id=file_id,
             owner=owner,
@@ -116,6 +115,7 @@ class DataFolder:
             expires_at=None if seconds is None else now + seconds,
         )
         try:
+            await self.do(upload.keep, self.content(file_id))
             return await self.add_file(file)
         except UnavailableError:
             await self.drop_content(file_id)
@@ -131,7 +131,11 @@ class DataFolder:
     async def _add(self, records: Records[R], record: R) -> R:
         async with self._changing:
             record = records.numbered(record)
-            await self.do(records.write, record)
+            try:
+                await self.do(records.write, record)
+            except UnavailableError:
+                await self.do(records.unlink, record.id)  # it may be there, if only its folder could not be synced
+                raise
             records.keep(record)
         return record
 

@@ -97,7 +97,8 @@ def _parse(number: int, data: bytes) -> tuple[dict[str, Any], str | None]:
 def _reason_to_refuse(value: dict[str, Any], urls: Collection[str]) -> tuple[str, str] | None:
     """The field that is wrong with a line, `custom_id` apart, and why."""
     if unknown := sorted(set(value) - set(FIELDS)):
-        return unknown[0][:40], f"is not known; a line has {', '.join(FIELDS)}"
+        name = unknown[0][:40].encode(errors="replace").decode()
+        return name, f"is not known; a line has {', '.join(FIELDS)}"
     if value.get("method") != "POST":
         return "method", f"must be 'POST', got {_short(value.get('method'))}"
     if value.get("url") not in urls:

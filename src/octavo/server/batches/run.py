@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
@@ -29,6 +29,7 @@ MAX_ERRORS = 100  # bad lines that a batch itself tells of; its file of errors h
 LATER = (429, 503)  # statuses after which a line is asked again, however often
 TRIES = 4  # of a line that the server fails to answer
 PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before a line is asked again: twice as long each time
+TOGETHER = 500  # lines that are left out are written so many at a time
 DISK_PAUSE = 1.0  # seconds before it is tried again to write
 LEFT_OUT = {
     "cancelled": "the batch was cancelled before this line was answered",
@@ -125,6 +126,8 @@ class BatchRun:
                 await self._change(("in_progress",), status="finalizing", ending=ending, **self._counts())
             if self._batch.status == "cancelling":
                 await self._leave_out("cancelled")
+                if self._closing:
+                    return
                 await self._change(("cancelling",), ending="cancelled", **self._counts())
         finally:
             for file in self._files:
@@ -184,20 +187,19 @@ class BatchRun:
     async def _leave_out(self, ending: str) -> int:
         """Gives each line without an entry one that says why. Returns how many those were."""
         num_left = 0
-        for line in self._lines():
-            if self._closing:
-                break
-            if not self._has(line):
-                num_left += 1
-                await self._keep(entry_of_none(line, f"batch_{ending}", LEFT_OUT[ending]))
+        lines = (line for line in self._lines() if not self._has(line))
+        while not self._closing and (some := await asyncio.to_thread(list, islice(lines, TOGETHER))):
+            num_left += len(some)
+            await self._keep(*(entry_of_none(line, f"batch_{ending}", LEFT_OUT[ending]) for line in some))
         return num_left
 
     def _has(self, line: Line | BadLine) -> bool:
         return any(file.has(line) for file in self._files)
 
-    async def _keep(self, entry: Entry) -> None:
-        file = self._files[entry["error"] is not None]
-        await self._insist(partial(self._folder.do, file.append, entry))
+    async def _keep(self, *entries: Entry) -> None:
+        """Writes answers, or errors."""
+        file = self._files[entries[0]["error"] is not None]
+        await self._insist(partial(self._folder.do, file.append, *entries))
 
     async def _finish(self) -> None:
         """Makes files of the answers. What a crash left undone is done again."""

@@ -56,8 +56,11 @@ class BatchRunner:
     async def cancel(self, batch: Batch) -> Batch:
         """The batch as it is then. Raises HttpError if it can't be cancelled any more."""
         changed = await self._folder.change(batch.id, ("validating", "in_progress"), status="cancelling")
-        if changed is not None and batch.id in self._runs:
-            self._runs[batch.id].stop()
+        if changed is not None:
+            if batch.id in self._runs:
+                self._runs[batch.id].stop()
+            else:
+                self.begin(changed)
         current = changed or self._folder.batches.get(batch.id) or batch
         if current.status != "cancelling":
             reason = f"batch_id: a batch that is {current.status} can't be cancelled"
@@ -75,7 +78,7 @@ class BatchRunner:
             run.close()
         while self._runs:
             await asyncio.sleep(CLOSE_SECONDS)
-        for task in self._tasks:
+        for task in self._tasks:  # that which sweeps
             task.cancel()
 
     def _client(self, owner: str) -> Client | None:
