@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int]):
         self._tokenizer, self._eos_token_ids = tokenizer, eos_token_ids
         self._lock = threading.Lock()  # one grammar is compiled at a time: a core is all that they get
+        self._thread: ThreadPoolExecutor | None = None
         self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
 
     @cached_property
@@ -75,6 +77,13 @@ class Grammars:
             matcher = self._kept.pop(source, None) or self._compile(source, where)
             self._keep(source, matcher)
         return CompiledGrammar(matcher, where, self._tokens.vocab_size)
+
+    def later(self, make: Callable[[], Grammar], where: str) -> Future[CompiledGrammar]:
+        """Makes a grammar and compiles it on another thread, which is for that alone. Raises what `compile` raises."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="octavo-grammars")
+        return self._thread.submit(lambda: self.compile(make(), where))
 
     @cached_property
     def _tokens(self) -> LLTokenizer:

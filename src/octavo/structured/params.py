@@ -77,7 +77,12 @@ def grammar_of(params: StructuredOutputsParams, where: str = "structured_outputs
     """What the text must be. Raises GrammarError with the path, from `where` on, of what can't be honoured."""
     (kind,) = params.kinds
     style = JsonStyle(params.whitespace_pattern, params.disable_any_whitespace, params.disable_additional_properties)
-    return _READERS[kind](getattr(params, kind), f"{where}.{kind}", style)
+    return read_kind(kind, getattr(params, kind), f"{where}.{kind}", style)
+
+
+def read_kind(kind: str, value: Any, where: str, style: JsonStyle) -> Grammar:
+    """The grammar of one kind, such as "json", of a field that is called `where`. Raises GrammarError."""
+    return _READERS[kind](value, where, style)
 
 
 def _read_json(value: Any, where: str, style: JsonStyle) -> Grammar:
