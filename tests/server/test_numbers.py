@@ -11,8 +11,19 @@ import pytest
 from octavo.server.protocol.audio import TranscriptionRequest, TranslationRequest
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.completions import CompletionRequest
+from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
+from octavo.server.protocol.messages import CountRequest, MessagesRequest
+from octavo.server.protocol.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaNameRequest,
+    OllamaPullRequest,
+)
 from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
+from octavo.server.protocol.responses import InputTokensRequest, ResponsesRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from speech.encoded import wav
@@ -37,6 +48,19 @@ JSON = {  # as what each kind of request is sent
     "/classify": (ClassifyRequest, {"input": "Hello"}),
     **{path: (ScoreRequest, {"text_1": "Hello", "text_2": "you"}) for path in ("/score", "/v1/score")},
     **{path: (RerankRequest, {"query": "Hello", "documents": ["you"]}) for path in RERANK},
+    "/v1/responses": (ResponsesRequest, {"input": "Hello", "max_output_tokens": 2}),
+    "/v1/responses/input_tokens": (InputTokensRequest, {"input": "Hello"}),
+    "/v1/conversations": (ConversationRequest, {}),
+    "/v1/messages": (MessagesRequest, {"messages": HELLO, "max_tokens": 2}),
+    "/v1/messages/count_tokens": (CountRequest, {"messages": HELLO}),
+    "/api/chat": (OllamaChatRequest, {"messages": HELLO, "stream": False, "options": {"num_predict": 2}}),
+    "/api/generate": (OllamaGenerateRequest, {"prompt": "Hello", "stream": False, "options": {"num_predict": 2}}),
+    "/api/embed": (OllamaEmbedRequest, {"input": "Hello"}),
+    "/api/embeddings": (OllamaEmbeddingsRequest, {"prompt": "Hello"}),
+    "/v1/conversations/{conversation_id}": (ConversationUpdate, {"metadata": {}}),
+    "/v1/conversations/{conversation_id}/items": (ItemsRequest, {"items": [{"role": "user", "content": "Hello"}]}),
+    "/api/show": (OllamaNameRequest, {}),
+    "/api/pull": (OllamaPullRequest, {"stream": False}),
     "/tokenize": (TokenizeRequest, {"prompt": "Hello"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [5]}),
 }
@@ -156,7 +180,8 @@ def test_numbers_at_their_limits_are_no_5xx_and_disturb_nobody(server, path):
                 answer = client.post(path, content=body, headers={"content-type": "application/json"})
                 assert answer.status_code < 500, (body, answer.text)
                 if answer.status_code != 200:
-                    assert answer.json()["error"]["message"], body
+                    error = answer.json()["error"]
+                    assert error if isinstance(error, str) else error["message"], body
 
 
 @pytest.mark.parametrize("path", FORMS)
