@@ -56,8 +56,7 @@ _REFUSED = {
         "kv_transfer_config kv_events_config ec_transfer_config ec_manager_config kv_offloading_size=0"
     ),
     "code of others is never run": (
-        "reasoning_parser_plugin "
-        "logits_processors=[] io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"
+        "reasoning_parser_plugin io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"
     ),
     "log-probabilities are those of the model, before any penalty": "logprobs_mode=raw_logprobs",
     "such values are not returned": (
