@@ -42,7 +42,9 @@ class Bytes:
 def special_tokens(calls, thinking=None):
     texts = calls.texts + (thinking.texts if thinking else ())
     found = {token for text in texts for token in SPECIAL.findall(text)}
-    return found | ({"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>"} if calls.name == "harmony" else set())
+    return found | (
+        {"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>"} if calls.name == "harmony" else set()
+    )
 
 
 class Walk:

@@ -23,7 +23,9 @@ def answers(name, count=NUM_ANSWERS):
     calls = FORMATS[name]
     for _ in range(count):
         made = random_calls(rng, 3 if calls.is_parallel else 1)
-        content = rng.choice(["", "Let me look.", "a < b\n\nand [1] {2}"]) if calls.marks and "" not in calls.begins else ""
+        content = (
+            rng.choice(["", "Let me look.", "a < b\n\nand [1] {2}"]) if calls.marks and "" not in calls.begins else ""
+        )
         before = f"{content}\n" if content else ""
         if content and name == "harmony":
             before = f"<|channel|>commentary<|message|>{content}<|end|><|start|>assistant"

@@ -34,7 +34,20 @@ TOOLS = {
     },
     "ping": {"type": "object", "properties": {}},
 }
-TEXTS = ["", "Paris", "a b", "São Paulo 🌍", "x < y > z", 'say "hi"', "back\\slash", "two\nlines", "{", "[1]", "</p", "null"]
+TEXTS = [
+    "",
+    "Paris",
+    "a b",
+    "São Paulo 🌍",
+    "x < y > z",
+    'say "hi"',
+    "back\\slash",
+    "two\nlines",
+    "{",
+    "[1]",
+    "</p",
+    "null",
+]
 
 
 class Encoder:
@@ -88,7 +101,10 @@ def random_calls(rng, most):
 
 def written(calls, made, rng):
     """Calls in a format, with white space as its models write it."""
-    bodies = [call_text(calls.syntax, name, arguments, number, rng.random() < 0.5) for number, (name, arguments) in enumerate(made)]
+    bodies = [
+        call_text(calls.syntax, name, arguments, number, rng.random() < 0.5)
+        for number, (name, arguments) in enumerate(made)
+    ]
     begin = rng.choice(calls.begins)
     if calls.separator is not None:
         return begin + calls.opening + calls.separator.join(bodies) + calls.closing + calls.end
