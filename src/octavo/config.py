@@ -70,7 +70,7 @@ class EngineConfig:
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
     override_generation_config: Mapping[str, Any] | None = None  # replaces some of those defaults
     chat_template: str | None = None  # a file, or the template itself
-    logits_processors: Sequence[Any] = ()  # vLLM's classes, or "module:Class"; for Python, not for servers
+    logits_processors: Sequence[Any] = ()  # vLLM's classes, or "module:Class"
     max_logprobs: int = 20  # a request may ask for so many log-probabilities per position; -1: no limit
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from octavo.errors import ParameterError, UnsupportedError
+from octavo.structured.params import GuidedDecodingParams, StructuredOutputsParams, read_params
 
 MAX_SEQUENCES = 128  # the most samples or beams of one request
 MAX_STOP_STRINGS = 64
@@ -69,9 +70,9 @@ class SamplingParams:
     allowed_token_ids: list[int] | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     extra_args: dict[str, Any] | None = None  # what rules of plugins and logits processors read
+    structured_outputs: StructuredOutputsParams | dict[str, Any] | None = None  # what the text must be
+    guided_decoding: GuidedDecodingParams | dict[str, Any] | None = None  # the old name of `structured_outputs`
     logits_processors: list[Callable[..., Any]] | None = None  # change the logits: (output ids, logits) -> logits
-    guided_decoding: Any = None  # from here on: known, and refused unless empty
-    structured_outputs: Any = None
     truncate_prompt_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +87,7 @@ class SamplingParams:
         if self.seed == -1:
             self.seed = None
         self._check_collections()
+        self._check_structure()
         self._check_together()
         if not isinstance(self.output_kind, RequestOutputKind):
             raise ParameterError("output_kind", self.output_kind, "a RequestOutputKind")
@@ -130,6 +132,15 @@ class SamplingParams:
         if not all(map(callable, processors)):
             raise ParameterError("logits_processors", self.logits_processors, "a list of functions")
 
+    def _check_structure(self) -> None:
+        old, new = self.guided_decoding or None, self.structured_outputs or None
+        if old is not None and new is not None:
+            raise ParameterError("guided_decoding", old, "None beside structured_outputs, which is its new name")
+        name = "structured_outputs" if old is None else "guided_decoding"
+        self.structured_outputs, self.guided_decoding = read_params(name, new or old), None
+        if self.structured_outputs is not None and self.use_beam_search:
+            raise UnsupportedError(name, new or old, "not supported together with beam search")
+
     def _check_together(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ParameterError("min_tokens", self.min_tokens, f"at most max_tokens={self.max_tokens}")
@@ -170,10 +181,6 @@ class SamplingParams:
     def _refuse_unsupported(self) -> None:
         if not isinstance(self.extra_args, Mapping | None):
             raise ParameterError("extra_args", self.extra_args, "a dict of what rules and logits processors read")
-        for name in ("guided_decoding", "structured_outputs"):
-            value = getattr(self, name)
-            if value is not None and value not in ([], {}, ()):
-                raise UnsupportedError(name, value, "not supported yet; leave it None")
         if self.truncate_prompt_tokens not in (None, -1) or isinstance(self.truncate_prompt_tokens, bool):
             reason = "prompts are not truncated; shorten the prompt, or leave it None"
             raise UnsupportedError("truncate_prompt_tokens", self.truncate_prompt_tokens, reason)

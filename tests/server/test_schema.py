@@ -101,6 +101,7 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
     assert set(document["paths"]) == {
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
         *("/v1/chat/completions/batch", "/tokenizer_info"),
+        *("/v1/messages", "/v1/messages/count_tokens"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
         *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),

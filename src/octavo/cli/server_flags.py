@@ -74,7 +74,6 @@ SERVER_REFUSED: Options = {
     "tool_call_parser": ((None,), "tools are not supported yet"),
     "tool_parser_plugin": (("",), "code of others is never run"),
     "enable_reasoning": ((False,), "reasoning is not taken apart yet"),
-    "logits_processors": (([],), "they are for Python: LLM(logits_processors=…); a plugin may bring rules on logits"),
     "middleware": (([],), "code of others is never run; put a proxy in front"),
     "return_tokens_as_token_ids": ((False,), "requests say it, in a field of that name"),
     "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),

@@ -60,19 +60,21 @@ class Completion:
 
     def append(self, token: int) -> None:
         """Takes the next token, and decides whether the text ends with it."""
+        enough, ends = len(self.token_ids) >= self._params.min_tokens, self.ends_with(token)
         self.token_ids.append(token)
-        enough = len(self.token_ids) > self._params.min_tokens
-        if token == self._rules.eos_token_id and enough:
-            self._end("stop", None, token)
-        elif token in self._rules.stop_token_ids and enough:
-            self._end("stop", token, token)
+        if ends:
+            self._end("stop", None if token == self._rules.eos_token_id else token, token)
         else:
             self._show(token, enough)
             if self.finish_reason is None and len(self.token_ids) >= self.max_tokens:
                 self._end("length", None)
 
+    def ends_with(self, token: int) -> bool:
+        """Whether the text would end with this token, if it came next."""
+        return len(self.token_ids) >= self._params.min_tokens and token in self._rules.all
+
     def stop(self, reason: str) -> None:
-        """Ends it from outside: "abort" or "error"."""
+        """Ends it from outside: "abort" or "error"; "stop" where nothing more may come."""
         if self.finish_reason is None:
             self._end(reason, None)
 

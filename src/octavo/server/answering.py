@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 from starlette.requests import Request
@@ -35,6 +35,13 @@ async def answer(request: Request, form: type[Body], writer: type[Writer[Body]])
 
 async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> Response:
     """Carries out a request that has been read. Raises what it is refused with."""
+    return await writer(request, body, await begin(request, body, writer.read)).response()
+
+
+async def begin(
+    request: Request, body: Body, read: Callable[[ServedModel, Body], Awaitable[list[Prompt]]]
+) -> Generation:
+    """Checks a request that has been read, and makes its prompts. Raises what it is refused with."""
     server = state_of(request)
     body.check()
     model = server.models.find(body.model, "text")
@@ -42,10 +49,9 @@ async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> R
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
-    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await writer.read(model, body)]
-    generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
-    written = writer(request, body, generation)
-    return EventStream(written.events()) if body.stream else JSONAnswer(await written.whole())
+    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await read(model, body)]
+    asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
+    return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
 
 class Writer(ABC, Generic[Body]):
@@ -87,6 +93,10 @@ class Writer(ABC, Generic[Body]):
     def more(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         """Further fields of an answer in one piece."""
         return {}
+
+    async def response(self) -> Response:
+        """The answer, in one piece or as a stream. Raises what goes wrong before it begins."""
+        return EventStream(self.events()) if self.body.stream else JSONAnswer(await self.whole())
 
     async def whole(self) -> dict[str, Any]:
         async with self.generation as generation:

@@ -18,6 +18,7 @@ from octavo.server.routers import (
     completions,
     embeddings,
     health,
+    messages,
     models,
     pooling,
     realtime,
@@ -28,7 +29,19 @@ from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-_FAMILIES = (chat, completions, embeddings, pooling, scoring, audio, models, tokens, health, realtime)
+_FAMILIES = (
+    chat,
+    messages,
+    completions,
+    embeddings,
+    pooling,
+    scoring,
+    audio,
+    realtime,
+    models,
+    tokens,
+    health,
+)
 ROUTERS = tuple(family.router for family in _FAMILIES)
 
 
@@ -64,8 +77,8 @@ def wrap(app: FastAPI, server: ServerState) -> ASGIApp:
     return Envelope(wrapped, server)
 
 
-async def _answer(_: Request, error: Exception) -> Response:
-    return error_answer(error)
+async def _answer(request: Request, error: Exception) -> Response:
+    return error_answer(error, request.scope)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -76,10 +89,12 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not possible, but {allowed} is"
-        return error_answer(HttpError(reason, status=405, code="method", headers=error.headers))
+        refused = HttpError(reason, status=405, code="method", headers=error.headers)
+        return error_answer(refused, request.scope)
     near = difflib.get_close_matches(path, endpoints, 1, 0.5)
     advice = f" Did you mean {near[0]}?" if near else ""
-    return error_answer(NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}"))
+    missing = NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}")
+    return error_answer(missing, request.scope)
 
 
 def _endpoints() -> list[str]:

@@ -11,6 +11,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from octavo.server.dialects import is_anthropic, path_of
 from octavo.server.errors import HttpError
 from octavo.server.state import ServerState
 from octavo.server.writing import error_answer
@@ -36,13 +37,14 @@ class Envelope:
         request_id = given_id or uuid.uuid4().hex
         scope["state"] = {**scope.get("state", {}), "given_id": given_id, "request_id": request_id}
         began, status, is_answered = time.monotonic(), 0, False
-        header = (b"x-request-id", request_id.encode())
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, is_answered
             if message["type"] in _BEGINNINGS:
                 status = message.get("status", 101)
-                message["headers"] = [*message.get("headers", ()), header]
+                names = (b"x-request-id", b"request-id") if is_anthropic(scope) else (b"x-request-id",)
+                ids = [(name, request_id.encode()) for name in names]
+                message["headers"] = [*message.get("headers", ()), *ids]
             else:
                 is_answered = not message.get("more_body", False)
             await send(message)
@@ -52,7 +54,7 @@ class Envelope:
         except BaseException as error:  # a panic of a library in Rust is no Exception
             logger.exception("request %s failed", request_id)
             if not status:
-                await error_answer(error)(scope, receive, send_with_id)
+                await error_answer(error, scope)(scope, receive, send_with_id)
             if not is_answered or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
         finally:
@@ -85,27 +87,23 @@ class Guard:
         scope["root_path"] = self._prefix  # routes are found with and without it
         try:
             headers = self._check_headers(scope)
-            if self._path(scope) not in PUBLIC:
-                client = self._server.keys.identify(headers.get(b"authorization") or _key_of_page(scope))
+            if path_of(scope) not in PUBLIC:
+                client = self._server.keys.identify(_authorization(headers) or _key_of_page(scope))
                 scope["state"]["client"] = client
             if scope["type"] == "websocket":
                 self._check_origin(headers)
         except HttpError as error:
-            return await error_answer(error)(scope, receive, send)
+            return await error_answer(error, scope)(scope, receive, send)
         await self._app(scope, receive, send)
-
-    def _path(self, scope: Scope) -> str:
-        path: str = scope["raw_path"].decode("latin-1")
-        return path.removeprefix(self._prefix) if path.startswith(self._prefix + "/") else path
 
     def _check_headers(self, scope: Scope) -> dict[bytes, bytes]:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) > 1 or any(value and not _HOST.fullmatch(value) for value in hosts):
             raise HttpError("the Host header must be one host name, and a port", "host", code="invalid_host")
-        keys = [value for name, value in headers if name == b"authorization"]
-        if len(keys) > 1:
-            raise HttpError("more than one Authorization header", "authorization", code="invalid_request")
+        for one in (b"authorization", b"x-api-key"):
+            if sum(name == one for name, _ in headers) > 1:
+                raise HttpError(f"more than one {one.decode()} header", one.decode(), code="invalid_request")
         return dict(headers)
 
     def _check_origin(self, headers: dict[bytes, bytes]) -> None:
@@ -125,3 +123,9 @@ def _key_of_page(scope: Scope) -> bytes | None:
         if name.startswith(KEY_PROTOCOL):
             return b"Bearer " + bytes(name.removeprefix(KEY_PROTOCOL), "utf-8")
     return None
+
+
+def _authorization(headers: dict[bytes, bytes]) -> bytes | None:
+    """The Authorization header, or what it would be with the key in x-api-key, where Anthropic's clients have it."""
+    key = headers.get(b"x-api-key")
+    return headers.get(b"authorization", b"Bearer " + key if key else None)

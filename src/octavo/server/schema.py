@@ -16,6 +16,7 @@ from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
+from octavo.server.protocol.messages import CountRequest, MessagesRequest
 from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
@@ -25,6 +26,7 @@ REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
     *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
+    *(MessagesRequest, CountRequest),
     *(TranscriptionRequest, TranslationRequest),
 )
 _ERRORS = {
@@ -58,14 +60,16 @@ def endpoint(
     streams: bool = False,
     probe: bool = False,
     texts: Sequence[str] = (),
+    error: type[BaseModel] = ErrorAnswer,
 ) -> dict[str, Any]:
     """Arguments of a route: what it takes, and everything that it may answer.
 
-    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead.
+    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead;
+    `error` is a model of what its errors are.
     """
     statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in statuses
+        status: {"model": error, "description": _ERRORS[status]} for status in statuses
     }
     content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in texts}
     if streams:

@@ -100,6 +100,39 @@ class Completion(Answer):
     choices: list[CompletionChoice]
 
 
+class MessageUsage(BaseModel):
+    input_tokens: int = Field(description="without those that were cached")
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+
+
+class MessageAnswer(BaseModel):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]] = Field(description="blocks of the types thinking, text and tool_use")
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+    stop_sequence: str | None
+    usage: MessageUsage
+
+
+class InputTokens(BaseModel):
+    input_tokens: int
+
+
+class MessageError(BaseModel):
+    type: str
+    message: str = Field(max_length=500)
+
+
+class MessageErrorAnswer(BaseModel):
+    type: Literal["error"]
+    error: MessageError
+    request_id: str | None
+
+
 class ModelCard(BaseModel):
     id: str
     object: Literal["model"]

@@ -89,6 +89,12 @@ class RequestModel(BaseModel):
         return value
 
 
+def kind_of(value: Any) -> str:
+    """The tag of a member of a union by its `type`. In angle brackets it is no part of a field's path."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"<{kind}>"
+
+
 class StreamOptions(RequestModel):
     include_usage: bool | None = Field(None, description="one last chunk with the usage of the request")
     continuous_usage_stats: bool | None = Field(None, description="the usage so far in every chunk")
@@ -137,6 +143,7 @@ class SamplingFields(RequestModel):
     return_tokens_as_token_ids: bool | None = Field(None, description="log-probabilities name tokens token_id:ID")
 
     PROMPTS: ClassVar[str]  # the field that has them
+    IS_CUT_BY_CONTEXT: ClassVar[bool] = False  # whether max_tokens may be more than there is room for
 
     @property
     @abstractmethod
@@ -151,8 +158,6 @@ class SamplingFields(RequestModel):
         """What fields say together. Raises HttpError."""
         if self.stream_options is not None and not self.stream:
             raise HttpError("stream_options: only with stream=true", "stream_options", code="invalid_value")
-        for name in (self.vllm_xargs or {}).keys() - known_extra_args:
-            raise HttpError(f"vllm_xargs: no plugin reads {name!r}", "vllm_xargs", code="unsupported_parameter")
         whole_only = {
             "prompt_logprobs": self.prompt_logprobs is not None,
             "use_beam_search": self.use_beam_search,
@@ -168,6 +173,8 @@ class SamplingFields(RequestModel):
 
     def make_params(self, model: LoadedModel, max_tokens: int | None, more: Mapping[str, Any]) -> SamplingParams:
         """`max_tokens` is for requests that say none, where the model says none either."""
+        for name in () if model.processors else (self.vllm_xargs or {}).keys() - known_extra_args:
+            raise HttpError(f"vllm_xargs: no plugin reads {name!r}", "vllm_xargs", code="unsupported_parameter")
         same = {field.name for field in fields(SamplingParams)} - {"max_tokens", "logprobs"}
         given = {name: value for name, value in self if name in same and value is not None}
         if not self.stop:
