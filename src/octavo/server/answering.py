@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from octavo.engine.inputs import truncated
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.server.body import read_body
@@ -49,7 +50,8 @@ async def begin(
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
     params = body.params(model.engine.model)
-    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await read(model, body)]
+    read_prompts = [truncated(prompt, params, model.engine.model.max_model_len) for prompt in await read(model, body)]
+    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in read_prompts]
     asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
     return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
