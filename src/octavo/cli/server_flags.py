@@ -33,6 +33,9 @@ SERVER_FLAGS = (
     Flag("max_queued_tokens", count, "N", "at most N tokens of prompts wait for each model (256K)"),
     Flag("max_body_bytes", count, "N", "at most N bytes per request body (4M)"),
     Flag("max_audio_bytes", count, "N", "at most N bytes per audio file (256M); audio may have any length"),
+    Flag("data_dir", str, "DIR", "the folder where files and batches are kept; without it there are none"),
+    Flag("max_file_bytes", count, "N", "at most N bytes per file that is kept (512M)"),
+    Flag("batch_concurrency", int, "N", "at most N lines of batches at a time (16), and one while others ask"),
     Flag("max_header_bytes", count, "N", "at most N bytes of headers per request (64K)"),
     Flag("max_headers", int, "N", "at most N headers per request (100)"),
     Flag("max_prompts", int, "N", "at most N prompts per request (1024)"),
@@ -74,7 +77,6 @@ SPELLINGS = {
 # Flags of vLLM's server that ask for what is not there: name -> (values that ask for nothing, what is said).
 SERVER_REFUSED: Options = {
     "tool_parser_plugin": (("",), "code of others is never run"),
-    "logits_processors": (([],), "they are for Python: LLM(logits_processors=…); a plugin may bring rules on logits"),
     "middleware": (([],), "code of others is never run; put a proxy in front"),
     "return_tokens_as_token_ids": ((False,), "requests say it, in a field of that name"),
     "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),

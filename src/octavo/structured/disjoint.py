@@ -37,11 +37,11 @@ def _exclude(one: Any, other: Any) -> bool:
         return True
     if types != ({"object"}, {"object"}):
         return _differ(one, other)
-    named = one.get("properties"), other.get("properties")
-    if not all(isinstance(properties, dict) for properties in named):
+    mine, others = one.get("properties"), other.get("properties")
+    if not (isinstance(mine, dict) and isinstance(others, dict)):
         return False
     required = set(one.get("required", ())) & set(other.get("required", ()))
-    return any(_differ(named[0].get(name), named[1].get(name)) for name in required)
+    return any(_differ(mine.get(name), others.get(name)) for name in required)
 
 
 def _types(schema: dict[str, Any]) -> set[str] | None:

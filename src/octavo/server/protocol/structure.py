@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 
 from octavo.errors import GrammarError, ParameterError
 from octavo.server.errors import HttpError
-from octavo.structured.grammar import Grammar
+from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.structured.params import grammar_of, read_kind, read_params
 from octavo.structured.schema import JsonStyle, json_object, json_schema
 
-NamedGrammar = tuple[str, Callable[[], Grammar]]  # the path of the field, and what makes it
+NamedGrammar = tuple[str, Callable[[SpecialTokens], Grammar]]  # the name of a field, and what makes its grammar
 
 
 class StructureFields(BaseModel):
@@ -43,24 +43,24 @@ class StructureFields(BaseModel):
 
     def _asked(self) -> Iterator[NamedGrammar]:
         if self.response_format is not None and self.response_format.get("type") != "text":
-            yield "response_format", partial(read_format, self.response_format, self._style)
+            yield "response_format", partial(read_format, self.response_format, "response_format", self._style)
         if self.structured_outputs:
             yield "structured_outputs", self._read_structured_outputs
         for kind in self.GUIDED:
             if (value := getattr(self, f"guided_{kind}")) is not None:
                 yield f"guided_{kind}", partial(read_kind, kind, value, f"guided_{kind}", self._style)
 
-    def _read_structured_outputs(self) -> Grammar:
+    def _read_structured_outputs(self, special: SpecialTokens) -> Grammar:
         params = read_params("structured_outputs", self.structured_outputs)
         assert params is not None
-        return grammar_of(params, "structured_outputs")
+        return grammar_of(params, "structured_outputs", special)
 
     @property
     def _style(self) -> JsonStyle:
         return JsonStyle(self.guided_whitespace_pattern)
 
 
-def read_format(value: dict[str, Any], style: JsonStyle, where: str = "response_format") -> Grammar:
+def read_format(value: dict[str, Any], where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
     """OpenAI's response_format, and its variants with a bare `schema`. Raises GrammarError."""
     kind = value.get("type")
     if kind == "json_object" and "schema" not in value:
@@ -69,7 +69,7 @@ def read_format(value: dict[str, Any], style: JsonStyle, where: str = "response_
         schema, path = _schema_of(value, where)
         return json_schema(schema, path, style)
     if kind == "structural_tag":
-        return read_kind("structural_tag", value, where, style)
+        return read_kind("structural_tag", value, where, style, special)
     allowed = "one of text, json_object, json_schema, structural_tag"
     raise GrammarError(f"{where}.type", f"must be {allowed}, got {kind!r:.80}")
 
