@@ -150,10 +150,8 @@ def test_logprobs_are_those_of_all_tokens(ai):
     spelled = b"".join(bytes(entry.bytes) for entry in answer.choices[0].logprobs.content).decode()
     assert spelled.startswith('<tool_call>\n{"name": ')
     chunks = ai.chat.completions.create(logprobs=True, parallel_tool_calls=False, stream=True, **REQUIRED)
-    told = [
-        entry for chunk in chunks for entry in (chunk.choices[0].logprobs or answer.choices[0].logprobs).content or ()
-    ]
-    assert told
+    told = [entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content]
+    assert told == answer.choices[0].logprobs.content
 
 
 def test_a_json_answer_and_tools_exclude_each_other_by_what_is_answered(ai):
@@ -324,6 +322,34 @@ def test_earlier_thinking_goes_to_the_template_under_either_name(thinker, name):
     with thinker.client() as client:
         tokens = client.post("/tokenize", json={"messages": history}).raise_for_status().json()["tokens"]
         assert "Let me greet." in client.post("/detokenize", json={"tokens": tokens}).json()["prompt"]
+
+
+@pytest.mark.parametrize("more", [{}, {"logprobs": True}, {"temperature": 1, "seed": 1}])
+def test_thinking_is_ended_when_its_budget_is_used_up(thinker, more):
+    answer = ask(thinker, thinking_token_budget=5, max_tokens=40, ignore_eos=True, **more)
+    message, details = answer["choices"][0]["message"], answer["usage"]["completion_tokens_details"]
+    assert message["reasoning"]
+    assert message["content"]
+    assert 5 < details["reasoning_tokens"] <= 10  # with its mark, which is several tokens of this model
+    none = ask(thinker, thinking_token_budget=0, **more)
+    assert "reasoning" not in none["choices"][0]["message"]
+
+
+def test_structure_begins_after_thinking(thinker):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": CITY}}
+    options = {"thinking_token_budget": 3, "max_tokens": 100}
+    message = ask(thinker, response_format=form, **options)["choices"][0]["message"]
+    assert message["reasoning"]
+    jsonschema.validate(json.loads(message["content"]), CITY)
+    (call,) = ask(thinker, tools=TOOLS, tool_choice=named("add"), parallel_tool_calls=False, **options)["choices"][0][
+        "message"
+    ]["tool_calls"]
+    jsonschema.validate(json.loads(call["function"]["arguments"]), SUM)
+
+
+def test_a_budget_of_a_model_that_does_not_think_is_refused(http):
+    answer = http.post("/v1/chat/completions", json={"messages": ASK, "thinking_token_budget": 5})
+    assert check_error(answer, 400)["param"] == "thinking_token_budget"
 
 
 def test_an_unknown_parser_is_refused_at_start(start, tiny_model):
