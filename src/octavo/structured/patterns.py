@@ -2,7 +2,7 @@
 
 - White space of ECMA 262 has U+FEFF, that of Rust's regex has not.
 - In the JSON of a string, characters have escapes. llguidance allows all of these, that of the quotation mark too, for
-  a class with all control characters, whatever else is in it. So no class has NUL here, which JSON is never written with.
+  a class with all control characters, whatever else is in it. So no class has NUL here, which is never written.
 """
 
 from __future__ import annotations
