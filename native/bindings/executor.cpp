@@ -13,7 +13,7 @@
 
 #include <cstring>
 
-#include "ops/sampling.h"
+#include "bindings/masks.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -250,10 +250,11 @@ nb::ndarray<nb::numpy, const float, nb::ndim<2>> view_of(nb::handle self, size_t
 }
 
 SampleResult sample_step(const Executor& e, const std::vector<int64_t>& rows,
-                         const std::vector<const SequenceSampler*>& samplers) {
+                         const std::vector<const SequenceSampler*>& samplers, const std::optional<MaskArray>& masks,
+                         const std::vector<int64_t>& mask_rows) {
   const Value &logits = e.logits(), &maxima = e.maxima();
   return sample({logits.floats(0), e.num_logit_rows(), logits.columns, logits.stride, maxima.floats(0), maxima.stride},
-                rows, samplers);
+                rows, samplers, masks_of(masks), mask_rows);
 }
 
 void bind_weights(nb::module_& m) {
@@ -311,8 +312,9 @@ void bind_executor(nb::module_& m) {
            "The last step's logits, float32 [rows, vocab_size]: a view, valid until the next step.")
       .def("maxima", &view_of<&Executor::maxima>, "rows"_a,
            "The largest of each SAMPLING_BLOCK of them, infinity where they are not all finite: likewise.")
-      .def("sample", &sample_step, "rows"_a, "samplers"_a, nb::call_guard<nb::gil_scoped_release>(),
-           "Draws a token for each sampler from the row of the last step's logits that is named for it.")
+      .def("sample", &sample_step, "rows"_a, "samplers"_a, "masks"_a = nb::none(),
+           "mask_rows"_a = std::vector<int64_t>{}, nb::call_guard<nb::gil_scoped_release>(),
+           "Draws a token for each sampler from the row of the last step's logits that is named for it; see sample().")
       .def("keys", &keys_of, "layer"_a, "blocks"_a, "positions"_a,
            "The keys in blocks of the cache: float32 [kv_heads, positions, head_dim].")
       .def("read_row", &Executor::read_row, "buffer"_a, "row"_a, "columns"_a)

@@ -9,6 +9,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "bindings/masks.h"
 #include "kernels/sampling_table.h"
 
 namespace nb = nanobind;
@@ -77,13 +78,16 @@ void bind_sampling(nb::module_& m) {
 
   m.def(
       "sample",
-      [](const Logits& logits, const std::vector<int64_t>& rows, const std::vector<const SequenceSampler*>& samplers) {
+      [](const Logits& logits, const std::vector<int64_t>& rows, const std::vector<const SequenceSampler*>& samplers,
+         const std::optional<MaskArray>& masks, const std::vector<int64_t>& mask_rows) {
         const LogitRows view = rows_of(logits);
         nb::gil_scoped_release release;
-        return sample(view, rows, samplers);
+        return sample(view, rows, samplers, masks_of(masks), mask_rows);
       },
-      "logits"_a, "rows"_a, "samplers"_a,
-      "Draws a token for each sampler from the row of logits [rows, vocab] named for it.");
+      "logits"_a, "rows"_a, "samplers"_a, "masks"_a = nb::none(), "mask_rows"_a = std::vector<int64_t>{},
+      "Draws a token for each sampler from the row of logits [rows, vocab] named for it. `masks`, uint32 [masks, "
+      "words], "
+      "have a bit for each token that may be drawn; `mask_rows` names one for each sampler, or -1.");
 
   nb::class_<TopLogprobs>(m, "TopLogprobs", "One entry per row; arrays are views into this object.")
       .def_prop_ro("ids", &columns_of<&TopLogprobs::ids>,

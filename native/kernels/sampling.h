@@ -47,6 +47,23 @@ inline bool block_maxima(const float* x, int64_t n, float* maxima) {
   return finite == 0xffff;
 }
 
+inline void mask(const float* x, int64_t n, const uint32_t* allowed, float* out, float* maxima) {
+  const int64_t words = (n + 31) / 32;
+  each_block(x, n, 0, sampling_blocks(n), [&](int64_t block, const float* p, int64_t count) {
+    const int64_t word = block * (kSamplingBlock / 32);
+    const uint64_t bits = allowed[word] | (uint64_t)(word + 1 < words ? allowed[word + 1] : 0) << 32;
+    float result[kSamplingBlock];
+    F32 largest = set1(kMinusInfinity);
+    for (int i = 0; i < kSamplingBlock; i += kLanes) {
+      const F32 kept = select_bits((uint32_t)(bits >> i), load(p + i), set1(kMinusInfinity));
+      store(result + i, kept);
+      largest = max(largest, kept);
+    }
+    memcpy(out + block * kSamplingBlock, result, (size_t)count * sizeof(float));
+    maxima[block] = reduce_max(largest);
+  });
+}
+
 inline int64_t count_not_less(const float* x, int64_t n, const float* maxima, float threshold) {
   int64_t found = 0;
   const int64_t blocks = sampling_blocks(n);
@@ -108,6 +125,7 @@ inline void masses(const float* x, int64_t n, const float* maxima, float thresho
 
 constexpr SamplingKernels sampling_kernels = {
     .block_maxima = block_maxima,
+    .mask = mask,
     .count_not_less = count_not_less,
     .collect = collect,
     .weights = weights,

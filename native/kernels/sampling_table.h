@@ -19,6 +19,10 @@ struct SamplingKernels {
   // Fills `maxima`; returns whether every logit is a number below infinity (-inf may be among them).
   bool (*block_maxima)(const float* x, int64_t n, float* maxima);
 
+  // Copies the x whose bits in `allowed` (bit i % 32 of word i / 32) are set, and -inf in place of the others. The x
+  // are numbers below infinity, or -inf. Fills the `maxima` of the copy.
+  void (*mask)(const float* x, int64_t n, const uint32_t* allowed, float* out, float* maxima);
+
   // How many x are at least `threshold`. `maxima` may be null.
   int64_t (*count_not_less)(const float* x, int64_t n, const float* maxima, float threshold);
 

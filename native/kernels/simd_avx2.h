@@ -37,6 +37,13 @@ inline F32 select_less(F32 a, F32 b, F32 yes, F32 no) {
   return {_mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
           _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
 }
+inline __m256 lanes_of(uint32_t bits) {  // all ones where a lane's bit is set
+  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane), lane));
+}
+inline F32 select_bits(uint32_t bits, F32 yes, F32 no) {
+  return {_mm256_blendv_ps(no.lo, yes.lo, lanes_of(bits)), _mm256_blendv_ps(no.hi, yes.hi, lanes_of(bits >> 8))};
+}
 inline uint32_t mask_not_less(F32 a, F32 b) {
   return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GE_OQ)) |
          (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_GE_OQ)) << 8;

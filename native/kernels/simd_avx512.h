@@ -27,6 +27,8 @@ inline F32 scale_by_power_of_two(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n
 inline F32 select_less(F32 a, F32 b, F32 yes, F32 no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
+// Bit i ? yes : no, lane by lane
+inline F32 select_bits(uint32_t bits, F32 yes, F32 no) { return {_mm512_mask_blend_ps((__mmask16)bits, no.v, yes.v)}; }
 // Bit i tells whether a[i] >= b[i].
 inline uint32_t mask_not_less(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
 

@@ -61,6 +61,9 @@ inline F32 scale_by_power_of_two(F32 a, F32 n) {
 inline F32 select_less(F32 a, F32 b, F32 yes, F32 no) {
   return each_lane([&](int i) { return a.v[i] < b.v[i] ? yes.v[i] : no.v[i]; });
 }
+inline F32 select_bits(uint32_t bits, F32 yes, F32 no) {
+  return each_lane([&](int i) { return bits >> i & 1 ? yes.v[i] : no.v[i]; });
+}
 inline uint32_t mask_not_less(F32 a, F32 b) {
   uint32_t mask = 0;
   for (int i = 0; i < kLanes; ++i) mask |= (uint32_t)(a.v[i] >= b.v[i]) << i;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/cpu.h"
 #include "core/thread_pool.h"
 #include "ops/logit_row.h"
 
@@ -20,7 +21,7 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 // Each thread's working space.
 struct Scratch {
   LogitRow raw, adjusted;
-  std::vector<float> logits;
+  std::vector<float> logits, maxima;
 };
 
 Scratch& scratch() {
@@ -70,16 +71,31 @@ TopTokens top_tokens(LogitRow& row, int64_t k, double log_mass) {
   return result;
 }
 
-void sample_row(const float* logits, const float* maxima, const SequenceSampler& sampler, int64_t i,
-                SampleResult& result) {
+// The row that is drawn from: `space.raw`, or a copy that the mask and the rules have changed. Null where that has NaN
+// or infinity.
+LogitRow* adjust(Scratch& space, const float* logits, const uint32_t* allowed, const SequenceSampler& sampler) {
+  const int64_t n = sampler.options().vocab_size;
+  const bool has_rules = sampler.has_rules();
+  if (!allowed && !has_rules) return &space.raw;
+  space.logits.resize(n);
+  if (allowed) {
+    space.maxima.resize(sampling_blocks(n));
+    kernels().sampling.mask(logits, n, allowed, space.logits.data(), space.maxima.data());
+  } else {
+    std::copy(logits, logits + n, space.logits.begin());
+  }
+  if (has_rules) sampler.apply_rules(space.logits.data());
+  const float* maxima = has_rules ? nullptr : space.maxima.data();
+  return space.adjusted.scan(space.logits.data(), n, maxima) ? &space.adjusted : nullptr;
+}
+
+void sample_row(const float* logits, const float* maxima, const uint32_t* allowed, const SequenceSampler& sampler,
+                int64_t i, SampleResult& result) {
   const SamplingOptions& options = sampler.options();
   Scratch& space = scratch();
   if (!space.raw.scan(logits, options.vocab_size, maxima)) return;
-  LogitRow* row = &space.raw;
-  if (sampler.adjust(logits, space.logits)) {
-    if (!space.adjusted.scan(space.logits.data(), options.vocab_size)) return;
-    row = &space.adjusted;
-  }
+  LogitRow* row = adjust(space, logits, allowed, sampler);
+  if (!row) return;
   if (row->is_masked()) {
     result.tokens[i] = space.raw.is_masked() ? kUnusableLogits : kAllBanned;
     return;
@@ -93,6 +109,19 @@ void sample_row(const float* logits, const float* maxima, const SequenceSampler&
   result.top[i] = top_tokens(reported, options.num_logprobs, log_mass);
 }
 
+// The mask of row `row`; null for row -1.
+const uint32_t* mask_of(const TokenMasks& masks, int64_t row) {
+  return row < 0 ? nullptr : masks.bits + row * masks.words;
+}
+
+void check_masks(const TokenMasks& masks, const std::vector<int64_t>& mask_rows, size_t count, int64_t vocab_size) {
+  if (mask_rows.empty()) return;
+  if (mask_rows.size() != count) throw std::invalid_argument("mask_rows and samplers differ in length");
+  if (masks.words != (vocab_size + 31) / 32) throw std::invalid_argument("a mask needs a bit for each token");
+  if (std::any_of(mask_rows.begin(), mask_rows.end(), [&](int64_t row) { return row < -1 || row >= masks.num_rows; }))
+    throw std::invalid_argument("a mask row is not in [-1, " + std::to_string(masks.num_rows) + ")");
+}
+
 void check_index(const char* name, int64_t index, int64_t size) {
   if (index < 0 || index >= size)
     throw std::invalid_argument(std::string(name) + " " + std::to_string(index) + " is not in [0, " +
@@ -102,9 +131,11 @@ void check_index(const char* name, int64_t index, int64_t size) {
 }  // namespace
 
 SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
-                    const std::vector<const SequenceSampler*>& samplers) {
+                    const std::vector<const SequenceSampler*>& samplers, const TokenMasks& masks,
+                    const std::vector<int64_t>& mask_rows) {
   const size_t count = samplers.size();
   if (rows.size() != count) throw std::invalid_argument("rows and samplers differ in length");
+  check_masks(masks, mask_rows, count, logits.vocab_size);
   for (size_t i = 0; i < count; ++i) {
     check_index("row", rows[i], logits.num_rows);
     if (!samplers[i]) throw std::invalid_argument("a sampler is None");
@@ -114,7 +145,8 @@ SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
   SampleResult result{std::vector<int32_t>(count, kUnusableLogits), std::vector<float>(count, kNaN),
                       std::vector<int32_t>(count, 0), std::vector<TopTokens>(count)};
   ThreadPool::instance().parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
-    sample_row(logits.row(rows[i]), logits.maxima_of(rows[i]), *samplers[i], i, result);
+    const uint32_t* allowed = mask_rows.empty() ? nullptr : mask_of(masks, mask_rows[i]);
+    sample_row(logits.row(rows[i]), logits.maxima_of(rows[i]), allowed, *samplers[i], i, result);
   });
   return result;
 }

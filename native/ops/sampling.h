@@ -1,5 +1,5 @@
-// From logits to tokens. The order of the pipeline is vLLM's: rules; then temperature, min_p, top_k, top_p and a
-// draw. tests/reference_sampler.py is the same thing in its plainest form.
+// From logits to tokens. The order of the pipeline is vLLM's: mask and rules; then temperature, min_p, top_k, top_p and
+// a draw. tests/reference_sampler.py is the same thing in its plainest form.
 //
 // Nothing here sorts a vocabulary. The matmul that makes a row leaves the maximum of every 64 logits, as does a pass
 // over a row that rules have changed; whatever asks for the likeliest tokens finds a threshold among those maxima, and
@@ -47,8 +47,10 @@ class SequenceSampler {
   int64_t num_output() const { return static_cast<int64_t>(output_.size()); }
   void accept(int32_t token);
 
-  // Where rules apply at this position, `adjusted` becomes what they make of a row of `vocab_size` logits.
-  bool adjust(const float* logits, std::vector<float>& adjusted) const;
+  // Whether rules apply at this position.
+  bool has_rules() const;
+  // Changes a row of `vocab_size` logits as the rules want it.
+  void apply_rules(float* logits) const;
   // This position's random number, above 0 and at most 1.
   double uniform() const;
 
@@ -69,6 +71,12 @@ struct LogitRows {
   const float* maxima_of(int64_t i) const { return maxima ? maxima + i * maxima_stride : nullptr; }
 };
 
+// Which tokens may be drawn: a row has a bit for each, bit i % 32 of word i / 32, that is set where token i is allowed.
+struct TokenMasks {
+  const uint32_t* bits = nullptr;
+  int64_t num_rows = 0, words = 0;  // per row
+};
+
 // The likeliest tokens of a row, by falling log-probability.
 struct TopTokens {
   std::vector<int32_t> ids;
@@ -85,10 +93,11 @@ struct SampleResult {
   std::vector<TopTokens> top;   // `num_logprobs` tokens each
 };
 
-// Draws one token for every sampler from the row of `logits` that `rows` names for it. Throws
-// std::invalid_argument.
+// Draws one token for every sampler from the row of `logits` that `rows` names for it, after masking with the row of
+// `masks` that `mask_rows` names, if it isn't -1; none are named where that is empty. Throws std::invalid_argument.
 SampleResult sample(const LogitRows& logits, const std::vector<int64_t>& rows,
-                    const std::vector<const SequenceSampler*>& samplers);
+                    const std::vector<const SequenceSampler*>& samplers, const TokenMasks& masks = {},
+                    const std::vector<int64_t>& mask_rows = {});
 
 struct TopLogprobs {
   int64_t k;                    // columns of `ids` and `logprobs`: at most the vocabulary

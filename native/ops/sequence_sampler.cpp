@@ -56,15 +56,13 @@ void SequenceSampler::accept(int32_t token) {
   for (const auto& rule : rules_) rule->accept(token);
 }
 
-bool SequenceSampler::adjust(const float* logits, std::vector<float>& adjusted) const {
-  bool is_adjusted = false;
-  for (const auto& rule : rules_) {
-    if (!rule->applies(output_)) continue;
-    if (!is_adjusted) adjusted.assign(logits, logits + options_.vocab_size);
-    is_adjusted = true;
-    rule->apply(adjusted.data(), options_.vocab_size, output_);
-  }
-  return is_adjusted;
+bool SequenceSampler::has_rules() const {
+  return std::any_of(rules_.begin(), rules_.end(), [&](const auto& rule) { return rule->applies(output_); });
+}
+
+void SequenceSampler::apply_rules(float* logits) const {
+  for (const auto& rule : rules_)
+    if (rule->applies(output_)) rule->apply(logits, options_.vocab_size, output_);
 }
 
 double SequenceSampler::uniform() const {

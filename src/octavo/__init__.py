@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ScoringRequestOutput,
     )
     from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+    from octavo.structured.params import GuidedDecodingParams, StructuredOutputsParams
 
 # Modules and their names, loaded when those are asked for, so that `import octavo` takes no time.
 _LATER = {
@@ -67,6 +68,7 @@ _LATER = {
         "ScoringRequestOutput",
     ),
     "octavo.sampling_params": ("BeamSearchParams", "RequestOutputKind", "SamplingParams"),
+    "octavo.structured.params": ("GuidedDecodingParams", "StructuredOutputsParams"),
 }
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
     "EngineArgs",
+    "GuidedDecodingParams",
     "LLMEngine",
     "Logprob",
     "MemoryPlanError",
@@ -97,6 +100,7 @@ __all__ = [
     "SamplingParams",
     "ScoringOutput",
     "ScoringRequestOutput",
+    "StructuredOutputsParams",
     "TextPrompt",
     "TokensPrompt",
     "UnsupportedError",

@@ -10,7 +10,8 @@ OctavoError
 ├── EngineFailedError        a step failed as a whole, and every request in it with it
 └── RequestError             one request can't be carried out; others go on (also a ValueError)
     ├── ParameterError       a sampling parameter is out of range
-    │   └── NoTokenError         the parameters together leave no token to choose
+    │   ├── NoTokenError         the parameters together leave no token to choose
+    │   └── GrammarError         a schema, regex or grammar can't be honoured
     ├── PromptError          the prompt is empty, or has token ids outside the vocabulary
     │   ├── PromptTooLongError
     │   └── ChatTemplateError    there is none, or it failed
@@ -112,6 +113,14 @@ class NoTokenError(ParameterError):
         self.name = ", ".join(names)
         reason = "together they leave no token to choose; allow more tokens, or ban fewer"
         RequestError.__init__(self, f"{self.name}: {reason}")
+
+
+class GrammarError(ParameterError):
+    """A schema, regex or grammar can't be honoured. `name` is the path of the field, or of a keyword in it."""
+
+    def __init__(self, name: str, reason: str):
+        self.name, self.reason = one_line(name, 300), one_line(reason, 400)
+        RequestError.__init__(self, f"{self.name}: {self.reason}")
 
 
 class PromptError(RequestError):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from octavo.sampling.options import SamplerOptions
     from octavo.sampling_params import SamplingParams
+    from octavo.structured.compiler import CompiledGrammar
+    from octavo.structured.constraint import Constraint
 
 
 TokenIds = SequenceOf[int]
@@ -71,6 +73,7 @@ class Sequence:
     passing: bytes | None = None  # the digest of its newest kept state, if that is of use until the next one
     options: SamplerOptions | None = None  # how its tokens are drawn, if they are
     seed: int = 0
+    constraint: Constraint | None = None  # which tokens may come next, if not all
     num_told: int = 0  # leading tokens that the executor knows of for its draws
     finished: bool = False
     id: int = field(default_factory=_ids.__next__)  # among all of this process
@@ -143,7 +146,8 @@ class Prompt:
     """A prompt as text, where it came as text, and as its parts: token ids, and a source for models that encode one.
 
     Where it is a pair of texts, the second begins with token `second_start`; else that is 0. `job` makes the job that
-    serves it, see `octavo.engine.job`; None is for texts. Raises PromptError for two sources.
+    serves it, see `octavo.engine.job`; None is for texts. What is generated fits the `grammar`, if there is one. Raises
+    PromptError for two sources.
     """
 
     def __init__(
@@ -153,9 +157,10 @@ class Prompt:
         cache_salt: str = "",
         job: Callable[..., Any] | None = None,
         second_start: int = 0,
+        grammar: CompiledGrammar | None = None,
     ):
         self.text, self.parts, self.cache_salt, self.job = text, parts, cache_salt, job
-        self.second_start = second_start
+        self.second_start, self.grammar = second_start, grammar
         sources = [part for part in parts if isinstance(part, Source)]
         if len(sources) > 1:
             raise PromptError(f"the prompt has {len(sources)} sources; models that encode one take one with a prompt")
@@ -171,10 +176,19 @@ class Prompt:
         """The prompts that it shares cached prefixes with."""
         return CacheScope(self.cache_salt, b"" if self.source is None else self.source.digest)
 
-    def extended(self, *parts: TokenIds | Source, cache_salt: str | None = None) -> Prompt:
-        """The same prompt with more parts behind its own, or another salt."""
-        salt = cache_salt or self.cache_salt
-        return Prompt(self.text, *self.parts, *parts, cache_salt=salt, job=self.job, second_start=self.second_start)
+    def extended(
+        self, *parts: TokenIds | Source, cache_salt: str | None = None, grammar: CompiledGrammar | None = None
+    ) -> Prompt:
+        """The same prompt with more parts behind its own, another salt, or another grammar."""
+        return Prompt(
+            self.text,
+            *self.parts,
+            *parts,
+            cache_salt=cache_salt or self.cache_salt,
+            job=self.job,
+            second_start=self.second_start,
+            grammar=grammar or self.grammar,
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from octavo.errors import ParameterError, UnsupportedError
+from octavo.structured.params import GuidedDecodingParams, StructuredOutputsParams, read_params
 
 MAX_SEQUENCES = 128  # the most samples or beams of one request
 MAX_STOP_STRINGS = 64
@@ -68,9 +69,9 @@ class SamplingParams:
     allowed_token_ids: list[int] | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     extra_args: dict[str, Any] | None = None  # what rules on logits of plugins read; refused unless one does
-    guided_decoding: Any = None  # from here on: known, and refused unless empty
-    structured_outputs: Any = None
-    logits_processors: Any = None
+    structured_outputs: StructuredOutputsParams | dict[str, Any] | None = None  # what the text must be
+    guided_decoding: GuidedDecodingParams | dict[str, Any] | None = None  # the old name of `structured_outputs`
+    logits_processors: Any = None  # from here on: known, and refused unless empty
     truncate_prompt_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +86,7 @@ class SamplingParams:
         if self.seed == -1:
             self.seed = None
         self._check_collections()
+        self._check_structure()
         self._check_together()
         if not isinstance(self.output_kind, RequestOutputKind):
             raise ParameterError("output_kind", self.output_kind, "a RequestOutputKind")
@@ -125,6 +127,15 @@ class SamplingParams:
                 raise ParameterError("allowed_token_ids", [], "None or at least one token id")
         if self.logit_bias is not None:
             self.logit_bias = _biases(self.logit_bias)
+
+    def _check_structure(self) -> None:
+        old, new = self.guided_decoding or None, self.structured_outputs or None
+        if old is not None and new is not None:
+            raise ParameterError("guided_decoding", old, "None beside structured_outputs, which is its new name")
+        name = "structured_outputs" if old is None else "guided_decoding"
+        self.structured_outputs, self.guided_decoding = read_params(name, new or old), None
+        if self.structured_outputs is not None and self.use_beam_search:
+            raise UnsupportedError(name, new or old, "not supported together with beam search")
 
     def _check_together(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -168,10 +179,8 @@ class SamplingParams:
         if not isinstance(extra, Mapping) or extra.keys() - known_extra_args:
             reason = f"must name what a plugin's rule reads: {', '.join(sorted(known_extra_args)) or 'there is none'}"
             raise UnsupportedError("extra_args", self.extra_args, reason)
-        for name in ("guided_decoding", "structured_outputs", "logits_processors"):
-            value = getattr(self, name)
-            if value is not None and value not in ([], {}, ()):
-                raise UnsupportedError(name, value, "not supported yet; leave it None")
+        if self.logits_processors not in (None, [], (), {}):
+            raise UnsupportedError("logits_processors", self.logits_processors, "not supported yet; leave it None")
         if self.truncate_prompt_tokens not in (None, -1) or isinstance(self.truncate_prompt_tokens, bool):
             reason = "prompts are not truncated; shorten the prompt, or leave it None"
             raise UnsupportedError("truncate_prompt_tokens", self.truncate_prompt_tokens, reason)

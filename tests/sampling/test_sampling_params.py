@@ -77,7 +77,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(name, value):
 
 @pytest.mark.parametrize(
     "name",
-    ["guided_decoding", "structured_outputs", "logits_processors", "extra_args", "truncate_prompt_tokens"],
+    ["logits_processors", "extra_args", "truncate_prompt_tokens"],
 )
 def test_what_is_not_supported_is_refused_unless_empty(name):
     SamplingParams(**{name: None})

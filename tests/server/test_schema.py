@@ -119,6 +119,7 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
     assert set(document["paths"]) == {
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
         *("/v1/chat/completions/batch", "/tokenizer_info"),
+        *("/v1/messages", "/v1/messages/count_tokens"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
         *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
         *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
@@ -131,7 +132,7 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         assert schemas[name]["additionalProperties"] is False
         for field in ("model", "temperature", "top_k", "min_p", "stream_options", "logprobs", "prompt_logprobs"):
             assert field in fields
-    assert schemas["ChatRequest"]["properties"]["tools"]["enum"] == [None, []]
+    assert schemas["FunctionTool"]["properties"]["function"] == {"$ref": "#/components/schemas/Function"}
 
 
 def test_the_schema_of_a_form_has_its_fields_and_every_answer(http):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from octavo.request import CompletionOutput, LogprobsAtPosition
@@ -60,19 +61,21 @@ class Completion:
 
     def append(self, token: int) -> None:
         """Takes the next token, and decides whether the text ends with it."""
+        enough, ends = len(self.token_ids) >= self._params.min_tokens, self.ends_with(token)
         self.token_ids.append(token)
-        enough = len(self.token_ids) > self._params.min_tokens
-        if token == self._rules.eos_token_id and enough:
-            self._end("stop", None, token)
-        elif token in self._rules.stop_token_ids and enough:
-            self._end("stop", token, token)
+        if ends:
+            self._end("stop", None if token == self._rules.eos_token_id else token, token)
         else:
             self._show(token, enough)
             if self.finish_reason is None and len(self.token_ids) >= self.max_tokens:
                 self._end("length", None)
 
+    def ends_with(self, token: int) -> bool:
+        """Whether the text would end with this token, if it came next."""
+        return len(self.token_ids) >= self._params.min_tokens and token in self._rules.all
+
     def stop(self, reason: str) -> None:
-        """Ends it from outside: "abort" or "error"."""
+        """Ends it from outside: "abort" or "error"; "stop" where nothing more may come."""
         if self.finish_reason is None:
             self._end(reason, None)
 
@@ -116,3 +119,21 @@ class Completion:
         if self._stops is not None:
             self.text += self._stops.flush()
         self.finish_reason, self.stop_reason = reason, stop_reason
+
+
+def num_tokens_of(
+    num_characters: int,
+    token_ids: Sequence[int],
+    tokenizer: Tokenizer,
+    prompt_token_ids: Sequence[int],
+    params: SamplingParams,
+) -> int:
+    """How many of a completion's first tokens so many of its first characters came from."""
+    detokenizer = IncrementalDetokenizer(
+        tokenizer, prompt_token_ids, params.skip_special_tokens, params.spaces_between_special_tokens
+    )
+    count = 0
+    while num_characters > 0 and count < len(token_ids):
+        num_characters -= len(detokenizer.append(token_ids[count]))
+        count += 1
+    return count

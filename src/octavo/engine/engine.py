@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from octavo.engine.inputs import check_prompt
 from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
+from octavo.engine.masks import MaskThreads
 from octavo.engine.steps import make_draw, make_step
 from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
@@ -41,6 +42,8 @@ class _Flight:
     @property
     def can_be_overtaken(self) -> bool:
         """Whether the next plan depends on this step by nothing but the values of one new token per sequence."""
+        if any(draw.mask >= 0 for draw in self.draws):  # the next mask depends on the token
+            return False
         return not any(
             share.prompts or share.ends or any(len(places) > 1 for _, places in share.draws)
             for share in self.shares.values()
@@ -73,18 +76,23 @@ class Engine:
         self.jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None  # the step that has begun and has not landed
         self._random = _SeedSource(config.seed)
+        self._masks = MaskThreads(model.vocab_size)
 
     @property
     def has_work(self) -> bool:
         return bool(self.jobs)
 
     def submit(self, request_id: str, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
-        """Queues a request. Raises RequestError, and keeps nothing of it, if it can't be carried out."""
+        """Queues a request. Raises RequestError, and keeps nothing of it, if it can't be carried out.
+
+        What `params` say of the structure of the output is compiled here, unless the prompt has a grammar.
+        """
         model = self.model
         check_prompt(prompt.token_ids, model.vocab_size, model.max_model_len, room=int(model.pooler is None))
         self._check_source(prompt)
         params = params.clone()
         self._check_logprobs(params)
+        prompt = model.with_grammar(prompt, params)
         request = Request(
             request_id, prompt, params, priority=priority, needs_all_rows=params.prompt_logprobs is not None
         )
@@ -124,7 +132,7 @@ class Engine:
             return None
         flight, now = _Flight(plan), time.monotonic()
         wanted, ranges = plan.logit_rows()
-        drawn: list[Sequence] = []
+        drawn: list[tuple[Sequence, int]] = []  # each with its row
         for chunk, rows in zip(plan.chunks, ranges, strict=True):
             job = self.jobs[chunk.request.id]
             job.metrics.first_scheduled_time = job.metrics.first_scheduled_time or now
@@ -142,14 +150,17 @@ class Engine:
                 continue
             if sequences:
                 share.draws.append((chunk, range(len(drawn), len(drawn) + len(sequences))))
-                flight.draws += [make_draw(sequence, rows[-1]) for sequence in sequences]
-                drawn += sequences
+                drawn += [(sequence, rows[-1]) for sequence in sequences]
             else:
                 share.ends.append((chunk, rows[-1]))
+        constrained = {sequence: sequence.constraint for sequence, _ in drawn if sequence.constraint is not None}
+        masks = self._masks.begin([*constrained.values()])
+        mask_of = {sequence: number for number, sequence in enumerate(constrained)}
+        flight.draws = [make_draw(sequence, row, mask_of.get(sequence, -1)) for sequence, row in drawn]
         result = flight.result = self.model.executor.run(
-            make_step(plan, wanted, flight.draws, self.model.executor.output)
+            make_step(plan, wanted, flight.draws, self.model.executor.output, masks)
         )
-        for sequence in drawn:
+        for sequence, _ in drawn:
             sequence.num_told = len(sequence.tokens)
         if plan.encode is not None and result.encoded is not None:
             plan.encode.num_slices_done = result.encoded.num_slices_done

@@ -11,12 +11,12 @@ import numpy as np
 from octavo import _native
 from octavo.engine.beam import Beam, BeamSearch
 from octavo.engine.completion import Completion, StopRules
+from octavo.engine.constrained import end_without_token, go_on, make_constraint, takes_forced
 from octavo.engine.loading import LoadedModel
-from octavo.errors import NoTokenError, NumericalError, OctavoError, RequestError, UnsupportedError
-from octavo.executor.base import ALL_BANNED, Logits, Sampled, StepResult
+from octavo.errors import NumericalError, OctavoError, RequestError, UnsupportedError
+from octavo.executor.base import Logits, Sampled, StepResult
 from octavo.request import Chunk, Logprob, LogprobsAtPosition, Request, RequestMetrics, RequestOutput, Sequence
 from octavo.sampling.options import SamplerOptions, sampler_options, sequence_seed
-from octavo.sampling.rules import banning
 from octavo.sampling.rules.base import Rule, RuleRequest
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler.scheduler import Scheduler
@@ -168,8 +168,11 @@ class SamplingJob(Job):
         self.by_sequence: dict[Sequence, Completion] = {}
         options = self._options()
         request.siblings = [Sequence(index, [], 0) for index in range(1, request.params.num_sequences)]
+        grammar, self._takes_forced = request.prompt.grammar, takes_forced(request.params)
         for sequence in (*request.sequences, *request.siblings):
             sequence.options, sequence.seed = options, sequence_seed(seed, sequence.index)
+            if grammar is not None:
+                sequence.constraint = make_constraint(grammar, request.params, model.eos_token_ids)
         self._add(request.sequences[0])
 
     def _options(self, rules: Iterable[Rule] = (), adjusted_logprobs: bool = False) -> SamplerOptions:
@@ -234,10 +237,12 @@ class SamplingJob(Job):
             sequences.append(child)
         self.request.siblings = []
         for each, place in zip(sequences, places, strict=True):
-            if tokens[place] < 0:
-                names = banning(self.request.params) if tokens[place] == ALL_BANNED else []
-                raise NoTokenError(names) if names else NumericalError
-            self._append(scheduler, each, tokens[place], sampled, place)
+            if tokens[place] >= 0:
+                self._append(scheduler, each, tokens[place], sampled, place)
+            else:
+                end_without_token(each, self.by_sequence[each], tokens[place], self.request.params)
+            if self.by_sequence[each].finish_reason is not None:
+                scheduler.finish_sequence(self.request, each)
 
     def _append(self, scheduler: Scheduler, sequence: Sequence, token: int, sampled: Sampled, place: int) -> None:
         completion = self.by_sequence[sequence]
@@ -251,8 +256,10 @@ class SamplingJob(Job):
                 rank = int(sampled.ranks[place])
                 completion.logprobs.append(self._entry(token, logprob, rank, ids, logprobs))
         completion.append(token)
-        if completion.finish_reason is not None:
-            scheduler.finish_sequence(self.request, sequence)
+        if sequence.constraint is not None and completion.finish_reason is None:
+            sequence.constraint.accept(token)
+            end = next(iter(self.model.eos_token_ids), None)
+            scheduler.num_output_tokens += go_on(sequence, sequence.constraint, completion, end, self._takes_forced)
 
 
 class BeamJob(Job):
@@ -261,6 +268,8 @@ class BeamJob(Job):
     def __init__(self, request: Request, model: LoadedModel, seed: int):
         super().__init__(request, model)
         check_beam_params(request.params)
+        if request.prompt.grammar is not None:
+            raise UnsupportedError("structured_outputs", True, "not supported together with beam search")
         params = request.params
         request.max_sequences, request.lockstep = params.num_sequences, True
         self.search = BeamSearch(

@@ -19,7 +19,10 @@ from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
 from octavo.models import open_model
 from octavo.option_files import read_text
+from octavo.request import Prompt
 from octavo.sampling_params import SamplingParams
+from octavo.structured.compiler import Grammars
+from octavo.structured.params import grammar_of, read_params
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
 from octavo.text.tokenizer import Tokenizer
@@ -50,6 +53,7 @@ class LoadedModel:
     sampling_defaults: dict[str, Any]  # of SamplingParams, as the model's authors advise
     vocab_size: int
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
+    grammars: Grammars  # for its tokens
 
     @property
     def max_model_len(self) -> int:
@@ -60,6 +64,16 @@ class LoadedModel:
     ) -> SamplingParams:
         """What `given` says; else the model; else `neutral`; else the class's defaults. Raises ParameterError."""
         return SamplingParams(**{**(neutral or {}), **self.sampling_defaults, **(given or {})})
+
+    def with_grammar(self, prompt: Prompt, params: SamplingParams) -> Prompt:
+        """The prompt with the grammar that the parameters ask for, unless it has one. Raises GrammarError.
+
+        That a grammar is compiled may take seconds.
+        """
+        asked = read_params("structured_outputs", params.structured_outputs)
+        if asked is None or prompt.grammar is not None:
+            return prompt
+        return prompt.extended(grammar=self.grammars.compile(grammar_of(asked), "structured_outputs"))
 
     def hf_tokenizer(self) -> HFTokenizer:
         return HFTokenizer(self.tokenizer, self.chat_template, self.name, self.max_model_len)
@@ -94,6 +108,7 @@ def load(
         raise ModelLoadError(path, "vocab_size", reason)
     said, said_by = _generation_config(config, path, checkpoint)
     files = (ConfigReader.of_file(planned.checkpoint.config, planned.file), ConfigReader.of_file(said, said_by))
+    eos_token_ids = _eos_ids(text, files, model.vocab_size)
     return LoadedModel(
         name=config.model or path.name,
         config=config,
@@ -109,7 +124,8 @@ def load(
         pooler=planned.pooler and planned.pooler.completed(text),
         sampling_defaults=read_defaults(said, said_by, config.override_generation_config or {}),
         vocab_size=model.vocab_size,
-        eos_token_ids=_eos_ids(text, files, model.vocab_size),
+        eos_token_ids=eos_token_ids,
+        grammars=Grammars(text, eos_token_ids),
     )
 
 

@@ -6,12 +6,18 @@ from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
-from octavo.executor.base import NO_COPIES, Draw, Encode, Ids, Step, Wanted, block_tables
+from octavo.executor.base import NO_COPIES, Draw, Encode, Ids, Masks, Step, Wanted, block_tables
 from octavo.request import Sequence, Source, StepPlan
 
 
-def make_step(plan: StepPlan, rows: SequenceOf[int] = (), draws: SequenceOf[Draw] = (), output: str = "logits") -> Step:
-    """`rows` are those of the plan of which the graph's `output` is wanted, `draws` are from them."""
+def make_step(
+    plan: StepPlan,
+    rows: SequenceOf[int] = (),
+    draws: SequenceOf[Draw] = (),
+    output: str = "logits",
+    masks: Masks | None = None,
+) -> Step:
+    """`rows` are those of the plan of which the graph's `output` is wanted, `draws` are from them, with `masks`."""
     chunks, encode = plan.chunks, None if plan.encode is None else _encode(plan.encode)
     if not chunks:
         return Step(encode=encode, forks=plan.forks, ended=plan.ended)
@@ -32,6 +38,7 @@ def make_step(plan: StepPlan, rows: SequenceOf[int] = (), draws: SequenceOf[Draw
         copies=np.array(plan.copies, np.int32) if plan.copies else NO_COPIES,
         wanted=Wanted(**{output: np.array(rows, np.int32)}),
         draws=tuple(draws),
+        masks=masks,
         encode=encode,
         forks=plan.forks,
         ended=plan.ended,
@@ -41,12 +48,12 @@ def make_step(plan: StepPlan, rows: SequenceOf[int] = (), draws: SequenceOf[Draw
     )
 
 
-def make_draw(sequence: Sequence, row: int) -> Draw:
-    """A draw of the sequence's next token from a row of the wanted logits."""
+def make_draw(sequence: Sequence, row: int, mask: int = -1) -> Draw:
+    """A draw of the sequence's next token from a row of the wanted logits, with a row of the masks."""
     assert sequence.options is not None
     tokens, num_prompt = sequence.tokens, sequence.num_prompt_tokens
     accepted = tuple(tokens[sequence.num_told or num_prompt :])
-    return Draw(row, sequence.id, sequence.options, sequence.seed, len(tokens) - num_prompt, accepted)
+    return Draw(row, sequence.id, sequence.options, sequence.seed, len(tokens) - num_prompt, accepted, mask)
 
 
 def _encode(source: Source) -> Encode:

@@ -11,6 +11,7 @@ import numpy as np
 from octavo.errors import UnsupportedError
 from octavo.graph.cache import BlockGroup, LayerCache
 from octavo.graph.node import Weight
+from octavo.sampling.masks import Bits
 from octavo.sampling.options import SamplerOptions
 
 UNUSABLE_LOGITS, ALL_BANNED = -1, -2  # in place of a drawn token: NaN or infinity; every token is banned
@@ -31,6 +32,7 @@ class Draw(NamedTuple):
     seed: int
     num_output: int  # tokens of the sequence's output
     accepted: tuple[int, ...]  # those of them that were accepted since its last draw: all of them before its first
+    mask: int = -1  # the row of the step's masks that says which tokens may be drawn; -1: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,13 @@ class Wanted:
         return self.logits if len(self.logits) else self.hidden_states
 
 
+class Masks(Protocol):
+    """Which tokens may be drawn, as they are being found out beside the step."""
+
+    def result(self) -> Bits:
+        """uint32 [masks, words]; bit i % 32 of word i / 32 is set where token i may be drawn. To ask is to wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What an executor computes at once, as values that could be sent to another process; it changes none of them.
@@ -72,7 +81,8 @@ class Step:
     First it copies what it keeps of sequences for their `forks`, drops it of `ended` ones, and loads snapshots; then it
     encodes, copies blocks, computes the tokens and draws. Snapshots are of what a model keeps beside pages: `saves` are
     made when so many of a sequence's tokens have been computed. Arrays are int32. A token below 0 has been drawn by the
-    executor itself, and not been read yet.
+    executor itself, and not been read yet. Of all this, `masks` alone is a promise, which executors wait for when they
+    draw.
     """
 
     sequences: tuple[int, ...] = ()  # ids
@@ -87,6 +97,7 @@ class Step:
     copies: Ids = field(default_factory=lambda: NO_COPIES)  # [copies, 2]: source and target blocks
     wanted: Wanted = field(default_factory=Wanted)
     draws: tuple[Draw, ...] = ()
+    masks: Masks | None = None
     encode: Encode | None = None
     forks: tuple[tuple[int, int], ...] = ()  # ids (from, to): sequences that go on from where others are
     ended: tuple[int, ...] = ()  # ids of sequences and sources that have ended, or begin anew

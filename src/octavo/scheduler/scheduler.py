@@ -243,32 +243,35 @@ class Scheduler:
     def _plan_decodes(self, draft: _Draft) -> list[tuple[Request, Sequence]]:
         """Plans the newest token of every sequence that lacks no other one; returns those that are behind.
 
-        Of each request it is only the first: the next finds in the prefix cache what they have in common.
+        First come those that lack a few tokens that they were given at once. Of those of a request that start it is
+        only the first: the next finds in the prefix cache what they have in common.
         A sequence that is known to end with its newest token, whichever that is, needs no more.
         """
-        behind = []
+        behind: list[tuple[Request, Sequence]] = []
+        nearly: list[tuple[Request, Sequence]] = []
         for request in self._running:  # preemption shortens it, but only beyond this request
             if request.prompt.source is not None and not request.prompt.source.is_encoded:
                 behind.append((request, request.sequences[0]))
                 continue
-            ready = []
-            laggard = None
+            ready, laggards = [], list[Sequence]()
             longest = self._longest(request)
             for sequence in request.sequences:
                 pending = len(sequence.tokens) - sequence.num_computed
                 if pending == 1 and len(sequence.tokens) < longest:
                     ready.append(sequence)
-                elif pending > 1 and laggard is None:
-                    laggard = sequence
-            if laggard is not None:
-                behind.append((request, laggard))
+                elif pending > 1 and sequence.num_computed >= sequence.num_prompt_tokens and not request.lockstep:
+                    nearly.append((request, sequence))
+                elif pending > 1:
+                    laggards.append(sequence)
+            if laggards:
+                behind.append((request, laggards[0]))
                 if request.lockstep:
                     continue
             reserved = [sequence for sequence in ready if self._reserve(draft, request, sequence, 1)]
             if len(reserved) == len(ready) or not request.lockstep:
                 for sequence in reserved:
                     draft.add(request, sequence, 1)
-        return behind
+        return nearly + behind
 
     def _plan_prompt(self, draft: _Draft, request: Request, sequence: Sequence) -> bool:
         """Plans the next part of a request's source, or of its tokens once that is encoded; False if there is nothing.

@@ -7,13 +7,14 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
+from octavo.sampling_params import SamplingParams
 from octavo.server.body import read_body
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel
@@ -30,18 +31,26 @@ Body = TypeVar("Body", bound=SamplingFields)
 
 async def answer(request: Request, form: type[Body], writer: type[Writer[Body]]) -> Response:
     """Carries out a request whose body is a `form`. Raises what it is refused with."""
+    return await respond(request, await read_body(request, form, state_of(request).config), writer)
+
+
+async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> Response:
+    """Carries out a request that has been read. Raises what it is refused with."""
+    return await writer(request, body, await begin(request, body, writer)).response()
+
+
+async def begin(request: Request, body: Body, writer: type[Writer[Body]]) -> Generation:
+    """Checks a request that has been read, and makes its prompts. Raises what it is refused with."""
     server = state_of(request)
-    body = await read_body(request, form, server.config)
     body.check()
     model = server.models.find(body.model, "text")
     if len(body.prompts) > (most := server.config.max_prompts):
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
-    params = body.params(model.engine.model)
+    params = writer.params(model, body)
     prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await writer.read(model, body)]
-    generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
-    written = writer(request, body, generation)
-    return EventStream(written.events()) if body.stream else JSONAnswer(await written.whole())
+    asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
+    return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
 
 class Writer(ABC, Generic[Body]):
@@ -72,6 +81,11 @@ class Writer(ABC, Generic[Body]):
     async def read(model: ServedModel, body: Any) -> list[Prompt]:
         """The prompts of a request."""
 
+    @staticmethod
+    def params(model: ServedModel, body: Any) -> SamplingParams:
+        """The engine's parameters for a request. Raises ParameterError or ConfigError."""
+        return cast(SamplingParams, body.params(model.engine.model))
+
     @abstractmethod
     def choice(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
         """A choice of an answer in one piece; `place` is that of its prompt."""
@@ -83,6 +97,10 @@ class Writer(ABC, Generic[Body]):
     def more(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         """Further fields of an answer in one piece."""
         return {}
+
+    async def response(self) -> Response:
+        """The answer, in one piece or as a stream. Raises what goes wrong before it begins."""
+        return EventStream(self.events()) if self.body.stream else JSONAnswer(await self.whole())
 
     async def whole(self) -> dict[str, Any]:
         async with self.generation as generation:
@@ -151,11 +169,14 @@ def answer_head(start: str, kind: str, request: Request, given: str | None, mode
 def usage_json(generation: Generation) -> dict[str, Any]:
     """Tokens read and written so far."""
     read, written = generation.num_prompt_tokens, generation.num_output_tokens
-    nothing = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+    nothing = ("audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
     return {
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,
         "prompt_tokens_details": {"cached_tokens": generation.num_cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": dict.fromkeys(nothing, 0),
+        "completion_tokens_details": {
+            "reasoning_tokens": generation.num_reasoning_tokens,
+            **dict.fromkeys(nothing, 0),
+        },
     }

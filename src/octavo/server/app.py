@@ -17,11 +17,16 @@ from octavo.server.routers import (
     batches,
     chat,
     completions,
+    conversations,
     embeddings,
     files,
     health,
+    messages,
     models,
+    ollama,
     pooling,
+    realtime,
+    responses,
     scoring,
     tokens,
 )
@@ -29,7 +34,10 @@ from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-_FAMILIES = (chat, completions, embeddings, pooling, scoring, audio, files, batches, models, tokens, health)
+_FAMILIES = (
+    *(chat, responses, conversations, messages, ollama, completions),
+    *(embeddings, pooling, scoring, audio, files, batches, models, tokens, health, realtime),
+)
 ROUTERS = tuple(family.router for family in _FAMILIES)
 
 
@@ -65,8 +73,8 @@ def wrap(app: FastAPI, server: ServerState) -> ASGIApp:
     return Envelope(wrapped, server)
 
 
-async def _answer(_: Request, error: Exception) -> Response:
-    return error_answer(error)
+async def _answer(request: Request, error: Exception) -> Response:
+    return error_answer(error, request.scope)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -77,10 +85,12 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not possible, but {allowed} is"
-        return error_answer(HttpError(reason, status=405, code="method", headers=error.headers))
+        refused = HttpError(reason, status=405, code="method", headers=error.headers)
+        return error_answer(refused, request.scope)
     near = difflib.get_close_matches(path, endpoints, 1, 0.5)
     advice = f" Did you mean {near[0]}?" if near else ""
-    return error_answer(NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}"))
+    missing = NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}")
+    return error_answer(missing, request.scope)
 
 
 def _endpoints() -> list[str]:

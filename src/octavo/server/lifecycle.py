@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 import uvloop
@@ -34,6 +34,7 @@ SWITCH_INTERVAL = 0.001  # a Python thread keeps another waiting for at most so 
 SAME_SIGNAL = 1.0  # a signal that comes again within so many seconds is the same one: `timeout` sends each twice
 GRACE_SECONDS = 2.0  # error events are written within so many seconds when draining is over
 QUESTION = "Why is the sky blue?"  # the example that a server logs: even a tiny model has something to say
+MAX_MESSAGE = 16 << 20  # bytes of a message of a WebSocket
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
 
@@ -47,7 +48,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     if not loaded.done():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
-    state.close()
+    state.models.close()
     return code
 
 
@@ -72,6 +73,7 @@ class Lifecycle:
         if self._state.keeps_files:
             self._state.batches.start(Envelope(self._app, self._state))  # a line has no key: its batch had
         await self._server.serve(sockets=[self._listener])
+        await self._state.close()
         if self._config.uds is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.uds)
@@ -109,6 +111,8 @@ class Lifecycle:
 
     async def _drain(self) -> None:
         """Lets running requests finish, tells those that do not, and ends the server."""
+        for leave in list(self._state.sessions):
+            leave()
         if self._state.keeps_files:
             await self._state.batches.close()
         await self._wait_for_requests(self._config.shutdown_timeout)
@@ -119,7 +123,7 @@ class Lifecycle:
 
     async def _wait_for_requests(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
-        while self._state.active and asyncio.get_running_loop().time() < end:
+        while (self._state.active or self._state.sessions) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
 
     async def _watch(self) -> None:
@@ -147,7 +151,8 @@ def _uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=bounded(config),
-        ws="none",
+        ws=cast("type[asyncio.Protocol]", open_websocket),
+        ws_max_size=MAX_MESSAGE,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -161,6 +166,13 @@ def _uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
         ssl_ca_certs=config.ssl_ca_certs,
         ssl_cert_reqs=config.ssl_cert_reqs,
     )
+
+
+def open_websocket(**arguments: Any) -> asyncio.Protocol:
+    """The protocol of a connection that becomes a WebSocket; its library is imported for the first one."""
+    from octavo.server.websocket import WebSocketConnection
+
+    return WebSocketConnection(**arguments)
 
 
 def curl_line(state: ServerState, where: str) -> str:

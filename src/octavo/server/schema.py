@@ -16,10 +16,21 @@ from octavo.server.protocol.batches import BatchRequest
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
+from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
-from octavo.server.protocol.files import FileRequest, ListQuery
+from octavo.server.protocol.files import FileRequest
 from octavo.server.protocol.forms import FormRequest
+from octavo.server.protocol.messages import CountRequest, MessagesRequest
+from octavo.server.protocol.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaNameRequest,
+    OllamaPullRequest,
+)
 from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
+from octavo.server.protocol.responses import InputTokensRequest, ResponsesRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.version import __version__
@@ -28,6 +39,10 @@ REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
     *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
+    *(MessagesRequest, CountRequest, ResponsesRequest, InputTokensRequest),
+    *(ConversationRequest, ConversationUpdate, ItemsRequest),
+    *(OllamaChatRequest, OllamaGenerateRequest, OllamaEmbedRequest, OllamaEmbeddingsRequest),
+    *(OllamaNameRequest, OllamaPullRequest),
     *(TranscriptionRequest, TranslationRequest, FileRequest, BatchRequest),
 )
 _ERRORS = {
@@ -61,16 +76,17 @@ def endpoint(
     streams: bool = False,
     probe: bool = False,
     texts: Sequence[str] = (),
-    query: type[ListQuery] | None = None,
+    error: type[BaseModel] = ErrorAnswer,
+    query: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
     """Arguments of a route: what it takes, and everything that it may answer.
 
-    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead,
-    `query` what its URL may say.
+    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead;
+    `error` is a model of what its errors are, `query` of what its URL may say.
     """
     statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in statuses
+        status: {"model": error, "description": _ERRORS[status]} for status in statuses
     }
     content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in texts}
     if streams:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from octavo.errors import OctavoError
+from octavo.server.background import BackgroundResponses
 from octavo.server.batches.folder import DataFolder
 from octavo.server.batches.runner import BatchRunner
 from octavo.server.errors import NotFoundError, UnavailableError
 from octavo.server.keys import read_keys
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
+from octavo.server.response_store import ResponseStore
 from octavo.server.upload import UploadSpace
 
 NO_FILES = "files and batches are not kept here: start the server with --data-dir DIR"
@@ -27,7 +29,10 @@ class ServerState:
         self.keys = read_keys(config)
         self.http_answers: Counter[tuple[str, str, int]] = Counter()  # by method, path and status
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
+        self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
         self.uploads = UploadSpace(config.max_audio_bytes)
+        self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
+        self.background = BackgroundResponses()
         self.draining = False
         self._folder = self._batches = None
         if config.data_dir is not None:
@@ -56,16 +61,18 @@ class ServerState:
         """Whether anyone but batches asks for something."""
         return any(model.queue.requests for model in self.models)
 
-    def close(self) -> None:
-        """Ends the engines, and lets go of the data folder."""
-        self.models.close()
-        if self._folder is not None:
-            self._folder.close()
-
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""
         if self.draining:
             raise UnavailableError("the server is shutting down", "shutting_down", 5)
+
+    async def close(self) -> None:
+        """Writes down what goes on without a client, once everything was told to end."""
+        await self.background.wait()
+        self.responses.close()
+        if self._folder is not None:
+            await self.batches.close()
+            self._folder.close()
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now; None if they should."""

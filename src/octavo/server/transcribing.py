@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 from starlette.requests import Request
 
@@ -15,7 +15,6 @@ from octavo.request import Prompt
 from octavo.server.generation import Generation
 from octavo.server.models import ServedModel
 from octavo.server.state import ServerState
-from octavo.server.upload import Upload
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.job import TranscribeOptions
 from octavo.speech.offline import speech_params
@@ -26,6 +25,14 @@ from octavo.speech.sources import Samples
 MOST_AHEAD = 16  # windows of one audio at the engine; each holds some megabytes
 _decoders = ThreadPoolExecutor(2, "octavo-audio")
 T = TypeVar("T")
+
+
+class AudioFile(Protocol):
+    """A file of speech, which is there until `close`."""
+
+    file: IO[bytes]
+
+    def close(self) -> None: ...
 
 
 class Transcribing(Generation):
@@ -39,7 +46,7 @@ class Transcribing(Generation):
         server: ServerState,
         model: ServedModel,
         request: Request,
-        upload: Upload,
+        upload: AudioFile,
         options: TranscribeOptions,
         seed: int,
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from octavo import _native
-from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Logits, Sampled, Sizes, Step
+from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Logits, Masks, Sampled, Sizes, Step
 from octavo.executor.native.layouts import choose_layouts
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
@@ -33,9 +33,10 @@ class NativeStepResult:
     native: _native.Executor
     num_rows: int  # of the output
     encoded: Encoded | None
-    rows: list[int]  # of the draws
+    draws: tuple[Draw, ...]
     samplers: list[_native.SequenceSampler]  # of the draws
     ruled: dict[int, Ruled]  # those of them whose rules are in Python
+    masks: Masks | None
 
     @cached_property
     def logits(self) -> Logits:
@@ -47,9 +48,12 @@ class NativeStepResult:
 
     @cached_property
     def sampled(self) -> Sampled:
+        rows = [draw.row for draw in self.draws]
+        masks = None if self.masks is None else self.masks.result()
+        mask_rows = [] if masks is None else [draw.mask for draw in self.draws]
         if self.ruled:
-            return Adjusted(self.logits, self.rows, self.samplers, self.ruled)
-        return self.native.sample(self.rows, self.samplers)
+            return Adjusted(self.logits, rows, self.samplers, self.ruled, masks, mask_rows)
+        return self.native.sample(rows, self.samplers, masks, mask_rows)
 
 
 class NativeExecutor:
@@ -129,9 +133,9 @@ class NativeExecutor:
             self._run(step, step.wanted.rows, step.copies)
         elif len(step.tokens):
             self._run_in_slices(step)
-        rows, samplers = [draw.row for draw in step.draws], [self._sampler(draw) for draw in step.draws]
+        samplers = [self._sampler(draw) for draw in step.draws]
         ruled = {i: self._ruled[draw.sequence] for i, draw in enumerate(step.draws) if draw.sequence in self._ruled}
-        return NativeStepResult(self.native, len(step.wanted.rows), encoded, rows, samplers, ruled)
+        return NativeStepResult(self.native, len(step.wanted.rows), encoded, step.draws, samplers, ruled, step.masks)
 
     def _sampler(self, draw: Draw) -> _native.SequenceSampler:
         sampler = self._samplers.get(draw.sequence)

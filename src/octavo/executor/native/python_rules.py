@@ -9,6 +9,7 @@ import numpy as np
 
 from octavo import _native
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS, Ids, Logits
+from octavo.sampling.masks import Bits, allowed_tokens
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.rules import apply_rules
 
@@ -32,11 +33,15 @@ class Adjusted:
         rows: Sequence[int],
         samplers: Sequence[_native.SequenceSampler],
         ruled: Mapping[int, Ruled],
+        masks: Bits | None = None,
+        mask_rows: Sequence[int] = (),
     ):
         adjusted = logits[list(rows)]  # a copy
         for i, (options, output) in ruled.items():
+            if masks is not None and mask_rows[i] >= 0:
+                adjusted[i, ~allowed_tokens(masks[mask_rows[i]], adjusted.shape[1])] = -np.inf
             apply_rules(options.rules, adjusted[i], output)
-        self._drawn = _native.sample(adjusted, list(range(len(rows))), list(samplers))
+        self._drawn = _native.sample(adjusted, list(range(len(rows))), list(samplers), masks, list(mask_rows))
         self.tokens: Ids = self._drawn.tokens.copy()
         self.logprobs: Logits = self._drawn.logprobs.copy()
         self.ranks: Ids = self._drawn.ranks.copy()

@@ -89,6 +89,12 @@ class RequestModel(BaseModel):
         return value
 
 
+def kind_of(value: Any) -> str:
+    """The tag of a member of a union by its `type`. In angle brackets it is no part of a field's path."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"<{kind}>"
+
+
 class StreamOptions(RequestModel):
     include_usage: bool | None = Field(None, description="one last chunk with the usage of the request")
     continuous_usage_stats: bool | None = Field(None, description="the usage so far in every chunk")
@@ -137,6 +143,7 @@ class SamplingFields(RequestModel):
     return_tokens_as_token_ids: bool | None = Field(None, description="log-probabilities name tokens token_id:ID")
 
     PROMPTS: ClassVar[str]  # the field that has them
+    IS_CUT_BY_CONTEXT: ClassVar[bool] = False  # whether max_tokens may be more than there is room for
 
     @property
     @abstractmethod

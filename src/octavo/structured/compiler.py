@@ -1,0 +1,97 @@
+"""Grammars compiled for one model, off its engine's thread, and kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from octavo.errors import GrammarError
+from octavo.structured.constraint import GrammarConstraint, first_line
+from octavo.structured.grammar import Grammar, SpecialTokens
+from octavo.structured.vocabulary import llguidance_tokenizer
+from octavo.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+MAX_SOURCE = 8 << 20  # bytes of a grammar
+MAX_KEPT, MAX_KEPT_SOURCE = 64, 16 << 20  # compiled grammars, and bytes of what they were compiled from
+LIMITS: dict[str, Any] = {  # of llguidance; fuel is work that can be counted
+    "initial_lexer_fuel": 2_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "max_items_in_row": 2_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 500_000,
+    "verbose_errors": False,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledGrammar:
+    """A grammar for the tokens of one model. `where` names the field that it came from."""
+
+    matcher: LLMatcher  # at the beginning of a text
+    where: str
+    num_tokens: int
+
+    def constraint(
+        self, *, forces: bool = True, end: int | None = None, avoided_ends: tuple[int, ...] = ()
+    ) -> GrammarConstraint:
+        """That of one sequence: see `GrammarConstraint`. It shares with others what was found out about the grammar."""
+        matcher = self.matcher.deep_copy()
+        return GrammarConstraint(
+            matcher, self.where, self.num_tokens, forces=forces, end=end, avoided_ends=avoided_ends
+        )
+
+
+class Grammars:
+    """Compiles grammars for the tokens of one model. It can be used from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int]):
+        self._tokenizer, self._eos_token_ids = tokenizer, eos_token_ids
+        self._lock = threading.Lock()  # one grammar is compiled at a time: a core is all that they get
+        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    @cached_property
+    def special_tokens(self) -> SpecialTokens:
+        """The tokens that no text has, for `octavo.structured.grammar`."""
+        ids = self._tokenizer.special_ids - set(self._eos_token_ids)
+        return {self._tokenizer.added_tokens[i].content: i for i in sorted(ids)}
+
+    def compile(self, grammar: Grammar, where: str) -> CompiledGrammar:
+        """Waits for it, which takes milliseconds mostly, and seconds at most; the GIL is left to others.
+
+        Raises GrammarError, which names `where`, for what is malformed, too large or too complex.
+        """
+        source = grammar.lark
+        if len(source) > MAX_SOURCE:
+            raise GrammarError(where, f"has {len(source)} characters; at most {MAX_SOURCE} are compiled")
+        with self._lock:
+            matcher = self._kept.pop(source, None) or self._compile(source, where)
+            self._keep(source, matcher)
+        return CompiledGrammar(matcher, where, self._tokens.vocab_size)
+
+    @cached_property
+    def _tokens(self) -> LLTokenizer:
+        return llguidance_tokenizer(self._tokenizer, self._eos_token_ids)
+
+    def _compile(self, source: str, where: str) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits
+
+        matcher = LLMatcher(
+            self._tokens, LLMatcher.grammar_from_lark(source), log_level=0, limits=LLParserLimits(**LIMITS)
+        )
+        if matcher.is_error():
+            raise GrammarError(where, f"can't be compiled: {first_line(matcher.get_error())}")
+        return matcher
+
+    def _keep(self, source: str, matcher: LLMatcher) -> None:
+        """As the newest; the oldest make room."""
+        self._kept[source] = matcher
+        while len(self._kept) > MAX_KEPT or sum(map(len, self._kept)) > MAX_KEPT_SOURCE:
+            self._kept.popitem(last=False)
