@@ -70,7 +70,8 @@ SAMPLING = {
     "structured_outputs": [5, {"regex": "("}, {"regex": "a", "json": {}}, {"unknown": "a"}, {"regex": 5}],
     "structural_tag": [{}],
     "logits_processors": [["a"]],
-    "truncate_prompt_tokens": [5],
+    "truncate_prompt_tokens": [0, -2, 4096, "a", 1.5],
+    "service_tier": ["gold", 5],
     "store": [True],
     "never_heard_of": [None, 1],
 }
@@ -97,7 +98,7 @@ FIELDS = {
         "max_completion_tokens": [0, -1, "a", 3],
         "logprobs": [1, "true"],
         "top_logprobs": [1, -1, -2, "a"],
-        "tools": [[{"type": "function", "function": {"name": "f"}}]],
+        "tools": [[{"type": "function", "function": {"name": name}}] for name in ("", "a b", "x" * 1000)],
         "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
         "functions": [[{"name": "f"}]],
         "modalities": [["text", "audio"]],
@@ -134,7 +135,7 @@ FIELDS = {
         ],
         "logprobs": [-1, -2, "a", 1000, True],
         "echo": [1, "a"],
-        "suffix": ["after"],
+        "suffix": ["after", 5],
         "add_special_tokens": [1],
     },
     "/tokenize": {

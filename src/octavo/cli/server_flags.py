@@ -33,9 +33,17 @@ SERVER_FLAGS = (
     Flag("max_queued_tokens", count, "N", "at most N tokens of prompts wait for each model (256K)"),
     Flag("max_body_bytes", count, "N", "at most N bytes per request body (4M)"),
     Flag("max_audio_bytes", count, "N", "at most N bytes per audio file (256M); audio may have any length"),
+    Flag("data_dir", str, "DIR", "the folder where files and batches are kept; without it there are none"),
+    Flag("max_file_bytes", count, "N", "at most N bytes per file that is kept (512M)"),
+    Flag("batch_concurrency", int, "N", "at most N lines of batches at a time (16), and one while others ask"),
     Flag("max_header_bytes", count, "N", "at most N bytes of headers per request (64K)"),
     Flag("max_headers", int, "N", "at most N headers per request (100)"),
     Flag("max_prompts", int, "N", "at most N prompts per request (1024)"),
+    Flag("max_realtime_sessions", int, "N", "at most N realtime sessions at once (128)"),
+    Flag("max_realtime_seconds", float, "SECONDS", "the most audio that a realtime session may have waiting (600)"),
+    Flag("response_store", str, "FILE", "keep stored responses and conversations in this file, and not in memory"),
+    Flag("max_stored_responses", count, "N", "at most N stored responses and conversations (4K)"),
+    Flag("max_stored_bytes", count, "N", "at most N bytes of them (128M)"),
     Flag(
         "request_timeout",
         float,
@@ -68,10 +76,7 @@ SPELLINGS = {
 
 # Flags of vLLM's server that ask for what is not there: name -> (values that ask for nothing, what is said).
 SERVER_REFUSED: Options = {
-    "enable_auto_tool_choice": ((False,), "tools are not supported yet"),
-    "tool_call_parser": ((None,), "tools are not supported yet"),
     "tool_parser_plugin": (("",), "code of others is never run"),
-    "enable_reasoning": ((False,), "reasoning is not taken apart yet"),
     "middleware": (([],), "code of others is never run; put a proxy in front"),
     "return_tokens_as_token_ids": ((False,), "requests say it, in a field of that name"),
     "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),
@@ -83,6 +88,9 @@ SERVER_NOTED: Options = {
     "api_server_count": ((1,), "one process answers HTTP"),
     "chat_template_content_format": (("auto", "string"), "templates get contents as text"),
     "disable_frontend_multiprocessing": ((False,), "there is one process"),
+    "enable_auto_tool_choice": ((False,), "tools are always taken"),
+    "enable_reasoning": ((False,), "what a model thinks is always told apart"),
+    "exclude_tools_when_tool_choice_none": ((False,), "they are always left out"),
     "enable_force_include_usage": ((False,), "ask with stream_options.include_usage"),
     "enable_prompt_tokens_details": ((False,), "they are always told"),
     "enable_request_id_headers": ((False,), "every answer has an x-request-id"),

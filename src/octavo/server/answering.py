@@ -7,14 +7,16 @@ import re
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from octavo.engine.inputs import truncated
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
+from octavo.sampling_params import SamplingParams
 from octavo.server.body import read_body
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel
@@ -23,6 +25,7 @@ from octavo.server.sse import EventStream
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer, dumps
 from octavo.structured.compiler import CompiledGrammar
+from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.version import __version__
 
 FINGERPRINT = f"octavo-{__version__}"
@@ -32,29 +35,27 @@ Body = TypeVar("Body", bound=SamplingFields)
 
 async def answer(request: Request, form: type[Body], writer: type[Writer[Body]]) -> Response:
     """Carries out a request whose body is a `form`. Raises what it is refused with."""
+    return await respond(request, await read_body(request, form, state_of(request).config), writer)
+
+
+async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> Response:
+    """Carries out a request that has been read. Raises what it is refused with."""
+    return await writer(request, body, await begin(request, body, writer)).response()
+
+
+async def begin(request: Request, body: Body, writer: type[Writer[Body]]) -> Generation:
+    """Checks a request that has been read, and makes its prompts. Raises what it is refused with."""
     server = state_of(request)
-    body = await read_body(request, form, server.config)
     body.check()
     model = server.models.find(body.model, "text")
     if len(body.prompts) > (most := server.config.max_prompts):
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
-    params = body.params(model.engine.model)
-    grammar = await compiled_grammar(model, body)
-    prompts = [
-        prompt.extended(cache_salt=body.cache_salt, grammar=grammar) for prompt in await writer.read(model, body)
-    ]
-    generation = Generation(server, model, request, prompts, params, body.asked_tokens, body.priority)
-    written = writer(request, body, generation)
-    return EventStream(written.events()) if body.stream else JSONAnswer(await written.whole())
-
-
-async def compiled_grammar(model: ServedModel, body: SamplingFields) -> CompiledGrammar | None:
-    """What the body says of the structure of the answer. Raises what it is refused with."""
-    if (asked := body.grammar()) is None:
-        return None
-    name, make = asked
-    return await asyncio.wrap_future(model.engine.model.grammars.later(make, name))
+    params, longest = writer.params(model, body), model.engine.model.max_model_len
+    prompts = await writer.limited(model, body, await writer.read(model, body))
+    prompts = [truncated(prompt, params, longest).extended(cache_salt=body.cache_salt) for prompt in prompts]
+    asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
+    return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
 
 class Writer(ABC, Generic[Body]):
@@ -85,6 +86,20 @@ class Writer(ABC, Generic[Body]):
     async def read(model: ServedModel, body: Any) -> list[Prompt]:
         """The prompts of a request."""
 
+    @staticmethod
+    def params(model: ServedModel, body: Any) -> SamplingParams:
+        """The engine's parameters for a request. Raises ParameterError or ConfigError."""
+        return cast(SamplingParams, body.params(model.engine.model))
+
+    @staticmethod
+    async def limited(model: ServedModel, body: Any, prompts: list[Prompt]) -> list[Prompt]:
+        """The prompts with the grammar that the body asks for. Raises what it is refused with."""
+        if (asked := body.grammar()) is None:
+            return prompts
+        name, make = asked
+        grammar = await compiled(model, make, name)
+        return [prompt.extended(grammar=grammar) for prompt in prompts]
+
     @abstractmethod
     def choice(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
         """A choice of an answer in one piece; `place` is that of its prompt."""
@@ -96,6 +111,10 @@ class Writer(ABC, Generic[Body]):
     def more(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         """Further fields of an answer in one piece."""
         return {}
+
+    async def response(self) -> Response:
+        """The answer, in one piece or as a stream. Raises what goes wrong before it begins."""
+        return EventStream(self.events()) if self.body.stream else JSONAnswer(await self.whole())
 
     async def whole(self) -> dict[str, Any]:
         async with self.generation as generation:
@@ -154,6 +173,11 @@ class Writer(ABC, Generic[Body]):
         return self._chunk_head + b'],"usage":' + dumps(usage_json(self.generation)) + b"}\n\n"
 
 
+async def compiled(model: ServedModel, make: Callable[[SpecialTokens], Grammar], name: str) -> CompiledGrammar:
+    """What `make` makes of the field `name`, compiled for a model. Raises GrammarError."""
+    return await asyncio.wrap_future(model.engine.model.grammars.later(make, name))
+
+
 def answer_head(start: str, kind: str, request: Request, given: str | None, model: str) -> dict[str, Any]:
     """What each answer begins with. Its id is that which the request was `given`, if it can be one, behind `start`."""
     name = given or request.state.given_id
@@ -164,11 +188,14 @@ def answer_head(start: str, kind: str, request: Request, given: str | None, mode
 def usage_json(generation: Generation) -> dict[str, Any]:
     """Tokens read and written so far."""
     read, written = generation.num_prompt_tokens, generation.num_output_tokens
-    nothing = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+    nothing = ("audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
     return {
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,
         "prompt_tokens_details": {"cached_tokens": generation.num_cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": dict.fromkeys(nothing, 0),
+        "completion_tokens_details": {
+            "reasoning_tokens": generation.num_reasoning_tokens,
+            **dict.fromkeys(nothing, 0),
+        },
     }

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import pkgutil
+from importlib import import_module
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from octavo.errors import OctavoError
+from octavo.server import routers
 from octavo.server.docs import docs_page
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.middleware import Envelope, Guard
-from octavo.server.routers import audio, chat, completions, embeddings, health, models, pooling, scoring, tokens
 from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-_FAMILIES = (chat, completions, embeddings, pooling, scoring, audio, models, tokens, health)
-ROUTERS = tuple(family.router for family in _FAMILIES)
+# Every module of the folder is a family of endpoints, and has a router. That of chat comes first in the documentation.
+_FAMILIES = sorted((family.name for family in pkgutil.iter_modules(routers.__path__)), key=lambda name: name != "chat")
+ROUTERS = tuple(import_module(f"{routers.__name__}.{family}").router for family in _FAMILIES)
 
 
 def make_app(server: ServerState) -> FastAPI:
@@ -53,8 +56,8 @@ def wrap(app: FastAPI, server: ServerState) -> ASGIApp:
     return Envelope(wrapped, server)
 
 
-async def _answer(_: Request, error: Exception) -> Response:
-    return error_answer(error)
+async def _answer(request: Request, error: Exception) -> Response:
+    return error_answer(error, request.scope)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -65,10 +68,12 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not possible, but {allowed} is"
-        return error_answer(HttpError(reason, status=405, code="method", headers=error.headers))
+        refused = HttpError(reason, status=405, code="method", headers=error.headers)
+        return error_answer(refused, request.scope)
     near = difflib.get_close_matches(path, endpoints, 1, 0.5)
     advice = f" Did you mean {near[0]}?" if near else ""
-    return error_answer(NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}"))
+    missing = NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}")
+    return error_answer(missing, request.scope)
 
 
 def _endpoints() -> list[str]:

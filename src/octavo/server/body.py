@@ -31,20 +31,25 @@ async def read_body(request: Request, model: type[T], config: ServerConfig) -> T
 
 
 def parse(raw: bytes, model: type[T]) -> T:
-    for separator, limit, what in (
+    return validated(parse_object(raw), model)
+
+
+def parse_object(raw: bytes, what: str = "the body") -> dict[str, Any]:
+    """A JSON object of bounded parts. Raises HttpError."""
+    for separator, limit, parts in (
         (b",", MAX_VALUES, "values"),
         (b'":', MAX_NAMES, "names"),
         (b"[", MAX_NAMES, "lists"),
     ):
         if raw.count(separator) > limit:
-            raise HttpError(f"the body has more than {limit} {what}", code="too_many_values")
+            raise HttpError(f"{what} has more than {limit} {parts}", code="too_many_values")
     try:
         value = strict_json.loads(raw)
     except ValueError as error:
-        raise HttpError(f"the body is not valid JSON: {str(error)[:200]}", code="invalid_json") from None
+        raise HttpError(f"{what} is not valid JSON: {str(error)[:200]}", code="invalid_json") from None
     if not isinstance(value, dict):
-        raise HttpError("the body must be a JSON object", code="invalid_json")
-    return validated(value, model)
+        raise HttpError(f"{what} must be a JSON object", code="invalid_json")
+    return value
 
 
 def validated(fields: dict[str, Any], model: type[T]) -> T:

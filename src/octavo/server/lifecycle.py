@@ -14,16 +14,18 @@ import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from octavo.server.app import make_app, wrap
 from octavo.server.connection import bounded
 from octavo.server.errors import UnavailableError
 from octavo.server.listener import BACKLOG, address
 from octavo.server.logs import STATS_SECONDS, StatsLine
+from octavo.server.middleware import Envelope
 from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
 
@@ -32,6 +34,7 @@ SWITCH_INTERVAL = 0.001  # a Python thread keeps another waiting for at most so 
 SAME_SIGNAL = 1.0  # a signal that comes again within so many seconds is the same one: `timeout` sends each twice
 GRACE_SECONDS = 2.0  # error events are written within so many seconds when draining is over
 QUESTION = "Why is the sky blue?"  # the example that a server logs: even a tiny model has something to say
+MAX_MESSAGE = 16 << 20  # bytes of a message of a WebSocket
 ENGINE_GIVEN_UP = 70  # exit code; a supervisor starts the process again
 
 
@@ -54,7 +57,8 @@ class Lifecycle:
 
     def __init__(self, state: ServerState, listener: socket.socket):
         self._config, self._state, self._listener = state.config, state, listener
-        self._server = _Server(_uvicorn_config(state.config, state))
+        self._app = make_app(state)
+        self._server = _Server(_uvicorn_config(state.config, wrap(self._app, state)))
         self._tasks: set[asyncio.Task[None]] = set()
         self._code = 0
         self._signalled = 0.0  # when the first signal came
@@ -66,7 +70,10 @@ class Lifecycle:
         ready = asyncio.ensure_future(asyncio.wrap_future(loaded))
         ready.add_done_callback(self._on_loaded)
         self._begin(self._watch())
+        if self._state.keeps_files:
+            self._state.batches.start(Envelope(self._app, self._state))  # a line has no key: its batch had
         await self._server.serve(sockets=[self._listener])
+        await self._state.close()
         if self._config.uds is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.uds)
@@ -104,6 +111,10 @@ class Lifecycle:
 
     async def _drain(self) -> None:
         """Lets running requests finish, tells those that do not, and ends the server."""
+        for leave in list(self._state.sessions):
+            leave()
+        if self._state.keeps_files:
+            await self._state.batches.close()
         await self._wait_for_requests(self._config.shutdown_timeout)
         for fail in list(self._state.active):
             fail(UnavailableError("the server was shut down before this was finished", "shutting_down", 5))
@@ -112,7 +123,7 @@ class Lifecycle:
 
     async def _wait_for_requests(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
-        while self._state.active and asyncio.get_running_loop().time() < end:
+        while (self._state.active or self._state.sessions) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
 
     async def _watch(self) -> None:
@@ -136,11 +147,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _uvicorn_config(config: ServerConfig, state: ServerState) -> uvicorn.Config:
+def _uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        wrap(make_app(state), state),
+        app,
         http=bounded(config),
-        ws="none",
+        ws=cast("type[asyncio.Protocol]", open_websocket),
+        ws_max_size=MAX_MESSAGE,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -154,6 +166,13 @@ def _uvicorn_config(config: ServerConfig, state: ServerState) -> uvicorn.Config:
         ssl_ca_certs=config.ssl_ca_certs,
         ssl_cert_reqs=config.ssl_cert_reqs,
     )
+
+
+def open_websocket(**arguments: Any) -> asyncio.Protocol:
+    """The protocol of a connection that becomes a WebSocket; its library is imported for the first one."""
+    from octavo.server.websocket import WebSocketConnection
+
+    return WebSocketConnection(**arguments)
 
 
 def curl_line(state: ServerState, where: str) -> str:

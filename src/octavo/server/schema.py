@@ -11,22 +11,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from octavo.server.protocol.answers import ErrorAnswer, Health
-from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, TranslationRequest
-from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
-from octavo.server.protocol.common import RequestModel
-from octavo.server.protocol.completions import CompletionRequest
-from octavo.server.protocol.embeddings import EmbeddingRequest
-from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
-from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
-from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from octavo.server.protocol.forms import FormRequest
 from octavo.version import __version__
 
 REFERENCE = "#/components/schemas/{model}"
-BODIES: tuple[type[RequestModel], ...] = (
-    *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
-    *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
-    *(TranscriptionRequest, TranslationRequest),
-)
+_bodies: dict[str, type[BaseModel]] = {}  # of all endpoints
 _ERRORS = {
     400: "the request is wrong; `param` names the field",
     401: "no API key, or a wrong one",
@@ -58,14 +47,17 @@ def endpoint(
     streams: bool = False,
     probe: bool = False,
     texts: Sequence[str] = (),
+    error: type[BaseModel] = ErrorAnswer,
+    query: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
     """Arguments of a route: what it takes, and everything that it may answer.
 
-    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead.
+    `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead;
+    `error` is a model of what its errors are, `query` of what its URL may say.
     """
     statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in statuses
+        status: {"model": error, "description": _ERRORS[status]} for status in statuses
     }
     content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in texts}
     if streams:
@@ -77,9 +69,13 @@ def endpoint(
         responses[503] = {"model": Health, "description": "not now; `reason` says why"}
     extra: dict[str, Any] = {}
     if body is not None:
-        kind = "multipart/form-data" if issubclass(body, AudioRequest) else "application/json"
+        _bodies[body.__name__] = body
+        kind = "multipart/form-data" if issubclass(body, FormRequest) else "application/json"
         schema = {"$ref": REFERENCE.format(model=body.__name__)}
         extra["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
+    if query is not None:
+        fields = query.model_json_schema()["properties"].items()
+        extra["parameters"] = [{"in": "query", "name": name, "schema": field} for name, field in fields]
     return {"responses": responses, "openapi_extra": extra, "response_model": None}
 
 
@@ -90,7 +86,7 @@ def describe(app: FastAPI, root_path: str) -> dict[str, Any]:
             title="Octavo", version=__version__, summary="An OpenAI-compatible server", routes=app.routes
         )
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        _, definitions = models_json_schema([(body, "validation") for body in BODIES], ref_template=REFERENCE)
+        _, definitions = models_json_schema([(body, "validation") for body in _bodies.values()], ref_template=REFERENCE)
         schemas.update(definitions["$defs"])
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}, {}]

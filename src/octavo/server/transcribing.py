@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 from starlette.requests import Request
 
@@ -15,7 +15,6 @@ from octavo.request import Prompt
 from octavo.server.generation import Generation
 from octavo.server.models import ServedModel
 from octavo.server.state import ServerState
-from octavo.server.upload import Upload
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.job import TranscribeOptions
 from octavo.speech.offline import speech_params
@@ -26,6 +25,14 @@ from octavo.speech.sources import Samples
 MOST_AHEAD = 16  # windows of one audio at the engine; each holds some megabytes
 _decoders = ThreadPoolExecutor(2, "octavo-audio")
 T = TypeVar("T")
+
+
+class AudioFile(Protocol):
+    """A file of speech, which is there until `close`."""
+
+    file: IO[bytes]
+
+    def close(self) -> None: ...
 
 
 class Transcribing(Generation):
@@ -39,7 +46,7 @@ class Transcribing(Generation):
         server: ServerState,
         model: ServedModel,
         request: Request,
-        upload: Upload,
+        upload: AudioFile,
         options: TranscribeOptions,
         seed: int,
     ):
@@ -57,7 +64,7 @@ class Transcribing(Generation):
 
     @property
     def timeout(self) -> float:
-        return min(self._asked_timeout, self._server.config.request_timeout + self._seconds_done)
+        return min(self._asked_timeout, self._longest + self._seconds_done)
 
     @property
     def num_audio_tokens(self) -> int:
@@ -114,7 +121,7 @@ class Transcribing(Generation):
 
     def _may_decode(self, reading: Reading) -> bool:
         """All requests share the engine's seats: that bounds the windows that are held for them."""
-        ahead = min(MOST_AHEAD, self.model.queue.seats // self.model.queue.requests)
+        ahead = min(MOST_AHEAD, self._queue.seats // self._queue.requests)
         return not reading.is_decoded and self._num_open < max(1, ahead)
 
     async def _decode(self, reading: Reading) -> None:
@@ -127,7 +134,7 @@ class Transcribing(Generation):
         self.prompts.append(Prompt(None, prompt.token_ids))  # the engine holds the rest while it needs them
         self._num_open += 1
         self._waiting.add(number)
-        self.model.queue.wait(len(prompt.token_ids))
+        self._queue.wait(len(prompt.token_ids))
         self._request.state.client.charge(len(prompt.token_ids))
         self._submit(number, prompt)
 

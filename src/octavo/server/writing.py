@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.responses import Response
+from starlette.types import Scope
 
-from octavo.server.errors import HttpError, body_of, status_of
+from octavo.server.dialects import error_json
+from octavo.server.errors import HttpError, status_of
 
 INLINE_NUMBERS = 2048  # answers with more are written on another thread
 
@@ -42,6 +44,7 @@ async def list_answer(head: Mapping[str, Any], name: str, entries: Iterable[Any]
     return Response(body, media_type=JSONAnswer.media_type)
 
 
-def error_answer(error: BaseException) -> JSONAnswer:
+def error_answer(error: BaseException, scope: Scope) -> JSONAnswer:
+    """The answer to the request of `scope` that an error becomes."""
     headers = error.headers if isinstance(error, HttpError) else None
-    return JSONAnswer(body_of(error), status_of(error), headers)
+    return JSONAnswer(error_json(error, scope), status_of(error), headers)

@@ -103,13 +103,13 @@ def is_silent(samples: NDArray[np.float32]) -> bool:
     return int(speech_frames(frame_levels(samples)).sum()) < MIN_SPEECH_FRAMES
 
 
-def frame_levels(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+def frame_levels(samples: NDArray[np.float32], frame_samples: int = FRAME_SAMPLES) -> NDArray[np.float64]:
     """Root mean square of each frame of 20 ms in dB of full scale, at least -120; the last frame may be shorter."""
-    starts = np.arange(0, len(samples), FRAME_SAMPLES)
+    starts = np.arange(0, len(samples), frame_samples)
     if len(starts) == 0:
         return np.zeros(0)
     sums = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
-    counts = np.minimum(FRAME_SAMPLES, len(samples) - starts)
+    counts = np.minimum(frame_samples, len(samples) - starts)
     return 10 * np.log10(np.maximum(sums / counts, 1e-12))
 
 

@@ -1,0 +1,1 @@
+"""Sessions over a WebSocket: speech is written down while it is spoken, and messages are answered."""

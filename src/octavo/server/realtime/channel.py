@@ -1,0 +1,53 @@
+"""Events to the client of a session, and what its work needs of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Message
+from starlette.websockets import WebSocket
+
+from octavo.errors import OctavoError
+from octavo.server.errors import body_of
+from octavo.server.realtime.conversation import new_id
+from octavo.server.writing import dumps
+
+logger = logging.getLogger("octavo.server")
+
+
+def told(error: Exception) -> dict[str, Any]:
+    """The JSON of an error, which is logged if it was not raised on purpose."""
+    if not isinstance(error, OctavoError):
+        logger.error("a realtime session failed", exc_info=error)
+    found: dict[str, Any] = body_of(error)["error"]
+    return found
+
+
+class Channel:
+    """One side of a WebSocket: `send` waits for a client that reads slowly."""
+
+    def __init__(self, websocket: WebSocket):
+        self._websocket = websocket
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        """Raises WebSocketDisconnect once the client has gone."""
+        event = {"type": kind, "event_id": new_id("event"), **fields}
+        await self._websocket.send_text(dumps(event).decode())
+
+    async def refuse(self, error: Exception, event_id: str | None = None) -> None:
+        """Tells what is wrong with a client's event; the session goes on."""
+        await self.send("error", error={**told(error), "event_id": event_id})
+
+    def request(self) -> Request:
+        """For a `Generation`, which is cancelled when the client goes."""
+        scope = self._websocket.scope
+        fields = {name: scope[name] for name in ("app", "path", "headers", "query_string")}
+        return Request({**fields, "type": "http", "method": "GET", "state": dict(scope["state"])}, _never)
+
+
+async def _never() -> Message:
+    """Nothing comes from a client that a generation should read."""
+    return await asyncio.Future()
