@@ -79,11 +79,11 @@ class Walk:
             matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
             allowed = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
             ending = [i for i in allowed if i >= END or i in PREFERRED]
-            if rng.random() < 0.1 and (mark := self.vocabulary.split(rng.choice(self.marks))):
-                if matcher.deep_copy().try_consume_tokens(mark) == len(mark):
-                    matcher.consume_tokens(mark)
-                    ids += mark
-                    continue
+            mark = self.vocabulary.split(rng.choice(self.marks)) if rng.random() < 0.1 else []
+            if mark and matcher.deep_copy().try_consume_tokens(mark) == len(mark):
+                matcher.consume_tokens(mark)
+                ids += mark
+                continue
             token = int(rng.choice(ending if ending and rng.random() < 0.5 else allowed.tolist()))
             if token == END:
                 break

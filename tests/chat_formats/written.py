@@ -1,11 +1,9 @@
 """Answers as the table of formats says that models write them."""
 
 import json
-import random
 import string
 
 from octavo.chat_formats.format import ChatFormat
-from octavo.chat_formats.ids import id_maker
 from octavo.chat_formats.parts import Answer
 from octavo.chat_formats.syntax import HarmonyCall, NamedCall, ObjectCall, PythonCall, XmlCall
 from octavo.chat_formats.table import CALL_FORMATS, THINKING

@@ -26,6 +26,9 @@ OPERATIONS = [
         ("POST", path)
         for path in ("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank")
     ),
+    *(("GET", path) for path in ("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content")),
+    *(("DELETE", "/v1/files/{file_id}"), ("POST", "/v1/batches"), ("GET", "/v1/batches")),
+    *(("GET", "/v1/batches/{batch_id}"), ("POST", "/v1/batches/{batch_id}/cancel")),
     *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
     *(("POST", path) for path in ("/v1/responses", "/v1/responses/input_tokens", "/v1/conversations")),
@@ -93,6 +96,21 @@ def test_no_answer_to_a_form_is_a_5xx_or_undeclared(audio_server, path):
     check()
 
 
+def test_no_answer_to_a_file_is_a_5xx_or_undeclared(server):
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    cases = schema["/v1/files"]["POST"].as_strategy(generation_mode=GenerationMode.POSITIVE)
+    fields = ("purpose", "expires_after", "expires_after[seconds]", "expires_after[]", "expires_after[", "other")
+    wrong = strategies.dictionaries(strategies.sampled_from(fields), strategies.text(), max_size=2)
+
+    @given(cases, wrong)
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    def check(case, wrong):
+        case.body |= wrong
+        call(server, case)
+
+    check()
+
+
 def call(server, case):
     """Sends a case and checks its answer; of a 5xx it says what it was, and what the log says of it."""
     begin = len(server.read_log())
@@ -121,7 +139,6 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
     assert set(document["paths"]) == {
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
         *("/v1/chat/completions/batch", "/tokenizer_info"),
-        *("/v1/messages", "/v1/messages/count_tokens"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
         *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
         *("/v1/responses", "/v1/responses/input_tokens", "/v1/responses/{response_id}"),
@@ -130,6 +147,8 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         "/v1/conversations/{conversation_id}/items/{item_id}",
         *("/v1/messages", "/v1/messages/count_tokens", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings"),
         *("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version"),
+        *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
+        *("/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"),
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),
     }
     schemas = document["components"]["schemas"]

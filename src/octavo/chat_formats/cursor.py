@@ -60,6 +60,11 @@ class Cursor:
         self.at += len(word)
         return True
 
+    def close(self, word: str) -> Parser[None]:
+        """Reads `word` if it comes next, or what there is of it before the end."""
+        if not (yield from self.has(word)) and self.ended and word.startswith(self.rest):
+            self.at = len(self.text)
+
     def expect(self, mark: str) -> Parser[None]:
         """Reads a mark, whatever white space there is around its words and between them. Raises MalformedError."""
         for word in mark.split():

@@ -127,7 +127,9 @@ def _call(syntax: CallSyntax, name: str, use: ToolUse, special: SpecialTokens, b
     schema = object_schema(use.callable[name], where)
     match syntax:
         case ObjectCall():
-            lead = _numbered(f'{before}{{{syntax.lead}"{syntax.name}": {json.dumps(name)}, "{syntax.arguments}": ', special)
+            lead = _numbered(
+                f'{before}{{{syntax.lead}"{syntax.name}": {json.dumps(name)}, "{syntax.arguments}": ', special
+            )
             return sequence(*lead, json_schema(schema, where), literal("}"))
         case NamedCall():
             head = _numbered(before + syntax.begin + syntax.prefix + name + syntax.suffix + syntax.middle, special)

@@ -179,7 +179,7 @@ class MarkedReader(IncrementalReader):
                     break
             for word in (*calls.closing.split(), *calls.end.split()):
                 yield from self.cursor.space()
-                yield from self.cursor.has(word)
+                yield from self.cursor.close(word)
             self.leave_mark()
         except MalformedError:
             if not self.give_up_call():

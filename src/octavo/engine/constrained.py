@@ -30,7 +30,13 @@ def takes_forced(params: SamplingParams) -> bool:
 
 def may_ban(params: SamplingParams) -> bool:
     """Whether the request bans tokens, or makes some unlikely, other than those that end a text."""
-    return bool(params.bad_words or params.allowed_token_ids or params.logit_bias or params.extra_args or params.logits_processors)
+    return bool(
+        params.bad_words
+        or params.allowed_token_ids
+        or params.logit_bias
+        or params.extra_args
+        or params.logits_processors
+    )
 
 
 def go_on(

@@ -12,10 +12,10 @@ from octavo.server.body import read_body
 from octavo.server.chatting import ChatWriter
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.items import as_chat
+from octavo.server.listing import page, read_query
 from octavo.server.protocol.answers import Deleted, InputTokenCount, ItemList, ResponseAnswer
 from octavo.server.protocol.conversations import ItemsQuery, ResponseQuery
 from octavo.server.protocol.responses import NAMES, InputTokensRequest, ResponsesRequest
-from octavo.server.query import read_query
 from octavo.server.response_context import read_context
 from octavo.server.responses import ResponseWriter
 from octavo.server.schema import endpoint
@@ -24,6 +24,7 @@ from octavo.server.state import ServerState, state_of
 from octavo.server.writing import JSONAnswer
 
 router = APIRouter(tags=["responses"])
+MOST = 20  # items of a page, unless it is said
 INTERRUPTED = {"code": "server_error", "message": "the server ended before this was finished"}
 Json = dict[str, Any]
 
@@ -106,22 +107,13 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 async def list_input_items(request: Request, response_id: str) -> Response:
     """The items that a response got in its request."""
     record = await _record(state_of(request), request.state.client.owner, response_id)
-    return JSONAnswer(page(record["input"], read_query(request, ItemsQuery)))
+    return page_of(request, record["input"])
 
 
-def page(items: list[Json], query: ItemsQuery) -> Json:
-    """A part of a list of items. Raises HttpError if `query.after` is none of them."""
-    ordered = items if query.order == "asc" else items[::-1]
-    ids = [item["id"] for item in ordered]
-    if query.after is not None and query.after not in ids:
-        raise HttpError(f"after: there is no item {query.after[:100]!r}", "after", code="invalid_value")
-    begin = 0 if query.after is None else ids.index(query.after) + 1
-    return listed(ordered[begin : begin + query.limit], begin + query.limit < len(items))
-
-
-def listed(items: list[Json], has_more: bool = False) -> Json:
-    ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {"first_id": "", "last_id": ""}
-    return {"object": "list", "data": items, **ends, "has_more": has_more}
+def page_of(request: Request, items: list[Json]) -> Response:
+    """The part of a list of items that is asked for; the last ones come first unless `order` is asc."""
+    query = read_query(request, ItemsQuery)
+    return page(items if query.order == "asc" else items[::-1], query, MOST)
 
 
 async def _record(server: ServerState, owner: str, id: str) -> Json:
