@@ -148,12 +148,11 @@ def test_without_the_plugin_what_asks_for_it_is_refused(checkpoint, tmp_path):
 
 def test_a_server_takes_what_rules_of_plugins_read(checkpoint, monkeypatch):
     body = CompletionRequest(prompt="hi", vllm_xargs={"no_repeat": 5})
+    model = LLM(str(checkpoint), max_model_len=32).model
     with pytest.raises(HttpError, match="vllm_xargs: no plugin reads 'no_repeat'"):
-        body.check()
+        body.params(model)
     monkeypatch.setattr("octavo.sampling_params.known_extra_args", {"no_repeat"})
     monkeypatch.setattr("octavo.server.protocol.common.known_extra_args", {"no_repeat"})
-    body.check()
-    model = LLM(str(checkpoint), max_model_len=32).model
     assert body.params(model).extra_args == {"no_repeat": 5}
 
 

@@ -70,10 +70,10 @@ class SamplingParams:
     allowed_token_ids: list[int] | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     extra_args: dict[str, Any] | None = None  # what rules of plugins and logits processors read
-    logits_processors: list[Callable[..., Any]] | None = None  # change the logits: (output ids, logits) -> logits
     structured_outputs: StructuredOutputsParams | dict[str, Any] | None = None  # what the text must be
     guided_decoding: GuidedDecodingParams | dict[str, Any] | None = None  # the old name of `structured_outputs`
-    truncate_prompt_tokens: int | None = None
+    logits_processors: list[Callable[..., Any]] | None = None  # change the logits: (output ids, logits) -> logits
+    truncate_prompt_tokens: int | None = None  # keep so many of a prompt's last tokens; -1: as many as fit
 
     def __post_init__(self) -> None:
         for name, (low, high, optional) in _INTEGERS.items():
@@ -181,9 +181,8 @@ class SamplingParams:
     def _refuse_unsupported(self) -> None:
         if not isinstance(self.extra_args, Mapping | None):
             raise ParameterError("extra_args", self.extra_args, "a dict of what rules and logits processors read")
-        if self.truncate_prompt_tokens not in (None, -1) or isinstance(self.truncate_prompt_tokens, bool):
-            reason = "prompts are not truncated; shorten the prompt, or leave it None"
-            raise UnsupportedError("truncate_prompt_tokens", self.truncate_prompt_tokens, reason)
+        if self.truncate_prompt_tokens == 0:
+            raise ParameterError("truncate_prompt_tokens", 0, "at least 1, or -1")
 
 
 @dataclass(slots=True)
@@ -249,6 +248,7 @@ _INTEGERS = {  # name: lowest, highest, whether None is allowed
     "min_tokens": (0, _MAX_INT, False),
     "logprobs": (-1, _MAX_INT, True),
     "prompt_logprobs": (-1, _MAX_INT, True),
+    "truncate_prompt_tokens": (-1, _MAX_INT, True),
 }
 _FLAGS = (
     "use_beam_search",

@@ -8,7 +8,7 @@ import torch
 
 from cli.conftest import make_tiny_llama
 from octavo import LLM, SamplingParams
-from octavo.errors import ConfigError, NumericalError, ParameterError, RequestError, UnsupportedError
+from octavo.errors import ConfigError, NumericalError, RequestError, UnsupportedError
 from octavo.v1.sample.logits_processor import (
     AdapterLogitsProcessor,
     BatchUpdate,
@@ -114,12 +114,6 @@ def test_an_error_in_a_function_ends_its_request_alone(llm, function, word):
 def test_a_function_that_bans_everything_is_told(llm):
     with pytest.raises(NumericalError):
         tokens(llm, logits_processors=[lambda ids, row: row - float("inf")])
-
-
-@pytest.mark.parametrize("given", ["text", [5], {"a": 1}, [print] * 65])
-def test_what_is_no_function_is_refused(given):
-    with pytest.raises(ParameterError, match="logits_processors"):
-        SamplingParams(logits_processors=given)
 
 
 def test_beams_have_none(llm):

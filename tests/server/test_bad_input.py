@@ -58,7 +58,8 @@ SAMPLING = {
     "guided_regex": ["a"],
     "structured_outputs": [{"regex": "a"}],
     "logits_processors": [["a"]],
-    "truncate_prompt_tokens": [5],
+    "truncate_prompt_tokens": [0, -2, 4096, "a", 1.5],
+    "service_tier": ["gold", 5],
     "store": [True],
     "never_heard_of": [None, 1],
 }
@@ -122,7 +123,7 @@ FIELDS = {
         ],
         "logprobs": [-1, -2, "a", 1000, True],
         "echo": [1, "a"],
-        "suffix": ["after"],
+        "suffix": ["after", 5],
         "add_special_tokens": [1],
     },
     "/tokenize": {

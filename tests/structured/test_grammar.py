@@ -44,7 +44,11 @@ THOUGHT = sequence(until("</think>"), NUMBER)
             ["aab", "ab"],
         ),
         (THOUGHT, ["</think>5", "so </think 1</think>42"], ["5", "</think>x", "a</think></think>5"]),
-        (sequence(repeated(CALL), any_text()), ["", "text", "a<call>f(1)</call>", "<call>g(22)</call> b <call>f(0)</call>!"], ["<call>h(1)</call>", "a<call>f(x)", "<call>f(1)"]),
+        (
+            sequence(repeated(CALL), any_text()),
+            ["", "text", "a<call>f(1)</call>", "<call>g(22)</call> b <call>f(0)</call>!"],
+            ["<call>h(1)</call>", "a<call>f(x)", "<call>f(1)"],
+        ),
     ],
 )  # fmt: skip
 def test_what_a_grammar_accepts(accepts, grammar, good, bad):

@@ -77,7 +77,6 @@ SPELLINGS = {
 # Flags of vLLM's server that ask for what is not there: name -> (values that ask for nothing, what is said).
 SERVER_REFUSED: Options = {
     "tool_parser_plugin": (("",), "code of others is never run"),
-    "logits_processors": (([],), "they are for Python: LLM(logits_processors=…); a plugin may bring rules on logits"),
     "middleware": (([],), "code of others is never run; put a proxy in front"),
     "return_tokens_as_token_ids": ((False,), "requests say it, in a field of that name"),
     "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),

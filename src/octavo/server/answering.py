@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
+from octavo.engine.inputs import truncated
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
@@ -24,7 +25,7 @@ from octavo.server.sse import EventStream
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer, dumps
 from octavo.structured.compiler import CompiledGrammar
-from octavo.structured.grammar import Grammar
+from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.version import __version__
 
 FINGERPRINT = f"octavo-{__version__}"
@@ -50,9 +51,9 @@ async def begin(request: Request, body: Body, writer: type[Writer[Body]]) -> Gen
     if len(body.prompts) > (most := server.config.max_prompts):
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
-    params = writer.params(model, body)
+    params, longest = writer.params(model, body), model.engine.model.max_model_len
     prompts = await writer.limited(model, body, await writer.read(model, body))
-    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in prompts]
+    prompts = [truncated(prompt, params, longest).extended(cache_salt=body.cache_salt) for prompt in prompts]
     asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
     return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
@@ -172,7 +173,7 @@ class Writer(ABC, Generic[Body]):
         return self._chunk_head + b'],"usage":' + dumps(usage_json(self.generation)) + b"}\n\n"
 
 
-async def compiled(model: ServedModel, make: Callable[[], Grammar], name: str) -> CompiledGrammar:
+async def compiled(model: ServedModel, make: Callable[[SpecialTokens], Grammar], name: str) -> CompiledGrammar:
     """What `make` makes of the field `name`, compiled for a model. Raises GrammarError."""
     return await asyncio.wrap_future(model.engine.model.grammars.later(make, name))
 

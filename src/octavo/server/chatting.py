@@ -16,7 +16,7 @@ from octavo.sampling_params import SamplingParams
 from octavo.server.answering import Writer, compiled
 from octavo.server.models import ServedModel
 from octavo.server.protocol.chat import ChatFields
-from octavo.structured.grammar import Grammar
+from octavo.structured.grammar import Grammar, SpecialTokens
 
 Body = TypeVar("Body", bound=ChatFields)
 
@@ -49,10 +49,9 @@ class ChatWriter(Writer[Body]):
         asked, use = body.grammar(), body.tool_use
         if asked is None and not use.callable:
             return prompts
-        special = model.engine.model.grammars.special_tokens
 
-        def make(prompt: Prompt) -> Grammar:
-            grammar = model.chat.grammar(prompt.text or "", use, special, asked[1]() if asked else None)
+        def make(prompt: Prompt, special: SpecialTokens) -> Grammar:
+            grammar = model.chat.grammar(prompt.text or "", use, special, asked[1](special) if asked else None)
             assert grammar is not None
             return grammar
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
 
+from octavo.server.answering import begin
 from octavo.server.body import validated
 from octavo.server.chatting import ChatWriter
 from octavo.server.errors import ClientGoneError, HttpError
@@ -154,12 +155,7 @@ class AnswerJob(Job):
 
     async def _answer(self) -> None:
         """Raises OctavoError."""
-        server, request, body = self._server, self._channel.request(), self._body()
-        model = server.models.find(self._settings.model, "text")
-        admit(server, model, request, 1)
-        params = body.params(model.engine.model)
-        prompts = await ChatWriter.read(model, body)
-        self._generation = Generation(server, model, request, prompts, params, body.asked_tokens, None)
+        self._generation = await begin(self._channel.request(), self._body(), ChatWriter)  # type: ignore[type-abstract]
         async with self._generation as generation:
             async for _, output in generation.outputs():
                 (completion,) = output.outputs
@@ -181,7 +177,12 @@ class AnswerJob(Job):
         messages += self._conversation.messages() if params.input is None else self._given()
         if not messages:
             raise HttpError("there is no message to answer: send conversation.item.create", code="no_messages")
-        fields = {"messages": messages, "stream": True, "temperature": given.get("temperature")}
+        fields = {
+            "model": settings.model,
+            "messages": messages,
+            "stream": True,
+            "temperature": given.get("temperature"),
+        }
         if isinstance(limit := given.get("max_output_tokens"), int):
             fields["max_completion_tokens"] = limit
         return validated(fields, ChatRequest)
