@@ -1,4 +1,4 @@
-"""The clients of the three APIs, each on its usual tour: OpenAI's, Anthropic's, Ollama's. The last two may be missing."""
+"""The clients of the three APIs on their usual tours: OpenAI's, Anthropic's, Ollama's. The last two may be missing."""
 
 from typing import Literal
 

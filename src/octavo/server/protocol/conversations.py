@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from octavo.server.protocol.common import MAX_INT, UNUSED, RequestModel
-from octavo.server.protocol.files import ListQuery
+from octavo.server.protocol.common import MAX_INT, UNUSED, Name, RequestModel
 from octavo.server.protocol.forms import BOOLEAN, INTEGER
 from octavo.server.protocol.response_items import Items
 from octavo.server.protocol.responses import Metadata
@@ -32,7 +31,9 @@ class ItemsRequest(RequestModel):
     items: Annotated[Items, Field(min_length=1)]
 
 
-class ItemsQuery(ListQuery):
+class ItemsQuery(RequestModel):
+    after: Name | None = Field(None, description="the id of the last item of the page before")
+    limit: Annotated[int, Field(ge=1, le=100), INTEGER] = 20
     order: Literal["asc", "desc"] = "desc"
 
 

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request, Response
 from octavo.server.body import read_body
 from octavo.server.errors import NotFoundError
 from octavo.server.items import new_id
-from octavo.server.listing import listed
 from octavo.server.protocol.answers import ConversationAnswer, Deleted, Item, ItemList
 from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsQuery, ItemsRequest
 from octavo.server.protocol.response_items import items_of
+from octavo.server.query import listed, read_query
 from octavo.server.response_context import add_items, find_conversation
-from octavo.server.routers.responses import page_of
+from octavo.server.routers.responses import part_of
 from octavo.server.schema import endpoint
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer
@@ -71,14 +71,14 @@ async def create_items(request: Request, conversation_id: str) -> Response:
     asked = await read_body(request, ItemsRequest, state_of(request).config)
     items = items_of(asked.items)
     await _changed(request, conversation_id, lambda record: add_items(record, items))
-    return listed(items)
+    return JSONAnswer(listed(items))
 
 
 @router.get(f"{_PATH}/items", **endpoint(None, ItemList, query=ItemsQuery))
 async def list_items(request: Request, conversation_id: str) -> Response:
     """A conversation's items, the last ones first unless `order` is asc."""
     record = await _record(request, conversation_id)
-    return page_of(request, record["items"])
+    return JSONAnswer(part_of(record["items"], read_query(request, ItemsQuery, may_include=True)))
 
 
 @router.get(f"{_PATH}/items/{{item_id}}", **endpoint(None, Item))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,10 +13,10 @@ from octavo.server.body import read_body
 from octavo.server.chatting import ChatWriter
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.items import as_chat
-from octavo.server.listing import page, read_query
 from octavo.server.protocol.answers import Deleted, InputTokenCount, ItemList, ResponseAnswer
 from octavo.server.protocol.conversations import ItemsQuery, ResponseQuery
 from octavo.server.protocol.responses import NAMES, InputTokensRequest, ResponsesRequest
+from octavo.server.query import listed, page, read_query
 from octavo.server.response_context import read_context
 from octavo.server.responses import ResponseWriter
 from octavo.server.schema import endpoint
@@ -24,7 +25,6 @@ from octavo.server.state import ServerState, state_of
 from octavo.server.writing import JSONAnswer
 
 router = APIRouter(tags=["responses"])
-MOST = 20  # items of a page, unless it is said
 INTERRUPTED = {"code": "server_error", "message": "the server ended before this was finished"}
 Json = dict[str, Any]
 
@@ -65,7 +65,7 @@ async def count_input_tokens(request: Request) -> Response:
 async def get_response(request: Request, response_id: str) -> Response:
     """A response that was kept; of one in the background its events, from the one after `starting_after` on."""
     server, owner = state_of(request), request.state.client.owner
-    query = read_query(request, ResponseQuery)
+    query = read_query(request, ResponseQuery, may_include=True)
     if not query.stream:
         return JSONAnswer(await _current(server, owner, response_id))
     running = server.background.find(owner, response_id)
@@ -107,13 +107,13 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 async def list_input_items(request: Request, response_id: str) -> Response:
     """The items that a response got in its request."""
     record = await _record(state_of(request), request.state.client.owner, response_id)
-    return page_of(request, record["input"])
+    return JSONAnswer(part_of(record["input"], read_query(request, ItemsQuery, may_include=True)))
 
 
-def page_of(request: Request, items: list[Json]) -> Response:
-    """The part of a list of items that is asked for; the last ones come first unless `order` is asc."""
-    query = read_query(request, ItemsQuery)
-    return page(items if query.order == "asc" else items[::-1], query, MOST)
+def part_of(items: list[Json], query: ItemsQuery) -> Json:
+    """A page of a list of items. Raises HttpError if `query.after` is none of them."""
+    ordered = items if query.order == "asc" else items[::-1]
+    return listed(*page(ordered, query.after, query.limit, itemgetter("id")))
 
 
 async def _record(server: ServerState, owner: str, id: str) -> Json:
