@@ -198,7 +198,7 @@ def spoil(executor, monkeypatch, value, when=lambda num_tokens: True):
     def run_native(step):
         result = run(step)
         result.logits = spoil_rows(result.logits.copy())
-        result.sampled = _native.sample(result.logits, result.rows, result.samplers)
+        result.sampled = _native.sample(result.logits, [draw.row for draw in result.draws], result.samplers)
         return result
 
     def spoiled(step):

@@ -70,6 +70,8 @@ class EngineConfig:
     generation_config: str = "auto"  # "auto": defaults from the model; "vllm": neutral ones; or a directory
     override_generation_config: Mapping[str, Any] | None = None  # replaces some of those defaults
     chat_template: str | None = None  # a file, or the template itself
+    tool_call_parser: str | None = None  # vLLM's name of how the model writes calls of tools; None: as its template
+    reasoning_parser: str | None = None  # the same of what it thinks
     logits_processors: Sequence[Any] = ()  # vLLM's classes, or "module:Class"
     max_logprobs: int = 20  # a request may ask for so many log-probabilities per position; -1: no limit
 

@@ -31,7 +31,7 @@ _REFUSED = {
         "ngram_prompt_lookup_max"
     ),
     "prompt adapters are not supported": "enable_prompt_adapter=false",
-    "reasoning is not taken apart yet": "reasoning_parser reasoning_parser_plugin reasoning_config",
+    "the marks of thinking are those of reasoning_parser": "reasoning_config",
     "texts are generated, also from speech, embedded or classified; nothing else is supported yet": (
         "runner=auto|generate convert=auto|none pooler_config override_pooler_config diffusion_config"
     ),
@@ -55,7 +55,9 @@ _REFUSED = {
     "the KV cache stays in this process": (
         "kv_transfer_config kv_events_config ec_transfer_config ec_manager_config kv_offloading_size=0"
     ),
-    "code of others is never run": ("io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"),
+    "code of others is never run": (
+        "reasoning_parser_plugin io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"
+    ),
     "log-probabilities are those of the model, before any penalty": "logprobs_mode=raw_logprobs",
     "such values are not returned": (
         "enable_return_routed_experts=false return_sampling_mask=false enable_trace_replay=false aux_output_config"

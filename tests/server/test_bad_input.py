@@ -86,7 +86,7 @@ FIELDS = {
         "max_completion_tokens": [0, -1, "a", 3],
         "logprobs": [1, "true"],
         "top_logprobs": [1, -1, -2, "a"],
-        "tools": [[{"type": "function", "function": {"name": "f"}}]],
+        "tools": [[{"type": "function", "function": {"name": name}}] for name in ("", "a b", "x" * 1000)],
         "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
         "functions": [[{"name": "f"}]],
         "modalities": [["text", "audio"]],

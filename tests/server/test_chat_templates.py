@@ -27,7 +27,7 @@ def test_the_loop_goes_on_while_a_template_is_rendered():
 
     model = ServedModel(ModelSpec(), EngineConfig(model="x"), ServerConfig())
     model.llm = SimpleNamespace(model=SimpleNamespace(max_model_len=100))
-    model._encoder = Waiting()
+    model._chat = Waiting()
 
     async def main():
         reading = asyncio.create_task(model.read_chat([{"role": "user", "content": "x"}]))

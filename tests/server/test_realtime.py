@@ -217,6 +217,50 @@ def test_openai_s_client_chats_in_text(ai):
     assert (second.status, second.status_details.reason) == ("incomplete", "max_output_tokens")
 
 
+WEATHER = {
+    "type": "function",
+    "name": "weather",
+    "description": "The weather of a city",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+}
+
+
+def test_openai_s_client_calls_a_tool_and_hears_what_comes_of_it(ai):
+    with ai.realtime.connect(model=TEXT) as connection:
+        connection.recv()
+        connection.session.update(session={"type": "realtime", "temperature": 0, "tools": [WEATHER]})
+        ask(connection, "What is the weather in Paris?")
+        connection.response.create(response={"tool_choice": "required"})
+        events = until_done(connection)
+        (call,) = events[-1].response.output
+        assert (call.type, call.name, call.status) == ("function_call", "weather", "completed")
+        assert json.loads(call.arguments)["city"] in ("Paris", "Rome")
+        deltas = [event for event in events if event.type == "response.function_call_arguments.delta"]
+        (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]
+        assert "".join(event.delta for event in deltas) == done.arguments == call.arguments
+        assert {event.call_id for event in deltas} == {call.call_id}
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": "It rains."}
+        connection.conversation.item.create(item=output)
+        connection.response.create(response={"max_output_tokens": 8, "tool_choice": "none"})
+        (message,) = until_done(connection)[-1].response.output
+        assert message.content[0].text
+
+
+def test_what_came_of_a_call_that_is_not_there_fails_the_response(ai):
+    with ai.realtime.connect(model=TEXT) as connection:
+        connection.recv()
+        connection.conversation.item.create(item={"type": "function_call_output", "call_id": "x", "output": "1"})
+        connection.response.create()
+        response = until_done(connection)[-1].response
+        assert (response.status, response.output) == ("failed", [])
+        assert response.status_details.error.type == "invalid_request_error"
+
+
 def test_a_response_is_cancelled_and_the_session_goes_on(ai):
     with ai.realtime.connect(model=TEXT) as connection:
         connection.recv()

@@ -112,7 +112,7 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         assert schemas[name]["additionalProperties"] is False
         for field in ("model", "temperature", "top_k", "min_p", "stream_options", "logprobs", "prompt_logprobs"):
             assert field in fields
-    assert schemas["ChatRequest"]["properties"]["tools"]["enum"] == [None, []]
+    assert schemas["FunctionTool"]["properties"]["function"] == {"$ref": "#/components/schemas/Function"}
 
 
 def test_the_schema_of_a_form_has_its_fields_and_every_answer(http):

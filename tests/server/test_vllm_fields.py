@@ -189,7 +189,6 @@ REFUSED = {
     "n": 2,
     "best_of": 2,
     "use_beam_search": True,
-    "tools": [{"type": "function", "function": {"name": "f"}}],
     "messages": [HELLO, []],
     "temperature": -1,
 }

@@ -44,20 +44,24 @@ Part = Reasoning | Content | CallBegin | CallArguments
 class AnswerReader(Protocol):
     """Takes the text of an answer piece by piece. What it finds in all of it does not depend on where that is cut."""
 
+    num_thought: int  # characters of the text, from its beginning, that are thinking and its marks
+
     def feed(self, text: str) -> list[Part]:
         """What is known of the answer now that was not before."""
 
-    def end(self) -> list[Part]:
-        """The rest, as no more text comes."""
+    def end(self, is_cut: bool = False) -> list[Part]:
+        """The rest, as no more text comes; `is_cut` says that the answer did not end by itself."""
 
 
 class PlainReader:
     """The reader of answers that are nothing but text."""
 
+    num_thought = 0
+
     def feed(self, text: str) -> list[Part]:
         return [Content(text)] if text else []
 
-    def end(self) -> list[Part]:
+    def end(self, is_cut: bool = False) -> list[Part]:
         return []
 
 

@@ -26,6 +26,18 @@ MODEL_FLAGS = (
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),
     Flag("chat_template", str, "FILE", "a Jinja chat template instead of the model's"),
     Flag(
+        "tool_call_parser",
+        str,
+        "NAME",
+        "vLLM's name of how the model calls tools, where its template doesn't tell",
+    ),
+    Flag(
+        "reasoning_parser",
+        str,
+        "NAME",
+        "vLLM's name of how the model thinks, where its template doesn't tell",
+    ),
+    Flag(
         "generation_config",
         str,
         "WHERE",

@@ -38,6 +38,9 @@ SERVER_FLAGS = (
     Flag("max_prompts", int, "N", "at most N prompts per request (1024)"),
     Flag("max_realtime_sessions", int, "N", "at most N realtime sessions at once (128)"),
     Flag("max_realtime_seconds", float, "SECONDS", "the most audio that a realtime session may have waiting (600)"),
+    Flag("response_store", str, "FILE", "keep stored responses and conversations in this file, and not in memory"),
+    Flag("max_stored_responses", count, "N", "at most N stored responses and conversations (4K)"),
+    Flag("max_stored_bytes", count, "N", "at most N bytes of them (128M)"),
     Flag(
         "request_timeout",
         float,
@@ -70,10 +73,7 @@ SPELLINGS = {
 
 # Flags of vLLM's server that ask for what is not there: name -> (values that ask for nothing, what is said).
 SERVER_REFUSED: Options = {
-    "enable_auto_tool_choice": ((False,), "tools are not supported yet"),
-    "tool_call_parser": ((None,), "tools are not supported yet"),
     "tool_parser_plugin": (("",), "code of others is never run"),
-    "enable_reasoning": ((False,), "reasoning is not taken apart yet"),
     "middleware": (([],), "code of others is never run; put a proxy in front"),
     "return_tokens_as_token_ids": ((False,), "requests say it, in a field of that name"),
     "enable_ssl_refresh": ((False,), "certificates are read once; start the server again"),
@@ -85,6 +85,9 @@ SERVER_NOTED: Options = {
     "api_server_count": ((1,), "one process answers HTTP"),
     "chat_template_content_format": (("auto", "string"), "templates get contents as text"),
     "disable_frontend_multiprocessing": ((False,), "there is one process"),
+    "enable_auto_tool_choice": ((False,), "tools are always taken"),
+    "enable_reasoning": ((False,), "what a model thinks is always told apart"),
+    "exclude_tools_when_tool_choice_none": ((False,), "they are always left out"),
     "enable_force_include_usage": ((False,), "ask with stream_options.include_usage"),
     "enable_prompt_tokens_details": ((False,), "they are always told"),
     "enable_request_id_headers": ((False,), "every answer has an x-request-id"),

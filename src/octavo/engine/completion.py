@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from octavo.request import CompletionOutput, LogprobsAtPosition
@@ -118,3 +119,21 @@ class Completion:
         if self._stops is not None:
             self.text += self._stops.flush()
         self.finish_reason, self.stop_reason = reason, stop_reason
+
+
+def num_tokens_of(
+    num_characters: int,
+    token_ids: Sequence[int],
+    tokenizer: Tokenizer,
+    prompt_token_ids: Sequence[int],
+    params: SamplingParams,
+) -> int:
+    """How many of a completion's first tokens so many of its first characters came from."""
+    detokenizer = IncrementalDetokenizer(
+        tokenizer, prompt_token_ids, params.skip_special_tokens, params.spaces_between_special_tokens
+    )
+    count = 0
+    while num_characters > 0 and count < len(token_ids):
+        num_characters -= len(detokenizer.append(token_ids[count]))
+        count += 1
+    return count

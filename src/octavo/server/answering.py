@@ -6,8 +6,8 @@ import re
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from octavo.engine.inputs import truncated
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
+from octavo.sampling_params import SamplingParams
 from octavo.server.body import read_body
 from octavo.server.generation import Generation, admit
 from octavo.server.models import ServedModel
@@ -36,12 +37,10 @@ async def answer(request: Request, form: type[Body], writer: type[Writer[Body]])
 
 async def respond(request: Request, body: Body, writer: type[Writer[Body]]) -> Response:
     """Carries out a request that has been read. Raises what it is refused with."""
-    return await writer(request, body, await begin(request, body, writer.read)).response()
+    return await writer(request, body, await begin(request, body, writer)).response()
 
 
-async def begin(
-    request: Request, body: Body, read: Callable[[ServedModel, Body], Awaitable[list[Prompt]]]
-) -> Generation:
+async def begin(request: Request, body: Body, writer: type[Writer[Body]]) -> Generation:
     """Checks a request that has been read, and makes its prompts. Raises what it is refused with."""
     server = state_of(request)
     body.check()
@@ -49,9 +48,9 @@ async def begin(
     if len(body.prompts) > (most := server.config.max_prompts):
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
-    params = body.params(model.engine.model)
-    read_prompts = [truncated(prompt, params, model.engine.model.max_model_len) for prompt in await read(model, body)]
-    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in read_prompts]
+    params, loaded = writer.params(model, body), model.engine.model
+    read = [truncated(prompt, params, loaded.max_model_len) for prompt in await writer.read(model, body)]
+    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in read]
     asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
     return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
@@ -83,6 +82,11 @@ class Writer(ABC, Generic[Body]):
     @abstractmethod
     async def read(model: ServedModel, body: Any) -> list[Prompt]:
         """The prompts of a request."""
+
+    @staticmethod
+    def params(model: ServedModel, body: Any) -> SamplingParams:
+        """The engine's parameters for a request. Raises ParameterError or ConfigError."""
+        return cast(SamplingParams, body.params(model.engine.model))
 
     @abstractmethod
     def choice(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
@@ -167,11 +171,14 @@ def answer_head(start: str, kind: str, request: Request, given: str | None, mode
 def usage_json(generation: Generation) -> dict[str, Any]:
     """Tokens read and written so far."""
     read, written = generation.num_prompt_tokens, generation.num_output_tokens
-    nothing = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+    nothing = ("audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
     return {
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,
         "prompt_tokens_details": {"cached_tokens": generation.num_cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": dict.fromkeys(nothing, 0),
+        "completion_tokens_details": {
+            "reasoning_tokens": generation.num_reasoning_tokens,
+            **dict.fromkeys(nothing, 0),
+        },
     }

@@ -16,12 +16,15 @@ from octavo.server.routers import (
     audio,
     chat,
     completions,
+    conversations,
     embeddings,
     health,
     messages,
     models,
+    ollama,
     pooling,
     realtime,
+    responses,
     scoring,
     tokens,
 )
@@ -30,17 +33,8 @@ from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
 _FAMILIES = (
-    chat,
-    messages,
-    completions,
-    embeddings,
-    pooling,
-    scoring,
-    audio,
-    realtime,
-    models,
-    tokens,
-    health,
+    *(chat, responses, conversations, messages, ollama, completions),
+    *(embeddings, pooling, scoring, audio, models, tokens, health, realtime),
 )
 ROUTERS = tuple(family.router for family in _FAMILIES)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from octavo.chat_formats.parts import Answer, AnswerReader, Part, PlainReader
+from octavo.chat_formats.parts import Answer, AnswerReader, Part
+from octavo.engine.completion import num_tokens_of
 from octavo.request import CompletionOutput, Prompt
+from octavo.sampling_params import SamplingParams
 from octavo.server.answering import Writer
 from octavo.server.models import ServedModel
 from octavo.server.protocol.chat import ChatFields
@@ -21,20 +24,32 @@ class ChatWriter(Writer[Body]):
 
     def __init__(self, request: Request, *args: Any):
         super().__init__(request, *args)
-        self._readers: dict[int, AnswerReader] = defaultdict(PlainReader)  # by choice
+        self._use = self.body.tool_use
+        self._readers: dict[int, AnswerReader] = {}  # by choice
+        self._tokens: dict[int, list[int]] = defaultdict(list)  # of each choice
         self.answers: dict[int, Answer] = defaultdict(Answer)  # all that was read of each choice
 
     @staticmethod
     async def read(model: ServedModel, body: ChatFields) -> list[Prompt]:
-        options = body.template_options()
+        options = {**body.template_options(), "use": body.tool_use}
         return [await model.read_chat([each.plain() for each in messages], **options) for messages in body.prompts]
+
+    @staticmethod
+    def params(model: ServedModel, body: ChatFields) -> SamplingParams:
+        params = body.params(model.engine.model)
+        if body.skip_special_tokens is None and model.chat.sees_special_tokens(body.tool_use):
+            params = replace(params, skip_special_tokens=False)
+        return params
 
     def parts(self, index: int, completion: CompletionOutput) -> list[Part]:
         """What is new of choice `index`."""
-        reader = self._readers[index]
+        if (reader := self._readers.get(index)) is None:
+            reader = self._readers[index] = self._new_reader(index)
+        self._tokens[index] += completion.token_ids
         parts = reader.feed(completion.text)
-        if completion.finish_reason is not None:
-            parts += reader.end()
+        if (reason := completion.finish_reason) is not None:
+            parts += reader.end(is_cut=reason != "stop")
+            self.generation.num_reasoning_tokens += self._num_thought(index, reader.num_thought)
         self.answers[index].add(parts)
         return parts
 
@@ -42,3 +57,15 @@ class ChatWriter(Writer[Body]):
         """Why choice `index` ended, in the words of chat completions."""
         ended_by_itself = completion.finish_reason == "stop"
         return "tool_calls" if ended_by_itself and self.answers[index].calls else completion.finish_reason
+
+    def _new_reader(self, index: int) -> AnswerReader:
+        prompt = self.generation.prompts[index // self.num_choices]
+        drops = self.body.skip_special_tokens is not False
+        return self.generation.model.chat.reader(prompt.text or "", self._use, drops)
+
+    def _num_thought(self, index: int, num_characters: int) -> int:
+        """The tokens that so many first characters of choice `index` came from."""
+        prompt = self.generation.prompts[index // self.num_choices]
+        tokens = self._tokens.pop(index)
+        params = self.generation.params
+        return num_tokens_of(num_characters, tokens, self.tokenizer, prompt.token_ids, params)

@@ -41,10 +41,12 @@ class FieldNames:
         """The same error about a field of the request."""
         message, param = error["message"], error["param"]
         found = _FIELD.match(message)
-        if param is not None and found and _INDEX.sub("", found[0]) == param:
+        if found and (message[found.end() :].startswith(":") or param in (found[0], _INDEX.sub("", found[0]))):
             path = self._renamed(found[0])
-            return {**error, "message": path + message[found.end() :], "param": _INDEX.sub("", path)}
-        return {**error, "param": param and self._renamed(param)}
+            message, param = path + message[found.end() :], param and _INDEX.sub("", path)
+        elif param is not None:
+            param = self._renamed(param)
+        return {**error, "message": message, "param": param}
 
     def _renamed(self, path: str) -> str:
         if (found := _MESSAGE.match(path)) and int(found[1]) < len(self._messages):

@@ -63,6 +63,7 @@ class Generation:
         self.model, self.prompts, self.params = model, prompts, params
         self.num_output_tokens = 0
         self.num_cached_tokens = 0
+        self.num_reasoning_tokens = 0  # of the choices that have ended; who reads the answers counts them
         # The queue counts so many requests. Texts that generate nothing wait for their tokens alone.
         self._num_seats = max(1, len(prompts)) if model.engine.model.pooler is None else 1
         self._server, self._request = server, request

@@ -29,6 +29,7 @@ class Item:
     call_id: str = ""
     name: str = ""  # of the tool that is called
     text: str = ""
+    id: str = ""  # where an API gives it one
 
 
 def as_chat(request: Request, fields: dict[str, Any], places: Sequence[str], names: Names) -> OpenEndedChat:
@@ -38,7 +39,7 @@ def as_chat(request: Request, fields: dict[str, Any], places: Sequence[str], nam
     that its messages come from.
     """
     request.state.names = FieldNames(names, places)
-    return validated(fields, OpenEndedChat)
+    return validated({name: value for name, value in fields.items() if value is not None}, OpenEndedChat)
 
 
 def new_id(kind: str) -> str:

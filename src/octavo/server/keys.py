@@ -41,6 +41,7 @@ class Client:
 
     def __init__(self, name: str, requests_per_minute: int | None = None, tokens_per_minute: int | None = None):
         self.name = name
+        self.owner = ""  # what is kept for it belongs to: a digest of the key
         self._requests = None if requests_per_minute is None else Allowance(requests_per_minute)
         self._tokens = None if tokens_per_minute is None else Allowance(tokens_per_minute)
 
@@ -63,6 +64,8 @@ class Keys:
 
     def __init__(self, clients: Iterable[tuple[str, Client]], anyone: Client):
         self._clients = [(_digest(key.encode()), client) for key, client in clients]
+        for digest, client in self._clients:
+            client.owner = digest.hex()
         self._anyone = anyone
 
     @property

@@ -68,6 +68,7 @@ class Lifecycle:
         ready.add_done_callback(self._on_loaded)
         self._begin(self._watch())
         await self._server.serve(sockets=[self._listener])
+        await self._state.close()
         if self._config.uds is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.uds)

@@ -88,8 +88,8 @@ class Guard:
         try:
             headers = self._check_headers(scope)
             if path_of(scope) not in PUBLIC:
-                client = self._server.keys.identify(_authorization(headers) or _key_of_page(scope))
-                scope["state"]["client"] = client
+                key = _authorization(headers) or _key_of_page(scope)
+                scope["state"]["client"] = self._server.keys.identify(key)
             if scope["type"] == "websocket":
                 self._check_origin(headers)
         except HttpError as error:

@@ -14,6 +14,8 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 from octavo.async_llm import AsyncLLM
+from octavo.chat_formats.detect import check_parsers
+from octavo.chat_formats.format import ChatFormat
 from octavo.config import EngineConfig, log_notes
 from octavo.engine.driver import EngineStats
 from octavo.engine.inputs import read_prompt
@@ -59,6 +61,7 @@ class ServedModel:
     """One model: its names, its engine once it is loaded, its queue and its metrics."""
 
     def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig):
+        check_parsers(config.tool_call_parser, config.reasoning_parser)
         self.config = config
         self.names, self.implied_names = served_names(spec, config.model or DEFAULT_MODEL)
         self.tags = spec.tags
@@ -67,7 +70,7 @@ class ServedModel:
         self.llm: AsyncLLM | None = None
         self.queue: Queue = Queue(server.max_queued_requests, server.max_queued_tokens)
         self.metrics: ModelMetrics = ModelMetrics()
-        self._encoder: ChatEncoder | None = None
+        self._chat: ChatFormat | None = None
 
     @property
     def id(self) -> str:
@@ -105,31 +108,33 @@ class ServedModel:
             raise UnavailableError(f"the model {self.id} is not loaded yet: {self.phase}", "model_loading", 1)
 
     @property
-    def chat(self) -> ChatEncoder:
-        """Raises ChatTemplateError if the model has no template."""
-        if self._encoder is None:
+    def chat(self) -> ChatFormat:
+        """How it reads and writes conversations. Raises ChatTemplateError if the model has no template."""
+        if self._chat is None:
             raise ChatTemplateError(MISSING)
-        return self._encoder
+        return self._chat
 
     def load(self) -> None:
         """Blocks until the model is there. Raises what loading raises."""
         begin = time.monotonic()
         llm = AsyncLLM.from_config(self.config, self._report)
         if llm.model.chat_template is not None:
-            self._encoder = ChatEncoder(llm.model.tokenizer, llm.model.chat_template)
+            encoder = ChatEncoder(llm.model.tokenizer, llm.model.chat_template)
+            self._chat = ChatFormat.of(encoder, self.config.tool_call_parser, self.config.reasoning_parser)
+            logger.info("model %s: %s", self.id, self._chat)
         self.queue.seats = self.config.max_num_seqs
         self.llm, self.phase = llm, "ready"
         logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
 
     async def read_chat(self, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
-        """The prompt of a conversation; `options` are those of ChatEncoder.encode.
+        """The prompt of a conversation; `options` are those of ChatFormat.encode.
 
         A template is a program of whoever made the model, so it never runs on the event loop, however short the
         conversation is. Raises PromptError, or HttpError if it can't fit.
         """
-        encoder = self.chat
+        chat = self.chat
         self._check_length(sum(text_size(message["content"]) for message in conversation))
-        rendered = await _read_elsewhere(lambda: encoder.encode(conversation, **options))
+        rendered = await _read_elsewhere(lambda: chat.encode(conversation, **options))
         return Prompt(rendered.text, rendered.token_ids)
 
     async def read_texts(

@@ -19,6 +19,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 _COUNTS = (
     *("requests_per_minute", "tokens_per_minute", "max_queued_requests", "max_queued_tokens", "max_prompts"),
     *("max_body_bytes", "max_audio_bytes", "max_header_bytes", "max_headers"),
+    *("max_stored_responses", "max_stored_bytes"),
     "max_realtime_sessions",
 )
 _TIMES = (
@@ -73,6 +74,9 @@ class ServerConfig:
     max_header_bytes: int = 64 << 10
     max_headers: int = 100
     max_prompts: int = 1024  # the most prompts per request
+    response_store: str | None = None  # the file of stored responses and conversations; None keeps them in memory
+    max_stored_responses: int = 4096  # so many responses and conversations are kept
+    max_stored_bytes: int = 128 << 20  # of their JSON
     max_realtime_sessions: int = 128
     max_realtime_seconds: float = 600.0  # of audio that one session may have waiting
     request_timeout: float = 600.0  # from the request's arrival to the answer's last byte

@@ -15,9 +15,19 @@ from octavo.server.protocol.audio import AudioRequest, TranscriptionRequest, Tra
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.completions import CompletionRequest
+from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
 from octavo.server.protocol.messages import CountRequest, MessagesRequest
+from octavo.server.protocol.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaNameRequest,
+    OllamaPullRequest,
+)
 from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
+from octavo.server.protocol.responses import InputTokensRequest, ResponsesRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.version import __version__
@@ -26,7 +36,10 @@ REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[RequestModel], ...] = (
     *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
     *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
-    *(MessagesRequest, CountRequest),
+    *(MessagesRequest, CountRequest, ResponsesRequest, InputTokensRequest),
+    *(ConversationRequest, ConversationUpdate, ItemsRequest),
+    *(OllamaChatRequest, OllamaGenerateRequest, OllamaEmbedRequest, OllamaEmbeddingsRequest),
+    *(OllamaNameRequest, OllamaPullRequest),
     *(TranscriptionRequest, TranslationRequest),
 )
 _ERRORS = {
@@ -61,11 +74,12 @@ def endpoint(
     probe: bool = False,
     texts: Sequence[str] = (),
     error: type[BaseModel] = ErrorAnswer,
+    query: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
     """Arguments of a route: what it takes, and everything that it may answer.
 
     `answer` is a model of JSON, a union of those, or None; `texts` are media types that it may have instead;
-    `error` is a model of what its errors are.
+    `error` is a model of what its errors are, `query` of what its URL may say.
     """
     statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
     responses: dict[int | str, dict[str, Any]] = {
@@ -84,6 +98,9 @@ def endpoint(
         kind = "multipart/form-data" if issubclass(body, AudioRequest) else "application/json"
         schema = {"$ref": REFERENCE.format(model=body.__name__)}
         extra["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
+    if query is not None:
+        fields = query.model_json_schema()["properties"].items()
+        extra["parameters"] = [{"in": "query", "name": name, "schema": field} for name, field in fields]
     return {"responses": responses, "openapi_extra": extra, "response_model": None}
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from octavo.errors import OctavoError
+from octavo.server.background import BackgroundResponses
 from octavo.server.errors import UnavailableError
 from octavo.server.keys import read_keys
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
+from octavo.server.response_store import ResponseStore
 from octavo.server.upload import UploadSpace
 
 
@@ -25,12 +27,19 @@ class ServerState:
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
         self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
         self.uploads = UploadSpace(config.max_audio_bytes)
+        self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
+        self.background = BackgroundResponses()
         self.draining = False
 
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""
         if self.draining:
             raise UnavailableError("the server is shutting down", "shutting_down", 5)
+
+    async def close(self) -> None:
+        """Writes down what goes on without a client, once everything was told to end."""
+        await self.background.wait()
+        self.responses.close()
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now; None if they should."""

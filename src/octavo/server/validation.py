@@ -39,12 +39,16 @@ _LIMITS: dict[str, Callable[[dict[str, Any], Any], str]] = {
     "string_too_short": lambda limit, got: f"must have at least {_count(limit['min_length'])}, got {len(got)}",
     "string_too_long": lambda limit, got: f"must have at most {_count(limit['max_length'])}, got {len(got)}",
     "literal_error": lambda limit, got: f"must be {limit['expected']}, got {_shown(got)}",
+    "string_pattern_mismatch": lambda limit, got: f"must match {limit['pattern']}, got {_shown(got)}",
     "value_error": lambda limit, got: str(limit["error"]),
     "missing": lambda limit, got: "this field is required",
     "union_tag_invalid": lambda limit, got: f"must have a type of {_kinds(limit['expected_tags'])}, got {_kind(got)}",
 }
 # A member of a union, as pydantic calls it.
-_MEMBER = re.compile(r"(constrained-)?(str|int|float|bool|list|dict|Document)(\[.*\])?|<.*>", re.DOTALL)
+_MEMBER = re.compile(
+    r"(constrained-)?(str|int|float|bool|list|dict|literal|Document|NamedTool|AllowedToolsChoice)(\[.*\])?|<.*>",
+    re.DOTALL,
+)
 
 
 def validation_error(error: ValidationError) -> HttpError:

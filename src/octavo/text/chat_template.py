@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from octavo.errors import ChatTemplateError
@@ -75,6 +76,16 @@ class ChatTemplate:
             },
         )
         return _cut_at_mark(prompt) if continue_final_message else prompt
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that the template reads. Raises ChatTemplateError if there is none, or if it is malformed."""
+        self._compiled()
+        from jinja2.meta import find_undeclared_variables
+
+        from octavo.text.template_sandbox import ChatTemplateEnvironment
+
+        return frozenset(find_undeclared_variables(ChatTemplateEnvironment().parse(self.source or "")))
 
     def _compiled(self) -> jinja2.Template:
         with self._lock:

@@ -55,7 +55,7 @@ class Answer(BaseModel):
 class Choice(BaseModel):
     index: int
     logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     stop_reason: int | str | None
     token_ids: list[int] | None = Field(description="with return_token_ids")
 
@@ -65,10 +65,24 @@ class OfPrompt(BaseModel):
     prompt_token_ids: list[int] | None = Field(description="with return_token_ids")
 
 
+class FunctionCall(BaseModel):
+    name: str
+    arguments: str = Field(description="the JSON of an object")
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class ChatMessage(BaseModel):
     role: str
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[ToolCall] = Field([], description="left out where there are none")
+    reasoning: str = Field("", description="what the model thought; left out where that is nothing")
+    reasoning_content: str = Field("", description="the same under its older name")
 
 
 class ChatChoice(Choice):
@@ -131,6 +145,52 @@ class MessageErrorAnswer(BaseModel):
     type: Literal["error"]
     error: MessageError
     request_id: str | None
+
+
+class ResponseAnswer(BaseModel):
+    id: str
+    object: Literal["response"]
+    created_at: float
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    model: str
+    output: list[dict[str, Any]] = Field(description="items of the types reasoning, message and function_call")
+    conversation: dict[str, Any] | None
+    previous_response_id: str | None
+    usage: dict[str, Any] | None
+
+
+class Item(BaseModel):
+    id: str
+    type: Literal["message", "reasoning", "function_call", "function_call_output"]
+
+
+class ItemList(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class InputTokenCount(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+class ConversationAnswer(BaseModel):
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+class Deleted(BaseModel):
+    id: str
+    object: str
+    deleted: bool
 
 
 class ModelCard(BaseModel):

@@ -21,6 +21,7 @@ from octavo.server.protocol.common import (
     RequestModel,
     SamplingFields,
 )
+from octavo.server.protocol.tools import MAX_TOOLS, ToolCall, ToolFields
 from octavo.text.chat_template import check_kwargs
 
 MAX_MESSAGES = 4096
@@ -44,13 +45,13 @@ Content = str | Parts
 
 
 class Message(RequestModel):
-    """One message. Tool calls and reasoning of earlier answers go to the chat template as they are."""
+    """One message. What was thought in an earlier answer may be under either of two names."""
 
     role: Annotated[str, Field(min_length=1, max_length=64)]
     content: Content | None = None
     name: Name | None = None
     tool_call_id: Name | None = None
-    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
@@ -70,7 +71,7 @@ class Message(RequestModel):
         return {"content": "", **self.model_dump(exclude_none=True)}
 
 
-def _check_few(value: Any) -> Any:
+def check_few(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MAX_METADATA:
         raise ValueError(f"at most {MAX_METADATA} entries")
     return value
@@ -107,7 +108,7 @@ class TemplateFields(RequestModel):
         }
 
 
-class ChatFields(SamplingFields, TemplateFields):
+class ChatFields(SamplingFields, ToolFields, TemplateFields):
     """How to answer a conversation."""
 
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
@@ -117,27 +118,25 @@ class ChatFields(SamplingFields, TemplateFields):
     echo: bool | None = Field(None, description="put a last message of the answer's role before the answer")
     add_special_tokens: bool | None = Field(None, description="besides those that the template writes")
     documents: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
-    metadata: Annotated[dict[str, Name], BeforeValidator(_check_few)] | None = Field(None, description=UNUSED)
+    metadata: Annotated[dict[str, Name], BeforeValidator(check_few)] | None = Field(None, description=UNUSED)
     safety_identifier: Name | None = Field(None, description=UNUSED)
     prompt_cache_key: Name | None = Field(None, description="taken, and not used: all prefixes are cached")
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    enable_thinking: bool | None = Field(None, description="whether the model thinks, where its template can say it")
+    include_reasoning: bool | None = Field(None, description="whether answers show what was thought; left out: they do")
     PROMPTS = "messages"
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
         **REFUSED_BY_BOTH,
-        **dict.fromkeys(("tools", "functions"), ((None, []), NOT_YET)),
-        **dict.fromkeys(("tool_choice", "function_call"), ((None, "none", "auto"), NOT_YET)),
+        **ToolFields.REFUSED,
         **dict.fromkeys(("audio", "prediction"), ((None,), NOT_YET)),
-        "parallel_tool_calls": ((None, True, False), NOT_YET),
         "modalities": ((None, ["text"]), "may only be ['text']"),
-        "reasoning_effort": ((None, "none"), NOT_YET),
-        "include_reasoning": ((None, True), NOT_YET),
         "verbosity": ((None, "medium"), NOT_YET),
-        "web_search_options": ((None,), "is not supported: the server fetches nothing"),
         "chat_template": ((None,), "of a request is refused; start the server with --chat-template FILE"),
-        "mm_processor_kwargs": ((None, {}), NOT_YET),
     }
 
     def check(self) -> None:
         super().check()
+        self.check_tools()
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             reason = f"max_completion_tokens={both[1]} contradicts max_tokens={both[0]}; give one of them"
@@ -166,7 +165,12 @@ class ChatFields(SamplingFields, TemplateFields):
         return self.make_params(model, None, more)
 
     def template_options(self) -> dict[str, Any]:
-        return {**super().template_options(), "documents": self.documents}
+        return {
+            **super().template_options(),
+            "documents": self.documents,
+            "effort": self.reasoning_effort,
+            "enable_thinking": self.enable_thinking,
+        }
 
 
 class ChatRequest(ChatFields):

@@ -21,9 +21,9 @@ from octavo.server.protocol.common import (
     ShortText,
     kind_of,
 )
+from octavo.server.protocol.tools import MAX_TOOLS, ToolName
 from octavo.server.protocol.translation import Conversation, Json
 
-MAX_TOOLS = 128
 # (pattern of a chat completion's fields, what they are called here)
 NAMES = (
     (r"max_(completion_)?tokens", "max_tokens"),
@@ -33,6 +33,7 @@ NAMES = (
     (r"tool_choice\.function", "tool_choice"),
     (r"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
     (r"response_format(\.json_schema)?", "output_config.format"),
+    (r"enable_thinking", "thinking.type"),
     (r"reasoning_effort", "output_config.effort"),
     (r"thinking_token_budget", "thinking.budget_tokens"),
     (r"(messages.*)\.tool_call_id", r"\1.tool_use_id"),
@@ -94,7 +95,7 @@ class InputMessage(RequestModel):
 
 class CustomTool(Cacheable):
     type: Literal["custom"] | None = None
-    name: Name
+    name: ToolName
     description: str | None = None
     input_schema: dict[str, Any]
     strict: bool | None = None
@@ -108,7 +109,7 @@ class CustomTool(Cacheable):
 
 class ToolChoice(RequestModel):
     type: Literal["auto", "any", "tool", "none"]
-    name: Name | None = Field(None, description="the tool, of the type tool")
+    name: ToolName | None = Field(None, description="the tool, of the type tool")
     disable_parallel_tool_use: bool | None = None
 
 
@@ -164,16 +165,16 @@ class MessageFields(Cacheable):
             if "tool_calls" in conversation.messages[-1]:
                 reason = "its blocks of type tool_use need a message after it with their tool_result"
                 raise HttpError(f"messages[{len(self.messages) - 1}]: {reason}", "messages", code="invalid_value")
-        return {name: value for name, value in fields.items() if value is not None}, conversation.places
+        return fields, conversation.places
 
     def _options(self) -> Json:
         choice, config, thinking = self.tool_choice, self.output_config or OutputConfig(), self.thinking
         thinks = thinking is not None and thinking.type != "disabled"
         options: Json = {
             "tools": [_tool(tool) for tool in self.tools or []] or None,
-            "chat_template_kwargs": {"enable_thinking": thinks},
+            "enable_thinking": None if thinking is not None and thinking.type == "adaptive" else thinks,
             "thinking_token_budget": thinking.budget_tokens if thinking else None,
-            "reasoning_effort": {"xhigh": "high", "max": "high"}.get(config.effort or "", config.effort),
+            "reasoning_effort": config.effort,
         }
         if choice is not None:
             named = {"type": "function", "function": {"name": choice.name}}

@@ -26,6 +26,11 @@ def told(error: Exception) -> dict[str, Any]:
     return found
 
 
+def event(kind: str, **fields: Any) -> bytes:
+    """The JSON of an event."""
+    return dumps({"type": kind, "event_id": new_id("event"), **fields})
+
+
 class Channel:
     """One side of a WebSocket: `send` waits for a client that reads slowly."""
 
@@ -34,8 +39,11 @@ class Channel:
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Raises WebSocketDisconnect once the client has gone."""
-        event = {"type": kind, "event_id": new_id("event"), **fields}
-        await self._websocket.send_text(dumps(event).decode())
+        await self.forward(event(kind, **fields))
+
+    async def forward(self, written: bytes) -> None:
+        """Sends an event that has been written. Raises WebSocketDisconnect."""
+        await self._websocket.send_text(written.decode())
 
     async def refuse(self, error: Exception, event_id: str | None = None) -> None:
         """Tells what is wrong with a client's event; the session goes on."""

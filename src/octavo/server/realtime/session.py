@@ -16,10 +16,11 @@ from octavo.server.body import parse_object, validated
 from octavo.server.errors import HttpError
 from octavo.server.protocol import realtime as protocol
 from octavo.server.protocol.realtime import AnswerParams, ConversationSession, Json, TranscriptionSettings
+from octavo.server.realtime.answers import AnswerJob
 from octavo.server.realtime.audio import AudioBuffer, decode_audio
 from octavo.server.realtime.channel import Channel
 from octavo.server.realtime.conversation import Conversation, Item, new_id
-from octavo.server.realtime.jobs import AnswerJob, Job, TranscribeJob
+from octavo.server.realtime.jobs import Job, TranscribeJob
 from octavo.server.state import ServerState
 from octavo.server.validation import validation_error
 

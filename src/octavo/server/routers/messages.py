@@ -28,7 +28,7 @@ async def create_message(request: Request) -> Response:
     """Answers a conversation, as Anthropic's API does."""
     asked = await read_body(request, MessagesRequest, state_of(request).config)
     chat = as_chat(request, *asked.chat(), NAMES)
-    return await _Writer(request, chat, await begin(request, chat, ChatWriter.read), asked=asked).response()
+    return await _Writer(request, chat, await begin(request, chat, _Writer), asked=asked).response()
 
 
 @router.post("/v1/messages/count_tokens", **endpoint(CountRequest, InputTokens, error=MessageErrorAnswer))

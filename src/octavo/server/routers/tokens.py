@@ -28,7 +28,7 @@ async def tokenize(request: Request) -> JSONAnswer:
         ids = (await model.read_texts([body.prompt], body.add_special_tokens is not False))[0].token_ids
     else:
         messages = [message.plain() for message in body.messages or []]
-        ids = (await model.read_chat(messages, **body.template_options())).token_ids
+        ids = (await model.read_chat(messages, use=body.tool_use, **body.template_options())).token_ids
     texts = [loaded.tokenizer.spelling(token) for token in ids] if body.return_token_strs else None
     return JSONAnswer({"count": len(ids), "max_model_len": loaded.max_model_len, "tokens": ids, "token_strs": texts})
 
