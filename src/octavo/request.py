@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 TokenIds = SequenceOf[int]
+BACKGROUND = 1 << 40  # added to the priority of a request that is behind all others under any policy
 UNKNOWN_TOKEN = -1  # stands for a token that has been drawn, but has not been read yet
 _ids = counter()
 

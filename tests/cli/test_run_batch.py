@@ -123,7 +123,7 @@ BAD_LINES = {
     "no json": "is not JSON",
     "[1, 2]": "must be a JSON object",
     "[" * 100_000: "",
-    '{"method": "POST"}': "custom_id: must be a text, got None",
+    '{"method": "POST"}': "custom_id: must be a text of 1 to 512 characters, got None",
     json.dumps(line("good")): "custom_id: 'good' is that of line 1 too",
     json.dumps(line("x") | {"priority": 1}): "priority: is not known; a line has custom_id, method, url, body",
     json.dumps(line("x") | {"method": "GET"}): "method: must be 'POST', got 'GET'",

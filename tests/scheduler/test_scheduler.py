@@ -6,7 +6,7 @@ import pytest
 
 from octavo.errors import ConfigError, PromptError, PromptTooLongError, RequestError
 from octavo.graph.cache import BlockGroup
-from octavo.request import Request, Status, StepPlan
+from octavo.request import BACKGROUND, Request, Status, StepPlan
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
 
@@ -322,6 +322,21 @@ def test_first_come_first_served_ignores_priority() -> None:
     for id, priority in [("a", 1), ("b", 0)]:
         add(engine, id, 1, max_tokens=1, priority=priority)
     assert [work(engine.step()) for _ in range(2)] == [[(id, 1)] for id in "ab"]
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_requests_in_the_background_are_behind_all_others(policy: str) -> None:
+    engine = make(max_num_seqs=1, policy=policy)
+    low = add(engine, "z", 2, max_tokens=3, priority=BACKGROUND)
+    engine.step()
+    for id, priority in [("y", BACKGROUND), ("a", 2**31 - 1)]:
+        add(engine, id, 2, max_tokens=1, priority=priority)
+    plan = engine.step()
+    assert plan is not None
+    assert plan.preempted == [low]
+    assert work(plan) == [("a", 2)]
+    assert work(engine.step()) == [("z", 3)]
+    engine.drain()
 
 
 def test_a_waiting_request_takes_the_seat_of_one_of_worse_priority() -> None:

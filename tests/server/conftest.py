@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import openai
 import pytest
 
 from checkpoints import edit_config
@@ -20,9 +19,10 @@ TEXT, SPEECH = "assistant", "openai/whisper-tiny.en"
 @pytest.fixture(scope="session")
 def server(real_model, tmp_path_factory):
     """The default model on one thread, with a context of 2048 tokens."""
-    log = tmp_path_factory.mktemp("server") / "log"
+    folder = tmp_path_factory.mktemp("server")
     running = Server(
-        log,
+        folder / "log",
+        *("--data-dir", folder / "data", "--max-file-bytes", "1M"),
         *(real_model, "--served-model-name", MODEL, "assistant", "--max-model-len", "2048", "--max-num-seqs", "16"),
         environment={"OCTAVO_NUM_THREADS": "1"},
     )
@@ -95,8 +95,7 @@ def http(server):
 
 @pytest.fixture
 def ai(server):
-    """OpenAI's own client."""
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="EMPTY", max_retries=0) as client:
+    with server.openai() as client:
         yield client
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 import httpx
+import openai
 
 SECONDS = 600  # that anything may take before a test fails, however busy the machine is
 
@@ -50,6 +51,10 @@ class Server:
     def client(self, **options):
         return httpx.Client(base_url=self.url, **{"timeout": SECONDS, "trust_env": False, **options})
 
+    def openai(self, key="EMPTY"):
+        """OpenAI's own client."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
+
     def connect(self, **options):
         """A plain socket."""
         connection = socket.socket()
@@ -59,13 +64,13 @@ class Server:
         connection.connect((self.host, self.port))
         return connection
 
-    def settle(self):
+    def settle(self, key="EMPTY"):
         """Until nothing runs, nothing waits, and no block has an owner."""
-        self.until(lambda load: load == IDLE)
+        self.until(lambda load: load == IDLE, key)
 
-    def until(self, condition):
+    def until(self, condition, key="EMPTY"):
         """Until what /load says fulfils `condition`."""
-        with self.client() as client:
+        with self.client(headers={"authorization": f"Bearer {key}"}) as client:
             until(lambda: condition(client.get("/load").json()), self.read_log)
 
     def num_files(self):

@@ -73,6 +73,7 @@ PINNED = {
     "octavo:audio_seconds": "counter",
     "octavo:requests_failed": "counter",
     "octavo:requests_refused": "counter",
+    "octavo:batches": "gauge",
     "octavo:http_requests": "counter",
     "http_requests": "counter",
 }

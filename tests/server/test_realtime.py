@@ -235,7 +235,7 @@ def test_openai_s_client_calls_a_tool_and_hears_what_comes_of_it(ai):
         connection.recv()
         connection.session.update(session={"type": "realtime", "temperature": 0, "tools": [WEATHER]})
         ask(connection, "What is the weather in Paris?")
-        connection.response.create(response={"tool_choice": "required"})
+        connection.response.create(response={"tool_choice": "required", "parallel_tool_calls": False})
         events = until_done(connection)
         (call,) = events[-1].response.output
         assert (call.type, call.name, call.status) == ("function_call", "weather", "completed")
@@ -343,14 +343,15 @@ BAD_EVENTS = [  # what is sent, the error's code and its param
     ({"type": "session.update", "session": {"audio": 5, "turn_detection": None}}, "invalid_type", "session.audio"),
     ({"type": "session.update", "session": {"more": 1}}, "unknown_parameter", "session.more"),
     (
-        {"type": "session.update", "session": {"type": "realtime", "tools": [{}]}},
+        {"type": "session.update", "session": {"type": "realtime", "voice": "a"}},
         "unsupported_parameter",
-        "session.tools",
+        "session.voice",
     ),
+    ({"type": "session.update", "session": {"type": "realtime", "tools": [{}]}}, "invalid_value", "session.tools"),
     ({"type": "session.update", "session": {"type": "realtime", "model": "gpt"}}, "model_not_found", "model"),
     ({"type": "session.update", "session": {"type": "realtime", "model": SPEECH}}, "model_not_suitable", "model"),
     ({"type": "session.update", "model": "gpt"}, "model_not_found", "model"),
-    ({"type": "conversation.item.create", "item": {}}, "missing_field", "item.type"),
+    ({"type": "conversation.item.create", "item": {}}, "invalid_value", "item"),
     ({"type": "response.create"}, "invalid_value", "type"),
     ({"type": "response.cancel"}, "response_cancel_not_active", "response_id"),
     ({"type": "conversation.item.delete"}, "missing_field", "item_id"),

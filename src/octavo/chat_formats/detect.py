@@ -26,7 +26,7 @@ def find_thinking(template: str, parser: str | None = None) -> Thinking | None:
     """The marks of thinking that have vLLM's name `parser`, or else those of a chat template. Raises ConfigError."""
     if parser is not None:
         return _named("reasoning_parser", parser, THINKING)
-    return next((thinking for thinking in THINKING if thinking.end in template), None)
+    return next((thinking for thinking in THINKING if (thinking.detect or thinking.end) in template), None)
 
 
 def check_parsers(tool_call_parser: str | None, reasoning_parser: str | None) -> None:

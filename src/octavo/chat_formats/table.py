@@ -34,7 +34,6 @@ CALL_FORMATS = (
         detect=(("<|channel|>", "<|message|>"),),
         begins=("<|channel|>commentary to=functions.",),
         syntax=HarmonyCall(),
-        again="",
     ),
     CallFormat(
         name="deepseek-v3.2",
@@ -188,6 +187,7 @@ CALL_FORMATS = (
         separator=",\n    ",
         closing="\n]",
         end="<|END_ACTION|>",
+        around_text=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
         syntax=ObjectCall(name="tool_name", arguments="parameters", lead='"tool_call_id": "#", '),
     ),
     CallFormat(
@@ -399,5 +399,11 @@ THINKING = (
         end="Here is my response:",
     ),
     Thinking(name="gemma4", parsers=("gemma4",), begin="<|channel>thought\n", end="<channel|>"),
-    Thinking(name="harmony", parsers=("openai_gptoss",), begin="<|channel|>analysis<|message|>", end="<|end|>"),
+    Thinking(
+        name="harmony",
+        parsers=("openai_gptoss",),
+        begin="<|channel|>analysis<|message|>",
+        end="<|end|>",
+        detect="<|channel|>analysis",
+    ),
 )

@@ -20,8 +20,8 @@ from octavo.cli.remote import add_server_flags, api_key, check_place
 
 if TYPE_CHECKING:
     from octavo.cli.batch.local import LocalBatch
-    from octavo.cli.batch.output import BatchOutput
     from octavo.cli.batch.remote import RemoteBatch
+    from octavo.server.batches.entries import EntryFile
 
 DESCRIPTION = (
     "Answers the requests of a file, one JSON object a line: custom_id, method, url, body, as for OpenAI's batches. "
@@ -71,10 +71,10 @@ def _check(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> int:
     import asyncio
 
-    from octavo.cli.batch.lines import read_lines
-    from octavo.cli.batch.output import BatchOutput
+    from octavo.server.batches.entries import EntryFile
+    from octavo.server.batches.lines import read_lines
 
-    with BatchOutput(args.output_file) as output:
+    with EntryFile(args.output_file, f"--output-file {args.output_file}") as output:
         if output.repaired:
             print("octavo: the last entry of an earlier run was not whole, and is repaired", file=sys.stderr)
         num_done = num_lines = 0
@@ -89,13 +89,14 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _answer_all(args: argparse.Namespace, output: BatchOutput, num_done: int, num_lines: int) -> None:
+async def _answer_all(args: argparse.Namespace, output: EntryFile, num_done: int, num_lines: int) -> None:
     """Raises OctavoError where going on makes no sense; the file is whole in any case."""
     import asyncio
 
     from tqdm import tqdm
 
-    from octavo.cli.batch.lines import BadLine, read_lines
+    from octavo.server.batches.entries import entry_of, entry_of_none
+    from octavo.server.batches.lines import BadLine, read_lines
 
     answerer = await _open_answerer(args)
     lines = (line for line in read_lines(args.input_file) if not output.has(line))
@@ -104,9 +105,9 @@ async def _answer_all(args: argparse.Namespace, output: BatchOutput, num_done: i
         async def work() -> None:
             for line in lines:  # shared by all workers: each takes the next
                 if isinstance(line, BadLine):
-                    output.write_bad(line)
+                    output.append(entry_of_none(line))
                 else:
-                    output.write(line, await answerer.answer(line))
+                    output.append(entry_of(line, await answerer.answer(line)))
                 bar.update()
 
         try:

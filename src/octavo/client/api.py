@@ -59,13 +59,21 @@ class ApiClient:
     async def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """The JSON of an answer that is not streamed."""
         data = b"" if body is None else json.dumps(body).encode()
-        async with self.http.request(method, path, data) as answer:
-            parsed = _parsed(await answer.read())
-            if answer.status != 200:
-                raise ApiError(answer.status, parsed, answer.headers)
+        parsed, _ = await self.send(method, path, data)
         if not isinstance(parsed, dict):
             raise ConnectionFailed(f"{self.address}{path}: the answer is not a JSON object")
         return parsed
+
+    async def send(
+        self, method: str, path: str, data: bytes, content_type: str = "application/json"
+    ) -> tuple[Any, Mapping[str, str]]:
+        """What an answer says, as JSON or, where it is none, as text; and its headers."""
+        async with self.http.request(method, path, data, content_type) as answer:
+            content = await answer.read()
+            if answer.status != 200:
+                raise ApiError(answer.status, _parsed(content), answer.headers)
+            is_json = answer.headers.get("content-type", "application/json").startswith("application/json")
+            return _parsed(content) if is_json else content.decode(errors="replace"), answer.headers
 
     async def stream(self, path: str, body: Json) -> AsyncIterator[Chunk]:
         """The chunks of a streamed answer, up to [DONE]. What breaks off before that is a ConnectionFailed."""

@@ -70,12 +70,14 @@ class HttpClient:
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
     @asynccontextmanager
-    async def request(self, method: str, path: str, body: bytes = b"") -> AsyncIterator[Connection]:
+    async def request(
+        self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
+    ) -> AsyncIterator[Connection]:
         """Sends a request and waits for the head of the answer. Leaving early drops the connection.
 
         Raises ConnectionFailed.
         """
-        kind = "content-type: application/json\r\n" if body else ""
+        kind = f"content-type: {content_type}\r\n" if body else ""
         head = f"{method} {self.address.path}{path} HTTP/1.1\r\n{self._head}{kind}content-length: {len(body)}\r\n\r\n"
         connection = await self._send(head.encode("latin-1") + body)
         try:

@@ -66,8 +66,7 @@ def go_on(
 def end_without_token(sequence: Sequence, completion: Completion, drawn: int, params: SamplingParams) -> None:
     """Ends a text that is complete, but whose end is banned. Raises why no token was drawn, if it isn't that."""
     constraint = sequence.constraint
-    assert sequence.options is not None
-    for rule in sequence.options.rules:
+    for rule in sequence.options.rules if sequence.options is not None else ():
         if rule.failure is not None:
             raise rule.failure
     if drawn != ALL_BANNED:

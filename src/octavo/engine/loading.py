@@ -75,7 +75,8 @@ class LoadedModel:
         asked = read_params("structured_outputs", params.structured_outputs)
         if asked is None or prompt.grammar is not None:
             return prompt
-        return prompt.extended(grammar=self.grammars.compile(grammar_of(asked), "structured_outputs"))
+        grammar = grammar_of(asked, special=self.grammars.special_tokens)
+        return prompt.extended(grammar=self.grammars.compile(grammar, "structured_outputs"))
 
     def hf_tokenizer(self) -> HFTokenizer:
         return HFTokenizer(self.tokenizer, self.chat_template, self.name, self.max_model_len)

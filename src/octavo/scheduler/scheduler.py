@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count as counter
 
 from octavo.errors import ConfigError, PromptError, RequestError
-from octavo.request import Chunk, Request, Sequence, Status, StepPlan, check_length
+from octavo.request import BACKGROUND, Chunk, Request, Sequence, Status, StepPlan, check_length
 from octavo.scheduler.blocks import BlockManager
 
 POLICIES = ("fcfs", "priority")
@@ -51,9 +51,9 @@ class Scheduler:
     which they are. `add`, `abort` and the finishing calls may come at any time from the same thread, even
     between plan and commit; `fork` comes after commit.
 
-    Requests rank in the order of `add`; with the policy "priority", by priority first. When blocks run out,
-    the running request of lowest rank gives up all of its own and is recomputed later. So the one of highest
-    rank always gets on, because `add` refuses what would not fit on its own.
+    Requests rank in the order of `add`; with the policy "priority", by priority first. Those in the background come
+    last under any policy. When blocks run out, the running request of lowest rank gives up all of its own and is
+    recomputed later. So the one of highest rank always gets on, because `add` refuses what would not fit on its own.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class Scheduler:
         """Queues a new request. Raises RequestError, and forgets it, if it could never run."""
         self._check(request)
         self._live[request.id] = request
-        self._rank[request] = (request.priority if self.policy == "priority" else 0, next(self._arrivals))
+        counts = self.policy == "priority" or request.priority >= BACKGROUND
+        self._rank[request] = (request.priority if counts else 0, next(self._arrivals))
         self._enqueue(request)
 
     def plan(self) -> StepPlan | None:

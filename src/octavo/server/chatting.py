@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -12,9 +13,10 @@ from octavo.chat_formats.parts import Answer, AnswerReader, Part
 from octavo.engine.completion import num_tokens_of
 from octavo.request import CompletionOutput, Prompt
 from octavo.sampling_params import SamplingParams
-from octavo.server.answering import Writer
+from octavo.server.answering import Writer, compiled
 from octavo.server.models import ServedModel
 from octavo.server.protocol.chat import ChatFields
+from octavo.structured.grammar import Grammar, SpecialTokens
 
 Body = TypeVar("Body", bound=ChatFields)
 
@@ -40,6 +42,21 @@ class ChatWriter(Writer[Body]):
         if body.skip_special_tokens is None and model.chat.sees_special_tokens(body.tool_use):
             params = replace(params, skip_special_tokens=False)
         return params
+
+    @staticmethod
+    async def limited(model: ServedModel, body: ChatFields, prompts: list[Prompt]) -> list[Prompt]:
+        """The prompts with what their answers may be: calls fit their tools, and structure begins after thinking."""
+        asked, use = body.grammar(), body.tool_use
+        if asked is None and not use.callable:
+            return prompts
+
+        def make(prompt: Prompt, special: SpecialTokens) -> Grammar:
+            grammar = model.chat.grammar(prompt.text or "", use, special, asked[1](special) if asked else None)
+            assert grammar is not None
+            return grammar
+
+        name = "tools" if asked is None else asked[0]
+        return [prompt.extended(grammar=await compiled(model, partial(make, prompt), name)) for prompt in prompts]
 
     def parts(self, index: int, completion: CompletionOutput) -> list[Part]:
         """What is new of choice `index`."""

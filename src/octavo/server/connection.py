@@ -47,7 +47,7 @@ class Connection(HttpToolsProtocol):
         self._held_bytes += len(data)
         super().data_received(data)
         limits = self.limits
-        most = CHUNKING * limits.max_body_bytes + limits.max_audio_bytes
+        most = CHUNKING * limits.max_body_bytes + max(limits.max_audio_bytes, limits.max_file_bytes)
         if self._held_bytes > limits.max_header_bytes or self._raw_bytes > most:
             self._refuse_size()
 

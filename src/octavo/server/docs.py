@@ -38,6 +38,8 @@ EXAMPLES: dict[str, Any] = {
     **{path: {"query": _QUERY, "documents": _DOCUMENTS} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
     "/v1/audio/transcriptions": "-F file=@audio.wav -F response_format=text",
     "/v1/audio/translations": "-F file=@audio.wav",
+    "/v1/files": "-F purpose=batch -F file=@requests.jsonl",
+    "/v1/batches": {"input_file_id": "ID", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
     "/tokenize": {"prompt": "Hello, world!"},
     "/detokenize": {"tokens": [1, 2, 3]},
 }

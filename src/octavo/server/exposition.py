@@ -12,6 +12,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from octavo.engine.driver import EngineStats
+from octavo.server.batches.records import UNFINISHED
 from octavo.server.metrics import HISTOGRAMS, STEP_TOKENS, Histogram
 from octavo.server.models import ServedModel
 from octavo.server.state import ServerState
@@ -117,8 +118,17 @@ class Collector:
         yield _histograms("vllm:iteration_tokens_total", "Tokens of a step.", steps)
         for attribute, name, _, text in HISTOGRAMS:
             yield _histograms(name, text, [(model.id, model.metrics.histograms[attribute]) for model, _ in models])
+        yield self._batches()
         yield self._http_answers("octavo:http_requests", "path", str)
         yield self._http_answers("http_requests", "handler", lambda status: f"{status // 100}xx")  # vLLM's
+
+    def _batches(self) -> Metric:
+        family = Gauge("octavo:batches", "Batches that are not finished.", labels=("status",))
+        batches = self._server.folder.batches if self._server.keeps_files else ()
+        found = Counter(batch.status for batch in batches)
+        for status in UNFINISHED:
+            family.add_metric((status,), found[status])
+        return family
 
     def _http_answers(self, name: str, label: str, kind_of: Callable[[int], str]) -> Metric:
         counts: Counter[tuple[str, str, str]] = Counter()

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from octavo.server.body import announced_bytes, check_encoding, receive, validated
 from octavo.server.errors import HttpError
 from octavo.server.options import ServerConfig
-from octavo.server.protocol.audio import FILE, AudioRequest
-from octavo.server.upload import Upload, UploadSpace, file_too_large
+from octavo.server.protocol.forms import FILE, FormRequest
+from octavo.server.upload import Upload, UploadSpace
 
 MAX_PARTS = 64
 MAX_PART_HEADERS = 8
@@ -24,7 +24,7 @@ MAX_HEADER_BYTES = 4 << 10  # the most bytes of one header
 MAX_FIELD_BYTES = 64 << 10
 FORM_BYTES = MAX_PARTS * (MAX_FIELD_BYTES + MAX_PART_HEADERS * MAX_HEADER_BYTES)  # the most bytes besides the file
 LEAST_RATE = 64 << 10  # bytes per second at which an upload may go on for longer than other bodies
-T = TypeVar("T", bound=AudioRequest)
+T = TypeVar("T", bound=FormRequest)
 
 
 async def read_form(request: Request, model: type[T], config: ServerConfig, space: UploadSpace) -> T:
@@ -32,14 +32,14 @@ async def read_form(request: Request, model: type[T], config: ServerConfig, spac
     boundary = _boundary(request)
     limit = space.max_bytes + FORM_BYTES
     if announced_bytes(request) > limit:
-        raise file_too_large(space.max_bytes)
-    form = Form(boundary, space)
+        raise space.too_large()
+    form = Form(boundary, space, model)
     try:
         async for piece in receive(request, config.body_timeout, LEAST_RATE):
             await form.feed(piece)
             if form.num_bytes > limit:
-                raise file_too_large(space.max_bytes)
-        return validated({**form.fields(model), FILE: form.finish()}, model)
+                raise space.too_large()
+        return validated({**form.fields(), FILE: form.finish()}, model)
     except BaseException:
         form.close()
         raise
@@ -59,9 +59,9 @@ def _boundary(request: Request) -> bytes:
 class Form:
     """Takes the bytes of a form. Raises HttpError for what is none, or too large."""
 
-    def __init__(self, boundary: bytes, space: UploadSpace):
+    def __init__(self, boundary: bytes, space: UploadSpace, model: type[FormRequest]):
         self.num_bytes = 0
-        self._space = space
+        self._space, self._model = space, model
         self._texts: list[tuple[str, str]] = []  # names and values, in their order
         self._upload: Upload | None = None
         self._num_parts = 0
@@ -95,20 +95,22 @@ class Form:
         if self._upload is not None:
             await self._upload.store()
 
-    def fields(self, model: type[AudioRequest]) -> dict[str, Any]:
-        """The texts by their names; fields that `model` says are lists may be repeated, and have brackets.
+    def fields(self) -> dict[str, Any]:
+        """The texts by their names. Lists may be repeated, and have brackets; those of objects have a name in them.
 
         A field that is empty was left out: a form has no other way to say null.
         """
-        found: dict[str, Any] = {}
+        model, found = self._model, dict[str, Any]()
         for name, value in self._texts:
-            plain = name.removesuffix("[]")
-            if plain in model.LISTS:
+            plain, _, entry = name.removesuffix("]").partition("[")
+            if plain in model.LISTS and not entry:
                 found.setdefault(plain, []).append(value)
-            elif name in found:
+                continue
+            is_entry = plain in model.OBJECTS and bool(entry)
+            place, key = (found.setdefault(plain, {}), entry) if is_entry else (found, name)
+            if not isinstance(place, dict) or key in place:
                 raise _repeated(name)
-            else:
-                found[name] = value
+            place[key] = value
         return {name: value for name, value in found.items() if value != "" or not model.knows(name)}
 
     def finish(self) -> Upload:
@@ -116,10 +118,10 @@ class Form:
         if not self._has_ended:
             raise _invalid("it ends before its last boundary" if self._num_parts else "there is no part in it")
         if self._upload is None:
-            reason = "file: this field is required: the audio, as curl -F file=@NAME sends it"
+            reason = f"file: this field is required: {self._model.CONTENT}, as curl -F file=@NAME sends it"
             raise HttpError(reason, FILE, code="missing_field")
         if self._upload.size == 0:
-            raise HttpError("file: is empty", FILE, code="invalid_audio")
+            raise HttpError("file: is empty", FILE, code=self._model.EMPTY)
         return self._upload
 
     def close(self) -> None:
@@ -154,7 +156,8 @@ class Form:
             raise _invalid("a part has a Content-Transfer-Encoding; send it as it is")
         self._name = name = options[b"name"].decode(errors="replace")[:80]
         self._text = bytearray()
-        self._is_file = _has_file_name(disposition)
+        filename = _file_name(disposition)
+        self._is_file = filename is not None
         if self._is_file and name != FILE:
             raise HttpError(f"{name}: must be text; the only file is 'file'", name, code="invalid_type")
         if name == FILE and not self._is_file:
@@ -162,8 +165,8 @@ class Form:
             raise HttpError(reason, FILE, code="invalid_type")
         if self._is_file and self._upload is not None:
             raise _repeated(FILE)
-        if self._is_file:
-            self._upload = Upload(self._space)
+        if filename is not None:
+            self._upload = Upload(self._space, filename)
 
     def _take_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file and self._upload is not None:
@@ -187,11 +190,12 @@ class Form:
         self._has_ended = True
 
 
-def _has_file_name(disposition: bytes) -> bool:
-    """Whether it names a file, in whatever spelling: `filename`, `filename*` or, in pieces, `filename*0*`."""
+def _file_name(disposition: bytes) -> str | None:
+    """The file's name, in whatever spelling: `filename`, `filename*` or, in pieces, `filename*0*`; None of no file."""
     message = Message()
     message["content-disposition"] = disposition.decode("latin-1")
-    return message.get_filename() is not None
+    name = message.get_filename()
+    return None if name is None else name.encode("latin-1", "replace").decode(errors="replace")
 
 
 def _invalid(reason: str) -> HttpError:

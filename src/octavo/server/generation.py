@@ -13,10 +13,11 @@ from typing import Any, Self
 from starlette.requests import Request
 
 from octavo.errors import OctavoError
-from octavo.request import Prompt, RequestOutput
+from octavo.request import BACKGROUND, Prompt, RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.server.errors import ClientGoneError, DeadlineError, HttpError, body_of
 from octavo.server.models import ServedModel
+from octavo.server.options import LONGEST
 from octavo.server.protocol.common import check_room
 from octavo.server.state import ServerState
 
@@ -29,7 +30,7 @@ def admit(server: ServerState, model: ServedModel, request: Request, num_prompts
     server.check_open()
     model.check_loaded()
     try:
-        model.queue.admit(num_prompts)
+        model.queue_of(request.state.is_background).admit(num_prompts)
         request.state.client.admit()
     except HttpError as error:
         model.metrics.refused[error.code] += 1
@@ -72,7 +73,11 @@ class Generation:
         self._waiting = set(range(len(prompts)))  # prompts without a token yet
         self._last_token: dict[int, float] = {}
         self._lengths: Counter[tuple[int, int]] = Counter()  # lengths of completions, by prompt and index
-        self._asked_tokens, self._priority = asked_tokens, priority or 0
+        is_background = request.state.is_background
+        self._queue = model.queue_of(is_background)
+        self._longest = LONGEST if is_background else server.config.request_timeout
+        self._asked_tokens = asked_tokens
+        self._priority = (priority or 0) + (BACKGROUND if is_background else 0)
         self._asked_timeout = _asked_timeout(request)
         self._is_late = False
         self._began = 0.0
@@ -86,12 +91,12 @@ class Generation:
     @property
     def timeout(self) -> float:
         """Seconds that it may take."""
-        return min(self._asked_timeout, self._server.config.request_timeout)
+        return min(self._asked_timeout, self._longest)
 
     async def __aenter__(self) -> Self:
         """Submits all prompts. Raises UnavailableError if the queue has no room for them."""
         try:
-            self.model.queue.enter(self._num_seats, self.num_prompt_tokens)
+            self._queue.enter(self._num_seats, self.num_prompt_tokens)
         except HttpError as error:
             self.model.metrics.refused[error.code] += 1
             raise
@@ -117,8 +122,8 @@ class Generation:
                 watcher.cancel()
         self._stream.close()
         for place in self._waiting:
-            self.model.queue.start(len(self.prompts[place].token_ids))
-        self.model.queue.leave(self._num_seats)
+            self._queue.start(len(self.prompts[place].token_ids))
+        self._queue.leave(self._num_seats)
         self._request.state.client.charge(self.num_output_tokens)
         self._request.state.log = self._log_fields()
         if error is not None:
@@ -201,7 +206,7 @@ class Generation:
             self._lengths[place, completion.index] += len(completion.token_ids)
         if place in self._waiting and (count or output.finished):
             self._waiting.discard(place)
-            self.model.queue.start(len(self.prompts[place].token_ids))
+            self._queue.start(len(self.prompts[place].token_ids))
             self.num_cached_tokens += output.num_cached_tokens or 0
         elif place in self._last_token and count:
             metrics.observe("between_tokens", now - self._last_token[place])

@@ -42,8 +42,13 @@ class Client:
     def __init__(self, name: str, requests_per_minute: int | None = None, tokens_per_minute: int | None = None):
         self.name = name
         self.owner = ""  # what is kept for it belongs to: a digest of the key
+        self._limits = (requests_per_minute, tokens_per_minute)
         self._requests = None if requests_per_minute is None else Allowance(requests_per_minute)
         self._tokens = None if tokens_per_minute is None else Allowance(tokens_per_minute)
+
+    def twin(self) -> Client:
+        """Another client with the same limits, all of them unused."""
+        return Client(self.name, *self._limits)
 
     def admit(self) -> None:
         """Takes one request. Raises RateLimitError if the minute's requests or tokens are used up."""
@@ -71,6 +76,11 @@ class Keys:
     @property
     def required(self) -> bool:
         return bool(self._clients)
+
+    def find(self, owner: str) -> Client | None:
+        """The client of that `owner`; None of a key that is not known any more."""
+        known = [client for _, client in self._clients] or [self._anyone]
+        return next((client for client in known if client.owner == owner), None)
 
     def identify(self, authorization: bytes | None) -> Client:
         """The owner of an Authorization header's key. Raises KeyRejectedError.

@@ -18,12 +18,14 @@ from typing import Any, cast
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from octavo.server.app import make_app, wrap
 from octavo.server.connection import bounded
 from octavo.server.errors import UnavailableError
 from octavo.server.listener import BACKLOG, address
 from octavo.server.logs import STATS_SECONDS, StatsLine
+from octavo.server.middleware import Envelope
 from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
 
@@ -46,7 +48,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     if not loaded.done():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
-    state.models.close()
+    state.close()
     return code
 
 
@@ -55,7 +57,8 @@ class Lifecycle:
 
     def __init__(self, state: ServerState, listener: socket.socket):
         self._config, self._state, self._listener = state.config, state, listener
-        self._server = _Server(_uvicorn_config(state.config, state))
+        self._app = make_app(state)
+        self._server = _Server(_uvicorn_config(state.config, wrap(self._app, state)))
         self._tasks: set[asyncio.Task[None]] = set()
         self._code = 0
         self._signalled = 0.0  # when the first signal came
@@ -67,8 +70,10 @@ class Lifecycle:
         ready = asyncio.ensure_future(asyncio.wrap_future(loaded))
         ready.add_done_callback(self._on_loaded)
         self._begin(self._watch())
+        if self._state.keeps_files:
+            self._state.batches.start(Envelope(self._app, self._state))  # a line has no key: its batch had
         await self._server.serve(sockets=[self._listener])
-        await self._state.close()
+        await self._state.background.wait()
         if self._config.uds is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.uds)
@@ -108,6 +113,8 @@ class Lifecycle:
         """Lets running requests finish, tells those that do not, and ends the server."""
         for leave in list(self._state.sessions):
             leave()
+        if self._state.keeps_files:
+            await self._state.batches.close()
         await self._wait_for_requests(self._config.shutdown_timeout)
         for fail in list(self._state.active):
             fail(UnavailableError("the server was shut down before this was finished", "shutting_down", 5))
@@ -140,9 +147,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _uvicorn_config(config: ServerConfig, state: ServerState) -> uvicorn.Config:
+def _uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        wrap(make_app(state), state),
+        app,
         http=bounded(config),
         ws=cast("type[asyncio.Protocol]", open_websocket),
         ws_max_size=MAX_MESSAGE,

@@ -35,7 +35,8 @@ class Envelope:
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         given_id = given.decode() if _ID.fullmatch(given) else None
         request_id = given_id or uuid.uuid4().hex
-        scope["state"] = {**scope.get("state", {}), "given_id": given_id, "request_id": request_id}
+        ids = {"given_id": given_id, "request_id": request_id}
+        scope["state"] = {"is_background": False, **scope.get("state", {}), **ids}
         began, status, is_answered = time.monotonic(), 0, False
 
         async def send_with_id(message: Message) -> None:

@@ -24,7 +24,7 @@ from octavo.request import Prompt
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
-from octavo.server.options import ModelSpec, ServerConfig
+from octavo.server.options import MOST, ModelSpec, ServerConfig
 from octavo.speech.model import SpeechModel
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import MISSING, text_size
@@ -69,6 +69,7 @@ class ServedModel:
         self.phase = "waiting"
         self.llm: AsyncLLM | None = None
         self.queue: Queue = Queue(server.max_queued_requests, server.max_queued_tokens)
+        self.background: Queue = Queue(MOST, MOST)  # of batches, which wait as long as they must
         self.metrics: ModelMetrics = ModelMetrics()
         self._chat: ChatFormat | None = None
 
@@ -94,6 +95,9 @@ class ServedModel:
             pooler = self.llm.model.pooler
             return skill in (("text",) if pooler is None else pooler.skills)
         return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
+
+    def queue_of(self, is_background: bool) -> Queue:
+        return self.background if is_background else self.queue
 
     @property
     def engine(self) -> AsyncLLM:
@@ -122,7 +126,7 @@ class ServedModel:
             encoder = ChatEncoder(llm.model.tokenizer, llm.model.chat_template)
             self._chat = ChatFormat.of(encoder, self.config.tool_call_parser, self.config.reasoning_parser)
             logger.info("model %s: %s", self.id, self._chat)
-        self.queue.seats = self.config.max_num_seqs
+        self.queue.seats = self.background.seats = self.config.max_num_seqs
         self.llm, self.phase = llm, "ready"
         logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
 

@@ -18,9 +18,8 @@ _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(\[[0-9a-fA-F:.]+\]|[^\s/\\\[
 _KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 _COUNTS = (
     *("requests_per_minute", "tokens_per_minute", "max_queued_requests", "max_queued_tokens", "max_prompts"),
-    *("max_body_bytes", "max_audio_bytes", "max_header_bytes", "max_headers"),
-    *("max_stored_responses", "max_stored_bytes"),
-    "max_realtime_sessions",
+    *("max_body_bytes", "max_audio_bytes", "max_file_bytes", "max_header_bytes", "max_headers"),
+    *("max_stored_responses", "max_stored_bytes", "max_realtime_sessions", "batch_concurrency"),
 )
 _TIMES = (
     "request_timeout",
@@ -71,6 +70,7 @@ class ServerConfig:
     max_queued_tokens: int = 1 << 18  # so many tokens of prompts may wait for each model
     max_body_bytes: int = 4 << 20
     max_audio_bytes: int = 256 << 20  # the longest file of speech
+    max_file_bytes: int = 512 << 20  # the longest file that is kept
     max_header_bytes: int = 64 << 10
     max_headers: int = 100
     max_prompts: int = 1024  # the most prompts per request
@@ -79,6 +79,8 @@ class ServerConfig:
     max_stored_bytes: int = 128 << 20  # of their JSON
     max_realtime_sessions: int = 128
     max_realtime_seconds: float = 600.0  # of audio that one session may have waiting
+    data_dir: str | None = None  # where files and batches are kept; without it there are none
+    batch_concurrency: int = 16  # so many lines of batches run at once while nothing else does
     request_timeout: float = 600.0  # from the request's arrival to the answer's last byte
     header_timeout: float = 30.0
     body_timeout: float = 60.0

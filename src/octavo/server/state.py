@@ -9,12 +9,16 @@ from starlette.requests import Request
 
 from octavo.errors import OctavoError
 from octavo.server.background import BackgroundResponses
-from octavo.server.errors import UnavailableError
+from octavo.server.batches.folder import DataFolder
+from octavo.server.batches.runner import BatchRunner
+from octavo.server.errors import NotFoundError, UnavailableError
 from octavo.server.keys import read_keys
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.response_store import ResponseStore
 from octavo.server.upload import UploadSpace
+
+NO_FILES = "files and batches are not kept here: start the server with --data-dir DIR"
 
 
 class ServerState:
@@ -30,16 +34,44 @@ class ServerState:
         self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
         self.background = BackgroundResponses()
         self.draining = False
+        self._folder = self._batches = None
+        if config.data_dir is not None:
+            self._folder = DataFolder(config.data_dir, config.max_file_bytes)
+            self._batches = BatchRunner(self._folder, self.keys, self._is_busy, config.batch_concurrency)
+
+    @property
+    def keeps_files(self) -> bool:
+        return self._folder is not None
+
+    @property
+    def folder(self) -> DataFolder:
+        """Raises NotFoundError where files and batches are not kept."""
+        if self._folder is None:
+            raise NotFoundError(NO_FILES, code="no_data_dir")
+        return self._folder
+
+    @property
+    def batches(self) -> BatchRunner:
+        """Raises NotFoundError where files and batches are not kept."""
+        if self._batches is None:
+            raise NotFoundError(NO_FILES, code="no_data_dir")
+        return self._batches
+
+    def _is_busy(self) -> bool:
+        """Whether anyone but batches asks for something."""
+        return any(model.queue.requests for model in self.models)
+
+    def close(self) -> None:
+        """Ends the engines, and lets go of what is kept in files."""
+        self.models.close()
+        self.responses.close()
+        if self._folder is not None:
+            self._folder.close()
 
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""
         if self.draining:
             raise UnavailableError("the server is shutting down", "shutting_down", 5)
-
-    async def close(self) -> None:
-        """Writes down what goes on without a client, once everything was told to end."""
-        await self.background.wait()
-        self.responses.close()
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now; None if they should."""

@@ -64,7 +64,7 @@ class Transcribing(Generation):
 
     @property
     def timeout(self) -> float:
-        return min(self._asked_timeout, self._server.config.request_timeout + self._seconds_done)
+        return min(self._asked_timeout, self._longest + self._seconds_done)
 
     @property
     def num_audio_tokens(self) -> int:
@@ -121,7 +121,7 @@ class Transcribing(Generation):
 
     def _may_decode(self, reading: Reading) -> bool:
         """All requests share the engine's seats: that bounds the windows that are held for them."""
-        ahead = min(MOST_AHEAD, self.model.queue.seats // self.model.queue.requests)
+        ahead = min(MOST_AHEAD, self._queue.seats // self._queue.requests)
         return not reading.is_decoded and self._num_open < max(1, ahead)
 
     async def _decode(self, reading: Reading) -> None:
@@ -134,7 +134,7 @@ class Transcribing(Generation):
         self.prompts.append(Prompt(None, prompt.token_ids))  # the engine holds the rest while it needs them
         self._num_open += 1
         self._waiting.add(number)
-        self.model.queue.wait(len(prompt.token_ids))
+        self._queue.wait(len(prompt.token_ids))
         self._request.state.client.charge(len(prompt.token_ids))
         self._submit(number, prompt)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from octavo.errors import GrammarError
+from octavo.structured.tokens import first_line
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -106,11 +107,6 @@ class GrammarConstraint:
 
     def _error(self, text: str) -> GrammarError:
         return GrammarError(self._where, f"can't be followed any more: {first_line(text)}")
-
-
-def first_line(text: str) -> str:
-    """That of an error of llguidance: what comes after it is the grammar, or a trace."""
-    return next((line for line in text.splitlines() if line.strip()), "llguidance gives no reason")[:300]
 
 
 def _bit(token: int) -> np.uint32:

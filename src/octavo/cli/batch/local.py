@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import Message
-
-from octavo.cli.batch.lines import Line
-from octavo.cli.batch.output import Reply
 from octavo.server.app import make_app, wrap
+from octavo.server.batches.calling import call
+from octavo.server.batches.entries import Reply
+from octavo.server.batches.lines import Line
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ModelSpec, ServerConfig
 from octavo.server.state import ServerState
@@ -26,15 +23,6 @@ CONFIG = ServerConfig(
     request_timeout=A_WEEK,
     log_requests=False,
 )
-# A request with JSON, in ASGI's words; its path is to be added.
-POST = {
-    "type": "http",
-    "asgi": {"version": "3.0"},
-    "http_version": "1.1",
-    "method": "POST",
-    "query_string": b"",
-    "headers": [(b"content-type", b"application/json")],
-}
 
 
 class LocalBatch:
@@ -52,22 +40,7 @@ class LocalBatch:
         self.concurrency = 2 * model.config.max_num_seqs  # the next request is there as one ends
 
     async def answer(self, line: Line) -> Reply:
-        messages: list[Message] = [{"type": "http.request", "body": json.dumps(line.body).encode()}]
-        answer: list[Message] = []
-
-        async def receive() -> Message:
-            if messages:
-                return messages.pop()
-            await asyncio.Future()  # this client stays
-            raise AssertionError
-
-        async def send(message: Message) -> None:
-            answer.append(message)
-
-        await self._app({**POST, "path": line.url, "raw_path": line.url.encode()}, receive, send)
-        headers = dict(answer[0]["headers"])
-        body = json.loads(b"".join(message.get("body", b"") for message in answer[1:]))
-        return Reply(answer[0]["status"], body, headers[b"x-request-id"].decode())
+        return await call(self._app, line)
 
     def close(self) -> None:
         self._models.close()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
-from octavo.cli.batch.lines import Line
-from octavo.cli.batch.output import Reply
 from octavo.client.api import ApiClient, ApiError
 from octavo.client.framing import ConnectionFailed
+from octavo.server.batches.calling import body_for, refusal
+from octavo.server.batches.entries import Reply
+from octavo.server.batches.lines import Line
+from octavo.server.errors import HttpError
 
 TRIES = 6
 LATER = (408, 409, 429, 500, 502, 503, 504)  # statuses after which a request is sent again
@@ -23,13 +26,16 @@ class RemoteBatch:
 
     async def answer(self, line: Line) -> Reply:
         """Waits and tries again where the server is busy. Raises ConnectionFailed if it stays away."""
-        body = {"model": self._model, **line.body}
+        try:
+            body = body_for(replace(line, body={"model": self._model, **line.body}))
+        except HttpError as error:
+            return refusal(error)
         for attempt in range(TRIES):
             is_last = attempt == TRIES - 1
             pause = min(30.0, 0.5 * 2**attempt)
             try:
-                answer = await self._client.call("POST", line.url, body)
-                return Reply(200, answer, str(answer.get("id", "")))
+                answer, headers = await self._client.send("POST", line.url, body.data, body.content_type.decode())
+                return Reply(200, answer, headers.get("x-request-id", ""))
             except ApiError as error:
                 if is_last or error.status not in LATER:
                     return Reply(error.status, _body(error.body), error.headers.get("x-request-id", ""))

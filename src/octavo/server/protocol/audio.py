@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 
 from octavo.errors import ParameterError
 from octavo.server.errors import HttpError
 from octavo.server.protocol.common import NOT_YET, Name, Neutral, RequestModel, tell_refused
-from octavo.server.upload import Upload
+from octavo.server.protocol.forms import BOOLEAN, INTEGER, NUMBER, FormFile, FormRequest
 from octavo.speech.formats import FORMATS, FormatName, verbose
 from octavo.speech.job import TranscribeOptions
 from octavo.speech.result import Transcription
 from octavo.speech.tokens import SpeechTokens
 
-FILE = "file"
 SPEAKERS = ("known_speaker_names", "known_speaker_references")
 SAMPLED = "is not supported: leave it out; temperature and seed are what there is"
-
-
-def _written(form: str, what: str, read: Callable[[str], Any]) -> BeforeValidator:
-    """A value that a form spells like `form`."""
-
-    def check(text: str) -> Any:
-        if not re.fullmatch(form, text, re.ASCII | re.IGNORECASE):
-            raise ValueError(f"must be {what}, got {text[:40]!r}")
-        return read(text)
-
-    return BeforeValidator(check)
-
-
-NUMBER = _written(r"[+-]?(\d{1,20}\.?\d{0,20}|\.\d{1,20})(e[+-]?\d{1,3})?", "a number", float)
-INTEGER = _written(r"[+-]?\d{1,40}", "an integer", int)
-BOOLEAN = _written("true|1|false|0", "true or false", lambda text: text.lower() in ("true", "1"))
 
 
 def _describe(schema: dict[str, Any], model: type[RequestModel]) -> None:
@@ -46,12 +28,12 @@ def _describe(schema: dict[str, Any], model: type[RequestModel]) -> None:
     properties["timestamp_granularities[]"] = properties["timestamp_granularities"]
 
 
-class AudioRequest(RequestModel):
-    """A form: all its fields are texts. What is left out or empty is the default."""
+class AudioRequest(FormRequest):
+    """A form with a file of speech."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, json_schema_extra=_describe)
+    model_config = ConfigDict(json_schema_extra=_describe)
 
-    file: Annotated[Upload, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
+    file: FormFile = Field(
         description="wav, mp3, m4a, mp4, flac, ogg, opus, webm, mkv, aac, aiff or amr, of any length"
     )
     model: Name = Field("", description="may be left out where one model can do it")
@@ -67,7 +49,7 @@ class AudioRequest(RequestModel):
         [], description="with verbose_json; may be repeated; left out: segment"
     )
 
-    # Fields that may be repeated, and may have brackets behind their names.
+    CONTENT, EMPTY = "the audio", "invalid_audio"
     LISTS: ClassVar[frozenset[str]] = frozenset(
         {"timestamp_granularities", "include", "keywords", "languages", *SPEAKERS}
     )
@@ -89,10 +71,6 @@ class AudioRequest(RequestModel):
         **dict.fromkeys(("min_p", "presence_penalty", "frequency_penalty"), (("0", "0.0"), SAMPLED)),
         "vllm_xargs": ((), "is not supported"),
     }
-
-    @classmethod
-    def knows(cls, name: str) -> bool:
-        return name in cls.model_fields or name in cls.REFUSED
 
     @property
     def granularities(self) -> set[str]:

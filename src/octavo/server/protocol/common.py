@@ -24,6 +24,7 @@ from octavo.sampling_params import (
     known_extra_args,
 )
 from octavo.server.errors import HttpError
+from octavo.server.protocol.structure import StructureFields
 
 MAX_INT = 2**31 - 1
 MAX_BIASES = 4096
@@ -103,7 +104,7 @@ class StreamOptions(RequestModel):
     }
 
 
-class SamplingFields(RequestModel):
+class SamplingFields(StructureFields, RequestModel):
     """OpenAI's sampling parameters, and vLLM's on top of them. What is left out is the model's own default."""
 
     model: Name | None = Field(None, description="may be left out where one model is served")
@@ -162,6 +163,9 @@ class SamplingFields(RequestModel):
         """What fields say together. Raises HttpError."""
         if self.stream_options is not None and not self.stream:
             raise HttpError("stream_options: only with stream=true", "stream_options", code="invalid_value")
+        if self.use_beam_search and (structure := self.grammar()) is not None:
+            name, _ = structure
+            raise HttpError(f"{name}: not with use_beam_search=true", name, code="unsupported_parameter")
         whole_only = {
             "prompt_logprobs": self.prompt_logprobs is not None,
             "use_beam_search": self.use_beam_search,
@@ -194,13 +198,8 @@ class SamplingFields(RequestModel):
 
 # Fields of chat and completions that are known, and what they may say.
 REFUSED_BY_BOTH: dict[str, Neutral] = {
-    "response_format": ((None, {"type": "text"}), NOT_YET),
     **dict.fromkeys(
-        (
-            *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
-            *("guided_decoding_backend", "guided_whitespace_pattern", "structural_tag"),
-            *("logprob_token_ids", "repetition_detection"),
-        ),
+        (*("structural_tag", "logprob_token_ids", "repetition_detection"),),
         ((None,), NOT_YET),
     ),
     **dict.fromkeys(("watermarking", "return_token_offsets"), ((None, False), NOT_YET)),

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from octavo.server.protocol.audio import BOOLEAN, INTEGER
 from octavo.server.protocol.common import MAX_INT, UNUSED, Name, RequestModel
+from octavo.server.protocol.forms import BOOLEAN, INTEGER
 from octavo.server.protocol.response_items import Items
 from octavo.server.protocol.responses import Metadata
 

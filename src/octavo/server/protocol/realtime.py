@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from octavo.server.protocol.chat import MAX_MESSAGES, MAX_PARTS
 from octavo.server.protocol.common import MAX_INT, NOT_YET, Name, Neutral, RequestModel, kind_of
-from octavo.server.protocol.responses import FunctionTool, NamedTool
+from octavo.server.protocol.responses import ResponseTool, ResponseToolName
 from octavo.server.protocol.tools import MAX_TOOLS
 
 DEFAULT_RATE: Final = 24_000
@@ -71,7 +71,7 @@ class TranscriptionSession(RequestModel):
 Modalities = Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)]
 MaxTokens = Annotated[int, Field(ge=1, le=MAX_INT)] | Literal["inf"]
 Tools = Annotated[
-    list[Annotated[Annotated[FunctionTool, Tag("<function>")], Discriminator(kind_of)]],
+    list[Annotated[Annotated[ResponseTool, Tag("<function>")], Discriminator(kind_of)]],
     Field(max_length=MAX_TOOLS, fail_fast=True),
 ]
 _OF_ANSWERS: dict[str, Neutral] = {
@@ -86,7 +86,7 @@ class AnswerFields(RequestModel):
 
     instructions: str | None = None
     tools: Tools | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | ResponseToolName | None = None
     parallel_tool_calls: bool | None = None
     output_modalities: Modalities | None = None
     max_output_tokens: MaxTokens | None = None
