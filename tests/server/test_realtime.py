@@ -385,6 +385,73 @@ def test_bad_events_are_told_by_name_and_the_session_goes_on(audio_server):
         assert receive(socket)["type"] == "input_audio_buffer.cleared"
 
 
+ODD = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**400,
+    "",
+    "x",
+    "\ud83d",
+    "a\0b",
+    [],
+    [None],
+    [[]],
+    {},
+    {"type": None},
+    {"type": "x"},
+    {"x": {}},
+)
+TEMPLATES = [
+    {
+        "type": "session.update",
+        "session": {"type": "realtime", "instructions": "a", "audio": {"input": {"format": {}}}},
+    },
+    {
+        "type": "session.update",
+        "session": {"audio": {"input": {"transcription": {"model": SPEECH}, "turn_detection": {}}}},
+    },
+    {"type": "session.update", "session": {"tools": [{"type": "function", "name": "a", "parameters": {}}]}},
+    {"type": "session.update", "model": SPEECH},
+    {"type": "transcription_session.update", "session": {"input_audio_format": "pcm16", "turn_detection": {}}},
+    {"type": "input_audio_buffer.append", "audio": "AAAA", "event_id": "a"},
+    {"type": "input_audio_buffer.commit", "final": True},
+    {"type": "conversation.item.create", "previous_item_id": "root", "item": {"type": "message", "role": "user"}},
+    {"type": "conversation.item.create", "item": {"type": "function_call", "name": "a", "arguments": "{}"}},
+    {"type": "conversation.item.retrieve", "item_id": "a"},
+    {"type": "response.create", "response": {"conversation": "none", "input": [], "metadata": {"a": "b"}}},
+    {"type": "response.cancel", "response_id": "a"},
+]
+
+
+def mutants(value, odd):
+    """The values that have something odd in one place."""
+    yield odd
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for place, each in inside:
+        for mutant in mutants(each, odd):
+            changed = value.copy()
+            changed[place] = mutant
+            yield changed
+
+
+def test_odd_values_anywhere_are_told_and_break_nothing(audio_server):
+    codes = set()
+    with session(audio_server) as socket:
+        for event in TEMPLATES:
+            for odd in ODD:
+                for mutant in mutants(event, odd):
+                    socket.send(json.dumps(mutant))
+                send(socket, "session.update", event_id="last", session={"type": "end"})
+                while (found := receive(socket)).get("error", {}).get("event_id") != "last":
+                    codes.add(found.get("error", {}).get("code"))
+    assert "internal_error" not in codes
+    assert {"invalid_type", "invalid_value", "unknown_parameter", "invalid_json"} <= codes
+    audio_server.settle()
+
+
 def test_a_transcription_that_fails_is_told_with_its_item(audio_server):
     settings = {
         "type": "transcription",

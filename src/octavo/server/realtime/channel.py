@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import Any
 
@@ -13,7 +14,6 @@ from starlette.websockets import WebSocket
 from octavo.errors import OctavoError
 from octavo.server.errors import body_of
 from octavo.server.realtime.conversation import new_id
-from octavo.server.writing import dumps
 
 logger = logging.getLogger("octavo.server")
 
@@ -27,8 +27,8 @@ def told(error: Exception) -> dict[str, Any]:
 
 
 def event(kind: str, **fields: Any) -> bytes:
-    """The JSON of an event."""
-    return dumps({"type": kind, "event_id": new_id("event"), **fields})
+    """The JSON of an event, in ASCII: what a client gets back of its own texts need not be Unicode."""
+    return json.dumps({"type": kind, "event_id": new_id("event"), **fields}, separators=(",", ":")).encode()
 
 
 class Channel:

@@ -26,7 +26,7 @@ from octavo.server.validation import validation_error
 
 MAX_JOBS = 256  # of a session, waiting
 LEAST_SECONDS = 0.1  # of audio that can be committed
-GOING_AWAY = 1001
+GOING_AWAY, FAILED = 1001, 1011  # codes of closing
 
 
 class Session:
@@ -68,8 +68,10 @@ class Session:
                 with suppress(WebSocketDisconnect):
                     task.result()
             if reader not in done:
-                with suppress(WebSocketDisconnect):
-                    await self._websocket.close(GOING_AWAY, "the server is shutting down")
+                await self._close(GOING_AWAY, "the server is shutting down")
+        except Exception:
+            await self._close(FAILED, "something went wrong in the server")
+            raise
         finally:
             self._server.sessions.discard(self.leave)
             for task in (reader, worker):
@@ -82,6 +84,10 @@ class Session:
     def leave(self) -> None:
         """Ends it when all that was asked for is done."""
         self._jobs.put_nowait(None)
+
+    async def _close(self, code: int, reason: str) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError):  # it may be closed already
+            await self._websocket.close(code, reason)
 
     async def _read(self) -> None:
         await self._channel.send("session.created", session=self._json(), id=self.id, created=int(time.time()))
