@@ -652,3 +652,7 @@ def test_a_conversation_has_an_end():
         conversation.add(Item("user", "a"))
     with pytest.raises(OctavoError, match=str(MAX_ITEMS)):
         conversation.add(Item("user", "a"))
+    second = conversation.items[1]
+    conversation.make_room()
+    conversation.add(Item("user", "b"))
+    assert (len(conversation.items), conversation.items[0]) == (MAX_ITEMS, second)

@@ -80,6 +80,11 @@ class Conversation:
         self.id = new_id("conv")
         self._items: list[Item] = []
 
+    def make_room(self) -> None:
+        """Forgets the oldest item if there is no room for another."""
+        if len(self._items) >= MAX_ITEMS:
+            del self._items[0]
+
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Puts an item behind `after`, or behind all others; returns the id of the one before it. Raises HttpError."""
         if len(self._items) >= MAX_ITEMS:
