@@ -129,9 +129,9 @@ BAD_LINES = {
     json.dumps(line("x") | {"method": "GET"}): "method: must be 'POST', got 'GET'",
     json.dumps(
         line("x") | {"url": "/v1/images"}
-    ): "url: must be /v1/chat/completions, /v1/completions, /v1/embeddings, /score",
+    ): "url: must be /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages",
     json.dumps(line("x") | {"body": "hi"}): "body: must be a JSON object, got 'hi'",
-    json.dumps(line("x", stream=True)): "body.stream: a batch is not streamed",
+    json.dumps(line("x", stream=True)): "body.stream: not in a batch",
 }
 
 

@@ -116,6 +116,25 @@ def test_a_batch_is_answered_as_its_requests_would_be(ai):
         assert entry["response"]["body"]["choices"][0]["text"] == asked.choices[0].text
 
 
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}),
+        ("/v1/responses", {"input": "hi", "max_output_tokens": 8, "temperature": 0}),
+        ("/v1/messages", {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}),
+    ],
+)
+def test_conversations_of_every_api_are_answered_in_batches(ai, url, body):
+    bad = {**body, "temperature": -1}
+    lines = [
+        {"custom_id": name, "method": "POST", "url": url, "body": each} for name, each in (("a", body), ("b", bad))
+    ]
+    batch = follow(ai, begin(ai, *lines, endpoint=url))
+    answer = entries(ai, batch.output_file_id)["a"]["response"]["body"]
+    assert {"choices", "output", "content"} & set(answer)
+    assert "temperature" in entries(ai, batch.error_file_id)["b"]["error"]["message"]
+
+
 def test_answers_expire_when_they_are_told_to(ai):
     batch = follow(ai, begin(ai, line(), output_expires_after={"anchor": "created_at", "seconds": 7200}))
     file = ai.files.retrieve(batch.output_file_id)
@@ -193,7 +212,7 @@ BAD_LINES = [
     (line("x", CHAT), "url", "url: must be /v1/completions, got '/v1/chat/completions'"),
     (line("x") | {"url": "/metrics"}, "url", "url: must be /v1/completions, got '/metrics'"),
     (line("x") | {"body": "hi"}, "body", "body: must be a JSON object, got 'hi'"),
-    (line("x", stream=True), "body.stream", "body.stream: a batch is not streamed"),
+    (line("x", stream=True), "body.stream", "body.stream: not in a batch"),
     (b"{" + b" " * MAX_LINE_BYTES + b"}", None, f"is longer than {MAX_LINE_BYTES} bytes"),
 ]
 

@@ -48,7 +48,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     if not loaded.done():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
-    state.close()
+    state.models.close()
     return code
 
 
@@ -73,7 +73,7 @@ class Lifecycle:
         if self._state.keeps_files:
             self._state.batches.start(Envelope(self._app, self._state))  # a line has no key: its batch had
         await self._server.serve(sockets=[self._listener])
-        await self._state.background.wait()
+        await self._state.close()
         if self._config.uds is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.uds)

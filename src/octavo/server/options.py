@@ -19,7 +19,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 _COUNTS = (
     *("requests_per_minute", "tokens_per_minute", "max_queued_requests", "max_queued_tokens", "max_prompts"),
     *("max_body_bytes", "max_audio_bytes", "max_file_bytes", "max_header_bytes", "max_headers"),
-    *("max_stored_responses", "max_stored_bytes", "max_realtime_sessions", "batch_concurrency"),
+    *("max_stored_responses", "max_stored_bytes"),
+    *("max_realtime_sessions", "batch_concurrency"),
 )
 _TIMES = (
     "request_timeout",

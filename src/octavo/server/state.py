@@ -61,17 +61,18 @@ class ServerState:
         """Whether anyone but batches asks for something."""
         return any(model.queue.requests for model in self.models)
 
-    def close(self) -> None:
-        """Ends the engines, and lets go of what is kept in files."""
-        self.models.close()
-        self.responses.close()
-        if self._folder is not None:
-            self._folder.close()
-
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""
         if self.draining:
             raise UnavailableError("the server is shutting down", "shutting_down", 5)
+
+    async def close(self) -> None:
+        """Writes down what goes on without a client, once everything was told to end."""
+        await self.background.wait()
+        self.responses.close()
+        if self._folder is not None:
+            await self.batches.close()
+            self._folder.close()
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now; None if they should."""

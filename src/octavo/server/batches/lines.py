@@ -12,7 +12,7 @@ from octavo import strict_json
 AUDIO = ("/v1/audio/transcriptions", "/v1/audio/translations")
 RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
 URLS = (
-    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
+    *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"),
     *("/score", "/v1/score", *RERANK, "/classify", "/pooling", *AUDIO),
 )
 FIELDS = ("custom_id", "method", "url", "body")
@@ -108,9 +108,9 @@ def _reason_to_refuse(value: dict[str, Any], urls: Collection[str]) -> tuple[str
     body = value.get("body")
     if not isinstance(body, dict):
         return "body", f"must be a JSON object, got {_short(body)}"
-    for name in ("stream", "stream_options"):
+    for name in ("stream", "stream_options", "background"):
         if body.get(name):
-            return f"body.{name}", "a batch is not streamed; leave it out"
+            return f"body.{name}", "not in a batch, whose answers are whole; leave it out"
     return None
 
 

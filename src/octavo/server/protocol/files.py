@@ -50,11 +50,11 @@ class ListQuery(RequestModel):
     """What a list is asked for with."""
 
     after: Name | None = Field(None, description="the id of the last object of the page before")
-    limit: Annotated[int, Field(ge=1, le=100), INTEGER] | None = None
+    limit: Annotated[int, Field(ge=1, le=100), INTEGER] = 20
 
 
 class FileListQuery(ListQuery):
-    limit: Annotated[int, Field(ge=1, le=10_000), INTEGER] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000), INTEGER] = 10_000
     order: Literal["asc", "desc"] = Field("desc", description="desc: the newest first")
     purpose: Name | None = Field(None, description="only files of this purpose")
 
@@ -81,8 +81,8 @@ class ObjectList(BaseModel):
     """A page of a list."""
 
     object: Literal["list"]
-    first_id: str | None
-    last_id: str | None
+    first_id: str
+    last_id: str
     has_more: bool
 
 

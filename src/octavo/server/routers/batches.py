@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
+from operator import attrgetter
 
 from fastapi import APIRouter, Request, Response
 
 from octavo.server.batches.records import Batch
 from octavo.server.body import read_body
 from octavo.server.errors import HttpError
-from octavo.server.listing import page, read_query
 from octavo.server.protocol.batches import WINDOW_SECONDS, BatchList, BatchObject, BatchRequest
 from octavo.server.protocol.files import ListQuery
+from octavo.server.query import listed, page, read_query
 from octavo.server.schema import endpoint
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer
 
 router = APIRouter(tags=["batches"])
-MOST = 20  # batches of a page, unless it says how many
 
 
 @router.post("/v1/batches", **endpoint(BatchRequest, BatchObject))
@@ -54,8 +54,10 @@ async def create_batch(request: Request) -> Response:
 async def list_batches(request: Request) -> Response:
     """The batches of this key, the newest first."""
     server = state_of(request)
-    batches = [server.batches.counted(batch) for batch in server.folder.batches_of(request.state.client.owner)]
-    return page(reversed(batches), read_query(request, ListQuery), MOST)
+    query = read_query(request, ListQuery)
+    batches = list(server.folder.batches_of(request.state.client.owner))[::-1]
+    part, has_more = page(batches, query.after, query.limit, attrgetter("id"))
+    return JSONAnswer(listed([server.batches.counted(batch).json() for batch in part], has_more))
 
 
 @router.get("/v1/batches/{batch_id}", **endpoint(None, BatchObject))

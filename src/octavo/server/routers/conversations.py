@@ -14,9 +14,9 @@ from octavo.server.items import new_id
 from octavo.server.protocol.answers import ConversationAnswer, Deleted, Item, ItemList
 from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsQuery, ItemsRequest
 from octavo.server.protocol.response_items import items_of
-from octavo.server.query import read_query
+from octavo.server.query import listed, read_query
 from octavo.server.response_context import add_items, find_conversation
-from octavo.server.routers.responses import listed, page
+from octavo.server.routers.responses import part_of
 from octavo.server.schema import endpoint
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer
@@ -78,7 +78,7 @@ async def create_items(request: Request, conversation_id: str) -> Response:
 async def list_items(request: Request, conversation_id: str) -> Response:
     """A conversation's items, the last ones first unless `order` is asc."""
     record = await _record(request, conversation_id)
-    return JSONAnswer(page(record["items"], read_query(request, ItemsQuery)))
+    return JSONAnswer(part_of(record["items"], read_query(request, ItemsQuery, may_include=True)))
 
 
 @router.get(f"{_PATH}/items/{{item_id}}", **endpoint(None, Item))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from operator import attrgetter
 from pathlib import Path
 from typing import IO
 
@@ -12,14 +13,13 @@ from starlette.responses import StreamingResponse
 
 from octavo.server.batches.records import StoredFile
 from octavo.server.form import read_form
-from octavo.server.listing import page, read_query
 from octavo.server.protocol.files import FileDeleted, FileList, FileListQuery, FileObject, FileRequest
+from octavo.server.query import listed, page, read_query
 from octavo.server.schema import endpoint
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer
 
 router = APIRouter(tags=["files"])
-MOST = 10_000  # files of a page
 BINARY = "application/octet-stream"
 PIECE = 1 << 18  # bytes that are read at a time
 
@@ -49,7 +49,9 @@ async def list_files(request: Request) -> Response:
         for file in folder.files_of(request.state.client.owner)
         if query.purpose is None or file.purpose == query.purpose
     ]
-    return page(files if query.order == "asc" else reversed(files), query, MOST)
+    ordered = files if query.order == "asc" else files[::-1]
+    part, has_more = page(ordered, query.after, query.limit, attrgetter("id"))
+    return JSONAnswer(listed([file.json() for file in part], has_more))
 
 
 @router.get("/v1/files/{file_id}", **endpoint(None, FileObject))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +16,7 @@ from octavo.server.items import as_chat
 from octavo.server.protocol.answers import Deleted, InputTokenCount, ItemList, ResponseAnswer
 from octavo.server.protocol.conversations import ItemsQuery, ResponseQuery
 from octavo.server.protocol.responses import NAMES, InputTokensRequest, ResponsesRequest
-from octavo.server.query import read_query
+from octavo.server.query import listed, page, read_query
 from octavo.server.response_context import read_context
 from octavo.server.responses import ResponseWriter
 from octavo.server.schema import endpoint
@@ -64,7 +65,7 @@ async def count_input_tokens(request: Request) -> Response:
 async def get_response(request: Request, response_id: str) -> Response:
     """A response that was kept; of one in the background its events, from the one after `starting_after` on."""
     server, owner = state_of(request), request.state.client.owner
-    query = read_query(request, ResponseQuery)
+    query = read_query(request, ResponseQuery, may_include=True)
     if not query.stream:
         return JSONAnswer(await _current(server, owner, response_id))
     running = server.background.find(owner, response_id)
@@ -106,22 +107,13 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 async def list_input_items(request: Request, response_id: str) -> Response:
     """The items that a response got in its request."""
     record = await _record(state_of(request), request.state.client.owner, response_id)
-    return JSONAnswer(page(record["input"], read_query(request, ItemsQuery)))
+    return JSONAnswer(part_of(record["input"], read_query(request, ItemsQuery, may_include=True)))
 
 
-def page(items: list[Json], query: ItemsQuery) -> Json:
-    """A part of a list of items. Raises HttpError if `query.after` is none of them."""
+def part_of(items: list[Json], query: ItemsQuery) -> Json:
+    """A page of a list of items. Raises HttpError if `query.after` is none of them."""
     ordered = items if query.order == "asc" else items[::-1]
-    ids = [item["id"] for item in ordered]
-    if query.after is not None and query.after not in ids:
-        raise HttpError(f"after: there is no item {query.after[:100]!r}", "after", code="invalid_value")
-    begin = 0 if query.after is None else ids.index(query.after) + 1
-    return listed(ordered[begin : begin + query.limit], begin + query.limit < len(items))
-
-
-def listed(items: list[Json], has_more: bool = False) -> Json:
-    ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {"first_id": "", "last_id": ""}
-    return {"object": "list", "data": items, **ends, "has_more": has_more}
+    return listed(*page(ordered, query.after, query.limit, itemgetter("id")))
 
 
 async def _record(server: ServerState, owner: str, id: str) -> Json:
