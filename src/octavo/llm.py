@@ -172,7 +172,7 @@ class LLM(PoolsTexts):
         asked = read_params("structured_outputs", params.structured_outputs)
         body = None if asked is None else grammar_of(asked)
         grammar = chat.grammar(prompt.text or "", use, self.model.grammars.special_tokens, body)
-        return prompt if grammar is None else prompt.extended(grammar=self.model.grammars.compile(grammar, "tools"))
+        return prompt.extended(grammar=self.model.grammars.compile(grammar, "tools"))
 
     def transcribe(
         self, audio: Any, *, progress: Callable[[Sequence[Reading]], None] | None = None, **options: Any

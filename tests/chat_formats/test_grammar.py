@@ -11,13 +11,14 @@ import pytest
 from chat_formats.written import FORMATS, TOOLS, call_text, chat_format, read
 from octavo.chat_formats.tools import ToolUse
 from octavo.errors import GrammarError
+from octavo.structured.schema import json_schema
 
 llguidance = pytest.importorskip("llguidance")
 PATHS = {name: f"tools[{i}].function.parameters" for i, name in enumerate(TOOLS)}
 END = 256
 PREFERRED = b'"}]>)<\n|/'  # what leads to an end
 # A mark that is made of special tokens, as most tokenizers have them: <|…|>, <｜…｜>, [TOOL_CALLS] …
-SPECIAL = re.compile(r"<\|[^|<>]*\|>|<｜[^｜<>]*｜>|\[/?[A-Z_]{4,}\]|<\|\"\|>|<\|\w+>|<\w+\|>")
+SPECIAL = re.compile(r"</?think>|</?tool_call>|<\|[^|<>]*\|>|<｜[^｜<>]*｜>|\[/?[A-Z_]{4,}\]|<\|\"\|>|<\|\w+>|<\w+\|>")
 
 
 class Bytes:
@@ -208,6 +209,63 @@ def test_what_can_t_be_honoured_is_refused_by_its_path(name):
         with pytest.raises(GrammarError) as error:
             Walk(name, use(tools={"f": schema, **TOOLS}))
         assert error.value.name == f"tools[f].function.parameters.{path}", schema
+
+
+CALL = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+@pytest.mark.parametrize(
+    ("prompt", "is_required", "text", "is_taken"),
+    [
+        ("", False, f"<think>I could <tool_call> or not.</think>\n\nLook: {CALL}", True),
+        ("", False, f"Look: {CALL}", True),
+        ("", False, "<think>Hm.</think>Hello.", True),
+        ("", False, "Hello.", True),
+        ("", False, "<think>Hm.", False),
+        ("", False, "<think>Hm.</think><tool_call>no", False),
+        ("", True, f"<think>Hm.</think>\n\n{CALL}", True),
+        ("", True, CALL, True),
+        ("", True, "<think>Hm.</think>\n\nHello.", False),
+        ("<think>\n", False, f"I could <tool_call>.</think>{CALL}", True),
+        ("<think>\n", True, f"Hm.</think>{CALL}", True),
+        ("<think>\n", True, CALL, False),
+        ("<think></think>", True, CALL, True),
+        ("<think></think>", True, f"<think>Hm.</think>{CALL}", False),
+    ],
+)
+def test_calls_begin_after_thinking(prompt, is_required, text, is_taken, is_special):
+    walk = Walk("hermes", use(is_required=is_required), "think", prompt, is_special)
+    if is_special and "<tool_call> or" in text:
+        text = text.replace("<tool_call> or", "it or")  # no text has special tokens
+    elif is_special and "could <tool_call>" in text:
+        text = text.replace("could <tool_call>", "could")
+    assert (walk.takes(text) == (text, True)) == is_taken
+
+
+def test_structure_begins_after_thinking_and_may_be_a_call_instead():
+    body = json_schema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, "x")
+    walk = Walk("hermes", use(is_required=False), "think", body=body)
+    for text in ('{"a": 5}', '<think>Hm.</think>\n\n{"a": 5}', CALL, f"<think>Hm.</think>\n{CALL}"):
+        assert walk.takes(text) == (text, True)
+    for text in ('{"b": 5}', "<think>Hm.</think>Hello.", "Hello."):
+        assert not walk.takes(text)[1] or walk.takes(text)[0] != text
+
+
+@pytest.mark.parametrize("name", ["llama-3", "pythonic"])
+def test_calls_without_a_mark_may_come_behind_thinking(name):
+    call = with_call(FORMATS[name], "")
+    for prompt, before in (
+        ("", "<think>Hm.</think>"),
+        ("<think>", "Hm.</think>\n\n"),
+        ("", ""),
+        ("<think></think>", ""),
+    ):
+        for is_required in (True, False):
+            walk = Walk(name, use(is_required=is_required), "think", prompt)
+            assert walk.takes(before + call) == (before + call, True)
+            assert [call.name for call in walk.read(before + call).calls] == ["ping"]
+            assert walk.takes(f"{before}Hello.")[1] != is_required
 
 
 def without_call(name, text):

@@ -97,10 +97,10 @@ class ChatFormat:
         calls = self.calls if use.callable else None
         return MarkedReader(calls, self.thinking, thinks, use.callable, id_maker(self.calls), dropped)
 
-    def grammar(self, prompt: str, use: ToolUse, special: SpecialTokens, body: Grammar | None = None) -> Grammar | None:
-        """What an answer to a prompt may be, None where it may be anything. Raises GrammarError with a path in `tools`.
+    def grammar(self, prompt: str, use: ToolUse, special: SpecialTokens, body: Grammar | None = None) -> Grammar:
+        """What an answer to a prompt may be. Raises GrammarError with a path in `tools`.
 
-        `body` is what the answer has to be, after thinking, where it calls no tool.
+        `body` is what the answer has to be, after thinking, where it calls no tool; None: any text.
         """
         return answer_grammar(self.calls, self.thinking, self.thinks(prompt), use, special, body)
 

@@ -36,7 +36,7 @@ from octavo.structured.grammar import (
 from octavo.structured.schema import json_schema
 
 _NUMBER = "[0-9]{1,3}"
-_SPACE = "[ \\n]{0,4}"  # between thinking and what comes after it
+_SPACE = "[ \\n]{0,8}"  # between thinking and what comes after it
 _LIMITING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties", "unevaluatedProperties", "additionalProperties")
 
 
@@ -47,30 +47,31 @@ def answer_grammar(
     use: ToolUse,
     special: SpecialTokens,
     body: Grammar | None = None,
-) -> Grammar | None:
-    """What an answer may be, None where it may be anything. Raises GrammarError with the path in `tools`.
+) -> Grammar:
+    """What an answer may be. Raises GrammarError with the path in `tools`.
 
-    `thinks` is as in MarkedReader. `body` is what the answer has to be where it calls no tool.
+    `thinks` is as in MarkedReader. `body` is what the answer has to be where it calls no tool; None: any text.
     """
-    if body is None and not use.callable:
-        return None
     if isinstance(calls.syntax, HarmonyCall):
         one = _any_call(calls, use, special) if use.callable else None
         return harmony_grammar(one, use, special, body)
-    after = _body(calls, use, special, body)
     if thinking is None or thinks is False:
-        return after
+        return _answer(calls, use, special, body, _beginnings(calls, use))
+    after = _answer(calls, use, special, body, _beginnings(calls, use, r"\s"))
     thought = sequence(text_before(thinking.end, special), regex(_SPACE), after)
     if thinks:
         return thought
-    return either(sequence(literal(thinking.begin, special), thought), after)
+    plain = _answer(calls, use, special, body, _beginnings(calls, use, rf"\s*{regex_of(thinking.begin)}"))
+    return either(sequence(literal(thinking.begin, special), thought), plain)
 
 
-def _body(calls: CallFormat, use: ToolUse, special: SpecialTokens, body: Grammar | None) -> Grammar:
-    if not use.callable:
-        assert body is not None
-        return body
-    return _sections(calls, use, special, body)
+def _answer(
+    calls: CallFormat, use: ToolUse, special: SpecialTokens, body: Grammar | None, unlike: str | None
+) -> Grammar:
+    """What comes behind thinking; no text is like the pattern `unlike`."""
+    if use.callable:
+        return _sections(calls, use, special, body, unlike)
+    return body or text(unlike=unlike)
 
 
 def _any_call(calls: CallFormat, use: ToolUse, special: SpecialTokens, before: str = "") -> Grammar:
@@ -78,7 +79,9 @@ def _any_call(calls: CallFormat, use: ToolUse, special: SpecialTokens, before: s
     return rule(either(*(_call(calls.syntax, name, use, special, before) for name in use.callable)))
 
 
-def _sections(calls: CallFormat, use: ToolUse, special: SpecialTokens, body: Grammar | None) -> Grammar:
+def _sections(
+    calls: CallFormat, use: ToolUse, special: SpecialTokens, body: Grammar | None, unlike: str | None
+) -> Grammar:
     """A text, or the sections of calls with text before them."""
     rest = _rest_of_section(calls, use, special)
     follows: tuple[Grammar, ...] = ()
@@ -86,8 +89,9 @@ def _sections(calls: CallFormat, use: ToolUse, special: SpecialTokens, body: Gra
         follows = (repeated(sequence(literal(calls.again + calls.begins[0], special), rest)),)
     if use.is_required:
         return sequence(literal(calls.begins[0], special), rest, *follows)
-    unlike = _bare_start(calls, use) if calls.is_bare else None
-    answers = [body] if body is not None else _texts(calls, special, unlike)
+    if body is not None:  # then no text comes before a call: the lexer could not tell it from the body
+        return either(body, *(sequence(literal(begin, special), rest, *follows) for begin in calls.begins))
+    answers = _texts(calls, special, unlike)
     marks = calls.marks
     for mark, begin in zip(marks, filter(None, calls.begins), strict=True):
         head = text_before(mark, special, [each for each in marks if each != mark], unlike)
@@ -113,13 +117,16 @@ def _rest_of_section(calls: CallFormat, use: ToolUse, special: SpecialTokens) ->
     return sequence(*several, literal(calls.closing + calls.end, special))
 
 
-def _bare_start(calls: CallFormat, use: ToolUse) -> str:
-    """How no text may begin, since calls without a mark begin like it."""
-    opening = regex_of(calls.opening.strip())
-    if isinstance(calls.syntax, ObjectCall):
-        return rf'\s*{opening}\s*\{{\s*"{calls.syntax.name}"(.|\n)*'
-    names = "|".join(map(regex_of, use.callable))
-    return rf"\s*{opening}\s*({names})\s*\((.|\n)*"
+def _beginnings(calls: CallFormat, use: ToolUse, other: str | None = None) -> str | None:
+    """How no text may begin: like `other`, a pattern, or like calls without a mark. The lexer can't tell them apart."""
+    patterns = [] if other is None else [other]
+    if calls.is_bare and use.callable:
+        names = "|".join(map(regex_of, use.callable))
+        call = rf"({names})\s*\("
+        if isinstance(calls.syntax, ObjectCall):
+            call = rf'\{{\s*"{calls.syntax.name}"'
+        patterns.append(rf"\s*{regex_of(calls.opening.strip())}\s*{call}")
+    return rf"({'|'.join(patterns)})(.|\n)*" if patterns else None
 
 
 def _call(syntax: CallSyntax, name: str, use: ToolUse, special: SpecialTokens, before: str) -> Grammar:

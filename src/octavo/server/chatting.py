@@ -16,7 +16,7 @@ from octavo.sampling_params import SamplingParams
 from octavo.server.answering import Writer, compiled
 from octavo.server.models import ServedModel
 from octavo.server.protocol.chat import ChatFields
-from octavo.structured.grammar import Grammar, SpecialTokens, any_text
+from octavo.structured.grammar import Grammar, SpecialTokens
 
 Body = TypeVar("Body", bound=ChatFields)
 
@@ -101,8 +101,4 @@ class _Limit:
 
     def _grammar(self, prompt: str, special: SpecialTokens) -> Grammar:
         body = self._asked[1](special) if self._asked else None
-        if body is None and not self._use.callable:  # there is a budget alone
-            body = any_text()
-        grammar = self._model.chat.grammar(prompt, self._use, special, body)
-        assert grammar is not None
-        return grammar
+        return self._model.chat.grammar(prompt, self._use, special, body)
