@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from octavo.sampling.options import SamplerOptions
     from octavo.sampling_params import SamplingParams
-    from octavo.structured.compiler import CompiledGrammar
-    from octavo.structured.constraint import Constraint
+    from octavo.structured.constraint import Constraint, ConstraintMaker
 
 
 TokenIds = SequenceOf[int]
@@ -157,7 +156,7 @@ class Prompt:
         cache_salt: str = "",
         job: Callable[..., Any] | None = None,
         second_start: int = 0,
-        grammar: CompiledGrammar | None = None,
+        grammar: ConstraintMaker | None = None,
     ):
         self.text, self.parts, self.cache_salt, self.job = text, parts, cache_salt, job
         self.second_start, self.grammar = second_start, grammar
@@ -185,7 +184,7 @@ class Prompt:
         )
 
     def extended(
-        self, *parts: TokenIds | Source, cache_salt: str | None = None, grammar: CompiledGrammar | None = None
+        self, *parts: TokenIds | Source, cache_salt: str | None = None, grammar: ConstraintMaker | None = None
     ) -> Prompt:
         """The same prompt with more parts behind its own, another salt, or another grammar."""
         return Prompt(

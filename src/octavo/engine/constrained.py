@@ -8,11 +8,10 @@ from octavo.executor.base import ALL_BANNED
 from octavo.request import Sequence
 from octavo.sampling.rules import banning
 from octavo.sampling_params import SamplingParams
-from octavo.structured.compiler import CompiledGrammar
-from octavo.structured.constraint import Constraint
+from octavo.structured.constraint import Constraint, ConstraintMaker
 
 
-def make_constraint(grammar: CompiledGrammar, params: SamplingParams, eos_token_ids: tuple[int, ...]) -> Constraint:
+def make_constraint(grammar: ConstraintMaker, params: SamplingParams, eos_token_ids: tuple[int, ...]) -> Constraint:
     """That of one sequence.
 
     A token is forced only where the request bans none: what it bans may be spelled in other tokens.
