@@ -1,6 +1,6 @@
 """The logits pipeline for one row, as plainly as it can be written; the native sampler must agree with it.
 
-The order is vLLM's: rules, stage by stage; then temperature, min_p, top_k, top_p, a draw.
+The order is vLLM's: a mask; rules, stage by stage; then temperature, min_p, top_k, top_p, a draw.
 Rules change logits in float32, so that both samplers order tokens alike; probabilities are summed in float64.
 
 A draw inverts the cumulative distribution: it is the first token, in draw order, at which the kept mass
@@ -49,9 +49,9 @@ class ReferenceSampler:
     def accept(self, token: int) -> None:
         self.output.append(token)
 
-    def sample(self, logits: Logits) -> Sampled:
-        """Draws the next token from `logits`, float32 [vocab_size]."""
-        adjusted = self.adjusted(logits)
+    def sample(self, logits: Logits, allowed: npt.NDArray[np.bool_] | None = None) -> Sampled:
+        """Draws the next token from `logits`, float32 [vocab_size], of which a mask may allow some only."""
+        adjusted = self.adjusted(logits if allowed is None else np.where(allowed, logits, np.float32(-np.inf)))
         unusable = np.isnan(logits).any() or (logits == np.inf).any() or (adjusted == np.inf).any()
         if unusable or (adjusted == -np.inf).all():
             banned = not unusable and (logits > -np.inf).any()

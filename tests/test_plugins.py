@@ -137,8 +137,9 @@ def test_the_command_lists_what_a_plugin_adds(installed):
 
 
 def test_without_the_plugin_what_asks_for_it_is_refused(checkpoint, tmp_path):
+    params = SamplingParams(extra_args={"no_repeat": 5})
     with pytest.raises(UnsupportedError, match=r"extra_args=.*: must name what a plugin's rule reads: there is none"):
-        SamplingParams(extra_args={"no_repeat": 5})
+        LLM(str(checkpoint), max_model_len=32).generate("hi", params, use_tqdm=False)
     calm = shutil.copytree(checkpoint, tmp_path / "calm")
     edit_config(calm, architectures=["CalmLlamaForCausalLM"])
     with pytest.raises(UnknownArchitectureError, match=r"CalmLlamaForCausalLM.*is not known here"):
@@ -147,12 +148,11 @@ def test_without_the_plugin_what_asks_for_it_is_refused(checkpoint, tmp_path):
 
 def test_a_server_takes_what_rules_of_plugins_read(checkpoint, monkeypatch):
     body = CompletionRequest(prompt="hi", vllm_xargs={"no_repeat": 5})
+    model = LLM(str(checkpoint), max_model_len=32).model
     with pytest.raises(HttpError, match="vllm_xargs: no plugin reads 'no_repeat'"):
-        body.check()
+        body.params(model)
     monkeypatch.setattr("octavo.sampling_params.known_extra_args", {"no_repeat"})
     monkeypatch.setattr("octavo.server.protocol.common.known_extra_args", {"no_repeat"})
-    body.check()
-    model = LLM(str(checkpoint), max_model_len=32).model
     assert body.params(model).extra_args == {"no_repeat": 5}
 
 

@@ -30,6 +30,10 @@ NAMES = {
     "octavo.engine.async_llm_engine": "AsyncLLMEngine",
     "octavo.v1.engine.async_llm": "AsyncLLM",
     "octavo.v1.engine.llm_engine": "LLMEngine",
+    "octavo.v1.sample.logits_processor": "AdapterLogitsProcessor BatchUpdate LogitsProcessor MoveDirectionality "
+    "RequestLogitsProcessor process_dict_updates",
+    "octavo.v1.sample.logits_processor.builtin": "process_dict_updates",
+    "octavo.v1.sample.logits_processor.interface": "BatchUpdate LogitsProcessor MoveDirectionality",
     "octavo.entrypoints.llm": "LLM",
     "octavo.inputs": "PromptType TextPrompt TokensPrompt",
     "octavo.outputs": "RequestOutput CompletionOutput PoolingRequestOutput PoolingOutput EmbeddingRequestOutput "

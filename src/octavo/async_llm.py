@@ -83,6 +83,9 @@ class AsyncLLM:
         if not isinstance(prompt, Prompt):
             loop = asyncio.get_running_loop()
             checked = await loop.run_in_executor(None, self.model.reader.read, prompt)
+        if params.structured_outputs is not None:  # else the engine's thread would do it
+            loop = asyncio.get_running_loop()
+            checked = await loop.run_in_executor(None, self.model.with_grammar, checked, params)
         stream = self.open_stream()
         stream.submit(request_id or self.driver.new_id(), checked, params, priority)
         try:

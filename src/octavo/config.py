@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class EngineConfig:
     chat_template: str | None = None  # a file, or the template itself
     tool_call_parser: str | None = None  # vLLM's name of how the model writes calls of tools; None: as its template
     reasoning_parser: str | None = None  # the same of what it thinks
+    logits_processors: Sequence[Any] = ()  # vLLM's classes, or "module:Class"
     max_logprobs: int = 20  # a request may ask for so many log-probabilities per position; -1: no limit
 
     def __post_init__(self) -> None:
@@ -94,6 +95,7 @@ class EngineConfig:
         _at_least("max_logprobs", self.max_logprobs, -1)
         for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
             _choice(name, getattr(self, name), (True, False))
+        self._check_processors()
         share = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise ConfigError("gpu_memory_utilization", share, "must be above 0 and at most 1")
@@ -105,6 +107,13 @@ class EngineConfig:
                 raise ConfigError(name, override, f"must be a dict, as {example}")
         if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
             raise ConfigError("seed", self.seed, "must have 64 bits")
+
+    def _check_processors(self) -> None:
+        given = self.logits_processors
+        if not isinstance(given, list | tuple):
+            raise ConfigError("logits_processors", given, "must be a list of classes, or of MODULE:CLASS")
+        if given and self.executor != "native":
+            raise UnsupportedError("logits_processors", given, f"the {self.executor} executor has none; the native has")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:

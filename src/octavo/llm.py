@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from octavo.chat_formats.format import ChatFormat
+from octavo.chat_formats.tools import ToolUse
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine
 from octavo.engine.inputs import split_prompts
@@ -18,6 +20,7 @@ from octavo.lora.request import refuse_lora
 from octavo.readers import READERS
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from octavo.structured.params import grammar_of, read_params
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.hf_tokenizer import HFTokenizer
@@ -41,7 +44,8 @@ class LLM(PoolsTexts):
         config = EngineConfig.from_options({"model": model, **options})
         self.model = load(config, READERS)
         self.engine = Engine(self.model)
-        self._chat = ChatEncoder(self.model.tokenizer, self.model.chat_template)
+        self._chat: ChatFormat | None = None
+        self._chat = self._chat_format()
         self._ids = itertools.count()
         self._streams: dict[str, deque[RequestOutput]] = {}
 
@@ -107,6 +111,8 @@ class LLM(PoolsTexts):
     ) -> list[RequestOutput]:
         """Answers a conversation, or a list of them; a message is {"role": …, "content": …}.
 
+        `tools` are told to the model; a call of one in the answer's text is whole, and fits its schema.
+
         Raises ChatTemplateError if the model has no template and `chat_template` gives none, or if it fails.
         """
         refuse_lora(lora_request)
@@ -123,7 +129,11 @@ class LLM(PoolsTexts):
             for conversation in conversations
         ]
         single = len(prompts) == 1
-        outputs = self._run(prompts, self._params_for(prompts, sampling_params), [0] * len(prompts), use_tqdm)
+        params = self._params_for(prompts, sampling_params)
+        if tools:
+            chat, use = self._chat_format(chat_template), ToolUse.of(tools)
+            prompts = [self._limited(prompt, chat, use, one) for prompt, one in zip(prompts, params, strict=True)]
+        outputs = self._run(prompts, params, [0] * len(prompts), use_tqdm)
         if single and outputs[0].error is not None:
             raise outputs[0].error
         return outputs
@@ -139,18 +149,30 @@ class LLM(PoolsTexts):
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """The prompt of one conversation, as text and token ids. Raises ChatTemplateError."""
-        encoder = self._chat
-        if chat_template is not None:
-            tokenizer = self.model.tokenizer
-            encoder = ChatEncoder(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens_map))
-        rendered = encoder.encode(
+        rendered = self._chat_format(chat_template).encode(
             messages,
+            ToolUse.of(tools),
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            tools=tools,
             template_kwargs=chat_template_kwargs,
         )
         return Prompt(rendered.text, rendered.token_ids)
+
+    def _chat_format(self, template: str | None = None) -> ChatFormat:
+        """That of the model, or of another template."""
+        if template is None and self._chat is not None:
+            return self._chat
+        tokenizer, config = self.model.tokenizer, self.model.config
+        given = None if template is None else ChatTemplate(template, tokenizer.special_tokens_map)
+        encoder = ChatEncoder(tokenizer, given or self.model.chat_template)
+        return ChatFormat.of(encoder, config.tool_call_parser, config.reasoning_parser)
+
+    def _limited(self, prompt: Prompt, chat: ChatFormat, use: ToolUse, params: SamplingParams) -> Prompt:
+        """The prompt with what its answer may be: calls fit their tools. Raises GrammarError."""
+        asked = read_params("structured_outputs", params.structured_outputs)
+        body = None if asked is None else grammar_of(asked)
+        grammar = chat.grammar(prompt.text or "", use, self.model.grammars.special_tokens, body)
+        return prompt if grammar is None else prompt.extended(grammar=self.model.grammars.compile(grammar, "tools"))
 
     def transcribe(
         self, audio: Any, *, progress: Callable[[Sequence[Reading]], None] | None = None, **options: Any

@@ -56,8 +56,7 @@ _REFUSED = {
         "kv_transfer_config kv_events_config ec_transfer_config ec_manager_config kv_offloading_size=0"
     ),
     "code of others is never run": (
-        "reasoning_parser_plugin "
-        "logits_processors=[] io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"
+        "reasoning_parser_plugin io_processor_plugin scheduler_cls worker_extension_cls logits_processor_pattern"
     ),
     "log-probabilities are those of the model, before any penalty": "logprobs_mode=raw_logprobs",
     "such values are not returned": (
@@ -92,7 +91,9 @@ _NOTED = {
     "octavo serve limits what waits": "max_num_queued_reqs max_num_queued_tokens",
     "loading shows no bar": "use_tqdm_on_load=true",
     "no file or site of a prompt is ever read": "allowed_local_media_path allowed_media_domains=[]",
-    "structured output is not supported yet": "structured_outputs_config guided_decoding_backend=auto",
+    "structured output is llguidance's work, whichever back end is named": (
+        "structured_outputs_config guided_decoding_backend=auto|guidance|llguidance"
+    ),
     "no code of a model is ever run": "code_revision",
     "use max_num_seqs": "max_num_active_seqs",
     "there are no levels": "optimization_level=0|1|2|3",

@@ -176,6 +176,14 @@ class Prompt:
         """The prompts that it shares cached prefixes with."""
         return CacheScope(self.cache_salt, b"" if self.source is None else self.source.digest)
 
+    def last(self, count: int) -> Prompt:
+        """The last tokens of a text. Raises PromptError for what else a prompt may be."""
+        if self.source is not None or self.second_start:
+            raise PromptError("truncate_prompt_tokens: only texts can be cut")
+        return Prompt(
+            self.text, self.token_ids[-count:], cache_salt=self.cache_salt, job=self.job, grammar=self.grammar
+        )
+
     def extended(
         self, *parts: TokenIds | Source, cache_salt: str | None = None, grammar: CompiledGrammar | None = None
     ) -> Prompt:

@@ -6,7 +6,7 @@ import enum
 import math
 import numbers
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from octavo.structured.params import GuidedDecodingParams, StructuredOutputsPara
 MAX_SEQUENCES = 128  # the most samples or beams of one request
 MAX_STOP_STRINGS = 64
 MAX_BAD_WORDS = 1024
+MAX_PROCESSORS = 64
 MAX_TEXT_LENGTH = 1024  # the most characters of a stop string or bad word
 MAX_TOKEN_IDS = 2**20  # the most token ids in one list
 MAX_LENGTH_PENALTY = 10.0  # the farthest from 0; a length to a larger power is no finite number
@@ -68,11 +69,11 @@ class SamplingParams:
     logit_bias: dict[int, float] | None = None  # added to the logits of these token ids
     allowed_token_ids: list[int] | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
-    extra_args: dict[str, Any] | None = None  # what rules on logits of plugins read; refused unless one does
+    extra_args: dict[str, Any] | None = None  # what rules of plugins and logits processors read
     structured_outputs: StructuredOutputsParams | dict[str, Any] | None = None  # what the text must be
     guided_decoding: GuidedDecodingParams | dict[str, Any] | None = None  # the old name of `structured_outputs`
-    logits_processors: Any = None  # from here on: known, and refused unless empty
-    truncate_prompt_tokens: int | None = None
+    logits_processors: list[Callable[..., Any]] | None = None  # change the logits: (output ids, logits) -> logits
+    truncate_prompt_tokens: int | None = None  # keep so many of a prompt's last tokens; -1: as many as fit
 
     def __post_init__(self) -> None:
         for name, (low, high, optional) in _INTEGERS.items():
@@ -127,6 +128,9 @@ class SamplingParams:
                 raise ParameterError("allowed_token_ids", [], "None or at least one token id")
         if self.logit_bias is not None:
             self.logit_bias = _biases(self.logit_bias)
+        processors = _list("logits_processors", self.logits_processors, MAX_PROCESSORS)
+        if not all(map(callable, processors)):
+            raise ParameterError("logits_processors", self.logits_processors, "a list of functions")
 
     def _check_structure(self) -> None:
         old, new = self.guided_decoding or None, self.structured_outputs or None
@@ -175,15 +179,10 @@ class SamplingParams:
                 raise ParameterError(name, getattr(self, name), allowed)
 
     def _refuse_unsupported(self) -> None:
-        extra = self.extra_args or {}
-        if not isinstance(extra, Mapping) or extra.keys() - known_extra_args:
-            reason = f"must name what a plugin's rule reads: {', '.join(sorted(known_extra_args)) or 'there is none'}"
-            raise UnsupportedError("extra_args", self.extra_args, reason)
-        if self.logits_processors not in (None, [], (), {}):
-            raise UnsupportedError("logits_processors", self.logits_processors, "not supported yet; leave it None")
-        if self.truncate_prompt_tokens not in (None, -1) or isinstance(self.truncate_prompt_tokens, bool):
-            reason = "prompts are not truncated; shorten the prompt, or leave it None"
-            raise UnsupportedError("truncate_prompt_tokens", self.truncate_prompt_tokens, reason)
+        if not isinstance(self.extra_args, Mapping | None):
+            raise ParameterError("extra_args", self.extra_args, "a dict of what rules and logits processors read")
+        if self.truncate_prompt_tokens == 0:
+            raise ParameterError("truncate_prompt_tokens", 0, "at least 1, or -1")
 
 
 @dataclass(slots=True)
@@ -249,6 +248,7 @@ _INTEGERS = {  # name: lowest, highest, whether None is allowed
     "min_tokens": (0, _MAX_INT, False),
     "logprobs": (-1, _MAX_INT, True),
     "prompt_logprobs": (-1, _MAX_INT, True),
+    "truncate_prompt_tokens": (-1, _MAX_INT, True),
 }
 _FLAGS = (
     "use_beam_search",

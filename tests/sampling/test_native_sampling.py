@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octavo import _native
+from octavo.sampling.masks import allowed_tokens, no_tokens
 from octavo.sampling.options import SamplerOptions
 from octavo.sampling.rules import known_rules
 from octavo.sampling.rules.timestamps import Timestamps
@@ -123,6 +124,52 @@ def possible_tokens(reference, logits):
         found |= set(ids[near][weights[near] > 0].tolist())
     reference.options = exact
     return found
+
+
+@each_isa
+@given(data=st.data())
+def test_a_mask_comes_before_the_rules(isa, data):
+    logits = data.draw(rows())
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    allowed = random.random(logits.size) < data.draw(st.sampled_from([0, 0.001, 0.5, 1]))
+    allowed[data.draw(st.integers(0, logits.size - 1))] = True
+    given, seed = data.draw(options(logits.size)), data.draw(st.integers(0, 2**64 - 1))
+    native, reference = pair(replace(given, temperature=0.0), seed, [])
+    masks = no_tokens(3, logits.size)
+    masks[1] = bits_of(allowed)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = reference.sample(logits, allowed)
+    found = _native.sample(logits[None], [0], [native], masks, [1])
+    assert found.tokens[0] == expected.token
+    assert _native.sample(logits[None], [0], [native], masks, [0]).tokens[0] < 0
+    unmasked = _native.sample(logits[None], [0], [native], masks, [-1]).tokens[0]
+    assert unmasked == _native.sample(logits[None], [0], [native]).tokens[0]
+
+
+def bits_of(allowed):
+    """The words of a mask of bools, the other way round than `allowed_tokens`."""
+    padded = np.zeros(-(-len(allowed) // 32) * 32, bool)
+    padded[: len(allowed)] = allowed
+    words = np.packbits(padded, bitorder="little").view(np.uint32)
+    assert (allowed_tokens(words, len(allowed)) == allowed).all()
+    return words
+
+
+@pytest.mark.parametrize(
+    ("masks", "mask_rows", "reason"),
+    [
+        (no_tokens(1, 64), [0, 0], "differ in length"),
+        (no_tokens(1, 32), [0], "a bit for each token"),
+        (no_tokens(1, 96), [0], "a bit for each token"),
+        (no_tokens(1, 64), [1], r"not in \[-1, 1\)"),
+        (no_tokens(1, 64), [-2], r"not in \[-1, 1\)"),
+        (None, [0], "a bit for each token"),
+    ],
+)
+def test_masks_are_checked(masks, mask_rows, reason):
+    native, _ = pair(SamplerOptions(vocab_size=64), 0, [])
+    with pytest.raises(ValueError, match=reason):
+        _native.sample(np.zeros((1, 64), np.float32), [0], [native], masks, mask_rows)
 
 
 @each_isa
@@ -267,8 +314,7 @@ def test_every_rule_has_a_native_form_and_keeps_the_order_of_stages():
         Penalties: Penalties(presence=1.0),
         Timestamps: TIMES,
     }
-    assert set(known_rules()) == set(examples)
-    assert all(rule.is_native for rule in known_rules())
+    assert {rule for rule in known_rules() if rule.is_native} == set(examples)
     stages = [rule.stage for rule in known_rules()]
     assert stages == sorted(stages)
     for example in examples.values():

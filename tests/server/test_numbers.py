@@ -12,8 +12,19 @@ from octavo.server.protocol.audio import TranscriptionRequest, TranslationReques
 from octavo.server.protocol.batches import BatchRequest
 from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
 from octavo.server.protocol.completions import CompletionRequest
+from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
+from octavo.server.protocol.messages import CountRequest, MessagesRequest
+from octavo.server.protocol.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaNameRequest,
+    OllamaPullRequest,
+)
 from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
+from octavo.server.protocol.responses import InputTokensRequest, ResponsesRequest
 from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
 from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from speech.encoded import wav
@@ -39,6 +50,19 @@ JSON = {  # as what each kind of request is sent
     "/classify": (ClassifyRequest, {"input": "Hello"}),
     **{path: (ScoreRequest, {"text_1": "Hello", "text_2": "you"}) for path in ("/score", "/v1/score")},
     **{path: (RerankRequest, {"query": "Hello", "documents": ["you"]}) for path in RERANK},
+    "/v1/responses": (ResponsesRequest, {"input": "Hello", "max_output_tokens": 2}),
+    "/v1/responses/input_tokens": (InputTokensRequest, {"input": "Hello"}),
+    "/v1/conversations": (ConversationRequest, {}),
+    "/v1/messages": (MessagesRequest, {"messages": HELLO, "max_tokens": 2}),
+    "/v1/messages/count_tokens": (CountRequest, {"messages": HELLO}),
+    "/api/chat": (OllamaChatRequest, {"messages": HELLO, "stream": False, "options": {"num_predict": 2}}),
+    "/api/generate": (OllamaGenerateRequest, {"prompt": "Hello", "stream": False, "options": {"num_predict": 2}}),
+    "/api/embed": (OllamaEmbedRequest, {"input": "Hello"}),
+    "/api/embeddings": (OllamaEmbeddingsRequest, {"prompt": "Hello"}),
+    "/v1/conversations/{conversation_id}": (ConversationUpdate, {"metadata": {}}),
+    "/v1/conversations/{conversation_id}/items": (ItemsRequest, {"items": [{"role": "user", "content": "Hello"}]}),
+    "/api/show": (OllamaNameRequest, {}),
+    "/api/pull": (OllamaPullRequest, {"stream": False}),
     "/v1/batches": (BatchRequest, BATCH),
     "/tokenize": (TokenizeRequest, {"prompt": "Hello"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [5]}),
@@ -88,6 +112,8 @@ def body_with(base, path, number):
             inner[:] = [fresh]
         elif name == "{}":
             inner["7"] = fresh
+        elif isinstance(fresh, dict):
+            fresh = inner.setdefault(name, fresh)
         else:
             inner[name] = fresh
         inner = fresh
@@ -155,11 +181,15 @@ def test_numbers_at_their_limits_are_no_5xx_and_disturb_nobody(server, path):
     with Bystanders(server, MODEL), server.client() as client:
         for field, limits in numbers_in(schema, schema.get("$defs", {})):
             for number in limits_of(limits):
-                body = body_with({**base, **TAKES_EFFECT.get(field[0], {})}, field, number)
+                more = {
+                    name: value for name, value in TAKES_EFFECT.get(field[0], {}).items() if name in cls.model_fields
+                }
+                body = body_with({**base, **more}, field, number)
                 answer = client.post(path, content=body, headers={"content-type": "application/json"})
                 assert answer.status_code < 500, (body, answer.text)
                 if answer.status_code != 200:
-                    assert answer.json()["error"]["message"], body
+                    error = answer.json()["error"]
+                    assert error if isinstance(error, str) else error["message"], body
 
 
 @pytest.mark.parametrize("path", FORMS)

@@ -31,8 +31,26 @@ OPERATIONS = [
     *(("GET", "/v1/batches/{batch_id}"), ("POST", "/v1/batches/{batch_id}/cancel")),
     *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
+    *(("POST", path) for path in ("/v1/responses", "/v1/responses/input_tokens", "/v1/conversations")),
+    *(("POST", f"/v1/conversations/{{conversation_id}}{path}") for path in ("", "/items")),
+    *(("GET", f"/v1/conversations/{{conversation_id}}{path}") for path in ("", "/items", "/items/{item_id}")),
+    *(("GET", f"/v1/responses/{{response_id}}{path}") for path in ("", "/input_items")),
+    *(("DELETE", f"/v1/{path}") for path in ("responses/{response_id}", "conversations/{conversation_id}")),
+    ("POST", "/v1/responses/{response_id}/cancel"),
+    *(("POST", path) for path in ("/v1/messages", "/v1/messages/count_tokens")),
+    *(("POST", f"/api/{path}") for path in ("chat", "generate", "embed", "embeddings", "show", "pull")),
+    *(("GET", f"/api/{path}") for path in ("tags", "ps", "version")),
     *(("GET", path) for path in ("/version", "/load", "/metrics", "/tokenizer_info")),
 ]
+
+LIMITS = {  # the field that keeps answers short, by the path's beginning
+    "/v1/chat": ("max_tokens", 8),
+    "/v1/completions": ("max_tokens", 8),
+    "/v1/messages": ("max_tokens", 8),
+    "/v1/responses": ("max_output_tokens", 8),
+    "/api/chat": ("options", {"num_predict": 8}),
+    "/api/generate": ("options", {"num_predict": 8}),
+}
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -46,8 +64,8 @@ def test_no_answer_is_a_5xx_or_undeclared(server, method, path):
     def check(case, most, random):
         if isinstance(case.body, dict):
             case.body = thinned(case.body, most, random)
-            if path.startswith("/v1/c"):
-                case.body.setdefault("max_tokens", 8)
+            if (limit := next((each for each in LIMITS if path.startswith(each)), None)) is not None:
+                case.body.setdefault(*LIMITS[limit])
         call(server, case)
 
     check()
@@ -108,9 +126,11 @@ def thinned(body, most, random):
     thin = {name: value for name, value in body.items() if name in needed or name in optional}
     if isinstance(thin.get("model"), str):
         thin["model"] = MODEL
-    for name, limit in (("max_tokens", 8), ("n", 4), ("best_of", 4)):
+    for name, limit in (("max_tokens", 8), ("max_output_tokens", 8), ("n", 4), ("best_of", 4)):
         if type(thin.get(name)) is int:
             thin[name] = min(thin[name], limit)
+    if isinstance(thin.get("options"), dict):
+        thin["options"]["num_predict"] = 8
     return thin
 
 
@@ -119,9 +139,14 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
     assert set(document["paths"]) == {
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
         *("/v1/chat/completions/batch", "/tokenizer_info"),
-        *("/v1/messages", "/v1/messages/count_tokens"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
         *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
+        *("/v1/responses", "/v1/responses/input_tokens", "/v1/responses/{response_id}"),
+        *("/v1/responses/{response_id}/cancel", "/v1/responses/{response_id}/input_items"),
+        *("/v1/conversations", "/v1/conversations/{conversation_id}", "/v1/conversations/{conversation_id}/items"),
+        "/v1/conversations/{conversation_id}/items/{item_id}",
+        *("/v1/messages", "/v1/messages/count_tokens", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings"),
+        *("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version"),
         *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
         *("/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"),
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),

@@ -9,7 +9,7 @@ from typing import Any
 from octavo.chat_formats.cursor import Cursor, MalformedError, Parser, json_key, json_value
 from octavo.chat_formats.parts import CallArguments, CallBegin, Part
 from octavo.chat_formats.syntax import CallSyntax, NamedCall, ObjectCall, PythonCall, XmlCall
-from octavo.chat_formats.values import closing, dumps, python_value, read_text
+from octavo.chat_formats.values import Written, closing, dumps, how_written, parameter_schema, python_value
 
 NewId = Callable[[int, str, str | None], str]  # the number of a call, its tool's name, the id that the model wrote
 
@@ -38,8 +38,12 @@ class CallWriter:
             self.parts.append(CallArguments(self.num_calls - 1, arguments))
             self._written += arguments
 
-    def copy(self) -> Parser[None]:
-        """The JSON object that comes next is the arguments of the call. Raises MalformedError."""
+    def copy(self, name: str, id: str | None = None) -> Parser[None]:
+        """Begins a call whose arguments are the JSON object that comes next. Raises MalformedError."""
+        yield from self.cursor.space()
+        if (yield from self.cursor.peek()) != "{":
+            raise MalformedError
+        self.begin(name, id)
         self._raw_from = self.cursor.at
         yield from json_value(self.cursor)
         self.flush()
@@ -58,7 +62,8 @@ class CallWriter:
         """The call goes on as no call does; if `complete`, its arguments become an object all the same."""
         self.flush()
         if complete:
-            self.write(closing(self._written or "{"))
+            begun = self._written or "{"
+            self.write(begun[len(self._written) :] + closing(begun))
         self.is_open, self._raw_from = False, None
 
 
@@ -88,10 +93,7 @@ def _read_object(syntax: ObjectCall, cursor: Cursor, calls: CallWriter) -> Parse
         first = yield from cursor.peek()
         if key in (syntax.arguments, "arguments", "parameters") and isinstance(name, str) and first == "{":
             if not calls.is_open:
-                calls.begin(name, id)
-                yield from calls.copy()
-                calls.is_open = True
-                fields.pop("arguments", None)
+                yield from calls.copy(name, id)
             else:
                 yield from json_value(cursor)
         else:
@@ -106,8 +108,9 @@ def _read_object(syntax: ObjectCall, cursor: Cursor, calls: CallWriter) -> Parse
         if not (yield from cursor.has(",")):
             raise MalformedError
     if not calls.is_open:
+        arguments = _object(fields.get("arguments"))
         calls.begin(name or "", id)
-        calls.write(_object(fields.get("arguments")))
+        calls.write(arguments)
 
 
 def _text(value: str | None) -> str | None:
@@ -140,11 +143,7 @@ def _read_named(syntax: NamedCall, cursor: Cursor, calls: CallWriter) -> Parser[
     if syntax.id_mark is not None and (yield from cursor.has(syntax.id_mark)):
         id = yield from cursor.word()
     yield from cursor.expect(syntax.middle)
-    yield from cursor.space()
-    if (yield from cursor.peek()) != "{":
-        raise MalformedError
-    calls.begin(name, id)
-    yield from calls.copy()
+    yield from calls.copy(name, id)
     yield from cursor.expect(syntax.end)
 
 
@@ -159,6 +158,8 @@ def _read_xml(syntax: XmlCall, cursor: Cursor, calls: CallWriter) -> Parser[None
     while True:
         yield from cursor.space()
         if not (yield from cursor.has(syntax.key_begin.strip())):
+            if cursor.ended and not syntax.end:  # a parameter may have been about to come
+                raise MalformedError
             break
         key = yield from cursor.until(syntax.key_end.strip())
         value = yield from _xml_value(syntax, cursor, parameter_schema(schema, key))
@@ -170,32 +171,23 @@ def _read_xml(syntax: XmlCall, cursor: Cursor, calls: CallWriter) -> Parser[None
 
 def _xml_value(syntax: XmlCall, cursor: Cursor, schema: Any) -> Parser[str]:
     """The JSON of the value of a parameter."""
+    mark = syntax.value_end.strip()
     if syntax.text_begin is not None and (yield from cursor.has(syntax.text_begin)):
-        return dumps((yield from cursor.until(syntax.value_end.strip())))
+        return dumps((yield from cursor.until(mark)))
     yield from cursor.expect(syntax.value_begin)
-    text = yield from cursor.until(syntax.value_end.strip())
+    begin = cursor.at
+    if syntax.text_begin is not None or how_written(schema) in (Written.EITHER, Written.JSON):
+        try:  # texts in JSON may have the mark
+            yield from json_value(cursor)
+            value = cursor.text[begin : cursor.at].strip()
+            yield from cursor.expect(mark)
+            return value
+        except MalformedError:
+            cursor.at = begin
+    text = yield from cursor.until(mark)
     if syntax.value_end[0] == "\n":  # a line break belongs to each mark
         text = text.removeprefix("\n").removesuffix("\n")
-    return read_text(text, {"type": "object"} if syntax.text_begin is not None else schema)
-
-
-def parameter_schema(schema: Any, name: str) -> Any:
-    """The schema of one of a tool's arguments; True where it says nothing of it."""
-    properties = schema.get("properties") if isinstance(schema, Mapping) else None
-    found = properties.get(name, True) if isinstance(properties, Mapping) else True
-    return resolved(found, schema)
-
-
-def resolved(schema: Any, root: Any) -> Any:
-    """The schema itself where it is a reference to a definition of `root`."""
-    for _ in range(16):
-        if not isinstance(schema, Mapping) or not isinstance(reference := schema.get("$ref"), str):
-            return schema
-        found = root
-        for key in reference.removeprefix("#").split("/")[1:]:
-            found = found.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
-        schema = found
-    return True
+    return dumps(text)
 
 
 def _read_python(syntax: PythonCall, cursor: Cursor, calls: CallWriter) -> Parser[None]:
@@ -212,7 +204,7 @@ def _read_python(syntax: PythonCall, cursor: Cursor, calls: CallWriter) -> Parse
         key = yield from cursor.word()
         yield from cursor.expect(syntax.assign)
         value = yield from python_value(cursor, syntax.quote)
-        calls.write(f"{separator}{dumps(key)}: {dumps(value)}")
+        calls.write(f"{separator}{dumps(key)}: {value}")
         separator = ", "
         yield from cursor.space()
         if not (yield from cursor.has(",")) and (yield from cursor.peek()) != syntax.close:

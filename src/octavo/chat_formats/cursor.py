@@ -19,7 +19,7 @@ _SPACE = " \t\r\n"
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _WORD = frozenset(string.ascii_letters + string.digits + "-+._")
-_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false|null")
+JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false|null")
 MAX_DIGITS = 4000  # Python's own reader of JSON refuses integers that are longer
 
 
@@ -59,6 +59,11 @@ class Cursor:
             yield
         self.at += len(word)
         return True
+
+    def close(self, word: str) -> Parser[None]:
+        """Reads `word` if it comes next, or what there is of it before the end."""
+        if not (yield from self.has(word)) and self.ended and word.startswith(self.rest):
+            self.at = len(self.text)
 
     def expect(self, mark: str) -> Parser[None]:
         """Reads a mark, whatever white space there is around its words and between them. Raises MalformedError."""
@@ -104,7 +109,7 @@ def json_value(cursor: Cursor, depth: int = 0) -> Parser[None]:
     else:
         begin = cursor.at
         word = yield from cursor.word()
-        if not _SCALAR.fullmatch(word) or len(word) > MAX_DIGITS:
+        if not JSON_SCALAR.fullmatch(word) or len(word) > MAX_DIGITS:
             cursor.at = begin
             raise MalformedError
 

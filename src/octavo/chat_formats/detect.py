@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from octavo.chat_formats.syntax import CallFormat, Thinking
-from octavo.chat_formats.table import CALL_FORMATS, THINKING
+from octavo.chat_formats.table import CALL_FORMATS
+from octavo.chat_formats.thinking import THINKING
 from octavo.errors import ConfigError, did_you_mean
 
 Entry = TypeVar("Entry", bound=CallFormat | Thinking)
@@ -26,7 +27,7 @@ def find_thinking(template: str, parser: str | None = None) -> Thinking | None:
     """The marks of thinking that have vLLM's name `parser`, or else those of a chat template. Raises ConfigError."""
     if parser is not None:
         return _named("reasoning_parser", parser, THINKING)
-    return next((thinking for thinking in THINKING if thinking.end in template), None)
+    return next((thinking for thinking in THINKING if (thinking.detect or thinking.end) in template), None)
 
 
 def check_parsers(tool_call_parser: str | None, reasoning_parser: str | None) -> None:

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from octavo.chat_formats.detect import find_calls, find_thinking
+from octavo.chat_formats.grammar import answer_grammar
+from octavo.chat_formats.harmony import HarmonyReader
 from octavo.chat_formats.history import prepared
 from octavo.chat_formats.ids import id_maker
 from octavo.chat_formats.parts import AnswerReader, PlainReader
 from octavo.chat_formats.reader import MarkedReader
-from octavo.chat_formats.syntax import CallFormat, Thinking
+from octavo.chat_formats.syntax import CallFormat, HarmonyCall, Thinking
 from octavo.chat_formats.tools import ToolUse
-from octavo.errors import ChatTemplateError
+from octavo.errors import ChatTemplateError, ParameterError
+from octavo.structured.budget import ThinkingBudget
+from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.text.chat import ChatEncoder, ChatPrompt
 from octavo.text.tokenizer import Tokenizer
 
@@ -84,12 +88,34 @@ class ChatFormat:
 
     def reader(self, prompt: str, use: ToolUse, drops_special_tokens: bool = True) -> AnswerReader:
         """What reads an answer to a prompt, from text that has its special tokens if `sees_special_tokens` says so."""
+        dropped = self.special_tokens if drops_special_tokens else frozenset()
+        if isinstance(self.calls.syntax, HarmonyCall):
+            return HarmonyReader(use.callable, id_maker(self.calls), dropped)
         thinks = self.thinks(prompt)
         if not use.callable and thinks is False:
             return PlainReader()
         calls = self.calls if use.callable else None
-        dropped = self.special_tokens if drops_special_tokens else frozenset()
         return MarkedReader(calls, self.thinking, thinks, use.callable, id_maker(self.calls), dropped)
+
+    def grammar(self, prompt: str, use: ToolUse, special: SpecialTokens, body: Grammar | None = None) -> Grammar | None:
+        """What an answer to a prompt may be, None where it may be anything. Raises GrammarError with a path in `tools`.
+
+        `body` is what the answer has to be, after thinking, where it calls no tool.
+        """
+        return answer_grammar(self.calls, self.thinking, self.thinks(prompt), use, special, body)
+
+    def budget(self, prompt: str, num_tokens: int) -> ThinkingBudget | None:
+        """That of an answer to a prompt, None if it does not think. Raises ParameterError if the model never does."""
+        if self.thinking is None:
+            raise ParameterError("thinking_token_budget", num_tokens, "left out: the model does not think")
+        thinks, tokenizer = self.thinks(prompt), self.encoder.tokenizer
+        if thinks is False:
+            return None
+        begin, end = self.thinking.texts
+        ids = tokenizer.encode(end, add_special_tokens=False)
+        return ThinkingBudget(
+            num_tokens, begin.encode(), thinks is True, end.encode(), tuple(ids), tokenizer.token_bytes
+        )
 
     def thinks(self, prompt: str) -> bool | None:
         """Whether an answer to a prompt begins inside of thinking; None: where it says so itself."""
@@ -105,7 +131,7 @@ class ChatFormat:
     def sees_special_tokens(self, use: ToolUse) -> bool:
         """Whether special tokens have to be left in the text for the reader."""
         marks = (*self.calls.texts, *(self.thinking.texts if self.thinking else ()))
-        reads = bool(use.callable) or self.thinking is not None
+        reads = bool(use.callable) or self.thinking is not None or isinstance(self.calls.syntax, HarmonyCall)
         return reads and any(token in mark for mark in marks for token in self.special_tokens)
 
 

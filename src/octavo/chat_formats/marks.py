@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 
 class Marks:
-    """Texts to look for."""
+    """Texts to look for: those that are `kept`, and others that are left out of the text."""
 
-    def __init__(self, texts: Iterable[str]):
-        longest_first = sorted(set(texts), key=lambda text: (-len(text), text))
+    def __init__(self, kept: Iterable[str], left_out: Iterable[str] = ()):
+        self.kept = frozenset(kept)
+        longest_first = sorted({*self.kept, *left_out}, key=lambda text: (-len(text), text))
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._beginnings = {text[:end] for text in longest_first for end in range(1, len(text))}
         self._longest = max(map(len, self._beginnings), default=0)

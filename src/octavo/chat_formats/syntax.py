@@ -77,6 +77,7 @@ class CallFormat:
     closing: str = ""
     end: str = ""
     again: str | None = None  # between sections; None where an answer has one
+    around_text: tuple[str, str] | None = None  # marks around an answer that is text
     id: str = "call"  # how ids look that the model does not write, by their name in `octavo.chat_formats.ids`
     arguments_are_text: bool = False  # the template takes the arguments of earlier calls as JSON
     prompted: bool = False  # the template knows no tools: they are described in a system message
@@ -112,6 +113,7 @@ class Thinking:
     parsers: tuple[str, ...]  # vLLM's names of it, for --reasoning-parser
     begin: str
     end: str
+    detect: str | None = None  # what a chat template of it has; None: `end`
     always: bool = False  # an answer begins with it even where nothing says so
 
     @property

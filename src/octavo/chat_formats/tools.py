@@ -13,6 +13,7 @@ class ToolUse:
 
     tools: Sequence[Mapping[str, Any]] = ()
     callable: Mapping[str, Any] = field(default_factory=dict)  # schema of the arguments, by name
+    paths: Mapping[str, str] = field(default_factory=dict)  # where a request has these schemas, by name
     is_required: bool = False  # the answer has to be a call
     is_parallel: bool = True  # it may have several
 
@@ -29,4 +30,5 @@ class ToolUse:
             return cls()
         schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
         allowed = {name: schema for name, schema in schemas.items() if names is None or name in names}
-        return cls(tools, allowed, choice == "required", is_parallel)
+        paths = {tool["function"]["name"]: f"tools[{i}].function.parameters" for i, tool in enumerate(tools)}
+        return cls(tools, allowed, paths, choice == "required", is_parallel)

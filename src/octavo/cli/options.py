@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from octavo.cli.flag import Flag, as_flag, count, mapping
+from octavo.cli.flag import Flag, as_flag, count, mapping, names
 from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
 from octavo.options import NOTED, REFUSED, Options, literal
@@ -77,6 +77,7 @@ ENGINE_FLAGS = (
     Flag("enable_prefix_caching", None, None, "keep the keys and values of prompts' beginnings, and use them again"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
     Flag("scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come first served) or priority"),
+    Flag("logits_processors", names, "LIST", "vLLM's logits processors, each as MODULE:CLASS"),
     Flag("max_logprobs", int, "N", "at most N log-probabilities per token may be asked for"),
     Flag("seed", int, "N", "the seed of the random numbers: the same seed, the same text"),
 )

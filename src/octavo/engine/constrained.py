@@ -30,7 +30,13 @@ def takes_forced(params: SamplingParams) -> bool:
 
 def may_ban(params: SamplingParams) -> bool:
     """Whether the request bans tokens, or makes some unlikely, other than those that end a text."""
-    return bool(params.bad_words or params.allowed_token_ids or params.logit_bias or params.extra_args)
+    return bool(
+        params.bad_words
+        or params.allowed_token_ids
+        or params.logit_bias
+        or params.extra_args
+        or params.logits_processors
+    )
 
 
 def go_on(
@@ -60,6 +66,9 @@ def go_on(
 def end_without_token(sequence: Sequence, completion: Completion, drawn: int, params: SamplingParams) -> None:
     """Ends a text that is complete, but whose end is banned. Raises why no token was drawn, if it isn't that."""
     constraint = sequence.constraint
+    for rule in sequence.options.rules if sequence.options is not None else ():
+        if rule.failure is not None:
+            raise rule.failure
     if drawn != ALL_BANNED:
         raise NumericalError
     if constraint is not None and constraint.error is not None:

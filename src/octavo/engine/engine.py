@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from octavo.engine.inputs import check_prompt
+from octavo.engine.inputs import check_prompt, truncated
 from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
 from octavo.engine.masks import MaskThreads
@@ -88,6 +88,7 @@ class Engine:
         What `params` say of the structure of the output is compiled here, unless the prompt has a grammar.
         """
         model = self.model
+        prompt = truncated(prompt, params, model.max_model_len)
         check_prompt(prompt.token_ids, model.vocab_size, model.max_model_len, room=int(model.pooler is None))
         self._check_source(prompt)
         params = params.clone()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from octavo.config import EngineConfig
-from octavo.errors import PromptError
+from octavo.errors import ParameterError, PromptError
 from octavo.request import Prompt, check_length
+from octavo.sampling_params import SamplingParams
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights.config_reader import ConfigReader
 
@@ -85,6 +86,21 @@ def check_prompt(token_ids: list[int], vocab_size: int, max_model_len: int, room
     if min(token_ids) < 0 or max(token_ids) >= vocab_size:
         bad = next(token for token in token_ids if not 0 <= token < vocab_size)
         raise PromptError(f"prompt token id {bad} is outside the vocabulary; ids are 0..{vocab_size - 1}")
+
+
+def truncated(prompt: Prompt, params: SamplingParams, max_model_len: int) -> Prompt:
+    """The last `truncate_prompt_tokens` tokens of a prompt; -1 leaves as much room as the answer asks for.
+
+    Raises ParameterError for more than the model reads, as vLLM does.
+    """
+    count = params.truncate_prompt_tokens
+    if count is None:
+        return prompt
+    if count > max_model_len:
+        raise ParameterError("truncate_prompt_tokens", count, f"at most {max_model_len}, which the model reads")
+    if count == -1:
+        count = max(1, max_model_len - (params.max_tokens or 1))
+    return prompt.last(count) if len(prompt.token_ids) > count else prompt
 
 
 def split_prompts(prompts: Any) -> tuple[list[Any], bool]:

@@ -18,7 +18,7 @@ from octavo.executor.base import Logits, Sampled, StepResult
 from octavo.request import Chunk, Logprob, LogprobsAtPosition, Request, RequestMetrics, RequestOutput, Sequence
 from octavo.sampling.options import SamplerOptions, sampler_options, sequence_seed
 from octavo.sampling.rules.base import Rule, RuleRequest
-from octavo.sampling_params import SamplingParams
+from octavo.sampling_params import SamplingParams, known_extra_args
 from octavo.scheduler.scheduler import Scheduler
 from octavo.text.tokenizer import Tokenizer
 
@@ -185,6 +185,12 @@ class SamplingJob(Job):
             end_ids=self.rules.all,
             bad_words=bad_word_ids(params.bad_words or [], self.model.tokenizer),
         )
+        given = self.model.processors
+        if given is not None:
+            return sampler_options(asked, [*rules, *given.rules(asked)], adjusted_logprobs)
+        if (params.extra_args or {}).keys() - known_extra_args:
+            reason = f"must name what a plugin's rule reads: {', '.join(sorted(known_extra_args)) or 'there is none'}"
+            raise UnsupportedError("extra_args", params.extra_args, reason)
         return sampler_options(asked, rules, adjusted_logprobs)
 
     def _add(self, sequence: Sequence) -> None:
@@ -327,6 +333,8 @@ def check_beam_params(params: SamplingParams) -> None:
         "presence_penalty": (0,),
         "frequency_penalty": (0,),
         "repetition_penalty": (1,),
+        "logits_processors": (None, []),
+        "extra_args": (None, {}),
     }
     for name, values in neutral.items():
         value = getattr(params, name)

@@ -20,6 +20,7 @@ from octavo.graph.builder import Graph
 from octavo.models import open_model
 from octavo.option_files import read_text
 from octavo.request import Prompt
+from octavo.sampling.processors import LoadedProcessors, vllm_config
 from octavo.sampling_params import SamplingParams
 from octavo.structured.compiler import Grammars
 from octavo.structured.params import grammar_of, read_params
@@ -54,6 +55,7 @@ class LoadedModel:
     vocab_size: int
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
     grammars: Grammars  # for its tokens
+    processors: LoadedProcessors | None = None  # of logits, that the user gave
 
     @property
     def max_model_len(self) -> int:
@@ -73,7 +75,8 @@ class LoadedModel:
         asked = read_params("structured_outputs", params.structured_outputs)
         if asked is None or prompt.grammar is not None:
             return prompt
-        return prompt.extended(grammar=self.grammars.compile(grammar_of(asked), "structured_outputs"))
+        grammar = grammar_of(asked, special=self.grammars.special_tokens)
+        return prompt.extended(grammar=self.grammars.compile(grammar, "structured_outputs"))
 
     def hf_tokenizer(self) -> HFTokenizer:
         return HFTokenizer(self.tokenizer, self.chat_template, self.name, self.max_model_len)
@@ -126,7 +129,17 @@ def load(
         vocab_size=model.vocab_size,
         eos_token_ids=eos_token_ids,
         grammars=Grammars(text, eos_token_ids),
+        processors=_processors(config, planned, path),
     )
+
+
+def _processors(config: EngineConfig, planned: PlannedModel, path: Path) -> LoadedProcessors | None:
+    if not config.logits_processors:
+        return None
+    if planned.pooler is not None:
+        raise ConfigError("logits_processors", config.logits_processors, "this model draws no tokens")
+    lengths = planned.plan.max_model_len, planned.model.vocab_size, config.max_num_seqs
+    return LoadedProcessors(config.logits_processors, vllm_config(config.model or path.name, *lengths))
 
 
 def _load_weights(planned: PlannedModel, dtype: str) -> Executor:

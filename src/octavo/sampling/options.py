@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,10 @@ class SamplerOptions:
     def prompt_token_ids(self) -> Sequence[int]:
         """What rules look at of the prompt."""
         return next((rule.prompt_token_ids for rule in self.rules if rule.prompt_token_ids), ())
+
+    def for_sequence(self, output: Sequence[int]) -> SamplerOptions:
+        """With the rules for one sequence, whose tokens will be in `output`."""
+        return replace(self, rules=tuple(rule.for_sequence(output) for rule in self.rules))
 
     def as_data(self) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
         """The options and the rules as `octavo._native.SequenceSampler` takes them."""

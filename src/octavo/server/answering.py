@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from octavo.engine.inputs import truncated
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
@@ -22,6 +24,8 @@ from octavo.server.protocol.common import SamplingFields
 from octavo.server.sse import EventStream
 from octavo.server.state import state_of
 from octavo.server.writing import JSONAnswer, dumps
+from octavo.structured.compiler import CompiledGrammar
+from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.version import __version__
 
 FINGERPRINT = f"octavo-{__version__}"
@@ -47,8 +51,9 @@ async def begin(request: Request, body: Body, writer: type[Writer[Body]]) -> Gen
     if len(body.prompts) > (most := server.config.max_prompts):
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
     admit(server, model, request, len(body.prompts))
-    params = writer.params(model, body)
-    prompts = [prompt.extended(cache_salt=body.cache_salt) for prompt in await writer.read(model, body)]
+    params, longest = writer.params(model, body), model.engine.model.max_model_len
+    prompts = await writer.limited(model, body, await writer.read(model, body))
+    prompts = [truncated(prompt, params, longest).extended(cache_salt=body.cache_salt) for prompt in prompts]
     asked_tokens = None if body.IS_CUT_BY_CONTEXT else body.asked_tokens
     return Generation(server, model, request, prompts, params, asked_tokens, body.priority)
 
@@ -85,6 +90,15 @@ class Writer(ABC, Generic[Body]):
     def params(model: ServedModel, body: Any) -> SamplingParams:
         """The engine's parameters for a request. Raises ParameterError or ConfigError."""
         return cast(SamplingParams, body.params(model.engine.model))
+
+    @staticmethod
+    async def limited(model: ServedModel, body: Any, prompts: list[Prompt]) -> list[Prompt]:
+        """The prompts with the grammar that the body asks for. Raises what it is refused with."""
+        if (asked := body.grammar()) is None:
+            return prompts
+        name, make = asked
+        grammar = await compiled(model, make, name)
+        return [prompt.extended(grammar=grammar) for prompt in prompts]
 
     @abstractmethod
     def choice(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any]:
@@ -157,6 +171,11 @@ class Writer(ABC, Generic[Body]):
 
     def _usage(self) -> bytes:
         return self._chunk_head + b'],"usage":' + dumps(usage_json(self.generation)) + b"}\n\n"
+
+
+async def compiled(model: ServedModel, make: Callable[[SpecialTokens], Grammar], name: str) -> CompiledGrammar:
+    """What `make` makes of the field `name`, compiled for a model. Raises GrammarError."""
+    return await asyncio.wrap_future(model.engine.model.grammars.later(make, name))
 
 
 def answer_head(start: str, kind: str, request: Request, given: str | None, model: str) -> dict[str, Any]:

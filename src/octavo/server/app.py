@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import pkgutil
+from importlib import import_module
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from octavo.errors import OctavoError
+from octavo.server import routers
 from octavo.server.docs import docs_page
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.middleware import Envelope, Guard
-from octavo.server.routers import (
-    audio,
-    batches,
-    chat,
-    completions,
-    conversations,
-    embeddings,
-    files,
-    health,
-    messages,
-    models,
-    ollama,
-    pooling,
-    realtime,
-    responses,
-    scoring,
-    tokens,
-)
 from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-_FAMILIES = (
-    *(chat, responses, conversations, messages, ollama, completions),
-    *(embeddings, pooling, scoring, audio, files, batches, models, tokens, health, realtime),
-)
-ROUTERS = tuple(family.router for family in _FAMILIES)
+# Every module of the folder is a family of endpoints, and has a router. That of chat comes first in the documentation.
+_FAMILIES = sorted((family.name for family in pkgutil.iter_modules(routers.__path__)), key=lambda name: name != "chat")
+ROUTERS = tuple(import_module(f"{routers.__name__}.{family}").router for family in _FAMILIES)
 
 
 def make_app(server: ServerState) -> FastAPI:

@@ -75,13 +75,13 @@ class ServerConfig:
     max_header_bytes: int = 64 << 10
     max_headers: int = 100
     max_prompts: int = 1024  # the most prompts per request
-    data_dir: str | None = None  # where files and batches are kept; without it there are none
-    batch_concurrency: int = 16  # so many lines of batches run at once while nothing else does
     response_store: str | None = None  # the file of stored responses and conversations; None keeps them in memory
     max_stored_responses: int = 4096  # so many responses and conversations are kept
     max_stored_bytes: int = 128 << 20  # of their JSON
     max_realtime_sessions: int = 128
     max_realtime_seconds: float = 600.0  # of audio that one session may have waiting
+    data_dir: str | None = None  # where files and batches are kept; without it there are none
+    batch_concurrency: int = 16  # so many lines of batches run at once while nothing else does
     request_timeout: float = 600.0  # from the request's arrival to the answer's last byte
     header_timeout: float = 30.0
     body_timeout: float = 60.0

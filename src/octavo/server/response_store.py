@@ -106,7 +106,7 @@ class ResponseStore:
             database.executescript(_TABLES)
             (last,) = database.execute("SELECT max(used) FROM records").fetchone()
         except sqlite3.Error as error:
-            raise ConfigError("response_store", self._file, f"is no store of responses: {error}") from error
+            raise ConfigError("response_store", self._file, f"can't be used to store responses: {error}") from error
         self._database, self._last_use = database, last or 0
 
     def _execute(self, statement: str, *values: Any) -> int:

@@ -11,40 +11,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from octavo.server.protocol.answers import ErrorAnswer, Health
-from octavo.server.protocol.audio import TranscriptionRequest, TranslationRequest
-from octavo.server.protocol.batches import BatchRequest
-from octavo.server.protocol.chat import ChatBatchRequest, ChatRequest
-from octavo.server.protocol.common import RequestModel
-from octavo.server.protocol.completions import CompletionRequest
-from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
-from octavo.server.protocol.embeddings import EmbeddingRequest
-from octavo.server.protocol.files import FileRequest
 from octavo.server.protocol.forms import FormRequest
-from octavo.server.protocol.messages import CountRequest, MessagesRequest
-from octavo.server.protocol.ollama import (
-    OllamaChatRequest,
-    OllamaEmbeddingsRequest,
-    OllamaEmbedRequest,
-    OllamaGenerateRequest,
-    OllamaNameRequest,
-    OllamaPullRequest,
-)
-from octavo.server.protocol.pooling import ClassifyRequest, PoolingRequest
-from octavo.server.protocol.responses import InputTokensRequest, ResponsesRequest
-from octavo.server.protocol.scoring import RerankRequest, ScoreRequest
-from octavo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from octavo.version import __version__
 
 REFERENCE = "#/components/schemas/{model}"
-BODIES: tuple[type[RequestModel], ...] = (
-    *(ChatRequest, ChatBatchRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest),
-    *(EmbeddingRequest, PoolingRequest, ClassifyRequest, ScoreRequest, RerankRequest),
-    *(MessagesRequest, CountRequest, ResponsesRequest, InputTokensRequest),
-    *(ConversationRequest, ConversationUpdate, ItemsRequest),
-    *(OllamaChatRequest, OllamaGenerateRequest, OllamaEmbedRequest, OllamaEmbeddingsRequest),
-    *(OllamaNameRequest, OllamaPullRequest),
-    *(TranscriptionRequest, TranslationRequest, FileRequest, BatchRequest),
-)
+_bodies: dict[str, type[BaseModel]] = {}  # of all endpoints
 _ERRORS = {
     400: "the request is wrong; `param` names the field",
     401: "no API key, or a wrong one",
@@ -98,6 +69,7 @@ def endpoint(
         responses[503] = {"model": Health, "description": "not now; `reason` says why"}
     extra: dict[str, Any] = {}
     if body is not None:
+        _bodies[body.__name__] = body
         kind = "multipart/form-data" if issubclass(body, FormRequest) else "application/json"
         schema = {"$ref": REFERENCE.format(model=body.__name__)}
         extra["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
@@ -114,7 +86,7 @@ def describe(app: FastAPI, root_path: str) -> dict[str, Any]:
             title="Octavo", version=__version__, summary="An OpenAI-compatible server", routes=app.routes
         )
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        _, definitions = models_json_schema([(body, "validation") for body in BODIES], ref_template=REFERENCE)
+        _, definitions = models_json_schema([(body, "validation") for body in _bodies.values()], ref_template=REFERENCE)
         schemas.update(definitions["$defs"])
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}, {}]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from octavo.errors import GrammarError
-from octavo.structured.constraint import GrammarConstraint, first_line
+from octavo.structured.budget import BudgetedConstraint, ThinkingBudget
+from octavo.structured.constraint import Constraint, GrammarConstraint
 from octavo.structured.grammar import Grammar, SpecialTokens
-from octavo.structured.vocabulary import llguidance_tokenizer
+from octavo.structured.rehearsal import Rehearsal
+from octavo.structured.tokens import compile_lark
+from octavo.structured.vocabulary import Vocabulary
 from octavo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -20,15 +24,6 @@ if TYPE_CHECKING:
 
 MAX_SOURCE = 8 << 20  # bytes of a grammar
 MAX_KEPT, MAX_KEPT_SOURCE = 64, 16 << 20  # compiled grammars, and bytes of what they were compiled from
-LIMITS: dict[str, Any] = {  # of llguidance; fuel is work that can be counted
-    "initial_lexer_fuel": 2_000_000,
-    "step_lexer_fuel": 200_000,
-    "step_max_items": 50_000,
-    "max_items_in_row": 2_000,
-    "max_lexer_states": 50_000,
-    "max_grammar_size": 500_000,
-    "verbose_errors": False,
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,15 +33,17 @@ class CompiledGrammar:
     matcher: LLMatcher  # at the beginning of a text
     where: str
     num_tokens: int
+    budget: ThinkingBudget | None = None
 
     def constraint(
         self, *, forces: bool = True, end: int | None = None, avoided_ends: tuple[int, ...] = ()
-    ) -> GrammarConstraint:
+    ) -> Constraint:
         """That of one sequence: see `GrammarConstraint`. It shares with others what was found out about the grammar."""
         matcher = self.matcher.deep_copy()
-        return GrammarConstraint(
+        found = GrammarConstraint(
             matcher, self.where, self.num_tokens, forces=forces, end=end, avoided_ends=avoided_ends
         )
+        return found if self.budget is None else BudgetedConstraint(found, self.budget)
 
 
 class Grammars:
@@ -55,7 +52,8 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int]):
         self._tokenizer, self._eos_token_ids = tokenizer, eos_token_ids
         self._lock = threading.Lock()  # one grammar is compiled at a time: a core is all that they get
-        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._thread: ThreadPoolExecutor | None = None
+        self._kept: OrderedDict[str, LLMatcher | str] = OrderedDict()  # or why there is none
 
     @cached_property
     def special_tokens(self) -> SpecialTokens:
@@ -72,25 +70,40 @@ class Grammars:
         if len(source) > MAX_SOURCE:
             raise GrammarError(where, f"has {len(source)} characters; at most {MAX_SOURCE} are compiled")
         with self._lock:
-            matcher = self._kept.pop(source, None) or self._compile(source, where)
+            matcher = self._kept.pop(source, None) or self._compile(source)
             self._keep(source, matcher)
+        if isinstance(matcher, str):
+            raise GrammarError(where, f"can't be compiled: {matcher}")
         return CompiledGrammar(matcher, where, self._tokens.vocab_size)
+
+    def later(self, make: Callable[[SpecialTokens], Grammar], where: str) -> Future[CompiledGrammar]:
+        """Makes a grammar and compiles it on another thread, which is for that alone. Raises what these raise."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="octavo-grammars")
+        return self._thread.submit(lambda: self.compile(make(self.special_tokens), where))
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self._tokenizer, self._eos_token_ids)
 
     @cached_property
     def _tokens(self) -> LLTokenizer:
-        return llguidance_tokenizer(self._tokenizer, self._eos_token_ids)
+        return self._vocabulary.llguidance()
 
-    def _compile(self, source: str, where: str) -> LLMatcher:
-        from llguidance import LLMatcher, LLParserLimits
+    @cached_property
+    def _rehearsal(self) -> Rehearsal:
+        return Rehearsal(self._vocabulary)
 
-        matcher = LLMatcher(
-            self._tokens, LLMatcher.grammar_from_lark(source), log_level=0, limits=LLParserLimits(**LIMITS)
-        )
-        if matcher.is_error():
-            raise GrammarError(where, f"can't be compiled: {first_line(matcher.get_error())}")
-        return matcher
+    def _compile(self, source: str) -> LLMatcher | str:
+        if reason := self._rehearsal.why_not(source):
+            return reason
+        try:
+            return compile_lark(self._tokens, source)
+        except ValueError as error:
+            return str(error)
 
-    def _keep(self, source: str, matcher: LLMatcher) -> None:
+    def _keep(self, source: str, matcher: LLMatcher | str) -> None:
         """As the newest; the oldest make room."""
         self._kept[source] = matcher
         while len(self._kept) > MAX_KEPT or sum(map(len, self._kept)) > MAX_KEPT_SOURCE:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from octavo.errors import GrammarError
+from octavo.structured.tokens import first_line
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -81,6 +83,13 @@ class GrammarConstraint:
     def forced(self) -> list[int]:
         return list(self._queue)
 
+    def force(self, tokens: Sequence[int]) -> bool:
+        """Makes these tokens the only ones that may come next; false if they may not."""
+        if self._queue or self._matcher.validate_tokens(list(tokens)) < len(tokens):
+            return False
+        self._queue.extend(tokens)
+        return True
+
     def _fill(self, row: Bits) -> None:
         only = self._queue[0] if self._queue else self._end if self._matcher.is_stopped() else None
         if only is not None:
@@ -106,11 +115,6 @@ class GrammarConstraint:
 
     def _error(self, text: str) -> GrammarError:
         return GrammarError(self._where, f"can't be followed any more: {first_line(text)}")
-
-
-def first_line(text: str) -> str:
-    """That of an error of llguidance: what comes after it is the grammar, or a trace."""
-    return next((line for line in text.splitlines() if line.strip()), "llguidance gives no reason")[:300]
 
 
 def _bit(token: int) -> np.uint32:

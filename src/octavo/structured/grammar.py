@@ -116,10 +116,46 @@ def _escaped_regex(pattern: str) -> str:
 
 def _named(kind: str, body: str, attributes: str = "") -> Grammar:
     """A rule of its own, and its name for an expression."""
-    name = f"{kind}_{sha256(body.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    digest = sha256(body.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    name = f"{kind}_{digest.upper() if kind.isupper() else digest}"  # capitals say that a rule is of the lexer
     return Grammar(name, (f"{name}{attributes}: {body}",))
 
 
 def _joined(between: str, parts: Sequence[Grammar]) -> Grammar:
     rules = tuple(dict.fromkeys(rule for part in parts for rule in part.rules))
     return Grammar(f"({between.join(part.expression for part in parts)})", rules)
+
+
+def rule(part: Grammar) -> Grammar:
+    """The same by a name, for what is needed several times."""
+    named = _named("rule", part.expression)
+    return Grammar(named.expression, (*part.rules, *named.rules))
+
+
+def text(without: Sequence[str] = (), unlike: str | None = None) -> Grammar:
+    """Any text in which none of some texts occurs, and which is not of the pattern `unlike`, to the end."""
+    return _named("TEXT", " & ".join([_ANY, *_restrictions(without, unlike)]))
+
+
+def text_before(
+    mark: str, special: SpecialTokens = NONE, without: Sequence[str] = (), unlike: str | None = None
+) -> Grammar:
+    """Such a text up to the first `mark`, and that; of a mark with special tokens, up to what it has before those."""
+    plain = next(_split(mark, special))
+    before = text([*without, mark, plain] if plain else [*without, mark], unlike)
+    if not plain:
+        return sequence(before, literal(mark, special))
+    head = _named("before", f"{before.expression} {_quoted(plain)}", "[lazy]")
+    return sequence(Grammar(head.expression, (*before.rules, *head.rules)), literal(mark[len(plain) :], special))
+
+
+def _restrictions(without: Sequence[str], unlike: str | None) -> Iterator[str]:
+    if without:  # one pattern of all of them: the lexer's work grows with each that is excluded by itself
+        yield f"~/(.|\\n)*({_escaped_regex('|'.join(map(regex_of, sorted(set(without)))))})(.|\\n)*/"
+    if unlike is not None:
+        yield f"~/{_escaped_regex(unlike)}/"
+
+
+def regex_of(text: str) -> str:
+    """A pattern of exactly this text, in the syntax of Rust's crate regex."""
+    return re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", text)

@@ -5,11 +5,14 @@ llguidance does the work. What it doesn't know is refused here, with its path; w
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 from octavo.errors import GrammarError, did_you_mean
+from octavo.structured.disjoint import exclude_each_other
+from octavo.structured.patterns import strict_pattern
 
 MAX_DEPTH = 64  # of schemas in each other
 MAX_NODES = 20_000  # schemas in a schema
@@ -17,23 +20,10 @@ MAX_PATTERN = 4096  # characters
 MAX_COUNT = 1_000_000  # of items, properties, characters
 MAX_DIVISOR = 10_000  # of multipleOf, without its decimal point: the automaton has as many states
 
-ANNOTATIONS = frozenset(
-    [
-        "title",
-        "description",
-        "default",
-        "examples",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-        "$comment",
-        "$schema",
-        "contentEncoding",
-        "contentMediaType",
-        "contentSchema",
-        "discriminator",
-    ]
-)
+ANNOTATIONS = {
+    *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema"),
+    *("contentEncoding", "contentMediaType", "contentSchema", "discriminator"),
+}
 REFUSED = {
     **dict.fromkeys(("not", "if", "then", "else"), "what a text must not be can't be made a grammar"),
     **dict.fromkeys(("contains", "minContains", "maxContains"), "use items or prefixItems"),
@@ -47,6 +37,7 @@ REFUSED = {
     "nullable": 'is of OpenAPI; use "type": [..., "null"]',
     "x-guidance": "the white space of JSON is chosen beside the schema",
 }
+_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00[01]")  # in JSON: those that have no escape but by number
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 _LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _DATE = (
@@ -66,9 +57,9 @@ FORMATS: dict[str, str | None] = {
 class Walk:
     """Goes through a schema once."""
 
-    def __init__(self, no_additional_properties: bool, has_id: bool):
+    def __init__(self, root: Any, no_additional_properties: bool, has_id: bool):
         """`has_id` says whether references may be to an $id inside the schema."""
-        self.closed, self.has_id = no_additional_properties, has_id
+        self.root, self.closed, self.has_id = root, no_additional_properties, has_id
         self._nodes = 0
 
     def schema(self, schema: Any, path: str, depth: int) -> dict[str, Any]:
@@ -94,6 +85,11 @@ class Walk:
                 checked["allOf"] = [*checked.get("allOf", []), {"pattern": pattern}]
             else:
                 checked["pattern"] = pattern
+        if "oneOf" in checked:
+            if not exclude_each_other(schema["oneOf"], self.root):
+                reason = "needs alternatives of different types, or tagged by a required property with a const"
+                raise GrammarError(f"{path}.oneOf", f"{reason}; or use anyOf")
+            checked["allOf"] = [*checked.get("allOf", []), {"anyOf": checked.pop("oneOf")}]
         self._check_object(schema, path)
         if self.closed and ("properties" in schema or schema.get("type") == "object"):
             checked.setdefault("additionalProperties", False)
@@ -131,6 +127,7 @@ def _schemas(walk: Walk, value: Any, path: str, depth: int) -> list[Any]:
 def _named_schemas(walk: Walk, value: Any, path: str, depth: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _wrong(path, value, "an object of schemas")
+    _any(walk, list(value), path, depth)
     return {name: _schema(walk, one, f"{path}.{name}", depth) for name, one in value.items()}
 
 
@@ -172,7 +169,7 @@ def _divisor(walk: Walk, value: Any, path: str, depth: int) -> Any:
 def _texts(walk: Walk, value: Any, path: str, depth: int) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise _wrong(path, value, "a list of texts")
-    return value
+    return [_any(walk, one, path, depth) for one in value]
 
 
 def _text(walk: Walk, value: Any, path: str, depth: int) -> str:
@@ -184,18 +181,22 @@ def _text(walk: Walk, value: Any, path: str, depth: int) -> str:
 def _values(walk: Walk, value: Any, path: str, depth: int) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise _wrong(path, value, "a list of at least one value")
-    return value
+    return [_any(walk, one, f"{path}[{i}]", depth) for i, one in enumerate(value)]
 
 
 def _any(walk: Walk, value: Any, path: str, depth: int) -> Any:
+    if _CONTROL.search(json.dumps(value)):
+        raise GrammarError(path, "has control characters, which are not written")
     return value
 
 
 def _pattern(walk: Walk, value: Any, path: str, depth: int) -> str:
     if len(_text(walk, value, path, depth)) > MAX_PATTERN:
         raise _wrong(path, f"{len(value)} characters", f"at most {MAX_PATTERN} characters")
-    # White space of ECMA 262 has U+FEFF, that of the regex crate has not.
-    return re.sub(r"\\(.)", lambda found: r"[^\s\uFEFF]" if found[1] == "S" else found[0], value, flags=re.S)
+    try:
+        return strict_pattern(value)
+    except ValueError as error:
+        raise GrammarError(path, str(error)) from None
 
 
 def _format(walk: Walk, value: Any, path: str, depth: int) -> str:

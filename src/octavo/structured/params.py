@@ -9,12 +9,13 @@ from typing import Any
 
 from octavo.errors import GrammarError, ParameterError
 from octavo.structured import grammar as grammars
-from octavo.structured.grammar import Grammar
+from octavo.structured.ebnf import user_grammar
+from octavo.structured.grammar import NONE, Grammar, SpecialTokens
 from octavo.structured.schema import JsonStyle, json_object, json_schema
+from octavo.structured.tags import structural_tag
 
 MAX_CHOICES = 4096
 MAX_PATTERN = 64 << 10  # characters of a regex
-MAX_GRAMMAR = 1 << 20  # characters
 
 
 @dataclass(slots=True)
@@ -47,6 +48,9 @@ class StructuredOutputsParams:
         if len(given) != 1:
             got = f"{len(given)} ({', '.join(given)})" if given else "none"
             raise ParameterError("structured_outputs", got, f"exactly one of {', '.join(_KINDS)}")
+        for name in _OF_JSON if given[0] not in _WITH_JSON else ():
+            if getattr(self, name):
+                raise ParameterError(name, getattr(self, name), f"left out beside {given[0]}: it is about JSON")
 
     @property
     def kinds(self) -> list[str]:
@@ -70,31 +74,38 @@ def read_params(name: str, value: Any) -> StructuredOutputsParams | None:
     known = {field.name for field in fields(GuidedDecodingParams)}
     if unknown := sorted(map(str, value.keys() - known)):
         raise ParameterError(name, unknown, f"a dict of {', '.join(sorted(known))}")
-    return GuidedDecodingParams(**value) if "backend" in value else StructuredOutputsParams(**value)
+    try:
+        return GuidedDecodingParams(**value) if "backend" in value else StructuredOutputsParams(**value)
+    except ParameterError as error:
+        if error.name not in known:
+            raise
+        raise ParameterError(f"{name}.{error.name}", error.value, error.allowed) from None
 
 
-def grammar_of(params: StructuredOutputsParams, where: str = "structured_outputs") -> Grammar:
+def grammar_of(
+    params: StructuredOutputsParams, where: str = "structured_outputs", special: SpecialTokens = NONE
+) -> Grammar:
     """What the text must be. Raises GrammarError with the path, from `where` on, of what can't be honoured."""
     (kind,) = params.kinds
     style = JsonStyle(params.whitespace_pattern, params.disable_any_whitespace, params.disable_additional_properties)
-    return _READERS[kind](getattr(params, kind), f"{where}.{kind}", style)
+    return read_kind(kind, getattr(params, kind), f"{where}.{kind}", style, special)
 
 
-def _read_json(value: Any, where: str, style: JsonStyle) -> Grammar:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise GrammarError(where, f"is no JSON: {error}") from None
-    return json_schema(value, where, style)
+def read_kind(kind: str, value: Any, where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
+    """The grammar of one kind, such as "json", of a field that is called `where`. Raises GrammarError."""
+    return _READERS[kind](value, where, style, special)
 
 
-def _read_regex(pattern: str, where: str, style: JsonStyle) -> Grammar:
+def _read_json(value: Any, where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
+    return json_schema(_parsed(value, where), where, style)
+
+
+def _read_regex(pattern: str, where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
     _check_length(pattern, where, MAX_PATTERN)
     return grammars.regex(pattern)
 
 
-def _read_choice(texts: list[Any], where: str, style: JsonStyle) -> Grammar:
+def _read_choice(texts: list[Any], where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
     if not texts or len(texts) > MAX_CHOICES:
         raise GrammarError(where, f"must have 1 to {MAX_CHOICES} texts, has {len(texts)}")
     for i, text in enumerate(texts):
@@ -104,20 +115,26 @@ def _read_choice(texts: list[Any], where: str, style: JsonStyle) -> Grammar:
     return grammars.choice(texts)
 
 
-def _read_grammar(text: str, where: str, style: JsonStyle) -> Grammar:
-    _check_length(text, where, MAX_GRAMMAR)
+def _read_grammar(text: str, where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
     return user_grammar(text, where)
 
 
-def user_grammar(text: str, where: str) -> Grammar:
-    """A grammar in llguidance's Lark, or in GBNF. Raises GrammarError for GBNF that can't be read."""
-    from llguidance.gbnf_to_lark import any_to_lark
+def _read_object(value: bool, where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
+    return json_object(style)
 
+
+def _read_tag(value: Any, where: str, style: JsonStyle, special: SpecialTokens) -> Grammar:
+    return structural_tag(_parsed(value, where), where, style, special)
+
+
+def _parsed(value: Any, where: str) -> Any:
+    """Texts as the JSON that they are."""
+    if not isinstance(value, str):
+        return value
     try:
-        lark = any_to_lark(text)
-    except (Exception, RecursionError) as error:  # the library raises Exception itself
-        raise GrammarError(where, f"is neither Lark with a rule `start` nor GBNF with a rule `root`: {error}") from None
-    return grammars.nested(lark)
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise GrammarError(where, f"is no JSON: {error}") from None
 
 
 def _check_length(text: str, where: str, longest: int) -> None:
@@ -127,6 +144,8 @@ def _check_length(text: str, where: str, longest: int) -> None:
 
 _OBJECT = "json_object"
 _KINDS = ("json", "regex", "choice", "grammar", _OBJECT, "structural_tag")
+_WITH_JSON = ("json", _OBJECT, "structural_tag")
+_OF_JSON = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 _TYPES: dict[str, tuple[type, ...]] = {
     "json": (str, dict, bool),
     "regex": (str,),
@@ -139,10 +158,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "whitespace_pattern": (str,),
     "disable_fallback": (bool,),
 }
-_READERS: dict[str, Callable[[Any, str, JsonStyle], Grammar]] = {
+_READERS: dict[str, Callable[[Any, str, JsonStyle, SpecialTokens], Grammar]] = {
     "json": _read_json,
     "regex": _read_regex,
     "choice": _read_choice,
     "grammar": _read_grammar,
-    "json_object": lambda value, where, style: json_object(style),
+    _OBJECT: _read_object,
+    "structural_tag": _read_tag,
 }

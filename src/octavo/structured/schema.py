@@ -24,10 +24,13 @@ class JsonStyle:
     @property
     def options(self) -> dict[str, Any]:
         """As llguidance has them."""
+        # A name must be spelled in one way: with \u it could be that of another property in disguise.
+        escapes = {"json_allowed_escapes": 'nrbtf\\"'}
         if self.whitespace_pattern is not None:
-            return {"whitespace_flexible": True, "whitespace_pattern": self.whitespace_pattern}
+            return {"whitespace_flexible": True, "whitespace_pattern": self.whitespace_pattern, **escapes}
         between = "" if self.compact else " "
-        return {"whitespace_flexible": False, "item_separator": f",{between}", "key_separator": f":{between}"}
+        separators = {"item_separator": f",{between}", "key_separator": f":{between}"}
+        return {"whitespace_flexible": False, **separators, **escapes}
 
 
 PLAIN = JsonStyle()
@@ -56,7 +59,7 @@ def check_schema(schema: Any, where: str, no_additional_properties: bool = False
         raise GrammarError(where, f"is no JSON schema: {error}") from None
     if len(text) > MAX_SCHEMA:
         raise GrammarError(where, f"has {len(text)} characters; a schema may have {MAX_SCHEMA}")
-    return Walk(no_additional_properties, _has_id(plain)).schema(plain, where, depth=0)
+    return Walk(plain, no_additional_properties, _has_id(plain)).schema(plain, where, depth=0)
 
 
 def supported_keywords() -> dict[str, str]:

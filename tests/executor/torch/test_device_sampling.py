@@ -33,15 +33,17 @@ def target(request):
     return kernels, torch.device("cuda" if request.param == "cuda" else "cpu")
 
 
-def sample(target, logits, samplers, output=OUTPUT, prompt=PROMPT):
-    """Draws from row i of `logits` with (options, seed) i; all sequences have the same tokens."""
+def sample(target, logits, samplers, output=OUTPUT, prompt=PROMPT, masks=None, mask_rows=None):
+    """Draws from row i of `logits` with (options, seed) i, masked by row mask_rows[i]; all have the same tokens."""
     module, device = target
     history = torch.zeros(2, 20, dtype=torch.int32)
     history[1, : len(prompt + output)] = torch.tensor(prompt + output)
-    rows = [DrawRow(*sampler, i, 1, len(prompt), len(prompt + output)) for i, sampler in enumerate(samplers)]
+    mask_rows = mask_rows or [-1] * len(samplers)
+    lengths = len(prompt), len(prompt + output)
+    rows = [DrawRow(*sampler, i, 1, *lengths, mask_rows[i]) for i, sampler in enumerate(samplers)]
     given = torch.tensor(np.stack(logits), device=device)
     before = given.clone()
-    drawn = draw(given, rows, history.to(device), module)
+    drawn = draw(given, rows, history.to(device), module, masks)
     assert torch.equal(given.nan_to_num(7), before.nan_to_num(7))
     return drawn
 
@@ -181,6 +183,17 @@ def test_many_seeds_follow_the_distribution(target):
         samplers = [(options_of(4, **options), seed) for seed in range(2000)]
         tokens = sample(target, [logits] * 2000, samplers, [], []).tokens
         np.testing.assert_allclose(np.bincount(tokens, minlength=4) / 2000, expected, atol=0.035)
+
+
+def test_a_mask_comes_before_the_rules(target):
+    rng = np.random.default_rng(6)
+    logits = [rng.standard_normal(200).astype(np.float32) for _ in range(3)]
+    allowed = rng.random((2, 200)) < 0.1
+    masks = np.packbits(np.pad(allowed, ((0, 0), (0, 24))), axis=1, bitorder="little").view(np.uint32)
+    samplers = [(options_of(200, rules=[LogitBias([9, 10], [50.0, 60.0])], temperature=0.0), 1)] * 3
+    drawn = sample(target, logits, samplers, masks=masks, mask_rows=[1, -1, 0])
+    for token, row, mask in zip(drawn.tokens, logits, [allowed[1], None, allowed[0]], strict=True):
+        assert token == reference(samplers[0][0], 1).sample(row, mask).token
 
 
 def test_logprobs_and_ranks_are_of_the_logits_before_adjustment(target):

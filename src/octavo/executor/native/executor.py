@@ -142,7 +142,8 @@ class NativeExecutor:
         if sampler is None:
             options, rules = draw.options.as_data()
             if not all(rule.is_native for rule in draw.options.rules):
-                self._ruled[draw.sequence], rules = Ruled(draw.options, []), []
+                output: list[int] = []
+                self._ruled[draw.sequence], rules = Ruled(draw.options.for_sequence(output), output), []
             sampler = self._samplers[draw.sequence] = _native.SequenceSampler(options, rules, draw.seed)
         for token in draw.accepted:
             sampler.accept(token)

@@ -252,7 +252,8 @@ class TorchExecutor:
 
     def _draw(self, step: Step, asked: list[DrawRow], logits: Tensor) -> Drawn:
         """Draws, and writes what the sequences of the step go on with into the token table."""
-        drawn = draw(logits, asked, self.table.tokens, self.kernels)
+        masks = None if step.masks is None else step.masks.result()
+        drawn = draw(logits, asked, self.table.tokens, self.kernels, masks)
         computed = set(step.sequences)  # others begin with a token that the host gives them
         places = [
             (row.table_row * self.table.width + row.num_tokens, number)
@@ -272,7 +273,7 @@ def _draw_rows(step: Step, layout: Layout) -> list[DrawRow]:
     ends = layout.rows[1][rows] + 1
     table_rows = layout.table_rows[owners]
     return [
-        DrawRow(one.options, one.seed, one.row, row, end - one.num_output, end)
+        DrawRow(one.options, one.seed, one.row, row, end - one.num_output, end, one.mask)
         for one, row, end in zip(step.draws, table_rows.tolist(), ends.tolist(), strict=True)
     ]
 

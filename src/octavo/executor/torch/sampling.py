@@ -17,6 +17,7 @@ from torch import Tensor
 
 from octavo.executor.base import ALL_BANNED, UNUSABLE_LOGITS, Ids, Logits
 from octavo.executor.torch.step import to_device
+from octavo.sampling.masks import Bits
 from octavo.sampling.options import SamplerOptions, uniforms
 from octavo.sampling.rules import known_rules
 from octavo.sampling.rules.base import Batch, Rule
@@ -33,6 +34,7 @@ class DrawRow:
     table_row: int
     num_prompt: int
     num_tokens: int  # of prompt and output so far
+    mask: int = -1  # its row of the masks, if there is one
 
     @property
     def num_output(self) -> int:
@@ -108,10 +110,12 @@ class _Report:
     fetch: _Fetch  # logprobs [places], ranks [places], ids [places, k], logprobs [places, k]
 
 
-def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: ModuleType) -> Drawn:
+def draw(
+    logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: ModuleType, masks: Bits | None = None
+) -> Drawn:
     """Draws a token for each of `asked`. `logits` are float32 [rows, vocabulary], and stay as they are.
 
-    `kernels` has `draw` and `penalise` for the device.
+    `kernels` has `draw` and `penalise` for the device; `masks` are uint32 [masks, words], see `octavo.sampling.masks`.
     """
     device = logits.device
     chosen = [one.row for one in asked]
@@ -119,9 +123,11 @@ def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: Mod
     source = logits if chosen == list(range(len(logits))) else logits[rows]
     raw_peaks: Tensor | None = None
     rules = [(i, rule) for i, one in enumerate(asked) for rule in one.options.rules if rule.applies(one.num_output)]
-    if rules:
+    if rules or masks is not None:
         raw_peaks = source.amax(1)
         source = source.clone() if source is logits else source
+        if masks is not None:
+            _mask(source, asked, masks)
         _apply(rules, source, asked, history, kernels)
     if all(one.options.temperature < GREEDY_BELOW for one in asked):
         peaks, tokens = source.max(1)
@@ -133,6 +139,16 @@ def draw(logits: Tensor, asked: Sequence[DrawRow], history: Tensor, kernels: Mod
         tokens = torch.where(raw_peaks.isfinite() & (peaks == -torch.inf), ALL_BANNED, tokens)
         tokens = torch.where(raw_peaks < torch.inf, tokens, UNUSABLE_LOGITS)  # NaN is not
     return Drawn(tokens, _report(logits, rows, source, asked, tokens))
+
+
+def _mask(logits: Tensor, asked: Sequence[DrawRow], masks: Bits) -> None:
+    """Leaves of row i of `logits` what the mask of the i-th draw allows, in place."""
+    draws = [i for i, one in enumerate(asked) if one.mask >= 0]
+    rows = to_device(draws, torch.int64, logits.device)
+    words = to_device(masks[[asked[i].mask for i in draws]].view(np.int32), torch.int32, logits.device)
+    bits = words[:, :, None] >> torch.arange(32, device=logits.device, dtype=torch.int32) & 1
+    allowed = bits.view(len(draws), -1)[:, : logits.shape[1]] == 1
+    logits[rows] = logits[rows].masked_fill(~allowed, -torch.inf)
 
 
 def _apply(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from octavo.errors import ParameterError
+from octavo.errors import ParameterError, RequestError
 from octavo.sampling_params import SamplingParams, known_extra_args
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ class Stage(enum.IntEnum):
 
     BIAS = 0
     BAN = 1
-    PENALTY = 2
-    COMPARISON = 3  # of logits with each other, after all that changes them
+    PROCESSOR = 2  # what users give as functions and classes
+    PENALTY = 3
+    COMPARISON = 4  # of logits with each other, after all that changes them
+    INVARIANT = 5  # what leaves the likeliest token the likeliest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,15 @@ class Rule(ABC):
     def applies(self, num_output: int) -> bool:
         """Whether it may change a logit after so many tokens of output."""
         return True
+
+    def for_sequence(self, output: Sequence[int]) -> Self:
+        """The rule for one sequence, whose tokens will be in `output`; one that keeps a state of it is a new one."""
+        return self
+
+    @property
+    def failure(self) -> RequestError | None:
+        """Why it failed, if it did; then it has left no token that can be drawn."""
+        return None
 
     @abstractmethod
     def apply(self, logits: Logits, output: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,6 +24,7 @@ from octavo.sampling_params import (
     known_extra_args,
 )
 from octavo.server.errors import HttpError
+from octavo.server.protocol.structure import StructureFields
 
 MAX_INT = 2**31 - 1
 MAX_BIASES = 4096
@@ -79,7 +80,8 @@ class RequestModel(BaseModel):
     def _refuse(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        for name in [name for name in value if name not in cls.model_fields]:
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for name in [name for name in value if name not in known]:
             if name not in cls.REFUSED:
                 raise _field_error("unknown_parameter", name, "is not known here; no field is ignored")
             neutral, reason = cls.REFUSED[name]
@@ -103,7 +105,7 @@ class StreamOptions(RequestModel):
     }
 
 
-class SamplingFields(RequestModel):
+class SamplingFields(StructureFields, RequestModel):
     """OpenAI's sampling parameters, and vLLM's on top of them. What is left out is the model's own default."""
 
     model: Name | None = Field(None, description="may be left out where one model is served")
@@ -119,6 +121,7 @@ class SamplingFields(RequestModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Name | None = Field(None, description=UNUSED)
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = Field(None, description=UNUSED)
     best_of: Annotated[int, Field(ge=1, le=MAX_SEQUENCES)] | None = None
     use_beam_search: bool | None = None
     length_penalty: Annotated[float, Field(ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)] | None = None
@@ -135,6 +138,9 @@ class SamplingFields(RequestModel):
     bad_words: Annotated[list[ShortText], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None = None
     allowed_token_ids: TokenIds | None = None
     prompt_logprobs: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(
+        None, description="keep so many of a prompt's last tokens; -1: as many as fit"
+    )
     priority: Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
     request_id: Name | None = Field(None, description="the last part of the answer's id")
@@ -158,8 +164,9 @@ class SamplingFields(RequestModel):
         """What fields say together. Raises HttpError."""
         if self.stream_options is not None and not self.stream:
             raise HttpError("stream_options: only with stream=true", "stream_options", code="invalid_value")
-        for name in (self.vllm_xargs or {}).keys() - known_extra_args:
-            raise HttpError(f"vllm_xargs: no plugin reads {name!r}", "vllm_xargs", code="unsupported_parameter")
+        if self.use_beam_search and (structure := self.grammar()) is not None:
+            name, _ = structure
+            raise HttpError(f"{name}: not with use_beam_search=true", name, code="unsupported_parameter")
         whole_only = {
             "prompt_logprobs": self.prompt_logprobs is not None,
             "use_beam_search": self.use_beam_search,
@@ -175,6 +182,8 @@ class SamplingFields(RequestModel):
 
     def make_params(self, model: LoadedModel, max_tokens: int | None, more: Mapping[str, Any]) -> SamplingParams:
         """`max_tokens` is for requests that say none, where the model says none either."""
+        for name in () if model.processors else (self.vllm_xargs or {}).keys() - known_extra_args:
+            raise HttpError(f"vllm_xargs: no plugin reads {name!r}", "vllm_xargs", code="unsupported_parameter")
         same = {field.name for field in fields(SamplingParams)} - {"max_tokens", "logprobs"}
         given = {name: value for name, value in self if name in same and value is not None}
         if not self.stop:
@@ -190,24 +199,17 @@ class SamplingFields(RequestModel):
 
 # Fields of chat and completions that are known, and what they may say.
 REFUSED_BY_BOTH: dict[str, Neutral] = {
-    "response_format": ((None, {"type": "text"}), NOT_YET),
     **dict.fromkeys(
-        (
-            *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
-            *("guided_decoding_backend", "guided_whitespace_pattern", "structural_tag"),
-            *("logprob_token_ids", "repetition_detection"),
-        ),
+        (*("structural_tag", "logprob_token_ids", "repetition_detection"),),
         ((None,), NOT_YET),
     ),
     **dict.fromkeys(("watermarking", "return_token_offsets"), ((None, False), NOT_YET)),
     "thinking_token_budget": ((None, -1), NOT_YET),
     "stream_interval": ((None, 1), NOT_YET),
     "logits_processors": ((None, []), "is not supported"),
-    "truncate_prompt_tokens": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
-    "truncation_side": ((None,), "is not supported: prompts are not truncated; shorten the prompt"),
+    "truncation_side": ((None, "left"), "may only be 'left': prompts lose their beginning"),
     "kv_transfer_params": ((None,), "is not supported"),
     "extra_body": ((None, {}), "is a parameter of the client library: put its fields into the body itself"),
-    "service_tier": ((None, "auto", "default"), "is not supported; there is one tier"),
     "store": ((None, False), "is not supported: nothing is stored"),
 }
 

@@ -38,7 +38,7 @@ NAMES = (
 Metadata = Annotated[dict[Name, Name], BeforeValidator(check_few)]
 
 
-class FunctionTool(RequestModel):
+class ResponseTool(RequestModel):
     type: Literal["function"]
     name: ToolName
     description: str | None = None
@@ -51,15 +51,15 @@ class FunctionTool(RequestModel):
     }
 
 
-class NamedTool(RequestModel):
+class ResponseToolName(RequestModel):
     type: Literal["function"]
     name: ToolName
 
 
-class AllowedTools(RequestModel):
+class ResponseAllowedTools(RequestModel):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(max_length=MAX_TOOLS, fail_fast=True)]
+    tools: Annotated[list[ResponseToolName], Field(max_length=MAX_TOOLS, fail_fast=True)]
 
 
 class TextFormat(RequestModel):
@@ -115,7 +115,7 @@ class ResponseFields(RequestModel):
     conversation: Name | ConversationId | None = None
     tools: (
         Annotated[
-            list[Annotated[Annotated[FunctionTool, Tag("<function>")], Discriminator(kind_of)]],
+            list[Annotated[Annotated[ResponseTool, Tag("<function>")], Discriminator(kind_of)]],
             Field(max_length=MAX_TOOLS, fail_fast=True),
         ]
         | None
@@ -123,7 +123,7 @@ class ResponseFields(RequestModel):
     tool_choice: (
         Literal["none", "auto", "required"]
         | Annotated[
-            Annotated[NamedTool, Tag("<function>")] | Annotated[AllowedTools, Tag("<allowed_tools>")],
+            Annotated[ResponseToolName, Tag("<function>")] | Annotated[ResponseAllowedTools, Tag("<allowed_tools>")],
             Discriminator(kind_of),
         ]
         | None
@@ -158,8 +158,8 @@ class ResponseFields(RequestModel):
 
     def _options(self) -> Json:
         return {
-            "tools": [_chat_tool(tool) for tool in self.tools or []] or None,
-            "tool_choice": _chat_choice(self.tool_choice),
+            "tools": [chat_tool(tool) for tool in self.tools or []] or None,
+            "tool_choice": chat_choice(self.tool_choice),
             "parallel_tool_calls": self.parallel_tool_calls if self.tools else None,
             "response_format": _chat_format(self.text),
             "reasoning_effort": self.reasoning.effort if self.reasoning else None,
@@ -224,18 +224,21 @@ class ResponsesRequest(ResponseFields):
         }
 
 
-def _chat_tool(tool: FunctionTool) -> Json:
+def chat_tool(tool: ResponseTool) -> Json:
+    """As a chat completion has it."""
     return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-def _chat_choice(choice: str | NamedTool | AllowedTools | None) -> Any:
-    def named(tool: NamedTool) -> Json:
+def chat_choice(choice: str | ResponseToolName | ResponseAllowedTools | None) -> Any:
+    """As a chat completion has it."""
+
+    def named(tool: ResponseToolName) -> Json:
         return {"type": "function", "function": {"name": tool.name}}
 
     match choice:
-        case NamedTool():
+        case ResponseToolName():
             return named(choice)
-        case AllowedTools(mode=mode, tools=tools):
+        case ResponseAllowedTools(mode=mode, tools=tools):
             allowed = {"mode": mode, "tools": [named(tool) for tool in tools]}
             return {"type": "allowed_tools", "allowed_tools": allowed}
     return choice

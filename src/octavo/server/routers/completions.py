@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request, Response
 
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.server.answering import Writer, answer
-from octavo.server.models import ServedModel
+from octavo.server.models import ServedModel, read_with
 from octavo.server.protocol.answers import Completion
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.logprobs import CompletionLogprobs, prompt_logprobs_json
 from octavo.server.schema import endpoint
 from octavo.server.writing import dumps
+from octavo.text.fill_in_the_middle import Form, infill_ids
 
 router = APIRouter(tags=["completions"])
 
@@ -23,6 +24,17 @@ router = APIRouter(tags=["completions"])
 async def create_completion(request: Request) -> Response:
     """Continues one prompt or many."""
     return await answer(request, CompletionRequest, _Writer)
+
+
+async def _infilled(model: ServedModel, form: Form, prefixes: list[Prompt], suffix: str, special: bool) -> list[Prompt]:
+    """The prompts for what is between each prefix and the suffix. Raises HttpError or PromptError."""
+    model.check_texts("suffix", [suffix])
+    tokenizer = model.engine.model.tokenizer
+
+    def make() -> list[Prompt]:
+        return [Prompt(one.text, infill_ids(form, tokenizer, one.token_ids, suffix, special)) for one in prefixes]
+
+    return await read_with(make, len(suffix))
 
 
 class _Writer(Writer[CompletionRequest]):
@@ -36,9 +48,17 @@ class _Writer(Writer[CompletionRequest]):
     @staticmethod
     async def read(model: ServedModel, body: CompletionRequest) -> list[Prompt]:
         """The prompts are all texts or all token ids; with `echo`, ids are texts too."""
-        if isinstance(body.prompts[0], str):
-            return await model.read_texts(body.prompts, body.add_special_tokens is not False)  # type: ignore[arg-type]
-        read = [model.read_ids(ids) for ids in body.prompts]  # type: ignore[arg-type]
+        form = body.infill(model.engine.model)
+        special, are_texts = body.add_special_tokens is not False, isinstance(body.prompts[0], str)
+        if are_texts:
+            field = None if body.truncate_prompt_tokens else "prompt"
+            read = await model.read_texts(body.prompts, special and form is None, field)  # type: ignore[arg-type]
+        else:
+            read = [model.read_ids(ids) for ids in body.prompts]  # type: ignore[arg-type]
+        if form is not None:
+            return await _infilled(model, form, read, body.suffix or "", special)
+        if are_texts:
+            return read
         if body.echo:
             decode = model.engine.model.tokenizer.decode
             read = [Prompt(decode(prompt.token_ids), prompt.token_ids) for prompt in read]
