@@ -38,7 +38,7 @@ ACCEPTED = {
     # Looked for when the model is loaded, or when the port is bound.
     "--chat-template --download-dir --generation-config --revision --tokenizer --ssl-certfile --uds": TEXT,
     "--logits-processors --tool-call-parser --data-dir": TEXT,
-    "--reasoning-parser": {*TEXT, "empty"},
+    "--reasoning-parser": {*TEXT, "empty", "blank"},
     "--prompt --system": {*TEXT, "empty", "blank"},
     "--stop": TEXT - {"long"},
     "--root-path": {"empty", "device"},
