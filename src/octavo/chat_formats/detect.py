@@ -12,6 +12,8 @@ from octavo.errors import ConfigError, did_you_mean
 
 Entry = TypeVar("Entry", bound=CallFormat | Thinking)
 
+MOST_NAMED = 24  # names in an error
+
 
 def find_calls(template: str, parser: str | None = None) -> CallFormat:
     """The format of calls that has vLLM's name `parser`, or else that of a chat template.
@@ -53,7 +55,9 @@ def _named(option: str, name: str, entries: Sequence[Entry]) -> Entry:
     if found is not None:
         return found
     known = list(dict.fromkeys(_names(entries)))
-    raise ConfigError(option, name, f"must be one of {', '.join(known)}{did_you_mean(name, known)}")
+    others = f" and {len(known) - MOST_NAMED} more (docs/tools.md)" if len(known) > MOST_NAMED else ""
+    reason = f"must be one of {', '.join(known[:MOST_NAMED])}{others}{did_you_mean(name, known)}"
+    raise ConfigError(option, name, reason)
 
 
 def _names(entries: Iterable[CallFormat | Thinking]) -> Iterable[str]:
