@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from octavo.sampling.options import SamplerOptions
     from octavo.sampling_params import SamplingParams
-    from octavo.structured.constraint import Constraint, ConstraintMaker
+    from octavo.structured.compiler import CompiledGrammar
+    from octavo.structured.constraint import Constraint
 
 
 TokenIds = SequenceOf[int]
@@ -156,7 +157,7 @@ class Prompt:
         cache_salt: str = "",
         job: Callable[..., Any] | None = None,
         second_start: int = 0,
-        grammar: ConstraintMaker | None = None,
+        grammar: CompiledGrammar | None = None,
     ):
         self.text, self.parts, self.cache_salt, self.job = text, parts, cache_salt, job
         self.second_start, self.grammar = second_start, grammar
@@ -184,7 +185,7 @@ class Prompt:
         )
 
     def extended(
-        self, *parts: TokenIds | Source, cache_salt: str | None = None, grammar: ConstraintMaker | None = None
+        self, *parts: TokenIds | Source, cache_salt: str | None = None, grammar: CompiledGrammar | None = None
     ) -> Prompt:
         """The same prompt with more parts behind its own, another salt, or another grammar."""
         return Prompt(

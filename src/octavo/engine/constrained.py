@@ -8,10 +8,11 @@ from octavo.executor.base import ALL_BANNED
 from octavo.request import Sequence
 from octavo.sampling.rules import banning
 from octavo.sampling_params import SamplingParams
-from octavo.structured.constraint import Constraint, ConstraintMaker
+from octavo.structured.compiler import CompiledGrammar
+from octavo.structured.constraint import Constraint
 
 
-def make_constraint(grammar: ConstraintMaker, params: SamplingParams, eos_token_ids: tuple[int, ...]) -> Constraint:
+def make_constraint(grammar: CompiledGrammar, params: SamplingParams, eos_token_ids: tuple[int, ...]) -> Constraint:
     """That of one sequence.
 
     A token is forced only where the request bans none: what it bans may be spelled in other tokens.

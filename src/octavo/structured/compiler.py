@@ -11,8 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from octavo.errors import GrammarError
-from octavo.structured.budget import ThinkingBudget
-from octavo.structured.constraint import ConstraintMaker, GrammarConstraint
+from octavo.structured.constraint import GrammarConstraint
 from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.structured.rehearsal import Rehearsal
 from octavo.structured.tokens import compile_lark
@@ -58,14 +57,6 @@ class Grammars:
         """The tokens that no text has, for `octavo.structured.grammar`."""
         ids = self._tokenizer.special_ids - set(self._eos_token_ids)
         return {self._tokenizer.added_tokens[i].content: i for i in sorted(ids)}
-
-    def within_budget(
-        self, num_tokens: int, end: str, begin: str | None = None, grammar: ConstraintMaker | None = None
-    ) -> ThinkingBudget:
-        """What ends a text's thinking after so many tokens by writing `end`; see `ThinkingBudget`."""
-        ids = tuple(self._tokenizer.encode(end, add_special_tokens=False))
-        before = None if begin is None else begin.encode()
-        return ThinkingBudget(num_tokens, before, end.encode(), ids, self._tokenizer.token_bytes, grammar)
 
     def compile(self, grammar: Grammar, where: str) -> CompiledGrammar:
         """Waits for it, which takes milliseconds mostly, and seconds at most; the GIL is left to others.

@@ -37,18 +37,6 @@ class Constraint(Protocol):
         """The tokens that must come next, as far as they are known."""
 
 
-class ConstraintMaker(Protocol):
-    """What a prompt carries: it makes a constraint for each of its sequences."""
-
-    def constraint(
-        self, *, forces: bool = True, end: int | None = None, avoided_ends: tuple[int, ...] = ()
-    ) -> Constraint:
-        """With `forces`, a token that must come is the only one that a mask has.
-
-        `end` is the token that ends what is complete; `avoided_ends` are possible only where nothing else is.
-        """
-
-
 class GrammarConstraint:
     """A grammar's. With `forces`, a token that must come is the only one that its mask has."""
 
