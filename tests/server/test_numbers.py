@@ -50,7 +50,6 @@ JSON = {  # as what each kind of request is sent
     "/classify": (ClassifyRequest, {"input": "Hello"}),
     **{path: (ScoreRequest, {"text_1": "Hello", "text_2": "you"}) for path in ("/score", "/v1/score")},
     **{path: (RerankRequest, {"query": "Hello", "documents": ["you"]}) for path in RERANK},
-    "/v1/batches": (BatchRequest, BATCH),
     "/v1/responses": (ResponsesRequest, {"input": "Hello", "max_output_tokens": 2}),
     "/v1/responses/input_tokens": (InputTokensRequest, {"input": "Hello"}),
     "/v1/conversations": (ConversationRequest, {}),
@@ -64,6 +63,7 @@ JSON = {  # as what each kind of request is sent
     "/v1/conversations/{conversation_id}/items": (ItemsRequest, {"items": [{"role": "user", "content": "Hello"}]}),
     "/api/show": (OllamaNameRequest, {}),
     "/api/pull": (OllamaPullRequest, {"stream": False}),
+    "/v1/batches": (BatchRequest, BATCH),
     "/tokenize": (TokenizeRequest, {"prompt": "Hello"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [5]}),
 }

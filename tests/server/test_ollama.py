@@ -176,6 +176,12 @@ def test_texts_are_embedded(pooling_server):
         assert "can't embed texts" in answer.json()["error"]
 
 
+@pytest.mark.parametrize(("headers", "status"), [({}, 200), ({"origin": "https://page.example"}, 415)])
+def test_only_pages_have_to_say_that_a_body_is_json(http, headers, status):
+    body = json.dumps({"model": MODEL}).encode()
+    assert http.post("/api/show", content=body, headers=headers).status_code == status
+
+
 WRONG = {
     "an unknown option": ({"options": {"warmth": 1}}, "options.warmth is not known here"),
     "an option that is not there": ({"options": {"mirostat": 2}}, "options.mirostat is not supported"),

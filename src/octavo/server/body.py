@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from octavo import strict_json
+from octavo.server.dialects import is_ollama
 from octavo.server.errors import ClientGoneError, HttpError
 from octavo.server.options import ServerConfig
 from octavo.server.validation import validation_error
@@ -63,7 +64,10 @@ def validated(fields: dict[str, Any], model: type[T]) -> T:
 def _check_type(request: Request) -> None:
     kind, _, rest = request.headers.get("content-type", "").partition(";")
     charset = rest.partition("charset=")[2].strip().strip('"').lower()
-    if kind.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+    is_json = kind.strip().lower() == "application/json" and charset in ("", "utf-8", "utf8")
+    # Clients of Ollama may leave it out. Pages may not: a browser sends some types for any page without asking.
+    is_lenient = is_ollama(request.scope) and "origin" not in request.headers
+    if not (is_json or is_lenient):
         raise HttpError("the body must be sent as 'Content-Type: application/json'", status=415, code="media_type")
     check_encoding(request)
 

@@ -68,6 +68,10 @@ def is_anthropic(scope: Scope) -> bool:
     return f"{path_of(scope)}/".startswith("/v1/messages/")
 
 
+def is_ollama(scope: Scope) -> bool:
+    return path_of(scope).startswith("/api/")
+
+
 def error_json(error: BaseException, scope: Scope) -> Json:
     """The JSON of an error for whoever sent the request."""
     state = scope.get("state", {})
@@ -80,4 +84,4 @@ def error_json(error: BaseException, scope: Scope) -> Json:
         )
         inner = {"type": kind, "message": told["message"]}
         return {"type": "error", "error": inner, "request_id": state.get("request_id")}
-    return {"error": told["message"] if path_of(scope).startswith("/api/") else told}
+    return {"error": told["message"] if is_ollama(scope) else told}

@@ -170,8 +170,8 @@ class Item(BaseModel):
 class ItemList(BaseModel):
     object: Literal["list"]
     data: list[dict[str, Any]]
-    first_id: str
-    last_id: str
+    first_id: str | None
+    last_id: str | None
     has_more: bool
 
 

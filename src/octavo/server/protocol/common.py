@@ -80,7 +80,8 @@ class RequestModel(BaseModel):
     def _refuse(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        for name in [name for name in value if name not in cls.model_fields]:
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for name in [name for name in value if name not in known]:
             if name not in cls.REFUSED:
                 raise _field_error("unknown_parameter", name, "is not known here; no field is ignored")
             neutral, reason = cls.REFUSED[name]
