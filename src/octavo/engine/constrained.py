@@ -12,24 +12,24 @@ from octavo.structured.compiler import CompiledGrammar
 from octavo.structured.constraint import Constraint
 
 
-def make_constraint(grammar: CompiledGrammar, params: SamplingParams, eos_token_ids: tuple[int, ...]) -> Constraint:
-    """That of one sequence.
-
-    A token is forced only where the request bans none: what it bans may be spelled in other tokens.
-    """
+def make_constraint(
+    grammar: CompiledGrammar, params: SamplingParams, eos_token_ids: tuple[int, ...], *, forces: bool
+) -> Constraint:
+    """That of one sequence. `forces` says whether a token that must come is the only one that a mask has."""
     end = eos_token_ids[0] if eos_token_ids else None
-    return grammar.constraint(
-        forces=not may_ban(params), end=end, avoided_ends=eos_token_ids if params.ignore_eos else ()
-    )
+    return grammar.constraint(forces=forces, end=end, avoided_ends=eos_token_ids if params.ignore_eos else ())
 
 
 def takes_forced(params: SamplingParams) -> bool:
     """Whether tokens without a choice are taken without being drawn: nobody asks how likely they were."""
-    return params.logprobs is None and params.num_sequences == params.n and not may_ban(params)
+    return params.logprobs is None and params.num_sequences == params.n
 
 
 def may_ban(params: SamplingParams) -> bool:
-    """Whether the request bans tokens, or makes some unlikely, other than those that end a text."""
+    """Whether the request bans tokens, or makes some unlikely, other than those that end a text.
+
+    Then no token is forced: what is banned may be spelled in other tokens.
+    """
     return bool(
         params.bad_words
         or params.allowed_token_ids

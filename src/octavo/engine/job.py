@@ -11,7 +11,7 @@ import numpy as np
 from octavo import _native
 from octavo.engine.beam import Beam, BeamSearch
 from octavo.engine.completion import Completion, StopRules
-from octavo.engine.constrained import end_without_token, go_on, make_constraint, takes_forced
+from octavo.engine.constrained import end_without_token, go_on, make_constraint, may_ban, takes_forced
 from octavo.engine.loading import LoadedModel
 from octavo.errors import NumericalError, OctavoError, RequestError, UnsupportedError
 from octavo.executor.base import Logits, Sampled, StepResult
@@ -168,11 +168,12 @@ class SamplingJob(Job):
         self.by_sequence: dict[Sequence, Completion] = {}
         options = self._options()
         request.siblings = [Sequence(index, [], 0) for index in range(1, request.params.num_sequences)]
-        grammar, self._takes_forced = request.prompt.grammar, takes_forced(request.params)
+        grammar, forces = request.prompt.grammar, model.processors is None and not may_ban(request.params)
+        self._takes_forced = forces and takes_forced(request.params)
         for sequence in (*request.sequences, *request.siblings):
             sequence.options, sequence.seed = options, sequence_seed(seed, sequence.index)
             if grammar is not None:
-                sequence.constraint = make_constraint(grammar, request.params, model.eos_token_ids)
+                sequence.constraint = make_constraint(grammar, request.params, model.eos_token_ids, forces=forces)
         self._add(request.sequences[0])
 
     def _options(self, rules: Iterable[Rule] = (), adjusted_logprobs: bool = False) -> SamplerOptions:

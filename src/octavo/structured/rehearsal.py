@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from contextlib import suppress
 from octavo.structured.tokens import TokenList
 from octavo.structured.worker import MEMORY, message
 
-SECONDS = 2.0  # for one grammar; it is compiled twice, here and there
+CPU_SECONDS = 2.0  # of the processor for one grammar; it is compiled twice, here and there
+SECONDS = 4.0  # for one grammar, however busy the machine is
 START_SECONDS = 30.0  # for the process to begin
 
 
@@ -28,15 +30,16 @@ class Rehearsal:
 
     def why_not(self, source: str) -> str:
         """Why the grammar can't be compiled; nothing if it can."""
-        if self._process is None:
-            self._begin()
         try:
+            if self._process is None:
+                self._begin()
             return self._ask(source.encode(), SECONDS)
         except TimeoutError:
             self._stop()
             return f"compiling it takes more than {SECONDS:g} s"
         except (EOFError, OSError):
-            self._stop()
+            if self._stop() == -signal.SIGPROF:
+                return f"compiling it takes more than {CPU_SECONDS:g} s"
             return f"compiling it takes more than {MEMORY >> 30} GiB of memory, or fails badly"
 
     def _begin(self) -> None:
@@ -54,14 +57,19 @@ class Rehearsal:
             "tokens": [token.decode("latin-1") for token in self._vocabulary.tokens],
             "special": self._vocabulary.special_token_ids,
             "ends": self._vocabulary.eos_token_ids,
-            "seconds": SECONDS + 1,
+            "seconds": CPU_SECONDS,
         }
         self._ask(json.dumps(vocabulary).encode(), START_SECONDS)
 
-    def _stop(self) -> None:
-        self._process = None
-        if self._end is not None:
-            self._end()
+    def _stop(self) -> int | None:
+        """Ends the process; its exit status."""
+        process, self._process = self._process, None
+        if process is None or self._end is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):  # where it has ended already, how is told
+            process.wait(0.1)
+        self._end()
+        return process.returncode
 
     def _ask(self, data: bytes, seconds: float) -> str:
         """Raises TimeoutError, EOFError or OSError."""
