@@ -91,7 +91,9 @@ _NOTED = {
     "octavo serve limits what waits": "max_num_queued_reqs max_num_queued_tokens",
     "loading shows no bar": "use_tqdm_on_load=true",
     "no file or site of a prompt is ever read": "allowed_local_media_path allowed_media_domains=[]",
-    "structured output is not supported yet": "structured_outputs_config guided_decoding_backend=auto",
+    "structured output is llguidance's work, whichever back end is named": (
+        "structured_outputs_config guided_decoding_backend=auto|guidance|llguidance"
+    ),
     "no code of a model is ever run": "code_revision",
     "use max_num_seqs": "max_num_active_seqs",
     "there are no levels": "optimization_level=0|1|2|3",

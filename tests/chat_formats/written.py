@@ -6,7 +6,8 @@ import string
 from octavo.chat_formats.format import ChatFormat
 from octavo.chat_formats.parts import Answer
 from octavo.chat_formats.syntax import HarmonyCall, NamedCall, ObjectCall, PythonCall, XmlCall
-from octavo.chat_formats.table import CALL_FORMATS, THINKING
+from octavo.chat_formats.table import CALL_FORMATS
+from octavo.chat_formats.thinking import THINKING
 
 FORMATS = {each.name: each for each in CALL_FORMATS}
 THINKINGS = {each.name: each for each in THINKING}

@@ -116,6 +116,15 @@ def test_a_function_that_bans_everything_is_told(llm):
         tokens(llm, logits_processors=[lambda ids, row: row - float("inf")])
 
 
+def test_the_torch_executor_calls_functions_and_takes_no_classes(path):
+    llm = LLM(path, dtype="float32", executor="torch")
+    assert tokens(llm, logits_processors=[only(9)]) == [[9] * 6]
+    with pytest.raises(RequestError, match=r"lambda.*ZeroDivisionError"):
+        tokens(llm, logits_processors=[lambda ids, row: 1 / 0])
+    with pytest.raises(UnsupportedError, match="native"):
+        LLM(path, executor="torch", logits_processors=[Target])
+
+
 def test_beams_have_none(llm):
     with pytest.raises(UnsupportedError, match="logits_processors"):
         tokens(llm, use_beam_search=True, best_of=2, logits_processors=[only(5)])

@@ -339,6 +339,16 @@ def test_requests_in_the_background_are_behind_all_others(policy: str) -> None:
     engine.drain()
 
 
+def test_a_prompt_in_the_background_that_has_begun_lets_others_pass() -> None:
+    engine = make(max_num_seqs=2, max_num_batched_tokens=4)
+    add(engine, "z", 10, max_tokens=1, priority=BACKGROUND)
+    assert work(engine.step()) == [("z", 4)]
+    add(engine, "a", 3, max_tokens=1)
+    assert work(engine.step()) == [("a", 3), ("z", 1)]
+    assert work(engine.step()) == [("z", 4)]
+    engine.drain()
+
+
 def test_a_waiting_request_takes_the_seat_of_one_of_worse_priority() -> None:
     engine = make(max_num_seqs=2, policy="priority")
     for id, priority in [("a", 1), ("b", 2)]:

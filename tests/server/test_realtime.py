@@ -217,6 +217,50 @@ def test_openai_s_client_chats_in_text(ai):
     assert (second.status, second.status_details.reason) == ("incomplete", "max_output_tokens")
 
 
+WEATHER = {
+    "type": "function",
+    "name": "weather",
+    "description": "The weather of a city",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+}
+
+
+def test_openai_s_client_calls_a_tool_and_hears_what_comes_of_it(ai):
+    with ai.realtime.connect(model=TEXT) as connection:
+        connection.recv()
+        connection.session.update(session={"type": "realtime", "temperature": 0, "tools": [WEATHER]})
+        ask(connection, "What is the weather in Paris?")
+        connection.response.create(response={"tool_choice": "required", "parallel_tool_calls": False})
+        events = until_done(connection)
+        (call,) = events[-1].response.output
+        assert (call.type, call.name, call.status) == ("function_call", "weather", "completed")
+        assert json.loads(call.arguments)["city"] in ("Paris", "Rome")
+        deltas = [event for event in events if event.type == "response.function_call_arguments.delta"]
+        (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]
+        assert "".join(event.delta for event in deltas) == done.arguments == call.arguments
+        assert {event.call_id for event in deltas} == {call.call_id}
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": "It rains."}
+        connection.conversation.item.create(item=output)
+        connection.response.create(response={"max_output_tokens": 8, "tool_choice": "none"})
+        (message,) = until_done(connection)[-1].response.output
+        assert message.content[0].text
+
+
+def test_what_came_of_a_call_that_is_not_there_fails_the_response(ai):
+    with ai.realtime.connect(model=TEXT) as connection:
+        connection.recv()
+        connection.conversation.item.create(item={"type": "function_call_output", "call_id": "x", "output": "1"})
+        connection.response.create()
+        response = until_done(connection)[-1].response
+        assert (response.status, response.output) == ("failed", [])
+        assert response.status_details.error.type == "invalid_request_error"
+
+
 def test_a_response_is_cancelled_and_the_session_goes_on(ai):
     with ai.realtime.connect(model=TEXT) as connection:
         connection.recv()
@@ -299,14 +343,15 @@ BAD_EVENTS = [  # what is sent, the error's code and its param
     ({"type": "session.update", "session": {"audio": 5, "turn_detection": None}}, "invalid_type", "session.audio"),
     ({"type": "session.update", "session": {"more": 1}}, "unknown_parameter", "session.more"),
     (
-        {"type": "session.update", "session": {"type": "realtime", "tools": [{}]}},
+        {"type": "session.update", "session": {"type": "realtime", "voice": "a"}},
         "unsupported_parameter",
-        "session.tools",
+        "session.voice",
     ),
+    ({"type": "session.update", "session": {"type": "realtime", "tools": [{}]}}, "invalid_value", "session.tools"),
     ({"type": "session.update", "session": {"type": "realtime", "model": "gpt"}}, "model_not_found", "model"),
     ({"type": "session.update", "session": {"type": "realtime", "model": SPEECH}}, "model_not_suitable", "model"),
     ({"type": "session.update", "model": "gpt"}, "model_not_found", "model"),
-    ({"type": "conversation.item.create", "item": {}}, "missing_field", "item.type"),
+    ({"type": "conversation.item.create", "item": {}}, "invalid_value", "item"),
     ({"type": "response.create"}, "invalid_value", "type"),
     ({"type": "response.cancel"}, "response_cancel_not_active", "response_id"),
     ({"type": "conversation.item.delete"}, "missing_field", "item_id"),
@@ -338,6 +383,73 @@ def test_bad_events_are_told_by_name_and_the_session_goes_on(audio_server):
             assert error(socket)["param"] == f"session.audio.input.{param}"
         send(socket, "input_audio_buffer.clear")
         assert receive(socket)["type"] == "input_audio_buffer.cleared"
+
+
+ODD = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**400,
+    "",
+    "x",
+    "\ud83d",
+    "a\0b",
+    [],
+    [None],
+    [[]],
+    {},
+    {"type": None},
+    {"type": "x"},
+    {"x": {}},
+)
+TEMPLATES = [
+    {
+        "type": "session.update",
+        "session": {"type": "realtime", "instructions": "a", "audio": {"input": {"format": {}}}},
+    },
+    {
+        "type": "session.update",
+        "session": {"audio": {"input": {"transcription": {"model": SPEECH}, "turn_detection": {}}}},
+    },
+    {"type": "session.update", "session": {"tools": [{"type": "function", "name": "a", "parameters": {}}]}},
+    {"type": "session.update", "model": SPEECH},
+    {"type": "transcription_session.update", "session": {"input_audio_format": "pcm16", "turn_detection": {}}},
+    {"type": "input_audio_buffer.append", "audio": "AAAA", "event_id": "a"},
+    {"type": "input_audio_buffer.commit", "final": True},
+    {"type": "conversation.item.create", "previous_item_id": "root", "item": {"type": "message", "role": "user"}},
+    {"type": "conversation.item.create", "item": {"type": "function_call", "name": "a", "arguments": "{}"}},
+    {"type": "conversation.item.retrieve", "item_id": "a"},
+    {"type": "response.create", "response": {"conversation": "none", "input": [], "metadata": {"a": "b"}}},
+    {"type": "response.cancel", "response_id": "a"},
+]
+
+
+def mutants(value, odd):
+    """The values that have something odd in one place."""
+    yield odd
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for place, each in inside:
+        for mutant in mutants(each, odd):
+            changed = value.copy()
+            changed[place] = mutant
+            yield changed
+
+
+def test_odd_values_anywhere_are_told_and_break_nothing(audio_server):
+    codes = set()
+    with session(audio_server) as socket:
+        for event in TEMPLATES:
+            for odd in ODD:
+                for mutant in mutants(event, odd):
+                    socket.send(json.dumps(mutant))
+                send(socket, "session.update", event_id="last", session={"type": "end"})
+                while (found := receive(socket)).get("error", {}).get("event_id") != "last":
+                    codes.add(found.get("error", {}).get("code"))
+    assert "internal_error" not in codes
+    assert {"invalid_type", "invalid_value", "unknown_parameter", "invalid_json"} <= codes
+    audio_server.settle()
 
 
 def test_a_transcription_that_fails_is_told_with_its_item(audio_server):
@@ -540,3 +652,7 @@ def test_a_conversation_has_an_end():
         conversation.add(Item("user", "a"))
     with pytest.raises(OctavoError, match=str(MAX_ITEMS)):
         conversation.add(Item("user", "a"))
+    second = conversation.items[1]
+    conversation.make_room()
+    conversation.add(Item("user", "b"))
+    assert (len(conversation.items), conversation.items[0]) == (MAX_ITEMS, second)

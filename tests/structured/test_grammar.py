@@ -50,7 +50,7 @@ THOUGHT = sequence(until("</think>"), NUMBER)
             ["<call>h(1)</call>", "a<call>f(x)", "<call>f(1)"],
         ),
     ],
-)  # fmt: skip
+)
 def test_what_a_grammar_accepts(accepts, grammar, good, bad):
     for text in good:
         assert accepts(grammar, text), text

@@ -62,7 +62,8 @@ class CallWriter:
         """The call goes on as no call does; if `complete`, its arguments become an object all the same."""
         self.flush()
         if complete:
-            self.write(closing(self._written or "{"))
+            begun = self._written or "{"
+            self.write(begun[len(self._written) :] + closing(begun))
         self.is_open, self._raw_from = False, None
 
 
@@ -107,8 +108,9 @@ def _read_object(syntax: ObjectCall, cursor: Cursor, calls: CallWriter) -> Parse
         if not (yield from cursor.has(",")):
             raise MalformedError
     if not calls.is_open:
+        arguments = _object(fields.get("arguments"))
         calls.begin(name or "", id)
-        calls.write(_object(fields.get("arguments")))
+        calls.write(arguments)
 
 
 def _text(value: str | None) -> str | None:
@@ -156,6 +158,8 @@ def _read_xml(syntax: XmlCall, cursor: Cursor, calls: CallWriter) -> Parser[None
     while True:
         yield from cursor.space()
         if not (yield from cursor.has(syntax.key_begin.strip())):
+            if cursor.ended and not syntax.end:  # a parameter may have been about to come
+                raise MalformedError
             break
         key = yield from cursor.until(syntax.key_end.strip())
         value = yield from _xml_value(syntax, cursor, parameter_schema(schema, key))

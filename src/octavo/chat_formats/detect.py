@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from octavo.chat_formats.syntax import CallFormat, Thinking
-from octavo.chat_formats.table import CALL_FORMATS, THINKING
+from octavo.chat_formats.table import CALL_FORMATS
+from octavo.chat_formats.thinking import THINKING
 from octavo.errors import ConfigError, did_you_mean
 
 Entry = TypeVar("Entry", bound=CallFormat | Thinking)

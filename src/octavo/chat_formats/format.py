@@ -15,7 +15,8 @@ from octavo.chat_formats.parts import AnswerReader, PlainReader
 from octavo.chat_formats.reader import MarkedReader
 from octavo.chat_formats.syntax import CallFormat, HarmonyCall, Thinking
 from octavo.chat_formats.tools import ToolUse
-from octavo.errors import ChatTemplateError
+from octavo.errors import ChatTemplateError, ParameterError
+from octavo.structured.budget import ThinkingBudget
 from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.text.chat import ChatEncoder, ChatPrompt
 from octavo.text.tokenizer import Tokenizer
@@ -99,9 +100,22 @@ class ChatFormat:
     def grammar(self, prompt: str, use: ToolUse, special: SpecialTokens, body: Grammar | None = None) -> Grammar | None:
         """What an answer to a prompt may be, None where it may be anything. Raises GrammarError with a path in `tools`.
 
-        `body` is what the answer has to be where it calls no tool.
+        `body` is what the answer has to be, after thinking, where it calls no tool.
         """
         return answer_grammar(self.calls, self.thinking, self.thinks(prompt), use, special, body)
+
+    def budget(self, prompt: str, num_tokens: int) -> ThinkingBudget | None:
+        """That of an answer to a prompt, None if it does not think. Raises ParameterError if the model never does."""
+        if self.thinking is None:
+            raise ParameterError("thinking_token_budget", num_tokens, "left out: the model does not think")
+        thinks, tokenizer = self.thinks(prompt), self.encoder.tokenizer
+        if thinks is False:
+            return None
+        begin, end = self.thinking.texts
+        ids = tokenizer.encode(end, add_special_tokens=False)
+        return ThinkingBudget(
+            num_tokens, begin.encode(), thinks is True, end.encode(), tuple(ids), tokenizer.token_bytes
+        )
 
     def thinks(self, prompt: str) -> bool | None:
         """Whether an answer to a prompt begins inside of thinking; None: where it says so itself."""

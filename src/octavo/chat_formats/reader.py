@@ -49,10 +49,13 @@ class IncrementalReader:
 
     def give_up_call(self) -> bool:
         """Ends a call that was begun and is malformed; whether there is one. That of an answer that was cut is cut."""
-        was_open = self.calls.is_open
-        if was_open:
-            self.calls.give_up(complete=not (self._is_cut and self.cursor.at == len(self.cursor.text)))
-        return was_open
+        if not self.calls.is_open:
+            return False
+        is_cut = self._is_cut and self.cursor.ended  # or else it went wrong before
+        self.calls.give_up(complete=not is_cut)
+        if is_cut:
+            self.cursor.at = len(self.cursor.text)
+        return True
 
     def prose(self, marks: Marks, kind: Kind) -> Parser[str]:
         """Reads text up to a mark, which is returned; nothing at the end."""

@@ -1,4 +1,4 @@
-"""The formats in which models write calls of tools and thinking. Another format is another entry.
+"""The formats in which models write calls of tools. Another format is another entry.
 
 Sources: the chat templates of the models, and the shapes that vLLM's parsers of these names read.
 """
@@ -11,7 +11,6 @@ from octavo.chat_formats.syntax import (
     NamedCall,
     ObjectCall,
     PythonCall,
-    Thinking,
     XmlCall,
 )
 
@@ -23,6 +22,16 @@ _QWEN_XML = XmlCall(
     value_end="\n</parameter>\n",
     value_begin="\n",
     end="</function>",
+)
+_DSML = XmlCall(
+    name_begin='<｜DSML｜invoke name="',
+    name_end='">\n',
+    key_begin='<｜DSML｜parameter name="',
+    key_end='"',
+    value_begin=' string="false">',
+    text_begin=' string="true">',
+    value_end="</｜DSML｜parameter>\n",
+    end="</｜DSML｜invoke>\n",
 )
 _INVOKE = {"name_begin": '<invoke name="', "name_end": '">\n', "key_begin": '<parameter name="', "key_end": '">'}
 
@@ -36,22 +45,22 @@ CALL_FORMATS = (
         syntax=HarmonyCall(),
     ),
     CallFormat(
+        name="deepseek-v4",
+        parsers=("deepseek_v4",),
+        detect=(("<｜DSML｜", "tool_calls>"),),
+        begins=("<｜DSML｜tool_calls>\n",),
+        end="</｜DSML｜tool_calls>",
+        separator="",
+        syntax=_DSML,
+    ),
+    CallFormat(
         name="deepseek-v3.2",
         parsers=("deepseek_v32",),
         detect=(("<｜DSML｜", "function_calls>"),),
         begins=("<｜DSML｜function_calls>\n",),
         end="</｜DSML｜function_calls>",
         separator="",
-        syntax=XmlCall(
-            name_begin='<｜DSML｜invoke name="',
-            name_end='">\n',
-            key_begin='<｜DSML｜parameter name="',
-            key_end='"',
-            value_begin=' string="false">',
-            text_begin=' string="true">',
-            value_end="</｜DSML｜parameter>\n",
-            end="</｜DSML｜invoke>\n",
-        ),
+        syntax=_DSML,
     ),
     CallFormat(
         name="deepseek-v3",
@@ -144,8 +153,62 @@ CALL_FORMATS = (
         syntax=_QWEN_XML,
     ),
     CallFormat(
+        name="hunyuan-v3",
+        parsers=("hy_v3",),
+        detect=(("<tool_sep>", "<arg_key>"),),
+        begins=("<tool_calls>",),
+        end="</tool_calls>",
+        separator="\n",
+        syntax=XmlCall(
+            name_begin="<tool_call>",
+            name_end="<tool_sep>\n",
+            key_begin="<arg_key>",
+            key_end="</arg_key>\n",
+            value_begin="<arg_value>",
+            value_end="</arg_value>\n",
+            end="</tool_call>",
+        ),
+    ),
+    CallFormat(
+        name="glm-4.7",
+        parsers=("glm47", "poolside_v1"),
+        detect=(),
+        begins=("<tool_call>",),
+        end="</tool_call>",
+        again="",
+        syntax=XmlCall(
+            key_begin="<arg_key>", key_end="</arg_key>", value_begin="<arg_value>", value_end="</arg_value>"
+        ),
+    ),
+    CallFormat(
+        name="solar-open2",
+        parsers=("solar_open2",),
+        detect=(("<|tool_call:start|>",),),
+        begins=("<|tool_call:start|>",),
+        end="<|tool_call:end|>",
+        again="\n",
+        syntax=XmlCall(
+            name_end="\n", key_begin="<|tool_arg:start|>", key_end="<|tool_arg:value|>", value_end="<|tool_arg:end|>\n"
+        ),
+    ),
+    CallFormat(
+        name="minicpm5",
+        parsers=("minicpm5",),
+        detect=(('<function name="', '<param name="'),),
+        begins=("<function",),
+        again="\n",
+        syntax=XmlCall(
+            name_begin=' name="',
+            name_end='">',
+            key_begin='<param name="',
+            key_end='">',
+            value_end="</param>",
+            end="</function>",
+        ),
+    ),
+    CallFormat(
         name="glm-4.5",
-        parsers=("glm45", "glm47"),
+        parsers=("glm45",),
         detect=(("<arg_key>", "<arg_value>"),),
         begins=("<tool_call>",),
         end="</tool_call>",
@@ -368,42 +431,5 @@ CALL_FORMATS = (
         again="\n",
         syntax=ObjectCall(),
         prompted=True,
-    ),
-)
-
-THINKING = (
-    Thinking(
-        name="think",
-        parsers=(
-            *("qwen3", "deepseek_v3", "glm45", "glm47", "holo2", "hunyuan_a13b", "mimo", "nemotron_v3", "olmo3"),
-            *("ernie45", "kimi_k2"),
-        ),
-        begin="<think>",
-        end="</think>",
-    ),
-    Thinking(
-        name="think-always",
-        parsers=("deepseek_r1", "step3", "step3p5", "minimax_m2"),
-        begin="<think>",
-        end="</think>",
-        always=True,
-    ),
-    Thinking(name="seed", parsers=("seed_oss",), begin="<seed:think>", end="</seed:think>"),
-    Thinking(name="mistral", parsers=("mistral",), begin="[THINK]", end="[/THINK]"),
-    Thinking(name="command", parsers=("cohere_command3",), begin="<|START_THINKING|>", end="<|END_THINKING|>"),
-    Thinking(name="apertus", parsers=(), begin="<|inner_prefix|>", end="<|inner_suffix|>"),
-    Thinking(
-        name="granite",
-        parsers=("granite",),
-        begin="Here is my thought process:",
-        end="Here is my response:",
-    ),
-    Thinking(name="gemma4", parsers=("gemma4",), begin="<|channel>thought\n", end="<channel|>"),
-    Thinking(
-        name="harmony",
-        parsers=("openai_gptoss",),
-        begin="<|channel|>analysis<|message|>",
-        end="<|end|>",
-        detect="<|channel|>analysis",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections import Counter
 from dataclasses import dataclass, field
@@ -126,13 +127,16 @@ class Scheduler:
         self._enqueue(request)
 
     def plan(self) -> StepPlan | None:
-        """The next step: decodes, then prompts that have begun, then new ones. None if there is no work."""
+        """The next step: decodes, then prompts that have begun, then new ones. None if there is no work.
+
+        A prompt that has begun lets new ones of better priority pass.
+        """
         draft = _Draft(self.max_num_batched_tokens, self.max_logits_rows)
-        for request, sequence in self._plan_decodes(draft):
-            # A request of higher rank may have taken the blocks of this one.
-            if draft.tokens_left and request.status is Status.RUNNING:
-                self._plan_prompt(draft, request, sequence)
+        behind = self._plan_decodes(draft)
+        best = min((self._rank[request][0] for request in self._waiting[:1]), default=math.inf)
+        self._plan_prompts(draft, [item for item in behind if self._rank[item[0]][0] <= best])
         self._admit(draft)
+        self._plan_prompts(draft, [item for item in behind if self._rank[item[0]][0] > best])
         draft.plan.forks, draft.plan.ended = tuple(self._forks), tuple(self._ended)
         for chunk in draft.plan.chunks:
             chunk.kept = self.blocks.plan_snapshot(chunk, chunk.request.prompt.scope)
@@ -272,6 +276,12 @@ class Scheduler:
                 for sequence in reserved:
                     draft.add(request, sequence, 1)
         return nearly + behind
+
+    def _plan_prompts(self, draft: _Draft, behind: list[tuple[Request, Sequence]]) -> None:
+        for request, sequence in behind:
+            # A request of higher rank may have taken the blocks of this one.
+            if draft.tokens_left and request.status is Status.RUNNING:
+                self._plan_prompt(draft, request, sequence)
 
     def _plan_prompt(self, draft: _Draft, request: Request, sequence: Sequence) -> bool:
         """Plans the next part of a request's source, or of its tokens once that is encoded; False if there is nothing.

@@ -16,7 +16,7 @@ from octavo.sampling_params import SamplingParams
 from octavo.server.answering import Writer, compiled
 from octavo.server.models import ServedModel
 from octavo.server.protocol.chat import ChatFields
-from octavo.structured.grammar import Grammar, SpecialTokens
+from octavo.structured.grammar import Grammar, SpecialTokens, any_text
 
 Body = TypeVar("Body", bound=ChatFields)
 
@@ -46,17 +46,8 @@ class ChatWriter(Writer[Body]):
     @staticmethod
     async def limited(model: ServedModel, body: ChatFields, prompts: list[Prompt]) -> list[Prompt]:
         """The prompts with what their answers may be: calls fit their tools, and structure begins after thinking."""
-        asked, use = body.grammar(), body.tool_use
-        if asked is None and not use.callable:
-            return prompts
-
-        def make(prompt: Prompt, special: SpecialTokens) -> Grammar:
-            grammar = model.chat.grammar(prompt.text or "", use, special, asked[1](special) if asked else None)
-            assert grammar is not None
-            return grammar
-
-        name = "tools" if asked is None else asked[0]
-        return [prompt.extended(grammar=await compiled(model, partial(make, prompt), name)) for prompt in prompts]
+        limit = _Limit(model, body)
+        return [await limit.applied(prompt) for prompt in prompts] if limit.is_there else prompts
 
     def parts(self, index: int, completion: CompletionOutput) -> list[Part]:
         """What is new of choice `index`."""
@@ -86,3 +77,32 @@ class ChatWriter(Writer[Body]):
         tokens = self._tokens.pop(index)
         params = self.generation.params
         return num_tokens_of(num_characters, tokens, self.tokenizer, prompt.token_ids, params)
+
+
+class _Limit:
+    """What a request says that answers must be."""
+
+    def __init__(self, model: ServedModel, body: ChatFields):
+        self._model, self._body, self._use = model, body, body.tool_use
+        self._asked, self._budget = body.grammar(), body.thinking_token_budget
+
+    @property
+    def is_there(self) -> bool:
+        return self._asked is not None or bool(self._use.callable) or self._budget not in (None, -1)
+
+    async def applied(self, prompt: Prompt) -> Prompt:
+        """A prompt whose answer is limited. Raises GrammarError or ParameterError."""
+        text, budget = prompt.text or "", None
+        if self._budget is not None and self._budget >= 0:
+            budget = self._model.chat.budget(text, self._budget)
+        name = "tools" if self._asked is None else self._asked[0]
+        grammar = await compiled(self._model, partial(self._grammar, text), name)
+        return prompt.extended(grammar=replace(grammar, budget=budget))
+
+    def _grammar(self, prompt: str, special: SpecialTokens) -> Grammar:
+        body = self._asked[1](special) if self._asked else None
+        if body is None and not self._use.callable:  # there is a budget alone
+            body = any_text()
+        grammar = self._model.chat.grammar(prompt, self._use, special, body)
+        assert grammar is not None
+        return grammar

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from octavo.errors import GrammarError
-from octavo.structured.constraint import GrammarConstraint
+from octavo.structured.budget import BudgetedConstraint, ThinkingBudget
+from octavo.structured.constraint import Constraint, GrammarConstraint
 from octavo.structured.grammar import Grammar, SpecialTokens
 from octavo.structured.rehearsal import Rehearsal
 from octavo.structured.tokens import compile_lark
@@ -32,15 +33,17 @@ class CompiledGrammar:
     matcher: LLMatcher  # at the beginning of a text
     where: str
     num_tokens: int
+    budget: ThinkingBudget | None = None
 
     def constraint(
         self, *, forces: bool = True, end: int | None = None, avoided_ends: tuple[int, ...] = ()
-    ) -> GrammarConstraint:
+    ) -> Constraint:
         """That of one sequence: see `GrammarConstraint`. It shares with others what was found out about the grammar."""
         matcher = self.matcher.deep_copy()
-        return GrammarConstraint(
+        found = GrammarConstraint(
             matcher, self.where, self.num_tokens, forces=forces, end=end, avoided_ends=avoided_ends
         )
+        return found if self.budget is None else BudgetedConstraint(found, self.budget)
 
 
 class Grammars:

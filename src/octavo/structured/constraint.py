@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -81,6 +82,13 @@ class GrammarConstraint:
 
     def forced(self) -> list[int]:
         return list(self._queue)
+
+    def force(self, tokens: Sequence[int]) -> bool:
+        """Makes these tokens the only ones that may come next; false if they may not."""
+        if self._queue or self._matcher.validate_tokens(list(tokens)) < len(tokens):
+            return False
+        self._queue.extend(tokens)
+        return True
 
     def _fill(self, row: Bits) -> None:
         only = self._queue[0] if self._queue else self._end if self._matcher.is_stopped() else None

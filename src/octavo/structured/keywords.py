@@ -12,6 +12,7 @@ from typing import Any
 
 from octavo.errors import GrammarError, did_you_mean
 from octavo.structured.disjoint import exclude_each_other
+from octavo.structured.patterns import strict_pattern
 
 MAX_DEPTH = 64  # of schemas in each other
 MAX_NODES = 20_000  # schemas in a schema
@@ -192,8 +193,10 @@ def _any(walk: Walk, value: Any, path: str, depth: int) -> Any:
 def _pattern(walk: Walk, value: Any, path: str, depth: int) -> str:
     if len(_text(walk, value, path, depth)) > MAX_PATTERN:
         raise _wrong(path, f"{len(value)} characters", f"at most {MAX_PATTERN} characters")
-    # White space of ECMA 262 has U+FEFF, that of the regex crate has not.
-    return re.sub(r"\\(.)", lambda found: r"[^\s\uFEFF]" if found[1] == "S" else found[0], value, flags=re.S)
+    try:
+        return strict_pattern(value)
+    except ValueError as error:
+        raise GrammarError(path, str(error)) from None
 
 
 def _format(walk: Walk, value: Any, path: str, depth: int) -> str:

@@ -48,6 +48,9 @@ class StructuredOutputsParams:
         if len(given) != 1:
             got = f"{len(given)} ({', '.join(given)})" if given else "none"
             raise ParameterError("structured_outputs", got, f"exactly one of {', '.join(_KINDS)}")
+        for name in _OF_JSON if given[0] not in _WITH_JSON else ():
+            if getattr(self, name):
+                raise ParameterError(name, getattr(self, name), f"left out beside {given[0]}: it is about JSON")
 
     @property
     def kinds(self) -> list[str]:
@@ -71,7 +74,12 @@ def read_params(name: str, value: Any) -> StructuredOutputsParams | None:
     known = {field.name for field in fields(GuidedDecodingParams)}
     if unknown := sorted(map(str, value.keys() - known)):
         raise ParameterError(name, unknown, f"a dict of {', '.join(sorted(known))}")
-    return GuidedDecodingParams(**value) if "backend" in value else StructuredOutputsParams(**value)
+    try:
+        return GuidedDecodingParams(**value) if "backend" in value else StructuredOutputsParams(**value)
+    except ParameterError as error:
+        if error.name not in known:
+            raise
+        raise ParameterError(f"{name}.{error.name}", error.value, error.allowed) from None
 
 
 def grammar_of(
@@ -136,6 +144,8 @@ def _check_length(text: str, where: str, longest: int) -> None:
 
 _OBJECT = "json_object"
 _KINDS = ("json", "regex", "choice", "grammar", _OBJECT, "structural_tag")
+_WITH_JSON = ("json", _OBJECT, "structural_tag")
+_OF_JSON = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 _TYPES: dict[str, tuple[type, ...]] = {
     "json": (str, dict, bool),
     "regex": (str,),

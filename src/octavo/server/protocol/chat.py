@@ -123,10 +123,13 @@ class ChatFields(SamplingFields, ToolFields, TemplateFields):
     prompt_cache_key: Name | None = Field(None, description="taken, and not used: all prefixes are cached")
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     enable_thinking: bool | None = Field(None, description="whether the model thinks, where its template can say it")
+    thinking_token_budget: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(
+        None, description="thinking is ended after so many tokens; -1: never"
+    )
     include_reasoning: bool | None = Field(None, description="whether answers show what was thought; left out: they do")
     PROMPTS = "messages"
     REFUSED: ClassVar[Mapping[str, Neutral]] = {
-        **REFUSED_BY_BOTH,
+        **{name: value for name, value in REFUSED_BY_BOTH.items() if name != "thinking_token_budget"},
         **ToolFields.REFUSED,
         **dict.fromkeys(("audio", "prediction"), ((None,), NOT_YET)),
         "modalities": ((None, ["text"]), "may only be ['text']"),

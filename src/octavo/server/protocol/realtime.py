@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from octavo.server.protocol.chat import MAX_PARTS
-from octavo.server.protocol.common import MAX_INT, NOT_YET, Name, Neutral, RequestModel
+from octavo.server.protocol.chat import MAX_MESSAGES, MAX_PARTS
+from octavo.server.protocol.common import MAX_INT, NOT_YET, Name, Neutral, RequestModel, kind_of
+from octavo.server.protocol.responses import ResponseTool, ResponseToolName
+from octavo.server.protocol.tools import MAX_TOOLS
 
 DEFAULT_RATE: Final = 24_000
 WITHOUT_SOUND = "is not supported: answers are text"
@@ -68,10 +70,11 @@ class TranscriptionSession(RequestModel):
 
 Modalities = Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)]
 MaxTokens = Annotated[int, Field(ge=1, le=MAX_INT)] | Literal["inf"]
+Tools = Annotated[
+    list[Annotated[Annotated[ResponseTool, Tag("<function>")], Discriminator(kind_of)]],
+    Field(max_length=MAX_TOOLS, fail_fast=True),
+]
 _OF_ANSWERS: dict[str, Neutral] = {
-    "tools": ((None, []), NOT_YET),
-    "tool_choice": ((None, "none", "auto"), NOT_YET),
-    "parallel_tool_calls": ((None, True, False), NOT_YET),
     "prompt": ((None,), NOT_YET),
     "reasoning": ((None,), NOT_YET),
     "voice": ((None,), WITHOUT_SOUND),
@@ -82,6 +85,9 @@ class AnswerFields(RequestModel):
     """How to answer, for a session or for one answer."""
 
     instructions: str | None = None
+    tools: Tools | None = None
+    tool_choice: Literal["none", "auto", "required"] | ResponseToolName | None = None
+    parallel_tool_calls: bool | None = None
     output_modalities: Modalities | None = None
     max_output_tokens: MaxTokens | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -105,6 +111,9 @@ Session = TranscriptionSession | ConversationSession
 SESSIONS: dict[str, type[Session]] = {"transcription": TranscriptionSession, "realtime": ConversationSession}
 
 
+ItemId = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class Content(RequestModel):
     type: Literal["input_text", "output_text", "text"]
     text: str
@@ -118,7 +127,30 @@ class MessageItem(RequestModel):
     type: Literal["message"]
     role: Literal["system", "user", "assistant"]
     content: Annotated[list[Content], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
-    id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    id: ItemId | None = None
+    object: Literal["realtime.item"] | None = None
+    status: Literal["completed", "incomplete", "in_progress"] | None = None
+
+
+class CallItem(RequestModel):
+    """The call of a tool; `arguments` is JSON."""
+
+    type: Literal["function_call"]
+    name: Name
+    arguments: str
+    call_id: Name | None = None
+    id: ItemId | None = None
+    object: Literal["realtime.item"] | None = None
+    status: Literal["completed", "incomplete", "in_progress"] | None = None
+
+
+class CallOutputItem(RequestModel):
+    """What came of a call."""
+
+    type: Literal["function_call_output"]
+    call_id: Name
+    output: str
+    id: ItemId | None = None
     object: Literal["realtime.item"] | None = None
     status: Literal["completed", "incomplete", "in_progress"] | None = None
 
@@ -128,6 +160,14 @@ class ItemReference(RequestModel):
 
     type: Literal["item_reference"]
     id: Name
+
+
+GivenItem = MessageItem | CallItem | CallOutputItem
+_Item = (
+    Annotated[MessageItem, Tag("<message>")]
+    | Annotated[CallItem, Tag("<function_call>")]
+    | Annotated[CallOutputItem, Tag("<function_call_output>")]
+)
 
 
 class ClientEvent(RequestModel):
@@ -151,7 +191,7 @@ class AudioCommit(ClientEvent):
 
 
 class ItemCreate(ClientEvent):
-    item: MessageItem
+    item: Annotated[_Item, Discriminator(kind_of)]
     previous_item_id: Name | None = None
 
 
@@ -161,9 +201,15 @@ class ItemEvent(ClientEvent):
     item_id: Name
 
 
+_InputItem = Annotated[
+    _Item | Annotated[ItemReference, Tag("<item_reference>")],
+    Discriminator(kind_of),
+]
+
+
 class AnswerParams(AnswerFields):
     conversation: Literal["auto", "none"] | None = None
-    input: Annotated[list[MessageItem | ItemReference], Field(max_length=4096, fail_fast=True)] | None = None
+    input: Annotated[list[_InputItem], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
     metadata: Annotated[dict[str, Name], Field(max_length=16)] | None = None
     REFUSED: ClassVar[Mapping[str, Neutral]] = {**_OF_ANSWERS, "audio": ((None, {}), WITHOUT_SOUND)}
 

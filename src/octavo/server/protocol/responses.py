@@ -158,8 +158,8 @@ class ResponseFields(RequestModel):
 
     def _options(self) -> Json:
         return {
-            "tools": [_chat_tool(tool) for tool in self.tools or []] or None,
-            "tool_choice": _chat_choice(self.tool_choice),
+            "tools": [chat_tool(tool) for tool in self.tools or []] or None,
+            "tool_choice": chat_choice(self.tool_choice),
             "parallel_tool_calls": self.parallel_tool_calls if self.tools else None,
             "response_format": _chat_format(self.text),
             "reasoning_effort": self.reasoning.effort if self.reasoning else None,
@@ -224,11 +224,14 @@ class ResponsesRequest(ResponseFields):
         }
 
 
-def _chat_tool(tool: ResponseTool) -> Json:
+def chat_tool(tool: ResponseTool) -> Json:
+    """As a chat completion has it."""
     return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-def _chat_choice(choice: str | ResponseToolName | ResponseAllowedTools | None) -> Any:
+def chat_choice(choice: str | ResponseToolName | ResponseAllowedTools | None) -> Any:
+    """As a chat completion has it."""
+
     def named(tool: ResponseToolName) -> Json:
         return {"type": "function", "function": {"name": tool.name}}
 

@@ -39,6 +39,9 @@ class StructureFields(BaseModel):
         if len(asked) > 1:
             names = ", ".join(name for name, _ in asked)
             raise HttpError(f"{names}: only one of them can say what the answer is", asked[1][0], code="invalid_value")
+        name = "guided_whitespace_pattern"
+        if getattr(self, name) is not None and {one for one, _ in asked} - {"response_format", "guided_json"}:
+            raise HttpError(f"{name}: only with guided_json or response_format", name, code="invalid_value")
         return asked[0] if asked else None
 
     def _asked(self) -> Iterator[NamedGrammar]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import Any
 
@@ -13,7 +14,6 @@ from starlette.websockets import WebSocket
 from octavo.errors import OctavoError
 from octavo.server.errors import body_of
 from octavo.server.realtime.conversation import new_id
-from octavo.server.writing import dumps
 
 logger = logging.getLogger("octavo.server")
 
@@ -26,6 +26,11 @@ def told(error: Exception) -> dict[str, Any]:
     return found
 
 
+def event(kind: str, **fields: Any) -> bytes:
+    """The JSON of an event, in ASCII: what a client gets back of its own texts need not be Unicode."""
+    return json.dumps({"type": kind, "event_id": new_id("event"), **fields}, separators=(",", ":")).encode()
+
+
 class Channel:
     """One side of a WebSocket: `send` waits for a client that reads slowly."""
 
@@ -34,8 +39,11 @@ class Channel:
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Raises WebSocketDisconnect once the client has gone."""
-        event = {"type": kind, "event_id": new_id("event"), **fields}
-        await self._websocket.send_text(dumps(event).decode())
+        await self.forward(event(kind, **fields))
+
+    async def forward(self, written: bytes) -> None:
+        """Sends an event that has been written. Raises WebSocketDisconnect."""
+        await self._websocket.send_text(written.decode())
 
     async def refuse(self, error: Exception, event_id: str | None = None) -> None:
         """Tells what is wrong with a client's event; the session goes on."""

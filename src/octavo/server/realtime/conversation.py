@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from octavo.server.errors import HttpError
-from octavo.server.protocol.realtime import MessageItem
+from octavo.server.protocol.realtime import CallItem, CallOutputItem, GivenItem, MessageItem
+from octavo.server.protocol.translation import Conversation as Chat
 
 MAX_ITEMS = 4096
 ROOT = "root"  # a client's name of the place before the first item
@@ -19,33 +21,56 @@ def new_id(kind: str) -> str:
 
 @dataclass(slots=True)
 class Item:
-    """A message. What is spoken has no text before it was written down."""
+    """A message, the call of a tool, or what came of one.
 
-    role: str
+    `text` is what it says: of a call its arguments, which are JSON. What is spoken has none before it was written down.
+    """
+
+    role: str = ""
     text: str | None = None
     id: str = field(default_factory=lambda: new_id("item"))
     status: str = "completed"
+    kind: str = "message"  # or function_call, function_call_output
     is_spoken: bool = False
+    name: str = ""  # of the tool that is called
+    call_id: str = ""
 
     @classmethod
-    def of(cls, message: MessageItem) -> Item:
-        text = "\n".join(part.text for part in message.content)
-        return cls(message.role, text, message.id or new_id("item"))
+    def of(cls, given: GivenItem) -> Item:
+        """A client's item."""
+        id = given.id or new_id("item")
+        match given:
+            case CallItem():
+                call_id = given.call_id or new_id("call")
+                return cls("assistant", given.arguments, id, kind=given.type, name=given.name, call_id=call_id)
+            case CallOutputItem():
+                return cls("tool", given.output, id, kind=given.type, call_id=given.call_id)
+            case MessageItem():
+                return cls(given.role, "\n".join(part.text for part in given.content), id)
 
-    def message(self) -> dict[str, str]:
-        """As a chat template takes it."""
-        return {"role": self.role, "content": self.text or ""}
+    def say(self, chat: Chat) -> None:
+        """Puts it into a chat completion's messages."""
+        if self.text is None:
+            return
+        if self.kind == "function_call":
+            chat.call(self.call_id, self.name, self.text, self.id)
+        elif self.kind == "function_call_output":
+            chat.answer_call(self.call_id, [self.text], self.id)
+        else:
+            chat.say(self.role, [self.text], self.id)
 
     def json(self) -> dict[str, Any]:
+        head = {"id": self.id, "object": "realtime.item", "type": self.kind, "status": self.status}
+        if self.kind == "function_call":
+            return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.text}
+        if self.kind == "function_call_output":
+            return {**head, "call_id": self.call_id, "output": self.text}
         if self.is_spoken:
             content: list[dict[str, Any]] = [{"type": "input_audio", "transcript": self.text}]
         else:
             kind = "output_text" if self.role == "assistant" else "input_text"
-            content = [] if self.text is None else [{"type": kind, "text": self.text}]
-        return {
-            **{"id": self.id, "object": "realtime.item", "type": "message"},
-            **{"status": self.status, "role": self.role, "content": content},
-        }
+            content = [{"type": kind, "text": self.text}]
+        return {**head, "role": self.role, "content": content}
 
 
 class Conversation:
@@ -54,6 +79,11 @@ class Conversation:
     def __init__(self) -> None:
         self.id = new_id("conv")
         self._items: list[Item] = []
+
+    def make_room(self) -> None:
+        """Forgets the oldest item if there is no room for another."""
+        if len(self._items) >= MAX_ITEMS:
+            del self._items[0]
 
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Puts an item behind `after`, or behind all others; returns the id of the one before it. Raises HttpError."""
@@ -79,9 +109,9 @@ class Conversation:
     def last_id(self) -> str | None:
         return self._items[-1].id if self._items else None
 
-    def messages(self) -> list[dict[str, str]]:
-        """Of all items that have a text."""
-        return [item.message() for item in self._items if item.text is not None]
+    @property
+    def items(self) -> Sequence[Item]:
+        return self._items
 
     def _place(self, id: str, field: str) -> int:
         for place, item in enumerate(self._items):

@@ -16,16 +16,17 @@ from octavo.server.body import parse_object, validated
 from octavo.server.errors import HttpError
 from octavo.server.protocol import realtime as protocol
 from octavo.server.protocol.realtime import AnswerParams, ConversationSession, Json, TranscriptionSettings
-from octavo.server.realtime.audio import AudioBuffer, decode_audio
+from octavo.server.realtime.answers import AnswerJob
+from octavo.server.realtime.audio import SAMPLE_BYTES, AudioBuffer, decode_audio
 from octavo.server.realtime.channel import Channel
 from octavo.server.realtime.conversation import Conversation, Item, new_id
-from octavo.server.realtime.jobs import AnswerJob, Job, TranscribeJob
+from octavo.server.realtime.jobs import Job, TranscribeJob
 from octavo.server.state import ServerState
 from octavo.server.validation import validation_error
 
 MAX_JOBS = 256  # of a session, waiting
 LEAST_SECONDS = 0.1  # of audio that can be committed
-GOING_AWAY = 1001
+GOING_AWAY, FAILED = 1001, 1011  # codes of closing
 
 
 class Session:
@@ -57,9 +58,16 @@ class Session:
             "response.cancel": (protocol.AnswerCancel, self._cancel),
         }
 
-    async def run(self) -> None:
-        """Until the client leaves, or the server ends. The WebSocket was accepted."""
+    async def run(self, subprotocol: str | None) -> None:
+        """Accepts the WebSocket, and goes on until the client leaves or the server ends."""
         self._server.sessions.add(self.leave)
+        try:
+            await self._websocket.accept(subprotocol)
+            await self._serve()
+        finally:
+            self._server.sessions.discard(self.leave)
+
+    async def _serve(self) -> None:
         reader, worker = (asyncio.create_task(work) for work in (self._read(), self._work()))
         try:
             done, _ = await asyncio.wait({reader, worker}, return_when=asyncio.FIRST_COMPLETED)
@@ -67,10 +75,11 @@ class Session:
                 with suppress(WebSocketDisconnect):
                     task.result()
             if reader not in done:
-                with suppress(WebSocketDisconnect):
-                    await self._websocket.close(GOING_AWAY, "the server is shutting down")
+                await self._close(GOING_AWAY, "the server is shutting down")
+        except Exception:
+            await self._close(FAILED, "something went wrong in the server")
+            raise
         finally:
-            self._server.sessions.discard(self.leave)
             for task in (reader, worker):
                 task.cancel()
             await asyncio.gather(reader, worker, return_exceptions=True)
@@ -81,6 +90,10 @@ class Session:
     def leave(self) -> None:
         """Ends it when all that was asked for is done."""
         self._jobs.put_nowait(None)
+
+    async def _close(self, code: int, reason: str) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError):  # it may be closed already
+            await self._websocket.close(code, reason)
 
     async def _read(self) -> None:
         await self._channel.send("session.created", session=self._json(), id=self.id, created=int(time.time()))
@@ -118,8 +131,7 @@ class Session:
         changes = protocol.renamed(event.session or {})
         if event.session is None and event.model is None:
             raise HttpError("session: this field is required", "session", code="missing_field")
-        self._is_plain = event.session is None
-        if self._is_plain:
+        if is_plain := event.session is None:
             model = self._server.models.find(event.model, "transcribe").id
             pcm = {"type": "audio/pcm", "rate": 16000}
             heard = {"format": pcm, "transcription": {"model": model}, "turn_detection": None}
@@ -139,7 +151,7 @@ class Session:
             raise _in_session(validation_error(error)) from None
         self._check_models(found)
         self._listen(found)
-        self._settings = found
+        self._settings, self._is_plain = found, is_plain
         name = "session" if event.type == "session.update" else "transcription_session"
         flat = {} if name == "session" else protocol.former(found)
         await self._channel.send(f"{name}.updated", session={**self._json(), **flat})
@@ -173,15 +185,18 @@ class Session:
     async def _append(self, event: protocol.AudioAppend) -> None:
         """Raises HttpError where it is no audio, or more than may be held."""
         pcm, most = decode_audio(event.audio), self._server.config.max_realtime_seconds
-        coming = len(pcm) / 2 / self._buffer.rate
+        coming = len(pcm) / SAMPLE_BYTES / self._buffer.rate
         if self._buffer.seconds + self._waiting_seconds + coming > most:
             reason = f"more than {most:g} s of audio are waiting (--max-realtime-seconds); commit it, or send it slower"
             raise HttpError(reason, "audio", code="too_much_audio")
-        for boundary in self._buffer.append(pcm):
-            if boundary.begins:
-                await self._begin_turn(boundary.at)
-            elif self._turn is not None:
-                await self._end_turn(boundary.at)
+        second = SAMPLE_BYTES * self._buffer.rate
+        for at in range(0, len(pcm), second):
+            for boundary in self._buffer.append(pcm[at : at + second]):
+                if boundary.begins:
+                    await self._begin_turn(boundary.at)
+                elif self._turn is not None:
+                    await self._end_turn(boundary.at)
+            await asyncio.sleep(0)  # others have the loop in between
 
     async def _begin_turn(self, at: int) -> None:
         self._turn = item_id, _ = new_id("item"), at
@@ -221,6 +236,8 @@ class Session:
         item_id, start = self._turn or (new_id("item"), 0)
         item = Item("user", id=item_id, is_spoken=True)
         before = self._conversation.last_id
+        if not isinstance(self._settings, ConversationSession):
+            self._conversation.make_room()  # a session may go on for days
         if not self._is_plain:
             self._conversation.add(item)
         self._turn = None

@@ -24,8 +24,7 @@ async def open_session(websocket: WebSocket) -> None:
     if len(server.sessions) >= server.config.max_realtime_sessions:
         raise UnavailableError(f"{len(server.sessions)} sessions are open, which are the most", "too_many_sessions", 10)
     offered = websocket.scope["subprotocols"]
-    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    await Session(server, websocket, settings).run()
+    await Session(server, websocket, settings).run(SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
 
 @router.get(PATH, include_in_schema=False)
