@@ -118,7 +118,7 @@ class Test:
         content = self.random.randbytes(self.random.randrange(1, 100_000))
         self.files[server.upload(content, "user_data")] = content
         done = sum(self.counts(server))
-        target = done + self.random.randrange(2 * self.args.lines // self.args.kills + 1)
+        target = done + self.random.randrange(self.args.lines // self.args.kills + 1)
         while sum(self.counts(server)) < target and server.batch(self.batch_id)["status"] != "completed":
             if time.monotonic() - began > PATIENCE:
                 raise TimeoutError("the batch does not go on")

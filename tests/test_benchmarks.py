@@ -47,3 +47,9 @@ def test_streams_are_measured_alone_and_beside_clients_that_embed(tmp_path):
     assert float(line.rpartition("; failed")[0].rpartition("; ")[2].split()[0]) > 0  # texts per second
     assert ratio.startswith("2 streams beside 3 clients that embed: p99")
     assert errors.split()[-3:] == ["0", "≤", "0"]
+
+
+def test_texts_of_a_random_model_fit_their_schemas():
+    command = [sys.executable, ROOT / "benchmarks/structured.py", "random", "--texts", "20", "--schemas", "10"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert out.startswith("20 texts: ")

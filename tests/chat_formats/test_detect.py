@@ -71,7 +71,18 @@ def test_a_template_says_how_its_model_thinks(source, name):
     ],
 )
 def test_the_user_may_say_it_by_the_name_that_vllm_has(parser, name):
-    assert find_calls(TEMPLATES["hermes"], parser).name == name
+    assert find_calls(TOOLS + TEMPLATES["hermes"], parser).name == name
+
+
+def test_a_name_of_several_formats_is_the_one_that_the_template_writes():
+    assert find_calls(TOOLS + TEMPLATES["mistral-v3"], "mistral").name == "mistral-v3"
+    assert find_calls(TOOLS, "mistral").name == "mistral"
+
+
+def test_a_template_that_tells_of_no_tools_is_prompted_in_the_form_of_hermes_and_no_other():
+    assert find_calls("{{ messages }}", "hermes").name == "generic"
+    with pytest.raises(ConfigError, match=r"tool_call_parser='mistral': the chat template tells of no tools"):
+        find_calls("{{ messages }}", "mistral")
 
 
 def test_an_unknown_name_is_refused_with_those_that_there_are():

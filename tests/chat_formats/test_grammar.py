@@ -10,6 +10,7 @@ import pytest
 
 from chat_formats.written import FORMATS, TOOLS, call_text, chat_format, read
 from octavo.chat_formats.tools import ToolUse
+from octavo.errors import GrammarError
 
 llguidance = pytest.importorskip("llguidance")
 PATHS = {name: f"tools[{i}].function.parameters" for i, name in enumerate(TOOLS)}
@@ -101,7 +102,8 @@ class Walk:
 
 
 def use(is_required=True, is_parallel=True, tools=TOOLS):
-    return ToolUse((), tools, {name: PATHS.get(name, f"tools[{name}]") for name in tools}, is_required, is_parallel)
+    paths = {name: PATHS.get(name, f"tools[{name}].function.parameters") for name in tools}
+    return ToolUse((), tools, paths, is_required, is_parallel)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +136,85 @@ def test_answers_that_may_call_are_texts_or_calls_that_fit(name):
         assert [call.name for call in walk.read(answer).calls] == ["ping"]
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_tools_may_be_many_and_have_many_arguments(name):
+    optional = {f"p{i}": {"type": "integer"} for i in range(60)}
+    tools = {f"tool{i}": {"type": "object", "properties": optional} for i in range(8)}
+    walk = Walk(name, use(tools=tools))
+    arguments = {"p3": 1, "p59": 2}
+    body = call_text(FORMATS[name].syntax, "tool7", arguments, 0)
+    if "p3:1, p59" in body:  # this format has no space there
+        body = body.replace(", ", ",")
+    text = with_call(FORMATS[name], "", body)
+    assert walk.takes(text) == (text, True)
+    assert json.loads(walk.read(text).calls[0].arguments) == arguments
+
+
+KINDS = [
+    {"type": "string", "minLength": 2, "maxLength": 5},
+    {"type": "string", "pattern": "^[a-c]+$"},
+    {"type": "string", "format": "date"},
+    {"enum": ["a b", "</x>", "two"]},
+    {"enum": ["", " a", "1", "null"]},
+    {"enum": [1, "1", None, True]},
+    {"const": "x"},
+    {"const": 5},
+    {"type": ["string", "null"]},
+    {"type": ["string", "integer"]},
+    {"anyOf": [{"type": "string"}, {"type": "number"}]},
+    {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]},
+    {"oneOf": [{"type": "boolean"}, {"type": "null"}]},
+    {"type": "number", "minimum": -3, "maximum": 7},
+    {"type": "integer", "multipleOf": 5},
+    {"type": "array", "items": {"type": "string", "maxLength": 4}, "minItems": 1, "maxItems": 3},
+    {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False},
+    {"$ref": "#/$defs/name"},
+    {"type": "array", "items": {"$ref": "#/$defs/name"}, "maxItems": 2},
+    {"description": "a text", "type": "string"},
+    {},
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_arguments_of_all_kinds_fit(name):
+    rng, found = random.Random(name), 0
+    for start in range(0, len(KINDS), 3):
+        properties = {f"p{i}": kind for i, kind in enumerate(KINDS[start : start + 3])}
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "required": ["p0", "p2"],
+            "$defs": {"name": {"type": "string", "maxLength": 4}},
+        }
+        walk = Walk(name, use(tools={"f": schema}))
+        for _ in range(5):
+            if (text := walk.random_text(rng)) is not None:
+                assert walk.read(text).calls, text
+                found += 1
+    assert found >= 20
+
+
+REFUSED = [
+    ({"type": "string"}, "type"),
+    ({"properties": {"a": {"not": {}}}}, "properties.a.not"),
+    ({"properties": {"a": {"type": "strin"}}}, "properties.a.type"),
+    ({"properties": {"a": {"$ref": "https://example.com/x"}}}, "properties.a.$ref"),
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_can_t_be_honoured_is_refused_by_its_path(name):
+    for schema, path in REFUSED:
+        with pytest.raises(GrammarError) as error:
+            Walk(name, use(tools={"f": schema, **TOOLS}))
+        assert error.value.name == f"tools[f].function.parameters.{path}", schema
+
+
 def without_call(name, text):
     return f"<|channel|>final<|message|>{text}" if name == "harmony" else text
 
 
-def with_call(calls, content):
+def with_call(calls, content, body=None):
     """An answer with a call, in the white space of the grammar."""
     begin = calls.begins[0]
     if calls.name == "harmony" and content:
@@ -147,4 +223,6 @@ def with_call(calls, content):
         content = ""
     elif content:
         begin = next(each for each in calls.begins if each)
-    return content + begin + calls.opening + call_text(calls.syntax, "ping", {}, 0) + calls.closing + calls.end
+    return (
+        content + begin + calls.opening + (body or call_text(calls.syntax, "ping", {}, 0)) + calls.closing + calls.end
+    )

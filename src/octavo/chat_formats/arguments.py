@@ -16,6 +16,7 @@ from octavo.structured.grammar import (
     either,
     literal,
     repeated,
+    rule,
     sequence,
     text_before,
 )
@@ -90,13 +91,13 @@ def python_arguments(syntax: PythonCall, schema: Mapping[str, Any], where: str, 
     for name, (each, is_required) in reversed(_parameters(schema, where, _PYTHON_KEY).items()):
         head = literal(name + syntax.assign)
         one = sequence(head, _python_value(syntax, each, f"{where}.properties.{name}", special))
-        first = one if rest is None else sequence(one, rest)
+        first = rule(one if rest is None else sequence(one, rest))
         follows = sequence(literal(between), first)
         if is_required:
             alone, rest = first, follows
         else:
-            alone = either(first, alone)
-            rest = either(follows, literal("") if rest is None else rest)
+            alone = rule(either(first, alone))
+            rest = rule(either(follows, literal("") if rest is None else rest))
     return alone
 
 

@@ -14,13 +14,25 @@ Entry = TypeVar("Entry", bound=CallFormat | Thinking)
 
 
 def find_calls(template: str, parser: str | None = None) -> CallFormat:
-    """The format of calls that has vLLM's name `parser`, or else that of a chat template. Raises ConfigError."""
-    if parser is not None:
-        return _named("tool_call_parser", parser, CALL_FORMATS)
+    """The format of calls that has vLLM's name `parser`, or else that of a chat template.
+
+    Raises ConfigError for a name that is not known, or that says how to write what the template tells no model of.
+    """
+    found = _detected(template)
+    if parser is None or parser in (*found.parsers, found.name):
+        return found
+    named = _named("tool_call_parser", parser, CALL_FORMATS)
+    if found.prompted and template and named.name != "hermes":
+        reason = "the chat template tells of no tools; leave it out, or give one that does with chat_template"
+        raise ConfigError("tool_call_parser", parser, reason)
+    return found if found.prompted else named
+
+
+def _detected(template: str) -> CallFormat:
     for calls in CALL_FORMATS:
         if any(all(mark in template for mark in marks) for marks in calls.detect):
             return calls
-    return _named("tool_call_parser", "hermes" if _knows_tools(template) else "generic", CALL_FORMATS)
+    return _named("tool_call_parser", "hermes" if "tools" in template else "generic", CALL_FORMATS)
 
 
 def find_thinking(template: str, parser: str | None = None) -> Thinking | None:
@@ -34,10 +46,6 @@ def check_parsers(tool_call_parser: str | None, reasoning_parser: str | None) ->
     """Raises ConfigError for a name that is not known."""
     find_calls("", tool_call_parser)
     find_thinking("", reasoning_parser)
-
-
-def _knows_tools(template: str) -> bool:
-    return "tools" in template
 
 
 def _named(option: str, name: str, entries: Sequence[Entry]) -> Entry:

@@ -232,7 +232,7 @@ CALL_FORMATS = (
     ),
     CallFormat(
         name="mistral-v3",
-        parsers=("mistral_v3",),
+        parsers=("mistral",),
         detect=(("[TOOL_CALLS]",),),
         begins=("[TOOL_CALLS] ",),
         opening="[",

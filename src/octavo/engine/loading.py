@@ -20,7 +20,7 @@ from octavo.graph.builder import Graph
 from octavo.models import open_model
 from octavo.option_files import read_text
 from octavo.request import Prompt
-from octavo.sampling.processors import LoadedProcessors, vllm_config
+from octavo.sampling.processors import LoadedProcessors, LogitsProcessor, find_class, vllm_config
 from octavo.sampling_params import SamplingParams
 from octavo.structured.compiler import Grammars
 from octavo.structured.params import grammar_of, read_params
@@ -92,6 +92,7 @@ def load(
     That the weights fit, and that they are those of the model, is known before any of them is read.
     """
     select_machine()
+    processors = [find_class(one) for one in config.logits_processors]
     report("finding the model")
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     report("reading headers")
@@ -129,17 +130,18 @@ def load(
         vocab_size=model.vocab_size,
         eos_token_ids=eos_token_ids,
         grammars=Grammars(text, eos_token_ids),
-        processors=_processors(config, planned, path),
+        processors=_processors(processors, planned, path),
     )
 
 
-def _processors(config: EngineConfig, planned: PlannedModel, path: Path) -> LoadedProcessors | None:
-    if not config.logits_processors:
+def _processors(classes: list[type[LogitsProcessor]], planned: PlannedModel, path: Path) -> LoadedProcessors | None:
+    config = planned.config
+    if not classes:
         return None
     if planned.pooler is not None:
         raise ConfigError("logits_processors", config.logits_processors, "this model draws no tokens")
     lengths = planned.plan.max_model_len, planned.model.vocab_size, config.max_num_seqs
-    return LoadedProcessors(config.logits_processors, vllm_config(config.model or path.name, *lengths))
+    return LoadedProcessors(classes, vllm_config(config.model or path.name, *lengths))
 
 
 def _load_weights(planned: PlannedModel, dtype: str) -> Executor:

@@ -239,15 +239,12 @@ class InvariantProcessors(EngineProcessors, name="invariant_processors", stage=S
 
 
 class LoadedProcessors:
-    """The classes that an engine was given, each of them a class or "module:Class".
+    """The classes of an engine. Raises ConfigError for one that can't be made."""
 
-    Raises ConfigError for what is none, or can't be made.
-    """
-
-    def __init__(self, given: Sequence[Any], vllm_config: Any):
+    def __init__(self, classes: Sequence[type[LogitsProcessor]], vllm_config: Any):
         torch = sys.modules.get("torch")
         arguments = (vllm_config, "cpu" if torch is None else torch.device("cpu"), False)
-        self.classes = [_loaded(one) for one in given]
+        self.classes = classes
         self._makers: dict[type[Rule], list[Callable[[], LogitsProcessor]]] = {
             EngineProcessors: [],
             InvariantProcessors: [],
@@ -279,7 +276,8 @@ def vllm_config(model: str, max_model_len: int, vocab_size: int, max_num_seqs: i
     )
 
 
-def _loaded(given: Any) -> type[LogitsProcessor]:
+def find_class(given: Any) -> type[LogitsProcessor]:
+    """A class that was given as itself, or as "module:Class". Raises ConfigError for what is none."""
     found = given
     if isinstance(given, str):
         module, _, path = given.partition(":")

@@ -119,7 +119,8 @@ class BatchRun:
         try:
             if self._batch.status == "in_progress":
                 await self._answer_all()
-                is_expired = self._batch.status == "in_progress" and await self._leave_out("expired")
+                is_given_up = self._gone.is_set() and self._batch.status == "in_progress"
+                is_expired = is_given_up and await self._leave_out("expired")
                 if self._closing:
                     return
                 ending = "expired" if is_expired else "completed"
