@@ -196,6 +196,7 @@ def test_a_stream_in_the_background_can_be_followed_from_any_event(ai):
     stream.close()
     rest = list(ai.responses.retrieve(first.response.id, stream=True, starting_after=first.sequence_number))
     assert [event.sequence_number for event in rest] == list(range(1, len(rest) + 1))
+    assert [event.type for event in rest[:2]] == ["response.queued", "response.in_progress"]
     assert rest[-1].type == "response.completed"
     assert rest[-1].response.output_text == "The capital of France is Paris."
     with pytest.raises(openai.BadRequestError, match="only of a response that was made with background"):

@@ -95,7 +95,10 @@ class ResponseWriter(ItemWriter):
         yield from super().chunks(index, output, completion)
 
     def start(self, output: RequestOutput) -> Iterator[bytes]:
-        yield self._event("response.created", response=self.object("in_progress"))
+        status = "queued" if self.asked.background else "in_progress"
+        yield self._event("response.created", response=self.object(status))
+        if self.asked.background:
+            yield self._event("response.queued", response=self.object(status))
         yield self._event("response.in_progress", response=self.object("in_progress"))
 
     def open(self, item: Item) -> Iterator[bytes]:
