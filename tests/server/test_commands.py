@@ -25,6 +25,9 @@ def registry(*arguments):
 
 # What guides have, and a value that means something here.
 ACCEPTED = {
+    "--tool-call-parser": "hermes",
+    "--reasoning-parser": "deepseek_r1",
+    "--enable-auto-tool-choice": None,
     "--model": "m",
     "--task": "generate",
     "--dtype": "half",
@@ -81,8 +84,8 @@ REFUSED = {
     "--lora-modules": "a=b",
     "--enable-lora": None,
     "--speculative-config": '{"model": "m"}',
-    "--tool-call-parser": "hermes",
-    "--enable-auto-tool-choice": None,
+    "--tool-call-parser": "no-such-format",
+    "--reasoning-parser": "no-such-format",
     "--middleware": "a.b",
     "--load-format": "tensorizer",
     "--dtype": "int3",
