@@ -7,6 +7,7 @@ import pytest
 from octavo import LLM
 from octavo.engine.job import BeamJob, SamplingJob
 from octavo.errors import NoTokenError, RequestFailedError
+from octavo.executor.native.executor import NativeExecutor
 from octavo.request import Prompt
 from octavo.speech.job import SpeechJob
 from speech.test_job import sound, submit
@@ -64,8 +65,12 @@ def engine(request, tiny):
 
 @pytest.fixture(scope="module")
 def undisturbed(engine):
+    """What each output must be: PyTorch's products on some CPUs depend a little on how many rows there are."""
     submit_all(engine)
-    return {name: everything(output) for name, output in finish(engine).items()}
+    last = {name: everything(output) for name, output in finish(engine).items()}
+    if isinstance(engine.model.executor, NativeExecutor):
+        return last
+    return {name: [(ids, text, pytest.approx(of)) for ids, text, of in samples] for name, samples in last.items()}
 
 
 @pytest.mark.parametrize("calls", [0, 2])

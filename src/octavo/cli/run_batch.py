@@ -71,7 +71,7 @@ def _check(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> int:
     import asyncio
 
-    from octavo.server.batches.entries import EntryFile
+    from octavo.server.batches.entries import EntryFile, UnwrittenError
     from octavo.server.batches.lines import read_lines
 
     with EntryFile(args.output_file, f"--output-file {args.output_file}") as output:
@@ -82,7 +82,10 @@ def _run(args: argparse.Namespace) -> int:
             num_lines += 1
             num_done += output.has(line)
         if num_done < num_lines:
-            asyncio.run(_answer_all(args, output, num_done, num_lines))
+            try:
+                asyncio.run(_answer_all(args, output, num_done, num_lines))
+            except UnwrittenError as error:
+                raise OSError(str(error)) from None  # output that can't be written has an exit code of its own
     before = f", {num_done} had an answer before" if num_done else ""
     counts = f"{output.num_written} answered, {output.num_failed} of them with an error{before}"
     print(f"octavo: {counts}: {args.output_file}", file=sys.stderr)

@@ -72,6 +72,10 @@ def _encoded(entry: Entry) -> bytes:
     return f'{head}, "response": {more}, "body": '.encode() + body + b'}, "error": ' + end + b"}\n"
 
 
+class UnwrittenError(OctavoError):
+    """The disk, or what else takes entries, did not take them."""
+
+
 class EntryFile:
     """Opens or makes a file of entries, which errors call `name`, and reads what is in it.
 
@@ -112,7 +116,7 @@ class EntryFile:
         return line.custom_id in self._ids if isinstance(line, Line) else line.number in self._bad_lines
 
     def append(self, *entries: Entry) -> None:
-        """Raises OctavoError if they can't be written: then nothing of them is there."""
+        """Raises UnwrittenError if they can't be written: then nothing of them is there."""
         self._write(b"".join(map(_encoded, entries)))
         for entry in entries:
             self._note(entry)
@@ -129,7 +133,7 @@ class EntryFile:
         except OSError as failure:
             with contextlib.suppress(OSError):  # of a pipe
                 os.truncate(self._file.fileno(), self._size)
-            raise OctavoError(f"{self.name}: {failure.strerror}; run again to go on") from None
+            raise UnwrittenError(f"{self.name}: {failure.strerror}; run again to go on") from None
         self._size += len(data)
 
     def _lock(self) -> None:
