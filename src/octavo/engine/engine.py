@@ -26,6 +26,7 @@ from octavo.request import UNKNOWN_TOKEN, CompletionOutput, Prompt, Request, Req
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
+from octavo.structured.constraint import Constraint
 
 logger = logging.getLogger("octavo")
 
@@ -38,6 +39,13 @@ class _Flight:
     draws: list[Draw] = field(default_factory=list)
     shares: defaultdict[Job, Share] = field(default_factory=lambda: defaultdict(Share))
     result: StepResult | None = None
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        """Those of the sequences that go on."""
+        going_on = (job for job, share in self.shares.items() if share.draws and job.request.status is Status.RUNNING)
+        sequences = (sequence for job in going_on for sequence in job.request.sequences)
+        return [sequence.constraint for sequence in sequences if sequence.constraint is not None]
 
     @property
     def can_be_overtaken(self) -> bool:
@@ -156,7 +164,7 @@ class Engine:
                 share.ends.append((chunk, rows[-1]))
         constrained = {sequence: sequence.constraint for sequence, _ in drawn if sequence.constraint is not None}
         masks = self._masks.begin([*constrained.values()])
-        mask_of = {sequence: number for number, sequence in enumerate(constrained)}
+        mask_of = {} if masks is None else {sequence: masks.rows[each] for sequence, each in constrained.items()}
         flight.draws = [make_draw(sequence, row, mask_of.get(sequence, -1)) for sequence, row in drawn]
         result = flight.result = self.model.executor.run(
             make_step(plan, wanted, flight.draws, self.model.executor.output, masks)
@@ -183,6 +191,7 @@ class Engine:
                 outputs.append(self._report(job) if share.has_news else None)
             except Exception as error:
                 outputs.append(self._end(job.request.id, "error", error))
+        self._masks.prepare(flight.constraints)
         return [output for output in outputs if output is not None]
 
     def _end(self, request_id: str, reason: str, error: Exception | None = None) -> RequestOutput | None:

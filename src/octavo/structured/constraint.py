@@ -76,8 +76,8 @@ class GrammarConstraint:
     def accept(self, token: int) -> None:
         if self._queue and self._queue[0] == token:
             self._queue.popleft()
-        self._matcher.consume_token(token)
-        self._check()
+        if not self._matcher.consume_token(token):
+            self._check()
         self._look_ahead()
 
     def forced(self) -> list[int]:
