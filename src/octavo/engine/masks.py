@@ -1,4 +1,4 @@
-"""Which tokens the draws of a step may give, found out beside the step."""
+"""Which tokens the draws of a step may give, found out on other threads, from where the step before it has landed."""
 
 from __future__ import annotations
 

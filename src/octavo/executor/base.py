@@ -68,7 +68,7 @@ class Wanted:
 
 
 class Masks(Protocol):
-    """Which tokens may be drawn, as they are being found out beside the step."""
+    """Which tokens may be drawn, as they are being found out on other threads."""
 
     def result(self) -> Bits:
         """uint32 [masks, words]; bit i % 32 of word i / 32 is set where token i may be drawn. To ask is to wait."""

@@ -18,7 +18,7 @@ Bits = np.ndarray[Any, np.dtype[np.uint32]]  # as in octavo.sampling.masks
 
 
 class Constraint(Protocol):
-    """Which tokens may come next in a sequence. It is asked between steps; a mask is filled beside a step."""
+    """Which tokens may come next in a sequence. It is asked where a step lands; then its mask is filled."""
 
     @property
     def is_complete(self) -> bool:
