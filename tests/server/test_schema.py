@@ -29,7 +29,7 @@ OPERATIONS = [
     *(("GET", path) for path in ("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content")),
     *(("DELETE", "/v1/files/{file_id}"), ("POST", "/v1/batches"), ("GET", "/v1/batches")),
     *(("GET", "/v1/batches/{batch_id}"), ("POST", "/v1/batches/{batch_id}/cancel")),
-    *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping")),
+    *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping", "/invocations")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
     *(("POST", path) for path in ("/v1/responses", "/v1/responses/input_tokens", "/v1/conversations")),
     *(("POST", f"/v1/conversations/{{conversation_id}}{path}") for path in ("", "/items")),
@@ -47,6 +47,7 @@ LIMITS = {  # the field that keeps answers short, by the path's beginning
     "/v1/chat": ("max_tokens", 8),
     "/v1/completions": ("max_tokens", 8),
     "/v1/messages": ("max_tokens", 8),
+    "/invocations": ("max_tokens", 8),
     "/v1/responses": ("max_output_tokens", 8),
     "/api/chat": ("options", {"num_predict": 8}),
     "/api/generate": ("options", {"num_predict": 8}),
@@ -149,7 +150,18 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         *("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version"),
         *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
         *("/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"),
-        *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),
+        *(
+            "/invocations",
+            "/tokenize",
+            "/detokenize",
+            "/health",
+            "/livez",
+            "/readyz",
+            "/ping",
+            "/version",
+            "/load",
+            "/metrics",
+        ),
     }
     schemas = document["components"]["schemas"]
     for name in ("ChatRequest", "CompletionRequest"):
