@@ -37,7 +37,7 @@ def rules():
 
 
 def autoscaler_queries():
-    """Those of KEDA, and of the adapter with its templates filled in."""
+    """Those of KEDA and KServe, and of the adapter with its templates filled in."""
     triggers = yaml.safe_load((COMPONENTS / "keda/scaledobject.yaml").read_text())["spec"]["triggers"]
     found = {f"keda {trigger['name']}": trigger["metadata"]["query"] for trigger in triggers}
     adapter = yaml.safe_load((COMPONENTS / "hpa/prometheus-adapter.yaml").read_text())
@@ -45,6 +45,9 @@ def autoscaler_queries():
         filled = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].partition("{")[0])
         filled = filled.replace("<<.LabelMatchers>>", 'namespace="n"').replace("<<.GroupBy>>", "pod")
         found[f"adapter {rule['name']['as']}"] = filled
+    service = yaml.safe_load((DEPLOY / "kserve/inferenceservice-raw.yaml").read_text())
+    for metric in service["spec"]["predictor"]["autoScaling"]["metrics"]:
+        found["kserve"] = metric["external"]["metric"]["query"]
     return found
 
 
