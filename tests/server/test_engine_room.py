@@ -1,14 +1,21 @@
 """The engine room: its numbers add up, it shows no text, and it disturbs nobody."""
 
+import asyncio
 import json
 import signal
 import threading
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 
+from octavo.server.engine_room import EngineRoom, _Window
 from octavo.server.protocol.engine_stats import EngineStatsAnswer
+from speech.encoded import wav
 
+from .conftest import SPEECH
 from .running import until
 from .test_faults import RUN_BROKEN
 
@@ -124,6 +131,58 @@ def test_a_model_of_each_kind_is_told_of(audio_server, pooling_server):
     assert found["words"].kv is None
     assert found["words"].totals.requests > 0
     assert found["chat"].kind == "text"
+
+
+def test_blocks_of_speech_have_their_owners_too(audio_server):
+    tone = (9000 * np.sin(np.arange(16000 * 60) / 6)).astype(np.int16)
+    seen = []
+    with audio_server.client() as client, client.stream("GET", "/engine/events?interval=0.05") as stream:
+        transcription = threading.Thread(target=transcribe, args=(audio_server, wav(tone)))
+        transcription.start()
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                model = EngineStatsAnswer.model_validate_json(line.removeprefix("data: ")).models[1]
+                check_sums(model)
+                seen += [request.blocks for request in model.requests]
+            if any(seen):
+                break
+        transcription.join()
+    assert max(seen) * model.kv.block_size >= 1500  # positions of a window
+
+
+def transcribe(server, audio):
+    with server.client() as client:
+        file = {"file": ("tone.wav", audio)}
+        client.post("/v1/audio/transcriptions", data={"model": SPEECH}, files=file).raise_for_status()
+
+
+def test_all_who_ask_at_once_share_a_look():
+    views = []
+
+    def view():
+        views.append(Future())
+        return views[-1]
+
+    model = SimpleNamespace(
+        llm=SimpleNamespace(driver=SimpleNamespace(view=view)), config=SimpleNamespace(device="cpu")
+    )
+    window = _Window(model)
+    window.show = lambda is_stale: is_stale
+    room = EngineRoom([])
+    room._windows = lambda: [window]
+
+    async def ask():
+        looks = [asyncio.ensure_future(room.look()) for _ in range(10)]
+        await asyncio.sleep(0)
+        looks.pop().cancel()
+        while not views:
+            await asyncio.sleep(0)
+        views[0].set_result("view")
+        answers = await asyncio.gather(*looks)
+        fresh = await room.look(60)
+        return {*answers, fresh}
+
+    assert len(asyncio.run(ask())) == len(views) == 1
 
 
 def test_both_need_a_key_where_keys_are_set(start, tiny_model):

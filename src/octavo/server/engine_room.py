@@ -46,14 +46,18 @@ class EngineRoom:
         return await asyncio.shield(self._looking)  # one who leaves takes it from nobody
 
     async def _look(self) -> bytes:
-        for model in self._models:
-            self._of_models.setdefault(model, _Window(model))
-        windows = [self._of_models[model] for model in self._models]
+        windows = self._windows()
         stale = await asyncio.gather(*(window.look() for window in windows))
         loop = asyncio.get_running_loop()
         self._seen = await loop.run_in_executor(self._writer, self._write, windows, stale)
         self._seen_at = time.monotonic()
         return self._seen
+
+    def _windows(self) -> list[_Window]:
+        """Of all models that there are now."""
+        for model in self._models:
+            self._of_models.setdefault(model, _Window(model))
+        return [self._of_models[model] for model in self._models]
 
     def _write(self, windows: list[_Window], stale: list[bool]) -> bytes:
         models = [window.show(is_stale) for window, is_stale in zip(windows, stale, strict=True)]
