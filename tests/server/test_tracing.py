@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 
 from octavo.errors import ConfigError
 from octavo.request import RequestMetrics
+from octavo.sampling_params import SamplingParams
 from octavo.server.options import ServerConfig
 from octavo.server.tracing import Tracer
 from speech.encoded import wav
@@ -208,3 +210,36 @@ def test_what_goes_wrong_while_a_span_is_made_reaches_no_request(caplog):
     tracer.record(SimpleNamespace(), "m", SimpleNamespace(), 0.0, {0: RequestMetrics(0.0)}, None)
     assert "a span could not be made" in caplog.text
     tracer.close()
+
+
+def test_spans_go_over_grpc_too_and_the_last_ones_are_sent_at_the_end():
+    grpc = pytest.importorskip("grpc", reason="needs grpcio")
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    spans = []
+
+    class Servicer(service.TraceServiceServicer):
+        def Export(self, request, context):  # noqa: N802
+            spans.extend(span for one in request.resource_spans for scope in one.scope_spans for span in scope.spans)
+            return ExportTraceServiceResponse()
+
+    collector = grpc.server(ThreadPoolExecutor(1))
+    service.add_TraceServiceServicer_to_server(Servicer(), collector)
+    port = collector.add_insecure_port("127.0.0.1:0")
+    collector.start()
+    tracer = Tracer(f"grpc://127.0.0.1:{port}")
+    state = SimpleNamespace(request_id="mine")
+    request = SimpleNamespace(scope={"path": "/v1/chat/completions"}, headers={}, state=state)
+    told = SimpleNamespace(params=SamplingParams(), num_output_tokens=3, num_cached_tokens=1, num_prompt_tokens=5)
+    now = time.monotonic()
+    times = RequestMetrics(now - 1, now - 0.75, now - 0.5, now)
+    tracer.record(request, "m", told, now - 1, {0: times}, None)
+    tracer.close()
+    collector.stop(None).wait()
+    assert {span.name: round(seconds(span), 2) for span in spans} == {
+        "queue": 0.25,
+        "prefill": 0.25,
+        "decode": 0.5,
+        "llm_request": pytest.approx(1, abs=0.2),
+    }
