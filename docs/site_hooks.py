@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FILES = {"README.md": "index.md"}  # where files of the repository are on the site, where that is not as they are called
 OUTSIDE = ("README.md", "CHANGELOG.md", "LICENSE", "benchmarks/schema.md")
-LINK = re.compile(r"(\]\()([^)\s:#]+)(#[^)\s]*)?(\))")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Any, *, config: Any) -> Any:
@@ -28,15 +28,19 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 
 def rewritten(markdown: str, page: str) -> str:
-    """The text of a page, by its path on the site, with links by where files are there."""
+    """The text of a page, by its path on the site, with links by where files are there.
+
+    What is in the repository and not on the site is named without a link.
+    """
     inside = {site: file for file, site in FILES.items()}
     source = inside.get(page, page if page in OUTSIDE else f"docs/{page}")
 
     def link(match: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
-        if target not in OUTSIDE and not target.startswith("docs/"):
-            return match[0]  # which is an error of the build
-        on_site = FILES.get(target, target.removeprefix("docs/"))
-        return f"{match[1]}{posixpath.relpath(on_site, posixpath.dirname(page) or '.')}{match[3] or ''}{match[4]}"
+        text, path, anchor = match[1], match[2], match[3] or ""
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if target in OUTSIDE or target.startswith("docs/"):
+            on_site = FILES.get(target, target.removeprefix("docs/"))
+            return f"[{text}]({posixpath.relpath(on_site, posixpath.dirname(page) or '.')}{anchor})"
+        return text if (ROOT / target).exists() else match[0]  # which is an error of the build
 
     return LINK.sub(link, markdown)

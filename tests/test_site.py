@@ -63,6 +63,10 @@ def test_links_of_the_repository_become_those_of_the_site(page, link, there):
     assert hooks().rewritten(f"[a]{link}", page) == f"[a]{there}"
 
 
+def test_what_is_not_on_the_site_is_named_without_a_link():
+    assert hooks().rewritten("in [src](../src) and [`this`](../mkdocs.yml)", "serving.md") == "in src and `this`"
+
+
 def test_pictures_are_small_and_each_is_on_a_page():
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
     for picture in (ROOT / "docs" / "pictures").iterdir():
