@@ -1,9 +1,11 @@
 """The engine room: its numbers add up, it shows no text, and it disturbs nobody."""
 
 import asyncio
+import gc
 import json
 import signal
 import threading
+import weakref
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -156,6 +158,11 @@ def transcribe(server, audio):
         client.post("/v1/audio/transcriptions", data={"model": SPEECH}, files=file).raise_for_status()
 
 
+class Engine:
+    def __init__(self, view):
+        self.driver = SimpleNamespace(view=view)
+
+
 def test_all_who_ask_at_once_share_a_look():
     views = []
 
@@ -163,11 +170,9 @@ def test_all_who_ask_at_once_share_a_look():
         views.append(Future())
         return views[-1]
 
-    model = SimpleNamespace(
-        llm=SimpleNamespace(driver=SimpleNamespace(view=view)), config=SimpleNamespace(device="cpu")
-    )
+    model = SimpleNamespace(llm=Engine(view), config=SimpleNamespace(device="cpu"))
     window = _Window(model)
-    window.show = lambda is_stale: is_stale
+    window.show = lambda look: look[1]
     room = EngineRoom([])
     room._windows = lambda: [window]
 
@@ -175,7 +180,7 @@ def test_all_who_ask_at_once_share_a_look():
         looks = [asyncio.ensure_future(room.look()) for _ in range(10)]
         await asyncio.sleep(0)
         looks.pop().cancel()
-        while not views:
+        while not views and not looks[0].done():
             await asyncio.sleep(0)
         views[0].set_result("view")
         answers = await asyncio.gather(*looks)
@@ -239,3 +244,17 @@ def test_listeners_who_leave_are_forgotten(server, http):
             next(stream.iter_lines())
     until(lambda: server.num_files() <= files)
     assert json.loads(http.get("/load").text)["server_load"] == 0
+
+
+def test_nothing_of_a_model_that_was_unloaded_is_held():
+    seen = Future()
+    seen.set_result("view")
+    model = SimpleNamespace(llm=Engine(lambda: seen))
+    window = _Window(model)
+    assert asyncio.run(window.look()) == (model.llm, False)
+    gone = weakref.ref(model.llm)
+    model.llm = None
+    gc.collect()
+    assert gone() is None
+    assert asyncio.run(window.look()) == (None, False)
+    assert window._view is None
