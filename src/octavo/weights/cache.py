@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from octavo.errors import ModelNotFoundError
+from octavo.weights.progress import say
+
+CACHE_ADVICE = "set OCTAVO_CACHE or download_dir to another folder"
 
 
 def cache_folder() -> Path:
@@ -22,8 +25,8 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold the lock `name` of a cache folder; waits while another process holds it.
+def locked(folder: Path, name: str, waits: str | None = None) -> Iterator[None]:
+    """Hold the lock `name` of a cache folder; waits while another process holds it, and says `waits` then.
 
     Raises ModelNotFoundError if the folder can't be written.
     """
@@ -31,7 +34,12 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waits is not None:
+                say(waits)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -44,8 +52,8 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelNotFoundError(
-            f"the cache folder {folder} can't be written ({error.strerror or error}); "
-            "set OCTAVO_CACHE to another folder, or give the path of a model"
+            f"the cache folder {folder} can't be written ({error.strerror or error}): {CACHE_ADVICE}, "
+            "or give the path of a model"
         ) from None
 
 

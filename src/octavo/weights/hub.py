@@ -5,19 +5,12 @@ huggingface_hub is imported only here, and only when a model is asked for.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelNotFoundError, one_line
-
-# A model.bin is CTranslate2's; pickles have other names, and are refused under this one.
-_PATTERNS = [
-    "*.safetensors", "model.bin", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocabulary.txt",
-    "colbert_linear.pt", "sparse_linear.pt",
-]  # fmt: skip
-_SPLIT = re.compile(r"-[0-9]{5}-of-[0-9]{5}$")
+from octavo.weights.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +30,8 @@ class HubModel:
 
         `timeout` in seconds is for the first answer. Where there is none, what the Hub's cache holds is used.
         """
-        if self.file is not None:
-            folder = self._snapshot(
-                [self.file, _SPLIT.sub("-*-of-*", self.file.removesuffix(".gguf")) + ".gguf"], timeout
-            )
-            if not (folder / self.file).is_file():
-                raise ModelNotFoundError(f"{self.repository} has no file {self.file}")
-            return folder / self.file
-        if self.quantization is not None:
-            tags = {self.quantization, self.quantization.upper(), self.quantization.lower()}
-            return self._pick(self._snapshot([f"*{tag}*.gguf" for tag in sorted(tags)], timeout), self.quantization)
-        folder = self._snapshot(_PATTERNS, timeout)
-        if not any(folder.glob("*.safetensors")) and not (folder / "model.bin").exists():
-            raise ModelNotFoundError(
-                f"{self.repository} has no safetensors; if it has GGUF files, pick one: {self.repository}:Q4_K_M or "
-                f"{self.repository}/FILE.gguf (pickled weights, *.bin, are never loaded)"
-            )
-        return folder
-
-    def _pick(self, folder: Path, quantization: str) -> Path:
-        """The one file whose name ends with the quantization, or the first part of it."""
-        ending = re.compile(rf"(^|[-._]){re.escape(quantization)}(-00001-of-[0-9]{{5}})?$", re.IGNORECASE)
-        found = sorted(file for file in folder.rglob("*.gguf") if ending.search(file.stem))
-        if len(found) != 1:
-            names = ", ".join(str(file.relative_to(folder)) for file in found[:8]) or "none"
-            raise ModelNotFoundError(
-                f"{self.repository} must have one GGUF file of quantization {quantization}, found {names}; "
-                f"name the file: {self.repository}/FILE.gguf"
-            )
-        return found[0]
+        selection = Selection(self.repository, self.file, self.quantization)
+        return selection.path(self._snapshot(selection.patterns(), timeout))
 
     def _snapshot(self, patterns: list[str], timeout: float) -> Path:
         from huggingface_hub import HfApi, snapshot_download
