@@ -22,18 +22,13 @@ MODEL_HELP = (
 
 
 MODEL_FLAGS = (
-    Flag(
-        "model",
-        str,
-        "MODEL",
-        "a directory, a .gguf file, a Hub id, pypi:PACKAGE, a URL, s3://, gs://, oci:// or modelscope:ID",
-    ),
+    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, pypi:PACKAGE, or a URL"),,
     Flag("task", str, "TASK", "generate, embed, score, classify, reward, transcription, translation; or Jina v3's"),
     Flag(
         "revision",
         str,
         "REV",
-        "the branch, tag or commit of a hub's model, also MODEL@REV; the tag or digest of an oci:// one",
+        "the branch, tag or commit of a hub's model, also MODEL@REV; or the tag of an oci:// one",
     ),
     Flag("download_dir", str, "DIR", "the folder that fetched models are kept in"),
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),

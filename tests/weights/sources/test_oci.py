@@ -119,7 +119,7 @@ def test_the_password_of_docker_s_configuration_is_used(
 ) -> None:
     push_files(registry, FOLDER)
     registry.password, registry.challenge = "user:secret", challenge
-    with pytest.raises(ModelNotFoundError, match="access is denied.*docker login"):
+    with pytest.raises(ModelNotFoundError, match=r"access is denied.*docker login"):
         get(registry, "m:v1")
     auth = {"auth": base64.b64encode(b"user:secret").decode()}
     (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.url.removeprefix("http://"): auth}}))
@@ -129,9 +129,9 @@ def test_the_password_of_docker_s_configuration_is_used(
 
 def test_a_token_that_expires_is_renewed(registry: Registry) -> None:
     push_files(registry, FOLDER)
-    registry.drop_after, registry.drops = 300_000, 1
-    registry.expired = {"Bearer t1"}
+    registry.once = True
     assert files_in(get(registry, "m:v1")) == FOLDER
+    assert registry.tokens == 1 + len(FOLDER)
 
 
 def test_a_layer_that_is_cut_off_or_wrong(registry: Registry, cache: Path) -> None:
@@ -174,15 +174,13 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
         (tar_of(member("models/readme.md")), "neither safetensors nor GGUF"),
     ],
 )
-def test_hostile_layers_are_refused(
-    content: bytes, message: str, registry: Registry, tmp_path: Path, cache: Path
-) -> None:
+def test_hostile_layers_are_refused(content: bytes, message: str, registry: Registry, tmp_path: Path) -> None:
     push(registry, [registry.layer("m", content, IMAGE_LAYER)])
     with pytest.raises(ModelNotFoundError, match=message) as raised:
         get(registry, "m:v1")
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.rglob("evil.json"))
-    assert not list(cache.glob("*@*"))
+    assert not list(tmp_path.glob("cache/*@*"))
 
 
 @pytest.mark.parametrize(
