@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from octavo.errors import ModelNotFoundError
@@ -46,6 +46,21 @@ def locked(folder: Path, name: str, waits: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def busy(folder: Path, name: str) -> Iterator[bool]:
+    """Hold the lock `name` of a cache folder without waiting; yields whether another process holds it."""
+    descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = False
+        except BlockingIOError:
+            taken = True
+        yield taken
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Turn an OSError (read-only, full) into an error that names the folder and the way out."""
     try:
@@ -66,6 +81,12 @@ def staging(folder: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def mark_used(folder: Path) -> None:
+    """Its date is when it was used last, which is how it is told what may be removed."""
+    with suppress(OSError):  # of a cache that can only be read
+        os.utime(folder)
 
 
 def publish(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from octavo.environment import asks_modelscope
 from octavo.errors import ConfigError, ModelNotFoundError, one_line
-from octavo.weights.cache import cache_folder, locked, publish, staging, writable
+from octavo.weights.cache import cache_folder, locked, mark_used, publish, staging, writable
 from octavo.weights.hub import HubModel
 from octavo.weights.known import DEFAULT_MODEL, PACKAGES, SHORT_NAMES, Package
 from octavo.weights.progress import say
@@ -159,7 +159,10 @@ def _read_marker(marker: Path) -> Path | None:
         path = Path(json.loads(marker.read_text())["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return path if path.exists() else None
+    if not path.exists():
+        return None
+    mark_used(path if path.is_dir() else path.parent)
+    return path
 
 
 def _exists(path: Path) -> bool:
