@@ -151,14 +151,9 @@ def _hub_folder() -> Path:
 
 
 def _remove_of_hub(model: Cached) -> None:
-    from huggingface_hub import scan_cache_dir
-
-    scanned: Any = scan_cache_dir(model.path.parent)
-    hashes = [r.commit_hash for one in scanned.repos if one.repo_path == model.path for r in one.revisions]
-    scanned.delete_revisions(*hashes).execute()
-    shutil.rmtree(model.path, ignore_errors=True)  # with what is unfinished
-    locks = model.path.parent / ".locks" / model.path.name
-    shutil.rmtree(locks, ignore_errors=True)
+    """Its folder as a whole: copies of a repository have revisions of one name, by which huggingface_hub removes."""
+    shutil.rmtree(model.path)
+    shutil.rmtree(model.path.parent / ".locks" / model.path.name, ignore_errors=True)
 
 
 def _leftovers(cache: Path, age: float) -> list[Path]:
