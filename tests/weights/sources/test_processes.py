@@ -151,3 +151,10 @@ def test_a_model_from_elsewhere_answers_as_the_local_one(
         reference = f"{url}/tiny/config.json" if place == "url" else f"oci://{registry.url[7:]}/m:v1"
         found = LLM(reference, dtype="float32").generate(["hello"], params)[0].outputs[0].token_ids
     assert found == expected
+
+
+def test_a_password_is_in_no_model_s_name(server: FileServer, url: str, tmp_path: Path) -> None:
+    server.files |= {f"/{path.name}": path.read_bytes() for path in make_tiny_llama(tmp_path / "tiny").iterdir()}
+    reference = f"{url.replace('//', '//user:secret@')}/config.json?X-Signature=secret"
+    llm = LLM(reference, dtype="float32")
+    assert llm.model.name == f"{url}/config.json"

@@ -38,10 +38,11 @@ def fetch(source: Source, cache: Path, *, offline: bool, progress: bool, timeout
     try:
         files = retrying(lambda: source.list_files(timeout), tries=1 if known else 3)
     except UnavailableError as error:
+        reason = str(error).removeprefix(f"{source.reference}: ")
         if known and entries.hold(known[0]):
-            say(f"{source.reference} can't be asked ({error}); using the copy in the cache")
+            say(f"{source.reference} can't be reached ({reason}); using the copy in the cache")
             return known[0]
-        raise ModelNotFoundError(f"{source.reference} can't be reached: {error}") from None
+        raise ModelNotFoundError(f"{source.reference} can't be reached: {reason}") from None
     _check_list(source, files)
     entry = cache / f"{source.key}@{entries.version_of(files)}"
     if entries.hold(entry):

@@ -22,6 +22,11 @@ _ADVICE = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials",
 }
 _VERSIONS = ("ETag", "etag", "LastModified", "mtime", "created")  # by the names that fsspec's packages have
+# Octavo tries again by itself, and says so earlier.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}}},
+    "gs": {},
+}
 _BLOCK = 16 << 20  # bytes of one request
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google")
 # What stores say with errors of their own; those of the network may pass, the others not.
@@ -42,7 +47,9 @@ def _connect(scheme: str) -> Any:
     try:
         import fsspec
 
-        return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
+        files: Any = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **_OPTIONS[scheme])
+        files.retries = 1
+        return files
     except ImportError as error:
         raise ModelNotFoundError(
             f"{scheme}:// needs the package {_PACKAGES[scheme]} ({one_line(str(error))}): "
@@ -126,5 +133,5 @@ class ObjectStore(Source):
             if name.startswith(_FINAL):
                 raise ModelNotFoundError(f"{self.reference}: {one_line(str(error))}; {_ADVICE[self._scheme]}") from None
             if isinstance(error, OSError) or module in _CLIENTS:
-                raise UnavailableError(f"{self.reference}: {name}: {one_line(str(error))}") from None
+                raise UnavailableError(f"{name}: {one_line(str(error))}") from None
             raise
