@@ -54,7 +54,7 @@ class Reader:
         self.store.reads.append((self.path.rpartition("/")[2], at))
 
     def read(self, size: int) -> bytes:
-        if self.store.failures and self.at:
+        if self.store.failures and self.at >= 400_000:
             raise self.store.failures.pop()
         chunk = self.store.files[self.path][self.at : self.at + min(size, 400_000)]
         self.at += len(chunk)
