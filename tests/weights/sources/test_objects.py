@@ -107,6 +107,15 @@ def test_the_only_folder_with_a_model_is_the_model(store: Store) -> None:
         get("gs://b/m")
 
 
+def test_what_is_cached_needs_no_package_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, FOLDER)
+    path = get("gs://b/m")
+    monkeypatch.setattr(objects, "_connect", None)
+    assert get("gs://b/m", offline=True) == path
+    with pytest.raises(ModelNotFoundError, match="switched off"):
+        get("gs://b/other", offline=True)
+
+
 def test_a_store_that_breaks_off_is_gone_on_with(store: Store) -> None:
     put(store, FOLDER)
     store.failures = [ConnectionResetError("reset")]

@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from octavo.errors import ModelNotFoundError, one_line
@@ -34,12 +35,12 @@ _FINAL = ("NoCredentials", "PartialCredentials", "ParamValidation", "NoRegion", 
 
 
 def open_source(reference: str, revision: str | None) -> Source:
-    """Raises ModelNotFoundError if the reference has no bucket, or a package is missing."""
+    """Raises ModelNotFoundError if the reference has no bucket."""
     scheme, _, place = reference.partition("://")
     place = place.strip("/")
     if not place or "//" in place or not place.isprintable():
         raise ModelNotFoundError(f"{one_line(reference)} is not {scheme}://BUCKET/FOLDER or …/FILE.gguf")
-    return ObjectStore(scheme, place, _connect(scheme))
+    return ObjectStore(scheme, place)
 
 
 def _connect(scheme: str) -> Any:
@@ -60,13 +61,18 @@ def _connect(scheme: str) -> Any:
 
 
 class ObjectStore(Source):
-    """A folder of a bucket, or a .gguf file with its parts. `files` is fsspec's file system."""
+    """A folder of a bucket, or a .gguf file with its parts."""
 
-    def __init__(self, scheme: str, place: str, files: Any):
-        self.reference, self._scheme, self._files = f"{scheme}://{place}", scheme, files
+    def __init__(self, scheme: str, place: str):
+        self.reference, self._scheme = f"{scheme}://{place}", scheme
         self._is_file = place.endswith(".gguf")
         self._place, _, name = place.rpartition("/") if self._is_file else (place, "", "")
         self.selection = Selection(self.reference, name) if self._is_file else Selection(self.reference, anywhere=True)
+
+    @cached_property
+    def _files(self) -> Any:
+        """Made when it is needed: importing what knows a store takes a second."""
+        return _connect(self._scheme)
 
     def list_files(self, timeout: float) -> list[RemoteFile]:
         with self._failures():
