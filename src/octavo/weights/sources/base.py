@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from octavo.errors import ModelNotFoundError, one_line
 from octavo.weights.selection import Selection
@@ -64,6 +64,10 @@ class Source(ABC):
         """The beginning of its folder's name in a cache."""
         readable = re.sub(r"[^A-Za-z0-9._]+", "--", self.reference.split("?")[0])[-80:].strip("-.")
         return f"{readable}-{hashlib.sha256(self.identity.encode()).hexdigest()[:8]}"
+
+    def fetched_elsewhere(self) -> Path | None:
+        """Where another program has put the model on this machine, if one has."""
+        return None
 
     @abstractmethod
     def list_files(self, timeout: float) -> list[RemoteFile]:
