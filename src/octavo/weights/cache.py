@@ -13,6 +13,7 @@ from pathlib import Path
 from octavo.errors import ModelNotFoundError
 from octavo.weights.progress import say
 
+_held: dict[Path, int] = {}  # descriptors of folders, locked until the process ends
 CACHE_ADVICE = "set OCTAVO_CACHE or download_dir to another folder"
 
 
@@ -83,10 +84,45 @@ def staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def mark_used(folder: Path) -> None:
-    """Its date is when it was used last, which is how it is told what may be removed."""
+def hold(folder: Path) -> bool:
+    """Marks an entry of the cache as used, now and by this process for as long as that lives.
+
+    False if it is not there, or if another process removes it just now.
+    """
     with suppress(OSError):  # of a cache that can only be read
         os.utime(folder)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    if folder in _held and os.path.sameopenfile(_held[folder], descriptor):
+        os.close(descriptor)
+        return True
+    with suppress(OSError):  # of a file system without locks
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+    _held[folder] = descriptor
+    return folder.is_dir()
+
+
+def remove_unheld(folder: Path) -> bool:
+    """Removes an entry, at once for all who look for it; False if a process holds it. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        doomed = Path(tempfile.mkdtemp(prefix=".removed-", dir=folder.parent))
+        os.replace(folder, doomed / "entry")
+        shutil.rmtree(doomed)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def publish(source: Path, target: Path) -> None:

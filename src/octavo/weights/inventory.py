@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octavo.weights.cache import busy, cache_folder, writable
+from octavo.weights.cache import busy, cache_folder, remove_unheld, writable
 from octavo.weights.sources import entries
 
 _LEFTOVER = re.compile(r"\.(partial|removed)-")  # folders of processes that were killed
@@ -84,8 +84,8 @@ def remove(model: Cached) -> bool:
         if model.source == "hub":
             _remove_of_hub(model)
             return True
-        if _ENTRY.fullmatch(model.path.name):
-            return entries.remove(model.path)
+        if model.source == "package" or _ENTRY.fullmatch(model.path.name):
+            return remove_unheld(model.path)
         with busy(folder, model.path.name.removesuffix(entries.PARTIAL)) as is_busy:
             if not is_busy:
                 shutil.rmtree(model.path)

@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from octavo.errors import ModelNotFoundError, one_line
-from octavo.weights.cache import CACHE_ADVICE, locked, mark_used, publish, staging, writable
+from octavo.weights.cache import CACHE_ADVICE, hold, locked, publish, staging, writable
 from octavo.weights.progress import size_text, watch_folder
 from octavo.weights.selection import has_weights, is_model_file, model_folders
 
@@ -60,7 +60,7 @@ def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: b
 
 
 def _model_in(entry: Path) -> Path:
-    mark_used(entry)
+    hold(entry)
     files = sorted(entry.glob("*.gguf"))
     if not files:
         return entry

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from octavo.environment import asks_modelscope
 from octavo.errors import ConfigError, ModelNotFoundError, one_line
-from octavo.weights.cache import cache_folder, locked, mark_used, publish, staging, writable
+from octavo.weights.cache import cache_folder, hold, locked, publish, staging, writable
 from octavo.weights.hub import HubModel
 from octavo.weights.known import DEFAULT_MODEL, PACKAGES, SHORT_NAMES, Package
 from octavo.weights.progress import say
@@ -176,7 +176,7 @@ def _read_marker(marker: Path) -> Path | None:
         return None
     if not path.exists():
         return None
-    mark_used(path if path.is_dir() else path.parent)
+    hold(path if path.is_dir() else path.parent)
     return path
 
 

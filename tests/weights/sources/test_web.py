@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,31 @@ def test_without_the_server_the_cached_file_is_used(
     assert ("using the copy in the cache" in capsys.readouterr().err) is not offline
     with pytest.raises(ModelNotFoundError, match="switched off" if offline else "can't be reached"):
         get(f"{url}/m/y.gguf", offline=offline)
+
+
+def test_a_cached_file_that_was_cut_short_is_fetched_anew(url: str, cache: Path) -> None:
+    path = get(f"{url}/m/x.gguf")
+    path.write_bytes(MODEL[:-1])
+    with pytest.raises(ModelNotFoundError, match="switched off"):
+        get(f"{url}/m/x.gguf", offline=True)
+    assert get(f"{url}/m/x.gguf").read_bytes() == MODEL
+    path.unlink()
+    assert get(f"{url}/m/x.gguf") == path
+
+
+def test_a_cache_that_can_only_be_read_serves_what_is_in_it(
+    url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = get(f"{url}/m/x.gguf")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    for name in ("mkdir", "utime", "replace"):
+        monkeypatch.setattr(os, name, fail)
+    assert get(f"{url}/m/x.gguf") == path
+    with pytest.raises(ModelNotFoundError, match=r"can't be written \(Read-only file system\)"):
+        get(f"{url}/m/x.gguf#sha256={SHA256}", cache_dir=cache / "new")
 
 
 def test_a_connection_that_is_cut_is_gone_on_with(server: FileServer, url: str) -> None:

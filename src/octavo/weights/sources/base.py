@@ -40,7 +40,7 @@ class RemoteFile:
     @property
     def identity(self) -> list[str | int | None]:
         """Equal for equal contents, as JSON has it."""
-        return [self.name, self.size, self.sha256, self.version]
+        return [self.name, self.size, self.sha256, self.version, self.archive]
 
 
 class Source(ABC):

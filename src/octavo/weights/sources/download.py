@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from octavo.errors import ModelNotFoundError
-from octavo.weights.cache import CACHE_ADVICE, locked, publish, writable
+from octavo.weights.cache import CACHE_ADVICE, hold, locked, publish, remove_unheld, writable
 from octavo.weights.progress import download_bar, say, size_text
 from octavo.weights.sources import entries
 from octavo.weights.sources.base import MOST_FILES, RemoteFile, Source, UnavailableError, safe_name
@@ -30,8 +30,8 @@ def fetch(source: Source, cache: Path, *, offline: bool, progress: bool, timeout
 
     Raises ModelNotFoundError.
     """
-    known = entries.finished(cache, source.key)
-    if known and (offline or source.pinned) and entries.hold(known[0]):
+    known = [entry for entry in entries.finished(cache, source.key) if entries.is_whole(entry)]
+    if known and (offline or source.pinned) and hold(known[0]):
         return known[0]
     if offline:
         raise ModelNotFoundError(f"{source.reference} is not in the cache {cache}, and the network is switched off")
@@ -39,19 +39,19 @@ def fetch(source: Source, cache: Path, *, offline: bool, progress: bool, timeout
         files = retrying(lambda: source.list_files(timeout), tries=1 if known else 3)
     except UnavailableError as error:
         reason = str(error).removeprefix(f"{source.reference}: ")
-        if known and entries.hold(known[0]):
+        if known and hold(known[0]):
             say(f"{source.reference} can't be reached ({reason}); using the copy in the cache")
             return known[0]
         raise ModelNotFoundError(f"{source.reference} can't be reached: {reason}") from None
     _check_list(source, files)
     entry = cache / f"{source.key}@{entries.version_of(files)}"
-    if entries.hold(entry):
+    if entry in known and hold(entry):
         return entry
     waits = f"another process fetches {source.reference}; waiting for it" if progress else None
     with locked(cache, source.key, waits):
-        if not entries.hold(entry):
+        if not entries.is_whole(entry) or not hold(entry):  # another process may have been faster
             _Download(source, files, cache, progress).run(entry)
-            entries.hold(entry)
+            hold(entry)
             _drop_older(cache, source.key, entry)
     return entry
 
@@ -69,7 +69,7 @@ def _drop_older(cache: Path, key: str, current: Path) -> None:
     for entry in entries.finished(cache, key):
         if entry != current:
             with suppress(OSError):
-                entries.remove(entry)
+                remove_unheld(entry)
 
 
 @dataclass
@@ -97,6 +97,8 @@ class _Download:
             unpack([file for file in self.files if file.archive], folder)
             self.source.selection.path(folder)
             with writable(self.cache):
+                if entry.exists():  # and is damaged
+                    shutil.rmtree(entry)
                 publish(folder, entry)
         except OSError as error:
             raise self._no_room(folder, error) from None

@@ -5,14 +5,10 @@ KEY@VERSION has the files of a model and a manifest that says where they came fr
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,6 @@ from octavo.weights.sources.base import RemoteFile
 
 MANIFEST = ".octavo.json"
 PARTIAL = ".partial"  # the ending of the folder of an unfinished model, and of its unfinished files
-_held: dict[Path, int] = {}  # descriptors of manifests, locked until the process ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +34,18 @@ class Entry:
 
     @property
     def used(self) -> float:
-        """When it was last asked for, in seconds since 1970."""
-        return (self.path / MANIFEST).stat().st_mtime
+        """When it was last asked for, or written to, in seconds since 1970."""
+        return max(path.stat().st_mtime for path in (self.path, *self.path.glob(f"*{PARTIAL}")))
 
 
 def read_entry(folder: Path) -> Entry | None:
     """None if it is no entry."""
     try:
         said = json.loads((folder / MANIFEST).read_bytes())
-        files = [RemoteFile(name, size, sha256, version) for name, size, sha256, version in said["files"]]
+        files = [
+            RemoteFile(name, size, sha256, version, "", archive)
+            for name, size, sha256, version, archive in said["files"]
+        ]
         return Entry(folder, str(said["reference"]), tuple(files))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -67,47 +65,17 @@ def finished(cache: Path, key: str) -> list[Path]:
     return [entry.path for entry in sorted(found, key=lambda entry: -entry.used)]
 
 
-def hold(entry: Path) -> bool:
-    """Marks it as used by this process for as long as that lives. False if another process removes it just now."""
-    if entry in _held and (entry / MANIFEST).exists():
-        return True
+def is_whole(entry: Path) -> bool:
+    """Whether all its files are there, as long as they were."""
+    said = read_entry(entry)
+    return said is not None and all(file.archive or _fits(entry / file.name, file.size) for file in said.files)
+
+
+def _fits(path: Path, size: int | None) -> bool:
     try:
-        descriptor = os.open(entry / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+        return size is None or path.stat().st_size == size
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        there = (entry / MANIFEST).exists()
-    except OSError:  # someone removes it, or the file system has no locks
-        there = False
-    if not there:
-        os.close(descriptor)
-        return False
-    _held[entry] = descriptor
-    _touch(entry)
-    return True
-
-
-def remove(entry: Path) -> bool:
-    """Removes an entry that no process holds; whether it did. Raises OSError."""
-    descriptor = os.open(entry / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    try:
-        doomed = Path(tempfile.mkdtemp(prefix=".removed-", dir=entry.parent))
-        os.replace(entry, doomed / "entry")  # at once, so that nobody sees half of it
-        shutil.rmtree(doomed)
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _touch(entry: Path) -> None:
-    with suppress(OSError):  # of a cache that can only be read
-        os.utime(entry / MANIFEST, (time.time(), time.time()))
 
 
 def version_of(files: Sequence[RemoteFile]) -> str:
