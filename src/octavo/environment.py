@@ -7,7 +7,7 @@ import os
 from functools import cache
 from typing import Any
 
-from octavo.errors import ConfigError, UnsupportedError
+from octavo.errors import ConfigError
 
 logger = logging.getLogger("octavo")
 
@@ -36,11 +36,9 @@ def read_server_environment() -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def refuse_modelscope() -> None:
-    """Raises UnsupportedError if models are to come from ModelScope's hub."""
-    said = os.environ.get("VLLM_USE_MODELSCOPE", "")
-    if said.strip().lower() in ("1", "true"):
-        raise UnsupportedError("VLLM_USE_MODELSCOPE", said, "models come from the Hugging Face Hub, or HF_ENDPOINT's")
+def asks_modelscope() -> bool:
+    """Whether models without a source come from ModelScope's hub, not from Hugging Face's."""
+    return os.environ.get("VLLM_USE_MODELSCOPE", "").strip().lower() in ("1", "true")
 
 
 def log_level() -> str | None:
