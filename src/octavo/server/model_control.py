@@ -219,7 +219,7 @@ class ModelControl:
         async with model.lock:
             instance = model.instance
             if instance is None and model.status is not Status.SLEEPING:
-                raise HttpError(f"the model {model.id} is not loaded", "model", status=409, code="model_not_loaded")
+                raise HttpError(f"the model {model.id} is not loaded", "model", code="model_not_loaded")
             if instance is None or (model.status is Status.SLEEPING and level == 1):
                 return
             if level == 2:

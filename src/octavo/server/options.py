@@ -113,7 +113,7 @@ class ServerConfig:
                 raise ConfigError(name, value, f"must be in {low}..{high}")
         if not 0 <= self.port <= 65535:
             raise ConfigError("port", self.port, "must be in 0..65535; 0 takes a free one")
-        if self.models_dir is not None and not Path(self.models_dir).expanduser().is_dir():
+        if self.models_dir is not None and not _is_folder(self.models_dir):
             raise ConfigError("models_dir", self.models_dir, "is no folder; give one whose folders or .gguf are models")
         for name in ("ssl_keyfile", "ssl_ca_certs"):
             if getattr(self, name) is not None and self.ssl_certfile is None:
@@ -144,6 +144,13 @@ class ServerConfig:
             for value in getattr(self, name):
                 if not isinstance(value, str) or not form.fullmatch(value):
                     raise ConfigError(name, value, reason)
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # a path that is none
+        return False
 
 
 def check_key(option: str, value: str, key: str) -> None:

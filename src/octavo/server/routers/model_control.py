@@ -12,7 +12,7 @@ from octavo.server.body import announced_bytes, read_body
 from octavo.server.errors import HttpError
 from octavo.server.model_state import Status
 from octavo.server.models import ServedModel
-from octavo.server.protocol.answers import ModelCard
+from octavo.server.protocol.answers import ErrorAnswer, ModelCard
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.model_control import (
     Done,
@@ -34,7 +34,18 @@ router = APIRouter(tags=["models"])
 Form = TypeVar("Form", bound=RequestModel)
 
 
-@router.post("/v1/models/{model_id:path}/load", **endpoint(LoadRequest, ModelCard))
+def _endpoint(body: type[RequestModel] | None, answer: Any, **more: Any) -> dict[str, Any]:
+    arguments = endpoint(body, answer, **more)
+    if body is not None:
+        arguments["openapi_extra"]["requestBody"]["required"] = False
+    refused = {"model": ErrorAnswer, "description": "the server runs with --no-model-control"}
+    arguments["responses"][403] = refused
+    arguments["responses"][202] = {"model": answer, "description": "it has begun"}
+    arguments["responses"][415] = {**refused, "description": "the body has another Content-Type"}
+    return arguments
+
+
+@router.post("/v1/models/{model_id:path}/load", **_endpoint(LoadRequest, ModelCard))
 async def load_model(request: Request, model_id: str) -> JSONAnswer:
     """Loads a model, unless it is loaded."""
     server, asked = await _read(request, LoadRequest)
@@ -48,7 +59,7 @@ async def load_model(request: Request, model_id: str) -> JSONAnswer:
     return JSONAnswer(model_card(model), 202)
 
 
-@router.post("/v1/models/{model_id:path}/unload", **endpoint(UnloadRequest, ModelCard))
+@router.post("/v1/models/{model_id:path}/unload", **_endpoint(UnloadRequest, ModelCard))
 async def unload_model(request: Request, model_id: str) -> JSONAnswer:
     """Unloads a model: its memory is free when this is answered."""
     server, asked = await _read(request, UnloadRequest)
@@ -56,7 +67,7 @@ async def unload_model(request: Request, model_id: str) -> JSONAnswer:
     return await _answer(model, server.control.unload(model, asked.force))
 
 
-@router.post("/v1/models/{model_id:path}/sleep", **endpoint(SleepRequest, ModelCard))
+@router.post("/v1/models/{model_id:path}/sleep", **_endpoint(SleepRequest, ModelCard))
 async def sleep_model(request: Request, model_id: str) -> JSONAnswer:
     """Puts a model to sleep."""
     server, asked = await _read(request, SleepRequest)
@@ -64,7 +75,7 @@ async def sleep_model(request: Request, model_id: str) -> JSONAnswer:
     return await _answer(model, server.control.sleep(model, asked.level))
 
 
-@router.post("/v1/models/{model_id:path}/wake", **endpoint(WakeRequest, ModelCard))
+@router.post("/v1/models/{model_id:path}/wake", **_endpoint(WakeRequest, ModelCard))
 async def wake_model(request: Request, model_id: str) -> JSONAnswer:
     """Wakes a model; one that is unloaded is loaded."""
     server, _ = await _read(request, WakeRequest)
@@ -72,7 +83,7 @@ async def wake_model(request: Request, model_id: str) -> JSONAnswer:
     return await _answer(model, server.control.bring(model, server.config.request_timeout))
 
 
-@router.post("/v1/models/{model_id:path}/reload", **endpoint(ReloadRequest, ModelCard))
+@router.post("/v1/models/{model_id:path}/reload", **_endpoint(ReloadRequest, ModelCard))
 async def reload_model(request: Request, model_id: str) -> JSONAnswer:
     """Loads a model's files anew, while the old ones answer."""
     server, _ = await _read(request, ReloadRequest)
@@ -80,7 +91,7 @@ async def reload_model(request: Request, model_id: str) -> JSONAnswer:
     return await _answer(model, server.control.reload(model))
 
 
-@router.post("/sleep", **endpoint(None, Done, query=SleepQuery))
+@router.post("/sleep", **_endpoint(None, Done, query=SleepQuery))
 async def sleep(request: Request) -> JSONAnswer:
     """Puts all models to sleep that are loaded, as in vLLM."""
     server = _controlled(request)
@@ -90,7 +101,7 @@ async def sleep(request: Request) -> JSONAnswer:
     return JSONAnswer({"status": "ok"})
 
 
-@router.post("/wake_up", **endpoint(None, Done, query=WakeRequest))
+@router.post("/wake_up", **_endpoint(None, Done, query=WakeRequest))
 async def wake_up(request: Request) -> JSONAnswer:
     """Wakes all models that sleep, as in vLLM."""
     server = _controlled(request)
@@ -100,7 +111,7 @@ async def wake_up(request: Request) -> JSONAnswer:
     return JSONAnswer({"status": "ok"})
 
 
-@router.get("/is_sleeping", **endpoint(None, Sleeping))
+@router.get("/is_sleeping", **_endpoint(None, Sleeping))
 async def is_sleeping(request: Request) -> JSONAnswer:
     """Whether all models sleep that are not unloaded, as in vLLM."""
     statuses = {model.status for model in state_of(request).models} - {Status.UNLOADED, Status.FAILED}
