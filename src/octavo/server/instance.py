@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,9 +39,9 @@ class ModelInstance:
         self.queue, self.background = queues
         self.config: EngineConfig = llm.model.config
         self.held = llm.model.plan.total  # bytes of memory that it may take
-        self.loaded_at = time.monotonic()
         self.llm: AsyncLLM | None = llm
         self.is_open = True  # for further requests
+        self.is_frozen = False  # whether collections of garbage pass it over
         self.num_users = 0
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that runs here
         self.released: Callable[[], None] = lambda: None  # called when the last user has gone

@@ -138,6 +138,7 @@ class ModelControl:
                 model.reserved = 0
                 self._room.tell()
             model.begin_with(instance)
+        model.ready_at = self._clock()
         self._note_use(model)
 
     @contextmanager
@@ -254,6 +255,7 @@ class ModelControl:
                 model.reserved = 0
         instance.held, instance.is_open = plan.total, True
         model.begin_with(instance)
+        model.ready_at = self._clock()
         logger.info("model %s is awake", model.id)
 
     async def reload(self, model: ServedModel) -> None:
@@ -277,6 +279,9 @@ class ModelControl:
                 if self._models.budget is not None:
                     raise
                 prospect = None  # there may be room once the old one is gone
+            except Exception:
+                model.metrics.loads["failed"] += 1
+                raise
             if prospect is None or not self._fits_beside(model, prospect, old):
                 await self._retire(model, old, self._config.shutdown_timeout, "reload")
                 await self._load(model)
@@ -329,7 +334,7 @@ class ModelControl:
         await instance.wait_idle(seconds)
         held = instance.held
         model.forget(instance)
-        await in_thread(lambda: give_memory_back(instance.close))
+        await in_thread(lambda: give_memory_back(instance.close, instance.is_frozen))
         model.metrics.unloads[reason] += 1
         logger.info("model %s unloaded (%s), which held %s", model.id, reason, show(held))
         self._room.tell()

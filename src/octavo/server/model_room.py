@@ -98,13 +98,17 @@ class ModelRoom:
         return chosen
 
     def _close_doors(self, model: ServedModel, size: int) -> None:
-        """Has as many of the others take no further requests as leave enough room when theirs are done."""
+        """Has as many of the others take no further requests as leave enough room when theirs are done.
+
+        Each has its time first, and those who have waited for it are let in.
+        """
         missing = size - self.free(model)
         for each in self._others(model):
             if missing <= 0:
                 break
             missing -= each.held
-            if each.instance is not None and each.instance.is_open:
+            had_its_time = self._clock() - each.ready_at >= PATIENCE and not each.num_waiting
+            if each.instance is not None and each.instance.is_open and had_its_time:
                 each.instance.is_open = False
                 each.state.phase = f"finishing its requests, to make room for {model.id}"
                 logger.info("model %s: %s", each.id, each.phase)

@@ -74,7 +74,7 @@ class ServedModel:
         self.at_start = not spec.on_demand
         self.has_started = False  # whether it was ready once
         self.num_waiting = 0  # requests that wait for it to be loaded
-        self.used_at = 0.0  # by the clock of who unloads it
+        self.used_at = self.ready_at = 0.0  # by the clock of who unloads it
         self.last_used: float | None = None  # Unix time
         self.lock = asyncio.Lock()  # of whoever changes its state
         self._past = EngineStats()  # counts of instances that are gone
@@ -193,7 +193,9 @@ class ServedModel:
         """Loads it at the start. Blocks, and raises what loading raises."""
         prospect = self.inspect() if self._budget is not None else None
         self.state.become(Status.LOADING)
-        self.begin_with(self.make(prospect))
+        instance = self.make(prospect)
+        instance.is_frozen = True
+        self.begin_with(instance)
 
     def stats(self) -> EngineStats:
         found = self._past

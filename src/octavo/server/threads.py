@@ -30,11 +30,16 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
-def give_memory_back(close: Callable[[], None]) -> None:
-    """Calls `close`, and has the system take back what was freed by it."""
+def give_memory_back(close: Callable[[], None], is_frozen: bool) -> None:
+    """Calls `close`, and has the system take back what was freed by it.
+
+    With `is_frozen`, that is among what collections need not look at, as it was there when the server began.
+    """
     close()
-    gc.unfreeze()  # what was there when the server began is kept from collections, models included
+    if is_frozen:
+        gc.unfreeze()
     gc.collect()
-    gc.freeze()
+    if is_frozen:
+        gc.freeze()
     with suppress(OSError, AttributeError):  # another C library has no such function
         ctypes.CDLL(None).malloc_trim(0)
