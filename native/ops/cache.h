@@ -29,6 +29,7 @@ class CachePool {
   // The group that a page is of, or -1.
   int group_of(int64_t page) const;
   int64_t bytes() const { return memory_.bytes(); }
+  void give_back() { memory_.give_back(); }
   void copy_page(int64_t from, int64_t to);
   // [kv_heads, positions, key_dim] of positions that lie in `pages`.
   std::vector<float> keys(int layer, const int32_t* pages, int positions) const;

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from octavo.engine.engine import Engine
 from octavo.engine.view import EngineView, take_view
@@ -38,6 +38,18 @@ class EngineStats:
     preemptions: int = 0
     finished: int = 0  # requests that have ended
     steps: Mapping[int, int] = field(default_factory=dict)  # how many had so many tokens
+
+    def plus(self, other: EngineStats) -> EngineStats:
+        """Both together; of the blocks, the larger share."""
+        usage, steps = max(self.block_usage, other.block_usage), Counter(self.steps) + Counter(other.steps)
+        names = [one.name for one in fields(self) if one.name not in ("block_usage", "steps")]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return EngineStats(**sums, block_usage=usage, steps=steps)
+
+    @property
+    def counts(self) -> EngineStats:
+        """What stays of it once the engine is gone."""
+        return replace(self, running=0, waiting=0, block_usage=0.0)
 
 
 class Driver:
@@ -107,6 +119,28 @@ class Driver:
         if seconds > max(STEP_LIMIT, 3 * self._longest_step):
             return f"a step has been running for {seconds:.0f} s"
         return None
+
+    def renew(self, meanwhile: Callable[[], None]) -> None:
+        """Waits for an engine over empty blocks, before which `meanwhile` is called; requests that run end.
+
+        Raises what `meanwhile` raises.
+        """
+        done: Future[None] = Future()
+
+        def renew() -> None:
+            try:
+                for name in list(self._engine.jobs):
+                    self._abort(name)
+                meanwhile()
+                self._past = self.stats()
+                self._engine = self._make_engine()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._post(renew)
+        done.result()
 
     def stats(self) -> EngineStats:
         """May be called from any thread; numbers of one step may be seen beside those of the next."""

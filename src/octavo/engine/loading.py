@@ -83,11 +83,15 @@ class LoadedModel:
 
 
 def load(
-    config: EngineConfig, readers: Mapping[str, ReaderFactory], report: Callable[[str], None] = lambda phase: None
+    config: EngineConfig,
+    readers: Mapping[str, ReaderFactory],
+    report: Callable[[str], None] = lambda phase: None,
+    usable: int | None = None,
 ) -> LoadedModel:
     """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError. `report` is told what it does.
 
-    `readers` are those of prompts, by what a declaration says that its model reads.
+    `readers` are those of prompts, by what a declaration says that its model reads; `usable` are the bytes that it may
+    take, by default its share of what is free.
 
     That the weights fit, and that they are those of the model, is known before any of them is read.
     """
@@ -99,7 +103,7 @@ def load(
     checkpoint = open_model(path)
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
-        planned = plan_model(config, checkpoint)
+        planned = plan_model(config, checkpoint, usable)
         config = planned.config
         report("loading weights")
         executor = _load_weights(planned, config.dtype)

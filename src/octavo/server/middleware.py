@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +37,9 @@ class Envelope:
         given_id = given.decode() if _ID.fullmatch(given) else None
         request_id = given_id or uuid.uuid4().hex
         ids = {"given_id": given_id, "request_id": request_id}
-        scope["state"] = {"is_background": False, **scope.get("state", {}), **ids}
+        leases = ExitStack()  # of models that the request uses
+        own = {"leases": leases, "waited": 0.0}  # seconds for a model
+        scope["state"] = {"is_background": False, **scope.get("state", {}), **ids, **own}
         began, status, is_answered = time.monotonic(), 0, False
 
         async def send_with_id(message: Message) -> None:
@@ -59,6 +62,7 @@ class Envelope:
             if not is_answered or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
         finally:
+            leases.close()
             self._note(scope, status, request_id, time.monotonic() - began)
 
     def _note(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:

@@ -114,6 +114,12 @@ class NativeExecutor:
         if self._slots is not None:
             self._slots.clear()
 
+    def give_back(self) -> None:
+        self.reset()
+        self.native.give_back()
+        if self._encoder is not None:
+            self._encoder.native.give_back()
+
     def run(self, step: Step) -> NativeStepResult:
         """Computes one step."""
         step.check_supported(self.output)
