@@ -296,6 +296,7 @@ class LLM(PoolsTexts):
         finally:
             for request_id in order:
                 self.engine.abort(request_id)
+            self.engine.settle()
         return [outputs[request_id] for request_id in order]
 
 

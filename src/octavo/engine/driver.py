@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from octavo.engine.engine import Engine
 from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
+from octavo.prefix_store.store import StoreStats
 from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 
@@ -35,6 +36,7 @@ class EngineStats:
     prefix_hits: int = 0
     preemptions: int = 0
     steps: Mapping[int, int] = field(default_factory=dict)  # how many had so many tokens
+    disk: StoreStats = field(default_factory=StoreStats)  # of the prefix cache on disk
 
 
 class Driver:
@@ -116,6 +118,7 @@ class Driver:
             prefix_hits=past.prefix_hits + scheduler.num_prefix_hits,
             preemptions=past.preemptions + scheduler.num_preemptions,
             steps=Counter(past.steps) + Counter(dict(scheduler.steps)),  # a copy: the engine's thread goes on counting
+            disk=self._engine.disk_stats,
         )
 
     def _post(self, message: Callable[[], None]) -> None:
@@ -135,6 +138,7 @@ class Driver:
         self._read_messages()  # those that came last are told like the others
         for name in list(self._engine.jobs):
             self._end(name, RequestAbortedError("the engine was closed"))
+        self._engine.settle()
 
     def _wait_for_work(self) -> bool:
         """False once it is to end."""
