@@ -205,9 +205,9 @@ def test_a_full_disk_is_told_once_and_serving_goes_on(windowed, tmp_path, monkey
     stats = model.prefix_store.stats
     assert (stats.errors, stats.written_blocks) == (1, 0)
     assert stats.dropped_blocks > 5
-    assert [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()] == [
-        f"the prefix cache can't be written to {tmp_path} (No space left on device): what is not there is computed again"
-    ]
+    said = [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith(f"the prefix cache can't be written to {tmp_path} (No space left on device): ")
 
 
 def test_what_waits_to_be_written_is_bounded(windowed, tmp_path, monkeypatch):
@@ -248,6 +248,6 @@ def test_the_folder_may_go_while_it_runs(windowed, tmp_path):
 def test_bad_options_are_refused_by_name(windowed, tmp_path, monkeypatch, options, says):
     monkeypatch.chdir(tmp_path)
     options = {name: value.format(tmp=tmp_path) if isinstance(value, str) else value for name, value in options.items()}
-    with pytest.raises(ConfigError, match="^prefix_cache_(dir|size)=") as raised:
+    with pytest.raises(ConfigError, match=r"^prefix_cache_(dir|size)=") as raised:
         load_small(windowed, "native", **options)
     assert says in str(raised.value)
