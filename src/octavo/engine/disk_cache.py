@@ -64,8 +64,8 @@ class DiskCache:
 
     @property
     def has_work(self) -> bool:
-        """Whether something is still to be given to the store, or a request's blocks are held."""
-        return bool(self._filled or self._kept)
+        """Whether something is still to be given to the store, or blocks are held that may be for nobody any more."""
+        return bool(self._filled or self._kept) or any(load.held for load in self._loads.values())
 
     def exchange(self) -> None:
         """Gives the store what has filled, as far as it has room, and puts what it has read in its place."""
@@ -95,9 +95,9 @@ class DiskCache:
     def settle(self, seconds: float) -> None:
         """Gives the store all that has filled, though it may have to make room first; not longer than `seconds`."""
         end = time.monotonic() + seconds
-        while self.has_work and time.monotonic() < end:
+        while (self._filled or self._kept) and time.monotonic() < end:
             self.spill()
-            if self.has_work:
+            if self._filled or self._kept:
                 self._store.wait_for_room(PATIENCE)
 
     def wait(self) -> None:
@@ -105,7 +105,7 @@ class DiskCache:
         futures = [future for load in self._loads.values() if not load.is_over for future in load.futures]
         if futures:
             wait(futures, PATIENCE, FIRST_COMPLETED)
-        elif self.has_work:
+        elif self._filled or self._kept:
             self._store.wait_for_room(PATIENCE)
 
     def is_ready(self, waiting: SequenceOf[Request]) -> bool:
