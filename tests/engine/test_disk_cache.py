@@ -1,6 +1,8 @@
 """The prefix cache on disk through the whole engine: what comes back is what was computed, or nothing does."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +70,23 @@ def test_what_was_computed_comes_back_after_a_restart(checkpoint, executor, tmp_
     assert (stats.damaged_files, stats.errors, stats.dropped_blocks) == (0, 0, 0)
 
 
+def test_what_a_process_computed_last_is_written_before_it_ends(windowed, tmp_path):
+    """And another process computes the same."""
+    script = (
+        "import sys\nfrom octavo import LLM, SamplingParams\n"
+        "sizes = dict(dtype='float32', max_num_seqs=6, block_size=16, max_num_batched_tokens=64, max_model_len=160)\n"
+        "llm = LLM(sys.argv[1], prefix_cache_dir=sys.argv[2], **sizes)\n"
+        "params = SamplingParams(temperature=0, max_tokens=32, ignore_eos=True)\n"
+        f"output = llm.generate({{'prompt_token_ids': {TOKENS[:70]}}}, params, use_tqdm=False)[0]\n"
+        "print([output.num_cached_tokens, list(output.outputs[0].token_ids)])"
+    )
+    command = [sys.executable, "-c", script, str(windowed), str(tmp_path)]
+    first, again = (subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(2))
+    tokens = Run(load_small(windowed, "native"), [TOKENS[:70]])[0][0][0]
+    assert first == f"{[0, tokens]}\n"
+    assert again == f"{[64, tokens]}\n"
+
+
 def test_a_batch_finds_what_is_there_and_computes_what_is_not(checkpoint, tmp_path):
     plain = load_small(checkpoint, "native")
     model = load_small(checkpoint, "native", prefix_cache_dir=str(tmp_path))
@@ -99,11 +118,10 @@ def test_a_thousand_flipped_bits_give_no_wrong_token(kind, tmp_path):
     path = save_small(tmp_path / kind, kind)[0]
     model = load_small(path, "native", prefix_cache_dir=str(tmp_path / "kept"))
     expected = Restarted(model, [TOKENS[:70]], SHORT)[0]
-    files = files_of(tmp_path / "kept")
-    assert len(files) >= 4
+    assert len(files_of(tmp_path / "kept")) >= 4
     random, flipped = np.random.default_rng(0), 0
     while flipped < 1000:
-        every = flipped < 500
+        files, every = files_of(tmp_path / "kept"), flipped < 500
         for file in files if every else random.permutation(files)[:1]:
             contents = np.frombuffer(file.read_bytes(), np.uint8).copy()
             contents[random.integers(len(contents))] ^= 1 << random.integers(8)
@@ -112,8 +130,10 @@ def test_a_thousand_flipped_bits_give_no_wrong_token(kind, tmp_path):
         again = Restarted(model, [TOKENS[:70]], SHORT)
         assert again[0] == expected
         assert again.cached == [0] or not every
-        assert {*files} <= {*files_of(tmp_path / "kept")}  # they are written again
-    assert model.prefix_store.stats.damaged_files > 0
+    assert model.prefix_store.stats.damaged_files > 100
+    # One that is found to be damaged only after it was computed again is lost once more.
+    cached = [Restarted(model, [TOKENS[:70]], SHORT).cached for _ in range(3)]
+    assert cached[-1] == [64]
 
 
 def test_a_file_that_is_damaged_halfway_ends_what_is_found(windowed, tmp_path):

@@ -85,7 +85,8 @@ class Folder:
             contents = read(descriptor, key, num_bytes)
         except DamagedError as error:
             with suppress(OSError):
-                path.unlink()
+                if path.stat().st_ino == os.fstat(descriptor).st_ino:  # nobody has written a better one meanwhile
+                    path.unlink()
             raise DamagedError(f"{path}: {error}") from None
         finally:
             os.close(descriptor)
