@@ -94,6 +94,7 @@ class ServerConfig:
     log_level: str = "info"
     log_format: str = "text"
     enable_docs: bool = True
+    ui: bool = True  # the page at /
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
