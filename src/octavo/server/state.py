@@ -11,6 +11,7 @@ from octavo.errors import OctavoError
 from octavo.server.background import BackgroundResponses
 from octavo.server.batches.folder import DataFolder
 from octavo.server.batches.runner import BatchRunner
+from octavo.server.engine_room import EngineRoom
 from octavo.server.errors import NotFoundError, UnavailableError
 from octavo.server.keys import read_keys
 from octavo.server.models import ModelRegistry
@@ -32,6 +33,7 @@ class ServerState:
         self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
+        self.engine_room = EngineRoom(models)
         self.background = BackgroundResponses()
         self.draining = False
         self._folder = self._batches = None
