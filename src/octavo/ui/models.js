@@ -46,7 +46,7 @@ export function chooser(skill, label = "Model") {
   const update = () => {
     const found = able(skill);
     const wanted = memory.get(`model.${skill}`, select.value);
-    const options = found.map((model) => h("option", { value: model.id }, model.id));
+    const options = found.map((model) => h("option", { value: model.id }, shortName(model.id)));
     clear(select, ...(options.length ? options : [h("option", { value: "" }, "none is served")]));
     select.disabled = !options.length;
     if (found.some((model) => model.id === wanted)) select.value = wanted;
@@ -61,6 +61,12 @@ export function chooser(skill, label = "Model") {
   lists.add(update);
   update();
   return { node, get value() { return select.value; }, get any() { return !select.disabled; } };
+}
+
+/** The last part of an id, unless another model has the same. */
+function shortName(id) {
+  const short = (each) => each.split("/").at(-1);
+  return models.filter((model) => short(model.id) === short(id)).length > 1 ? id : short(id);
 }
 
 async function change(id, act, state) {

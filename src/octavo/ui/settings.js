@@ -7,7 +7,7 @@ const NUMBERS = [
   ["top_p", "Top p", 0, 1, 0.05, "the likeliest tokens that make up this share"],
   ["top_k", "Top k", -1, null, 1, "so many of the likeliest tokens"],
   ["min_p", "Min p", 0, 1, 0.01, "a share of the likeliest token's probability"],
-  ["max_tokens", "Longest answer, in tokens", 1, null, 1],
+  ["max_tokens", "Max tokens", 1, null, 1],
   ["seed", "Seed", null, null, 1, "the same seed gives the same answer"],
   ["presence_penalty", "Presence penalty", -2, 2, 0.1],
   ["frequency_penalty", "Frequency penalty", -2, 2, 0.1],
