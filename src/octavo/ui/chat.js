@@ -3,7 +3,7 @@
 import { ApiError, bus, events, request } from "./api.js";
 import { announce, button, clear, h, memory, show } from "./dom.js";
 import { MessageView } from "./message.js";
-import { chooser } from "./models.js";
+import { chooser, ready } from "./models.js";
 import { Settings } from "./settings.js";
 
 const EXAMPLES = ["Why is the sky blue?", "Write a haiku about a library.", "Show a table of three planets and their moons.", "Explain what a prefix cache is."];
@@ -112,6 +112,7 @@ export class ChatView {
   }
 
   async send() {
+    await ready;
     const text = this.input.value.trim();
     if (!text || this.running || !this.isReady()) return;
     this.add({ role: "user", content: text });

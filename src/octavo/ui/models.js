@@ -5,6 +5,8 @@ import { button, clear, field, h, memory, show } from "./dom.js";
 
 let models = [];
 const lists = new Set(); // functions that show them
+let settle;
+export const ready = new Promise((resolve) => { settle = resolve; }); // when the server was first asked for them
 
 export function all() {
   return models;
@@ -16,10 +18,16 @@ export function able(skill) {
 }
 
 export async function refresh() {
-  const listed = (await getJson("v1/models")).data;
+  const listed = (await getJson("v1/models").catch(fail)).data;
   const skills = await askSkills();
   models = listed.map((model) => ({ status: "ready", ...model, skills: model.skills ?? skills.get(model.id) }));
   lists.forEach((update) => update());
+  settle();
+}
+
+function fail(error) {
+  settle();
+  throw error;
 }
 
 /** What each model can do, by id. Servers that do not tell it are asked once. */
