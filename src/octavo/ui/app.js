@@ -1,7 +1,7 @@
 // The page: its views, the key, the theme, the keyboard, and how the server is.
 
 import { bus, key, probe, request } from "./api.js";
-import { announce, button, clear, field, h, memory, show } from "./dom.js";
+import { announce, button, clear, field, h, show } from "./dom.js";
 import * as models from "./models.js";
 
 const VIEWS = {
@@ -28,6 +28,7 @@ async function open(name) {
   if (current === name) return;
   opened[current]?.leave?.();
   current = name;
+  history.replaceState(null, "", `#${name}`);
   for (const view of Object.keys(VIEWS)) {
     show(document.getElementById(`view-${view}`), view === name);
     const link = document.querySelector(`nav a[data-view=${view}]`);
@@ -103,7 +104,7 @@ function pressed(event) {
     event.preventDefault();
   } else if (!typing && !event.ctrlKey && !event.metaKey) {
     if (event.key === "?") helpDialog.showModal();
-    else if (event.key === "/") location.hash === "#chat" || !location.hash ? opened.chat?.focus() : (location.hash = "chat");
+    else if (event.key === "/") open("chat").then(() => opened.chat.focus());
     else return opened[current]?.pressed?.(event);
     event.preventDefault();
   }
@@ -165,10 +166,10 @@ document.body.append(keyDialog, helpDialog);
 document.getElementById("theme-button").addEventListener("click", switchTheme);
 document.getElementById("key-button").addEventListener("click", () => { keyInput.value = key.get(); askKey(""); });
 document.getElementById("help-button").addEventListener("click", () => helpDialog.showModal());
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); document.getElementById("main").focus(); });
 document.addEventListener("keydown", pressed);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => bus.dispatchEvent(new Event("theme")));
 addEventListener("hashchange", route);
-memory.set("opened", Date.now());
 route();
 refresh();
 watch();

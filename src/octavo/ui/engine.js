@@ -15,13 +15,13 @@ export class EngineView {
   constructor(place) {
     this.histories = new Map(); // by model
     this.chosen = memory.get("engine.model", "");
-    this.paused = false;
+    this.open = this.paused = false;
     this.stream = null;
     this.shown = { tables: 0 }; // when tables were written
     this.build(place);
     bus.addEventListener("theme", () => this.draw());
-    bus.addEventListener("back", () => this.enter());
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.leave() : this.enter()));
+    bus.addEventListener("back", () => this.start());
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.halt() : this.start()));
   }
 
   build(place) {
@@ -70,18 +70,28 @@ export class EngineView {
   // The stream
 
   enter() {
-    if (this.stream || this.paused || document.hidden || location.hash !== "#engine") return;
-    this.follow();
+    this.open = true;
+    this.start();
   }
 
   leave() {
+    this.open = false;
+    this.halt();
+  }
+
+  /** Asks for events where somebody looks at them. */
+  start() {
+    if (this.open && !this.stream && !this.paused && !document.hidden) this.follow();
+  }
+
+  halt() {
     this.stream?.abort();
     this.stream = null;
   }
 
   again() {
-    this.leave();
-    this.enter();
+    this.halt();
+    this.start();
   }
 
   pause() {
@@ -89,8 +99,8 @@ export class EngineView {
     const name = this.paused ? "Go on" : "Pause";
     this.pauseButton.replaceWith((this.pauseButton = button(name, this.paused ? "play" : "pause", () => this.pause(), { "aria-pressed": String(this.paused) })));
     this.pauseButton.focus();
-    if (this.paused) this.leave();
-    else this.enter();
+    if (this.paused) this.halt();
+    else this.start();
   }
 
   pressed(event) {
@@ -112,7 +122,7 @@ export class EngineView {
     }
     if (this.stream !== stream) return;
     this.stream = null;
-    setTimeout(() => this.enter(), 2000); // a server that is back is found here, too
+    setTimeout(() => this.start(), 2000); // a server that is back is found here, too
   }
 
   take(stats) {

@@ -30,7 +30,7 @@ export class Subtitles {
     this.seek = seek;
     this.name = "subtitles";
     this.cues = [];
-    this.now = h("p", { class: "subtitle", "aria-live": "polite", "aria-label": "The subtitle of this moment" });
+    this.now = h("p", { class: "subtitle", "aria-live": "polite" });
     this.list = h("ol", { class: "cues" });
     this.buttons = h("div", { class: "exports", hidden: true }, h("span", { class: "hint" }, "Save as"),
       Object.keys(FORMATS).map((form) => button(form, "down", () => this.save(form), { class: "quiet small", "aria-label": `Save as ${form}` })));
