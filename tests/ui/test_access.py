@@ -58,10 +58,12 @@ def test_nothing_is_wider_than_a_phone(server, visit, view):
 def test_a_chat_with_keys_alone(server, visit):
     page = visit(server.url)
     asked = script(page, stream({"content": "one"}), stream({"content": "two"}))
+    page.get_by_label("Message", exact=True).wait_for()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     page.keyboard.press("/")
+    page.locator("textarea:focus").wait_for()
     page.keyboard.type("Hello")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("there")

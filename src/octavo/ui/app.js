@@ -21,11 +21,12 @@ const SHORTCUTS = [
   ["Space", "in the engine room: pause and go on"],
   ["?", "this help"],
 ];
+const making = {}; // promises of the views that were asked for
 const opened = {}; // the views that were made
 let current = null;
 
 async function open(name) {
-  if (current === name) return;
+  if (current === name) return making[name];
   opened[current]?.leave?.();
   current = name;
   history.replaceState(null, "", `#${name}`);
@@ -36,8 +37,10 @@ async function open(name) {
     if (view === name) link.setAttribute("aria-current", "page");
   }
   document.title = `${NAMES[name]} · Octavo`;
-  opened[name] ??= await VIEWS[name](document.getElementById(`view-${name}`));
+  making[name] ??= VIEWS[name](document.getElementById(`view-${name}`));
+  opened[name] = await making[name];
   if (current === name) opened[name].enter?.();
+  return opened[name];
 }
 
 function route() {
@@ -73,9 +76,9 @@ async function saveKey(event) {
   } catch (error) {
     return askKey(error.status === 401 ? `The server does not take this key: ${error.message}.` : error.message);
   }
+  await refresh();
   keyDialog.close();
   announce("The key is right.");
-  await refresh();
 }
 
 function forgetKey() {
@@ -98,13 +101,13 @@ function pressed(event) {
   if (event.altKey && !event.ctrlKey && !event.metaKey) {
     const name = Object.keys(VIEWS)["1234".indexOf(event.key)];
     if (name && event.key) location.hash = name;
-    else if (event.code === "KeyN" && current === "chat") opened.chat.reset();
-    else if (event.code === "KeyS" && current === "chat") opened.chat.toggle();
+    else if (event.code === "KeyN" && current === "chat") opened.chat?.reset();
+    else if (event.code === "KeyS" && current === "chat") opened.chat?.toggle();
     else return;
     event.preventDefault();
   } else if (!typing && !event.ctrlKey && !event.metaKey) {
     if (event.key === "?") helpDialog.showModal();
-    else if (event.key === "/") open("chat").then(() => opened.chat.focus());
+    else if (event.key === "/") open("chat").then((chat) => chat.focus());
     else return opened[current]?.pressed?.(event);
     event.preventDefault();
   }
