@@ -1,14 +1,23 @@
 """The engine room: its numbers add up, it shows no text, and it disturbs nobody."""
 
+import asyncio
+import gc
 import json
 import signal
 import threading
+import weakref
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 
+from octavo.server.engine_room import EngineRoom, _Window
 from octavo.server.protocol.engine_stats import EngineStatsAnswer
+from speech.encoded import wav
 
+from .conftest import SPEECH
 from .running import until
 from .test_faults import RUN_BROKEN
 
@@ -126,6 +135,61 @@ def test_a_model_of_each_kind_is_told_of(audio_server, pooling_server):
     assert found["chat"].kind == "text"
 
 
+def test_blocks_of_speech_have_their_owners_too(audio_server):
+    tone = (9000 * np.sin(np.arange(16000 * 60) / 6)).astype(np.int16)
+    seen = []
+    with audio_server.client() as client, client.stream("GET", "/engine/events?interval=0.05") as stream:
+        transcription = threading.Thread(target=transcribe, args=(audio_server, wav(tone)))
+        transcription.start()
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                model = EngineStatsAnswer.model_validate_json(line.removeprefix("data: ")).models[1]
+                check_sums(model)
+                seen += [request.blocks for request in model.requests]
+            if any(seen):
+                break
+        transcription.join()
+    assert max(seen) * model.kv.block_size >= 1500  # positions of a window
+
+
+def transcribe(server, audio):
+    with server.client() as client:
+        file = {"file": ("tone.wav", audio)}
+        client.post("/v1/audio/transcriptions", data={"model": SPEECH}, files=file).raise_for_status()
+
+
+class Engine:
+    def __init__(self, view):
+        self.driver = SimpleNamespace(view=view)
+
+
+def test_all_who_ask_at_once_share_a_look():
+    views = []
+
+    def view():
+        views.append(Future())
+        return views[-1]
+
+    model = SimpleNamespace(llm=Engine(view), config=SimpleNamespace(device="cpu"))
+    window = _Window(model)
+    window.show = lambda look: look[1]
+    room = EngineRoom([])
+    room._windows = lambda: [window]
+
+    async def ask():
+        looks = [asyncio.ensure_future(room.look()) for _ in range(10)]
+        await asyncio.sleep(0)
+        looks.pop().cancel()
+        while not views and not looks[0].done():
+            await asyncio.sleep(0)
+        views[0].set_result("view")
+        answers = await asyncio.gather(*looks)
+        fresh = await room.look(60)
+        return {*answers, fresh}
+
+    assert len(asyncio.run(ask())) == len(views) == 1
+
+
 def test_both_need_a_key_where_keys_are_set(start, tiny_model):
     server = start(tiny_model, "--api-key", "right")
     with server.client() as client:
@@ -180,3 +244,17 @@ def test_listeners_who_leave_are_forgotten(server, http):
             next(stream.iter_lines())
     until(lambda: server.num_files() <= files)
     assert json.loads(http.get("/load").text)["server_load"] == 0
+
+
+def test_nothing_of_a_model_that_was_unloaded_is_held():
+    seen = Future()
+    seen.set_result("view")
+    model = SimpleNamespace(llm=Engine(lambda: seen))
+    window = _Window(model)
+    assert asyncio.run(window.look()) == (model.llm, False)
+    gone = weakref.ref(model.llm)
+    model.llm = None
+    gc.collect()
+    assert gone() is None
+    assert asyncio.run(window.look()) == (None, False)
+    assert window._view is None

@@ -8,21 +8,22 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from octavo import _native
-from octavo.engine.memory import free_memory
+from octavo.async_llm import AsyncLLM
+from octavo.engine.memory import MemoryPlan, free_memory
 from octavo.engine.view import MOST_REQUESTS, EngineView
 from octavo.server.blocks_picture import picture
 from octavo.server.models import SKILLS, ServedModel
 from octavo.server.rates import rates_of, step_of, totals_of
 from octavo.server.writing import dumps
-from octavo.speech.model import SpeechModel
 from octavo.version import __version__
 
 PATIENCE = 1.0  # seconds that an engine has for an answer: a step may be long
 FRESH = 0.025  # an event may have what was told so many seconds before
 Json = dict[str, Any]
+Look = tuple[AsyncLLM | None, bool]  # the engine that was looked at, and whether what is known of it is old
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -46,17 +47,21 @@ class EngineRoom:
         return await asyncio.shield(self._looking)  # one who leaves takes it from nobody
 
     async def _look(self) -> bytes:
-        for model in self._models:
-            self._of_models.setdefault(model, _Window(model))
-        windows = [self._of_models[model] for model in self._models]
-        stale = await asyncio.gather(*(window.look() for window in windows))
+        windows = self._windows()
+        looks = await asyncio.gather(*(window.look() for window in windows))
         loop = asyncio.get_running_loop()
-        self._seen = await loop.run_in_executor(self._writer, self._write, windows, stale)
+        self._seen = await loop.run_in_executor(self._writer, self._write, windows, looks)
         self._seen_at = time.monotonic()
         return self._seen
 
-    def _write(self, windows: list[_Window], stale: list[bool]) -> bytes:
-        models = [window.show(is_stale) for window, is_stale in zip(windows, stale, strict=True)]
+    def _windows(self) -> list[_Window]:
+        """Of all models that there are now."""
+        for model in self._models:
+            self._of_models.setdefault(model, _Window(model))
+        return [self._of_models[model] for model in self._models]
+
+    def _write(self, windows: list[_Window], looks: list[Look]) -> bytes:
+        models = [window.show(look) for window, look in zip(windows, looks, strict=True)]
         now = time.time()
         answer = {"time": now, "uptime": now - self._began, "version": __version__}
         return dumps({**answer, "machine": _machine(windows), "models": models})
@@ -67,53 +72,57 @@ class _Window:
 
     def __init__(self, model: ServedModel):
         self.model = model
+        self._seen: ReferenceType[AsyncLLM] | None = None  # whose view that is; it may be unloaded meanwhile
         self._view: EngineView | None = None
         self._numbers: dict[str, int] = {}
 
-    async def look(self) -> bool:
-        """Gets a view of the engine; returns whether there was none in time, so that the last one has to do."""
+    async def look(self) -> Look:
+        """Gets a view of the engine; returns whose, and whether there was none in time, so that the last has to do."""
         llm = self.model.llm
+        if llm is None or self._seen is None or self._seen() is not llm:
+            self._seen, self._view = None if llm is None else ref(llm), None
         if llm is None:
-            self._view = None
-            return False
+            return None, False
         try:
             async with asyncio.timeout(PATIENCE):
                 self._view = await asyncio.shield(asyncio.wrap_future(llm.driver.view()))
         except (TimeoutError, asyncio.CancelledError):
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            return True
-        return False
+            return llm, True
+        return llm, False
 
-    def show(self, is_stale: bool) -> Json:
+    def show(self, look: Look) -> Json:
         """The JSON of a ModelStats."""
+        llm, is_stale = look
         model, view, stats = self.model, self._view, self.model.stats()
-        loaded = None if model.llm is None else model.llm.model
+        loaded = None if llm is None else llm.model
+        skills = [skill for skill in SKILLS if llm is not None and model.can(skill)]
         requests = () if view is None else view.requests
         self._number(request.id for request in requests)
         num_requests = 0 if view is None else view.num_running + view.num_waiting
-        keeps = view is not None and loaded is not None and loaded.plan.kv_cache > 0
+        plan = loaded.plan if loaded is not None and loaded.plan.kv_cache > 0 else None
         return {
             "id": model.id,
             "state": _state(model),
             "phase": model.phase,
             "pinned": False,
-            "kind": _kind(model),
-            "skills": [skill for skill in SKILLS if model.llm is not None and model.can(skill)],
+            "kind": _kind(skills),
+            "skills": skills,
             "max_model_len": None if loaded is None else loaded.max_model_len,
             "max_num_seqs": model.config.max_num_seqs,
             "running": stats.running if view is None else view.num_running,
             "waiting": stats.waiting if view is None else view.num_waiting,
             "queued_tokens": sum(max(0, request.prompt_tokens - request.computed_tokens) for request in requests),
             "stale": is_stale,
-            "kv": self._kv(view) if view is not None and keeps else None,
+            "kv": None if view is None or plan is None else self._kv(view, plan),
             "requests": [] if view is None else self._requests(view),
             "more_requests": max(0, num_requests - MOST_REQUESTS),
             "rates": rates_of(stats, () if view is None else view.records, time.monotonic()),
             "totals": totals_of(stats),
             "step": step_of(stats, () if view is None else view.records),
             "preemptions": stats.preemptions,
-            "restarts": 0 if model.llm is None else model.llm.driver.num_restarts,
+            "restarts": 0 if llm is None else llm.driver.num_restarts,
         }
 
     def _number(self, ids: Iterable[str]) -> None:
@@ -128,9 +137,7 @@ class _Window:
                 self._numbers[name] = n
                 n += 1
 
-    def _kv(self, view: EngineView) -> Json:
-        assert self.model.llm is not None
-        plan = self.model.llm.model.plan
+    def _kv(self, view: EngineView, plan: MemoryPlan) -> Json:
         owners = {self._numbers[request.id]: request.tables for request in view.requests if request.tables}
         per_cell, cells = picture(view, owners)
         return {
@@ -183,10 +190,7 @@ def _state(model: ServedModel) -> str:
     return "failed" if model.llm.driver.given_up else "ready"
 
 
-def _kind(model: ServedModel) -> str | None:
-    if model.llm is None:
-        return None
-    loaded = model.llm.model
-    if isinstance(loaded.reader, SpeechModel):
+def _kind(skills: list[str]) -> str | None:
+    if "transcribe" in skills:
         return "speech"
-    return "text" if loaded.pooler is None else "embed"
+    return "text" if "text" in skills else "embed" if skills else None

@@ -29,7 +29,7 @@ from octavo.speech.model import SpeechModel
 from octavo.text.chat import ChatEncoder
 from octavo.text.chat_template import MISSING, text_size
 from octavo.text.tokenizer import LONG_TEXT
-from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES
+from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES, public_name
 
 logger = logging.getLogger("octavo.server")
 SHARE = 0.9  # all models together take this share of the free memory
@@ -63,7 +63,7 @@ class ServedModel:
     def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig):
         check_parsers(config.tool_call_parser, config.reasoning_parser)
         self.config = config
-        self.names, self.implied_names = served_names(spec, config.model or DEFAULT_MODEL)
+        self.names, self.implied_names = served_names(spec, public_name(config.model or DEFAULT_MODEL))
         self.tags = spec.tags
         self.created = int(time.time())
         self.phase = "waiting"

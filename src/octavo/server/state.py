@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from octavo.server.keys import read_keys
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.response_store import ResponseStore
+from octavo.server.tracing import Tracer
 from octavo.server.upload import UploadSpace
 
 NO_FILES = "files and batches are not kept here: start the server with --data-dir DIR"
@@ -36,6 +38,7 @@ class ServerState:
         self.engine_room = EngineRoom(models)
         self.background = BackgroundResponses()
         self.draining = False
+        self.tracer = None if config.otlp_traces_endpoint is None else Tracer(config.otlp_traces_endpoint)
         self._folder = self._batches = None
         if config.data_dir is not None:
             self._folder = DataFolder(config.data_dir, config.max_file_bytes)
@@ -75,6 +78,8 @@ class ServerState:
         if self._folder is not None:
             await self.batches.close()
             self._folder.close()
+        if self.tracer is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.tracer.close)
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now; None if they should."""
