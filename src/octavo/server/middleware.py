@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octavo.server.dialects import is_anthropic, path_of
 from octavo.server.errors import HttpError
+from octavo.server.page import is_page
 from octavo.server.state import ServerState
 from octavo.server.writing import error_answer
 
@@ -81,7 +82,8 @@ class Envelope:
 class Guard:
     """Refuses what has no key or an impossible Host before anything looks at the path.
 
-    The path is compared as it was sent, so that no two readers of it can disagree. Everything but PUBLIC needs a key.
+    The path is compared as it was sent, so that no two readers of it can disagree. Everything but
+    PUBLIC and the files of the page, which hold nothing of the server's, needs a key.
     """
 
     def __init__(self, app: ASGIApp, server: ServerState):
@@ -92,7 +94,7 @@ class Guard:
         scope["root_path"] = self._prefix  # routes are found with and without it
         try:
             headers = self._check_headers(scope)
-            if path_of(scope) not in PUBLIC:
+            if not self._is_public(scope):
                 key = _authorization(headers) or _key_of_page(scope)
                 scope["state"]["client"] = self._server.keys.identify(key)
             if scope["type"] == "websocket":
@@ -100,6 +102,10 @@ class Guard:
         except HttpError as error:
             return await error_answer(error, scope)(scope, receive, send)
         await self._app(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        path = path_of(scope)
+        return path in PUBLIC or (self._server.config.ui and is_page(scope.get("method", ""), path))
 
     def _check_headers(self, scope: Scope) -> dict[bytes, bytes]:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
