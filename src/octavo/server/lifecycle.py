@@ -127,7 +127,7 @@ class Lifecycle:
 
     async def _wait_for_requests(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
-        while (self._state.active or self._state.sessions) and asyncio.get_running_loop().time() < end:
+        while self._state.is_answering and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
 
     async def _watch(self) -> None:

@@ -48,12 +48,16 @@ class Envelope:
             if message["type"] in _BEGINNINGS:
                 status = message.get("status", 101)
                 names = (b"x-request-id", b"request-id") if is_anthropic(scope) else (b"x-request-id",)
-                ids = [(name, request_id.encode()) for name in names]
-                message["headers"] = [*message.get("headers", ()), *ids]
+                more = [(name, request_id.encode()) for name in names]
+                if self._server.draining and message["type"] == _BEGINNINGS[0]:
+                    more.append((b"connection", b"close"))  # the next request shall go to another replica
+                message["headers"] = [*message.get("headers", ()), *more]
             else:
                 is_answered = not message.get("more_body", False)
             await send(message)
 
+        is_post = scope.get("method") == "POST"
+        self._server.num_posts += is_post
         try:
             await self._app(scope, receive, send_with_id)
         except BaseException as error:  # a panic of a library in Rust is no Exception
@@ -64,6 +68,7 @@ class Envelope:
                 raise
         finally:
             leases.close()
+            self._server.num_posts -= is_post
             self._note(scope, status, request_id, time.monotonic() - began)
 
     def _note(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
