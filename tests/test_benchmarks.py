@@ -53,3 +53,12 @@ def test_texts_of_a_random_model_fit_their_schemas():
     command = [sys.executable, ROOT / "benchmarks/structured.py", "random", "--texts", "20", "--schemas", "10"]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert out.startswith("20 texts: ")
+
+
+def test_deployments_are_measured(tmp_path):
+    chat = make_tiny_llama(tmp_path / "chat", max_position_embeddings=256)
+    command = [sys.executable, ROOT / "benchmarks/deployment.py"]
+    for workload in ("transports", "places"):
+        arguments = [*command, workload, "--model", chat, "--rounds", "1"]
+        result = subprocess.run(arguments, check=True, capture_output=True, text=True)
+        assert "to first token: " in result.stdout
