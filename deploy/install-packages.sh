@@ -4,7 +4,7 @@
 set -eu
 case "$1" in
   runtime) debian="python3 ca-certificates" redhat="python3.12 ca-certificates" ;;
-  build) debian="python3-venv" redhat="python3.12-pip" ;;
+  build) debian="python3-venv binutils" redhat="python3.12-pip binutils" ;;
 esac
 if [ "${2-}" ]; then
   debian="$debian gcc libc6-dev python3-dev"
