@@ -52,6 +52,7 @@ def main() -> int:
         build("octavo:embedded", WORK / "context", "embedded", "MODEL=model")
         report("octavo:embedded")
     unpack("octavo:embedded" if args.model else "octavo:cpu", args.rootfs)
+    buildah("rmi", "--prune")  # what the stages left; the base stays
     if size > MEGABYTES * 1e6:
         sys.exit(f"build_image: the image takes {size / 1e6:.0f} MB, more than {MEGABYTES}")
     return 0
@@ -93,7 +94,17 @@ def context(wheel: Path) -> Path:
     shutil.copy(wheel, folder / "dist")
     python = ["--python-version=3.11", "--only-binary=:all:"]
     python += [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder / "dist", *python, wheel]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--dest",
+        folder / "dist",
+        *python,
+        f"{wheel}[uvloop]",
+    ]
     subprocess.run(command, check=True)
     return folder
 
