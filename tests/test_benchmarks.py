@@ -87,3 +87,13 @@ def test_replicas_are_restarted_under_load_and_no_request_fails(tmp_path):
     assert (written["kind"], written["failed"], written["exit_codes"]) == ("rolling-restart", {}, [])
     assert written["requests"] > 0
     assert written["restarts"] > 0
+
+
+def test_prompts_from_disk_have_the_answers_of_computed_ones(tmp_path):
+    model = make_tiny_llama(tmp_path / "tiny", max_position_embeddings=512)
+    command = [sys.executable, ROOT / "benchmarks/prefix_disk.py", model, "--dir", tmp_path, "--prompt-len", "192"]
+    result = subprocess.run([*command, "--rounds", "1", "--requests", "2"], check=False, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    assert "(160 tokens)" in lines[0]
+    assert lines[3].split()[:5] == ["answers", "that", "differ", "0", "≤"]
+    assert lines[-1].startswith("tok/s of answers where all is kept, beside nothing: ")

@@ -31,6 +31,8 @@ OPERATIONS = [
     *(("GET", "/v1/batches/{batch_id}"), ("POST", "/v1/batches/{batch_id}/cancel")),
     *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping", "/invocations")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
+    *(("POST", f"/v1/models/{{model_id}}/{verb}") for verb in ("load", "unload", "sleep", "wake", "reload")),
+    *(("POST", "/sleep"), ("POST", "/wake_up"), ("GET", "/is_sleeping")),
     *(("POST", path) for path in ("/v1/responses", "/v1/responses/input_tokens", "/v1/conversations")),
     *(("POST", f"/v1/conversations/{{conversation_id}}{path}") for path in ("", "/items")),
     *(("GET", f"/v1/conversations/{{conversation_id}}{path}") for path in ("", "/items", "/items/{item_id}")),
@@ -140,6 +142,8 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
     assert set(document["paths"]) == {
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
         *("/v1/chat/completions/batch", "/tokenizer_info"),
+        *(f"/v1/models/{{model_id}}/{verb}" for verb in ("load", "unload", "sleep", "wake", "reload")),
+        *("/sleep", "/wake_up", "/is_sleeping"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
         *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
         *("/v1/responses", "/v1/responses/input_tokens", "/v1/responses/{response_id}"),
