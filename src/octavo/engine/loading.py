@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from octavo.config import EngineConfig
+from octavo.engine.advice import plan_or_advise
 from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan
-from octavo.engine.planning import PlannedModel, plan_model, select_machine
+from octavo.engine.planning import PlannedModel, select_machine
 from octavo.engine.pooler import Pooler
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Footprint
@@ -99,7 +100,7 @@ def load(
     checkpoint = open_model(path)
     with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
-        planned = plan_model(config, checkpoint)
+        planned = plan_or_advise(config, checkpoint)
         config = planned.config
         report("loading weights")
         executor = _load_weights(planned, config.dtype)
@@ -121,7 +122,7 @@ def load(
         source_positions=model.source_positions,
         reader=readers[model.inputs](config, text, model.vocab_size, *files),
         footprint=planned.footprint,
-        plan=planned.plan,
+        plan=planned.memory,
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
@@ -140,7 +141,7 @@ def _processors(classes: list[type[LogitsProcessor]], planned: PlannedModel, pat
         return None
     if planned.pooler is not None:
         raise ConfigError("logits_processors", config.logits_processors, "this model draws no tokens")
-    lengths = planned.plan.max_model_len, planned.model.vocab_size, config.max_num_seqs
+    lengths = planned.memory.max_model_len, planned.model.vocab_size, config.max_num_seqs
     return LoadedProcessors(classes, vllm_config(config.model or path.name, *lengths))
 
 
@@ -154,7 +155,7 @@ def _load_weights(planned: PlannedModel, dtype: str) -> Executor:
             loaded(sizes[name])
 
         options = {"dtype": dtype, "encoder": planned.encoder, "release": release}
-        return planned.backend.executor(planned.graph, tensors, planned.plan, **options)
+        return planned.backend.executor(planned.graph, tensors, planned.memory, **options)
 
 
 def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> Tokenizer:

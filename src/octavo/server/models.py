@@ -20,6 +20,7 @@ from octavo.config import EngineConfig, log_notes
 from octavo.engine.driver import EngineStats
 from octavo.engine.inputs import read_prompt
 from octavo.errors import ChatTemplateError, ConfigError, OctavoError
+from octavo.plan.estimate import two_lines
 from octavo.request import Prompt
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.limits import Queue
@@ -128,7 +129,9 @@ class ServedModel:
             logger.info("model %s: %s", self.id, self._chat)
         self.queue.seats = self.background.seats = self.config.max_num_seqs
         self.llm, self.phase = llm, "ready"
-        logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
+        logger.info("model %s loaded in %.2f s", self.id, time.monotonic() - begin)
+        for line in two_lines(llm.model, llm.model.plan):
+            logger.info("model %s: %s", self.id, line)
 
     async def read_chat(self, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
         """The prompt of a conversation; `options` are those of ChatFormat.encode.

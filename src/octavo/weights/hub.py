@@ -6,14 +6,15 @@ huggingface_hub is imported only here, and only when a model is asked for.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from octavo.errors import ModelNotFoundError, one_line
 
 # A model.bin is CTranslate2's; pickles have other names, and are refused under this one.
-_PATTERNS = [
+PATTERNS = [
     "*.safetensors", "model.bin", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocabulary.txt",
     "colbert_linear.pt", "sparse_linear.pt",
 ]  # fmt: skip
@@ -38,16 +39,14 @@ class HubModel:
         `timeout` in seconds is for the first answer. Where there is none, what the Hub's cache holds is used.
         """
         if self.file is not None:
-            folder = self._snapshot(
-                [self.file, _SPLIT.sub("-*-of-*", self.file.removesuffix(".gguf")) + ".gguf"], timeout
-            )
+            folder = self._snapshot(self.patterns, timeout)
             if not (folder / self.file).is_file():
                 raise ModelNotFoundError(f"{self.repository} has no file {self.file}")
             return folder / self.file
         if self.quantization is not None:
-            tags = {self.quantization, self.quantization.upper(), self.quantization.lower()}
-            return self._pick(self._snapshot([f"*{tag}*.gguf" for tag in sorted(tags)], timeout), self.quantization)
-        folder = self._snapshot(_PATTERNS, timeout)
+            folder = self._snapshot(self.patterns, timeout)
+            return folder / self.pick([str(file.relative_to(folder)) for file in folder.rglob("*.gguf")])
+        folder = self._snapshot(self.patterns, timeout)
         if not any(folder.glob("*.safetensors")) and not (folder / "model.bin").exists():
             raise ModelNotFoundError(
                 f"{self.repository} has no safetensors; if it has GGUF files, pick one: {self.repository}:Q4_K_M or "
@@ -55,14 +54,24 @@ class HubModel:
             )
         return folder
 
-    def _pick(self, folder: Path, quantization: str) -> Path:
-        """The one file whose name ends with the quantization, or the first part of it."""
-        ending = re.compile(rf"(^|[-._]){re.escape(quantization)}(-00001-of-[0-9]{{5}})?$", re.IGNORECASE)
-        found = sorted(file for file in folder.rglob("*.gguf") if ending.search(file.stem))
+    @property
+    def patterns(self) -> list[str]:
+        """Of the names of the files that it is made of."""
+        if self.file is not None:
+            return [self.file, _SPLIT.sub("-*-of-*", self.file.removesuffix(".gguf")) + ".gguf"]
+        if self.quantization is not None:
+            tags = {self.quantization, self.quantization.upper(), self.quantization.lower()}
+            return [f"*{tag}*.gguf" for tag in sorted(tags)]
+        return PATTERNS
+
+    def pick(self, files: Iterable[str]) -> str:
+        """The one file whose name ends with the quantization, or the first part of it. Raises ModelNotFoundError."""
+        ending = re.compile(rf"(^|[-._]){re.escape(self.quantization or '')}(-00001-of-[0-9]{{5}})?$", re.IGNORECASE)
+        found = sorted(file for file in files if ending.search(PurePosixPath(file).stem))
         if len(found) != 1:
-            names = ", ".join(str(file.relative_to(folder)) for file in found[:8]) or "none"
+            names = ", ".join(found[:8]) or "none"
             raise ModelNotFoundError(
-                f"{self.repository} must have one GGUF file of quantization {quantization}, found {names}; "
+                f"{self.repository} must have one GGUF file of quantization {self.quantization}, found {names}; "
                 f"name the file: {self.repository}/FILE.gguf"
             )
         return found[0]
@@ -81,7 +90,7 @@ class HubModel:
                 HfApi().model_info(self.repository, revision=self.revision, timeout=timeout)
                 return Path(snapshot_download(self.repository, etag_timeout=timeout, **options))
             except Exception as error:
-                _raise_if_final(self.repository, self.revision, error)
+                raise_if_final(self.repository, self.revision, error)
                 reason = f"the Hub can't be reached ({type(error).__name__}: {one_line(str(error))})"
         try:
             return Path(snapshot_download(self.repository, local_files_only=True, **options))
@@ -92,7 +101,7 @@ class HubModel:
             ) from None
 
 
-def _raise_if_final(repository: str, revision: str | None, error: Exception) -> None:
+def raise_if_final(repository: str, revision: str | None, error: Exception) -> None:
     """Raise for answers of the Hub that say no. What is left are failures to get an answer."""
     from huggingface_hub import errors as hub
 

