@@ -61,7 +61,7 @@ def _tensors(
     formats = dict.fromkeys(weights, plain)
     if quantized is not None:
         taken = [weight for weight in _products(nodes) if not any(_names(pattern, weight.name) for pattern in kept)]
-        formats |= dict.fromkeys(taken, quantized)
+        formats |= {weight: _of_columns(quantized, weight.shape[-1]) for weight in taken}
     sizes: Counter[str] = Counter()  # several weights may be parts of one tensor
     for weight, format in formats.items():
         sizes[weight.name] += _size(weight, format)
@@ -71,10 +71,17 @@ def _tensors(
     }
 
 
+def _of_columns(format: str, columns: int) -> str:
+    """A format of groups with the largest that divides the columns, and is no larger than that of the format."""
+    kind, grouped, size = format.partition("_G")
+    sizes = (group for group in reversed(_GROUPS) if int(size) >= group and columns % group == 0) if grouped else ()
+    return f"{kind}_G{next(iter(sizes), size)}" if grouped else format
+
+
 def _size(weight: Weight, format: str) -> int:
-    layout = LAYOUTS[format]
-    columns = -(-weight.shape[-1] // layout.block) * layout.block  # what does not fill a block is padded
-    return layout.nbytes((*weight.shape[:-1], columns))
+    layout, shape = LAYOUTS[format], weight.shape or (1,)
+    columns = -(-shape[-1] // layout.block) * layout.block  # what does not fill a block is padded
+    return layout.nbytes((*shape[:-1], columns))
 
 
 def _without_bytes(size: int) -> Bytes:
@@ -134,6 +141,8 @@ def _format(method: str, said: Mapping[str, Any]) -> str:
         return "MXFP4"
     if method in ("fp8", "modelopt") or (kind == "float" and bits == 8):
         return "E2M1_G16" if "NVFP4" in str(said.get("quant_algo", "")).upper() else "E4M3_G128"
+    if bits == 8 and weights.get("strategy") in ("channel", "tensor") and weights.get("symmetric", True):
+        return "I8"
     if kind == "float":
         return "E2M1_G16" if group < 32 or "nvfp4" in str(said.get("format")) else "E2M1_G32"
     return f"{'U8' if isinstance(bits, int) and bits > 4 else 'U4'}_G{group}"

@@ -81,14 +81,14 @@ GPUS: Mapping[str, Machine] = {
 }
 
 
-def read_size(name: str, text: str) -> int:
+def read_size(name: str, text: str, said: str | None = None) -> int:
     """Bytes of "14.56GiB", "16GB", "900 MB" or a number; G and M alone are GiB and MiB, as in other flags.
 
-    Raises ConfigError.
+    Raises ConfigError, with `said`, if it is a part of that.
     """
     match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?:([kmgt])(i?b)?|(b))?\s*", text, re.IGNORECASE)
     if match is None or not float(match[1]):
-        raise ConfigError(name, text, "must be a size, as 14.56GiB (1024³ bytes) or 16GB (1000³ bytes)")
+        raise ConfigError(name, said or text, "must be a size, as 14.56GiB (1024³ bytes) or 16GB (1000³ bytes)")
     unit = (match[2] or "").lower()
     decimal = (match[3] or "").lower() == "b"
     return int(float(match[1]) * (_UNITS if decimal or not unit else _BINARY)[unit])
@@ -123,7 +123,7 @@ def find_machine(said: str | None, memory: str | None = None) -> Machine | None:
     if said is None:
         return None if memory is None else this_cpu(memory)
     name, _, size = said.partition(":")
-    wanted = re.sub(r"(?i)^(nvidia|tesla|geforce)?[\s_-]*", "", name.strip()).replace(" ", "").upper()
+    wanted = re.sub(r"(?i)\b(nvidia|tesla|geforce)\b[\s_-]*", "", name.strip()).replace(" ", "").upper()
     if wanted == "CPU":
         machine = Machine("CPU", "cpu", free_memory())
     elif (found := {known.upper(): gpu for known, gpu in GPUS.items()}.get(wanted)) is not None:
@@ -131,7 +131,7 @@ def find_machine(said: str | None, memory: str | None = None) -> Machine | None:
     else:
         known = ", ".join(("CPU", *GPUS))
         near = did_you_mean(wanted, ("CPU", *GPUS))
-        raise ConfigError("machine", said, f"is not known{near}; known are {known}, each with a memory as in T4:16GB")
+        raise ConfigError("machine", said, f"is not known; known are {known}, with a memory as in T4:16GB{near}")
     if memory is not None:
         return replace(machine, memory=read_size("memory", memory))
-    return replace(machine, memory=read_size("machine", size)) if size else machine
+    return replace(machine, memory=read_size("machine", size, said)) if size else machine
