@@ -4,7 +4,7 @@
         [--output-json FILE]
 
 Each model is planned from the headers of its files, then loaded in a process of its own, whose cache is filled by as
-many requests as there is room for; its peak of memory is compared with the plan's total. Then it decodes alone and with
+many requests as there is room for; what it holds then is compared with the plan's total. Then it decodes alone and with
 others, and reads prompts. It ends with 1 where memory is off by more than 5 % or a rate by more than 30 %. Rates mean
 something on a machine that does nothing else; medians of the rounds are taken. Files are written once.
 """
@@ -27,7 +27,7 @@ from shape_files import SHAPES, Shape, write
 
 MEMORY_BAR, SPEED_BAR = 0.05, 0.30
 COLUMNS = "{:<28}{:<14}{:>12}{:>12}{:>9}"
-FEW = {"max_model_len": 1024, "max_num_seqs": 16}
+FEW = {"max_num_seqs": 16, "max_model_len": 1024}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ CASES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=list(CASES), metavar="MODEL", help=", ".join(CASES))
+    parser.add_argument(
+        "models", nargs="*", default=list(CASES), metavar="MODEL", help=f"{', '.join(CASES)}; or any reference"
+    )
     parser.add_argument("--without-speed", action="store_true", help="compare memory alone")
     parser.add_argument("--scale", type=float, default=1.0, help="of the shapes' layers, for a quick try")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
@@ -67,7 +69,11 @@ def main() -> int:
         print("RESULT " + json.dumps(measure(**json.loads(args.run))))
         return 0
     print(COLUMNS.format("model", "", "planned", "measured", "off"))
-    found = [row for name in args.models for row in compare(name, CASES[name], args)]
+    found = [
+        row
+        for name in args.models
+        for row in compare(name, CASES.get(name, Case(reference=name, options={"max_num_seqs": 16})), args)
+    ]
     if args.output_json:
         args.output_json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     missed = [row for row in found if abs(row["off"]) > row["bar"]]
@@ -79,7 +85,7 @@ def compare(name: str, case: Case, args: argparse.Namespace) -> list[dict[str, A
     """Rows of what is planned and measured, each of which is printed."""
     model = model_of(name, case, args)
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in case.options.items()]
-    command = [sys.executable, "-m", "octavo", "plan", model, "--json", "--no-enable-prefix-caching", *flags]
+    command = [sys.executable, "-m", "octavo", "plan", model, "--json", *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.stdout:
         sys.exit(f"{name}: {done.stderr}")
@@ -95,7 +101,8 @@ def compare(name: str, case: Case, args: argparse.Namespace) -> list[dict[str, A
     for label, expected, key, bar in rows:
         measured = statistics.median(one[key] for one in rounds)
         off = expected / measured - 1
-        print(COLUMNS.format(name, label, f"{expected:,.0f}", f"{measured:,.0f}", f"{off:+.1%}"), flush=True)
+        more = f"  (peak {rounds[0]['peak']:,.0f})" if key == "memory" else ""
+        print(COLUMNS.format(name, label, f"{expected:,.0f}", f"{measured:,.0f}", f"{off:+.1%}") + more, flush=True)
         found.append({"model": name, "what": key, "planned": expected, "measured": measured, "off": off, "bar": bar})
     return found
 
@@ -133,14 +140,15 @@ def measure(model: str, options: dict[str, Any], speed: dict[str, Any] | None, k
     """Loads the model, fills its cache, and takes its time."""
     from octavo import LLM
 
-    llm = LLM(model, enable_prefix_caching=False, **options)
+    llm = LLM(model, **options)
     if llm.model.pooler is not None:
         return measure_embedder(llm, speed)
     if llm.model.encoder is not None:
         return measure_whisper(llm, speed)
     length, number = llm.model.max_model_len, options["max_num_seqs"]
-    generate(llm, number, length - 64, 60)  # so many that the first are not done before the last have begun
-    found = {"memory": peak()}
+    for _ in range(2):  # so many tokens that the first are not done before the last have begun
+        generate(llm, number, length - 64, 60)
+    found = memory()
     if speed is not None:
         context = speed["context"]
         found["decode_alone"] = rate_of_decoding(llm, 1, context)
@@ -153,7 +161,7 @@ def generate(llm: Any, number: int, prompt: int, output: int) -> float:
     """The seconds that so many requests take, each with a prompt of its own."""
     from octavo import SamplingParams
 
-    rng = np.random.default_rng(number)
+    rng = np.random.default_rng()  # no two prompts begin alike
     prompts = [{"prompt_token_ids": rng.integers(5, 1000, prompt).tolist()} for _ in range(number)]
     begin = time.perf_counter()
     llm.generate(prompts, SamplingParams(temperature=0, max_tokens=output, ignore_eos=True), use_tqdm=False)
@@ -181,7 +189,7 @@ def measure_embedder(llm: Any, speed: dict[str, Any] | None) -> dict[str, float]
         return time.perf_counter() - begin
 
     embed(16, length)
-    found = {"memory": peak()}
+    found = memory()
     if speed is not None:
         found["prefill"] = speed["prompt"] / min(embed(1, speed["prompt"]) for _ in range(3))
     return found
@@ -202,7 +210,7 @@ def measure_whisper(llm: Any, speed: dict[str, Any] | None) -> dict[str, float]:
         return time.perf_counter() - begin
 
     listen(llm.model.config.max_num_seqs, llm.model.max_model_len - 8)
-    found = {"memory": peak()}
+    found = memory()
     if speed is not None:
         middle = 2 * speed["context"]
         for key, number in (("decode_alone", 1), ("decode_together", speed["together"])):
@@ -211,12 +219,15 @@ def measure_whisper(llm: Any, speed: dict[str, Any] | None) -> dict[str, float]:
     return found
 
 
-def peak() -> float:
-    """The most memory that this process has had, in MB of 1000²."""
+def memory() -> dict[str, float]:
+    """What this process holds now, and the most that it has, in MB of 1000².
+
+    The most has mapped pages of the files of weights, which the system takes back when it needs them.
+    """
     text = Path("/proc/self/status").read_text()
-    match = re.search(r"VmHWM:\s+(\d+)", text)
-    assert match is not None
-    return int(match[1]) * 1024 / 1e6
+    sizes = {name: re.search(rf"{name}:\s+(\d+)", text) for name in ("VmRSS", "VmHWM")}
+    found = {name: int(match[1]) * 1024 / 1e6 for name, match in sizes.items() if match is not None}
+    return {"memory": found["VmRSS"], "peak": found["VmHWM"]}
 
 
 if __name__ == "__main__":

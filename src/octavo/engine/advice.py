@@ -61,13 +61,13 @@ def what_fits(config: EngineConfig, checkpoint: Checkpoint, usable: Usable) -> l
     """
     shorter = kept = least = None
     for changes, longest in _tried(config, checkpoint, usable):
-        if longest is None:
+        if longest is None and "max_model_len" not in changes:
             kept = changes
             break
-        if longest >= LEAST_LENGTH:
-            changed = {**changes, "max_model_len": longest}
+        if longest is None or longest >= LEAST_LENGTH:
+            changed = changes if longest is None else {**changes, "max_model_len": longest}
             least = least or changed
-            if not changes and longest >= USEFUL_LENGTH:
+            if not changes and longest is not None and longest >= USEFUL_LENGTH:
                 shorter = changed
     ways = [one for one in (shorter, kept) if one is not None]
     return ways or ([least] if least is not None else [])

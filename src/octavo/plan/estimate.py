@@ -18,7 +18,7 @@ from octavo.weights import Checkpoint
 EVERYTHING = 1 << 60  # bytes, in which any model fits
 # What a process has beside weights, workspace and cache: Python with numpy and the tokenizers library, and what a
 # vocabulary takes for each token as the tokenizer holds it. Measured by benchmarks/plan.py.
-PROCESS_BYTES, BYTES_PER_TOKEN = 46 << 20, 250
+PROCESS_BYTES, BYTES_PER_TOKEN = 54 << 20, 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def two_lines(model: Described, memory: MemoryPlan) -> tuple[str, str]:
 
 def speed_line(speed: Speed | None) -> str:
     if speed is None:
-        return "this machine's limits are not known; `octavo plan` measures them"
+        return "not known; `octavo plan` measures this machine's limits, for the native executor"
     parts = []
     if speed.decode_alone is not None and speed.decode_together is not None:
         parts.append(f"{_rate(speed.decode_alone)} tok/s of one request")

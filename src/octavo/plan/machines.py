@@ -30,11 +30,12 @@ class Machine:
     bandwidth: float | None = None
     flops: float | None = None
     capability: tuple[int, int] = (0, 0)
+    taken: int = 0  # of the memory, by others and by CUDA itself
     is_here: bool = False
 
     def usable(self, share: float) -> int:
-        """Bytes that an engine may take; where CUDA begins, some are gone."""
-        return int(self.memory * share) - (CUDA_CONTEXT if self.device == "cuda" else 0)
+        """Bytes that an engine may take."""
+        return int(self.memory * share) - self.taken
 
     def place(self, device: str = "auto", executor: str = "auto", dtype: str = "auto") -> Placement:
         """What the options mean on this machine. Raises ConfigError for what it can't do."""
@@ -53,7 +54,7 @@ class Machine:
 
 
 def _gpu(name: str, gigabytes: float, bandwidth: float, tflops: float, capability: tuple[int, int]) -> Machine:
-    return Machine(name, "cuda", int(gigabytes * 1e9), bandwidth * 1e9, tflops * 1e12, capability)
+    return Machine(name, "cuda", int(gigabytes * 1e9), bandwidth * 1e9, tflops * 1e12, capability, CUDA_CONTEXT)
 
 
 # From the makers' data sheets: memory in GB, GB/s, dense TFLOP/s in 16 bits, compute capability.
@@ -110,9 +111,8 @@ def this_gpu_or_cpu(device: str) -> Machine:
     words = re.sub(r"[^A-Z0-9]", " ", name.upper()).split()
     known = max((gpu for gpu in GPUS.values() if gpu.name.upper() in words), key=lambda gpu: gpu.memory, default=None)
     rates = (known.bandwidth, known.flops) if known is not None else (None, None)
-    # CUDA has begun in this process: what it takes, and what others take, is not free.
-    taken = total - free - CUDA_CONTEXT
-    return Machine(name, "cuda", total - max(0, taken), *rates, torch.cuda.get_device_capability(), is_here=True)
+    capability = torch.cuda.get_device_capability()
+    return Machine(name, "cuda", total, *rates, capability, total - free, is_here=True)
 
 
 def find_machine(said: str | None, memory: str | None = None) -> Machine | None:

@@ -1,4 +1,4 @@
-"""How fast a model would be: each op takes as long as the slower of reading its bytes and computing its products."""
+"""How fast a model would be: each op takes a little longer than the slower of reading its bytes and computing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from octavo.weights.layout import PLAIN
 ERROR = 0.3  # of a rate on a CPU that was measured; benchmarks/plan.py compares
 GPU_ERROR = 0.5  # of one from a GPU's data sheet: none of these has been measured
 # Shares of the limits that are reached, and what comes to each op and each step: threads that meet, and the engine.
-BANDWIDTH_SHARE, MATMUL_SHARE, ATTENTION_SHARE = 0.92, 0.72, 0.3
-OP_SECONDS, STEP_SECONDS = 6e-6, 4e-4
+BANDWIDTH_SHARE, MATMUL_SHARE, ATTENTION_SHARE = 0.95, 0.8, 0.5
+OP_SECONDS, STEP_SECONDS = 1.5e-6, 2.5e-4
+OVERLAP = 1.5  # the power in which reading and computing add up: 1 is one after the other, infinity both at once
 GPU_BANDWIDTH_SHARE, GPU_MATMUL_SHARE, GPU_STEP_SECONDS = 0.7, 0.5, 1e-3
 PROMPT, CONTEXT = 1024, 320  # tokens of the prompt that is read, and of what sequences have behind them that write
 
@@ -120,7 +121,8 @@ def _op_seconds(op: Op, step: StepShape, dtype: str, cached: float, found: Limit
     layout = next((matrix.layout or dtype for matrix in op.matrices.values()), dtype)
     attends = any(isinstance(node, Attention | CrossAttention) for node in op.nodes)
     rate = found.flops[layout] * (ATTENTION_SHARE if attends else MATMUL_SHARE)
-    return OP_SECONDS + max(read / (found.bandwidth * BANDWIDTH_SHARE), op.flops(step) / rate)
+    reading, computing = read / (found.bandwidth * BANDWIDTH_SHARE), op.flops(step) / rate
+    return float(OP_SECONDS + (reading**OVERLAP + computing**OVERLAP) ** (1 / OVERLAP))
 
 
 def cost_of(model: Described, memory: MemoryPlan, step: StepShape) -> StepCost:
