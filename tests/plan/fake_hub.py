@@ -15,6 +15,7 @@ class FakeHub:
 
     def __init__(self, root: Path):
         self.root, self.served, self.gated, self.knows_ranges = root, 0, set(), True
+        self.more_names: list[str] = []  # of files that every model is said to have
         self.url = ""
 
     def models(self) -> list[str]:
@@ -51,6 +52,7 @@ def running_hub(root: Path) -> Iterator[FakeHub]:
                 return self.refuse(404, "RepoNotFound")
             files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
             siblings = [{"rfilename": str(file.relative_to(folder)), "size": file.stat().st_size} for file in files]
+            siblings += [{"rfilename": more, "size": 10} for more in hub.more_names]
             about = {"id": name, "modelId": name, "sha": "0" * 40, "siblings": siblings, "private": False}
             return self.send_json({**about, "tags": [], "downloads": 0, "likes": 0})
 

@@ -95,6 +95,14 @@ def test_no_more_than_headers_is_fetched(hub, tmp_path):
     assert sizes(again) == sizes(done)
 
 
+def test_names_that_lead_out_of_a_folder_are_never_written(hub, tmp_path, monkeypatch):
+    make_tiny_llama(hub.root / "org" / "outside")
+    evil = tmp_path / "evil.json"
+    monkeypatch.setattr(hub, "more_names", [f"../../../../../../../..{evil}", str(evil), "../evil.json"])
+    assert sizes(plan(hub, tmp_path, "org/outside"))
+    assert not evil.exists()
+
+
 def error_of(done):
     assert done.returncode == 2
     assert done.stdout == ""

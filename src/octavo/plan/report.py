@@ -180,7 +180,8 @@ def _ending(plan: Plan) -> Iterator[str]:
     need = plan.asked.weights + plan.asked.workspace + plan.asked.process
     least = min([plan.asked, *plan.others], key=lambda one: one.weights + one.workspace + one.process)
     smallest = least.weights + least.workspace + least.process
-    yield f"No format of it does: {show(need)} are needed before any text, {show(smallest)} {least.label}."
+    other = f", {show(smallest)} {least.label}" if smallest < need else ""
+    yield f"No format of it does: {show(need)} are needed before any text{other}."
     if plan.fitting_machines:
         yield f"As asked it fits on {', '.join(plan.fitting_machines)} (octavo plan --machine NAME)."
     yield "Tensor parallelism is not there yet; a smaller model, or a machine with more memory, would do."
