@@ -85,7 +85,7 @@ def compare(name: str, case: Case, args: argparse.Namespace) -> list[dict[str, A
     """Rows of what is planned and measured, each of which is printed."""
     model = model_of(name, case, args)
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in case.options.items()]
-    command = [sys.executable, "-m", "octavo", "plan", model, "--json", *flags]
+    command = [sys.executable, "-m", "octavo", "plan", model, "--json", "--measure", *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.stdout:
         sys.exit(f"{name}: {done.stderr}")

@@ -270,11 +270,11 @@ def test_limits_are_kept_and_the_best_is_taken(tmp_path, monkeypatch):
     assert limits.known_limits(["bfloat16"]) is None
     seen = []
     for _ in range(4):
-        limits._of_this_process.cache_clear()
+        limits._measured.cache_clear()
         seen.append(limits.limits(["bfloat16"]).bandwidth)
     assert seen == [10e9, 30e9, 30e9, 30e9]
     assert limits.known_limits(["bfloat16"]) == limits.Limits(30e9, {"bfloat16": 1e12})
     assert limits.known_limits(["int8"]) is None
     (tmp_path / "cache" / limits.FILE).write_text("[]")
-    limits._of_this_process.cache_clear()
+    limits._measured.cache_clear()
     assert limits.known_limits(["bfloat16"]) is None

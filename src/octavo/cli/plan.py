@@ -48,6 +48,8 @@ def _parser() -> Parser:
     group.add_argument("--machine", metavar="NAME", default=None, help=machine)
     memory = "plan for so much memory, as 14.56GiB"
     group.add_argument("--memory", metavar="SIZE", default=None, help=memory)
+    anew = "measure this machine's limits anew, which were measured before"
+    group.add_argument("--measure", action="store_true", default=False, help=anew)
     group.add_argument("--json", action="store_true", default=False, help="print JSON")
     add_engine_flags(parser)
     return parser
@@ -68,6 +70,10 @@ def _planned(options: dict[str, Any], args: Any) -> Any:
 
         logging.getLogger("octavo").warning("%s", note)
     select_machine()
+    if args.measure:
+        from octavo.plan.limits import forget
+
+        forget()
     if machine is None:
         machine = this_gpu_or_cpu(config.device)
     source = {"revision": config.revision, "cache_dir": config.download_dir}

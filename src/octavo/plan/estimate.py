@@ -10,8 +10,8 @@ from octavo.config import AT_LOAD, EngineConfig
 from octavo.engine.backend import backend_of
 from octavo.engine.memory import MemoryPlan, show
 from octavo.engine.planning import DeclaredModel, declare_model
-from octavo.errors import ConfigError, MemoryPlanError
-from octavo.plan.machines import Machine
+from octavo.errors import ConfigError, MemoryPlanError, OctavoError
+from octavo.plan.machines import GPUS, Machine, this_cpu
 from octavo.plan.speed import Described, Speed, expected_speed
 from octavo.weights import Checkpoint
 
@@ -141,6 +141,53 @@ def _formats(config: EngineConfig) -> Iterator[tuple[str, dict[str, Any]]]:
                 options = {"dtype": dtype, "quantization": quantization, "kv_cache_dtype": cache}
                 changed = {name: value for name, value in options.items() if getattr(config, name) != value}
                 yield label, changed
+
+
+def elsewhere(config: EngineConfig, checkpoint: Checkpoint, machine: Machine) -> tuple[list[Estimate], list[str]]:
+    """For a CPU, the smallest known GPU for each of three formats; for a GPU, this machine's CPU.
+
+    Also the known GPUs on which the model fits as it is asked for, the smallest first.
+    """
+    rows, names = [], []
+    for quantization in (config.quantization, *(one for one in ("int8", "int4") if one != config.quantization)):
+        changed: dict[str, Any] = {
+            "device": "cuda",
+            "executor": "torch",
+            "quantization": quantization,
+            "kv_cache_dtype": "auto",
+        }
+        try:
+            there = replace(config, **changed)
+            fitting = list(_gpus(declare_model(there, checkpoint)))
+        except OctavoError:
+            continue
+        if quantization == config.quantization:
+            names = [gpu.name for gpu in fitting]
+        if fitting and machine.device == "cpu":
+            smallest = fitting[0]
+            options: dict[str, Any] = {"quantization": quantization}
+            options |= {} if config.dtype == "float32" else {"dtype": smallest.place().dtype}
+            label = f"{smallest.name}, {f'{quantization} at load' if quantization in AT_LOAD else 'as stored'}"
+            rows.append(estimate(replace(there, **options), checkpoint, smallest, label, options)[0])
+    if machine.device == "cuda":
+        dtype = "bfloat16" if config.dtype == "float16" else config.dtype
+        options = {"device": "cpu", "executor": "native", "dtype": dtype}
+        try:
+            label = "this machine's CPU"
+            rows.append(estimate(replace(config, **options), checkpoint, this_cpu(), label, options)[0])
+        except OctavoError:  # it can't be there
+            pass
+    return rows, names
+
+
+def _gpus(declared: DeclaredModel) -> Iterator[Machine]:
+    """Those on which a model fits, the smallest first."""
+    for gpu in sorted(GPUS.values(), key=lambda gpu: gpu.memory):
+        try:
+            declared.plan(usable_by(declared, gpu))
+        except MemoryPlanError:
+            continue
+        yield gpu
 
 
 def two_lines(model: Described, memory: MemoryPlan) -> tuple[str, str]:

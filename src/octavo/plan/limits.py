@@ -16,7 +16,8 @@ from octavo.errors import ModelNotFoundError
 from octavo.weights.cache import cache_folder, publish, staging, writable
 
 BANDWIDTH_BYTES = 256 << 20  # the bytes read to measure memory: more than caches hold, and read within 0.2 s
-FILE, TIMES = "limits.json", 3
+FILE, TRIES = "limits.json", 5
+MEMORY = "memory"  # in place of a layout: the rate of reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,57 +44,56 @@ def processor() -> str:
 
 def known_limits(layouts: Iterable[str]) -> Limits | None:
     """What was measured before on such a processor with as many threads; None where something is missing."""
-    found = _entry(_read())
-    flops = found.get("flops", {})
+    rates, _ = _entry(_read())
     wanted = list(layouts)
-    if "bandwidth" not in found or any(name not in flops for name in wanted):
+    if any(name not in rates for name in (MEMORY, *wanted)):
         return None
-    return Limits(found["bandwidth"], {name: flops[name] for name in wanted})
+    return Limits(rates[MEMORY], {name: rates[name] for name in wanted})
 
 
 def limits(layouts: Iterable[str]) -> Limits | None:
-    """The same, measured where it is not known: 0.4 s, and 0.02 s for each layout. None where memory is too short.
+    """The same, measured where it is not known: 0.4 s, and 0.05 s for each layout. None where memory is too short.
 
-    The first processes that ask measure all anew, and the best is kept: others may have been computing.
+    The first processes that ask for a rate measure it anew, and the best is kept: others may have been computing.
     """
     wanted, entries = list(layouts), _read()
-    known, now = _entry(entries), _of_this_process()
-    times, flops = known.get("times", 0), known.get("flops", {})
-    if not now and times < TIMES:
-        now |= {"bandwidth": measured_bandwidth(), "flops": {}}
-        times += 1
-    bandwidth = max(now.get("bandwidth") or 0.0, known.get("bandwidth", 0.0))
-    if not bandwidth:
+    rates, tries = _entry(entries)
+    due = [name for name in (MEMORY, *wanted) if name not in _measured() and tries.get(name, 0) < TRIES]
+    for name in due:
+        rate = measured_bandwidth() if name == MEMORY else max(_native.matmul_flops(name) for _ in range(5))
+        if rate is not None:
+            rates[name] = max(rate, rates.get(name, 0.0))
+            tries[name] = tries.get(name, 0) + 1
+            _measured().add(name)
+    if due:
+        _write({**entries, _key(): {"rates": rates, "tries": tries}})
+    if MEMORY not in rates:
         return None
-    measured = now.setdefault("flops", {})
-    for name in wanted:
-        if name not in measured and (name not in flops or "bandwidth" in now):
-            measured[name] = max(_native.matmul_flops(name) for _ in range(2))
-    best = {name: max(flops.get(name, 0.0), measured.get(name, 0.0)) for name in {**flops, **measured}}
-    entry = {"bandwidth": bandwidth, "flops": best, "times": times}
-    if entry != known:
-        _write({**entries, _key(): entry})
-    return Limits(bandwidth, {name: best[name] for name in wanted})
+    return Limits(rates[MEMORY], {name: rates[name] for name in wanted})
 
 
 @cache
-def _of_this_process() -> dict[str, Any]:
+def _measured() -> set[str]:
     """What this process has measured; a plan asks for several models."""
-    return {}
+    return set()
+
+
+def forget() -> None:
+    """Has everything measured anew: for a machine that was busy when it was."""
+    _write({name: entry for name, entry in _read().items() if name != _key()})
 
 
 def _key() -> str:
     return f"{processor()}, {_native.num_threads()} threads, {_native.isa()}"
 
 
-def _entry(entries: dict[str, Any]) -> dict[str, Any]:
-    """What the file says of this machine, if it is numbers."""
+def _entry(entries: dict[str, Any]) -> tuple[dict[str, float], dict[str, int]]:
+    """The rates that the file has of this machine, and how often each was measured."""
     found = entries.get(_key())
-    if not isinstance(found, dict) or not _is_rate(found.get("bandwidth")) or not isinstance(found.get("flops"), dict):
-        return {}
-    times = found.get("times")
-    rates = {name: rate for name, rate in found["flops"].items() if _is_rate(rate)}
-    return {"bandwidth": found["bandwidth"], "flops": rates, "times": times if isinstance(times, int) else 0}
+    parts = [found.get(name) if isinstance(found, dict) else None for name in ("rates", "tries")]
+    rates, tries = (part if isinstance(part, dict) else {} for part in parts)
+    good = {name: rate for name, rate in rates.items() if _is_rate(rate)}
+    return good, {name: tries[name] for name in good if isinstance(tries.get(name), int)}
 
 
 def _is_rate(value: Any) -> bool:

@@ -11,12 +11,11 @@ from typing import Any
 from octavo.config import EngineConfig
 from octavo.engine.advice import what_fits
 from octavo.engine.memory import show
-from octavo.errors import OctavoError
-from octavo.plan.estimate import Estimate, estimate, speed_line, usable_by, variants
-from octavo.plan.machines import GPUS, Machine
+from octavo.plan.estimate import Estimate, elsewhere, estimate, speed_line, usable_by, variants
+from octavo.plan.machines import Machine
 from octavo.plan.source import Opened
 from octavo.support import Forecast, describe
-from octavo.weights import DEFAULT_MODEL, Checkpoint
+from octavo.weights import DEFAULT_MODEL
 
 HEAD = ("format", "weights", "KV/token", "cache", "total", "fits", "one, tok/s", "many", "prompts")
 Options = dict[str, Any]
@@ -33,7 +32,7 @@ class Plan:
     others: list[Estimate]
     ways: list[Options]  # changes of options, each planned
     commands: list[str]  # that run it: as asked if that fits
-    fitting_machines: list[str]  # where nothing fits here: known GPUs that have the memory
+    fitting_machines: list[str]  # known GPUs on which it fits as asked, the smallest first
 
     @property
     def fits(self) -> bool:
@@ -49,23 +48,9 @@ def make_plan(config: EngineConfig, opened: Opened, machine: Machine, said: Mapp
     if config.model is None and checkpoint.declared is None:
         said = {"model": DEFAULT_MODEL, **said}
     commands = [_command(said, changes) for changes in (ways or ([{}] if asked.fits else []))]
-    elsewhere = [] if asked.fits or ways else _machines(config, checkpoint)
+    there, machines = elsewhere(config, checkpoint, machine)
     about = replace(describe(declared, memory), model=said.get("model") or checkpoint.path.name)
-    return Plan(about, opened.origin, machine, asked, others, ways, commands, elsewhere)
-
-
-def _machines(config: EngineConfig, checkpoint: Checkpoint) -> list[str]:
-    """Known GPUs on which the model fits as it is asked for, the smallest first."""
-    found = []
-    for gpu in sorted(GPUS.values(), key=lambda gpu: gpu.memory):
-        place = gpu.place(dtype="auto" if config.dtype == "bfloat16" else config.dtype)
-        there = replace(config, device="cuda", executor="torch", dtype=place.dtype, kv_cache_dtype="auto")
-        try:
-            if estimate(there, checkpoint, gpu, measures=False)[0].fits:
-                found.append(gpu.name)
-        except OctavoError:
-            continue
-    return found[:4]
+    return Plan(about, opened.origin, machine, asked, [*others, *there], ways, commands, machines)
 
 
 def _command(said: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
@@ -183,5 +168,5 @@ def _ending(plan: Plan) -> Iterator[str]:
     other = f", {show(smallest)} {least.label}" if smallest < need else ""
     yield f"No format of it does: {show(need)} are needed before any text{other}."
     if plan.fitting_machines:
-        yield f"As asked it fits on {', '.join(plan.fitting_machines)} (octavo plan --machine NAME)."
+        yield f"As asked it fits on {', '.join(plan.fitting_machines[:4])} (octavo plan --machine NAME)."
     yield "Tensor parallelism is not there yet; a smaller model, or a machine with more memory, would do."
