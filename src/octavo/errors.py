@@ -72,8 +72,8 @@ class MemoryPlanError(OctavoError):
     that would fit with everything else as it is; 0 if none would.
     """
 
-    def __init__(self, arithmetic: str, ways: str, longest: int = 0):
-        super().__init__(f"{arithmetic}; {ways}")
+    def __init__(self, arithmetic: str, ways: str = "", longest: int = 0):
+        super().__init__(f"{arithmetic}; {ways}" if ways else arithmetic)
         self.arithmetic, self.ways, self.longest = arithmetic, ways, longest
 
 

@@ -17,6 +17,7 @@ from octavo.models import declarations, open_model
 from octavo.models.base import CausalLM, kind_of
 from octavo.models.multimodal import ARCHITECTURES
 from octavo.weights import Checkpoint, StoredTensor, resolve
+from octavo.weights.known import public_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def forecast(options: Mapping[str, Any]) -> Forecast:
     select_machine()
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     planned = plan_or_advise(config, open_model(path))
-    return describe(planned, planned.memory)
+    return describe(planned, planned.plan)
 
 
 def describe(declared: DeclaredModel, memory: MemoryPlan) -> Forecast:
@@ -98,7 +99,7 @@ def describe(declared: DeclaredModel, memory: MemoryPlan) -> Forecast:
     weights = {*graph.weights, *(encoder.weights if encoder else ())}
     parts = {name: getattr(memory, name) for name in ("weights", "workspace", "kv_cache", "usable")}
     return Forecast(
-        model=config.model or checkpoint.path.name,
+        model=public_name(config.model or checkpoint.path.name),
         path=str(checkpoint.path),
         architecture=str(checkpoint.config["architectures"][0]),
         kind=declared.model.kind if declared.model.is_hosted else kind_of(graph, encoder),

@@ -38,12 +38,13 @@ def usable_here(declared: DeclaredModel) -> int:
     return declared.backend.usable_memory(declared.config.gpu_memory_utilization)
 
 
-def plan_or_advise(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
+def plan_or_advise(config: EngineConfig, checkpoint: Checkpoint, usable: int | None = None) -> PlannedModel:
     """`plan_model`, whose MemoryPlanError says which options would fit."""
     try:
-        return plan_model(config, checkpoint)
+        return plan_model(config, checkpoint, usable)
     except MemoryPlanError as error:
-        raise with_ways(error, what_fits(config, checkpoint, usable_here)) from None
+        size = usable_here if usable is None else lambda model: usable
+        raise with_ways(error, what_fits(config, checkpoint, size)) from None
 
 
 def with_ways(error: MemoryPlanError, ways: list[Changes]) -> MemoryPlanError:
@@ -95,7 +96,7 @@ def _longest(config: EngineConfig, checkpoint: Checkpoint, usable: Usable) -> in
     declared = declare_model(config, checkpoint)
     size = usable(declared)
     try:
-        declared.plan(size)
+        declared.memory_plan(size)
     except MemoryPlanError as error:
         if not error.longest:
             return 0
@@ -105,7 +106,7 @@ def _longest(config: EngineConfig, checkpoint: Checkpoint, usable: Usable) -> in
     while longest >= LEAST_LENGTH:  # what it says would fit is tried, too: a smaller context may change the plan
         shorter = declare_model(replace(config, max_model_len=longest), checkpoint)
         try:
-            shorter.plan(size)
+            shorter.memory_plan(size)
         except MemoryPlanError:
             longest //= 2
         else:

@@ -15,11 +15,13 @@ from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan
 from octavo.engine.planning import PlannedModel, select_machine
 from octavo.engine.pooler import Pooler
+from octavo.engine.prefix_files import open_store
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
 from octavo.models import open_model
 from octavo.option_files import read_text
+from octavo.prefix_store.store import PrefixStore
 from octavo.request import Prompt
 from octavo.sampling.processors import LoadedProcessors, LogitsProcessor, find_class, vllm_config
 from octavo.sampling_params import SamplingParams
@@ -32,7 +34,7 @@ from octavo.weights import Checkpoint, resolve
 from octavo.weights.bind import forget_pages
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
-from octavo.weights.known import advised_sampling
+from octavo.weights.known import advised_sampling, public_name
 from octavo.weights.progress import loading_bar
 
 
@@ -57,6 +59,7 @@ class LoadedModel:
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
     grammars: Grammars  # for its tokens
     processors: LoadedProcessors | None = None  # of logits, that the user gave
+    prefix_store: PrefixStore | None = None  # of its prefix cache, on disk
 
     @property
     def max_model_len(self) -> int:
@@ -84,11 +87,15 @@ class LoadedModel:
 
 
 def load(
-    config: EngineConfig, readers: Mapping[str, ReaderFactory], report: Callable[[str], None] = lambda phase: None
+    config: EngineConfig,
+    readers: Mapping[str, ReaderFactory],
+    report: Callable[[str], None] = lambda phase: None,
+    usable: int | None = None,
 ) -> LoadedModel:
     """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError. `report` is told what it does.
 
-    `readers` are those of prompts, by what a declaration says that its model reads.
+    `readers` are those of prompts, by what a declaration says that its model reads; `usable` are the bytes that it may
+    take, by default its share of what is free.
 
     That the weights fit, and that they are those of the model, is known before any of them is read.
     """
@@ -98,13 +105,14 @@ def load(
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     report("reading headers")
     checkpoint = open_model(path)
-    with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
+    with ThreadPoolExecutor(2) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
-        planned = plan_or_advise(config, checkpoint)
+        planned = plan_or_advise(config, checkpoint, usable)
+        opening = other.submit(open_store, config, planned)
         config = planned.config
         report("loading weights")
         executor = _load_weights(planned, config.dtype)
-        text = tokenizer.result()
+        text, prefix_store = tokenizer.result(), opening.result()
     model = planned.model
     if planned.pooler is not None and planned.pooler.lowers_case:
         text.lower_case()
@@ -115,14 +123,14 @@ def load(
     files = (ConfigReader.of_file(planned.checkpoint.config, planned.file), ConfigReader.of_file(said, said_by))
     eos_token_ids = _eos_ids(text, files, model.vocab_size)
     return LoadedModel(
-        name=config.model or path.name,
+        name=public_name(config.model or path.name),
         config=config,
         graph=planned.graph,
         encoder=planned.encoder,
         source_positions=model.source_positions,
         reader=readers[model.inputs](config, text, model.vocab_size, *files),
         footprint=planned.footprint,
-        plan=planned.memory,
+        plan=planned.plan,
         executor=executor,
         tokenizer=text,
         chat_template=_chat_template(config, text),
@@ -132,6 +140,7 @@ def load(
         eos_token_ids=eos_token_ids,
         grammars=Grammars(text, eos_token_ids),
         processors=_processors(processors, planned, path),
+        prefix_store=prefix_store,
     )
 
 
@@ -141,8 +150,8 @@ def _processors(classes: list[type[LogitsProcessor]], planned: PlannedModel, pat
         return None
     if planned.pooler is not None:
         raise ConfigError("logits_processors", config.logits_processors, "this model draws no tokens")
-    lengths = planned.memory.max_model_len, planned.model.vocab_size, config.max_num_seqs
-    return LoadedProcessors(classes, vllm_config(config.model or path.name, *lengths))
+    lengths = planned.plan.max_model_len, planned.model.vocab_size, config.max_num_seqs
+    return LoadedProcessors(classes, vllm_config(public_name(config.model or path.name), *lengths))
 
 
 def _load_weights(planned: PlannedModel, dtype: str) -> Executor:
@@ -155,7 +164,7 @@ def _load_weights(planned: PlannedModel, dtype: str) -> Executor:
             loaded(sizes[name])
 
         options = {"dtype": dtype, "encoder": planned.encoder, "release": release}
-        return planned.backend.executor(planned.graph, tensors, planned.memory, **options)
+        return planned.backend.executor(planned.graph, tensors, planned.plan, **options)
 
 
 def _load_tokenizer(config: EngineConfig, path: Path, checkpoint: Checkpoint) -> Tokenizer:

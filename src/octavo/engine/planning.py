@@ -14,6 +14,7 @@ from octavo import _native
 from octavo.config import AT_LOAD, POOLING_TASKS, SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
 from octavo.engine.classifier import classifier_of
+from octavo.engine.disk_cache import READ_AHEAD
 from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.engine.multi_vector import embedder_of
 from octavo.engine.pooler import Pooler
@@ -25,6 +26,8 @@ from octavo.graph.ends import both_ways, with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.models.encoders import heads
+from octavo.prefix_store.store import QUEUED_BYTES
+from octavo.scheduler.scheduler import LOOKAHEAD
 from octavo.weights import Checkpoint
 from octavo.weights.bind import bind
 from octavo.weights.config_reader import ConfigReader
@@ -53,7 +56,13 @@ class DeclaredModel:
     of_encoder: Footprint | None
     max_positions: int  # of a text
 
-    def plan(self, usable: int, reserve: int | None = None) -> MemoryPlan:
+    @property
+    def reserve(self) -> int:
+        """Bytes for all else than the model: of the process, and of what goes to a prefix cache on disk."""
+        queued = 0 if self.config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD
+        return self.backend.reserve + queued
+
+    def memory_plan(self, usable: int, reserve: int | None = None) -> MemoryPlan:
         """What it takes of `usable` bytes, of which `reserve` are for all else. Raises MemoryPlanError, ConfigError."""
         return plan_memory(
             self.config,
@@ -61,7 +70,7 @@ class DeclaredModel:
             self.max_positions,
             self.model.vocab_size,
             usable,
-            self.backend.reserve if reserve is None else reserve,
+            self.reserve if reserve is None else reserve,
             self.of_encoder,
             self.model.source_positions,
             all_rows=self.pooler is not None,
@@ -72,15 +81,19 @@ class DeclaredModel:
 class PlannedModel(DeclaredModel):
     """A model, and what it will take of the memory that there is."""
 
-    memory: MemoryPlan
+    plan: MemoryPlan
 
 
-def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
-    """Raises ModelLoadError, MemoryPlanError or ConfigError."""
+def plan_model(config: EngineConfig, checkpoint: Checkpoint, usable: int | None = None) -> PlannedModel:
+    """What loading will do where the model may take `usable` bytes, by default its share of what is free.
+
+    Raises ModelLoadError, MemoryPlanError or ConfigError.
+    """
     declared = declare_model(config, checkpoint)
-    usable = declared.backend.usable_memory(declared.config.gpu_memory_utilization)
+    if usable is None:
+        usable = declared.backend.usable_memory(declared.config.gpu_memory_utilization)
     parts = {field.name: getattr(declared, field.name) for field in fields(declared)}
-    return PlannedModel(**parts, memory=declared.plan(usable))
+    return PlannedModel(**parts, plan=declared.memory_plan(usable))
 
 
 def declare_model(config: EngineConfig, checkpoint: Checkpoint) -> DeclaredModel:
@@ -111,6 +124,7 @@ def declare_model(config: EngineConfig, checkpoint: Checkpoint) -> DeclaredModel
         if checkpoint.config.get("is_causal") is False and not graph.keeps_nothing:
             graph = both_ways(graph)
     if graph.keeps_nothing:
+        config = replace(config, prefix_cache_dir=None, prefix_cache_size=None)
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     if is_sparse:
         most = max(1, SPARSE_BYTES // (4 * model.vocab_size))

@@ -76,10 +76,10 @@ def estimate(
     """
     declared = declare_model(config, checkpoint)
     config = declared.config
-    whole = declared.plan(EVERYTHING, reserve=0)
+    whole = declared.memory_plan(EVERYTHING, reserve=0)
     usable, reason, memory = usable_by(declared, machine), None, None
     try:
-        memory = declared.plan(usable)
+        memory = declared.memory_plan(usable)
     except MemoryPlanError as error:
         reason = error.arithmetic
     blocks = memory.num_blocks if memory is not None else 0
@@ -91,7 +91,7 @@ def estimate(
         dtype=config.dtype,
         kv_cache_dtype=config.cache_dtype,
         weights=whole.weights,
-        workspace=whole.workspace if memory is None else memory.workspace - declared.backend.reserve,
+        workspace=whole.workspace if memory is None else memory.workspace - declared.reserve,
         process=process_bytes(config, whole.vocab_size),
         kv_per_token=sum(whole.kv_bytes_per_block) / whole.block_size,
         state_per_request=whole.state_bytes,
@@ -184,7 +184,7 @@ def _gpus(declared: DeclaredModel) -> Iterator[Machine]:
     """Those on which a model fits, the smallest first."""
     for gpu in sorted(GPUS.values(), key=lambda gpu: gpu.memory):
         try:
-            declared.plan(usable_by(declared, gpu))
+            declared.memory_plan(usable_by(declared, gpu))
         except MemoryPlanError:
             continue
         yield gpu

@@ -13,8 +13,8 @@ from octavo.errors import ModelLoadError, ModelNotFoundError
 from octavo.models import open_model
 from octavo.plan.declared import open_config
 from octavo.weights import DEFAULT_MODEL, Checkpoint, resolve
-from octavo.weights.known import PACKAGES
-from octavo.weights.source import hub_model, offline_by_environment
+from octavo.weights.known import PACKAGES, public_name
+from octavo.weights.source import find_source, hub_model, offline_by_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,12 @@ def _local(reference: str | None, revision: str | None, cache_dir: str | None) -
     try:
         return resolve(reference, revision=revision, cache_dir=cache_dir, offline=True, progress=False)
     except ModelNotFoundError as error:
+        if reference is not None and find_source(reference, revision) is not None:
+            if "not in the cache" not in str(error):
+                raise
+            name = public_name(reference)
+            way = f"octavo pull {name} fetches it, and then it can be planned"
+            raise ModelNotFoundError(f"{name} is not cached, and headers are read of the Hub alone; {way}") from None
         if reference is not None and reference.startswith("pypi:"):
             raise _of_package(reference, error) from None
         if reference is not None and "/" not in reference and "of the Hub" in str(error):
