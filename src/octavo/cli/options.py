@@ -15,13 +15,21 @@ from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
 from octavo.options import NOTED, REFUSED, Options, literal
 
-MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
+MODEL_HELP = (
+    "a directory, a .gguf file, a Hub id (with @REVISION), pypi:PACKAGE, a URL, s3://, gs://, oci:// or modelscope:ID; "
+    "or the default model"
+)
 
 
 MODEL_FLAGS = (
-    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, or pypi:PACKAGE"),
+    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, pypi:PACKAGE, or a URL"),
     Flag("task", str, "TASK", "generate, embed, score, classify, reward, transcription, translation; or Jina v3's"),
-    Flag("revision", str, "REV", "the branch, tag or commit of a Hub model; also MODEL@REV"),
+    Flag(
+        "revision",
+        str,
+        "REV",
+        "the branch, tag or commit of a hub's model, also MODEL@REV; or the tag of an oci:// one",
+    ),
     Flag("download_dir", str, "DIR", "the folder that fetched models are kept in"),
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),
     Flag("chat_template", str, "FILE", "a Jinja chat template instead of the model's"),
@@ -75,6 +83,8 @@ ENGINE_FLAGS = (
     Flag("num_gpu_blocks_override", int, "N", "how many KV cache blocks, instead of as many as are useful and fit"),
     Flag("kv_cache_memory_bytes", count, "N", "the size of the KV cache in bytes, as 4G"),
     Flag("enable_prefix_caching", None, None, "keep the keys and values of prompts' beginnings, and use them again"),
+    Flag("prefix_cache_dir", str, "DIR", "keep those in a folder, too: they come back after a restart, and are shared"),
+    Flag("prefix_cache_size", str, "SIZE", "at most so much in that folder, as 20GiB, which is the default"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
     Flag("scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come first served) or priority"),
     Flag("logits_processors", names, "LIST", "vLLM's logits processors, each as MODULE:CLASS"),
