@@ -346,6 +346,9 @@ void bind_executor(nb::module_& m) {
       .def("read_row", &Executor::read_row, "buffer"_a, "row"_a, "columns"_a)
       .def("set_profiling", &Executor::set_profiling, "on"_a, "Whether steps note how long each op takes.")
       .def("op_seconds", &Executor::op_seconds, "The seconds of each op of the tape, in all such steps.")
+      .def("give_back", &Executor::give_back, nb::call_guard<nb::gil_scoped_release>(),
+           "Gives the memory of the cache and of buffers back to the system, until they are used again; weights stay. "
+           "What was kept of sequences is gone.")
       .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
       .def_prop_ro("kv_bytes", &Executor::kv_bytes);
 }

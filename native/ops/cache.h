@@ -35,6 +35,7 @@ class CachePool {
   // The group that a page is of, or -1.
   int group_of(int64_t page) const;
   int64_t bytes() const { return memory_.bytes(); }
+  void give_back() { memory_.give_back(); }
   // The pages of a group, one behind the other.
   Records pages(int group) const;
   void copy_page(int64_t from, int64_t to);

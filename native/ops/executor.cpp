@@ -200,4 +200,11 @@ int64_t Executor::workspace_bytes() const {
   return bytes;
 }
 
+void Executor::give_back() {
+  cache_->give_back();
+  for (Buffer& memory : memory_) memory.give_back();
+  for (const auto& pool : scratch_) pool->give_back();
+  for (const auto& state : states_) state->give_back();
+}
+
 }  // namespace octavo

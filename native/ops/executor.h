@@ -72,6 +72,9 @@ class Executor {
   std::vector<float> read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const;
   int64_t workspace_bytes() const;
   int64_t kv_bytes() const { return cache_->bytes(); }
+  // Gives the memory of the cache, of states and of buffers back to the system, between steps; weights stay. Nothing
+  // that was kept of a sequence is there afterwards.
+  void give_back();
   const Value* features() const { return features_ < 0 ? nullptr : &buffers_[features_]; }
 
   void set_profiling(bool on) { profiling_ = on; }
@@ -93,7 +96,7 @@ class Executor {
   ExecutorConfig config_;
   std::shared_ptr<CachePool> cache_;
   std::vector<std::unique_ptr<CachePool>> scratch_;  // one for each kind of layer
-  std::vector<std::shared_ptr<const Buffer>> states_;
+  std::vector<std::shared_ptr<Buffer>> states_;
   std::vector<Value> buffers_;
   std::vector<Buffer> memory_;  // of the buffers
   std::vector<std::unique_ptr<Op>> ops_;

@@ -33,7 +33,7 @@ from octavo.weights import Checkpoint, resolve
 from octavo.weights.bind import forget_pages
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
-from octavo.weights.known import advised_sampling
+from octavo.weights.known import advised_sampling, public_name
 from octavo.weights.progress import loading_bar
 
 
@@ -86,11 +86,15 @@ class LoadedModel:
 
 
 def load(
-    config: EngineConfig, readers: Mapping[str, ReaderFactory], report: Callable[[str], None] = lambda phase: None
+    config: EngineConfig,
+    readers: Mapping[str, ReaderFactory],
+    report: Callable[[str], None] = lambda phase: None,
+    usable: int | None = None,
 ) -> LoadedModel:
     """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError. `report` is told what it does.
 
-    `readers` are those of prompts, by what a declaration says that its model reads.
+    `readers` are those of prompts, by what a declaration says that its model reads; `usable` are the bytes that it may
+    take, by default its share of what is free.
 
     That the weights fit, and that they are those of the model, is known before any of them is read.
     """
@@ -102,7 +106,7 @@ def load(
     checkpoint = open_model(path)
     with ThreadPoolExecutor(2) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
-        planned = plan_model(config, checkpoint)
+        planned = plan_model(config, checkpoint, usable)
         opening = other.submit(open_store, config, planned)
         config = planned.config
         report("loading weights")
@@ -118,7 +122,7 @@ def load(
     files = (ConfigReader.of_file(planned.checkpoint.config, planned.file), ConfigReader.of_file(said, said_by))
     eos_token_ids = _eos_ids(text, files, model.vocab_size)
     return LoadedModel(
-        name=config.model or path.name,
+        name=public_name(config.model or path.name),
         config=config,
         graph=planned.graph,
         encoder=planned.encoder,
@@ -146,7 +150,7 @@ def _processors(classes: list[type[LogitsProcessor]], planned: PlannedModel, pat
     if planned.pooler is not None:
         raise ConfigError("logits_processors", config.logits_processors, "this model draws no tokens")
     lengths = planned.plan.max_model_len, planned.model.vocab_size, config.max_num_seqs
-    return LoadedProcessors(classes, vllm_config(config.model or path.name, *lengths))
+    return LoadedProcessors(classes, vllm_config(public_name(config.model or path.name), *lengths))
 
 
 def _load_weights(planned: PlannedModel, dtype: str) -> Executor:

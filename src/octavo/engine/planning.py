@@ -56,8 +56,11 @@ class PlannedModel:
     plan: MemoryPlan
 
 
-def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
-    """Raises ModelLoadError, MemoryPlanError or ConfigError."""
+def plan_model(config: EngineConfig, checkpoint: Checkpoint, usable: int | None = None) -> PlannedModel:
+    """What loading will do where the model may take `usable` bytes, by default its share of what is free.
+
+    Raises ModelLoadError, MemoryPlanError or ConfigError.
+    """
     file = checkpoint.path / "config.json" if checkpoint.metadata is None else checkpoint.path
     purpose = purpose_of(config, checkpoint)
     checkpoint, modules = purpose.checkpoint, purpose.modules
@@ -97,7 +100,7 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
     backend = backend_of(config, _quantization_at_load(config.quantization, checkpoint))
     parts = [part for part in (graph, encoder) if part is not None]
     footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
-    usable = backend.usable_memory(config.gpu_memory_utilization)
+    usable = backend.usable_memory(config.gpu_memory_utilization) if usable is None else usable
     reserve = backend.reserve + (0 if config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD)
     sizes = (max_positions, model.vocab_size, usable, reserve)
     of_encoder = more[0] if more else None, model.source_positions

@@ -276,6 +276,12 @@ class Executor(Protocol):
     def reset(self) -> None:
         """Forgets all sequences and sources: another engine begins."""
 
+    def give_back(self) -> None:
+        """Gives the memory of the KV cache and of steps back to the system until it is used again; weights stay.
+
+        All sequences are forgotten. Raises UnsupportedError.
+        """
+
     def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
         """What the tokens of a sequence look at in its source: float32 [heads, tokens, positions].
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 from octavo.prefix_store.entry import Bytes, DamagedError
@@ -41,6 +41,11 @@ class StoreStats:
     damaged_files: int = 0
     errors: int = 0  # of reading and writing, by the operating system
     size: int = 0  # bytes of all files, as far as is known
+
+    def plus(self, other: StoreStats) -> StoreStats:
+        """Both together; of the sizes, the larger."""
+        counts = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        return StoreStats(**{**counts, "size": max(self.size, other.size)})
 
 
 class PrefixStore:

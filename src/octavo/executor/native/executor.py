@@ -115,6 +115,12 @@ class NativeExecutor:
         if self._slots is not None:
             self._slots.clear()
 
+    def give_back(self) -> None:
+        self.reset()
+        self.native.give_back()
+        if self._encoder is not None:
+            self._encoder.native.give_back()
+
     @cached_property
     def memory(self) -> NativeMemory:
         return NativeMemory(self.native, self.sizes)

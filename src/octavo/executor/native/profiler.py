@@ -111,6 +111,9 @@ class ProfiledExecutor:
     def reset(self) -> None:
         self.inner.reset()
 
+    def give_back(self) -> None:
+        self.inner.give_back()
+
     def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
         return self.inner.cross_attention(step, heads)
 

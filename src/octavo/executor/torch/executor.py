@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from octavo.errors import UnsupportedError
 from octavo.executor.base import Draw, Encode, Encoded, Logits, Sizes, Step, Wanted
 from octavo.executor.torch import ops
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
@@ -122,6 +123,10 @@ class TorchExecutor:
 
     def reset(self) -> None:
         self.table.clear()
+
+    def give_back(self) -> None:
+        reason = "the torch executor keeps its KV cache while its weights are loaded; level 2 gives back both"
+        raise UnsupportedError("level", 1, reason)
 
     @torch.inference_mode()
     def run(self, step: Step) -> TorchStepResult:
