@@ -62,3 +62,9 @@ def test_deployments_are_measured(tmp_path):
         arguments = [*command, workload, "--model", chat, "--rounds", "1"]
         result = subprocess.run(arguments, check=True, capture_output=True, text=True)
         assert "to first token: " in result.stdout
+
+
+def test_a_look_at_an_engine_is_timed():
+    command = [sys.executable, ROOT / "benchmarks/engine_room.py", "--blocks", "100", "--sequences", "4"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["0%", "50%", "100%", "the"]

@@ -13,7 +13,7 @@ from octavo.cli.parser import Parser
 from octavo.cli.server_flags import SERVER_NOTED, SERVER_REFUSED
 from octavo.config import EngineConfig
 from octavo.devices import Placement
-from octavo.errors import ConfigError, UnsupportedError
+from octavo.errors import ConfigError, ModelNotFoundError, UnsupportedError
 from octavo.options import NOTED, ON_CPU, REFUSED, asks
 
 # The fields of vLLM 0.33's EngineArgs.
@@ -250,14 +250,13 @@ def test_nothing_is_said_without_such_variables(caplog):
 
 
 @pytest.mark.parametrize("value", ["1", "True"])
-def test_modelscope_is_refused_where_a_hub_would_be_asked(monkeypatch, value, tiny):
+def test_modelscope_is_the_hub_that_is_asked(monkeypatch, value, tiny):
     from octavo.weights.source import resolve
 
     monkeypatch.setenv("VLLM_USE_MODELSCOPE", value)
-    with pytest.raises(UnsupportedError, match=rf"VLLM_USE_MODELSCOPE='{value}': .*Hugging Face"):
-        resolve("org/name")
-    with pytest.raises(UnsupportedError):
-        resolve()
+    for reference in ("org/name", None):
+        with pytest.raises(ModelNotFoundError, match=r"modelscope:\w+/.* is not in the cache .* switched off"):
+            resolve(reference, offline=True)
     assert str(resolve(str(tiny[0]))) == str(tiny[0])
     monkeypatch.setenv("VLLM_USE_MODELSCOPE", "False")
     with pytest.raises(ConfigError, match="revision"):

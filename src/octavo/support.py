@@ -15,6 +15,7 @@ from octavo.models import declarations, open_model
 from octavo.models.base import CausalLM, kind_of
 from octavo.models.multimodal import ARCHITECTURES
 from octavo.weights import Checkpoint, resolve
+from octavo.weights.known import public_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def forecast(options: Mapping[str, Any]) -> Forecast:
     weights = {*graph.weights, *(encoder.weights if encoder else ())}
     parts = {name: getattr(plan, name) for name in ("weights", "workspace", "kv_cache", "usable")}
     return Forecast(
-        model=config.model or path.name,
+        model=public_name(config.model or path.name),
         path=str(checkpoint.path),
         architecture=str(checkpoint.config["architectures"][0]),
         kind=planned.model.kind if planned.model.is_hosted else kind_of(graph, encoder),

@@ -42,7 +42,7 @@ OPERATIONS = [
     *(("POST", path) for path in ("/v1/messages", "/v1/messages/count_tokens")),
     *(("POST", f"/api/{path}") for path in ("chat", "generate", "embed", "embeddings", "show", "pull")),
     *(("GET", f"/api/{path}") for path in ("tags", "ps", "version")),
-    *(("GET", path) for path in ("/version", "/load", "/metrics", "/tokenizer_info")),
+    *(("GET", path) for path in ("/version", "/load", "/metrics", "/tokenizer_info", "/engine/stats")),
 ]
 
 LIMITS = {  # the field that keeps answers short, by the path's beginning
@@ -154,6 +154,7 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
         *("/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"),
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),
+        *("/engine/stats", "/engine/events"),
     }
     schemas = document["components"]["schemas"]
     for name in ("ChatRequest", "CompletionRequest"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import hashlib
 import importlib
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -103,6 +105,19 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ModelNotFoundError, match=r"neither a directory nor a \.gguf file"):
         resolve(str(tmp_path / "notes.txt"))
+
+
+def test_other_spellings_of_places(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "m.gguf").write_bytes(MODEL)
+    assert resolve(f"file://{tmp_path}/m.gguf") == tmp_path / "m.gguf"
+    with pytest.raises(ModelNotFoundError, match=r"/nowhere/m\.gguf does not exist"):
+        resolve("file:///nowhere/m.gguf")
+    with pytest.raises(ModelNotFoundError, match="neither a path"):
+        resolve("file://org/name")
+    with pytest.raises(ModelNotFoundError, match="mount it into the container"):
+        resolve("pvc://claim/models/m")
+    hub(["model.safetensors"])
+    assert resolve("hf://org/name@v1", progress=False) == tmp_path / "snapshot"
 
 
 def test_a_revision_must_agree_with_the_reference(tmp_path: Path) -> None:
@@ -331,10 +346,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(MODEL)
 
-        def model_info(self: Any, repository: str, *, revision: str | None, timeout: float) -> None:
+        def model_info(self: Any, repository: str, *, revision: str | None, timeout: float, **_: Any) -> Any:
             calls.append({"probe": repository, "revision": revision, "timeout": timeout})
             if error is not None:
                 raise error
+            siblings = [SimpleNamespace(rfilename=name, size=len(MODEL)) for name in files or []]
+            return SimpleNamespace(siblings=siblings, sha="0" * 40)
 
         def snapshot_download(repository: str, **options: Any) -> str:
             calls.append({"repository": repository, **options})
@@ -411,6 +428,37 @@ def test_a_hub_out_of_reach_is_replaced_by_its_cache(hub: Hub, tmp_path: Path) -
     calls = hub(["model.safetensors"], error=TimeoutError(), cached=True)
     assert resolve("org/name", progress=False) == tmp_path / "snapshot"
     assert calls[-1]["local_files_only"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, r"org/name: the Hub's cache is full \(No space .* of /c/x\): set HF_HOME, HF_HUB_CACHE or"),
+        (errno.EROFS, r"org/name: the Hub's cache can't be written \(Read-only"),
+    ],
+)
+def test_a_cache_of_the_hub_that_takes_no_more(
+    code: int, message: str, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: Any, local_files_only: bool = False, **__: Any) -> str:
+        if local_files_only:
+            return str(tmp_path / "snapshot")
+        raise OSError(code, os.strerror(code), "/c/x")
+
+    hub(["config.json", "model.safetensors"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(ModelNotFoundError, match=message):
+        resolve("org/name", progress=False)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/there")
+    assert resolve("org/name", progress=False) == tmp_path / "snapshot"  # nothing has to be written
+
+
+def test_a_model_of_the_hub_that_does_not_fit_is_not_begun(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = hub(["model.safetensors", "pytorch_model.bin"])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(ModelNotFoundError, match=r"needs 104 bytes more, 100 bytes are free in .*: set HF_HOME"):
+        resolve("org/name", progress=False)
+    assert [call for call in calls if "repository" in call] == []
 
 
 def test_a_bug_is_not_taken_for_a_network_failure(hub: Hub) -> None:

@@ -24,7 +24,8 @@ COMMANDS = {
     "complete": "continue a text, here or on a server",
     "run-batch": "answer the requests of a file in OpenAI's batch format",
     "models": "list the architectures that are known, or say how a model would run",
-    "pull": "fetch a model ahead of time, and print where it is",
+    "pull": "fetch a model ahead of time, and print where it is; list and remove those that are cached",
+    "cache": "show how much the caches of models take, and make room in them",
     "quantize": "write a model in fewer bits, in a format that other engines load too",
     "bench": "measure latency and throughput, of this machine or of a server",
 }

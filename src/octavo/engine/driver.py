@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 
 from octavo.engine.engine import Engine
+from octavo.engine.view import EngineView, take_view
 from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
 from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
@@ -35,6 +36,7 @@ class EngineStats:
     prefix_queries: int = 0  # tokens looked up in the prefix cache
     prefix_hits: int = 0
     preemptions: int = 0
+    finished: int = 0  # requests that have ended
     steps: Mapping[int, int] = field(default_factory=dict)  # how many had so many tokens
 
     def plus(self, other: EngineStats) -> EngineStats:
@@ -65,6 +67,8 @@ class Driver:
         self._listeners: dict[str, Deliver] = {}
         self._next_id = 0
         self._closing = False
+        self._is_asleep = False  # it waits for messages, and `_wake` keeps it there
+        self._asked: Future[EngineView] | None = None  # who wants to see the engine after this step
         self._past = EngineStats()  # counts of engines that failed
         self._step_began: float | None = None
         self._longest_step = 0.0
@@ -150,8 +154,35 @@ class Driver:
             prefix_queries=past.prefix_queries + scheduler.num_prefix_queries,
             prefix_hits=past.prefix_hits + scheduler.num_prefix_hits,
             preemptions=past.preemptions + scheduler.num_preemptions,
+            finished=past.finished + self._engine.num_finished,
             steps=Counter(past.steps) + Counter(dict(scheduler.steps)),  # a copy: the engine's thread goes on counting
         )
+
+    def view(self) -> Future[EngineView]:
+        """What the engine looks like after the step that runs; all who ask during one share an answer.
+
+        An idle engine is looked at where the caller is, and not woken. While a step hangs there is no answer; once the
+        driver is closed the future is cancelled.
+        """
+        with self._wake:
+            if self._asked is None:
+                self._asked = Future()
+            asked = self._asked
+            if self._is_asleep:
+                self._answer()
+            elif self._closing:
+                asked.cancel()
+        return asked
+
+    def _answer(self) -> None:
+        """Shows the engine to those who asked. It must not be in a step; the caller has `_wake`."""
+        asked, self._asked = self._asked, None
+        if asked is None or not asked.set_running_or_notify_cancel():
+            return
+        try:
+            asked.set_result(take_view(self._engine))
+        except Exception as error:  # who watches is told; nothing else is disturbed
+            asked.set_exception(error)
 
     def _post(self, message: Callable[[], None]) -> None:
         with self._wake:
@@ -167,6 +198,11 @@ class Driver:
                 self._step()
             except Exception as error:
                 self._restart(error)
+            if self._asked is not None:
+                with self._wake:
+                    self._answer()
+        if self._asked is not None:
+            self._asked.cancel()
         self._read_messages()  # those that came last are told like the others
         for name in list(self._engine.jobs):
             self._end(name, RequestAbortedError("the engine was closed"))
@@ -175,7 +211,9 @@ class Driver:
         """False once it is to end."""
         with self._wake:
             while not (self._messages or self._engine.has_work or self._closing):
+                self._is_asleep = True
                 self._wake.wait()
+                self._is_asleep = False
             return not self._closing
 
     def _read_messages(self) -> None:

@@ -31,7 +31,7 @@ from octavo.weights import Checkpoint, resolve
 from octavo.weights.bind import forget_pages
 from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
-from octavo.weights.known import advised_sampling
+from octavo.weights.known import advised_sampling, public_name
 from octavo.weights.progress import loading_bar
 
 
@@ -118,7 +118,7 @@ def load(
     files = (ConfigReader.of_file(planned.checkpoint.config, planned.file), ConfigReader.of_file(said, said_by))
     eos_token_ids = _eos_ids(text, files, model.vocab_size)
     return LoadedModel(
-        name=config.model or path.name,
+        name=public_name(config.model or path.name),
         config=config,
         graph=planned.graph,
         encoder=planned.encoder,
@@ -145,7 +145,7 @@ def _processors(classes: list[type[LogitsProcessor]], planned: PlannedModel, pat
     if planned.pooler is not None:
         raise ConfigError("logits_processors", config.logits_processors, "this model draws no tokens")
     lengths = planned.plan.max_model_len, planned.model.vocab_size, config.max_num_seqs
-    return LoadedProcessors(classes, vllm_config(config.model or path.name, *lengths))
+    return LoadedProcessors(classes, vllm_config(public_name(config.model or path.name), *lengths))
 
 
 def _load_weights(planned: PlannedModel, dtype: str) -> Executor:

@@ -37,6 +37,10 @@ class BlockPool:
         """Share of the blocks that have owners, 0 to 1."""
         return 1 - self.num_free / self.group.count
 
+    def unowned(self) -> tuple[list[int], int]:
+        """The free blocks, and the number of idle ones."""
+        return self._free.copy(), len(self._idle)
+
     def num_passed(self, num_tokens: int) -> int:
         """How many of the first blocks of so many tokens the window has passed when the next token comes."""
         window = self.group.window

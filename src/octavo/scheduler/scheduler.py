@@ -118,6 +118,10 @@ class Scheduler:
         """Share of the KV blocks that running requests own, 0 to 1."""
         return self.blocks.usage
 
+    def requests(self, most: int) -> list[Request]:
+        """All that run, and then as many that wait as there is room for among `most`, by rank."""
+        return self._running + self._waiting[: max(0, most - len(self._running))]
+
     def add(self, request: Request) -> None:
         """Queues a new request. Raises RequestError, and forgets it, if it could never run."""
         self._check(request)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from starlette.requests import Request
 
 from octavo.errors import OctavoError
-from octavo.request import BACKGROUND, Prompt, RequestOutput
+from octavo.request import BACKGROUND, Prompt, RequestMetrics, RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.server.admission import asked_timeout
 from octavo.server.errors import ClientGoneError, DeadlineError, HttpError, body_of
@@ -68,6 +68,8 @@ class Generation:
         self._asked_timeout = asked_timeout(request)
         self._is_late = False
         self._began = 0.0
+        self._entered = time.monotonic()
+        self._times: dict[int, RequestMetrics] = {}  # of each prompt that has an output
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -83,6 +85,7 @@ class Generation:
     async def __aenter__(self) -> Self:
         """Submits all prompts. Raises UnavailableError if the queue has no room for them."""
         try:
+            self._entered = time.monotonic()
             self._queue.enter(self._num_seats, self.num_prompt_tokens)
         except HttpError as error:
             self.model.metrics.refused[error.code] += 1
@@ -119,6 +122,8 @@ class Generation:
             code = "cancelled" if not isinstance(error, Exception) else body_of(error)["error"]["code"]
             self.model.metrics.failed[code] += 1
             self.model.metrics.finished["abort" if isinstance(error, ClientGoneError) else "error"] += 1
+        if (tracer := self._server.tracer) is not None:
+            tracer.record(self._request, self.model.id, self, self._entered, self._times, error)
 
     async def outputs(self) -> AsyncIterator[tuple[int, RequestOutput]]:
         """Outputs as they come, each with the place of its prompt. Raises what ends the request early.
@@ -200,6 +205,8 @@ class Generation:
         elif place in self._last_token and count:
             metrics.observe("between_tokens", now - self._last_token[place])
         self._last_token[place] = now
+        if output.metrics is not None:
+            self._times[place] = output.metrics
         if output.finished:
             self._note_finished(place, output)
 

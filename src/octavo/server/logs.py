@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from octavo.server.state import ServerState
 
 STATS_SECONDS = 5.0
+OTHERS = {"asyncio": "error", "opentelemetry": "error"}  # whose warnings are of no use
 logger = logging.getLogger("octavo.server")
 
 
@@ -43,7 +44,7 @@ def set_up(level: str, form: str) -> None:
     logging.captureWarnings(True)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    for name, lowest in {"octavo": level, "uvicorn": "warning", "py.warnings": "warning", "asyncio": "error"}.items():
+    for name, lowest in {"octavo": level, "uvicorn": "warning", "py.warnings": "warning", **OTHERS}.items():
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
         log.setLevel(lowest.upper())

@@ -24,7 +24,7 @@ from octavo.server.model_folder import ModelFolder
 from octavo.server.model_state import ModelState, Status
 from octavo.server.options import MOST, ModelSpec, ServerConfig
 from octavo.server.prospect import MemoryBudget, Prospect, read_prospect
-from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES
+from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES, public_name
 
 logger = logging.getLogger("octavo.server")
 SHARE = 0.9  # all models together take this share of the free memory, where there is no budget
@@ -56,7 +56,7 @@ class ServedModel:
     def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig, budget: MemoryBudget | None = None):
         check_parsers(config.tool_call_parser, config.reasoning_parser)
         self.config, self._spec, self._budget = config, spec, budget
-        self.names, self.implied_names = served_names(spec, config.model or DEFAULT_MODEL)
+        self.names, self.implied_names = served_names(spec, public_name(config.model or DEFAULT_MODEL))
         self.tags = spec.tags
         self.created = int(time.time())
         self.state = ModelState(self.id)

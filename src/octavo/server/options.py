@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from octavo.errors import ConfigError
 
@@ -104,6 +105,7 @@ class ServerConfig:
     log_stats: bool = True
     log_level: str = "info"
     log_format: str = "text"
+    otlp_traces_endpoint: str | None = None  # the URL of an OpenTelemetry collector
     enable_docs: bool = True
 
     def __post_init__(self) -> None:
@@ -125,6 +127,8 @@ class ServerConfig:
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError("root_path", self.root_path, "must begin with a slash and not end with one")
         self._check_texts()
+        if self.otlp_traces_endpoint is not None:
+            _check_collector(self.otlp_traces_endpoint)
 
     def _check_texts(self) -> None:
         for name in ("host", "response_role"):
@@ -157,3 +161,16 @@ def check_key(option: str, value: str, key: str) -> None:
     """Raises ConfigError, which shows `value` and not `key`, for a key that no header can carry."""
     if not _KEY.fullmatch(key):
         raise ConfigError(option, value, "a key has 1 to 4096 printable ASCII characters, and no spaces")
+
+
+def _check_collector(url: str) -> None:
+    """Raises ConfigError for what is no URL of a collector."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https", "grpc", "grpcs") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ConfigError(
+            "otlp_traces_endpoint", url, "must be like http://localhost:4318/v1/traces or grpc://localhost:4317"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -11,12 +12,14 @@ from octavo.errors import OctavoError
 from octavo.server.background import BackgroundResponses
 from octavo.server.batches.folder import DataFolder
 from octavo.server.batches.runner import BatchRunner
+from octavo.server.engine_room import EngineRoom
 from octavo.server.errors import NotFoundError, UnavailableError
 from octavo.server.keys import read_keys
 from octavo.server.model_control import ModelControl
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.response_store import ResponseStore
+from octavo.server.tracing import Tracer
 from octavo.server.upload import UploadSpace
 
 NO_FILES = "files and batches are not kept here: start the server with --data-dir DIR"
@@ -34,8 +37,10 @@ class ServerState:
         self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
+        self.engine_room = EngineRoom(models)
         self.background = BackgroundResponses()
         self.draining = False
+        self.tracer = None if config.otlp_traces_endpoint is None else Tracer(config.otlp_traces_endpoint)
         self._folder = self._batches = None
         if config.data_dir is not None:
             self._folder = DataFolder(config.data_dir, config.max_file_bytes)
@@ -75,6 +80,8 @@ class ServerState:
         if self._folder is not None:
             await self.batches.close()
             self._folder.close()
+        if self.tracer is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.tracer.close)
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now; None if they should."""

@@ -7,10 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from octavo.errors import ModelNotFoundError
+from octavo.weights.progress import say
+
+_held: dict[Path, int] = {}  # descriptors of folders, locked until the process ends
+CACHE_ADVICE = "set OCTAVO_CACHE or download_dir to another folder"
 
 
 def cache_folder() -> Path:
@@ -22,8 +26,8 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold the lock `name` of a cache folder; waits while another process holds it.
+def locked(folder: Path, name: str, waits: str | None = None) -> Iterator[None]:
+    """Hold the lock `name` of a cache folder; waits while another process holds it, and says `waits` then.
 
     Raises ModelNotFoundError if the folder can't be written.
     """
@@ -31,8 +35,28 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waits is not None:
+                say(waits)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def busy(folder: Path, name: str) -> Iterator[bool]:
+    """Hold the lock `name` of a cache folder without waiting; yields whether another process holds it."""
+    descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = False
+        except BlockingIOError:
+            taken = True
+        yield taken
     finally:
         os.close(descriptor)
 
@@ -44,8 +68,8 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelNotFoundError(
-            f"the cache folder {folder} can't be written ({error.strerror or error}); "
-            "set OCTAVO_CACHE to another folder, or give the path of a model"
+            f"the cache folder {folder} can't be written ({error.strerror or error}): {CACHE_ADVICE}, "
+            "or give the path of a model"
         ) from None
 
 
@@ -58,6 +82,47 @@ def staging(folder: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def hold(folder: Path) -> bool:
+    """Marks an entry of the cache as used, now and by this process for as long as that lives.
+
+    False if it is not there, or if another process removes it just now.
+    """
+    with suppress(OSError):  # of a cache that can only be read
+        os.utime(folder)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    if folder in _held and os.path.sameopenfile(_held[folder], descriptor):
+        os.close(descriptor)
+        return True
+    with suppress(OSError):  # of a file system without locks
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+    _held[folder] = descriptor
+    return folder.is_dir()
+
+
+def remove_unheld(folder: Path) -> bool:
+    """Removes an entry, at once for all who look for it; False if a process holds it. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        doomed = Path(tempfile.mkdtemp(prefix=".removed-", dir=folder.parent))
+        os.replace(folder, doomed / "entry")
+        shutil.rmtree(doomed)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def publish(source: Path, target: Path) -> None:

@@ -5,19 +5,22 @@ huggingface_hub is imported only here, and only when a model is asked for.
 
 from __future__ import annotations
 
-import re
+import errno
+import os
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelNotFoundError, one_line
+from octavo.weights.progress import size_text
+from octavo.weights.selection import Selection
 
-# A model.bin is CTranslate2's; pickles have other names, and are refused under this one.
-_PATTERNS = [
-    "*.safetensors", "model.bin", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocabulary.txt",
-    "colbert_linear.pt", "sparse_linear.pt",
-]  # fmt: skip
-_SPLIT = re.compile(r"-[0-9]{5}-of-[0-9]{5}$")
+_ADVICE = "set HF_HOME, HF_HUB_CACHE or download_dir to another folder"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +40,20 @@ class HubModel:
 
         `timeout` in seconds is for the first answer. Where there is none, what the Hub's cache holds is used.
         """
-        if self.file is not None:
-            folder = self._snapshot(
-                [self.file, _SPLIT.sub("-*-of-*", self.file.removesuffix(".gguf")) + ".gguf"], timeout
-            )
-            if not (folder / self.file).is_file():
-                raise ModelNotFoundError(f"{self.repository} has no file {self.file}")
-            return folder / self.file
-        if self.quantization is not None:
-            tags = {self.quantization, self.quantization.upper(), self.quantization.lower()}
-            return self._pick(self._snapshot([f"*{tag}*.gguf" for tag in sorted(tags)], timeout), self.quantization)
-        folder = self._snapshot(_PATTERNS, timeout)
-        if not any(folder.glob("*.safetensors")) and not (folder / "model.bin").exists():
-            raise ModelNotFoundError(
-                f"{self.repository} has no safetensors; if it has GGUF files, pick one: {self.repository}:Q4_K_M or "
-                f"{self.repository}/FILE.gguf (pickled weights, *.bin, are never loaded)"
-            )
-        return folder
+        return self._selection.path(self._snapshot(self.patterns, timeout))
 
-    def _pick(self, folder: Path, quantization: str) -> Path:
-        """The one file whose name ends with the quantization, or the first part of it."""
-        ending = re.compile(rf"(^|[-._]){re.escape(quantization)}(-00001-of-[0-9]{{5}})?$", re.IGNORECASE)
-        found = sorted(file for file in folder.rglob("*.gguf") if ending.search(file.stem))
-        if len(found) != 1:
-            names = ", ".join(str(file.relative_to(folder)) for file in found[:8]) or "none"
-            raise ModelNotFoundError(
-                f"{self.repository} must have one GGUF file of quantization {quantization}, found {names}; "
-                f"name the file: {self.repository}/FILE.gguf"
-            )
-        return found[0]
+    @property
+    def _selection(self) -> Selection:
+        return Selection(self.repository, self.file, self.quantization)
+
+    @property
+    def patterns(self) -> list[str]:
+        """Of the names of the files that it is made of."""
+        return self._selection.patterns()
+
+    def pick(self, files: Iterable[str]) -> str:
+        """The one file whose name ends with the quantization, or the first part of it. Raises ModelNotFoundError."""
+        return self._selection.quantized(files)
 
     def _snapshot(self, patterns: list[str], timeout: float) -> Path:
         from huggingface_hub import HfApi, snapshot_download
@@ -76,12 +64,17 @@ class HubModel:
             options["tqdm_class"] = _silent_bar()
         reason = "the network is switched off (offline, or HF_HUB_OFFLINE)"
         if not self.offline:
+            missing = None
             try:
                 # One request without retries says whether the Hub answers, and whether the model is there.
-                HfApi().model_info(self.repository, revision=self.revision, timeout=timeout)
+                info = HfApi().model_info(self.repository, revision=self.revision, timeout=timeout, files_metadata=True)
+                missing = self._missing(info, patterns)
+                self._check_room(missing)
                 return Path(snapshot_download(self.repository, etag_timeout=timeout, **options))
             except Exception as error:
-                _raise_if_final(self.repository, self.revision, error)
+                if missing and isinstance(error, OSError) and error.errno in (*_FULL, *_DENIED):
+                    raise _no_room(self.repository, error) from None
+                raise_if_final(self.repository, self.revision, error)
                 reason = f"the Hub can't be reached ({type(error).__name__}: {one_line(str(error))})"
         try:
             return Path(snapshot_download(self.repository, local_files_only=True, **options))
@@ -91,8 +84,30 @@ class HubModel:
                 "give the path of a local model, or download it where there is a network"
             ) from None
 
+    def _missing(self, info: Any, patterns: list[str]) -> int:
+        """Bytes of the files that are needed and not in the cache; of unfinished ones, all."""
+        from huggingface_hub import try_to_load_from_cache
 
-def _raise_if_final(repository: str, revision: str | None, error: Exception) -> None:
+        missing = 0
+        for file in info.siblings or []:
+            if file.size and any(fnmatchcase(file.rfilename, pattern) for pattern in patterns):
+                found = try_to_load_from_cache(self.repository, file.rfilename, self.cache, info.sha)
+                missing += 0 if isinstance(found, str) else file.size
+        return missing
+
+    def _check_room(self, missing: int) -> None:
+        """Raises ModelNotFoundError if that many bytes do not fit on the cache's disk."""
+        from huggingface_hub import constants
+
+        cache = Path(self.cache or constants.HF_HUB_CACHE)
+        folder = next((path for path in (cache, *cache.parents) if path.is_dir()), Path("/"))
+        if missing > (free := shutil.disk_usage(folder).free):
+            raise ModelNotFoundError(
+                f"{self.repository} needs {size_text(missing)} more, {size_text(free)} are free in {cache}: {_ADVICE}"
+            )
+
+
+def raise_if_final(repository: str, revision: str | None, error: Exception) -> None:
     """Raise for answers of the Hub that say no. What is left are failures to get an answer."""
     from huggingface_hub import errors as hub
 
@@ -109,6 +124,16 @@ def _raise_if_final(repository: str, revision: str | None, error: Exception) -> 
     else:
         return
     raise ModelNotFoundError(f"{repository} {reason}") from None
+
+
+def _no_room(repository: str, error: OSError) -> ModelNotFoundError:
+    """The Hub's cache takes no more. What it has is kept, and gone on with by huggingface_hub the next time."""
+    where = f" of {os.fsdecode(error.filename)}" if error.filename else ""
+    what = "is full" if error.errno in _FULL else "can't be written"
+    reason = error.strerror or type(error).__name__
+    return ModelNotFoundError(
+        f"{repository}: the Hub's cache {what} ({reason}{where}): {_ADVICE}; what is there is kept"
+    )
 
 
 def _is_http_failure(error: Exception) -> bool:

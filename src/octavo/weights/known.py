@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,15 @@ SHORT_NAMES = _WHISPERS | {f"whisper-{name}": repository for name, repository in
 _ADVISED: dict[str, Mapping[str, Any]] = {
     f"SmolLM2-{size}-Instruct": {"temperature": 0.2, "top_p": 0.9} for size in ("135M", "360M", "1.7B")
 }
+
+
+def public_name(reference: str) -> str:
+    """What a model is called where others see it: of a URL without a password, a signature or a checksum."""
+    if not reference.startswith(("http://", "https://")):
+        return reference
+    scheme, _, rest = re.split(r"[?#]", reference, maxsplit=1)[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def advised_sampling(path: Path) -> Mapping[str, Any]:

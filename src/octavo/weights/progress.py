@@ -52,6 +52,41 @@ def loading_bar(total: int) -> Iterator[Callable[[int], object]]:
         yield bar.update
 
 
+@contextmanager
+def download_bar(title: str, total: int, done: int, *, enabled: bool) -> Iterator[Callable[[int], object]]:
+    """Show how many of `total` bytes are there, of which `done` were before; a total of 0 is not known.
+
+    Yields a function, for any thread, that is called with the bytes that came.
+    """
+    if not enabled:
+        yield lambda size: None
+        return
+    if not sys.stderr.isatty():
+        sizes = f" ({size_text(total - done)} of {size_text(total)} are missing)" if done else f" ({size_text(total)})"
+        say(title + (sizes if total else ""))
+        yield lambda size: None
+        return
+    from tqdm import tqdm
+
+    lock = threading.Lock()
+    with tqdm(desc=title, total=total or None, initial=done, unit="B", unit_scale=True) as bar:
+
+        def advance(size: int) -> None:
+            with lock:
+                bar.update(size)
+
+        yield advance
+
+
+def size_text(size: float) -> str:
+    """Bytes as people say them: 13.5 GB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
 def _draw(folder: Path, title: str, done: threading.Event) -> None:
     from tqdm import tqdm
 
