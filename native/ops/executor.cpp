@@ -53,6 +53,11 @@ std::shared_ptr<const Buffer> Executor::add_state(int64_t values) {
   return states_.back();
 }
 
+Records Executor::state(int i) const {
+  const Buffer& state = *states_.at(i);
+  return {state.as<uint8_t>(), config_.num_slots, state.bytes() / config_.num_slots};
+}
+
 void Executor::copy_state(int from, int to) {
   if (!has_slot(from) || !has_slot(to)) refuse("no such slot of a sequence");
   for (const auto& state : states_) {

@@ -51,12 +51,16 @@ class Executor {
     return std::static_pointer_cast<T>(place);
   }
   CachePool& cache() { return *cache_; }
+  const CachePool& cache() const { return *cache_; }
   // A layer that a step has to itself: nothing in it is kept.
   KvCache scratch_layer(const LayerSpec& spec);
 
   // Room for `values` numbers of each sequence, which are kept from step to step: float32 [slots, values].
   std::shared_ptr<const Buffer> add_state(int64_t values);
   void copy_state(int from, int to);  // of a sequence that goes on from where another is, or was
+  // What is kept beside pages, slot by slot, in as many places as operations keep some.
+  int num_states() const { return static_cast<int>(states_.size()); }
+  Records state(int i) const;
 
   const ExecutorConfig& config() const { return config_; }
   const Value& logits() const { return buffers_.at(logits_); }

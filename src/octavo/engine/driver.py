@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from octavo.engine.engine import Engine
 from octavo.engine.view import EngineView, take_view
 from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
+from octavo.prefix_store.store import StoreStats
 from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 
@@ -38,18 +39,19 @@ class EngineStats:
     preemptions: int = 0
     finished: int = 0  # requests that have ended
     steps: Mapping[int, int] = field(default_factory=dict)  # how many had so many tokens
+    disk: StoreStats = field(default_factory=StoreStats)  # of the prefix cache on disk
 
     def plus(self, other: EngineStats) -> EngineStats:
         """Both together; of the blocks, the larger share."""
         usage, steps = max(self.block_usage, other.block_usage), Counter(self.steps) + Counter(other.steps)
-        names = [one.name for one in fields(self) if one.name not in ("block_usage", "steps")]
+        names = [one.name for one in fields(self) if one.name not in ("block_usage", "steps", "disk")]
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return EngineStats(**sums, block_usage=usage, steps=steps)
+        return EngineStats(**sums, block_usage=usage, steps=steps, disk=self.disk.plus(other.disk))
 
     @property
     def counts(self) -> EngineStats:
         """What stays of it once the engine is gone."""
-        return replace(self, running=0, waiting=0, block_usage=0.0)
+        return replace(self, running=0, waiting=0, block_usage=0.0, disk=replace(self.disk, size=0))
 
 
 class Driver:
@@ -131,6 +133,7 @@ class Driver:
             try:
                 for name in list(self._engine.jobs):
                     self._abort(name)
+                self._engine.settle()
                 meanwhile()
                 self._past = self.stats()
                 self._engine = self._make_engine()
@@ -156,6 +159,7 @@ class Driver:
             preemptions=past.preemptions + scheduler.num_preemptions,
             finished=past.finished + self._engine.num_finished,
             steps=Counter(past.steps) + Counter(dict(scheduler.steps)),  # a copy: the engine's thread goes on counting
+            disk=self._engine.disk_stats,
         )
 
     def view(self) -> Future[EngineView]:
@@ -206,6 +210,7 @@ class Driver:
         self._read_messages()  # those that came last are told like the others
         for name in list(self._engine.jobs):
             self._end(name, RequestAbortedError("the engine was closed"))
+        self._engine.settle()
 
     def _wait_for_work(self) -> bool:
         """False once it is to end."""

@@ -14,6 +14,7 @@ from octavo import _native
 from octavo.config import AT_LOAD, POOLING_TASKS, SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
 from octavo.engine.classifier import classifier_of
+from octavo.engine.disk_cache import READ_AHEAD
 from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.engine.multi_vector import embedder_of
 from octavo.engine.pooler import Pooler
@@ -25,6 +26,8 @@ from octavo.graph.ends import both_ways, with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.models.encoders import heads
+from octavo.prefix_store.store import QUEUED_BYTES
+from octavo.scheduler.scheduler import LOOKAHEAD
 from octavo.weights import Checkpoint
 from octavo.weights.bind import bind
 from octavo.weights.config_reader import ConfigReader
@@ -84,6 +87,7 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint, usable: int | None 
         if checkpoint.config.get("is_causal") is False and not graph.keeps_nothing:
             graph = both_ways(graph)
     if graph.keeps_nothing:
+        config = replace(config, prefix_cache_dir=None, prefix_cache_size=None)
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     if is_sparse:
         most = max(1, SPARSE_BYTES // (4 * model.vocab_size))
@@ -97,7 +101,8 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint, usable: int | None 
     parts = [part for part in (graph, encoder) if part is not None]
     footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
     usable = backend.usable_memory(config.gpu_memory_utilization) if usable is None else usable
-    sizes = (max_positions, model.vocab_size, usable, backend.reserve)
+    reserve = backend.reserve + (0 if config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD)
+    sizes = (max_positions, model.vocab_size, usable, reserve)
     of_encoder = more[0] if more else None, model.source_positions
     plan = plan_memory(config, footprint, *sizes, *of_encoder, all_rows=pooler is not None)
     return PlannedModel(config, checkpoint, file, model, graph, encoder, pooler, tensors, backend, footprint, plan)

@@ -44,6 +44,16 @@ def _counted(counts: Counter[str], *always: str) -> _Numbers:
     return {(name,): counts[name] for name in always or counts}
 
 
+# Counts of the prefix cache on disk: the end of the name, the field of StoreStats, help.
+DISK = (
+    ("hits", "hit_tokens", "Tokens whose keys and values came from disk."),
+    ("read_bytes", "read_bytes", "Bytes read that were good."),
+    ("written_bytes", "written_bytes", "Bytes written."),
+    ("written_blocks", "written_blocks", "Blocks written."),
+    ("dropped_blocks", "dropped_blocks", "Blocks that could not be written."),
+    ("damaged_files", "damaged_files", "Files that were damaged, and not used."),
+    ("errors", "errors", "Errors of the disk."),
+)
 # Of each model: name, further labels, help, and the number, or one for each of the labels' values.
 GAUGES: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
     ("vllm:num_requests_running", (), "Requests that are in steps.", lambda _, stats: stats.running),
@@ -68,6 +78,10 @@ GAUGES: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
     (
         *("octavo:kv_cache_tokens", (), "Tokens that the KV cache holds."),
         lambda model, _: model.llm.model.plan.num_blocks * model.llm.model.plan.block_size if model.llm else 0,
+    ),
+    (
+        *("octavo:prefix_cache_disk_bytes", (), "Bytes of the prefix cache on disk, as far as is known."),
+        lambda _, stats: stats.disk.size,
     ),
     ("octavo:queued_tokens", (), "Prompt tokens that wait.", lambda model, _: model.queue.tokens),
 )
@@ -109,6 +123,10 @@ COUNTERS: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
     (
         *("octavo:model_unloads", ("reason",), "How often it was unloaded, and why."),
         lambda model, _: _counted(model.metrics.unloads, "idle", "room", "request", "reload", "sleep"),
+    ),
+    *(
+        (f"octavo:prefix_cache_disk_{name}", (), text, lambda _, stats, field=field: getattr(stats.disk, field))
+        for name, field, text in DISK
     ),
     ("octavo:audio_seconds", (), "Seconds of audio decoded.", lambda model, _: model.metrics.audio_seconds),
 )

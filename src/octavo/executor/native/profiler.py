@@ -10,6 +10,7 @@ import numpy as np
 
 from octavo.executor.base import Logits, Sizes, Step
 from octavo.executor.native.executor import NativeExecutor, NativeStepResult
+from octavo.executor.native.memory import NativeMemory
 from octavo.executor.native.tape import Op
 from octavo.graph.node import StepShape
 from octavo.graph.ops.linear import Logits as LogitsNode
@@ -96,6 +97,10 @@ class ProfiledExecutor:
     @property
     def sizes(self) -> Sizes:
         return self.inner.sizes
+
+    @property
+    def memory(self) -> NativeMemory:
+        return self.inner.memory
 
     def begin(self) -> None:
         """Forgets all steps so far."""

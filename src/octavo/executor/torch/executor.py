@@ -18,6 +18,7 @@ from octavo.executor.torch import ops
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
 from octavo.executor.torch.forms import choose_forms
 from octavo.executor.torch.interpreter import Interpreter
+from octavo.executor.torch.memory import TorchMemory
 from octavo.executor.torch.nodes import Device, backends_of
 from octavo.executor.torch.products import Products
 from octavo.executor.torch.program import compile_graph, scratch_bytes
@@ -95,6 +96,7 @@ class TorchExecutor:
             for number, layer in graph.layers.items()
             if isinstance(layer, FixedState)
         }
+        self.memory = TorchMemory(sizes, self.device, self.pages, self.groups, self.states)
         self.kernels = kernels or _kernels_of(self.device)
         forms = {name: form for one in (program, *more) for name, form in one.forms.items()}
         on_device = Device(
