@@ -125,6 +125,21 @@ def test_a_model_that_does_not_fit_beside_others_waits_until_its_deadline(start,
         assert client.post("/v1/completions", json={**SHORT, "model": "org/b"}).status_code == 200
 
 
+def test_the_queue_of_a_model_has_its_limits_while_it_is_not_loaded(start, folder):
+    server = start(
+        "--models-dir", folder, "--model-memory", "150MiB", "--pin", "a", "--max-queued-requests", "1", **ONE
+    )
+    asked = {**SHORT, "model": "org/b"}
+    found = []
+    with server.client(headers={"x-request-timeout": "3"}) as client, server.client() as other:
+        first = threading.Thread(target=lambda: found.append(client.post("/v1/completions", json=asked)))
+        first.start()
+        until(lambda: "no room" in card(other, "org/b")["phase"], server.read_log)
+        assert other.post("/v1/completions", json=asked).json()["error"]["code"] == "queue_full"
+        first.join()
+        assert found[0].json()["error"]["code"] == "no_room_for_model"
+
+
 def resident(server):
     """Bytes of anonymous memory."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()

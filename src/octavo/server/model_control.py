@@ -345,7 +345,10 @@ class ModelControl:
         """Unloads what nobody has asked for in its time; forever."""
         while True:
             await asyncio.sleep(seconds)
-            await self.expire()
+            try:
+                await self.expire()
+            except Exception:
+                logger.exception("a model could not be unloaded")
 
     async def expire(self) -> None:
         """Unloads idle models whose time to live is over."""
@@ -363,13 +366,11 @@ class ModelControl:
 
     async def refresh(self) -> None:
         """Looks for models that came and went, and reads the headers of those that are new or were changed."""
-        if (folder := self._models.folder) is None:
-            return
         async with self._looking:
-            found = await in_thread(folder.scan)
-            self._models.update(found)
-            for model in list(self._models):
-                if model.prospect is None and model.status is Status.UNLOADED and is_local(model.config):
+            if (folder := self._models.folder) is not None:
+                self._models.update(await in_thread(folder.scan))
+            for model in [each for each in self._models if not each.at_start and each.prospect is None]:
+                if model.status is Status.UNLOADED and is_local(model.config):
                     await self._look_at(model)
 
     async def _look_at(self, model: ServedModel) -> None:
