@@ -67,6 +67,7 @@ SERVER_FLAGS = (
     Flag("log_format", str, "FORMAT", "how lines are logged: as text or json"),
     Flag("otlp_traces_endpoint", str, "URL", "send a trace of each request to this OpenTelemetry collector"),
     Flag("enable_docs", None, None, "serve the pages /docs and /openapi.json"),
+    Flag("ui", None, None, "serve the page at /, to chat with models and to watch the engine"),
 )
 # vLLM's spellings of flags above: name -> (its name here, whether it says the opposite).
 SPELLINGS = {

@@ -107,6 +107,7 @@ class ServerConfig:
     log_format: str = "text"
     otlp_traces_endpoint: str | None = None  # the URL of an OpenTelemetry collector
     enable_docs: bool = True
+    ui: bool = True  # the page at /
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

@@ -34,6 +34,7 @@ class ServerState:
         self.keys = read_keys(config)
         self.http_answers: Counter[tuple[str, str, int]] = Counter()  # by method, path and status
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
+        self.num_posts = 0  # requests that were sent a body, from their first byte here to the last of the answer
         self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
@@ -67,6 +68,11 @@ class ServerState:
     def _is_busy(self) -> bool:
         """Whether anyone but batches asks for something."""
         return any(model.queue.requests for model in self.models)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether anyone waits for an answer: also of a request that is being read, and is not at the engine yet."""
+        return bool(self.active or self.sessions or self.num_posts)
 
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""
