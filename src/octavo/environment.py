@@ -27,7 +27,12 @@ def read_environment(on_cpu: bool) -> dict[str, Any]:
 
 def read_server_environment() -> dict[str, Any]:
     """Options of the server. Raises ConfigError, naming the variable."""
-    found = {"log_level": log_level(), "keep_alive_timeout": _number("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")}
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    found = {
+        "otlp_traces_endpoint": endpoint,
+        "log_level": log_level(),
+        "keep_alive_timeout": _number("VLLM_HTTP_TIMEOUT_KEEP_ALIVE"),
+    }
     return {name: value for name, value in found.items() if value}
 
 

@@ -65,7 +65,7 @@ _REFUSED = {
     "texts are not watermarked": "watermark_config",
     "weights are loaded once": "enable_sleep_mode=false weight_transfer_config",
     "variables that mean nothing here are noted, never an error": "fail_on_environ_validation=false",
-    "no traces are sent; /metrics tells": "otlp_traces_endpoint",
+    "octavo serve sends traces, and nothing else does": "otlp_traces_endpoint",
     "prompts are tokenized here": "tokens_only=false",
     "weights stay on the GPU; a smaller model needs less of its memory, device cpu none": _OFFLOADING,
 }

@@ -145,6 +145,16 @@ def test_events_are_lines_of_data_and_end_in_done(http, speech):
     assert kinds == ["transcript.text.delta", "transcript.text.done"]
 
 
+def test_segments_are_streamed_with_their_times(ai, long_speech):
+    options = {"file": ("a.wav", long_speech), "model": SPEECH, "response_format": "verbose_json"}
+    *events, done = ai.audio.transcriptions.create(stream=True, **options)
+    streamed = [event for event in events if event.type == "transcript.text.segment"]
+    whole = ai.audio.transcriptions.create(**options)
+    assert [(s.start, s.end, s.text) for s in streamed] == [(s.start, s.end, s.text) for s in whole.segments]
+    assert done.text == whole.text
+    assert len(streamed) > 6
+
+
 @pytest.mark.parametrize("kind", ["mp3", "m4a", "webm", "ogg", "flac", "wav of 8 kHz"])
 def test_what_browsers_and_phones_record_is_understood(http, recording, kind):
     rate = KINDS[kind][2]
@@ -280,9 +290,14 @@ def test_a_bad_field_is_refused_by_name(http, name, value):
     assert name.removesuffix("[]") in error["param"]
 
 
-@pytest.mark.parametrize("form", ["srt", "vtt", "verbose_json"])
-def test_what_has_times_is_not_streamed(http, form):
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_what_is_one_text_with_times_is_not_streamed(http, form):
     check_error(ask(http, stream="true", response_format=form), 400, "response_format")
+
+
+def test_times_of_words_are_not_streamed(http):
+    fields = {"stream": "true", "response_format": "verbose_json", "timestamp_granularities": "word"}
+    check_error(ask(http, **fields), 400, "timestamp_granularities")
 
 
 def test_an_unknown_language_is_told_the_known_ones(http):

@@ -22,8 +22,8 @@ PUBLIC = ("/livez", "/readyz", "/health", "/ping")
 CLOSED = (
     *("/v1/models", "/v1/models/x", "/version", "/load", "/metrics", "/docs", "/openapi.json"),
     *(
-        "/",
         "/nothing",
+        *("/ui", "/ui/", "/ui/none.js", "/ui/../v1/models", "//"),
         "/livez/",
         "//livez",
         "/livez/../v1/models",

@@ -29,8 +29,10 @@ OPERATIONS = [
     *(("GET", path) for path in ("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content")),
     *(("DELETE", "/v1/files/{file_id}"), ("POST", "/v1/batches"), ("GET", "/v1/batches")),
     *(("GET", "/v1/batches/{batch_id}"), ("POST", "/v1/batches/{batch_id}/cancel")),
-    *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping")),
+    *(("POST", path) for path in ("/v1/embeddings", "/tokenize", "/detokenize", "/ping", "/invocations")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model_id}", "/health", "/livez", "/readyz", "/ping")),
+    *(("POST", f"/v1/models/{{model_id}}/{verb}") for verb in ("load", "unload", "sleep", "wake", "reload")),
+    *(("POST", "/sleep"), ("POST", "/wake_up"), ("GET", "/is_sleeping")),
     *(("POST", path) for path in ("/v1/responses", "/v1/responses/input_tokens", "/v1/conversations")),
     *(("POST", f"/v1/conversations/{{conversation_id}}{path}") for path in ("", "/items")),
     *(("GET", f"/v1/conversations/{{conversation_id}}{path}") for path in ("", "/items", "/items/{item_id}")),
@@ -40,13 +42,14 @@ OPERATIONS = [
     *(("POST", path) for path in ("/v1/messages", "/v1/messages/count_tokens")),
     *(("POST", f"/api/{path}") for path in ("chat", "generate", "embed", "embeddings", "show", "pull")),
     *(("GET", f"/api/{path}") for path in ("tags", "ps", "version")),
-    *(("GET", path) for path in ("/version", "/load", "/metrics", "/tokenizer_info")),
+    *(("GET", path) for path in ("/version", "/load", "/metrics", "/tokenizer_info", "/engine/stats")),
 ]
 
 LIMITS = {  # the field that keeps answers short, by the path's beginning
     "/v1/chat": ("max_tokens", 8),
     "/v1/completions": ("max_tokens", 8),
     "/v1/messages": ("max_tokens", 8),
+    "/invocations": ("max_tokens", 8),
     "/v1/responses": ("max_output_tokens", 8),
     "/api/chat": ("options", {"num_predict": 8}),
     "/api/generate": ("options", {"num_predict": 8}),
@@ -139,6 +142,8 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
     assert set(document["paths"]) == {
         *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}"),
         *("/v1/chat/completions/batch", "/tokenizer_info"),
+        *(f"/v1/models/{{model_id}}/{verb}" for verb in ("load", "unload", "sleep", "wake", "reload")),
+        *("/sleep", "/wake_up", "/is_sleeping"),
         *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/embeddings"),
         *("/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
         *("/v1/responses", "/v1/responses/input_tokens", "/v1/responses/{response_id}"),
@@ -149,7 +154,9 @@ def test_the_schema_has_every_endpoint_with_its_fields(http):
         *("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version"),
         *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
         *("/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"),
+        "/invocations",
         *("/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/ping", "/version", "/load", "/metrics"),
+        *("/engine/stats", "/engine/events"),
     }
     schemas = document["components"]["schemas"]
     for name in ("ChatRequest", "CompletionRequest"):

@@ -7,10 +7,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass, field, fields, replace
 
 from octavo.engine.engine import Engine
+from octavo.engine.view import EngineView, take_view
 from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
+from octavo.prefix_store.store import StoreStats
 from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 
@@ -34,7 +37,21 @@ class EngineStats:
     prefix_queries: int = 0  # tokens looked up in the prefix cache
     prefix_hits: int = 0
     preemptions: int = 0
+    finished: int = 0  # requests that have ended
     steps: Mapping[int, int] = field(default_factory=dict)  # how many had so many tokens
+    disk: StoreStats = field(default_factory=StoreStats)  # of the prefix cache on disk
+
+    def plus(self, other: EngineStats) -> EngineStats:
+        """Both together; of the blocks, the larger share."""
+        usage, steps = max(self.block_usage, other.block_usage), Counter(self.steps) + Counter(other.steps)
+        names = [one.name for one in fields(self) if one.name not in ("block_usage", "steps", "disk")]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return EngineStats(**sums, block_usage=usage, steps=steps, disk=self.disk.plus(other.disk))
+
+    @property
+    def counts(self) -> EngineStats:
+        """What stays of it once the engine is gone."""
+        return replace(self, running=0, waiting=0, block_usage=0.0, disk=replace(self.disk, size=0))
 
 
 class Driver:
@@ -52,6 +69,8 @@ class Driver:
         self._listeners: dict[str, Deliver] = {}
         self._next_id = 0
         self._closing = False
+        self._is_asleep = False  # it waits for messages, and `_wake` keeps it there
+        self._asked: Future[EngineView] | None = None  # who wants to see the engine after this step
         self._past = EngineStats()  # counts of engines that failed
         self._step_began: float | None = None
         self._longest_step = 0.0
@@ -103,6 +122,29 @@ class Driver:
             return f"a step has been running for {seconds:.0f} s"
         return None
 
+    def renew(self, meanwhile: Callable[[], None]) -> None:
+        """Waits for an engine over empty blocks, before which `meanwhile` is called; requests that run end.
+
+        Raises what `meanwhile` raises.
+        """
+        done: Future[None] = Future()
+
+        def renew() -> None:
+            try:
+                for name in list(self._engine.jobs):
+                    self._abort(name)
+                self._engine.settle()
+                meanwhile()
+                self._past = self.stats()
+                self._engine = self._make_engine()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._post(renew)
+        done.result()
+
     def stats(self) -> EngineStats:
         """May be called from any thread; numbers of one step may be seen beside those of the next."""
         past, scheduler = self._past, self._engine.scheduler
@@ -115,8 +157,36 @@ class Driver:
             prefix_queries=past.prefix_queries + scheduler.num_prefix_queries,
             prefix_hits=past.prefix_hits + scheduler.num_prefix_hits,
             preemptions=past.preemptions + scheduler.num_preemptions,
+            finished=past.finished + self._engine.num_finished,
             steps=Counter(past.steps) + Counter(dict(scheduler.steps)),  # a copy: the engine's thread goes on counting
+            disk=self._engine.disk_stats,
         )
+
+    def view(self) -> Future[EngineView]:
+        """What the engine looks like after the step that runs; all who ask during one share an answer.
+
+        An idle engine is looked at where the caller is, and not woken. While a step hangs there is no answer; once the
+        driver is closed the future is cancelled.
+        """
+        with self._wake:
+            if self._asked is None:
+                self._asked = Future()
+            asked = self._asked
+            if self._is_asleep:
+                self._answer()
+            elif self._closing:
+                asked.cancel()
+        return asked
+
+    def _answer(self) -> None:
+        """Shows the engine to those who asked. It must not be in a step; the caller has `_wake`."""
+        asked, self._asked = self._asked, None
+        if asked is None or not asked.set_running_or_notify_cancel():
+            return
+        try:
+            asked.set_result(take_view(self._engine))
+        except Exception as error:  # who watches is told; nothing else is disturbed
+            asked.set_exception(error)
 
     def _post(self, message: Callable[[], None]) -> None:
         with self._wake:
@@ -132,15 +202,23 @@ class Driver:
                 self._step()
             except Exception as error:
                 self._restart(error)
+            if self._asked is not None:
+                with self._wake:
+                    self._answer()
+        if self._asked is not None:
+            self._asked.cancel()
         self._read_messages()  # those that came last are told like the others
         for name in list(self._engine.jobs):
             self._end(name, RequestAbortedError("the engine was closed"))
+        self._engine.settle()
 
     def _wait_for_work(self) -> bool:
         """False once it is to end."""
         with self._wake:
             while not (self._messages or self._engine.has_work or self._closing):
+                self._is_asleep = True
                 self._wake.wait()
+                self._is_asleep = False
             return not self._closing
 
     def _read_messages(self) -> None:

@@ -15,6 +15,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from octavo.engine.clock import StepClock
+from octavo.engine.disk_cache import DiskCache
 from octavo.engine.inputs import check_prompt, truncated
 from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
@@ -22,6 +24,7 @@ from octavo.engine.masks import MaskThreads
 from octavo.engine.steps import make_draw, make_step
 from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
+from octavo.prefix_store.store import StoreStats
 from octavo.request import UNKNOWN_TOKEN, CompletionOutput, Prompt, Request, RequestOutput, Sequence, Status, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
@@ -29,6 +32,7 @@ from octavo.scheduler.scheduler import Scheduler
 from octavo.structured.constraint import Constraint
 
 logger = logging.getLogger("octavo")
+SETTLE = 10.0  # seconds
 
 
 @dataclass(slots=True)
@@ -65,7 +69,8 @@ class Engine:
         config, plan = model.config, model.plan
         self.model = model
         model.executor.reset()
-        root = f"{model.name}\0{config.dtype}".encode()
+        store = model.prefix_store
+        root = f"{model.name}\0{config.dtype}".encode() if store is None else store.identity
         self.scheduler = Scheduler(
             BlockManager(
                 plan.groups,
@@ -81,14 +86,25 @@ class Engine:
             policy=config.scheduling_policy,
             enable_chunked_prefill=config.enable_chunked_prefill,
         )
+        self.disk = None if store is None else DiskCache(store, self.scheduler.blocks, model.executor)
+        if self.disk is not None:
+            self.scheduler.is_ready = self.disk.is_ready
         self.jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None  # the step that has begun and has not landed
         self._random = _SeedSource(config.seed)
+        self.num_finished = 0  # requests that have ended, in whatever way
+        self.clock = StepClock()
         self._masks = MaskThreads(model.vocab_size)
 
     @property
     def has_work(self) -> bool:
-        return bool(self.jobs)
+        return bool(self.jobs) or (self.disk is not None and self.disk.has_work)
+
+    @property
+    def disk_stats(self) -> StoreStats:
+        """Of the prefix cache on disk, over all engines of the model."""
+        store = self.model.prefix_store
+        return StoreStats() if store is None else store.stats
 
     def submit(self, request_id: str, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
         """Queues a request. Raises RequestError, and keeps nothing of it, if it can't be carried out.
@@ -111,20 +127,39 @@ class Engine:
 
     def step(self) -> list[RequestOutput]:
         """Begins a step, lands the one before it, and returns what is new for whoever is to be told."""
-        before, self._flight = self._flight, None
+        clock, (before, self._flight) = self.clock, (self._flight, None)
+        clock.start()
+        if self.disk is not None:
+            self.disk.exchange()
         flight = self._begin()
         outputs = self._land(before) if before else []
-        if flight is None:
-            return outputs
-        self.scheduler.commit(flight.plan, [chunk.count for chunk in flight.plan.chunks])
+        if flight is not None:
+            clock.skip()
+            self.scheduler.commit(flight.plan, [chunk.count for chunk in flight.plan.chunks])
+            clock.committed()
+            outputs += self._finish(flight)
+            plan, scheduler = flight.plan, self.scheduler
+            totals = (scheduler.num_prompt_tokens, scheduler.num_output_tokens, scheduler.num_prefix_queries)
+            clock.finish(plan.num_tokens, len(plan.chunks), *totals, scheduler.num_prefix_hits, self.num_finished)
+        elif self.disk is not None and before is None:
+            self.disk.wait()
+        return outputs
+
+    def _finish(self, flight: _Flight) -> list[RequestOutput]:
+        """Lands a step that was committed, or leaves it to be overtaken by the next."""
         if not (self.model.executor.runs_ahead and flight.can_be_overtaken):
-            return outputs + self._land(flight)
+            return self._land(flight)
         for share in flight.shares.values():
             for chunk, _ in share.draws:
                 if not chunk.sequence.finished:
                     chunk.sequence.tokens.append(UNKNOWN_TOKEN)
         self._flight = flight
-        return outputs
+        return []
+
+    def settle(self) -> None:
+        """Has what was computed last kept on disk, too, if that is wanted: to be called when nothing is left to do."""
+        if self.disk is not None:
+            self.disk.settle(SETTLE)
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Ends a request, in whatever state; its last output, or None if there is no such request."""
@@ -137,6 +172,7 @@ class Engine:
     def _begin(self) -> _Flight | None:
         """Plans the next step and has it run, draws included."""
         plan = self.scheduler.plan()
+        self.clock.planned()
         if plan is None:
             return None
         flight, now = _Flight(plan), time.monotonic()
@@ -166,9 +202,10 @@ class Engine:
         masks = self._masks.begin([*constrained.values()])
         mask_of = {} if masks is None else {sequence: masks.rows[each] for sequence, each in constrained.items()}
         flight.draws = [make_draw(sequence, row, mask_of.get(sequence, -1)) for sequence, row in drawn]
-        result = flight.result = self.model.executor.run(
-            make_step(plan, wanted, flight.draws, self.model.executor.output, masks)
-        )
+        step = make_step(plan, wanted, flight.draws, self.model.executor.output, masks)
+        self.clock.skip()
+        result = flight.result = self.model.executor.run(step)
+        self.clock.ran()
         for sequence, _ in drawn:
             sequence.num_told = len(sequence.tokens)
         if plan.encode is not None and result.encoded is not None:
@@ -180,6 +217,7 @@ class Engine:
         """Gives every job its share of the step, unless it has ended since that began."""
         result, outputs = flight.result, list[RequestOutput | None]()
         assert result is not None
+        self.clock.skip()
         tokens = result.sampled.tokens.tolist() if flight.draws else []
         for job, share in flight.shares.items():
             if job.request.status is Status.FINISHED:
@@ -192,6 +230,7 @@ class Engine:
             except Exception as error:
                 outputs.append(self._end(job.request.id, "error", error))
         self._masks.prepare(flight.constraints)
+        self.clock.landed()
         return [output for output in outputs if output is not None]
 
     def _end(self, request_id: str, reason: str, error: Exception | None = None) -> RequestOutput | None:
@@ -223,7 +262,8 @@ class Engine:
 
     def _forget(self, job: Job) -> None:
         self.scheduler.finish(job.request)
-        self.jobs.pop(job.request.id, None)
+        if self.jobs.pop(job.request.id, None) is not None:
+            self.num_finished += 1
 
     def _check_source(self, prompt: Prompt) -> None:
         positions = self.model.source_positions

@@ -37,6 +37,10 @@ class BlockPool:
         """Share of the blocks that have owners, 0 to 1."""
         return 1 - self.num_free / self.group.count
 
+    def unowned(self) -> tuple[list[int], int]:
+        """The free blocks, and the number of idle ones."""
+        return self._free.copy(), len(self._idle)
+
     def num_passed(self, num_tokens: int) -> int:
         """How many of the first blocks of so many tokens the window has passed when the next token comes."""
         window = self.group.window
@@ -55,11 +59,17 @@ class BlockPool:
         self.share(block)
         return block
 
-    def put(self, digest: bytes, block: int) -> None:
-        """Puts a block that is full into the prefix cache, unless there is one like it."""
-        if digest not in self._block_of:
-            self._block_of[digest] = block
-            self._digest_of[block] = digest
+    def peek(self, digest: bytes) -> int | None:
+        """The cached block of these contents, if there is one; nobody owns it for that."""
+        return self._block_of.get(digest)
+
+    def put(self, digest: bytes, block: int) -> bool:
+        """Puts a block that is full into the prefix cache; False, and does nothing, if there is one like it."""
+        if digest in self._block_of:
+            return False
+        self._block_of[digest] = block
+        self._digest_of[block] = digest
+        return True
 
     def is_writable(self, block: int) -> bool:
         """Whether its only owner may write to a block."""

@@ -7,10 +7,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from octavo.engine.driver import EngineStats
+
 if TYPE_CHECKING:
     from octavo.server.state import ServerState
 
 STATS_SECONDS = 5.0
+OTHERS = {"asyncio": "error", "opentelemetry": "error"}  # whose warnings are of no use
 logger = logging.getLogger("octavo.server")
 
 
@@ -41,7 +44,7 @@ def set_up(level: str, form: str) -> None:
     logging.captureWarnings(True)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    for name, lowest in {"octavo": level, "uvicorn": "warning", "py.warnings": "warning", "asyncio": "error"}.items():
+    for name, lowest in {"octavo": level, "uvicorn": "warning", "py.warnings": "warning", **OTHERS}.items():
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
         log.setLevel(lowest.upper())
@@ -51,12 +54,12 @@ class StatsLine:
     """Says how busy the engines were since the last line; nothing while they are idle."""
 
     def __init__(self, server: ServerState):
-        self._server = server
-        self._last = {model.id: (time.monotonic(), model.stats()) for model in server.models}
+        self._server, self._began = server, time.monotonic()
+        self._last = {model.id: (self._began, model.stats()) for model in server.models}
 
     def write(self) -> None:
         for model in self._server.models:
-            then, before = self._last[model.id]
+            then, before = self._last.get(model.id, (self._began, EngineStats()))
             now, stats = time.monotonic(), model.stats()
             self._last[model.id] = now, stats
             read = stats.prompt_tokens - before.prompt_tokens

@@ -8,11 +8,13 @@ import logging
 import re
 import time
 import uuid
+from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octavo.server.dialects import is_anthropic, path_of
 from octavo.server.errors import HttpError
+from octavo.server.page import is_page
 from octavo.server.state import ServerState
 from octavo.server.writing import error_answer
 
@@ -36,7 +38,9 @@ class Envelope:
         given_id = given.decode() if _ID.fullmatch(given) else None
         request_id = given_id or uuid.uuid4().hex
         ids = {"given_id": given_id, "request_id": request_id}
-        scope["state"] = {"is_background": False, **scope.get("state", {}), **ids}
+        leases = ExitStack()  # of models that the request uses
+        own = {"leases": leases, "waited": 0.0}  # seconds for a model
+        scope["state"] = {"is_background": False, **scope.get("state", {}), **ids, **own}
         began, status, is_answered = time.monotonic(), 0, False
 
         async def send_with_id(message: Message) -> None:
@@ -44,12 +48,16 @@ class Envelope:
             if message["type"] in _BEGINNINGS:
                 status = message.get("status", 101)
                 names = (b"x-request-id", b"request-id") if is_anthropic(scope) else (b"x-request-id",)
-                ids = [(name, request_id.encode()) for name in names]
-                message["headers"] = [*message.get("headers", ()), *ids]
+                more = [(name, request_id.encode()) for name in names]
+                if self._server.draining and message["type"] == _BEGINNINGS[0]:
+                    more.append((b"connection", b"close"))  # the next request shall go to another replica
+                message["headers"] = [*message.get("headers", ()), *more]
             else:
                 is_answered = not message.get("more_body", False)
             await send(message)
 
+        is_post = scope.get("method") == "POST"
+        self._server.num_posts += is_post
         try:
             await self._app(scope, receive, send_with_id)
         except BaseException as error:  # a panic of a library in Rust is no Exception
@@ -59,6 +67,8 @@ class Envelope:
             if not is_answered or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
         finally:
+            leases.close()
+            self._server.num_posts -= is_post
             self._note(scope, status, request_id, time.monotonic() - began)
 
     def _note(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
@@ -77,7 +87,8 @@ class Envelope:
 class Guard:
     """Refuses what has no key or an impossible Host before anything looks at the path.
 
-    The path is compared as it was sent, so that no two readers of it can disagree. Everything but PUBLIC needs a key.
+    The path is compared as it was sent, so that no two readers of it can disagree. Everything but
+    PUBLIC and the files of the page, which hold nothing of the server's, needs a key.
     """
 
     def __init__(self, app: ASGIApp, server: ServerState):
@@ -88,7 +99,7 @@ class Guard:
         scope["root_path"] = self._prefix  # routes are found with and without it
         try:
             headers = self._check_headers(scope)
-            if path_of(scope) not in PUBLIC:
+            if not self._is_public(scope):
                 key = _authorization(headers) or _key_of_page(scope)
                 scope["state"]["client"] = self._server.keys.identify(key)
             if scope["type"] == "websocket":
@@ -96,6 +107,10 @@ class Guard:
         except HttpError as error:
             return await error_answer(error, scope)(scope, receive, send)
         await self._app(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        path = path_of(scope)
+        return path in PUBLIC or (self._server.config.ui and is_page(scope.get("method", ""), path))
 
     def _check_headers(self, scope: Scope) -> dict[bytes, bytes]:
         headers: list[tuple[bytes, bytes]] = scope["headers"]

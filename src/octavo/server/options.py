@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from octavo.errors import ConfigError
 
@@ -20,7 +22,7 @@ _COUNTS = (
     *("requests_per_minute", "tokens_per_minute", "max_queued_requests", "max_queued_tokens", "max_prompts"),
     *("max_body_bytes", "max_audio_bytes", "max_file_bytes", "max_header_bytes", "max_headers"),
     *("max_stored_responses", "max_stored_bytes"),
-    *("max_realtime_sessions", "batch_concurrency"),
+    *("max_realtime_sessions", "batch_concurrency", "model_memory"),
 )
 _TIMES = (
     "request_timeout",
@@ -29,6 +31,7 @@ _TIMES = (
     "write_timeout",
     "keep_alive_timeout",
     "max_realtime_seconds",
+    "model_ttl",
 )
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(_COUNTS, (1, MOST)),
@@ -45,6 +48,10 @@ class ModelSpec:
     names: tuple[str, ...] = ()  # the first is the id; the reference is, if there are none
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()  # shown in the list of models, and nothing else
+    on_demand: bool = False  # loaded by the first request, and not at the start
+    pin: bool = False  # never unloaded to make room, or because nobody asks
+    ttl: float | None = None  # seconds without a request after which it is unloaded; None: the server's
+    found: Path | None = None  # where it lies in the server's folder of models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +70,11 @@ class ServerConfig:
     allowed_methods: tuple[str, ...] = ("*",)
     allowed_headers: tuple[str, ...] = ("*",)
     allow_credentials: bool = False
+    models_dir: str | None = None  # a folder of models, which are loaded on demand
+    model_memory: int | None = None  # bytes that all models may take; None: a share of what is free
+    model_ttl: float | None = None  # seconds without a request after which a model is unloaded; None: never
+    pin: tuple[str, ...] = ()  # names of models that stay loaded
+    model_control: bool = True  # whether requests may load, unload, reload models and put them to sleep
     api_keys: tuple[str, ...] = ()
     api_key_file: str | None = None
     requests_per_minute: int | None = None  # the limit of each key
@@ -93,7 +105,9 @@ class ServerConfig:
     log_stats: bool = True
     log_level: str = "info"
     log_format: str = "text"
+    otlp_traces_endpoint: str | None = None  # the URL of an OpenTelemetry collector
     enable_docs: bool = True
+    ui: bool = True  # the page at /
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -102,6 +116,8 @@ class ServerConfig:
                 raise ConfigError(name, value, f"must be in {low}..{high}")
         if not 0 <= self.port <= 65535:
             raise ConfigError("port", self.port, "must be in 0..65535; 0 takes a free one")
+        if self.models_dir is not None and not _is_folder(self.models_dir):
+            raise ConfigError("models_dir", self.models_dir, "is no folder; give one whose folders or .gguf are models")
         for name in ("ssl_keyfile", "ssl_ca_certs"):
             if getattr(self, name) is not None and self.ssl_certfile is None:
                 raise ConfigError(name, getattr(self, name), "needs ssl_certfile too")
@@ -112,6 +128,8 @@ class ServerConfig:
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError("root_path", self.root_path, "must begin with a slash and not end with one")
         self._check_texts()
+        if self.otlp_traces_endpoint is not None:
+            _check_collector(self.otlp_traces_endpoint)
 
     def _check_texts(self) -> None:
         for name in ("host", "response_role"):
@@ -133,7 +151,27 @@ class ServerConfig:
                     raise ConfigError(name, value, reason)
 
 
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # a path that is none
+        return False
+
+
 def check_key(option: str, value: str, key: str) -> None:
     """Raises ConfigError, which shows `value` and not `key`, for a key that no header can carry."""
     if not _KEY.fullmatch(key):
         raise ConfigError(option, value, "a key has 1 to 4096 printable ASCII characters, and no spaces")
+
+
+def _check_collector(url: str) -> None:
+    """Raises ConfigError for what is no URL of a collector."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https", "grpc", "grpcs") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ConfigError(
+            "otlp_traces_endpoint", url, "must be like http://localhost:4318/v1/traces or grpc://localhost:4317"
+        )

@@ -43,7 +43,7 @@ class AudioRequest(FormRequest):
     temperature: Annotated[float, Field(ge=0, le=1), NUMBER] = Field(
         0.0, description="0: and higher ones where a text looks wrong; another: only that"
     )
-    stream: Annotated[bool, BOOLEAN] = Field(False, description="with json and text")
+    stream: Annotated[bool, BOOLEAN] = Field(False, description="with json, text and verbose_json")
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), INTEGER] = 0
     timestamp_granularities: list[Literal["segment", "word"]] = Field(
         [], description="with verbose_json; may be repeated; left out: segment"
@@ -79,10 +79,13 @@ class AudioRequest(FormRequest):
 
     def check(self) -> None:
         """What fields say together. Raises HttpError."""
-        if self.stream and FORMATS[self.response_format].timed:
-            reason = "response_format: with stream=true only json and text: times are known at the end"
-            raise HttpError(reason, "response_format", code="unsupported_parameter")
         name = "timestamp_granularities"
+        if self.stream and self.response_format in ("srt", "vtt"):
+            reason = "response_format: with stream=true only json, text, and verbose_json, whose segments have times"
+            raise HttpError(reason, "response_format", code="unsupported_parameter")
+        if self.stream and "word" in self.timestamp_granularities:
+            reason = f"{name}: with stream=true only segment"
+            raise HttpError(reason, name, code="unsupported_parameter")
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise HttpError(f"{name}: only with response_format=verbose_json", name, code="invalid_value")
 

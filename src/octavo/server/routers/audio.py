@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from octavo.server.admission import admit
 from octavo.server.form import read_form
-from octavo.server.generation import admit
 from octavo.server.protocol.answers import AudioText, VerboseAudioText
 from octavo.server.protocol.audio import (
     AudioRequest,
@@ -49,15 +49,14 @@ async def _answer(request: Request, form: type[AudioRequest], task: str) -> Resp
     body = await read_form(request, form, server.config, server.uploads)
     try:
         body.check()
-        model = server.models.find(body.model, task)
-        admit(server, model, request, 1)
+        model = await admit(server, await server.control.find(body.model, task), request, 1)
         body.check_language(speech_of(model.engine.model).tokens)
         transcribing = Transcribing(server, model, request, body.file, body.options(task), body.seed)
     except BaseException:
         body.file.close()
         raise
     if body.stream:
-        return EventStream(_events(transcribing))
+        return EventStream(_events(transcribing, body.response_format == "verbose_json"))
     async with transcribing:
         async for _ in transcribing.run():
             pass
@@ -73,11 +72,15 @@ def _whole(result: Transcription, body: AudioRequest) -> Response:
     return Response(write(result, body.response_format), headers={"content-type": media_type})
 
 
-async def _events(transcribing: Transcribing) -> AsyncIterator[bytes]:
-    """The text as it grows, window by window; then all of it, and the usage."""
+async def _events(transcribing: Transcribing, timed: bool) -> AsyncIterator[bytes]:
+    """The text as it grows, window by window, and if `timed`, segments with their times; at the end all of it."""
     async with transcribing:
-        sent = ""
+        sent, num_told = "", 0
         async for result in transcribing.run():
+            for segment in result.segments[num_told:] if timed else ():
+                times = {"id": str(segment.id), "start": segment.start, "end": segment.end}
+                yield event(dumps({"type": "transcript.text.segment", **times, "text": segment.text}))
+                num_told += 1
             if len(result.text) > len(sent):
                 yield event(dumps({"type": "transcript.text.delta", "delta": result.text[len(sent) :]}))
                 sent = result.text
