@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import uvicorn
-import uvloop
 from starlette.types import ASGIApp
 
 from octavo.server.app import make_app, wrap
@@ -42,7 +41,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     """Serves until a signal ends it, and returns the exit code. Raises what loading raised."""
     _allow_many_files()
     sys.setswitchinterval(SWITCH_INTERVAL)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
         code = runner.run(Lifecycle(state, listener).run(loaded))
     gc.unfreeze()
     if not loaded.done() or state.control.is_busy:  # a model is being read by a thread that can't be interrupted
@@ -50,6 +49,15 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
         os._exit(code)
     state.models.close()
     return code
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's event loop where it is installed, or asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
 
 
 class Lifecycle:
