@@ -68,3 +68,13 @@ def test_a_look_at_an_engine_is_timed():
     command = [sys.executable, ROOT / "benchmarks/engine_room.py", "--blocks", "100", "--sequences", "4"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["0%", "50%", "100%", "the"]
+
+
+def test_prompts_from_disk_have_the_answers_of_computed_ones(tmp_path):
+    model = make_tiny_llama(tmp_path / "tiny", max_position_embeddings=512)
+    command = [sys.executable, ROOT / "benchmarks/prefix_disk.py", model, "--dir", tmp_path, "--prompt-len", "192"]
+    result = subprocess.run([*command, "--rounds", "1", "--requests", "2"], check=False, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    assert "(160 tokens)" in lines[0]
+    assert lines[3].split()[:5] == ["answers", "that", "differ", "0", "≤"]
+    assert lines[-1].startswith("tok/s of answers where all is kept, beside nothing: ")

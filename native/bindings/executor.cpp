@@ -240,6 +240,28 @@ nb::ndarray<nb::numpy, float, nb::ndim<3>> keys_of(const Executor& e, int layer,
   return {values->data(), 3, shape, owner};
 }
 
+using Memory = nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>>;
+
+// Records of the executor `self`, which keeps them alive.
+Memory memory_of(nb::handle self, const Records& records) {
+  const size_t shape[2] = {static_cast<size_t>(records.count), static_cast<size_t>(records.bytes)};
+  return {records.begin, 2, shape, self};
+}
+
+std::vector<Memory> pages_of(nb::handle self) {
+  const CachePool& cache = nb::cast<const Executor&>(self).cache();
+  std::vector<Memory> groups;
+  for (int g = 0; g < cache.num_groups(); ++g) groups.push_back(memory_of(self, cache.pages(g)));
+  return groups;
+}
+
+std::vector<Memory> states_of(nb::handle self) {
+  const auto& executor = nb::cast<const Executor&>(self);
+  std::vector<Memory> states;
+  for (int i = 0; i < executor.num_states(); ++i) states.push_back(memory_of(self, executor.state(i)));
+  return states;
+}
+
 // Rows of a buffer of the executor `self`, which keeps it alive.
 template <const Value& (Executor::*buffer)() const>
 nb::ndarray<nb::numpy, const float, nb::ndim<2>> view_of(nb::handle self, size_t rows) {
@@ -306,6 +328,10 @@ void bind_executor(nb::module_& m) {
           "left, if not 0. `second_starts` are the positions where second texts begin, or 0.")
       .def("copy_state", &Executor::copy_state, "source"_a, "target"_a,
            "Copies what is kept of the sequence in one slot, beside its pages, to another.")
+      .def("pages", &pages_of,
+           "The memory of the KV cache: of each group of layers uint8 [pages, bytes], to read and to write between "
+           "steps.")
+      .def("states", &states_of, "The memory of what is kept beside pages: uint8 [slots, bytes] each, likewise.")
       .def("encode", &encode, "features"_a, "blocks"_a, "positions"_a, "ops"_a, "tokens"_a,
            "Runs a part of an encoder's tape over float32 features [rows, columns padded to 16].")
       .def("logits", &view_of<&Executor::logits>, "rows"_a,
@@ -320,6 +346,9 @@ void bind_executor(nb::module_& m) {
       .def("read_row", &Executor::read_row, "buffer"_a, "row"_a, "columns"_a)
       .def("set_profiling", &Executor::set_profiling, "on"_a, "Whether steps note how long each op takes.")
       .def("op_seconds", &Executor::op_seconds, "The seconds of each op of the tape, in all such steps.")
+      .def("give_back", &Executor::give_back, nb::call_guard<nb::gil_scoped_release>(),
+           "Gives the memory of the cache and of buffers back to the system, until they are used again; weights stay. "
+           "What was kept of sequences is gone.")
       .def_prop_ro("workspace_bytes", &Executor::workspace_bytes)
       .def_prop_ro("kv_bytes", &Executor::kv_bytes);
 }

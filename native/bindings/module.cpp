@@ -20,6 +20,7 @@ NB_MODULE(_native, m) {
   using namespace octavo;
   m.doc() =
       "The native executor: weights, tape, sampling, spectrograms. Everything here releases the GIL while it computes.";
+  m.def("built_isas", &built_isas, "Instruction sets that this build has kernels for, best first.");
   m.def("available_isas", &available_isas, "Instruction sets with kernels that run here, best first.");
   m.def("select_isa", [](const std::string& isa) { select_isa(isa); }, nb::arg("isa"));
   m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");

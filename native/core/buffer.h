@@ -40,6 +40,11 @@ class Buffer {
     if (data_ && !whole_) munmap(data_, bytes_);
   }
 
+  // Gives its pages back to the system; it is zero again, and takes memory as it is touched.
+  void give_back() {
+    if (data_) madvise(data_, bytes_, MADV_DONTNEED);
+  }
+
   int64_t bytes() const { return bytes_; }
   template <class T = void>
   T* as() const {

@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-#ifdef __linux__
+#if defined(__linux__) && defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -11,6 +11,7 @@ namespace octavo {
 
 namespace {
 
+#ifdef OCTAVO_HAS_amx
 // Linux lets a process use tile registers once it has asked, as they take much memory to save.
 bool may_use_tiles() {
 #ifdef __linux__
@@ -20,6 +21,7 @@ bool may_use_tiles() {
   return false;
 #endif
 }
+#endif
 
 struct Candidate {
   const Kernels* kernels;
@@ -56,6 +58,12 @@ const Kernels*& selected() {
 }
 
 }  // namespace
+
+std::vector<std::string> built_isas() {
+  std::vector<std::string> names;
+  for (const Candidate& c : candidates()) names.push_back(c.kernels->name);
+  return names;
+}
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;

@@ -9,6 +9,9 @@
 
 namespace octavo {
 
+// Instruction sets that this build has kernels for, best first.
+std::vector<std::string> built_isas();
+
 // Instruction sets that this build has kernels for and this processor runs, best first.
 std::vector<std::string> available_isas();
 

@@ -100,6 +100,11 @@ int CachePool::group_of(int64_t page) const {
   return -1;
 }
 
+Records CachePool::pages(int group) const {
+  const Group& found = groups_.at(group);
+  return {memory_.as<uint8_t>() + found.begin, found.num_pages, found.page_bytes};
+}
+
 void CachePool::copy_page(int64_t from, int64_t to) {
   const Group& group = groups_[group_of(from)];
   if (group.page_bytes > 0)

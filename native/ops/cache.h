@@ -14,6 +14,12 @@ struct LayerSpec {
   bool operator==(const LayerSpec&) const = default;
 };
 
+// Things of one size that lie one behind the other in memory.
+struct Records {
+  uint8_t* begin;
+  int64_t count, bytes;
+};
+
 class CachePool {
  public:
   // Pages are numbered group by group. Throws std::invalid_argument for sizes that the kernels can't handle.
@@ -29,6 +35,9 @@ class CachePool {
   // The group that a page is of, or -1.
   int group_of(int64_t page) const;
   int64_t bytes() const { return memory_.bytes(); }
+  void give_back() { memory_.give_back(); }
+  // The pages of a group, one behind the other.
+  Records pages(int group) const;
   void copy_page(int64_t from, int64_t to);
   // [kv_heads, positions, key_dim] of positions that lie in `pages`.
   std::vector<float> keys(int layer, const int32_t* pages, int positions) const;

@@ -53,6 +53,11 @@ std::shared_ptr<const Buffer> Executor::add_state(int64_t values) {
   return states_.back();
 }
 
+Records Executor::state(int i) const {
+  const Buffer& state = *states_.at(i);
+  return {state.as<uint8_t>(), config_.num_slots, state.bytes() / config_.num_slots};
+}
+
 void Executor::copy_state(int from, int to) {
   if (!has_slot(from) || !has_slot(to)) refuse("no such slot of a sequence");
   for (const auto& state : states_) {
@@ -193,6 +198,13 @@ int64_t Executor::workspace_bytes() const {
   for (const auto& pool : scratch_) bytes += pool->bytes();
   for (const auto& state : states_) bytes += state->bytes();
   return bytes;
+}
+
+void Executor::give_back() {
+  cache_->give_back();
+  for (Buffer& memory : memory_) memory.give_back();
+  for (const auto& pool : scratch_) pool->give_back();
+  for (const auto& state : states_) state->give_back();
 }
 
 }  // namespace octavo

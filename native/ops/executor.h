@@ -51,12 +51,16 @@ class Executor {
     return std::static_pointer_cast<T>(place);
   }
   CachePool& cache() { return *cache_; }
+  const CachePool& cache() const { return *cache_; }
   // A layer that a step has to itself: nothing in it is kept.
   KvCache scratch_layer(const LayerSpec& spec);
 
   // Room for `values` numbers of each sequence, which are kept from step to step: float32 [slots, values].
   std::shared_ptr<const Buffer> add_state(int64_t values);
   void copy_state(int from, int to);  // of a sequence that goes on from where another is, or was
+  // What is kept beside pages, slot by slot, in as many places as operations keep some.
+  int num_states() const { return static_cast<int>(states_.size()); }
+  Records state(int i) const;
 
   const ExecutorConfig& config() const { return config_; }
   const Value& logits() const { return buffers_.at(logits_); }
@@ -68,6 +72,9 @@ class Executor {
   std::vector<float> read_keys(int layer, const int32_t* blocks, int64_t num_blocks, int positions) const;
   int64_t workspace_bytes() const;
   int64_t kv_bytes() const { return cache_->bytes(); }
+  // Gives the memory of the cache, of states and of buffers back to the system, between steps; weights stay. Nothing
+  // that was kept of a sequence is there afterwards.
+  void give_back();
   const Value* features() const { return features_ < 0 ? nullptr : &buffers_[features_]; }
 
   void set_profiling(bool on) { profiling_ = on; }
@@ -89,7 +96,7 @@ class Executor {
   ExecutorConfig config_;
   std::shared_ptr<CachePool> cache_;
   std::vector<std::unique_ptr<CachePool>> scratch_;  // one for each kind of layer
-  std::vector<std::shared_ptr<const Buffer>> states_;
+  std::vector<std::shared_ptr<Buffer>> states_;
   std::vector<Value> buffers_;
   std::vector<Buffer> memory_;  // of the buffers
   std::vector<std::unique_ptr<Op>> ops_;

@@ -32,10 +32,13 @@ class AsyncLLM:
         self._set_up(load(EngineConfig.from_options({"model": model, **options}), READERS))
 
     @classmethod
-    def from_config(cls, config: EngineConfig, report: Callable[[str], None]) -> AsyncLLM:
-        """Like the constructor; `report` is told each phase of loading as it begins."""
+    def from_config(cls, config: EngineConfig, report: Callable[[str], None], usable: int | None = None) -> AsyncLLM:
+        """Like the constructor; `report` is told each phase of loading as it begins.
+
+        It takes at most `usable` bytes, by default its share of what is free.
+        """
         llm = cls.__new__(cls)
-        llm._set_up(load(config, READERS, report))
+        llm._set_up(load(config, READERS, report, usable))
         return llm
 
     @classmethod
@@ -119,6 +122,13 @@ class AsyncLLM:
     async def abort(self, request_id: str) -> None:
         """Ends a request; its iterator raises RequestAbortedError. Unknown and finished ids are no error."""
         self.driver.abort(request_id)
+
+    def give_back(self) -> None:
+        """Gives the memory of the KV cache and of steps back until it is needed again; weights stay, requests end.
+
+        Raises UnsupportedError for the torch executor.
+        """
+        self.driver.renew(self.model.executor.give_back)
 
     def close(self) -> None:
         """Aborts what runs and ends the thread. Calling it again does nothing."""

@@ -18,12 +18,14 @@ from octavo.environment import note_the_others, read_environment
 from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.options import NOTED, ON_CPU, REFUSED, wanted
 from octavo.plugins import load_plugins
+from octavo.sizes import read_size
 
 logger = logging.getLogger("octavo")
 
 # Defaults of a GPU that differ from those of a CPU.
 CUDA_DEFAULTS = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
+DISK_CACHE = "20GiB"
 MOST = (1 << 53) - 1  # the highest number: JSON and doubles hold it exactly
 
 AT_LOAD = ("int8", "int4", "fp8")  # what weights can be quantized to while they are loaded
@@ -61,6 +63,8 @@ class EngineConfig:
     max_num_batched_tokens: int = 2048  # at most so many tokens are computed in one step
     block_size: int = 32  # tokens of a KV cache block
     enable_prefix_caching: bool = True
+    prefix_cache_dir: str | None = None  # keeps the prefix cache in this folder, too: over restarts, and for replicas
+    prefix_cache_size: str | int | None = None  # at most so many bytes there, as "20GiB", which is the default
     enable_chunked_prefill: bool = True
     scheduling_policy: str = "fcfs"
     gpu_memory_utilization: float = 0.9  # the share of the free memory (CPU), or of all (CUDA), that an engine may take
@@ -96,6 +100,7 @@ class EngineConfig:
         for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
             _choice(name, getattr(self, name), (True, False))
         self._check_processors()
+        self._check_prefix_cache()
         share = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise ConfigError("gpu_memory_utilization", share, "must be above 0 and at most 1")
@@ -114,6 +119,28 @@ class EngineConfig:
             raise ConfigError("logits_processors", given, "must be a list of classes, or of MODULE:CLASS")
         if given and self.executor != "native":
             raise UnsupportedError("logits_processors", given, f"the {self.executor} executor has none; the native has")
+
+    def _check_prefix_cache(self) -> None:
+        folder, size = self.prefix_cache_dir, self.prefix_cache_size
+        if folder is None and size is not None:
+            raise ConfigError("prefix_cache_size", size, "is of the cache on disk; give prefix_cache_dir, too")
+        if folder is None:
+            return
+        if not isinstance(folder, str | os.PathLike) or not str(folder).strip():
+            raise ConfigError("prefix_cache_dir", folder, "must be a folder's path")
+        if not self.enable_prefix_caching:
+            raise ConfigError("prefix_cache_dir", folder, "without enable_prefix_caching there is nothing to keep")
+        try:
+            num_bytes = read_size(DISK_CACHE if size is None else size)
+        except ValueError as error:
+            raise ConfigError("prefix_cache_size", size, str(error)) from None
+        if not 0 < num_bytes <= MOST:
+            raise ConfigError("prefix_cache_size", size, "must be above 0 and below 2^53 bytes")
+
+    @property
+    def prefix_cache_bytes(self) -> int:
+        """What the prefix cache may take on disk, at most."""
+        return read_size(DISK_CACHE if self.prefix_cache_size is None else self.prefix_cache_size)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EngineConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ class LLM(PoolsTexts):
         config = EngineConfig.from_options({"model": model, **options})
         self.model = load(config, READERS)
         self.engine = Engine(self.model)
+        weakref.finalize(self, self.engine.settle)
         self._chat: ChatFormat | None = None
         self._chat = self._chat_format()
         self._ids = itertools.count()

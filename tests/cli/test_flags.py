@@ -37,7 +37,7 @@ ACCEPTED = {
     "--alias --tags --api-key --endpoint --host --language --model --response-role --served-model-name": TEXT,
     # Looked for when the model is loaded, or when the port is bound.
     "--chat-template --download-dir --generation-config --revision --tokenizer --ssl-certfile --uds": TEXT,
-    "--logits-processors --tool-call-parser --data-dir": TEXT,
+    "--logits-processors --tool-call-parser --data-dir --prefix-cache-dir": TEXT,
     "--reasoning-parser": {*TEXT, "empty", "blank"},
     "--prompt --system": {*TEXT, "empty", "blank"},
     "--stop": TEXT - {"long"},

@@ -22,7 +22,7 @@ class Server:
         self.log, self.url = log, None
         start = ["-c", code] if code else ["-m", *module]
         command = [sys.executable, *start, *map(str, arguments)]
-        if "--uds" not in command:
+        if not {"--uds", "--port"} & set(command):
             command += ["--port", "0"]
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
         for name in ("OCTAVO_API_KEY", "VLLM_API_KEY"):

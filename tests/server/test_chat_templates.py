@@ -5,8 +5,9 @@ import threading
 from types import SimpleNamespace
 
 from octavo.config import EngineConfig
-from octavo.server.models import ServedModel
-from octavo.server.options import ModelSpec, ServerConfig
+from octavo.server.instance import ModelInstance
+from octavo.server.limits import Queue
+from octavo.server.metrics import ModelMetrics
 from octavo.text.chat import ChatPrompt
 
 from .running import SECONDS
@@ -25,8 +26,9 @@ def test_the_loop_goes_on_while_a_template_is_rendered():
             assert gate.wait(SECONDS), "the event loop stands still"
             return ChatPrompt("x", [1])
 
-    model = ServedModel(ModelSpec(), EngineConfig(model="x"), ServerConfig())
-    model.llm = SimpleNamespace(model=SimpleNamespace(max_model_len=100))
+    plan = SimpleNamespace(total=0)
+    loaded = SimpleNamespace(max_model_len=100, config=EngineConfig(model="x"), plan=plan, chat_template=None)
+    model = ModelInstance("x", SimpleNamespace(model=loaded), (Queue(1, 1), Queue(1, 1)), ModelMetrics())
     model._chat = Waiting()
 
     async def main():

@@ -31,6 +31,15 @@ def count(text: str) -> int:
     return int(match[1]) * scales[match[2]]
 
 
+def memory(text: str) -> int:
+    """Bytes: 24GiB, 512MiB, 24GB, 24G or 24g as `count` reads them, or a number of bytes."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([KMGT])(i?)B", text)
+    if match is None:
+        return count(text)
+    power = "KMGT".index(match[2]) + 1
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 def positive(text: str) -> int:
     return _between(text, 1)
 

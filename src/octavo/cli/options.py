@@ -83,6 +83,8 @@ ENGINE_FLAGS = (
     Flag("num_gpu_blocks_override", int, "N", "how many KV cache blocks, instead of as many as are useful and fit"),
     Flag("kv_cache_memory_bytes", count, "N", "the size of the KV cache in bytes, as 4G"),
     Flag("enable_prefix_caching", None, None, "keep the keys and values of prompts' beginnings, and use them again"),
+    Flag("prefix_cache_dir", str, "DIR", "keep those in a folder, too: they come back after a restart, and are shared"),
+    Flag("prefix_cache_size", str, "SIZE", "at most so much in that folder, as 20GiB, which is the default"),
     Flag("enable_chunked_prefill", None, None, "compute long prompts in pieces"),
     Flag("scheduling_policy", str, "NAME", "the order of waiting requests: fcfs (first come first served) or priority"),
     Flag("logits_processors", names, "LIST", "vLLM's logits processors, each as MODULE:CLASS"),

@@ -28,7 +28,7 @@ from octavo.environment import read_server_environment
 from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.option_files import read_yaml
 from octavo.options import NOTED, REFUSED, wanted
-from octavo.server.options import ModelSpec, ServerConfig
+from octavo.server.options import LONGEST, ModelSpec, ServerConfig
 
 DESCRIPTION = (
     "Serves models with OpenAI's HTTP API. The port answers at once; requests are taken when the models are loaded, "
@@ -42,7 +42,7 @@ logger = logging.getLogger("octavo")
 
 def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     args = _parser(prog).parse(argv)
-    config, specs = read_arguments(args)
+    config, specs, common = read_all(args)
     for spec in specs:
         EngineConfig.resolve(spec.options)
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     from octavo.server.models import ModelRegistry
     from octavo.server.state import ServerState
 
-    state = ServerState(config, ModelRegistry(specs, config))
+    state = ServerState(config, ModelRegistry(specs, config, common))
     from octavo.server.loading import start_loading
 
     loaded = start_loading(state.models)  # from here on nothing is wrong with what was typed
@@ -88,9 +88,15 @@ def _parser(prog: str) -> Parser:
 
 
 def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSpec]]:
-    """The server and its models, from what was typed, then --config, then the environment.
+    """The server and its models. Raises UsageError, ConfigError or UnsupportedError."""
+    return read_all(args)[:2]
 
-    Raises UsageError, ConfigError or UnsupportedError.
+
+def read_all(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSpec], Options]:
+    """The server, its models, and the options of models that are found later.
+
+    They come from what was typed, then --config, then the environment. Raises UsageError, ConfigError or
+    UnsupportedError.
     """
     entries: list[Any] = []
     if hasattr(args, "config"):
@@ -116,16 +122,17 @@ def read_arguments(args: argparse.Namespace) -> tuple[ServerConfig, list[ModelSp
         known, aliases, tags = chosen
         specs = [
             ModelSpec(options={**common, "model": model}, names=known, aliases=aliases, tags=tags)
-            for model in given or [None]
+            for model in given or ([] if hasattr(args, "models_dir") else [None])
         ]
-    return _server_config(args), specs
+    return _server_config(args), specs, common
 
 
 def _server_config(args: argparse.Namespace) -> ServerConfig:
     options = {**read_server_environment(), **options_of(args, SERVER_FLAGS)}
     of_environment = (os.environ.get("OCTAVO_API_KEY"), os.environ.get("VLLM_API_KEY"))  # an empty variable is no key
     keys = (*options.pop("api_key", ()), *filter(None, of_environment))
-    return ServerConfig(**options, api_keys=keys)
+    pinned = tuple(options.pop("pin", ()))
+    return ServerConfig(**options, pin=pinned, api_keys=keys)
 
 
 def _read_file(args: argparse.Namespace, file: str) -> list[Any]:
@@ -179,7 +186,20 @@ def _spec_of(entry: Any, common: Mapping[str, Any], file: str) -> ModelSpec:
         raise ConfigError("config", file, "an entry of models must be a model or a list of options")
     options = {str(key).replace("-", "_"): value for key, value in entry.items()}
     known, aliases, tags = (_names(options.pop(key, []), key, file) for key in ("served_model_name", "aliases", "tags"))
-    return ModelSpec(options={**common, **options}, names=known, aliases=aliases, tags=tags)
+    more = _stay_of(options, file)
+    return ModelSpec(options={**common, **options}, names=known, aliases=aliases, tags=tags, **more)
+
+
+def _stay_of(options: Options, file: str) -> Options:
+    """When a model of the file is loaded and unloaded, which is taken out of its options. Raises ConfigError."""
+    load, pin, ttl = options.pop("load", "at-start"), options.pop("pin", False), options.pop("ttl", None)
+    if load not in ("at-start", "on-demand"):
+        raise ConfigError("config", file, f"load must be at-start or on-demand, got {str(load)[:40]!r}")
+    if not isinstance(pin, bool):
+        raise ConfigError("config", file, "pin must be true or false")
+    if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= LONGEST):
+        raise ConfigError("config", file, f"ttl must be a number of seconds above 0, got {str(ttl)[:40]!r}")
+    return {"on_demand": load == "on-demand", "pin": pin, "ttl": ttl}
 
 
 def _names(value: Any, key: str, file: str) -> tuple[str, ...]:

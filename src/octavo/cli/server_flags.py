@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.cli.flag import Flag, count, names
+from octavo.cli.flag import Flag, count, memory, names
 from octavo.options import Options
 
 SERVER_FLAGS = (
@@ -25,6 +25,11 @@ SERVER_FLAGS = (
     Flag("allowed_methods", names, "LIST", "the HTTP methods that web pages may use (*)"),
     Flag("allowed_headers", names, "LIST", "the headers that web pages may send (*)"),
     Flag("allow_credentials", None, None, "let web pages send cookies"),
+    Flag("models_dir", str, "DIR", "a folder of models, which the first request for each of them loads"),
+    Flag("model_memory", memory, "SIZE", "all models together take at most SIZE, as 24GiB (0.9 of what is free)"),
+    Flag("model_ttl", float, "SECONDS", "unload a model that nobody has asked for so long; never without it"),
+    Flag("pin", str, "NAME", "load this model at the start and never unload it; may be repeated", repeat=True),
+    Flag("model_control", None, None, "let requests load, unload and reload models, and put them to sleep"),
     Flag("api_key", str, "KEY", "a key that requests must have; may be repeated, and one is enough", repeat=True),
     Flag("api_key_file", str, "FILE", "a YAML file of keys with names, NAME: KEY"),
     Flag("requests_per_minute", int, "N", "at most N requests per minute with one key"),

@@ -8,11 +8,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from octavo.engine.engine import Engine
 from octavo.engine.view import EngineView, take_view
 from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
+from octavo.prefix_store.store import StoreStats
 from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 
@@ -38,6 +39,19 @@ class EngineStats:
     preemptions: int = 0
     finished: int = 0  # requests that have ended
     steps: Mapping[int, int] = field(default_factory=dict)  # how many had so many tokens
+    disk: StoreStats = field(default_factory=StoreStats)  # of the prefix cache on disk
+
+    def plus(self, other: EngineStats) -> EngineStats:
+        """Both together; of the blocks, the larger share."""
+        usage, steps = max(self.block_usage, other.block_usage), Counter(self.steps) + Counter(other.steps)
+        names = [one.name for one in fields(self) if one.name not in ("block_usage", "steps", "disk")]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return EngineStats(**sums, block_usage=usage, steps=steps, disk=self.disk.plus(other.disk))
+
+    @property
+    def counts(self) -> EngineStats:
+        """What stays of it once the engine is gone."""
+        return replace(self, running=0, waiting=0, block_usage=0.0, disk=replace(self.disk, size=0))
 
 
 class Driver:
@@ -108,6 +122,29 @@ class Driver:
             return f"a step has been running for {seconds:.0f} s"
         return None
 
+    def renew(self, meanwhile: Callable[[], None]) -> None:
+        """Waits for an engine over empty blocks, before which `meanwhile` is called; requests that run end.
+
+        Raises what `meanwhile` raises.
+        """
+        done: Future[None] = Future()
+
+        def renew() -> None:
+            try:
+                for name in list(self._engine.jobs):
+                    self._abort(name)
+                self._engine.settle()
+                meanwhile()
+                self._past = self.stats()
+                self._engine = self._make_engine()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._post(renew)
+        done.result()
+
     def stats(self) -> EngineStats:
         """May be called from any thread; numbers of one step may be seen beside those of the next."""
         past, scheduler = self._past, self._engine.scheduler
@@ -122,6 +159,7 @@ class Driver:
             preemptions=past.preemptions + scheduler.num_preemptions,
             finished=past.finished + self._engine.num_finished,
             steps=Counter(past.steps) + Counter(dict(scheduler.steps)),  # a copy: the engine's thread goes on counting
+            disk=self._engine.disk_stats,
         )
 
     def view(self) -> Future[EngineView]:
@@ -172,6 +210,7 @@ class Driver:
         self._read_messages()  # those that came last are told like the others
         for name in list(self._engine.jobs):
             self._end(name, RequestAbortedError("the engine was closed"))
+        self._engine.settle()
 
     def _wait_for_work(self) -> bool:
         """False once it is to end."""

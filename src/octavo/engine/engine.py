@@ -16,6 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from octavo.engine.clock import StepClock
+from octavo.engine.disk_cache import DiskCache
 from octavo.engine.inputs import check_prompt, truncated
 from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
@@ -23,6 +24,7 @@ from octavo.engine.masks import MaskThreads
 from octavo.engine.steps import make_draw, make_step
 from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
+from octavo.prefix_store.store import StoreStats
 from octavo.request import UNKNOWN_TOKEN, CompletionOutput, Prompt, Request, RequestOutput, Sequence, Status, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
@@ -30,6 +32,7 @@ from octavo.scheduler.scheduler import Scheduler
 from octavo.structured.constraint import Constraint
 
 logger = logging.getLogger("octavo")
+SETTLE = 10.0  # seconds
 
 
 @dataclass(slots=True)
@@ -66,7 +69,8 @@ class Engine:
         config, plan = model.config, model.plan
         self.model = model
         model.executor.reset()
-        root = f"{model.name}\0{config.dtype}".encode()
+        store = model.prefix_store
+        root = f"{model.name}\0{config.dtype}".encode() if store is None else store.identity
         self.scheduler = Scheduler(
             BlockManager(
                 plan.groups,
@@ -82,6 +86,9 @@ class Engine:
             policy=config.scheduling_policy,
             enable_chunked_prefill=config.enable_chunked_prefill,
         )
+        self.disk = None if store is None else DiskCache(store, self.scheduler.blocks, model.executor)
+        if self.disk is not None:
+            self.scheduler.is_ready = self.disk.is_ready
         self.jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None  # the step that has begun and has not landed
         self._random = _SeedSource(config.seed)
@@ -91,7 +98,13 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.jobs)
+        return bool(self.jobs) or (self.disk is not None and self.disk.has_work)
+
+    @property
+    def disk_stats(self) -> StoreStats:
+        """Of the prefix cache on disk, over all engines of the model."""
+        store = self.model.prefix_store
+        return StoreStats() if store is None else store.stats
 
     def submit(self, request_id: str, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
         """Queues a request. Raises RequestError, and keeps nothing of it, if it can't be carried out.
@@ -116,6 +129,8 @@ class Engine:
         """Begins a step, lands the one before it, and returns what is new for whoever is to be told."""
         clock, (before, self._flight) = self.clock, (self._flight, None)
         clock.start()
+        if self.disk is not None:
+            self.disk.exchange()
         flight = self._begin()
         outputs = self._land(before) if before else []
         if flight is not None:
@@ -126,6 +141,8 @@ class Engine:
             plan, scheduler = flight.plan, self.scheduler
             totals = (scheduler.num_prompt_tokens, scheduler.num_output_tokens, scheduler.num_prefix_queries)
             clock.finish(plan.num_tokens, len(plan.chunks), *totals, scheduler.num_prefix_hits, self.num_finished)
+        elif self.disk is not None and before is None:
+            self.disk.wait()
         return outputs
 
     def _finish(self, flight: _Flight) -> list[RequestOutput]:
@@ -138,6 +155,11 @@ class Engine:
                     chunk.sequence.tokens.append(UNKNOWN_TOKEN)
         self._flight = flight
         return []
+
+    def settle(self) -> None:
+        """Has what was computed last kept on disk, too, if that is wanted: to be called when nothing is left to do."""
+        if self.disk is not None:
+            self.disk.settle(SETTLE)
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Ends a request, in whatever state; its last output, or None if there is no such request."""

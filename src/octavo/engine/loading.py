@@ -14,11 +14,13 @@ from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan
 from octavo.engine.planning import PlannedModel, plan_model, select_machine
 from octavo.engine.pooler import Pooler
+from octavo.engine.prefix_files import open_store
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
 from octavo.models import open_model
 from octavo.option_files import read_text
+from octavo.prefix_store.store import PrefixStore
 from octavo.request import Prompt
 from octavo.sampling.processors import LoadedProcessors, LogitsProcessor, find_class, vllm_config
 from octavo.sampling_params import SamplingParams
@@ -56,6 +58,7 @@ class LoadedModel:
     eos_token_ids: tuple[int, ...]  # the tokenizer's first
     grammars: Grammars  # for its tokens
     processors: LoadedProcessors | None = None  # of logits, that the user gave
+    prefix_store: PrefixStore | None = None  # of its prefix cache, on disk
 
     @property
     def max_model_len(self) -> int:
@@ -83,11 +86,15 @@ class LoadedModel:
 
 
 def load(
-    config: EngineConfig, readers: Mapping[str, ReaderFactory], report: Callable[[str], None] = lambda phase: None
+    config: EngineConfig,
+    readers: Mapping[str, ReaderFactory],
+    report: Callable[[str], None] = lambda phase: None,
+    usable: int | None = None,
 ) -> LoadedModel:
     """Raises ModelNotFoundError, ModelLoadError, MemoryPlanError or ConfigError. `report` is told what it does.
 
-    `readers` are those of prompts, by what a declaration says that its model reads.
+    `readers` are those of prompts, by what a declaration says that its model reads; `usable` are the bytes that it may
+    take, by default its share of what is free.
 
     That the weights fit, and that they are those of the model, is known before any of them is read.
     """
@@ -97,13 +104,14 @@ def load(
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
     report("reading headers")
     checkpoint = open_model(path)
-    with ThreadPoolExecutor(1) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
+    with ThreadPoolExecutor(2) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
-        planned = plan_model(config, checkpoint)
+        planned = plan_model(config, checkpoint, usable)
+        opening = other.submit(open_store, config, planned)
         config = planned.config
         report("loading weights")
         executor = _load_weights(planned, config.dtype)
-        text = tokenizer.result()
+        text, prefix_store = tokenizer.result(), opening.result()
     model = planned.model
     if planned.pooler is not None and planned.pooler.lowers_case:
         text.lower_case()
@@ -131,6 +139,7 @@ def load(
         eos_token_ids=eos_token_ids,
         grammars=Grammars(text, eos_token_ids),
         processors=_processors(processors, planned, path),
+        prefix_store=prefix_store,
     )
 
 

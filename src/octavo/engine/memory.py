@@ -31,12 +31,16 @@ class MemoryPlan(Sizes):
     def kv_cache(self) -> int:
         return sum(group.count * size for group, size in zip(self.groups, self.kv_bytes_per_block, strict=True))
 
+    @property
+    def total(self) -> int:
+        return self.weights + self.workspace + self.kv_cache
+
     def __str__(self) -> str:
         parts = (
             f"weights {show(self.weights)} + workspace {show(self.workspace)} + KV cache {show(self.kv_cache)} "
             f"({self.num_blocks * self.block_size} tokens)"
         )
-        return f"{parts} = {show(self.weights + self.workspace + self.kv_cache)} of {show(self.usable)}"
+        return f"{parts} = {show(self.total)} of {show(self.usable)}"
 
 
 def show(size: int) -> str:

@@ -14,6 +14,7 @@ from octavo import _native
 from octavo.config import AT_LOAD, POOLING_TASKS, SPEECH_TASKS, EngineConfig, thread_count
 from octavo.engine.backend import Backend, backend_of
 from octavo.engine.classifier import classifier_of
+from octavo.engine.disk_cache import READ_AHEAD
 from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.engine.multi_vector import embedder_of
 from octavo.engine.pooler import Pooler
@@ -25,6 +26,8 @@ from octavo.graph.ends import both_ways, with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.models.encoders import heads
+from octavo.prefix_store.store import QUEUED_BYTES
+from octavo.scheduler.scheduler import LOOKAHEAD
 from octavo.weights import Checkpoint
 from octavo.weights.bind import bind
 from octavo.weights.config_reader import ConfigReader
@@ -53,8 +56,11 @@ class PlannedModel:
     plan: MemoryPlan
 
 
-def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
-    """Raises ModelLoadError, MemoryPlanError or ConfigError."""
+def plan_model(config: EngineConfig, checkpoint: Checkpoint, usable: int | None = None) -> PlannedModel:
+    """What loading will do where the model may take `usable` bytes, by default its share of what is free.
+
+    Raises ModelLoadError, MemoryPlanError or ConfigError.
+    """
     file = checkpoint.path / "config.json" if checkpoint.metadata is None else checkpoint.path
     purpose = purpose_of(config, checkpoint)
     checkpoint, modules = purpose.checkpoint, purpose.modules
@@ -81,6 +87,7 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
         if checkpoint.config.get("is_causal") is False and not graph.keeps_nothing:
             graph = both_ways(graph)
     if graph.keeps_nothing:
+        config = replace(config, prefix_cache_dir=None, prefix_cache_size=None)
         config = replace(config, enable_chunked_prefill=False, enable_prefix_caching=False)
     if is_sparse:
         most = max(1, SPARSE_BYTES // (4 * model.vocab_size))
@@ -93,8 +100,9 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint) -> PlannedModel:
     backend = backend_of(config, _quantization_at_load(config.quantization, checkpoint))
     parts = [part for part in (graph, encoder) if part is not None]
     footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
-    usable = backend.usable_memory(config.gpu_memory_utilization)
-    sizes = (max_positions, model.vocab_size, usable, backend.reserve)
+    usable = backend.usable_memory(config.gpu_memory_utilization) if usable is None else usable
+    reserve = backend.reserve + (0 if config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD)
+    sizes = (max_positions, model.vocab_size, usable, reserve)
     of_encoder = more[0] if more else None, model.source_positions
     plan = plan_memory(config, footprint, *sizes, *of_encoder, all_rows=pooler is not None)
     return PlannedModel(config, checkpoint, file, model, graph, encoder, pooler, tensors, backend, footprint, plan)

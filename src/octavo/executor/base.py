@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,8 @@ from octavo.sampling.options import SamplerOptions
 UNUSABLE_LOGITS, ALL_BANNED = -1, -2  # in place of a drawn token: NaN or infinity; every token is banned
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 Ids = np.ndarray[Any, np.dtype[np.int32]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Contents = Callable[[], Bytes]  # to ask is to wait, and any thread may; they are copies
 NONE, NO_COPIES = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
 
 
@@ -233,6 +235,30 @@ class Footprint(Protocol):
         """Of a block of a KV cache of `dtype`, of each group of layers; 0 for a model without one."""
 
 
+class CacheMemory(Protocol):
+    """What an executor keeps of tokens, as bytes: to be kept elsewhere, too, and brought back, between steps."""
+
+    @property
+    def block_bytes(self) -> tuple[int, ...]:
+        """Of a block, of each group of layers."""
+
+    @property
+    def state_bytes(self) -> int:
+        """Of a snapshot; 0 if there are none."""
+
+    def read_blocks(self, blocks: Sequence[int]) -> Contents:
+        """The contents of blocks, one of each group, one behind the other, as steps that have begun leave them."""
+
+    def write_block(self, block: int, contents: Bytes) -> None:
+        """Gives a block the contents that one had in another process: uint8 [bytes]. Later steps see them."""
+
+    def read_state(self, snapshot: int) -> Contents:
+        """The contents of a snapshot, likewise."""
+
+    def write_state(self, snapshot: int, contents: Bytes) -> None:
+        """Gives a snapshot the contents that one had in another process: uint8 [bytes]."""
+
+
 class Executor(Protocol):
     """Runs steps of one model. It owns the weights and the KV cache."""
 
@@ -250,12 +276,21 @@ class Executor(Protocol):
     def reset(self) -> None:
         """Forgets all sequences and sources: another engine begins."""
 
+    def give_back(self) -> None:
+        """Gives the memory of the KV cache and of steps back to the system until it is used again; weights stay.
+
+        All sequences are forgotten. Raises UnsupportedError.
+        """
+
     def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
         """What the tokens of a sequence look at in its source: float32 [heads, tokens, positions].
 
         `heads` are (layer, head). The step is of this sequence alone, and may be longer than others: its tokens have
         been computed, and are computed once more.
         """
+
+    @property
+    def memory(self) -> CacheMemory: ...
 
     def run(self, step: Step) -> StepResult:
         """Begins a step. Of the source that is to be encoded, some or all is.

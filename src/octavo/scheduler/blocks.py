@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from struct import Struct
 
@@ -44,6 +44,8 @@ class BlockManager:
         self.block_size = block_size
         self.enable_prefix_caching = enable_prefix_caching and num_snapshots != 0
         self.pools = [BlockPool(group, block_size, self._evicted) for group in groups]
+        self.on_filled: Callable[[bytes, int], None] = lambda digest, index: None  # a block is new to the cache
+        self.on_kept: Callable[[bytes], None] = lambda digest: None  # a state is, which stays
         self._root = sha256(root_key).digest()
         self._pack = Struct(f"<{block_size}i").pack
 
@@ -80,7 +82,7 @@ class BlockManager:
         """
         if not self.enable_prefix_caching:
             return 0
-        count = self._num_resumable(sequence, (num_tokens - 1) // self.block_size, scope)
+        count = self.num_resumable(sequence, (num_tokens - 1) // self.block_size, scope)
         sequence.num_computed = count * self.block_size
         for pool in self.pools if count else ():
             passed = pool.num_passed(sequence.num_computed)
@@ -90,7 +92,7 @@ class BlockManager:
             sequence.snapshot = self.snapshots.find(sequence.digests[count - 1]) if count else None
         return sequence.num_computed
 
-    def _num_resumable(self, sequence: Sequence, most: int, scope: CacheScope) -> int:
+    def num_resumable(self, sequence: Sequence, most: int, scope: CacheScope) -> int:
         """How many of its first blocks, at most `most`, a sequence can go on from.
 
         All that layers still look at is cached then, and the state, if there is one. Notes where others that begin
@@ -99,7 +101,7 @@ class BlockManager:
         runs = [0] * len(self.pools)  # of cached blocks, up to where it is looked
         in_pages = found = 0
         for count in range(1, most + 1):
-            digest = self._digest(sequence, count - 1, scope)
+            digest = self.digest(sequence, count - 1, scope)
             runs = [run + 1 if digest in pool else 0 for run, pool in zip(runs, self.pools, strict=True)]
             missing = [
                 pool.group.window is None
@@ -134,7 +136,7 @@ class BlockManager:
         if tokens <= chunk.start:
             return None
         if sequence.tokens[tokens - 1] != UNKNOWN_TOKEN:
-            digest = self._digest(sequence, tokens // self.block_size - 1, scope)
+            digest = self.digest(sequence, tokens // self.block_size - 1, scope)
             if digest in self.snapshots:
                 self.snapshots.find(digest)
                 return None
@@ -152,10 +154,12 @@ class BlockManager:
         if not is_kept:
             self.snapshots.give_back(number)
             return
-        digest = self._digest(sequence, tokens // self.block_size - 1, scope)
+        digest = self.digest(sequence, tokens // self.block_size - 1, scope)
         self.snapshots.put(digest, number)
         stays = tokens in (sequence.branch, (sequence.num_prompt_tokens - 1) // self.block_size * self.block_size)
         sequence.passing = None if stays else digest
+        if stays:
+            self.on_kept(digest)
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> list[tuple[int, int]] | None:
         """Makes positions `num_computed` … `num_tokens` - 1 writable: adds blocks, replaces read-only ones.
@@ -196,7 +200,9 @@ class BlockManager:
         for pool, table in zip(self.pools, sequence.tables, strict=True):
             if self.enable_prefix_caching:
                 for index in range(first, end):
-                    pool.put(self._digest(sequence, index, scope), table.blocks[index])
+                    digest = self.digest(sequence, index, scope)
+                    if pool.put(digest, table.blocks[index]) and pool is self.pools[0]:
+                        self.on_filled(digest, index)
             passed = pool.num_passed(sequence.num_computed)
             if passed > table.num_passed:
                 for block in table.blocks[table.num_passed : passed]:
@@ -227,7 +233,7 @@ class BlockManager:
         if self.snapshots is not None:
             self.snapshots.drop(digest)
 
-    def _digest(self, sequence: Sequence, index: int, scope: CacheScope) -> bytes:
+    def digest(self, sequence: Sequence, index: int, scope: CacheScope) -> bytes:
         """The prefix cache's key of a sequence's full block. Each block is hashed once."""
         digests = sequence.digests
         while len(digests) <= index:

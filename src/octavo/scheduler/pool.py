@@ -59,11 +59,17 @@ class BlockPool:
         self.share(block)
         return block
 
-    def put(self, digest: bytes, block: int) -> None:
-        """Puts a block that is full into the prefix cache, unless there is one like it."""
-        if digest not in self._block_of:
-            self._block_of[digest] = block
-            self._digest_of[block] = digest
+    def peek(self, digest: bytes) -> int | None:
+        """The cached block of these contents, if there is one; nobody owns it for that."""
+        return self._block_of.get(digest)
+
+    def put(self, digest: bytes, block: int) -> bool:
+        """Puts a block that is full into the prefix cache; False, and does nothing, if there is one like it."""
+        if digest in self._block_of:
+            return False
+        self._block_of[digest] = block
+        self._digest_of[block] = digest
+        return True
 
     def is_writable(self, block: int) -> bool:
         """Whether its only owner may write to a block."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from itertools import count as counter
 
@@ -13,6 +15,7 @@ from octavo.request import BACKGROUND, Chunk, Request, Sequence, Status, StepPla
 from octavo.scheduler.blocks import BlockManager
 
 POLICIES = ("fcfs", "priority")
+LOOKAHEAD = 4  # waiting requests for which something may be fetched at once
 
 
 @dataclass(slots=True)
@@ -86,6 +89,8 @@ class Scheduler:
         self.max_logits_rows = max_logits_rows
         self.policy = policy
         self.enable_chunked_prefill = enable_chunked_prefill
+        # Whether the first of those that wait may start now, or something of it is being fetched.
+        self.is_ready: Callable[[SequenceOf[Request]], bool] = lambda waiting: True
         self.num_prefix_queries = 0  # prompt tokens of all requests that have been admitted
         self.num_prefix_hits = 0  # those of them that the prefix cache had
         self.num_prompt_tokens = 0  # prompt tokens computed, again after a preemption
@@ -337,6 +342,8 @@ class Scheduler:
             while self._seats_taken + request.max_sequences > self.max_num_seqs:
                 if not self._preempt_for(draft, request):
                     return
+            if not self.is_ready(self._waiting[:LOOKAHEAD]):
+                return
             sequence = request.sequences[0]
             num_cached = self._match(request, sequence)
             while not self._fits(request, sequence):

@@ -19,6 +19,10 @@ class Snapshots:
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._numbers
 
+    def peek(self, digest: bytes) -> int | None:
+        """The number of a state, if it is there; it does not count as used."""
+        return self._numbers.get(digest)
+
     def find(self, digest: bytes) -> int:
         """The number of a state that is there; it counts as used."""
         self._numbers.move_to_end(digest)

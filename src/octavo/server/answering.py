@@ -17,9 +17,10 @@ from octavo.engine.inputs import truncated
 from octavo.errors import ParameterError
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
+from octavo.server.admission import admit
 from octavo.server.body import read_body
-from octavo.server.generation import Generation, admit
-from octavo.server.models import ServedModel
+from octavo.server.generation import Generation
+from octavo.server.instance import ModelInstance
 from octavo.server.protocol.common import SamplingFields
 from octavo.server.sse import EventStream
 from octavo.server.state import state_of
@@ -47,10 +48,10 @@ async def begin(request: Request, body: Body, writer: type[Writer[Body]]) -> Gen
     """Checks a request that has been read, and makes its prompts. Raises what it is refused with."""
     server = state_of(request)
     body.check()
-    model = server.models.find(body.model, "text")
+    served = await server.control.find(body.model, "text")
     if len(body.prompts) > (most := server.config.max_prompts):
         raise ParameterError(body.PROMPTS, len(body.prompts), f"at most {most} prompts (--max-prompts)")
-    admit(server, model, request, len(body.prompts))
+    model = await admit(server, served, request, len(body.prompts))
     params, longest = writer.params(model, body), model.engine.model.max_model_len
     prompts = await writer.limited(model, body, await writer.read(model, body))
     prompts = [truncated(prompt, params, longest).extended(cache_salt=body.cache_salt) for prompt in prompts]
@@ -83,16 +84,16 @@ class Writer(ABC, Generic[Body]):
 
     @staticmethod
     @abstractmethod
-    async def read(model: ServedModel, body: Any) -> list[Prompt]:
+    async def read(model: ModelInstance, body: Any) -> list[Prompt]:
         """The prompts of a request."""
 
     @staticmethod
-    def params(model: ServedModel, body: Any) -> SamplingParams:
+    def params(model: ModelInstance, body: Any) -> SamplingParams:
         """The engine's parameters for a request. Raises ParameterError or ConfigError."""
         return cast(SamplingParams, body.params(model.engine.model))
 
     @staticmethod
-    async def limited(model: ServedModel, body: Any, prompts: list[Prompt]) -> list[Prompt]:
+    async def limited(model: ModelInstance, body: Any, prompts: list[Prompt]) -> list[Prompt]:
         """The prompts with the grammar that the body asks for. Raises what it is refused with."""
         if (asked := body.grammar()) is None:
             return prompts
@@ -173,7 +174,7 @@ class Writer(ABC, Generic[Body]):
         return self._chunk_head + b'],"usage":' + dumps(usage_json(self.generation)) + b"}\n\n"
 
 
-async def compiled(model: ServedModel, make: Callable[[SpecialTokens], Grammar], name: str) -> CompiledGrammar:
+async def compiled(model: ModelInstance, make: Callable[[SpecialTokens], Grammar], name: str) -> CompiledGrammar:
     """What `make` makes of the field `name`, compiled for a model. Raises GrammarError."""
     return await asyncio.wrap_future(model.engine.model.grammars.later(make, name))
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -35,8 +36,8 @@ class Told(Protocol):
 class BackgroundResponse:
     """One of them: its task, and those who follow its events."""
 
-    def __init__(self, owner: str, writer: Told):
-        self.owner, self.writer = owner, writer
+    def __init__(self, owner: str, writer: Told, leases: ExitStack):
+        self.owner, self.writer, self._leases = owner, writer, leases
         self.has_ended = False
         self._news = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -72,6 +73,7 @@ class BackgroundResponse:
         except Exception:
             logger.exception("a response in the background could not be kept")
         finally:
+            self._leases.close()
             self.has_ended = True
             self._tell()
 
@@ -86,8 +88,9 @@ class BackgroundResponses:
     def __init__(self) -> None:
         self._all: OrderedDict[str, BackgroundResponse] = OrderedDict()
 
-    def start(self, owner: str, writer: Told) -> BackgroundResponse:
-        found = self._all[writer.id] = BackgroundResponse(owner, writer)
+    def start(self, owner: str, writer: Told, leases: ExitStack) -> BackgroundResponse:
+        """`leases` are closed when it has ended."""
+        found = self._all[writer.id] = BackgroundResponse(owner, writer, leases)
         ended = [id for id, each in self._all.items() if each.has_ended]
         for id in ended[: max(0, len(ended) - MAX_ENDED)]:
             del self._all[id]

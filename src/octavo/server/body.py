@@ -24,11 +24,16 @@ T = TypeVar("T", bound=BaseModel)
 
 async def read_body(request: Request, model: type[T], config: ServerConfig) -> T:
     """The body as `model`. Raises HttpError, naming the field that is wrong."""
-    _check_type(request)
-    raw = await _read(request, config)
+    raw = await read_raw(request, config)
     if len(raw) <= INLINE_BYTES:
         return parse(raw, model)
     return await asyncio.get_running_loop().run_in_executor(None, parse, raw, model)
+
+
+async def read_raw(request: Request, config: ServerConfig) -> bytes:
+    """The bytes of a body that says it is JSON. Raises HttpError."""
+    _check_type(request)
+    return await _read(request, config)
 
 
 def parse(raw: bytes, model: type[T]) -> T:

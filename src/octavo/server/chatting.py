@@ -14,7 +14,7 @@ from octavo.engine.completion import num_tokens_of
 from octavo.request import CompletionOutput, Prompt
 from octavo.sampling_params import SamplingParams
 from octavo.server.answering import Writer, compiled
-from octavo.server.models import ServedModel
+from octavo.server.instance import ModelInstance
 from octavo.server.protocol.chat import ChatFields
 from octavo.structured.grammar import Grammar, SpecialTokens
 
@@ -32,19 +32,19 @@ class ChatWriter(Writer[Body]):
         self.answers: dict[int, Answer] = defaultdict(Answer)  # all that was read of each choice
 
     @staticmethod
-    async def read(model: ServedModel, body: ChatFields) -> list[Prompt]:
+    async def read(model: ModelInstance, body: ChatFields) -> list[Prompt]:
         options = {**body.template_options(), "use": body.tool_use}
         return [await model.read_chat([each.plain() for each in messages], **options) for messages in body.prompts]
 
     @staticmethod
-    def params(model: ServedModel, body: ChatFields) -> SamplingParams:
+    def params(model: ModelInstance, body: ChatFields) -> SamplingParams:
         params = body.params(model.engine.model)
         if body.skip_special_tokens is None and model.chat.sees_special_tokens(body.tool_use):
             params = replace(params, skip_special_tokens=False)
         return params
 
     @staticmethod
-    async def limited(model: ServedModel, body: ChatFields, prompts: list[Prompt]) -> list[Prompt]:
+    async def limited(model: ModelInstance, body: ChatFields, prompts: list[Prompt]) -> list[Prompt]:
         """The prompts with what their answers may be: calls fit their tools, and structure begins after thinking."""
         limit = _Limit(model, body)
         return [await limit.applied(prompt) for prompt in prompts] if limit.is_there else prompts
@@ -82,7 +82,7 @@ class ChatWriter(Writer[Body]):
 class _Limit:
     """What a request says that answers must be."""
 
-    def __init__(self, model: ServedModel, body: ChatFields):
+    def __init__(self, model: ModelInstance, body: ChatFields):
         self._model, self._body, self._use = model, body, body.tool_use
         self._asked, self._budget = body.grammar(), body.thinking_token_budget
 

@@ -14,11 +14,13 @@ from prometheus_client.process_collector import ProcessCollector
 from octavo.engine.driver import EngineStats
 from octavo.server.batches.records import UNFINISHED
 from octavo.server.metrics import HISTOGRAMS, STEP_TOKENS, Histogram
+from octavo.server.model_state import Status
 from octavo.server.models import ServedModel
 from octavo.server.state import ServerState
 
 OF_MODEL = ("model_name", "engine")
 ONLY = "0"  # vLLM counts its engines; here a model has one
+SLEEP = ("awake", "weights_offloaded", "discard_all")  # vLLM's words, by level
 CACHE = ("block_size", "num_gpu_blocks", "enable_prefix_caching", "gpu_memory_utilization", "cache_dtype")
 _Numbers = Mapping[tuple[str, ...], float]
 _Values = Callable[[ServedModel, EngineStats], float | _Numbers]
@@ -28,7 +30,7 @@ def _cache(model: ServedModel) -> _Numbers:
     """vLLM's way of telling its configuration: the labels of a 1."""
     if model.llm is None:
         return {}
-    plan, config = model.llm.model.plan, model.config
+    plan, config = model.llm.model.plan, model.llm.model.config
     cache = (plan.block_size, plan.num_blocks, config.enable_prefix_caching)
     return {tuple(map(str, (*cache, config.gpu_memory_utilization, config.kv_cache_dtype))): 1}
 
@@ -42,6 +44,16 @@ def _counted(counts: Counter[str], *always: str) -> _Numbers:
     return {(name,): counts[name] for name in always or counts}
 
 
+# Counts of the prefix cache on disk: the end of the name, the field of StoreStats, help.
+DISK = (
+    ("hits", "hit_tokens", "Tokens whose keys and values came from disk."),
+    ("read_bytes", "read_bytes", "Bytes read that were good."),
+    ("written_bytes", "written_bytes", "Bytes written."),
+    ("written_blocks", "written_blocks", "Blocks written."),
+    ("dropped_blocks", "dropped_blocks", "Blocks that could not be written."),
+    ("damaged_files", "damaged_files", "Files that were damaged, and not used."),
+    ("errors", "errors", "Errors of the disk."),
+)
 # Of each model: name, further labels, help, and the number, or one for each of the labels' values.
 GAUGES: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
     ("vllm:num_requests_running", (), "Requests that are in steps.", lambda _, stats: stats.running),
@@ -53,14 +65,23 @@ GAUGES: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
         lambda _, stats: {("capacity",): stats.waiting, ("deferred",): 0},
     ),
     (
-        *("vllm:engine_sleep_state", ("sleep_state",), "1 for the state of the engine, which never sleeps."),
-        lambda *_: {("awake",): 1, ("weights_offloaded",): 0, ("discard_all",): 0},
+        *("vllm:engine_sleep_state", ("sleep_state",), "1 for the state of an engine: awake, or how deep it sleeps."),
+        lambda model, _: {(name,): model.state.sleep_level == level for level, name in enumerate(SLEEP)},
     ),
     ("vllm:cache_config_info", CACHE, "The KV cache of a model that is loaded.", lambda model, _: _cache(model)),
     ("octavo:model_ready", (), "1 if the model is loaded.", lambda model, _: model.is_ready),
     (
+        *("octavo:model_status", ("status",), "1 for the status of the model."),
+        lambda model, _: {(status.value,): model.status is status for status in Status},
+    ),
+    ("octavo:model_memory_bytes", (), "Memory that is kept for the model.", lambda model, _: model.held),
+    (
         *("octavo:kv_cache_tokens", (), "Tokens that the KV cache holds."),
         lambda model, _: model.llm.model.plan.num_blocks * model.llm.model.plan.block_size if model.llm else 0,
+    ),
+    (
+        *("octavo:prefix_cache_disk_bytes", (), "Bytes of the prefix cache on disk, as far as is known."),
+        lambda _, stats: stats.disk.size,
     ),
     ("octavo:queued_tokens", (), "Prompt tokens that wait.", lambda model, _: model.queue.tokens),
 )
@@ -93,6 +114,19 @@ COUNTERS: tuple[tuple[str, tuple[str, ...], str, _Values], ...] = (
     (
         *("octavo:engine_restarts", (), "Engines that failed."),
         lambda model, _: model.llm.driver.num_restarts if model.llm else 0,
+    ),
+    (
+        *("octavo:model_loads", ("result",), "How often the model was loaded."),
+        lambda model, _: _counted(model.metrics.loads, "ready", "failed"),
+    ),
+    ("octavo:model_load_seconds", (), "Seconds that took.", lambda model, _: model.metrics.load_seconds),
+    (
+        *("octavo:model_unloads", ("reason",), "How often it was unloaded, and why."),
+        lambda model, _: _counted(model.metrics.unloads, "idle", "room", "request", "reload", "sleep"),
+    ),
+    *(
+        (f"octavo:prefix_cache_disk_{name}", (), text, lambda _, stats, field=field: getattr(stats.disk, field))
+        for name, field, text in DISK
     ),
     ("octavo:audio_seconds", (), "Seconds of audio decoded.", lambda model, _: model.metrics.audio_seconds),
 )

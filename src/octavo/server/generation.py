@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,26 +14,14 @@ from starlette.requests import Request
 from octavo.errors import OctavoError
 from octavo.request import BACKGROUND, Prompt, RequestMetrics, RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.server.admission import asked_timeout
 from octavo.server.errors import ClientGoneError, DeadlineError, HttpError, body_of
-from octavo.server.models import ServedModel
+from octavo.server.instance import ModelInstance
 from octavo.server.options import LONGEST
 from octavo.server.protocol.common import check_room
 from octavo.server.state import ServerState
 
-TIMEOUT_HEADER = "x-request-timeout"  # seconds; a request may only shorten what the server allows
 GRACE_SECONDS = 2.0  # the engine has so long after the deadline to hand out what it generated
-
-
-def admit(server: ServerState, model: ServedModel, request: Request, num_prompts: int) -> None:
-    """Refuses early, before a prompt is tokenized. Raises UnavailableError or RateLimitError."""
-    server.check_open()
-    model.check_loaded()
-    try:
-        model.queue_of(request.state.is_background).admit(num_prompts)
-        request.state.client.admit()
-    except HttpError as error:
-        model.metrics.refused[error.code] += 1
-        raise
 
 
 class Generation:
@@ -46,7 +33,7 @@ class Generation:
     def __init__(
         self,
         server: ServerState,
-        model: ServedModel,
+        model: ModelInstance,
         request: Request,
         prompts: list[Prompt],
         params: SamplingParams,
@@ -78,7 +65,7 @@ class Generation:
         self._longest = LONGEST if is_background else server.config.request_timeout
         self._asked_tokens = asked_tokens
         self._priority = (priority or 0) + (BACKGROUND if is_background else 0)
-        self._asked_timeout = _asked_timeout(request)
+        self._asked_timeout = asked_timeout(request)
         self._is_late = False
         self._began = 0.0
         self._entered = time.monotonic()
@@ -104,6 +91,7 @@ class Generation:
             self.model.metrics.refused[error.code] += 1
             raise
         self._server.active.add(self.fail)
+        self.model.active.add(self.fail)
         self._request.state.client.charge(self.num_prompt_tokens)
         self.model.metrics.observe("asked_n", self.params.n)
         if self._asked_tokens is not None:
@@ -111,7 +99,7 @@ class Generation:
         for place, prompt in enumerate(self.prompts):
             self._submit(place, prompt)
         loop = asyncio.get_running_loop()
-        self._began = loop.time()
+        self._began = loop.time() - self._request.state.waited
         self._watcher = loop.create_task(self._watch_client())
         self._watch_time()
         return self
@@ -120,6 +108,7 @@ class Generation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.active.discard(self.fail)
+        self.model.active.discard(self.fail)
         for watcher in (self._watcher, self._timer):
             if watcher is not None:
                 watcher.cancel()
@@ -232,18 +221,3 @@ class Generation:
             metrics.observe("between_tokens", mean, sum(lengths) // len(lengths) - 1)
         for reason in [completion.finish_reason for completion in output.outputs] or ["stop"]:
             metrics.finished[reason or "stop"] += 1
-
-
-def _asked_timeout(request: Request) -> float:
-    """Seconds that the request may take, if it says so. Raises HttpError for a header that is no number."""
-    asked = request.headers.get(TIMEOUT_HEADER)
-    if asked is None:
-        return math.inf
-    try:
-        seconds = float(asked)
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        reason = f"{TIMEOUT_HEADER}: must be a number of seconds above 0, got {asked[:40]!r}"
-        raise HttpError(reason, TIMEOUT_HEADER, code="invalid_value")
-    return seconds

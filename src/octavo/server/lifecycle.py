@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import uvicorn
-import uvloop
 from starlette.types import ASGIApp
 
 from octavo.server.app import make_app, wrap
@@ -42,14 +41,23 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     """Serves until a signal ends it, and returns the exit code. Raises what loading raised."""
     _allow_many_files()
     sys.setswitchinterval(SWITCH_INTERVAL)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
         code = runner.run(Lifecycle(state, listener).run(loaded))
     gc.unfreeze()
-    if not loaded.done():  # a model is being read by a thread that can't be interrupted
+    if not loaded.done() or state.control.is_busy:  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
     state.models.close()
     return code
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's event loop where it is installed, or asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
 
 
 class Lifecycle:
@@ -70,6 +78,8 @@ class Lifecycle:
         ready = asyncio.ensure_future(asyncio.wrap_future(loaded))
         ready.add_done_callback(self._on_loaded)
         self._begin(self._watch())
+        self._begin(self._state.control.watch())
+        ready.add_done_callback(lambda _: self._begin(self._state.control.refresh()))  # reads the headers of the others
         if self._state.keeps_files:
             self._state.batches.start(Envelope(self._app, self._state))  # a line has no key: its batch had
         await self._server.serve(sockets=[self._listener])
@@ -93,8 +103,10 @@ class Lifecycle:
         gc.freeze()  # what is there now stays: collections need not look at it
         where = address(self._config, self._listener)
         names = ", ".join(name for model in self._state.models for name in model.names)
-        logger.info("ready: %s serves %s", where, names)
-        logger.info("try it: %s", curl_line(self._state, where))
+        nothing = f"no model yet: {self._config.models_dir} has none"
+        logger.info("ready: %s serves %s", where, names or nothing)
+        if names:
+            logger.info("try it: %s", curl_line(self._state, where))
 
     def _on_signal(self, number: int) -> None:
         now = asyncio.get_running_loop().time()
@@ -123,7 +135,7 @@ class Lifecycle:
 
     async def _wait_for_requests(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
-        while (self._state.active or self._state.sessions) and asyncio.get_running_loop().time() < end:
+        while self._state.is_answering and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
 
     async def _watch(self) -> None:
@@ -178,11 +190,11 @@ def open_websocket(**arguments: Any) -> asyncio.Protocol:
 def curl_line(state: ServerState, where: str) -> str:
     """A command that gets an answer from this server."""
     models = list(state.models)
-    model = models[0]
+    model = next((model for model in models if model.is_ready), models[0])
     named = {} if len(models) == 1 else {"model": model.id}
-    if model.llm is not None and model.llm.model.pooler is not None:
+    if model.can("embed") and not model.can("text"):
         path, content = "/v1/embeddings", _json({**named, "input": "Once upon a time"})
-    elif not model.can("text"):
+    elif model.can("transcribe") and not model.can("text"):
         path = "/v1/audio/transcriptions"
         content = "".join(f" -F {name}={value}" for name, value in {"file": "@audio.wav", **named}.items())
     elif model.llm is not None and model.llm.model.chat_template is not None:

@@ -7,6 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from octavo.engine.driver import EngineStats
+
 if TYPE_CHECKING:
     from octavo.server.state import ServerState
 
@@ -52,12 +54,12 @@ class StatsLine:
     """Says how busy the engines were since the last line; nothing while they are idle."""
 
     def __init__(self, server: ServerState):
-        self._server = server
-        self._last = {model.id: (time.monotonic(), model.stats()) for model in server.models}
+        self._server, self._began = server, time.monotonic()
+        self._last = {model.id: (self._began, model.stats()) for model in server.models}
 
     def write(self) -> None:
         for model in self._server.models:
-            then, before = self._last[model.id]
+            then, before = self._last.get(model.id, (self._began, EngineStats()))
             now, stats = time.monotonic(), model.stats()
             self._last[model.id] = now, stats
             read = stats.prompt_tokens - before.prompt_tokens

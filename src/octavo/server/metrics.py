@@ -74,6 +74,9 @@ class ModelMetrics:
     finished: Counter[str] = field(default_factory=Counter)  # completions by finish reason
     failed: Counter[str] = field(default_factory=Counter)  # requests by the error's code
     refused: Counter[str] = field(default_factory=Counter)  # requests that were never queued, by the error's code
+    loads: Counter[str] = field(default_factory=Counter)  # by how they ended: ready or failed
+    unloads: Counter[str] = field(default_factory=Counter)  # by reason
+    load_seconds: float = 0.0  # that loading has taken
     audio_seconds: float = 0.0  # seconds of audio that were decoded
     histograms: dict[str, Histogram] = field(
         default_factory=lambda: {attribute: Histogram(bounds) for attribute, _, bounds, _ in HISTOGRAMS}

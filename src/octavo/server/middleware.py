@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,7 +38,9 @@ class Envelope:
         given_id = given.decode() if _ID.fullmatch(given) else None
         request_id = given_id or uuid.uuid4().hex
         ids = {"given_id": given_id, "request_id": request_id}
-        scope["state"] = {"is_background": False, **scope.get("state", {}), **ids}
+        leases = ExitStack()  # of models that the request uses
+        own = {"leases": leases, "waited": 0.0}  # seconds for a model
+        scope["state"] = {"is_background": False, **scope.get("state", {}), **ids, **own}
         began, status, is_answered = time.monotonic(), 0, False
 
         async def send_with_id(message: Message) -> None:
@@ -45,12 +48,16 @@ class Envelope:
             if message["type"] in _BEGINNINGS:
                 status = message.get("status", 101)
                 names = (b"x-request-id", b"request-id") if is_anthropic(scope) else (b"x-request-id",)
-                ids = [(name, request_id.encode()) for name in names]
-                message["headers"] = [*message.get("headers", ()), *ids]
+                more = [(name, request_id.encode()) for name in names]
+                if self._server.draining and message["type"] == _BEGINNINGS[0]:
+                    more.append((b"connection", b"close"))  # the next request shall go to another replica
+                message["headers"] = [*message.get("headers", ()), *more]
             else:
                 is_answered = not message.get("more_body", False)
             await send(message)
 
+        is_post = scope.get("method") == "POST"
+        self._server.num_posts += is_post
         try:
             await self._app(scope, receive, send_with_id)
         except BaseException as error:  # a panic of a library in Rust is no Exception
@@ -60,6 +67,8 @@ class Envelope:
             if not is_answered or isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
         finally:
+            leases.close()
+            self._server.num_posts -= is_post
             self._note(scope, status, request_id, time.monotonic() - began)
 
     def _note(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:

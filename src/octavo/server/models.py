@@ -1,4 +1,4 @@
-"""The models of a server: loaded on a thread of their own, found by any of their names."""
+"""The models of a server: what each is called, in what state it is, and which of them a request means."""
 
 from __future__ import annotations
 
@@ -7,34 +7,27 @@ import difflib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import PurePath
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 
 from octavo.async_llm import AsyncLLM
 from octavo.chat_formats.detect import check_parsers
-from octavo.chat_formats.format import ChatFormat
 from octavo.config import EngineConfig, log_notes
 from octavo.engine.driver import EngineStats
-from octavo.engine.inputs import read_prompt
-from octavo.errors import ChatTemplateError, ConfigError, OctavoError
-from octavo.request import Prompt
+from octavo.engine.memory import show
+from octavo.errors import ConfigError, MemoryPlanError, OctavoError, did_you_mean
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
+from octavo.server.instance import ModelInstance
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
+from octavo.server.model_folder import ModelFolder
+from octavo.server.model_state import ModelState, Status
 from octavo.server.options import MOST, ModelSpec, ServerConfig
-from octavo.speech.model import SpeechModel
-from octavo.text.chat import ChatEncoder
-from octavo.text.chat_template import MISSING, text_size
-from octavo.text.tokenizer import LONG_TEXT
+from octavo.server.prospect import MemoryBudget, Prospect, read_prospect
 from octavo.weights.known import DEFAULT_MODEL, SHORT_NAMES, public_name
 
 logger = logging.getLogger("octavo.server")
-SHARE = 0.9  # all models together take this share of the free memory
-_readers = ThreadPoolExecutor(2, "octavo-text")
-T = TypeVar("T")
+SHARE = 0.9  # all models together take this share of the free memory, where there is no budget
 # What a model can do, as requests ask for it, and how that is said.
 SKILLS = {
     "text": "answer text",
@@ -58,20 +51,33 @@ def served_names(spec: ModelSpec, reference: str) -> tuple[tuple[str, ...], tupl
 
 
 class ServedModel:
-    """One model: its names, its engine once it is loaded, its queue and its metrics."""
+    """One model: its names, its state, its instance while it is loaded, its queue and its metrics."""
 
-    def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig):
+    def __init__(self, spec: ModelSpec, config: EngineConfig, server: ServerConfig, budget: MemoryBudget | None = None):
         check_parsers(config.tool_call_parser, config.reasoning_parser)
-        self.config = config
+        self.config, self._spec, self._budget = config, spec, budget
         self.names, self.implied_names = served_names(spec, public_name(config.model or DEFAULT_MODEL))
         self.tags = spec.tags
         self.created = int(time.time())
-        self.phase = "waiting"
-        self.llm: AsyncLLM | None = None
+        self.state = ModelState(self.id)
+        self.instance: ModelInstance | None = None  # that takes requests, or sleeps
+        self.retired: list[ModelInstance] = []  # those that requests still run on
+        self.prospect: Prospect | None = None  # once its headers were read
+        self.reserved = 0  # bytes that are kept free for what is being loaded
         self.queue: Queue = Queue(server.max_queued_requests, server.max_queued_tokens)
         self.background: Queue = Queue(MOST, MOST)  # of batches, which wait as long as they must
         self.metrics: ModelMetrics = ModelMetrics()
-        self._chat: ChatFormat | None = None
+        self._is_pinned = spec.pin or bool({*self.names} & {*server.pin})
+        self.usual_ttl = server.model_ttl if spec.ttl is None else spec.ttl
+        self.ttl = self.usual_ttl  # seconds without a request, then it is unloaded; None: it never is
+        self.kept = False  # whether a request has asked that it stays
+        self.at_start = not spec.on_demand
+        self.has_started = False  # whether it was ready once
+        self.num_waiting = 0  # requests that wait for it to be loaded
+        self.used_at = self.ready_at = 0.0  # by the clock of who unloads it
+        self.last_used: float | None = None  # Unix time
+        self.lock = asyncio.Lock()  # of whoever changes its state
+        self._past = EngineStats()  # counts of instances that are gone
 
     @property
     def id(self) -> str:
@@ -83,129 +89,162 @@ class ServedModel:
         return PurePath(self.id).name
 
     @property
+    def folder(self) -> Path | None:
+        """Where it was found, of a model that nobody has named."""
+        return self._spec.found
+
+    @property
+    def phase(self) -> str:
+        return self.state.phase
+
+    @property
+    def status(self) -> Status:
+        return self.state.status
+
+    @property
+    def llm(self) -> AsyncLLM | None:
+        """Its engine, while it is loaded or sleeps with its weights."""
+        return None if self.instance is None else self.instance.llm
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it stays loaded, whatever else is asked for."""
+        return self._is_pinned or self.kept
+
+    @property
     def is_ready(self) -> bool:
-        return self.llm is not None
+        """Whether it takes requests right now."""
+        return self.instance is not None and self.instance.is_open
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the server's start is still about to load it."""
+        return self.at_start and not self.has_started
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it or waits for it."""
+        return self.instance is not None and not self.instance.num_users and not self.num_waiting
+
+    @property
+    def held(self) -> int:
+        """Bytes that it takes, and that are kept for it."""
+        instances = [*self.retired, *([self.instance] if self.instance is not None else [])]
+        return self.reserved + sum(instance.held for instance in instances)
+
+    @property
+    def max_model_len(self) -> int | None:
+        if self.llm is not None:
+            return self.llm.model.max_model_len
+        return None if self.prospect is None else self.prospect.max_model_len
+
+    @property
+    def skills(self) -> frozenset[str] | None:
+        """None while nobody knows."""
+        if self.instance is not None and self.instance.llm is not None:
+            return self.instance.skills
+        return None if self.prospect is None else self.prospect.skills
 
     def can(self, skill: str) -> bool:
-        """Whether it can do one of SKILLS; of a model that is not loaded nobody knows, so it may."""
-        if self.llm is None:
-            return True
-        speech = self.llm.model.reader
-        if not isinstance(speech, SpeechModel):
-            pooler = self.llm.model.pooler
-            return skill in (("text",) if pooler is None else pooler.skills)
-        return skill == "transcribe" or (skill == "translate" and speech.tokens.is_multilingual)
+        """Whether it can do one of SKILLS; of a model whose headers were not read nobody knows, so it may."""
+        return self.status is not Status.FAILED if (skills := self.skills) is None else skill in skills
 
     def queue_of(self, is_background: bool) -> Queue:
         return self.background if is_background else self.queue
 
-    @property
-    def engine(self) -> AsyncLLM:
-        """Raises UnavailableError until the model is loaded."""
-        self.check_loaded()
-        assert self.llm is not None
-        return self.llm
-
-    def check_loaded(self) -> None:
-        """Raises UnavailableError until the model is loaded."""
-        if self.llm is None:
+    def check_started(self) -> None:
+        """Raises UnavailableError while the server's start is about to load it."""
+        if self.is_starting:
             raise UnavailableError(f"the model {self.id} is not loaded yet: {self.phase}", "model_loading", 1)
 
-    @property
-    def chat(self) -> ChatFormat:
-        """How it reads and writes conversations. Raises ChatTemplateError if the model has no template."""
-        if self._chat is None:
-            raise ChatTemplateError(MISSING)
-        return self._chat
+    def inspect(self) -> Prospect:
+        """Reads its headers. Blocks, and raises what loading raises."""
+        self.prospect = read_prospect(self.config, self._budget, self._share)
+        return self.prospect
+
+    def make(self, prospect: Prospect | None = None) -> ModelInstance:
+        """Loads an instance, which is nobody's yet. Blocks, and raises what loading raises."""
+        begin = time.monotonic()
+        llm = AsyncLLM.from_config(self.config, self.state.report, None if prospect is None else prospect.usable)
+        instance = ModelInstance(self.id, llm, (self.queue, self.background), self.metrics)
+        if instance.chat_format is not None:
+            logger.info("model %s: %s", self.id, instance.chat_format)
+        seconds = time.monotonic() - begin
+        self.metrics.loads["ready"] += 1
+        self.metrics.load_seconds += seconds
+        logger.info("model %s loaded in %.2f s: %s", self.id, seconds, llm.model.plan)
+        return instance
+
+    def begin_with(self, instance: ModelInstance) -> None:
+        """Takes requests from now on, with this instance."""
+        self.queue.seats = self.background.seats = self.config.max_num_seqs
+        self.instance, self.has_started = instance, True
+        self.state.become(Status.READY)
+
+    def forget(self, instance: ModelInstance) -> None:
+        """An instance is to be closed: what it has counted stays."""
+        self._past = self._past.plus(instance.stats().counts)
+        if self.instance is instance:
+            self.instance = None
+        if instance in self.retired:
+            self.retired.remove(instance)
 
     def load(self) -> None:
-        """Blocks until the model is there. Raises what loading raises."""
-        begin = time.monotonic()
-        llm = AsyncLLM.from_config(self.config, self._report)
-        if llm.model.chat_template is not None:
-            encoder = ChatEncoder(llm.model.tokenizer, llm.model.chat_template)
-            self._chat = ChatFormat.of(encoder, self.config.tool_call_parser, self.config.reasoning_parser)
-            logger.info("model %s: %s", self.id, self._chat)
-        self.queue.seats = self.background.seats = self.config.max_num_seqs
-        self.llm, self.phase = llm, "ready"
-        logger.info("model %s loaded in %.2f s: %s", self.id, time.monotonic() - begin, llm.model.plan)
-
-    async def read_chat(self, conversation: list[dict[str, Any]], **options: Any) -> Prompt:
-        """The prompt of a conversation; `options` are those of ChatFormat.encode.
-
-        A template is a program of whoever made the model, so it never runs on the event loop, however short the
-        conversation is. Raises PromptError, or HttpError if it can't fit.
-        """
-        chat = self.chat
-        self._check_length(sum(text_size(message["content"]) for message in conversation))
-        rendered = await _read_elsewhere(lambda: chat.encode(conversation, **options))
-        return Prompt(rendered.text, rendered.token_ids)
-
-    async def read_texts(
-        self, texts: list[str], add_special_tokens: bool = True, field: str | None = "prompt"
-    ) -> list[Prompt]:
-        """The texts of a request's `field`, which may be too long where that is None: then they are cut afterwards.
-
-        Raises PromptError, or HttpError if a text can't fit.
-        """
-        if field is not None:
-            self.check_texts(field, texts)
-        read_all = partial(self.engine.model.tokenizer.encode_batch, texts, add_special_tokens)  # without the GIL
-        read = await read_with(read_all, sum(map(len, texts)))
-        return [Prompt(text, ids) for text, ids in zip(texts, read, strict=True)]
-
-    def read_ids(self, token_ids: list[int]) -> Prompt:
-        """Raises PromptError."""
-        return read_prompt(token_ids, self.engine.model.tokenizer)
-
-    def check_texts(self, name: str, texts: Sequence[str]) -> None:
-        """Raises HttpError, which names the longest of a field's texts, if that can't fit."""
-        place = max(range(len(texts)), key=lambda i: len(texts[i]))
-        self._check_length(len(texts[place]), f"{name}[{place}]" if len(texts) > 1 else "the prompt")
-
-    def _check_length(self, num_characters: int, what: str = "the prompt") -> None:
-        """Raises HttpError for a text that is too long even if it were made of the longest tokens only."""
-        model = self.engine.model
-        room = model.max_model_len
-        if num_characters <= 4 * room:  # it may fit
-            return
-        longest = model.tokenizer.longest_token
-        if num_characters > longest * room:
-            reason = (
-                f"This model's maximum context length is {room} tokens, but {what} has {num_characters} "
-                f"characters, which are at least {num_characters // longest} tokens"
-            )
-            raise HttpError(reason, code="context_length_exceeded")
+        """Loads it at the start. Blocks, and raises what loading raises."""
+        prospect = self.inspect() if self._budget is not None else None
+        self.state.become(Status.LOADING)
+        instance = self.make(prospect)
+        instance.is_frozen = True
+        self.begin_with(instance)
 
     def stats(self) -> EngineStats:
-        return EngineStats() if self.llm is None else self.llm.driver.stats()
+        found = self._past
+        for instance in (*self.retired, self.instance):
+            found = found if instance is None else found.plus(instance.stats())
+        return found
 
-    def _report(self, phase: str) -> None:
-        self.phase = phase
-        logger.info("model %s: %s", self.id, phase)
+    @property
+    def _share(self) -> float | None:
+        """The share of the budget that the user says it may have."""
+        return self._spec.options.get("gpu_memory_utilization")
 
 
 class ModelRegistry:
-    """All models of a server. Raises ConfigError for bad options, or if two models share a name."""
+    """All models of a server. Raises ConfigError for bad options, or if two models share a name.
 
-    def __init__(self, specs: Sequence[ModelSpec], server: ServerConfig):
-        share = {"gpu_memory_utilization": SHARE / len(specs)}
+    `common` are the options of models that are found later.
+    """
+
+    def __init__(self, specs: Sequence[ModelSpec], server: ServerConfig, common: Mapping[str, object] | None = None):
+        self._server, self._common = server, dict(common or {})
+        by_demand = server.models_dir is not None or any(spec.on_demand for spec in specs)
+        has_budget = by_demand or server.model_memory is not None
+        self.budget = MemoryBudget(server.model_memory) if has_budget else None
+        share = {} if has_budget else {"gpu_memory_utilization": SHARE / max(1, len(specs))}
         resolved = [EngineConfig.resolve({**share, **spec.options}) for spec in specs]
         log_notes(note for _, notes in resolved for note in notes)
-        self._models = [ServedModel(spec, config, server) for spec, (config, _) in zip(specs, resolved, strict=True)]
+        configs = [config for config, _ in resolved]
+        self._models = [
+            ServedModel(spec, config, server, self.budget) for spec, config in zip(specs, configs, strict=True)
+        ]
         self._by_name: dict[str, ServedModel] = {}
         for model in self._models:
             for name in model.names:
                 if self._by_name.setdefault(name, model) is not model:
                     raise ConfigError("served_model_name", name, "two models have this name; give one another name")
-        implied = Counter(name for model in self._models for name in model.implied_names)
-        for model in self._models:
-            for name in model.implied_names:
-                if implied[name] == 1:
-                    self._by_name.setdefault(name, model)
+        self._find_names()
+        self.folder = None if server.models_dir is None else ModelFolder(server.models_dir)
+        if self.folder is not None:
+            self.update(self.folder.scan(), loads_pinned=True)
+        for name in server.pin:
+            if name not in self._by_name:
+                raise ConfigError("pin", name, f"no model has this name{did_you_mean(name, self._by_name)}")
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
 
     def find(self, name: str | None, skill: str | None = None) -> ServedModel:
         """The model that a request names, or the only one with the skill that it needs.
@@ -214,7 +253,7 @@ class ModelRegistry:
         """
         able = [model for model in self._models if skill is None or model.can(skill)]
         chosen = [self._named(name)] if name else able
-        if len(chosen) == 1 and chosen[0] in able:
+        if len(chosen) == 1 and (chosen[0] in able or chosen[0].status is Status.FAILED):
             return chosen[0]
         names = ", ".join(model.id for model in able)
         if len(chosen) < 2:
@@ -223,47 +262,86 @@ class ModelRegistry:
             reason = f"{who} {SKILLS[skill or 'text']}.{others if chosen else ''}"
             raise HttpError(reason, "model", code="model_not_suitable")
         for model in able if skill else ():
-            model.check_loaded()
+            model.check_started()
         reason = f"several models are served: say which in 'model': {names}"
         raise NotFoundError(reason, "model", status=400, code="missing_field")
+
+    def knows(self, name: str) -> bool:
+        return name in self._by_name
 
     def _named(self, name: str) -> ServedModel:
         if name in self._by_name:
             return self._by_name[name]
         near = difflib.get_close_matches(name[:200], self._by_name, 1, 0.5)
         advice = f" Did you mean {near[0]!r}?" if near else ""
-        served = ", ".join(model.id for model in self._models)
+        served = ", ".join(model.id for model in self._models) or "none"
         reason = f"The model {name[:100]!r} does not exist.{advice} Served: {served}"
         raise NotFoundError(reason, "model", code="model_not_found")
 
+    def update(self, found: Mapping[str, Path], loads_pinned: bool = False) -> None:
+        """Takes what a folder of models has now: adds what is new, and drops what has gone.
+
+        What has gone and is loaded stays until it is unloaded. Names that were given to other models stay theirs.
+        """
+        for model in [each for each in self._models if each.folder is not None and found.get(each.id) != each.folder]:
+            if model.instance is None and not model.num_waiting and not model.lock.locked():
+                self._models.remove(model)
+        known = {name for model in self._models for name in model.names}
+        for name, path in found.items():
+            if name not in known:
+                on_demand = not (loads_pinned and name in self._server.pin)
+                options = {**self._common, "model": str(path)}
+                spec = ModelSpec(options=options, names=(name,), on_demand=on_demand, found=path)
+                config, _ = EngineConfig.resolve(spec.options)
+                self._models.append(ServedModel(spec, config, self._server, self.budget))
+        self._find_names()
+
+    def _find_names(self) -> None:
+        """Names that were given come first; then those that one model alone implies."""
+        self._by_name = {name: model for model in self._models for name in model.names}
+        implied = Counter(name for model in self._models for name in model.implied_names)
+        for model in self._models:
+            for name in model.implied_names:
+                if implied[name] == 1:
+                    self._by_name.setdefault(name, model)
+
+    def held(self, device: str) -> int:
+        """Bytes that models take of a device's memory."""
+        return sum(model.held for model in self._models if model.config.device == device)
+
     def load_all(self) -> None:
-        """Loads one after another. Raises OctavoError, which ends it."""
+        """Loads those that are to be there from the start, one after another. Raises OctavoError, which ends it."""
         try:
             for model in self._models:
-                model.load()
+                if model.at_start:
+                    self._check_room(model)
+                    model.load()
         except OctavoError:
             raise
         except Exception as error:
             logger.exception("loading failed")
             raise OctavoError(f"loading failed: {error}") from error
 
+    def _check_room(self, model: ServedModel) -> None:
+        """Raises MemoryPlanError where models that are loaded at the start do not fit together."""
+        if self.budget is None:
+            return
+        total = self.budget.total(model.config)  # which is looked up before anything is loaded
+        held, size = self.held(model.config.device), model.inspect().size
+        if held + size > total:
+            raise MemoryPlanError(
+                f"the model {model.id} does not fit beside the others: it takes {show(size)}, they {show(held)} of "
+                f"{show(total)}; have it loaded on demand (load: on-demand in --config), or give --model-memory more"
+            )
+
     def ailment(self) -> str | None:
         """What is wrong with the engines right now; None if nothing is."""
         for model in self._models:
-            if model.llm is not None and (reason := model.llm.driver.ailment()) is not None:
+            if (llm := model.llm) is not None and (reason := llm.driver.ailment()) is not None:
                 return f"{model.short_name}: {reason}"
         return None
 
     def close(self) -> None:
         for model in self._models:
-            if model.llm is not None:
-                model.llm.close()
-
-
-async def read_with(read: Callable[[], T], num_characters: int) -> T:
-    """What `read` makes of texts of so many characters; long ones are read on another thread."""
-    return read() if num_characters < LONG_TEXT else await _read_elsewhere(read)
-
-
-async def _read_elsewhere(function: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_readers, function)
+            for instance in [*model.retired, *([model.instance] if model.instance is not None else [])]:
+                instance.close()

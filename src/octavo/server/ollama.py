@@ -13,8 +13,8 @@ from starlette.responses import Response
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.server.answering import Writer
 from octavo.server.generation import Generation
+from octavo.server.instance import ModelInstance
 from octavo.server.items import Item, ItemWriter, arguments_of
-from octavo.server.models import ServedModel
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.logprobs import ChatLogprobs
 from octavo.server.protocol.ollama import OllamaFields
@@ -124,7 +124,7 @@ class OllamaRawWriter(Writer[CompletionRequest]):
     ID, WHOLE, CHUNK = "ollama", "", ""
 
     @staticmethod
-    async def read(model: ServedModel, body: CompletionRequest) -> list[Prompt]:
+    async def read(model: ModelInstance, body: CompletionRequest) -> list[Prompt]:
         assert isinstance(body.prompt, str)
         return await model.read_texts([body.prompt])
 

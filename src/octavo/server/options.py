@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ _COUNTS = (
     *("requests_per_minute", "tokens_per_minute", "max_queued_requests", "max_queued_tokens", "max_prompts"),
     *("max_body_bytes", "max_audio_bytes", "max_file_bytes", "max_header_bytes", "max_headers"),
     *("max_stored_responses", "max_stored_bytes"),
-    *("max_realtime_sessions", "batch_concurrency"),
+    *("max_realtime_sessions", "batch_concurrency", "model_memory"),
 )
 _TIMES = (
     "request_timeout",
@@ -30,6 +31,7 @@ _TIMES = (
     "write_timeout",
     "keep_alive_timeout",
     "max_realtime_seconds",
+    "model_ttl",
 )
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(_COUNTS, (1, MOST)),
@@ -46,6 +48,10 @@ class ModelSpec:
     names: tuple[str, ...] = ()  # the first is the id; the reference is, if there are none
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()  # shown in the list of models, and nothing else
+    on_demand: bool = False  # loaded by the first request, and not at the start
+    pin: bool = False  # never unloaded to make room, or because nobody asks
+    ttl: float | None = None  # seconds without a request after which it is unloaded; None: the server's
+    found: Path | None = None  # where it lies in the server's folder of models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,11 @@ class ServerConfig:
     allowed_methods: tuple[str, ...] = ("*",)
     allowed_headers: tuple[str, ...] = ("*",)
     allow_credentials: bool = False
+    models_dir: str | None = None  # a folder of models, which are loaded on demand
+    model_memory: int | None = None  # bytes that all models may take; None: a share of what is free
+    model_ttl: float | None = None  # seconds without a request after which a model is unloaded; None: never
+    pin: tuple[str, ...] = ()  # names of models that stay loaded
+    model_control: bool = True  # whether requests may load, unload, reload models and put them to sleep
     api_keys: tuple[str, ...] = ()
     api_key_file: str | None = None
     requests_per_minute: int | None = None  # the limit of each key
@@ -105,6 +116,8 @@ class ServerConfig:
                 raise ConfigError(name, value, f"must be in {low}..{high}")
         if not 0 <= self.port <= 65535:
             raise ConfigError("port", self.port, "must be in 0..65535; 0 takes a free one")
+        if self.models_dir is not None and not _is_folder(self.models_dir):
+            raise ConfigError("models_dir", self.models_dir, "is no folder; give one whose folders or .gguf are models")
         for name in ("ssl_keyfile", "ssl_ca_certs"):
             if getattr(self, name) is not None and self.ssl_certfile is None:
                 raise ConfigError(name, getattr(self, name), "needs ssl_certfile too")
@@ -136,6 +149,13 @@ class ServerConfig:
             for value in getattr(self, name):
                 if not isinstance(value, str) or not form.fullmatch(value):
                     raise ConfigError(name, value, reason)
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # a path that is none
+        return False
 
 
 def check_key(option: str, value: str, key: str) -> None:

@@ -16,9 +16,10 @@ from octavo.engine.prompts import prompt_for
 from octavo.engine.scoring import scoring_of
 from octavo.errors import ParameterError, PromptError
 from octavo.request import Prompt, RequestOutput
+from octavo.server.admission import admit
 from octavo.server.answering import answer_head
-from octavo.server.generation import Generation, admit
-from octavo.server.models import ServedModel, read_with
+from octavo.server.generation import Generation
+from octavo.server.instance import ModelInstance, read_with
 from octavo.server.protocol.pooling import InputRequest, PoolingFields
 from octavo.server.state import state_of
 
@@ -30,7 +31,7 @@ Read = Callable[[], Prompt]
 class Ran:
     """What a request's prompts have become, in their order."""
 
-    model: ServedModel
+    model: ModelInstance
     outputs: list[RequestOutput]
     head: Json  # what the answer begins with
     num_tokens: int
@@ -61,7 +62,7 @@ async def run_texts(
     Raises PromptError, which names the text that is wrong, ParameterError or HttpError.
     """
     items = body.items
-    model = _model(request, body, skill, {"input": items})
+    model = await _model(request, body, skill, {"input": items})
     loaded, params = model.engine.model, body.params()
     pooler = pooler_of(loaded)
     pooler.check(params)
@@ -89,7 +90,7 @@ async def run_pairs(
     They are cut to `longest` tokens. With `is_search` the first ones are queries, and the second ones documents, to
     models with prompts for those.
     """
-    model = _model(request, body, "score", texts)
+    model = await _model(request, body, "score", texts)
     loaded, params = model.engine.model, body.params()
     first, second = texts.values()
     if params.truncate_prompt_tokens is None:
@@ -115,18 +116,19 @@ def places_of(name: str, number: int) -> list[str]:
     return [name] if number == 1 else [f"{name}[{i}]" for i in range(number)]
 
 
-def _model(request: Request, body: PoolingFields, skill: str, fields: Mapping[str, Sequence[Any]]) -> ServedModel:
+async def _model(
+    request: Request, body: PoolingFields, skill: str, fields: Mapping[str, Sequence[Any]]
+) -> ModelInstance:
     """The model, where the texts of these fields are not too many, and none of them is empty."""
     server = state_of(request)
-    model = server.models.find(body.model, skill)
+    model = await server.control.find(body.model, skill)
     for name, texts in fields.items():
         if len(texts) > (most := server.config.max_prompts):
             raise ParameterError(name, len(texts), f"at most {most} texts (--max-prompts)")
         for place, text in zip(places_of(name, len(texts)), texts, strict=True):
             if text == "":
                 raise PromptError(f"{place} is empty; a text must have at least one character")
-    admit(server, model, request, 1)
-    return model
+    return await admit(server, model, request, 1)
 
 
 def _prompts(model: LoadedModel, reads: Iterable[tuple[str, Read]]) -> list[Prompt]:
@@ -142,7 +144,7 @@ def _prompts(model: LoadedModel, reads: Iterable[tuple[str, Read]]) -> list[Prom
     return prompts
 
 
-async def _run(request: Request, body: PoolingFields, model: ServedModel, kind: str, prompts: list[Prompt]) -> Ran:
+async def _run(request: Request, body: PoolingFields, model: ModelInstance, kind: str, prompts: list[Prompt]) -> Ran:
     generation = Generation(state_of(request), model, request, prompts, NOTHING_SAMPLED, None, body.priority)
     async with generation:
         outputs = await generation.finished()

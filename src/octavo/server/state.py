@@ -15,6 +15,7 @@ from octavo.server.batches.runner import BatchRunner
 from octavo.server.engine_room import EngineRoom
 from octavo.server.errors import NotFoundError, UnavailableError
 from octavo.server.keys import read_keys
+from octavo.server.model_control import ModelControl
 from octavo.server.models import ModelRegistry
 from octavo.server.options import ServerConfig
 from octavo.server.response_store import ResponseStore
@@ -29,9 +30,11 @@ class ServerState:
 
     def __init__(self, config: ServerConfig, models: ModelRegistry):
         self.config, self.models = config, models
+        self.control = ModelControl(models, config)
         self.keys = read_keys(config)
         self.http_answers: Counter[tuple[str, str, int]] = Counter()  # by method, path and status
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
+        self.num_posts = 0  # requests that were sent a body, from their first byte here to the last of the answer
         self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
@@ -66,6 +69,11 @@ class ServerState:
         """Whether anyone but batches asks for something."""
         return any(model.queue.requests for model in self.models)
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether anyone waits for an answer: also of a request that is being read, and is not at the engine yet."""
+        return bool(self.active or self.sessions or self.num_posts)
+
     def check_open(self) -> None:
         """Raises UnavailableError once the server is shutting down."""
         if self.draining:
@@ -85,7 +93,7 @@ class ServerState:
         """Why requests should not be sent here now; None if they should."""
         if self.draining:
             return "shutting down"
-        phases = [f"{model.short_name}: {model.phase}" for model in self.models if not model.is_ready]
+        phases = [f"{model.short_name}: {model.phase}" for model in self.models if model.is_starting]
         return "; ".join(phases) or self.models.ailment()
 
 

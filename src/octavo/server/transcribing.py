@@ -13,7 +13,7 @@ from starlette.requests import Request
 from octavo.errors import OctavoError
 from octavo.request import Prompt
 from octavo.server.generation import Generation
-from octavo.server.models import ServedModel
+from octavo.server.instance import ModelInstance
 from octavo.server.state import ServerState
 from octavo.speech import SAMPLE_RATE
 from octavo.speech.job import TranscribeOptions
@@ -44,7 +44,7 @@ class Transcribing(Generation):
     def __init__(
         self,
         server: ServerState,
-        model: ServedModel,
+        model: ModelInstance,
         request: Request,
         upload: AudioFile,
         options: TranscribeOptions,

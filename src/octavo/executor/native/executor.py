@@ -14,6 +14,7 @@ from octavo.executor.base import NO_COPIES, NONE, Draw, Encode, Encoded, Ids, Lo
 from octavo.executor.native.layouts import choose_layouts
 from octavo.executor.native.loader import Loader
 from octavo.executor.native.lowering import lower
+from octavo.executor.native.memory import NativeMemory
 from octavo.executor.native.python_rules import Adjusted, Ruled
 from octavo.executor.native.tape import Slice, Tape, cache_sizes
 from octavo.executor.rows import Rows
@@ -113,6 +114,16 @@ class NativeExecutor:
         self._ruled.clear()
         if self._slots is not None:
             self._slots.clear()
+
+    def give_back(self) -> None:
+        self.reset()
+        self.native.give_back()
+        if self._encoder is not None:
+            self._encoder.native.give_back()
+
+    @cached_property
+    def memory(self) -> NativeMemory:
+        return NativeMemory(self.native, self.sizes)
 
     def run(self, step: Step) -> NativeStepResult:
         """Computes one step."""

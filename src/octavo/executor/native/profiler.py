@@ -10,6 +10,7 @@ import numpy as np
 
 from octavo.executor.base import Logits, Sizes, Step
 from octavo.executor.native.executor import NativeExecutor, NativeStepResult
+from octavo.executor.native.memory import NativeMemory
 from octavo.executor.native.tape import Op
 from octavo.graph.node import StepShape
 from octavo.graph.ops.linear import Logits as LogitsNode
@@ -97,6 +98,10 @@ class ProfiledExecutor:
     def sizes(self) -> Sizes:
         return self.inner.sizes
 
+    @property
+    def memory(self) -> NativeMemory:
+        return self.inner.memory
+
     def begin(self) -> None:
         """Forgets all steps so far."""
         self._seen = np.array(self.inner.native.op_seconds())
@@ -105,6 +110,9 @@ class ProfiledExecutor:
 
     def reset(self) -> None:
         self.inner.reset()
+
+    def give_back(self) -> None:
+        self.inner.give_back()
 
     def cross_attention(self, step: Step, heads: Sequence[tuple[int, int]]) -> Logits:
         return self.inner.cross_attention(step, heads)

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from octavo.errors import UnsupportedError
 from octavo.executor.base import Draw, Encode, Encoded, Logits, Sizes, Step, Wanted
 from octavo.executor.torch import ops
 from octavo.executor.torch.cuda_graphs import DecodeGraphs
 from octavo.executor.torch.forms import choose_forms
 from octavo.executor.torch.interpreter import Interpreter
+from octavo.executor.torch.memory import TorchMemory
 from octavo.executor.torch.nodes import Device, backends_of
 from octavo.executor.torch.products import Products
 from octavo.executor.torch.program import compile_graph, scratch_bytes
@@ -94,6 +96,7 @@ class TorchExecutor:
             for number, layer in graph.layers.items()
             if isinstance(layer, FixedState)
         }
+        self.memory = TorchMemory(sizes, self.device, self.pages, self.groups, self.states)
         self.kernels = kernels or _kernels_of(self.device)
         forms = {name: form for one in (program, *more) for name, form in one.forms.items()}
         on_device = Device(
@@ -120,6 +123,10 @@ class TorchExecutor:
 
     def reset(self) -> None:
         self.table.clear()
+
+    def give_back(self) -> None:
+        reason = "the torch executor keeps its KV cache while its weights are loaded; level 2 gives back both"
+        raise UnsupportedError("level", 1, reason)
 
     @torch.inference_mode()
     def run(self, step: Step) -> TorchStepResult:

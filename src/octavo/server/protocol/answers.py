@@ -200,7 +200,14 @@ class ModelCard(BaseModel):
     owned_by: str
     root: str
     parent: None
-    max_model_len: int | None = Field(description="null while the model is loading")
+    max_model_len: int | None = Field(description="null while nobody knows it")
+    status: Literal["unloaded", "loading", "ready", "sleeping", "failed"]
+    phase: str = Field(description="what it is doing, in words")
+    pinned: bool = Field(description="whether it stays loaded, whatever else is asked for")
+    ttl: float | None = Field(description="seconds without a request after which it is unloaded")
+    last_used: int | None = Field(description="Unix time of the last request")
+    memory: int = Field(description="bytes that are kept for it")
+    error: str | None = Field(description="why it failed")
     aliases: list[str] = Field(description="its further names")
     tags: list[str] = Field(description="what the server's operator says of it")
     permission: list[Any]

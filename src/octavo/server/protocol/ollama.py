@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,6 +20,9 @@ from octavo.server.protocol.tools import MAX_TOOLS, Tools
 from octavo.server.protocol.translation import Conversation, Json
 
 MAX_TOP_LOGPROBS = 20
+KEEP_ALIVE = "how long the model stays after this: seconds, or as 5m; 0 unloads it, below 0 it stays"
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 # (what an option is called in a completion, what it is called here)
 SAMPLING = (
     ("max_tokens", "num_predict"),
@@ -32,6 +37,24 @@ NAMES = (
     (r"(messages\[\d+\]\.tool_calls\[\d+\])\.id", r"\1"),
 )
 IMAGES: Neutral = ((None, []), "is not supported: contents are text")
+
+
+def seconds_of(keep_alive: float | str) -> float:
+    """Seconds of a number, or of a duration as Go writes it: 5m, 1h30m, -1m. Raises HttpError."""
+    text = str(keep_alive)
+    sign, parts = -1.0 if text.startswith("-") else 1.0, text.lstrip("+-")
+    try:
+        seconds = sign * float(parts)
+    except ValueError:
+        matches = list(_PART.finditer(parts)) if len(parts) < 100 else []
+        if not matches or "".join(match[0] for match in matches) != parts:
+            seconds = math.nan
+        else:
+            seconds = sign * sum(float(match[1]) * _UNITS[match[2]] for match in matches)
+    if math.isnan(seconds):
+        reason = f"keep_alive: must be seconds or a duration as 5m, got {text[:40]!r}"
+        raise HttpError(reason, "keep_alive", code="invalid_value")
+    return seconds
 
 
 def _check_limit(value: int | None) -> int | None:
@@ -99,7 +122,7 @@ class OllamaFields(RequestModel):
     options: OllamaOptions | None = None
     format: Literal["", "json"] | dict[str, Any] | None = Field(None, description="json, or a JSON schema")
     think: bool | Literal["low", "medium", "high", "max"] | None = None
-    keep_alive: float | str | None = Field(None, description="taken: models stay loaded")
+    keep_alive: float | str | None = Field(None, description=KEEP_ALIVE)
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
@@ -254,7 +277,7 @@ class OllamaEmbedRequest(RequestModel):
     truncate: bool | None = Field(None, description="cut texts to what the model can read; left out: true")
     dimensions: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     options: OllamaOptions | None = Field(None, description=UNUSED)
-    keep_alive: float | str | None = Field(None, description="taken: models stay loaded")
+    keep_alive: float | str | None = Field(None, description=KEEP_ALIVE)
 
     def fields(self) -> Json:
         """Those of OpenAI's embeddings."""
@@ -273,7 +296,7 @@ class OllamaEmbeddingsRequest(RequestModel):
     model: Name | None = None
     prompt: str
     options: OllamaOptions | None = Field(None, description=UNUSED)
-    keep_alive: float | str | None = Field(None, description="taken: models stay loaded")
+    keep_alive: float | str | None = Field(None, description=KEEP_ALIVE)
 
 
 class OllamaNameRequest(RequestModel):

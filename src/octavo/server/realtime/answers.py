@@ -150,7 +150,7 @@ class AnswerJob(Job):
 
     async def _answer(self) -> None:
         """Raises OctavoError."""
-        request = self._channel.request()
+        request = self.request()
         body = self._body(request)
         generation = self._generation = await begin(request, body, AnswerWriter)
         context: Json = {"response_id": self.id, "conversation": self._conversation, "joins": self._joins}

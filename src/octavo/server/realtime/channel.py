@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 from starlette.requests import Request
@@ -49,11 +50,14 @@ class Channel:
         """Tells what is wrong with a client's event; the session goes on."""
         await self.send("error", error={**told(error), "event_id": event_id})
 
-    def request(self) -> Request:
-        """For a `Generation`, which is cancelled when the client goes."""
+    def request(self, leases: ExitStack) -> Request:
+        """For a `Generation`, which is cancelled when the client goes; what it holds, `leases` let go."""
         scope = self._websocket.scope
         fields = {name: scope[name] for name in ("app", "path", "headers", "query_string")}
-        return Request({**fields, "type": "http", "method": "GET", "state": dict(scope["state"])}, _never)
+        return Request(
+            {**fields, "type": "http", "method": "GET", "state": {**scope["state"], "leases": leases, "waited": 0.0}},
+            _never,
+        )
 
 
 async def _never() -> Message:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from typing import Any
 
+from starlette.requests import Request
 from starlette.websockets import WebSocketDisconnect
 
-from octavo.server.generation import admit
+from octavo.server.admission import admit
 from octavo.server.protocol.realtime import TranscriptionSettings
 from octavo.server.realtime.audio import Recording
 from octavo.server.realtime.channel import Channel, told
@@ -29,6 +31,11 @@ class Job(ABC):
 
     def __init__(self, server: ServerState, channel: Channel):
         self._server, self._channel = server, channel
+        self._leases = ExitStack()
+
+    def request(self) -> Request:
+        """For what it has the model do; what that holds is let go when the job is over."""
+        return self._channel.request(self._leases)
 
     @abstractmethod
     async def run(self) -> None:
@@ -36,6 +43,7 @@ class Job(ABC):
 
     def close(self) -> None:
         """It is over, or will never begin."""
+        self._leases.close()
         if self.recording is not None:
             self.recording.close()
 
@@ -73,9 +81,9 @@ class TranscribeJob(Job):
 
     async def _transcribe(self) -> tuple[Transcription, Transcribing]:
         """Tells each window's text when it is known. Raises OctavoError."""
-        settings, request = self._settings, self._channel.request()
-        model = self._server.models.find(settings.model, "transcribe")
-        admit(self._server, model, request, 1)
+        settings, request = self._settings, self.request()
+        served = await self._server.control.find(settings.model, "transcribe")
+        model = await admit(self._server, served, request, 1)
         options = TranscribeOptions(language=settings.language or None, prompt=settings.prompt or None)
         transcribing = Transcribing(self._server, model, request, self.recording, options, seed=0)
         sent = ""

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from octavo.server.admission import admit
 from octavo.server.form import read_form
-from octavo.server.generation import admit
 from octavo.server.protocol.answers import AudioText, VerboseAudioText
 from octavo.server.protocol.audio import (
     AudioRequest,
@@ -49,8 +49,7 @@ async def _answer(request: Request, form: type[AudioRequest], task: str) -> Resp
     body = await read_form(request, form, server.config, server.uploads)
     try:
         body.check()
-        model = server.models.find(body.model, task)
-        admit(server, model, request, 1)
+        model = await admit(server, await server.control.find(body.model, task), request, 1)
         body.check_language(speech_of(model.engine.model).tokens)
         transcribing = Transcribing(server, model, request, body.file, body.options(task), body.seed)
     except BaseException:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from octavo.request import CompletionOutput, Prompt, RequestOutput
 from octavo.server.answering import Writer, answer
-from octavo.server.models import ServedModel, read_with
+from octavo.server.instance import ModelInstance, read_with
 from octavo.server.protocol.answers import Completion
 from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.logprobs import CompletionLogprobs, prompt_logprobs_json
@@ -26,7 +26,9 @@ async def create_completion(request: Request) -> Response:
     return await answer(request, CompletionRequest, _Writer)
 
 
-async def _infilled(model: ServedModel, form: Form, prefixes: list[Prompt], suffix: str, special: bool) -> list[Prompt]:
+async def _infilled(
+    model: ModelInstance, form: Form, prefixes: list[Prompt], suffix: str, special: bool
+) -> list[Prompt]:
     """The prompts for what is between each prefix and the suffix. Raises HttpError or PromptError."""
     model.check_texts("suffix", [suffix])
     tokenizer = model.engine.model.tokenizer
@@ -46,7 +48,7 @@ class _Writer(Writer[CompletionRequest]):
         self._logprobs = {index: CompletionLogprobs(tokenizer, body.logprobs, body) for index in self.open_choices}
 
     @staticmethod
-    async def read(model: ServedModel, body: CompletionRequest) -> list[Prompt]:
+    async def read(model: ModelInstance, body: CompletionRequest) -> list[Prompt]:
         """The prompts are all texts or all token ids; with `echo`, ids are texts too."""
         form = body.infill(model.engine.model)
         special, are_texts = body.add_special_tokens is not False, isinstance(body.prompts[0], str)

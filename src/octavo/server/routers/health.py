@@ -31,7 +31,7 @@ async def livez(request: Request) -> Response:
 
 @router.get("/readyz", **endpoint(None, Health, probe=True))
 async def readyz(request: Request) -> Response:
-    """Whether requests should be sent here: all models are loaded, all engines well, and it is not shutting down."""
+    """Whether requests should be sent here: the start is over, all engines are well, and it is not shutting down."""
     server = state_of(request)
     return _answer(server, "ready", "not ready", server.unready())
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from octavo.request import CompletionOutput, RequestOutput
+from octavo.server.admission import named
 from octavo.server.answering import begin, usage_json
 from octavo.server.body import read_body
 from octavo.server.chatting import ChatWriter
@@ -38,7 +39,7 @@ async def count_tokens(request: Request) -> Response:
     asked = await read_body(request, CountRequest, server.config)
     chat = as_chat(request, *asked.chat(), NAMES)
     chat.check()
-    (prompt,) = await ChatWriter.read(server.models.find(chat.model, "text"), chat)
+    (prompt,) = await ChatWriter.read(await named(request, chat.model, "text"), chat)
     return JSONAnswer({"input_tokens": len(prompt.token_ids)})
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from octavo.server.errors import body_of
 from octavo.server.models import ServedModel
 from octavo.server.protocol.answers import ModelCard, ModelList
 from octavo.server.schema import endpoint
@@ -17,17 +18,19 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models", **endpoint(None, ModelList))
 async def list_models(request: Request) -> JSONAnswer:
-    """The models that are served."""
-    return JSONAnswer({"object": "list", "data": [_card(model) for model in state_of(request).models]})
+    """The models that are served, loaded or not."""
+    server = state_of(request)
+    await server.control.refresh()
+    return JSONAnswer({"object": "list", "data": [model_card(model) for model in server.models]})
 
 
 @router.get("/v1/models/{model_id:path}", **endpoint(None, ModelCard))
 async def get_model(request: Request, model_id: str) -> JSONAnswer:
     """One model, by any of its names."""
-    return JSONAnswer(_card(state_of(request).models.find(model_id)))
+    return JSONAnswer(model_card(await state_of(request).control.find(model_id)))
 
 
-def _card(model: ServedModel) -> dict[str, Any]:
+def model_card(model: ServedModel) -> dict[str, Any]:
     return {
         "id": model.id,
         "object": "model",
@@ -35,7 +38,14 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "owned_by": "octavo",
         "root": model.implied_names[0] if model.implied_names else model.id,
         "parent": None,
-        "max_model_len": model.llm.model.max_model_len if model.llm else None,
+        "max_model_len": model.max_model_len,
+        "status": model.status.value,
+        "phase": model.phase,
+        "pinned": model.pinned,
+        "ttl": model.ttl,
+        "last_used": None if model.last_used is None else int(model.last_used),
+        "memory": model.held,
+        "error": None if model.state.failure is None else body_of(model.state.failure)["error"]["message"],
         "aliases": list(model.names[1:]),
         "tags": list(model.tags),
         "permission": [],

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
+from octavo.server.admission import use
 from octavo.server.answering import begin, respond
 from octavo.server.body import read_body, validated
 from octavo.server.dialects import FieldNames
@@ -20,7 +21,7 @@ from octavo.server.pooling import Ran, run_texts
 from octavo.server.protocol import ollama as forms
 from octavo.server.protocol.common import RequestModel
 from octavo.server.protocol.embeddings import EmbeddingRequest
-from octavo.server.protocol.ollama import NAMES, OllamaErrorAnswer, OllamaFields
+from octavo.server.protocol.ollama import NAMES, OllamaErrorAnswer, OllamaFields, seconds_of
 from octavo.server.schema import endpoint
 from octavo.server.sse import LineStream
 from octavo.server.state import state_of
@@ -31,6 +32,7 @@ router = APIRouter(prefix="/api", tags=["ollama"])
 Json = dict[str, Any]
 Form = TypeVar("Form", bound=RequestModel)
 NEVER = "9999-12-31T23:59:59Z"  # when models are unloaded
+LATEST = 253402300799.0  # that a date can be
 ARCHITECTURE = "octavo"  # of all models, as Ollama's clients look for a model's context under it
 
 
@@ -43,8 +45,9 @@ def _endpoint(*args: Any, streams: bool = False) -> Json:
 async def chat(request: Request) -> Response:
     """Answers a conversation."""
     asked = await _read(request, forms.OllamaChatRequest)
+    model = await _keep(request, asked.model, asked.keep_alive, "text")
     if not asked.messages:
-        return _loaded(request, asked, message={"role": "assistant", "content": ""})
+        return await _loaded(request, model, asked, message={"role": "assistant", "content": ""})
     body = as_chat(request, *asked.chat(), NAMES)
     return await OllamaChatWriter(request, body, await begin(request, body, OllamaChatWriter), asked=asked).response()
 
@@ -53,8 +56,9 @@ async def chat(request: Request) -> Response:
 async def generate(request: Request) -> Response:
     """Answers a prompt, or continues a text."""
     asked = await _read(request, forms.OllamaGenerateRequest)
+    model = await _keep(request, asked.model, asked.keep_alive, "text")
     if not asked.prompt and not asked.suffix:
-        return _loaded(request, asked, response="")
+        return await _loaded(request, model, asked, response="")
     if asked.is_raw:
         request.state.names = FieldNames(NAMES)
         fields = {name: value for name, value in asked.completion().items() if value is not None}
@@ -69,6 +73,7 @@ async def embed(request: Request) -> Response:
     """Makes a vector of each text, in their order."""
     began = time.monotonic()
     asked = await _read(request, forms.OllamaEmbedRequest)
+    await _keep(request, asked.model, asked.keep_alive, "embed")
     vectors, ran = await _vectors(request, asked.fields())
     times = {"total_duration": round((time.monotonic() - began) * 1e9), "load_duration": 0}
     head = {"model": ran.head["model"], **times, "prompt_eval_count": ran.num_tokens}
@@ -79,6 +84,7 @@ async def embed(request: Request) -> Response:
 async def embeddings(request: Request) -> Response:
     """Makes a vector of one text; /api/embed is newer."""
     asked = await _read(request, forms.OllamaEmbeddingsRequest)
+    await _keep(request, asked.model, asked.keep_alive, "embed")
     fields = {"model": asked.model, "input": asked.prompt, "truncate_prompt_tokens": -1}
     vectors, _ = await _vectors(request, fields)
     return JSONAnswer({"embedding": vectors[0]})
@@ -86,8 +92,10 @@ async def embeddings(request: Request) -> Response:
 
 @router.get("/tags", **_endpoint(None, forms.OllamaModels))
 async def tags(request: Request) -> Response:
-    """The models that are served."""
-    return JSONAnswer({"models": [_card(model) for model in state_of(request).models]})
+    """The models that are served, loaded or not."""
+    server = state_of(request)
+    await server.control.refresh()
+    return JSONAnswer({"models": [_card(model) for model in server.models]})
 
 
 @router.get("/ps", **_endpoint(None, forms.OllamaModels))
@@ -98,17 +106,18 @@ async def ps(request: Request) -> Response:
 
 @router.post("/show", **_endpoint(forms.OllamaNameRequest, forms.OllamaModel))
 async def show(request: Request) -> Response:
-    """What is known of a model."""
+    """What is known of a model; of one that is not loaded, what its headers say."""
     asked = await _read(request, forms.OllamaNameRequest)
-    model = _find(request, asked.asked)
-    loaded = model.engine.model
-    info = {"general.architecture": ARCHITECTURE, f"{ARCHITECTURE}.context_length": loaded.max_model_len}
-    parameters = "\n".join(f"{name:<30} {value}" for name, value in loaded.sampling_defaults.items())
+    model = await state_of(request).control.find(asked.asked)
+    model.check_started()
+    loaded = None if model.llm is None else model.llm.model
+    info = {"general.architecture": ARCHITECTURE, f"{ARCHITECTURE}.context_length": model.max_model_len}
+    defaults = {} if loaded is None else loaded.sampling_defaults
     return JSONAnswer(
         {
             "modelfile": f"FROM {model.id}",
-            "parameters": parameters,
-            "template": loaded.chat_template.source if loaded.chat_template else "",
+            "parameters": "\n".join(f"{name:<30} {value}" for name, value in defaults.items()),
+            "template": loaded.chat_template.source if loaded is not None and loaded.chat_template else "",
             "details": _details(model),
             "model_info": info,
             "capabilities": _capabilities(model),
@@ -121,7 +130,7 @@ async def show(request: Request) -> Response:
 async def pull(request: Request) -> Response:
     """Says of a model that is served that it is there; no other is fetched."""
     asked = await _read(request, forms.OllamaPullRequest)
-    _find(request, asked.asked)
+    await state_of(request).control.find(asked.asked)
     if asked.stream is False:
         return JSONAnswer({"status": "success"})
 
@@ -149,15 +158,26 @@ async def _read(request: Request, form: type[Form]) -> Form:
     return asked
 
 
-def _find(request: Request, name: str | None) -> ServedModel:
-    return state_of(request).models.find(name)
+async def _keep(request: Request, name: str | None, keep_alive: float | str | None, skill: str) -> ServedModel:
+    """The model, which stays as long as the request says. Raises HttpError."""
+    server = state_of(request)
+    seconds = None if keep_alive is None else seconds_of(keep_alive)
+    model = await server.control.find(name, skill)
+    server.control.keep(model, seconds)
+    return model
 
 
-def _loaded(request: Request, asked: OllamaFields, **content: Any) -> Response:
-    """The answer to a request that only asks for the model to be there."""
-    model = state_of(request).models.find(asked.model, "text")
-    model.check_loaded()
-    written = line(asked.model or model.id, **content, done=True, done_reason="load")
+async def _loaded(request: Request, model: ServedModel, asked: OllamaFields, **content: Any) -> Response:
+    """The answer to a request that only asks for the model to be there, or to go."""
+    server, reason = state_of(request), "load"
+    if asked.keep_alive is not None and seconds_of(asked.keep_alive) == 0 and server.config.model_control:
+        reason = "unload"
+        if not model.pinned:
+            await server.control.unload(model)
+    else:
+        model.check_started()
+        await use(server, model, request)
+    written = line(asked.model or model.id, **content, done=True, done_reason=reason)
     return Response(written, media_type="application/x-ndjson" if asked.streams else "application/json")
 
 
@@ -172,17 +192,28 @@ def _card(model: ServedModel) -> Json:
         "name": model.id,
         "model": model.id,
         "modified_at": _time(model),
-        "size": model.engine.model.plan.weights if model.is_ready else 0,
+        "size": model.llm.model.plan.weights if model.llm is not None else _planned_weights(model),
         "digest": sha256(model.id.encode()).hexdigest(),
         "details": _details(model),
     }
 
 
+def _planned_weights(model: ServedModel) -> int:
+    return 0 if model.prospect is None else model.prospect.plan.weights
+
+
 def _running(model: ServedModel) -> Json:
-    card, loaded = _card(model), model.engine.model
-    is_on_gpu = loaded.config.device == "cuda"
-    more = {"size_vram": card["size"] if is_on_gpu else 0, "context_length": loaded.max_model_len}
-    return {**card, "expires_at": NEVER, **more}
+    card = _card(model)
+    is_on_gpu = model.config.device == "cuda"
+    more = {"size_vram": card["size"] if is_on_gpu else 0, "context_length": model.max_model_len}
+    return {**card, "expires_at": _expiry(model), **more}
+
+
+def _expiry(model: ServedModel) -> str:
+    """When it is unloaded if nobody asks for it."""
+    if model.ttl is None or model.pinned:
+        return NEVER
+    return _iso((model.last_used or time.time()) + model.ttl)
 
 
 def _details(model: ServedModel) -> Json:
@@ -197,15 +228,19 @@ def _details(model: ServedModel) -> Json:
 
 
 def _capabilities(model: ServedModel) -> list[str]:
-    has_chat = model.engine.model.chat_template is not None
+    chat = None if model.instance is None else model.instance.chat_format
     known = {
         "completion": model.can("text"),
-        "tools": has_chat and model.can("text"),
-        "thinking": has_chat and model.chat.thinking is not None,
+        "tools": chat is not None and model.can("text"),
+        "thinking": chat is not None and chat.thinking is not None,
         "embedding": model.can("embed"),
     }
     return [name for name, has_it in known.items() if has_it]
 
 
 def _time(model: ServedModel) -> str:
-    return datetime.fromtimestamp(model.created, UTC).isoformat().replace("+00:00", "Z")
+    return _iso(model.created)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(min(seconds, LATEST), UTC).isoformat().replace("+00:00", "Z")

@@ -20,7 +20,7 @@ async def open_session(websocket: WebSocket) -> None:
     """Writes down what is said, and answers messages, in the events of OpenAI's realtime API."""
     server: ServerState = websocket.app.state.server
     server.check_open()
-    settings = _settings(server, websocket.query_params.get("model"), websocket.query_params.get("intent"))
+    settings = await _settings(server, websocket.query_params.get("model"), websocket.query_params.get("intent"))
     if len(server.sessions) >= server.config.max_realtime_sessions:
         raise UnavailableError(f"{len(server.sessions)} sessions are open, which are the most", "too_many_sessions", 10)
     offered = websocket.scope["subprotocols"]
@@ -40,13 +40,13 @@ async def refuse_websocket(websocket: WebSocket) -> None:
     raise NotFoundError(f"{path} is no WebSocket; there is one at {PATH}. Other endpoints are asked by HTTP requests")
 
 
-def _settings(server: ServerState, name: str | None, intent: str | None) -> Json:
+async def _settings(server: ServerState, name: str | None, intent: str | None) -> Json:
     """What a session begins with. Raises HttpError."""
     if intent not in INTENTS:
         raise HttpError("intent: must be transcription or left out", "intent", code="invalid_value")
-    model = server.models.find(name) if name else None
+    model = await server.control.find(name) if name else None
     if model is not None:
-        model.check_loaded()
+        model.check_started()
     able = [model] if model is not None else list(server.models)
     if intent != "transcription" and any(each.can("text") for each in able):
         return {"type": "realtime", "model": model and server.models.find(name, "text").id}

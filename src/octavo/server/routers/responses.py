@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from octavo.server.admission import named
 from octavo.server.answering import begin
 from octavo.server.background import detached
 from octavo.server.body import read_body
@@ -45,7 +46,7 @@ async def create_response(request: Request) -> Response:
         return await writer.response()
     queued = writer.object("queued")
     await context.keep(queued)
-    running = server.background.start(owner, writer)
+    running = server.background.start(owner, writer, request.state.leases.pop_all())  # it outlives this request
     return EventStream(running.follow(), done=b"") if asked.stream else JSONAnswer(queued)
 
 
@@ -57,7 +58,7 @@ async def count_input_tokens(request: Request) -> Response:
     context = await read_context(server.responses, request.state.client.owner, asked)
     chat = as_chat(request, *asked.chat(context.history, context.items), NAMES)
     chat.check()
-    (prompt,) = await ChatWriter.read(server.models.find(chat.model, "text"), chat)
+    (prompt,) = await ChatWriter.read(await named(request, chat.model, "text"), chat)
     return JSONAnswer({"object": "response.input_tokens", "input_tokens": len(prompt.token_ids)})
 
 

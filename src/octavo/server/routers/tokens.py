@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from octavo.server.admission import named as model_named
 from octavo.server.body import read_body
 from octavo.server.errors import HttpError
 from octavo.server.protocol.answers import AddedToken, Text, TokenizerInfo, Tokens
@@ -22,7 +23,7 @@ async def tokenize(request: Request) -> JSONAnswer:
     server = state_of(request)
     body = await read_body(request, TokenizeRequest, server.config)
     body.check()
-    model = server.models.find(body.model)
+    model = await model_named(request, body.model)
     loaded = model.engine.model
     if body.prompt is not None:
         ids = (await model.read_texts([body.prompt], body.add_special_tokens is not False))[0].token_ids
@@ -38,7 +39,7 @@ async def detokenize(request: Request) -> JSONAnswer:
     """The text of token ids."""
     server = state_of(request)
     body = await read_body(request, DetokenizeRequest, server.config)
-    loaded = server.models.find(body.model).engine.model
+    loaded = (await model_named(request, body.model)).engine.model
     if bad := next((token for token in body.tokens if token >= loaded.vocab_size), None):
         reason = f"tokens: {bad} is outside the vocabulary; ids are 0..{loaded.vocab_size - 1}"
         raise HttpError(reason, "tokens", code="invalid_value")
@@ -48,7 +49,7 @@ async def detokenize(request: Request) -> JSONAnswer:
 @router.get("/tokenizer_info", **endpoint(None, TokenizerInfo))
 async def tokenizer_info(request: Request, model: str | None = None) -> JSONAnswer:
     """What a tokenizer_config.json says; `model` says of which model, where there are several."""
-    loaded = state_of(request).models.find(model).engine.model
+    loaded = (await model_named(request, model)).engine.model
     tokenizer = loaded.tokenizer
     named = {name: tokenizer.special_tokens_map.get(name) for name in NAMED}
     added = {
