@@ -16,6 +16,7 @@ from octavo.config import EngineConfig, log_notes
 from octavo.engine.driver import EngineStats
 from octavo.engine.memory import show
 from octavo.errors import ConfigError, MemoryPlanError, OctavoError, did_you_mean
+from octavo.plan.estimate import two_lines
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.instance import ModelInstance
 from octavo.server.limits import Queue
@@ -165,14 +166,17 @@ class ServedModel:
     def make(self, prospect: Prospect | None = None) -> ModelInstance:
         """Loads an instance, which is nobody's yet. Blocks, and raises what loading raises."""
         begin = time.monotonic()
-        llm = AsyncLLM.from_config(self.config, self.state.report, None if prospect is None else prospect.usable)
+        usable = None if prospect is None else prospect.usable_now(self.config)
+        llm = AsyncLLM.from_config(self.config, self.state.report, usable)
         instance = ModelInstance(self.id, llm, (self.queue, self.background), self.metrics)
         if instance.chat_format is not None:
             logger.info("model %s: %s", self.id, instance.chat_format)
         seconds = time.monotonic() - begin
         self.metrics.loads["ready"] += 1
         self.metrics.load_seconds += seconds
-        logger.info("model %s loaded in %.2f s: %s", self.id, seconds, llm.model.plan)
+        logger.info("model %s loaded in %.2f s", self.id, seconds)
+        for line in two_lines(llm.model, llm.model.plan):
+            logger.info("model %s: %s", self.id, line)
         return instance
 
     def begin_with(self, instance: ModelInstance) -> None:
@@ -186,6 +190,7 @@ class ServedModel:
         self._past = self._past.plus(instance.stats().counts)
         if self.instance is instance:
             self.instance = None
+            self.queue.seats = self.background.seats = 0  # until it is back, all wait
         if instance in self.retired:
             self.retired.remove(instance)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo.config import EngineConfig
+from octavo.engine.advice import plan_or_advise
 from octavo.engine.backend import backend_of
 from octavo.engine.memory import MemoryPlan
 from octavo.engine.planning import PlannedModel, plan_model, select_machine
@@ -31,6 +32,10 @@ class Prospect:
     def size(self) -> int:
         """Bytes that the model will take."""
         return self.plan.total
+
+    def usable_now(self, config: EngineConfig) -> int | None:
+        """As `usable`, but no more than the machine has: a budget may promise too much."""
+        return self.usable and min(self.usable, backend_of(config).usable_memory(1.0))
 
 
 class MemoryBudget:
@@ -67,10 +72,10 @@ def read_prospect(config: EngineConfig, budget: MemoryBudget | None, share: floa
     select_machine()
     checkpoint = open_model(resolve(config.model, revision=config.revision, cache_dir=config.download_dir))
     if budget is None:
-        return _prospect(plan_model(config, checkpoint), None)
+        return _prospect(plan_or_advise(config, checkpoint), None)
     total = budget.total(config)
     usable = total if share is None else int(total * share)
-    planned = plan_model(config, checkpoint, usable)
+    planned = plan_or_advise(config, checkpoint, usable)
     bound = total // CACHE_PART
     while share is None and _is_free_to_choose(config) and planned.plan.kv_cache > bound:
         least = planned.plan.weights + planned.plan.workspace
