@@ -22,7 +22,6 @@ import numpy as np
 from kernels import MOST_DECODING, plan_of
 
 from octavo import _native
-from octavo.cli.speed import measured_bandwidth
 from octavo.engine.steps import make_step
 from octavo.executor.base import Sizes
 from octavo.executor.native.executor import NativeExecutor
@@ -30,6 +29,7 @@ from octavo.executor.native.tape import Op
 from octavo.graph.builder import Graph
 from octavo.graph.cache import by_window, state_bytes
 from octavo.graph.node import Node, StepShape, Weight
+from octavo.plan.limits import measured_bandwidth
 from octavo.weights.tensor import StoredTensor
 
 VOCABULARY, BLOCK = 256, 16

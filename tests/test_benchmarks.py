@@ -1,8 +1,11 @@
 """The scripts in benchmarks/ run, on a model small enough to be quick anywhere."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from cli.conftest import make_tiny_llama
 from encoders import ENCODERS, save_words
@@ -62,6 +65,18 @@ def test_deployments_are_measured(tmp_path):
         arguments = [*command, workload, "--model", chat, "--rounds", "1"]
         result = subprocess.run(arguments, check=True, capture_output=True, text=True)
         assert "to first token: " in result.stdout
+
+
+def test_plans_are_compared_with_what_is_measured(tmp_path):
+    model = make_tiny_llama(tmp_path / "model", max_position_embeddings=256)
+    command = [sys.executable, ROOT / "benchmarks/plan.py", model, "--rounds", "1", "--directory", tmp_path]
+    done = subprocess.run([*command, "--output-json", tmp_path / "found.json"], capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr  # whether the bars are met is not for a busy machine to say
+    assert done.stdout.splitlines()[-1].endswith("within 5% of memory and 30% of speed")
+    found = {row["what"]: row for row in json.loads((tmp_path / "found.json").read_text())}
+    assert [*found] == ["memory", "decode_alone", "decode_together", "prefill"]
+    assert found["memory"]["planned"] == pytest.approx(found["memory"]["measured"], rel=0.25)
+    assert all(row["measured"] > 0 for row in found.values())
 
 
 def test_a_look_at_an_engine_is_timed():

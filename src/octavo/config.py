@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from octavo.devices import DEVICES, DTYPES, EXECUTORS, cache_type, place
+from octavo.devices import DEVICES, DTYPES, EXECUTORS, Placement, cache_type, place
 from octavo.environment import note_the_others, read_environment
 from octavo.errors import ConfigError, UnsupportedError, did_you_mean
 from octavo.options import NOTED, ON_CPU, REFUSED, wanted
@@ -159,8 +159,13 @@ class EngineConfig:
         return self.dtype if self.kv_cache_dtype == "auto" else self.kv_cache_dtype
 
     @classmethod
-    def resolve(cls, options: Mapping[str, Any]) -> tuple[EngineConfig, list[str]]:
-        """The config, and a note for each option that means nothing here. Raises what `from_options` raises."""
+    def resolve(
+        cls, options: Mapping[str, Any], place: Callable[[str, str, str], Placement] = place
+    ) -> tuple[EngineConfig, list[str]]:
+        """The config, and a note for each option that means nothing here. Raises what `from_options` raises.
+
+        `place` says what device, executor and dtype mean on the machine that is meant: by default this one.
+        """
         load_plugins()
         said = {name: value for name, value in options.items() if value is not None}
         if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit

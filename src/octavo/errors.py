@@ -66,7 +66,15 @@ class UnsupportedError(ConfigError):
 
 
 class MemoryPlanError(OctavoError):
-    """The model, its workspace and its KV cache do not fit into the memory that there is."""
+    """The model, its workspace and its KV cache do not fit into the memory that there is.
+
+    `arithmetic` says what does not fit, and the text goes on with what would. `longest` are the tokens of a request
+    that would fit with everything else as it is; 0 if none would.
+    """
+
+    def __init__(self, arithmetic: str, ways: str = "", longest: int = 0):
+        super().__init__(f"{arithmetic}; {ways}" if ways else arithmetic)
+        self.arithmetic, self.ways, self.longest = arithmetic, ways, longest
 
 
 class ModelLoadError(OctavoError):

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo.config import EngineConfig
-from octavo.engine.planning import plan_model, select_machine
+from octavo.engine.advice import plan_or_advise
+from octavo.engine.memory import MemoryPlan
+from octavo.engine.planning import DeclaredModel, select_machine
 from octavo.models import declarations, open_model
 from octavo.models.base import CausalLM, kind_of
 from octavo.models.multimodal import ARCHITECTURES
-from octavo.weights import Checkpoint, resolve
+from octavo.weights import Checkpoint, StoredTensor, resolve
 from octavo.weights.known import public_name
 
 
@@ -87,40 +89,46 @@ def forecast(options: Mapping[str, Any]) -> Forecast:
     config = EngineConfig.from_options(options)
     select_machine()
     path = resolve(config.model, revision=config.revision, cache_dir=config.download_dir)
-    planned = plan_model(config, open_model(path))
-    config = planned.config
-    checkpoint, plan, graph, encoder = planned.checkpoint, planned.plan, planned.graph, planned.encoder
+    planned = plan_or_advise(config, open_model(path))
+    return describe(planned, planned.plan)
+
+
+def describe(declared: DeclaredModel, memory: MemoryPlan) -> Forecast:
+    """How a model would run whose memory is planned."""
+    config, checkpoint, graph, encoder = declared.config, declared.checkpoint, declared.graph, declared.encoder
     weights = {*graph.weights, *(encoder.weights if encoder else ())}
-    parts = {name: getattr(plan, name) for name in ("weights", "workspace", "kv_cache", "usable")}
+    parts = {name: getattr(memory, name) for name in ("weights", "workspace", "kv_cache", "usable")}
     return Forecast(
-        model=public_name(config.model or path.name),
+        model=public_name(config.model or checkpoint.path.name),
         path=str(checkpoint.path),
         architecture=str(checkpoint.config["architectures"][0]),
-        kind=planned.model.kind if planned.model.is_hosted else kind_of(graph, encoder),
-        does="embeds texts" if planned.pooler else "transcribes speech" if encoder else "generates texts",
-        declared_by=planned.model.declared_by,
+        kind=declared.model.kind if declared.model.is_hosted else kind_of(graph, encoder),
+        does="embeds texts" if declared.pooler else "transcribes speech" if encoder else "generates texts",
+        declared_by=declared.model.declared_by,
         parameters=sum(weight.size for weight in weights),
         format=_format(checkpoint),
-        stored=_stored(checkpoint),
+        stored=_stored(declared.tensors),
         quantization=checkpoint.quantization or config.quantization,
         executor=config.executor,
         device=config.device,
         dtype=config.dtype,
-        max_model_len=plan.max_model_len,
-        trained_len=planned.model.max_positions,
-        memory={**parts, "kv_tokens": plan.num_blocks * plan.block_size},
-        summary=str(plan),
+        max_model_len=memory.max_model_len,
+        trained_len=declared.model.max_positions,
+        memory={**parts, "kv_tokens": memory.num_blocks * memory.block_size},
+        summary=str(memory),
     )
 
 
 def _format(checkpoint: Checkpoint) -> str:
+    if checkpoint.declared is not None:
+        return "config.json"
     if checkpoint.metadata is not None:
         return "GGUF"
     return "CTranslate2" if (checkpoint.path / "model.bin").exists() else "safetensors"
 
 
-def _stored(checkpoint: Checkpoint) -> dict[str, int]:
+def _stored(tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
     sizes: Counter[str] = Counter()
-    for tensor in checkpoint.tensors.values():
+    for tensor in {id(tensor): tensor for tensor in tensors.values()}.values():
         sizes[tensor.format] += sum(array.nbytes for array in tensor.arrays)
     return dict(sizes.most_common())

@@ -15,6 +15,7 @@ from .processes import COMMAND, ENVIRONMENT, hear_interrupts, octavo
 
 GREEDY = ["--temperature", "0", "--max-tokens", "24", "--ignore-eos"]
 SUMMARY = re.compile(
+    r"plan: weights .+ × [\d,]+\) = .+ of .+\nexpected: .*\n"
     r"\d+ tokens in, \d+ out · first token \d+\.\d\d s \(\d+\.\d\d s from the command\) · \d+\.\d tok/s"
     r" · \d+\.\d GB/s = \d+ % of this machine's memory bandwidth\n"
 )
@@ -26,7 +27,7 @@ def answer(tiny) -> dict:
     return json.loads(octavo("run", tiny, "hi", *GREEDY, "--json").stdout)
 
 
-def test_the_answer_is_on_stdout_and_one_line_about_speed_on_stderr(tiny, answer):
+def test_the_answer_is_on_stdout_and_its_plan_and_speed_on_stderr(tiny, answer):
     result = octavo("run", tiny, "hi", *GREEDY)
     assert result.returncode == 0
     assert result.stdout.removesuffix("\n") == answer["text"].removesuffix("\n")

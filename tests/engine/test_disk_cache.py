@@ -224,6 +224,7 @@ def test_a_full_disk_is_told_once_and_serving_goes_on(windowed, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Folder, "_write", full)
+    monkeypatch.setattr(store_module, "PAUSE", 1e6)
     for _ in range(2):
         assert Restarted(model, [TOKENS[:70]])[0] == expected
     stats = model.prefix_store.stats

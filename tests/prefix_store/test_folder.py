@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from errno import ENOSPC
 from hashlib import sha256
 
 import numpy as np
@@ -108,12 +109,47 @@ def test_the_least_recently_used_go_first_and_others_files_stay(tmp_path):
     assert all(path.exists() for path in foreign)
 
 
+def test_of_one_text_the_last_blocks_go_first(tmp_path):
+    folder = Folder(tmp_path, 20 * 4096)
+    keys = [key_of(number) for number in range(25)]
+    for depth, key in enumerate(keys):
+        folder.write(key, "kv", contents_of(depth, 3000), depth)
+    there = [number for number, key in enumerate(keys) if folder.has(key, "kv", 3000)]
+    assert there[:15] == list(range(15))
+    for key in keys:
+        if folder.has(key, "kv", 3000):
+            os.utime(folder.place(key, "kv"), (0, 0))
+    folder.touch("kv", keys)
+    times = [folder.place(key, "kv").stat().st_mtime for key in keys if folder.has(key, "kv", 3000)]
+    assert times == sorted(times, reverse=True)
+    assert times[0] > time.time() - 60
+
+
 def test_others_files_count(tmp_path):
     one, two = (Folder(tmp_path, 20 * 4096) for _ in range(2))
     for number in range(0, 30, 2):
         one.write(key_of(number), "kv", contents_of(number, 3000))
         two.write(key_of(number + 1), "kv", contents_of(number + 1, 3000))
     assert len(list(one.path.rglob("*.kv"))) <= 22  # each may write a sixteenth before it counts again
+
+
+def test_on_a_disk_that_is_full_older_files_make_room(tmp_path, monkeypatch):
+    folder, write = Folder(tmp_path, SIZE), Folder._write
+    for number in range(20):
+        folder.write(key_of(number), "kv", contents_of(number, 3000))
+        os.utime(folder.place(key_of(number), "kv"), (number, number))
+
+    def full(self, *args):
+        if len(list(tmp_path.rglob("*.kv"))) >= 20:
+            raise OSError(ENOSPC, "No space left on device")
+        return write(self, *args)
+
+    monkeypatch.setattr(Folder, "_write", full)
+    for number in range(20, 30):
+        assert folder.write(key_of(number), "kv", contents_of(number, 3000)) > 0
+    there = [number for number in range(30) if folder.has(key_of(number), "kv", 3000)]
+    assert 15 < len(there) <= 20
+    assert there == list(range(30 - len(there), 30))
 
 
 def test_what_is_larger_than_all_room_is_not_written(tmp_path):

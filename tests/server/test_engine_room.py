@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from cli.conftest import make_tiny_llama
 from octavo.server.engine_room import EngineRoom, _Window
 from octavo.server.protocol.engine_stats import EngineStatsAnswer
 from speech.encoded import wav
@@ -258,3 +259,24 @@ def test_nothing_of_a_model_that_was_unloaded_is_held():
     assert gone() is None
     assert asyncio.run(window.look()) == (None, False)
     assert window._view is None
+
+
+def test_models_that_are_not_loaded_or_sleep_are_told_of(start, tmp_path):
+    for name in ("one", "two"):
+        make_tiny_llama(tmp_path / name)
+    server = start("--models-dir", tmp_path, "--pin", "two", "--max-num-seqs", "4")
+    with server.client() as client:
+
+        def states():
+            return {model.id: (model.state, model.pinned, model.kv is None) for model in look(client).models}
+
+        until(lambda: states() == {"one": ("unloaded", False, True), "two": ("ready", True, False)}, states)
+        assert client.post("/v1/completions", json={"model": "one", "prompt": "a", "max_tokens": 2}).status_code == 200
+        assert states()["one"] == ("ready", False, False)
+        counted = look(client).models[0].totals
+        assert client.post("/v1/models/one/sleep").status_code == 200
+        assert states()["one"][0] == "sleeping"
+        assert client.post("/v1/models/one/unload").status_code == 200
+        assert states()["one"] == ("unloaded", False, True)
+        assert look(client).models[0].totals == counted
+        assert counted.requests == 1

@@ -24,6 +24,7 @@ COMMANDS = {
     "complete": "continue a text, here or on a server",
     "run-batch": "answer the requests of a file in OpenAI's batch format",
     "models": "list the architectures that are known, or say how a model would run",
+    "plan": "say what a model takes and how fast it would be, before it is downloaded",
     "pull": "fetch a model ahead of time, and print where it is; list and remove those that are cached",
     "cache": "show how much the caches of models take, and make room in them",
     "quantize": "write a model in fewer bits, in a format that other engines load too",

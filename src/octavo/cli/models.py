@@ -20,7 +20,7 @@ REFUSED = 2
 HEAD = ("architecture", "kind", "also from", "models")
 NOTE = (
     "All load from safetensors, quantized or not. What else transformers has may run by its own layers.\n"
-    "`octavo models MODEL` says whether and how a model would run."
+    "`octavo models MODEL` says whether and how a model would run, `octavo plan MODEL` in which formats and how fast."
 )
 
 
@@ -99,11 +99,12 @@ def _tell(options: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print(json.dumps({**asdict(found), "runs": True}, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(_lines(found)))
+        print("\n".join([f"{found.model} runs.", *lines_about(found), f"  {'memory':<14}{found.summary}"]))
     return 0
 
 
-def _lines(found: Forecast) -> Iterator[str]:
+def lines_about(found: Forecast) -> Iterator[str]:
+    """What a model is, and how it would run."""
     total = sum(found.stored.values())
     stored = {name: 100 * size / total for name, size in found.stored.items() if size}
     types = ", ".join(name if part == 100 else f"{name} {part:.0f} %" for name, part in stored.items() if part > 1)
@@ -116,9 +117,7 @@ def _lines(found: Forecast) -> Iterator[str]:
         "quantization": found.quantization if found.quantization != "gguf" else None,
         "runs on": f"{found.executor} executor, {found.device}, {found.dtype}",
         "context": length,
-        "memory": found.summary,
     }
-    yield f"{found.model} runs."
     for name, text in rows.items():
         if text:
             yield f"  {name:<14}{text}"

@@ -169,6 +169,7 @@ def take_model(args: argparse.Namespace, given: str | None) -> None:
 _TABLES = (*ENGINE_FLAGS, *MODEL_FLAGS, *SAMPLING_FLAGS, *SERVER_FLAGS)
 _OTHERS = {"config", "served_model_name", "logprobs", "url", "beam_size"}
 _OTHERS |= {"dimensions", "truncate_prompt_tokens", "prompt_name"}
+_OTHERS |= {"machine", "memory"}
 _OTHERS |= {"calibration", "calibration_tokens", "evaluate", "group_size", "symmetric"}
 _NAMES = sorted({*(flag.name for flag in _TABLES), *REFUSED, *NOTED, *SERVER_REFUSED, *SERVER_NOTED, *_OTHERS})
 _RARE = "|".join(name for name in _NAMES if "_" in name)

@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     report_notes()
 
     from octavo.llm import LLM
+    from octavo.plan.estimate import two_lines
 
     llm = LLM(**{"max_num_seqs": 1, **options})
     prompt = _prompt(llm, args, text)
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     profiled = profile.start(llm) if args.profile else None
     request, answer = _generate(llm, prompt, params, echo=not args.json)
     report = _report(llm, request, answer)
-    lines = [_summary(report)]
+    lines = [*two_lines(llm.model, llm.model.plan), _summary(report)]
     if profiled:
         report["profile"] = profile.measured(profiled, llm.model.config)
         lines += ["", profile.table(report["profile"])]
@@ -152,6 +153,7 @@ def _logprobs(answer: CompletionOutput) -> list[list[dict[str, Any]]] | None:
 def _speed(llm: LLM, metrics: RequestMetrics, num_read: int, num_written: int) -> dict[str, Any]:
     """Times, and the bytes that decoding read per second: weights and KV cache, at the answer's middle."""
     from octavo.cli import speed
+    from octavo.plan.limits import measured_bandwidth
 
     begin, times = speed.process_start(), speed.latencies(metrics, num_written)
     first, per_token = times["ttft_s"], times.get("tpot_s")
@@ -165,7 +167,7 @@ def _speed(llm: LLM, metrics: RequestMetrics, num_read: int, num_written: int) -
     if per_token is not None:
         context = num_read + num_written // 2
         read = speed.model_cost(llm.model, [(1, context)], 1).read_bytes / per_token
-        limit = speed.measured_bandwidth() if llm.model.config.device == "cpu" else None
+        limit = measured_bandwidth() if llm.model.config.device == "cpu" else None
     share = read / limit if read and limit else None
     return {"timings": timings, "bandwidth": {"bytes_per_second": read, "machine": limit, "share": share}}
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from octavo import _native
 from octavo.config import EngineConfig
 from octavo.engine.loading import LoadedModel
-from octavo.engine.memory import free_memory
-from octavo.graph.cost import StepCost, step_cost
+from octavo.graph.cost import StepCost
 from octavo.graph.node import StepShape
+from octavo.plan.limits import measured_bandwidth, processor
+from octavo.plan.speed import cost_of
 from octavo.request import RequestMetrics
-from octavo.weights.layout import PLAIN
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
 
 Json = dict[str, Any]
-BANDWIDTH_BYTES = 256 << 20  # the bytes read to measure memory: more than caches hold, and read within 0.2 s
 
 
 def process_start() -> float | None:
@@ -34,19 +32,9 @@ def process_start() -> float | None:
     return time.monotonic() - age
 
 
-def measured_bandwidth() -> float | None:
-    """Bytes per second that this machine reads from memory; None where too little of it is free to tell."""
-    size = min(BANDWIDTH_BYTES, free_memory() // 4)
-    return _native.read_bandwidth(size) if size >= BANDWIDTH_BYTES // 4 else None
-
-
 def model_cost(model: LoadedModel, contexts: list[tuple[int, int]], logit_rows: int) -> StepCost:
     """`step_cost` of a loaded model: for each sequence, (tokens computed, tokens in its cache afterwards)."""
-    dtype, step = model.config.dtype, StepShape(contexts, logit_rows)
-    values = model.plan.block_size * sum(layer.values_per_token for layer in model.footprint.layers)
-    cached_bytes = sum(model.plan.kv_bytes_per_block) / max(1, values)
-    weight_bytes = partial(model.footprint.bytes_of, dtype=dtype)
-    return step_cost(model.graph, weight_bytes, PLAIN[dtype].block_bytes, cached_bytes, step)
+    return cost_of(model, model.plan, StepShape(contexts, logit_rows))
 
 
 def latencies(metrics: RequestMetrics, num_tokens: int) -> dict[str, float]:
@@ -65,20 +53,12 @@ def latencies(metrics: RequestMetrics, num_tokens: int) -> dict[str, float]:
 
 def machine(config: EngineConfig) -> dict[str, Any]:
     """The machine, for reports: processor, threads, instruction set, and the GPU if the model runs on it."""
-    found = {"processor": _processor(), "threads": _native.num_threads(), "isa": _native.isa()}
+    found = {"processor": processor(), "threads": _native.num_threads(), "isa": _native.isa()}
     if config.device == "cuda":
         import torch
 
         found["gpu"] = torch.cuda.get_device_name()
     return found
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "unknown"
 
 
 def rates(llm: LLM, contexts: list[tuple[int, int]], times: Json | None, limits: Json) -> Json | None:

@@ -56,11 +56,11 @@ class DiskCache:
         self._store, self._blocks, self._memory = store, blocks, executor.memory
         self._block_bytes, self._bytes = self._memory.block_bytes, sum(self._memory.block_bytes)
         self._state_bytes = self._memory.state_bytes if blocks.snapshots is not None else 0
-        self._filled: deque[bytes] = deque()
-        self._kept: deque[bytes] = deque()
+        self._filled: deque[tuple[bytes, int]] = deque()  # digests, each with its place in its sequence
+        self._kept: deque[tuple[bytes, int]] = deque()
         self._loads: dict[Request, _Load] = {}
-        blocks.on_filled = lambda digest, index: self._filled.append(digest)
-        blocks.on_kept = self._kept.append
+        blocks.on_filled = lambda *block: self._filled.append(block)
+        blocks.on_kept = lambda *block: self._kept.append(block)
 
     @property
     def has_work(self) -> bool:
@@ -80,25 +80,26 @@ class DiskCache:
     def spill(self) -> None:
         """Gives the store what has filled. What is overwritten before its turn is lost to it."""
         while self._filled and self._store.has_room:
-            digest = self._filled.popleft()
+            digest, index = self._filled.popleft()
             blocks = [pool.peek(digest) for pool in self._blocks.pools]
             if any(block is None for block in blocks):
                 self._store.stats.dropped_blocks += 1
                 continue
             contents = self._memory.read_blocks([block for block in blocks if block is not None])
-            self._store.write(digest, "kv", contents, self._bytes)
+            self._store.write(digest, "kv", contents, self._bytes, index)
         while self._kept and self._store.has_room:
-            digest, snapshots = self._kept.popleft(), self._blocks.snapshots
+            (digest, index), snapshots = self._kept.popleft(), self._blocks.snapshots
             if snapshots is not None and (number := snapshots.peek(digest)) is not None:
-                self._store.write(digest, "state", self._memory.read_state(number), self._state_bytes)
+                self._store.write(digest, "state", self._memory.read_state(number), self._state_bytes, index)
 
     def settle(self, seconds: float) -> None:
-        """Gives the store all that has filled, though it may have to make room first; not longer than `seconds`."""
+        """Has all that has filled written, which may take a while; not longer than `seconds`."""
         end = time.monotonic() + seconds
         while (self._filled or self._kept) and time.monotonic() < end:
             self.spill()
             if self._filled or self._kept:
                 self._store.wait_for_room(PATIENCE)
+        self._store.flush(max(0.0, end - time.monotonic()))
 
     def wait(self) -> None:
         """Waits for a moment, or until something has been read: there is nothing else to do."""
@@ -162,14 +163,15 @@ class DiskCache:
             if len(there) < len(wanted):
                 load.to_read.append(index)
         if self._state_bytes and load.digests[load.count - 1] not in (self._blocks.snapshots or ()):
-            load.state = self._store.read(load.digests[load.count - 1], "state", self._state_bytes)
+            last = load.count - 1
+            load.state = self._store.read(load.digests[last], "state", self._state_bytes, last)
         self._read_more(load)
 
     def _read_more(self, load: _Load) -> None:
         most = max(2, READ_AHEAD // max(1, self._bytes))
         for index in itertools.islice(list(load.to_read), most - len(load.reading)):
             load.to_read.popleft()
-            load.reading.append((index, self._store.read(load.digests[index], "kv", self._bytes)))
+            load.reading.append((index, self._store.read(load.digests[index], "kv", self._bytes, index)))
 
     def _place(self, load: _Load, index: int, contents: Bytes) -> bool:
         """Puts a block into the cache, in each group that lacks it; False if there is no room."""

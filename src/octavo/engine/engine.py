@@ -131,6 +131,7 @@ class Engine:
         clock.start()
         if self.disk is not None:
             self.disk.exchange()
+            clock.skip()
         flight = self._begin()
         outputs = self._land(before) if before else []
         if flight is not None:

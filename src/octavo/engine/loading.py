@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from octavo.config import EngineConfig
+from octavo.engine.advice import plan_or_advise
 from octavo.engine.defaults import read_defaults
 from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan
-from octavo.engine.planning import PlannedModel, plan_model, select_machine
+from octavo.engine.planning import PlannedModel, select_machine
 from octavo.engine.pooler import Pooler
 from octavo.engine.prefix_files import open_store
 from octavo.errors import ConfigError, ModelLoadError
@@ -106,7 +107,7 @@ def load(
     checkpoint = open_model(path)
     with ThreadPoolExecutor(2) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
-        planned = plan_model(config, checkpoint, usable)
+        planned = plan_or_advise(config, checkpoint, usable)
         opening = other.submit(open_store, config, planned)
         config = planned.config
         report("loading weights")

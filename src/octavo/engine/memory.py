@@ -14,6 +14,7 @@ from octavo.graph.cache import by_window
 from octavo.scheduler.blocks import most_held
 
 MOST_BLOCKS = 1 << 30  # of a model that keeps nothing: they are no more than numbers
+LEAST_LENGTH = 128  # tokens of a context that is worth proposing
 LOGIT_ROWS_BYTES = 16 << 20  # of one step, unless more sequences than that run at once
 
 
@@ -95,7 +96,7 @@ def plan_memory(
     if not config.max_model_len:
         enough = min(blocks_of_one, blocks_of_source + -(-2048 // config.block_size))
     if affordable < min(enough, wanted):
-        raise MemoryPlanError(_refusal(plan, enough, affordable))
+        raise _refusal(plan, enough, affordable, blocks_of_source)
     num_blocks = min(wanted, affordable)
     if num_blocks <= blocks_of_source:
         reason = f"a source takes {blocks_of_source} blocks, and a whole request up to {blocks_of_one}; give that many"
@@ -146,7 +147,7 @@ def _most_blocks(plan: MemoryPlan, size: int) -> int:
     return max(0, bisect_right(counts, size, key=lambda count: replace(plan, num_blocks=count).kv_cache) - 1)
 
 
-def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:
+def _refusal(plan: MemoryPlan, blocks: int, affordable: int, of_source: int) -> MemoryPlanError:
     kv = replace(plan, num_blocks=blocks).kv_cache
     total = plan.weights + plan.workspace + kv
     message = (
@@ -154,10 +155,10 @@ def _refusal(plan: MemoryPlan, blocks: int, affordable: int) -> str:
         f"{show(kv)} for one request of {blocks * plan.block_size} tokens = {show(total)}, "
         f"but {show(max(0, plan.usable))} may be used"
     )
-    fits = affordable * plan.block_size
-    if fits >= 128:
-        return f"{message}; max_model_len={fits} would fit"
-    return f"{message}; a smaller model, or {show(total - plan.usable)} more free memory would do"
+    fits = (affordable - of_source) * plan.block_size
+    if fits >= LEAST_LENGTH:
+        return MemoryPlanError(message, f"max_model_len={fits} would fit", fits)
+    return MemoryPlanError(message, f"a smaller model, or {show(total - plan.usable)} more free memory would do")
 
 
 def free_memory() -> int:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,8 +39,8 @@ SPARSE_BYTES = 64 << 20  # of a step's logits where those of all tokens are want
 TRANSFORMERS = "model_impl='transformers' may run it"
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedModel:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredModel:
     """A model of which no weight has been read yet. `tensors` are stored ones, by the names of its weights."""
 
     config: EngineConfig  # of the executor that the model needs
@@ -53,6 +53,34 @@ class PlannedModel:
     tensors: Mapping[str, StoredTensor]
     backend: Backend
     footprint: Footprint
+    of_encoder: Footprint | None
+    max_positions: int  # of a text
+
+    @property
+    def reserve(self) -> int:
+        """Bytes for all else than the model: of the process, and of what goes to a prefix cache on disk."""
+        queued = 0 if self.config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD
+        return self.backend.reserve + queued
+
+    def memory_plan(self, usable: int, reserve: int | None = None) -> MemoryPlan:
+        """What it takes of `usable` bytes, of which `reserve` are for all else. Raises MemoryPlanError, ConfigError."""
+        return plan_memory(
+            self.config,
+            self.footprint,
+            self.max_positions,
+            self.model.vocab_size,
+            usable,
+            self.reserve if reserve is None else reserve,
+            self.of_encoder,
+            self.model.source_positions,
+            all_rows=self.pooler is not None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedModel(DeclaredModel):
+    """A model, and what it will take of the memory that there is."""
+
     plan: MemoryPlan
 
 
@@ -61,6 +89,15 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint, usable: int | None 
 
     Raises ModelLoadError, MemoryPlanError or ConfigError.
     """
+    declared = declare_model(config, checkpoint)
+    if usable is None:
+        usable = declared.backend.usable_memory(declared.config.gpu_memory_utilization)
+    parts = {field.name: getattr(declared, field.name) for field in fields(declared)}
+    return PlannedModel(**parts, plan=declared.memory_plan(usable))
+
+
+def declare_model(config: EngineConfig, checkpoint: Checkpoint) -> DeclaredModel:
+    """What a model is made of, before it is known whether it fits. Raises ModelLoadError or ConfigError."""
     file = checkpoint.path / "config.json" if checkpoint.metadata is None else checkpoint.path
     purpose = purpose_of(config, checkpoint)
     checkpoint, modules = purpose.checkpoint, purpose.modules
@@ -96,16 +133,25 @@ def plan_model(config: EngineConfig, checkpoint: Checkpoint, usable: int | None 
     unused = [f"^{re.escape(weight.name)}$" for weight in {*whole.weights} - {*graph.weights}]
     if pooler is not None:  # which has read its own
         unused.append(heads.TENSORS)
-    tensors = {} if model.is_hosted else bind(weights, checkpoint, (*model.ignored, *unused))
+    if checkpoint.declared is not None:
+        tensors = checkpoint.declared([*graph.nodes, *(encoder.nodes if encoder else ())])
+    else:
+        tensors = {} if model.is_hosted else bind(weights, checkpoint, (*model.ignored, *unused))
     backend = backend_of(config, _quantization_at_load(config.quantization, checkpoint))
-    parts = [part for part in (graph, encoder) if part is not None]
-    footprint, *more = [backend.footprint(part, tensors, config.dtype) for part in parts]
-    usable = backend.usable_memory(config.gpu_memory_utilization) if usable is None else usable
-    reserve = backend.reserve + (0 if config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD)
-    sizes = (max_positions, model.vocab_size, usable, reserve)
-    of_encoder = more[0] if more else None, model.source_positions
-    plan = plan_memory(config, footprint, *sizes, *of_encoder, all_rows=pooler is not None)
-    return PlannedModel(config, checkpoint, file, model, graph, encoder, pooler, tensors, backend, footprint, plan)
+    return DeclaredModel(
+        config=config,
+        checkpoint=checkpoint,
+        file=file,
+        model=model,
+        graph=graph,
+        encoder=encoder,
+        pooler=pooler,
+        tensors=tensors,
+        backend=backend,
+        footprint=backend.footprint(graph, tensors, config.dtype),
+        of_encoder=None if encoder is None else backend.footprint(encoder, tensors, config.dtype),
+        max_positions=max_positions,
+    )
 
 
 def _masked(model: CausalLM, checkpoint: Checkpoint) -> Graph:

@@ -11,8 +11,10 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from errno import EDQUOT, ENOENT, ENOSPC
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from octavo.prefix_store.entry import HEADER_BYTES, Bytes, DamagedError, header,
 
 VERSION = "octavo-prefix-1"  # the folder within the user's; files of other versions are in others
 KINDS = ("kv", "state")  # keys and values of a block of tokens; what a model keeps of a sequence beside them
+BEHIND = 2.0  # seconds that a block counts as used before the one in front of it
 TOUCH_AFTER = 60.0  # seconds until a file that is used again counts as used again
 ABANDONED = 600.0  # seconds after which a file that was never completed is nobody's
 MARGIN = 16  # of the limit, one part in so many is made free at a time, and written before others' files are counted
@@ -71,8 +74,8 @@ class Folder:
         except OSError:
             return False
 
-    def read(self, key: bytes, kind: str, num_bytes: int) -> Bytes | None:
-        """What is kept under a key: uint8 [num_bytes]; None if nothing is. It counts as used.
+    def read(self, key: bytes, kind: str, num_bytes: int, depth: int = 0) -> Bytes | None:
+        """What is kept under a key: uint8 [num_bytes]; None if nothing is. It counts as used; see `touch`.
 
         Raises DamagedError for a file that is not what it should be, which is removed, and OSError.
         """
@@ -90,13 +93,13 @@ class Folder:
             raise DamagedError(f"{path}: {error}") from None
         finally:
             os.close(descriptor)
-        self.touch(kind, key)
+        self.touch(kind, [key], depth)
         return contents
 
-    def write(self, key: bytes, kind: str, contents: Bytes) -> int:
+    def write(self, key: bytes, kind: str, contents: Bytes, depth: int = 0) -> int:
         """Keeps contents under a key; returns the bytes written: 0 if there is such a file. Raises OSError."""
         if self.has(key, kind, contents.nbytes):
-            self.touch(kind, key)
+            self.touch(kind, [key], depth)
             return 0
         size = _on_disk(HEADER_BYTES + contents.nbytes)
         if size > self.limit:
@@ -105,33 +108,44 @@ class Folder:
             self.trim(size)
         path = self.place(key, kind)
         parts: list[bytes | memoryview] = [header(key, contents), contents.data]
-        try:
-            self._write(path, parts)
-        except FileNotFoundError:
-            self._make(path.parent)
-            self._write(path, parts)
+        for is_last in (False, False, True):
+            try:
+                self._write(path, parts, depth)
+                break
+            except OSError as error:
+                if is_last or error.errno not in (ENOENT, ENOSPC, EDQUOT):
+                    raise
+                if error.errno == ENOENT:
+                    self._make(path.parent)
+                else:  # the disk has less room than the limit
+                    self.trim(size, limit=self.trim())
         self._size = (self._size or 0) + size
         self._since_counted += size
         return HEADER_BYTES + contents.nbytes
 
-    def touch(self, kind: str, *keys: bytes) -> None:
-        """Files count as used now, if they are there."""
-        for path in (self.place(key, kind) for key in keys):
-            with suppress(OSError):
-                if path.stat().st_mtime < time.time() - TOUCH_AFTER:
-                    os.utime(path)
+    def touch(self, kind: str, keys: Sequence[bytes], depth: int = 0) -> None:
+        """Files count as used, if they are there: the first now, each of the others a little earlier.
 
-    def trim(self, room: int = 0) -> int:
+        They are of blocks of one text, `depth` blocks from its beginning on. Those behind are removed before those in
+        front of them, without which they are of no use.
+        """
+        for path, used in zip((self.place(key, kind) for key in keys), _times(depth), strict=False):
+            with suppress(OSError):
+                if path.stat().st_mtime < used - TOUCH_AFTER:
+                    os.utime(path, (used, used))
+
+    def trim(self, room: int = 0, limit: int | None = None) -> int:
         """Counts all files, those of other processes too, and removes the least recently used for `room` more bytes.
 
-        Returns the bytes that are left. Removes what was never completed, too; files that are not the store's are
-        neither counted nor touched.
+        `limit` is one that is lower than the folder's. Returns the bytes that are left. Removes what was never
+        completed, too; files that are not the store's are neither counted nor touched.
         """
         self._remove_abandoned()
+        limit = self.limit if limit is None else limit
         files = sorted(self._files())
         size = sum(file.size for file in files)
-        if size + room > self.limit:
-            goal = self.limit - room - self.limit // MARGIN
+        if size + room > limit:
+            goal = limit - room - limit // MARGIN
             for file in files:
                 if size <= max(goal, 0):
                     break
@@ -170,7 +184,7 @@ class Folder:
                 folder.mkdir()
                 folder.chmod(0o700 | self._for_group)
 
-    def _write(self, path: Path, parts: list[bytes | memoryview], keep: bool = True) -> None:
+    def _write(self, path: Path, parts: list[bytes | memoryview], depth: int = 0, keep: bool = True) -> None:
         """Writes a file under another name, then gives it its own, unless it is not to be kept."""
         name = self._unfinished / f"{os.getpid()}-{secrets.token_hex(8)}"
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -183,6 +197,8 @@ class Folder:
                     while rest:
                         rest = rest[file.write(rest) :]
             if keep:
+                used = next(_times(depth))
+                os.utime(name, (used, used))
                 os.rename(name, path)
         finally:
             with suppress(OSError):
@@ -193,6 +209,11 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     with suppress(OSError), os.scandir(folder) as entries:
         return list(entries)
     return []
+
+
+def _times(depth: int) -> Iterator[float]:
+    """When blocks of a text count as used that is used now, from one on."""
+    return count(time.time() - depth * BEHIND, -BEHIND)
 
 
 def _on_disk(size: int) -> int:

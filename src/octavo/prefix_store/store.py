@@ -63,24 +63,24 @@ class PrefixStore:
         """Whether another block may be given to be written now."""
         return self._writer.has_room
 
-    def write(self, key: bytes, kind: str, contents: Contents, num_bytes: int) -> None:
-        """Writes contents under a key some time later, or, where that fails, never."""
+    def write(self, key: bytes, kind: str, contents: Contents, num_bytes: int, depth: int = 0) -> None:
+        """Writes contents under a key some time later, or, where that fails, never. `depth`: see `Folder.touch`."""
         writer = self._writer  # work that is left holds no store, which would never end
-        writer.put(num_bytes, lambda: writer.write(key, kind, contents))
+        writer.put(num_bytes, lambda: writer.write(key, kind, contents, depth))
 
     def touch(self, keys: Sequence[bytes], kind: str = "kv") -> None:
         """Files count as used now, if they are there."""
         folder = self.folder
         if keys:
-            self._writer.put(0, lambda: folder.touch(kind, *keys))
+            self._writer.put(0, lambda: folder.touch(kind, keys))
 
     def find(self, keys: Sequence[bytes], num_bytes: int, state_bytes: int = 0) -> Future[int]:
         """How many of the first keys have files; with `state_bytes`, up to the last that has one of a state, too."""
         return self._soon(0, self._find, list(keys), num_bytes, state_bytes)
 
-    def read(self, key: bytes, kind: str, num_bytes: int) -> Future[Bytes | None]:
+    def read(self, key: bytes, kind: str, num_bytes: int, depth: int = 0) -> Future[Bytes | None]:
         """What is kept under a key: uint8 [num_bytes]; None if there is nothing that is good."""
-        return self._soon(None, self._read, key, kind, num_bytes)
+        return self._soon(None, self._read, key, kind, num_bytes, depth)
 
     def wait_for_room(self, seconds: float) -> None:
         self._writer.wait_for_room(seconds)
@@ -110,9 +110,9 @@ class PrefixStore:
                 found = count
         return found
 
-    def _read(self, key: bytes, kind: str, num_bytes: int) -> Bytes | None:
+    def _read(self, key: bytes, kind: str, num_bytes: int, depth: int) -> Bytes | None:
         try:
-            contents = self.folder.read(key, kind, num_bytes)
+            contents = self.folder.read(key, kind, num_bytes, depth)
         except DamagedError as error:
             self.stats.damaged_files += 1
             self._warn("a file of the prefix cache is damaged and is not used: %s", error)
@@ -177,12 +177,12 @@ class _Writer:
             self._closing = True
             self._changed.notify_all()
 
-    def write(self, key: bytes, kind: str, contents: Contents) -> None:
+    def write(self, key: bytes, kind: str, contents: Contents, depth: int) -> None:
         if self._failed_at is not None and time.monotonic() < self._failed_at + PAUSE:
             self._stats.dropped_blocks += 1
             return
         try:
-            written = self._folder.write(key, kind, contents())
+            written = self._folder.write(key, kind, contents(), depth)
         except OSError as error:
             self._stats.errors += 1
             self._stats.dropped_blocks += 1

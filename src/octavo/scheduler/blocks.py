@@ -45,7 +45,7 @@ class BlockManager:
         self.enable_prefix_caching = enable_prefix_caching and num_snapshots != 0
         self.pools = [BlockPool(group, block_size, self._evicted) for group in groups]
         self.on_filled: Callable[[bytes, int], None] = lambda digest, index: None  # a block is new to the cache
-        self.on_kept: Callable[[bytes], None] = lambda digest: None  # a state is, which stays
+        self.on_kept: Callable[[bytes, int], None] = lambda digest, index: None  # a state is, which stays
         self._root = sha256(root_key).digest()
         self._pack = Struct(f"<{block_size}i").pack
 
@@ -159,7 +159,7 @@ class BlockManager:
         stays = tokens in (sequence.branch, (sequence.num_prompt_tokens - 1) // self.block_size * self.block_size)
         sequence.passing = None if stays else digest
         if stays:
-            self.on_kept(digest)
+            self.on_kept(digest, tokens // self.block_size - 1)
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> list[tuple[int, int]] | None:
         """Makes positions `num_computed` … `num_tokens` - 1 writable: adds blocks, replaces read-only ones.

@@ -97,19 +97,19 @@ class _Window:
         llm, is_stale = look
         model, view, stats = self.model, self._view, self.model.stats()
         loaded = None if llm is None else llm.model
-        skills = [skill for skill in SKILLS if llm is not None and model.can(skill)]
+        skills = [skill for skill in SKILLS if skill in (model.skills or ())]
         requests = () if view is None else view.requests
         self._number(request.id for request in requests)
         num_requests = 0 if view is None else view.num_running + view.num_waiting
         plan = loaded.plan if loaded is not None and loaded.plan.kv_cache > 0 else None
         return {
             "id": model.id,
-            "state": _state(model),
+            "state": "failed" if llm is not None and llm.driver.given_up else model.status.value,
             "phase": model.phase,
-            "pinned": False,
+            "pinned": model.pinned,
             "kind": _kind(skills),
             "skills": skills,
-            "max_model_len": None if loaded is None else loaded.max_model_len,
+            "max_model_len": model.max_model_len,
             "max_num_seqs": model.config.max_num_seqs,
             "running": stats.running if view is None else view.num_running,
             "waiting": stats.waiting if view is None else view.num_waiting,
@@ -182,12 +182,6 @@ def _machine(windows: list[_Window]) -> Json:
         "memory_free": free_memory(),
         "memory_process": in_memory,
     }
-
-
-def _state(model: ServedModel) -> str:
-    if model.llm is None:
-        return "loading"
-    return "failed" if model.llm.driver.given_up else "ready"
 
 
 def _kind(skills: list[str]) -> str | None:

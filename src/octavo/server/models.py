@@ -16,6 +16,7 @@ from octavo.config import EngineConfig, log_notes
 from octavo.engine.driver import EngineStats
 from octavo.engine.memory import show
 from octavo.errors import ConfigError, MemoryPlanError, OctavoError, did_you_mean
+from octavo.plan.estimate import two_lines
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
 from octavo.server.instance import ModelInstance
 from octavo.server.limits import Queue
@@ -172,7 +173,9 @@ class ServedModel:
         seconds = time.monotonic() - begin
         self.metrics.loads["ready"] += 1
         self.metrics.load_seconds += seconds
-        logger.info("model %s loaded in %.2f s: %s", self.id, seconds, llm.model.plan)
+        logger.info("model %s loaded in %.2f s", self.id, seconds)
+        for line in two_lines(llm.model, llm.model.plan):
+            logger.info("model %s: %s", self.id, line)
         return instance
 
     def begin_with(self, instance: ModelInstance) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo.config import EngineConfig
+from octavo.engine.advice import plan_or_advise
 from octavo.engine.backend import backend_of
 from octavo.engine.memory import MemoryPlan
 from octavo.engine.planning import PlannedModel, plan_model, select_machine
@@ -67,10 +68,10 @@ def read_prospect(config: EngineConfig, budget: MemoryBudget | None, share: floa
     select_machine()
     checkpoint = open_model(resolve(config.model, revision=config.revision, cache_dir=config.download_dir))
     if budget is None:
-        return _prospect(plan_model(config, checkpoint), None)
+        return _prospect(plan_or_advise(config, checkpoint), None)
     total = budget.total(config)
     usable = total if share is None else int(total * share)
-    planned = plan_model(config, checkpoint, usable)
+    planned = plan_or_advise(config, checkpoint, usable)
     bound = total // CACHE_PART
     while share is None and _is_free_to_choose(config) and planned.plan.kv_cache > bound:
         least = planned.plan.weights + planned.plan.workspace

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.graph.node import Weight
+from octavo.graph.node import Node, Weight
 from octavo.weights.blocks import Bytes, Floats
 from octavo.weights.layout import LAYOUTS, Layout
 
@@ -170,7 +170,8 @@ class Checkpoint:
     """A model's weights and its configuration, named and spelt as Hugging Face checkpoints do.
 
     `path` is the directory or the file that was opened, `config` what config.json says, or would say. A GGUF file has
-    `metadata` too, under GGUF's own keys, and in `generation_config` its advice on sampling.
+    `metadata` too, under GGUF's own keys, and in `generation_config` its advice on sampling. Where there are no weights
+    but only a configuration, `declared` makes of a graph's nodes the tensors that its weights would be, without bytes.
     """
 
     path: Path
@@ -179,3 +180,4 @@ class Checkpoint:
     metadata: Mapping[str, Any] | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)
     quantization: str | None = None  # the method, by the name that --quantization has for it
+    declared: Callable[[Iterable[Node]], Mapping[str, StoredTensor]] | None = None

@@ -1,0 +1,1 @@
+"""What a model would take of a machine, and how fast it would be there, from headers alone."""
