@@ -63,7 +63,7 @@ _REFUSED = {
         "enable_return_routed_experts=false return_sampling_mask=false enable_trace_replay=false aux_output_config"
     ),
     "texts are not watermarked": "watermark_config",
-    "weights are loaded once": "enable_sleep_mode=false weight_transfer_config",
+    "weights are loaded once": "weight_transfer_config",
     "variables that mean nothing here are noted, never an error": "fail_on_environ_validation=false",
     "octavo serve sends traces, and nothing else does": "otlp_traces_endpoint",
     "prompts are tokenized here": "tokens_only=false",
@@ -142,6 +142,7 @@ _NOTED = {
         "safetensors_load_strategy safetensors_prefetch_num_threads safetensors_prefetch_block_size "
         "model_loader_extra_config ignore_patterns=[] pt_load_map_location=cpu"
     ),
+    "a server's models can always be put to sleep": "enable_sleep_mode=false",
     "nothing is offloaded": "offload_backend=auto offload_num_in_group=1 offload_prefetch_step=1",
     "there are no images and videos": (
         "language_model_only=false media_io_kwargs mm_processor_kwargs disable_mm_preprocessor_cache=false "

@@ -97,7 +97,7 @@ def test_removing_by_a_name_or_a_part_of_it(cache, capsys):
     assert main(["pull", "--remove", "s3://b", "--yes"]) == 2
     assert "s3://b may mean s3://b/one, s3://b/two" in capsys.readouterr().err
     assert main(["pull", "--remove", "three", "--yes"]) == 2
-    assert "no cached model is called three" in capsys.readouterr().err
+    assert "--remove three: no cached model is called so" in capsys.readouterr().err
     assert main(["pull", "--remove", "TWO"]) == 2
     assert "2 models of" in (error := capsys.readouterr().err)
     assert "--yes does so without asking" in error

@@ -335,6 +335,21 @@ def test_who_is_not_loaded_can_not_be_put_to_sleep(folder):
         asyncio.run(house.control.sleep(house.models.find("a")))
 
 
+def test_a_model_that_wakes_needs_room_for_its_cache_alone(folder):
+    with House(folder, 1) as house:
+        model = house.models.find("a")
+
+        async def main():
+            await house.ask("a")
+            await house.control.sleep(model)
+            plan = model.llm.model.plan
+            model.instance.held = plan.total * 9 // 10  # as if its weights were nearly all of it
+            await house.use("a", 5.0)
+            assert model.held == plan.total
+
+        asyncio.run(main())
+
+
 def test_a_sleeping_model_waits_for_room_to_wake(folder):
     with House(folder, 1) as house:
 
@@ -485,6 +500,10 @@ def test_headers_say_what_an_unloaded_model_can_do(tmp_path):
         assert house.models.find(None, "text").id == "a"  # the only one that can
         with pytest.raises(HttpError, match="can't embed"):
             house.models.find("a", "embed")
+        make_tiny_llama(tmp_path / "broken")  # mended
+        house.clock.now += RETRY_SECONDS
+        asyncio.run(house.control.refresh())
+        assert house.status("broken") is Status.UNLOADED
 
 
 def test_an_empty_folder_is_no_mistake_but_an_unknown_pin_is(tmp_path):

@@ -15,6 +15,13 @@ from octavo.server.protocol.completions import CompletionRequest
 from octavo.server.protocol.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
 from octavo.server.protocol.embeddings import EmbeddingRequest
 from octavo.server.protocol.messages import CountRequest, MessagesRequest
+from octavo.server.protocol.model_control import (
+    LoadRequest,
+    ReloadRequest,
+    SleepRequest,
+    UnloadRequest,
+    WakeRequest,
+)
 from octavo.server.protocol.ollama import (
     OllamaChatRequest,
     OllamaEmbeddingsRequest,
@@ -38,6 +45,13 @@ TAKES_EFFECT = {  # fields that need others
     "best_of": BEAMS,
     "top_logprobs": {"logprobs": True},
     "min_tokens": {"stop_token_ids": [5]},
+}
+CONTROL = {
+    "load": LoadRequest,
+    "unload": UnloadRequest,
+    "sleep": SleepRequest,
+    "wake": WakeRequest,
+    "reload": ReloadRequest,
 }
 RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
 BATCH = {"input_file_id": "none", "endpoint": "/v1/embeddings", "completion_window": "24h"}
@@ -64,6 +78,7 @@ JSON = {  # as what each kind of request is sent
     "/api/show": (OllamaNameRequest, {}),
     "/api/pull": (OllamaPullRequest, {"stream": False}),
     "/v1/batches": (BatchRequest, BATCH),
+    **{f"/v1/models/{{model_id}}/{verb}": (form, {}) for verb, form in CONTROL.items()},  # of no model that there is
     "/tokenize": (TokenizeRequest, {"prompt": "Hello"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [5]}),
 }

@@ -58,10 +58,10 @@ def choose(models: Sequence[Cached], name: str) -> list[Cached]:
     found = found or [one for one in models if name.lower() in one.name.lower()]
     names = sorted({one.name for one in found})
     if not names:
-        raise UsageError(f"no cached model is called {name}; octavo pull --list has those that are")
+        raise UsageError(f"--remove {name}: no cached model is called so; octavo pull --list has those that are")
     if len(names) > 1:
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        raise UsageError(f"{name} may mean {', '.join(names[:8])}{more}: give one of them whole")
+        raise UsageError(f"--remove {name} may mean {', '.join(names[:8])}{more}: give one of them whole")
     return found
 
 

@@ -132,7 +132,8 @@ class ModelControl:
             model.state.become(Status.LOADING, "reading headers")
             prospect = await self._inspect(model)
             try:
-                await self._room.make(model, prospect)
+                if prospect is not None:
+                    await self._room.make(model, prospect.size)
                 instance = await self._make(model, prospect)
             finally:
                 model.reserved = 0
@@ -240,17 +241,12 @@ class ModelControl:
 
     async def _rouse(self, model: ServedModel) -> None:
         """Makes a model ready whose weights are still there."""
-        instance, prospect = model.instance, model.prospect
+        instance = model.instance
         assert instance is not None
         plan = instance.engine.model.plan
-        if prospect is not None:
-            held, instance.held = instance.held, 0
-            model.reserved = held
+        if self._models.budget is not None:
             try:
-                await self._room.make(model, prospect)
-            except BaseException:
-                instance.held = held
-                raise
+                await self._room.make(model, plan.total - instance.held)
             finally:
                 model.reserved = 0
         instance.held, instance.is_open = plan.total, True
@@ -345,7 +341,10 @@ class ModelControl:
         """Unloads what nobody has asked for in its time; forever."""
         while True:
             await asyncio.sleep(seconds)
-            await self.expire()
+            try:
+                await self.expire()
+            except Exception:
+                logger.exception("a model could not be unloaded")
 
     async def expire(self) -> None:
         """Unloads idle models whose time to live is over."""
@@ -363,18 +362,19 @@ class ModelControl:
 
     async def refresh(self) -> None:
         """Looks for models that came and went, and reads the headers of those that are new or were changed."""
-        if (folder := self._models.folder) is None:
-            return
         async with self._looking:
-            found = await in_thread(folder.scan)
-            self._models.update(found)
-            for model in list(self._models):
-                if model.prospect is None and model.status is Status.UNLOADED and is_local(model.config):
+            if (folder := self._models.folder) is not None:
+                self._models.update(await in_thread(folder.scan))
+            for model in [each for each in self._models if not each.at_start and each.prospect is None]:
+                may_have_changed = model.status is Status.FAILED and self._clock() >= model.state.retry_at
+                if (model.status is Status.UNLOADED or may_have_changed) and is_local(model.config):
                     await self._look_at(model)
 
     async def _look_at(self, model: ServedModel) -> None:
         try:
             await in_thread(model.inspect)
+            if model.status is Status.FAILED and model.instance is None:
+                model.state.become(Status.UNLOADED)
         except OctavoError as error:
             model.state.fail(error, self._clock())
         except Exception as error:

@@ -10,7 +10,6 @@ from contextlib import suppress
 
 from octavo.engine.memory import show
 from octavo.server.models import ModelRegistry, ServedModel
-from octavo.server.prospect import Prospect
 
 logger = logging.getLogger("octavo.server")
 PATIENCE = 10.0  # a model that has waited for room so long has others take no further requests until it has it
@@ -30,20 +29,18 @@ class ModelRoom:
         """Whether it waits for room."""
         return model in self._in_line
 
-    async def make(self, model: ServedModel, prospect: Prospect | None) -> None:
-        """Reserves what a model will take beside what it holds, once others have left enough.
+    async def make(self, model: ServedModel, size: int) -> None:
+        """Reserves `size` bytes for a model beside what it holds, once others have left enough.
 
         Those that were used least recently are unloaded first, as many as are needed. Whoever has waited for long has
         the others finish what they have, and take nothing new.
         """
-        if prospect is None:
-            return
         began = self._clock()
         self._in_line.append(model)
         try:
-            while not self._take_room(model, prospect.size):
+            while not self._take_room(model, size):
                 is_first = self._in_line[0] is model
-                if is_first and (leaving := self._leaving(model, prospect.size)):
+                if is_first and (leaving := self._leaving(model, size)):
                     for other in leaving:
                         async with other.lock:
                             if other.is_idle and other.instance is not None:
@@ -51,7 +48,7 @@ class ModelRoom:
                     continue
                 waited = self._clock() - began
                 if is_first and waited >= PATIENCE:
-                    self._close_doors(model, prospect.size)
+                    self._close_doors(model, size)
                 model.state.phase = self.scarcity(model)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.1, PATIENCE - waited) if is_first else None):

@@ -166,7 +166,8 @@ class ServedModel:
     def make(self, prospect: Prospect | None = None) -> ModelInstance:
         """Loads an instance, which is nobody's yet. Blocks, and raises what loading raises."""
         begin = time.monotonic()
-        llm = AsyncLLM.from_config(self.config, self.state.report, None if prospect is None else prospect.usable)
+        usable = None if prospect is None else prospect.usable_now(self.config)
+        llm = AsyncLLM.from_config(self.config, self.state.report, usable)
         instance = ModelInstance(self.id, llm, (self.queue, self.background), self.metrics)
         if instance.chat_format is not None:
             logger.info("model %s: %s", self.id, instance.chat_format)
@@ -189,6 +190,7 @@ class ServedModel:
         self._past = self._past.plus(instance.stats().counts)
         if self.instance is instance:
             self.instance = None
+            self.queue.seats = self.background.seats = 0  # until it is back, all wait
         if instance in self.retired:
             self.retired.remove(instance)
 

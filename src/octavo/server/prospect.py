@@ -33,6 +33,10 @@ class Prospect:
         """Bytes that the model will take."""
         return self.plan.total
 
+    def usable_now(self, config: EngineConfig) -> int | None:
+        """As `usable`, but no more than the machine has: a budget may promise too much."""
+        return self.usable and min(self.usable, backend_of(config).usable_memory(1.0))
+
 
 class MemoryBudget:
     """How much all models of a device may take together, and how much of that each plans with.

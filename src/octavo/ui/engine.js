@@ -181,7 +181,7 @@ export class EngineView {
       ["Prefix hits", percent(model.rates.prefix_hit_share), "of prompts"],
       ["Cache", kv ? percent(kv.used / kv.num_blocks) : "–", kv ? `of ${bytes(kv.bytes)}` : "none"],
       ["Memory", bytes(machine.memory_process), `${bytes(machine.memory_free)} free`],
-      ["Machine", machine.device, `${machine.isa ?? ""} · ${machine.threads} threads`],
+      ["Machine", machine.device, `${machine.isa ?? ""}, ${machine.threads} threads`],
     ];
     if (model.stale) rows.push(["Engine", "busy", "has not answered"]);
     if (model.state !== "ready") rows.push(["State", model.state, model.phase ?? ""]);

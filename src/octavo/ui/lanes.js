@@ -24,6 +24,7 @@ export class Lanes {
 
   /** Takes what the requests are at a time. */
   take(requests, now) {
+    this.before = this.now;
     this.now = now;
     const seen = new Set();
     this.hidden = 0;
@@ -32,13 +33,20 @@ export class Lanes {
       seen.add(name);
       const lane = this.live.get(name) ?? this.begin(name, request, now);
       if (!lane) continue;
-      const last = lane.parts.at(-1);
-      last.to = now;
-      if (last.state !== request.state) lane.parts.push({ state: request.state, from: now, to: now });
+      this.extend(lane.parts, request.state);
     }
     for (const name of this.live.keys()) if (!seen.has(name)) this.live.delete(name);
     for (const row of this.rows) while (row.length && row[0].parts.at(-1).to < now - SPAN) row.shift();
     while (this.rows.length && !this.rows.at(-1).length) this.rows.pop();
+  }
+
+  /** Goes on with a lane. What went from the queue to decode between two looks had its prefill there. */
+  extend(parts, state) {
+    const last = parts.at(-1);
+    const skipped = last.state === "waiting" && state === "decode";
+    last.to = skipped ? this.before : this.now;
+    if (skipped) parts.push({ state: "prefill", from: this.before, to: this.now });
+    if (last.state !== state) parts.push({ state, from: this.now, to: this.now });
   }
 
   /** A new lane, in the first row that is free; null where there is none. */
@@ -54,7 +62,7 @@ export class Lanes {
       this.rows.push((row = []));
     }
     const parts = [{ state: request.state, from, to: now }];
-    if (request.state === "decode" && request.age > 0.5) parts.unshift({ state: "unseen", from, to: (parts[0].from = now) });
+    if (request.state === "decode") parts.unshift({ state: from >= this.before ? "prefill" : "unseen", from, to: (parts[0].from = now) });
     const lane = { n: request.n, name, parts };
     row.push(lane);
     this.live.set(name, lane);

@@ -33,7 +33,7 @@ def locked(folder: Path, name: str, waits: str | None = None) -> Iterator[None]:
     """
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_lock(folder, name)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,10 +46,15 @@ def locked(folder: Path, name: str, waits: str | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _open_lock(folder: Path, name: str) -> int:
+    """Users who share a folder need only read what they lock."""
+    return os.open(folder / f".{name}.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
 @contextmanager
 def busy(folder: Path, name: str) -> Iterator[bool]:
     """Hold the lock `name` of a cache folder without waiting; yields whether another process holds it."""
-    descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_lock(folder, name)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

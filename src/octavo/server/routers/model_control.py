@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 
+from octavo.server.admission import asked_timeout
 from octavo.server.body import announced_bytes, read_body
 from octavo.server.errors import HttpError
 from octavo.server.model_state import Status
@@ -53,8 +54,8 @@ async def load_model(request: Request, model_id: str) -> JSONAnswer:
     model.check_started()
     model.state.retry_at = 0.0  # who asks for it may have mended it
     if asked.wait:
-        return await _answer(model, server.control.bring(model, server.config.request_timeout))
-    server.control.begin(server.control.bring(model, server.config.request_timeout))
+        return await _answer(model, server.control.bring(model, _seconds(request)))
+    server.control.begin(server.control.bring(model, _seconds(request)))
     await asyncio.sleep(0)  # it has begun
     return JSONAnswer(model_card(model), 202)
 
@@ -80,7 +81,7 @@ async def wake_model(request: Request, model_id: str) -> JSONAnswer:
     """Wakes a model; one that is unloaded is loaded."""
     server, _ = await _read(request, WakeRequest)
     model = await server.control.find(model_id)
-    return await _answer(model, server.control.bring(model, server.config.request_timeout))
+    return await _answer(model, server.control.bring(model, _seconds(request)))
 
 
 @router.post("/v1/models/{model_id:path}/reload", **_endpoint(ReloadRequest, ModelCard))
@@ -107,7 +108,7 @@ async def wake_up(request: Request) -> JSONAnswer:
     server = _controlled(request)
     read_query(request, WakeRequest)
     for model in [each for each in server.models if each.status is Status.SLEEPING]:
-        await asyncio.shield(server.control.begin(server.control.bring(model, server.config.request_timeout)))
+        await asyncio.shield(server.control.begin(server.control.bring(model, _seconds(request))))
     return JSONAnswer({"status": "ok"})
 
 
@@ -122,6 +123,11 @@ async def _answer(model: ServedModel, work: Coroutine[Any, Any, None]) -> JSONAn
     """The model's card after work that goes on if the client leaves."""
     await asyncio.shield(asyncio.get_running_loop().create_task(work))
     return JSONAnswer(model_card(model))
+
+
+def _seconds(request: Request) -> float:
+    """How long a request may wait for a model. Raises HttpError for a header that is no number."""
+    return min(state_of(request).config.request_timeout, asked_timeout(request))
 
 
 def _controlled(request: Request) -> ServerState:

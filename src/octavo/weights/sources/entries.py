@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +53,9 @@ def read_entry(folder: Path) -> Entry | None:
 def write_manifest(folder: Path, reference: str, files: Sequence[RemoteFile]) -> None:
     """Replaces it in one step."""
     text = json.dumps({"reference": reference, "files": [file.identity for file in files]})
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=MANIFEST, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, folder / MANIFEST)
+    draft = folder / f"{MANIFEST}{PARTIAL}"
+    draft.write_text(text)  # nobody else writes here, as the model is locked
+    os.replace(draft, folder / MANIFEST)
 
 
 def finished(cache: Path, key: str) -> list[Path]:

@@ -58,12 +58,13 @@ def _unpack(raw: IO[bytes], layer: RemoteFile, folder: Path) -> None:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for count, member in enumerate(archive):
-        if count >= MOST_FILES:
+    count = 0
+    while (member := archive.next()) is not None:
+        count += 1
+        if count > MOST_FILES:
             raise ValueError(f"it has more than {MOST_FILES} files")
         archive.members = []  # type: ignore[attr-defined]  # which would keep them all
-        if member.name.strip("./"):
-            yield member
+        yield member
 
 
 def _write(content: IO[bytes], target: Path) -> None:
