@@ -23,12 +23,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 from octavo.client.http import Address, HttpClient
 from octavo.errors import OctavoError
+from octavo.version import __version__
 
 _file = Path(__file__).parents[1] / "deploy/compose/local_nginx.py"
 _spec = importlib.util.spec_from_file_location("local_nginx", _file)
@@ -197,6 +199,10 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         (restarts, wrong), _ = await asyncio.gather(restart(replicas, end), load.keep_up(rate, end))
         cuts = [round(cut, 3) for cut in quantiles(load.seconds or [0.0, 0.0], n=100)]
         return {
+            "schema": "octavo-bench/1",
+            "kind": "rolling-restart",
+            "octavo": __version__,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "requests": len(load.seconds),
             "failed": dict(load.failed),
             "restarts": restarts,

@@ -46,10 +46,9 @@ def main() -> int:
     build("octavo:cpu", context(wheel), "runtime")
     size = report("octavo:cpu")
     if args.model:
-        (WORK / "context" / "model").mkdir()
         copy = shutil.copytree if args.model.is_dir() else shutil.copy
-        copy(args.model, WORK / "context" / "model" / args.model.name)
-        build("octavo:embedded", WORK / "context", "embedded", "MODEL=model")
+        copy(args.model, WORK / "context" / args.model.name)
+        build("octavo:embedded", WORK / "context", "embedded", f"MODEL={args.model.name}")
         report("octavo:embedded")
     unpack("octavo:embedded" if args.model else "octavo:cpu", args.rootfs)
     buildah("rmi", "--prune")  # what the stages left; the base stays
@@ -141,10 +140,10 @@ def title(made_by: str) -> str:
     parts = {
         "install-packages": "Python",
         "mkdir": "folders",
+        "/models/": "the model",
         "/opt/python": "dependencies",
         "/opt/octavo": "Octavo",
         "/usr/local/bin": "entry point, health check",
-        "/models": "the model",
     }
     return next((name for sign, name in parts.items() if sign in made_by), "base")
 

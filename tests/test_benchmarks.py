@@ -1,6 +1,8 @@
 """The scripts in benchmarks/ run, on a model small enough to be quick anywhere."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,20 @@ def test_a_look_at_an_engine_is_timed():
     command = [sys.executable, ROOT / "benchmarks/engine_room.py", "--blocks", "100", "--sequences", "4"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["0%", "50%", "100%", "the"]
+
+
+def test_replicas_are_restarted_under_load_and_no_request_fails(tmp_path):
+    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        pytest.skip("nginx is not installed")
+    model = make_tiny_llama(tmp_path / "tiny", max_position_embeddings=2048)
+    sizes = ["--minutes", "0.02", "--capacity-seconds", "1", "--threads", "1", "--json", tmp_path / "result.json"]
+    command = [sys.executable, ROOT / "benchmarks/rolling_restart.py", model, *sizes]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert (written["kind"], written["failed"], written["exit_codes"]) == ("rolling-restart", {}, [])
+    assert written["requests"] > 0
+    assert written["restarts"] > 0
 
 
 def test_prompts_from_disk_have_the_answers_of_computed_ones(tmp_path):

@@ -27,7 +27,7 @@ KERNELS = {"portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", 
 PIPS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")  # a new environment's own
 NATIVE = ["octavo/_native.abi3.so", "octavo/_native.cpython-311-x86_64-linux-gnu.so"]
 MAY_HOLD = ["octavo/*.py", "octavo/*.pyi", "octavo/py.typed", "octavo-*.dist-info/*", *NATIVE]
-MAY_HOLD += [f"octavo/server/page/*.{kind}" for kind in ("html", "css", "js", "svg", "json", "ico", "png")]
+MAY_HOLD += [f"octavo/ui/*.{kind}" for kind in ("html", "css", "js", "svg", "json", "ico", "png", "webmanifest")]
 NAMES_OF_JUNK = r"(^|/)(tests?|__pycache__)/|/test_|conftest|\.(pyc|cpp|h|o|md)$"
 
 

@@ -116,6 +116,8 @@ def test_values_reach_the_server(chart):
     deployment = one(objects, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry.example/octavo:1"
+    pod = one(rendered(chart, {"podSecurityContext": {"fsGroup": 1001}})[0], "Deployment")["spec"]["template"]["spec"]
+    assert (pod["securityContext"]["fsGroup"], pod["securityContext"]["runAsNonRoot"]) == (1001, True)
     assert "replicas" not in deployment["spec"]
     objects, _ = rendered(chart, CASES["a GPU"])
     (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]

@@ -211,7 +211,7 @@ def test_a_model_that_is_not_loaded_says_so_and_can_be_loaded(server, visit):
     asked = []
 
     def load(route):
-        asked.append(route.request.url.removeprefix(server.url))
+        asked.append((route.request.url.removeprefix(server.url), route.request.post_data_json))
         card["status"] = "ready"
         route.fulfill(json=card)
 
@@ -221,8 +221,16 @@ def test_a_model_that_is_not_loaded_says_so_and_can_be_loaded(server, visit):
     page.locator("#view-chat .chip", has_text="unloaded").wait_for()
     page.get_by_role("button", name="Load", exact=True).click()
     page.get_by_role("button", name="Unload", exact=True).wait_for()
-    assert asked == ["/v1/models/org/sleepy/load"]
+    assert asked == [("/v1/models/org/sleepy/load", {})]
     assert not page.locator("#view-chat .chip").is_visible()
+
+
+def test_a_model_is_unloaded_and_loaded_at_the_server(server, visit):
+    page = visit(f"{server.url}/#map")
+    page.get_by_role("button", name="Unload", exact=True).click()
+    page.locator("#view-map .chip", has_text="unloaded").wait_for()
+    page.get_by_role("button", name="Load", exact=True).click()
+    page.get_by_role("button", name="Unload", exact=True).wait_for()
 
 
 def test_what_the_server_refuses_is_shown_in_its_words(server, visit):

@@ -35,15 +35,16 @@ function fail(error) {
 
 /** What each model can do, by id. Servers that do not tell it are asked once. */
 let tellsSkills = true;
+const known = new Map(); // also of models that are not loaded any more
 async function askSkills() {
-  if (!tellsSkills) return new Map();
+  if (!tellsSkills) return known;
   try {
     const stats = await getJson("engine/stats");
-    return new Map(stats.models.map((model) => [model.id, model.skills]));
+    for (const { id, skills } of stats.models) if (skills?.length) known.set(id, skills);
   } catch (error) {
     tellsSkills = error.status !== 404;
-    return new Map();
   }
+  return known;
 }
 
 bus.addEventListener("back", () => refresh().catch(() => {}));
@@ -84,7 +85,7 @@ async function change(id, act, state) {
   show(state, true);
   state.textContent = { load: "loading", unload: "unloading", wake: "waking" }[act];
   try {
-    await request(`v1/models/${id.split("/").map(encodeURIComponent).join("/")}/${act}`, { method: "POST" });
+    await request(`v1/models/${id.split("/").map(encodeURIComponent).join("/")}/${act}`, { json: {} });
   } catch (error) {
     state.textContent = error.message;
     return;
