@@ -83,13 +83,13 @@ def planned(capsys, *arguments, code=0):
     ],
 )
 def test_sizes_are_as_they_are_written(text, size):
-    assert machines.read_size("memory", text) == size
+    assert machines.memory_size("memory", text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "1.5.0GB", "16Gbit", "1e9", "16XB", "nan"])
 def test_what_is_no_size_is_refused(text, capsys):
     with pytest.raises(ConfigError, match=r"must be a size, as 14\.56GiB"):
-        machines.read_size("memory", text)
+        machines.memory_size("memory", text)
 
 
 def test_machines_have_a_name_and_a_memory():
@@ -180,7 +180,7 @@ def test_every_command_that_is_advised_fits(case, config, capsys):
     for command in found["commands"]:
         again = planned(capsys, *common, *flags_of(command))
         assert again["asked"]["fits"], command
-        assert again["asked"]["total"] <= 0.9 * machines.read_size("memory", memory)
+        assert again["asked"]["total"] <= 0.9 * machines.memory_size("memory", memory)
 
 
 def test_what_fits_has_the_command_that_was_asked_for(config, capsys):

@@ -53,6 +53,7 @@ def test_requests_load_models_of_a_folder_and_the_list_tells_their_status(start,
             assert client.post("/v1/completions", json={**SHORT, "model": name}).status_code == 200
             found = card(client, name)
             assert (found["status"], found["pinned"], found["max_model_len"]) == ("ready", False, 512)
+            assert "text" in found["skills"]
             assert found["last_used"]
             assert found["memory"] > 100 << 20
         assert client.post("/tokenize", json={"model": "b", "prompt": "x"}).json()["count"]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octavo.cli.cached import age, as_json, models_table, remove_all, size, table
+from octavo.cli.cached import age, as_json, models_table, remove_all, table
+from octavo.cli.flag import memory
 from octavo.cli.options import report_notes
 from octavo.cli.parser import Parser, UsageError
 from octavo.weights.progress import size_text
@@ -62,7 +63,7 @@ def _prune(argv: Sequence[str]) -> int:
     if args.dry_run:
         print(json.dumps([as_json(one) for one in doomed], indent=2) if args.json else models_table(doomed))
         return 0
-    code = remove_all(doomed, yes=args.yes) if doomed else 0
+    code = remove_all(doomed, "prune", yes=args.yes) if doomed else 0
     freed = remove_leftovers(cache)
     if freed or not doomed:
         print(f"removed {size_text(freed)} that killed processes left")
@@ -98,7 +99,11 @@ def _prune_parser() -> Parser:
         help="models that were not used for so long: 12h, 30d, 2w",
     )
     parser.add_argument(
-        "--to", type=size, default=None, metavar="SIZE", help="the least recently used, until the rest takes this: 20GB"
+        "--to",
+        type=memory,
+        default=None,
+        metavar="SIZE",
+        help="the least recently used, until the rest takes this: 20GB",
     )
     parser.add_argument(
         "--dry-run", action="store_true", default=False, help="say what would be removed, and remove nothing"

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from octavo.weights.inventory import Cached
 
 _HEAD = ("model", "source", "size", "files", "used", "")
-_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_SIZES |= {f"{unit}i": 1 << 10 * i for i, unit in enumerate("kmgt", 1)}
 _AGES = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -65,14 +63,17 @@ def choose(models: Sequence[Cached], name: str) -> list[Cached]:
     return found
 
 
-def remove_all(models: Sequence[Cached], *, yes: bool) -> int:
-    """Removes them, after asking unless `yes`; the exit code. Raises UsageError if there is nobody to ask."""
+def remove_all(models: Sequence[Cached], flag: str, *, yes: bool) -> int:
+    """Removes them, after asking unless `yes`; the exit code.
+
+    Raises UsageError, which begins with the `flag` that was typed, if there is nobody to ask.
+    """
     from octavo.weights.inventory import remove
 
     total = size_text(sum(one.size for one in models))
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError(f"{count_text(models)} of {total} would be removed: --yes does so without asking")
+            raise UsageError(f"{flag}: {count_text(models)} of {total} would be removed; --yes does so without asking")
         print(models_table(models), file=sys.stderr)
         print(f"Remove {total}? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -85,14 +86,6 @@ def remove_all(models: Sequence[Cached], *, yes: bool) -> int:
     names = ", ".join(sorted({one.name for one in done})) or "nothing"
     print(f"removed {names}: {size_text(sum(one.size for one in done))}")
     return 1 if kept else 0
-
-
-def size(text: str) -> int:
-    """Bytes: 500M, 20G, 20GB (thousands), 20GiB (1024s)."""
-    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kmgt]?i?)b?", text, re.IGNORECASE)
-    if match is None or match[2].lower() not in _SIZES:
-        raise argparse.ArgumentTypeError(f"must be a size, as 500M, 20GB or 20GiB, got {text!r}")
-    return int(float(match[1]) * _SIZES[match[2].lower()])
 
 
 def age(text: str) -> float:

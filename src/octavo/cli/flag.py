@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from octavo.options import literal
+from octavo.sizes import read_size
 
 Convert = Callable[[str], Any]
 
@@ -32,12 +33,11 @@ def count(text: str) -> int:
 
 
 def memory(text: str) -> int:
-    """Bytes: 24GiB, 512MiB, 24GB, 24G or 24g as `count` reads them, or a number of bytes."""
-    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([KMGT])(i?)B", text)
-    if match is None:
-        return count(text)
-    power = "KMGT".index(match[2]) + 1
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    """Bytes, as `read_size` reads them: 24GiB, 24GB, or a number."""
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, got {text!r}") from None
 
 
 def positive(text: str) -> int:

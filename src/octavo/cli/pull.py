@@ -38,7 +38,7 @@ def _manage(args: argparse.Namespace, cache: Path | None) -> int:
 
     models = list_models(cache)
     if args.remove is not None:
-        return remove_all(choose(models, args.remove), yes=args.yes)
+        return remove_all(choose(models, args.remove), "--remove", yes=args.yes)
     print(
         json.dumps([as_json(one) for one in models], indent=2, ensure_ascii=False)
         if args.json

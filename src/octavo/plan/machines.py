@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from octavo.devices import BFLOAT16_CAPABILITY, DTYPES, Placement
 from octavo.engine.memory import free_memory
 from octavo.errors import ConfigError, did_you_mean
+from octavo.sizes import read_size
 
 # A process takes so much of a CUDA device before it allocates anything: what drivers of the last years take, roughly.
 CUDA_CONTEXT = 450 << 20
-_UNITS = {"": 1, **{name: 1000**i for i, name in enumerate(("k", "m", "g", "t"), 1)}}
-_BINARY = {name: 1024**i for i, name in enumerate(("k", "m", "g", "t"), 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +82,17 @@ GPUS: Mapping[str, Machine] = {
 }
 
 
-def read_size(name: str, text: str, said: str | None = None) -> int:
-    """Bytes of "14.56GiB", "16GB", "900 MB" or a number; G and M alone are GiB and MiB, as in other flags.
-
-    Raises ConfigError, with `said`, if it is a part of that.
-    """
-    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?:([kmgt])(i?b)?|(b))?\s*", text, re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise ConfigError(name, said or text, "must be a size, as 14.56GiB (1024³ bytes) or 16GB (1000³ bytes)")
-    unit = (match[2] or "").lower()
-    decimal = (match[3] or "").lower() == "b"
-    return int(float(match[1]) * (_UNITS if decimal or not unit else _BINARY)[unit])
+def memory_size(name: str, text: str, said: str | None = None) -> int:
+    """Bytes, as `read_size` reads them. Raises ConfigError, with `said`, if the size is a part of that."""
+    with suppress(ValueError):
+        if size := read_size(text):
+            return size
+    raise ConfigError(name, said or text, "must be a size, as 14.56GiB (1024³ bytes) or 16GB (1000³ bytes)")
 
 
 def this_cpu(memory: str | None = None) -> Machine:
     """The CPU here, with what is free of its memory and its container's, or with another size of it."""
-    size = free_memory() if memory is None else read_size("memory", memory)
+    size = free_memory() if memory is None else memory_size("memory", memory)
     return Machine("this machine", "cpu", size, is_here=True)
 
 
@@ -133,5 +128,5 @@ def find_machine(said: str | None, memory: str | None = None) -> Machine | None:
         near = did_you_mean(wanted, ("CPU", *GPUS))
         raise ConfigError("machine", said, f"is not known; known are {known}, with a memory as in T4:16GB{near}")
     if memory is not None:
-        return replace(machine, memory=read_size("memory", memory))
-    return replace(machine, memory=read_size("machine", size, said)) if size else machine
+        return replace(machine, memory=memory_size("memory", memory))
+    return replace(machine, memory=memory_size("machine", size, said)) if size else machine

@@ -204,6 +204,7 @@ class ModelCard(BaseModel):
     status: Literal["unloaded", "loading", "ready", "sleeping", "failed"]
     phase: str = Field(description="what it is doing, in words")
     pinned: bool = Field(description="whether it stays loaded, whatever else is asked for")
+    skills: list[str] | None = Field(description="what it can do; null while nobody knows")
     ttl: float | None = Field(description="seconds without a request after which it is unloaded")
     last_used: int | None = Field(description="Unix time of the last request")
     memory: int = Field(description="bytes that are kept for it")

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from octavo.server.errors import body_of
-from octavo.server.models import ServedModel
+from octavo.server.models import SKILLS, ServedModel
 from octavo.server.protocol.answers import ModelCard, ModelList
 from octavo.server.schema import endpoint
 from octavo.server.state import state_of
@@ -42,6 +42,7 @@ def model_card(model: ServedModel) -> dict[str, Any]:
         "status": model.status.value,
         "phase": model.phase,
         "pinned": model.pinned,
+        "skills": None if model.skills is None else [skill for skill in SKILLS if skill in model.skills],
         "ttl": model.ttl,
         "last_used": None if model.last_used is None else int(model.last_used),
         "memory": model.held,
