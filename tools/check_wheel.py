@@ -142,10 +142,10 @@ def tokens_of(answer: str) -> str:
 
 
 def installed_size(folder: Path) -> int:
-    """Bytes on the disk of the packages in an environment, compiled modules included, without pip and setuptools."""
+    """Bytes of the packages' files in an environment, compiled modules included, without pip and setuptools."""
     (packages,) = folder.glob("lib/python3.*/site-packages")
     found = [path for top in packages.iterdir() if not top.name.startswith(PIPS) for path in [top, *top.rglob("*")]]
-    return sum(path.lstat().st_blocks * 512 for path in found)
+    return sum(path.lstat().st_size for path in found if path.is_file())
 
 
 if __name__ == "__main__":
