@@ -24,6 +24,7 @@ case "${1-}" in
     esac
     exec "$@"
     ;;
+  *.gguf) serve "$@" ;;  # whatever rights a volume gives to files
   */* | *:*)
     [ -f "$1" ] && [ -x "$1" ] && exec "$@"
     serve "$@"

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Makes the replicas anew one after the other, with the image and the settings of now; no request fails.
-# Arguments go to docker compose: rolling-restart.sh -f compose.yaml -f compose.gpu.yaml
+# Run it where `docker compose … up` was run, whose .env is read again. Arguments go to docker compose:
+#
+#     deploy/compose/rolling-restart.sh -f deploy/compose/compose.yaml -f deploy/compose/compose.gpu.yaml
 set -euo pipefail
-cd "$(dirname "$0")"
+(($#)) || set -- -f "$(dirname "$0")/compose.yaml"
 compose=("${DOCKER:-docker}" compose "$@")
 for replica in octavo-1 octavo-2; do
   "${compose[@]}" up -d --no-deps --force-recreate --wait "$replica"

@@ -76,6 +76,31 @@ def test_nginx_and_prometheus_know_the_replicas():
     assert job["authorization"]["credentials_file"] == key["target"]
 
 
+def test_a_service_that_gets_a_config_can_be_written():
+    """Compose copies what has `content` into the container, and refuses one that is read-only."""
+    both = filled("compose.yaml")
+    written = [name for name, service in both["services"].items() if service.get("configs")]
+    assert written == ["prometheus"]
+    assert all("content" in config for config in both["configs"].values())
+    assert not both["services"]["prometheus"].get("read_only")
+
+
+@pytest.mark.parametrize("given", [[], ["-f", "a.yaml"]], ids=["none", "files"])
+def test_restarts_are_made_where_they_are_asked_for(tmp_path, given):
+    """There is the .env with which the replicas were made."""
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$PWD $*"\n')
+    docker.chmod(0o755)
+    script = COMPOSE / "rolling-restart.sh"
+    command = ["bash", script, *given]
+    environment = {**os.environ, "DOCKER": str(docker)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    files = " ".join(given) or f"-f {COMPOSE}/compose.yaml"
+    lines = result.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith(f"{tmp_path} compose {files} ") for line in lines)
+
+
 def test_the_script_that_restarts_is_sound():
     script = COMPOSE / "rolling-restart.sh"
     assert os.access(script, os.X_OK)

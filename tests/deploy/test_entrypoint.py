@@ -56,6 +56,12 @@ def test_words_become_a_command(programs, words, command):
     assert started(programs, *words.split()) == command
 
 
+def test_a_model_file_is_served_even_if_it_may_be_run(programs, tmp_path):
+    model = tmp_path / "some.gguf"
+    model.touch(0o755)
+    assert started(programs, str(model)) == f"{SERVE} {model}"
+
+
 def test_an_argument_stays_one_word(programs):
     (programs / "octavo").write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\n")
     assert started(programs, "run", "two words", "") == str(["run", "two words", ""])

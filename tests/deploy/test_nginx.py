@@ -176,6 +176,25 @@ def test_tokens_arrive_one_by_one_and_metrics_are_not_shown(proxy):
         assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
 
 
+def test_a_replica_that_says_what_took_too_long_is_heard(replicas, proxy):
+    begun, _ = busy(replicas, proxy, waiting=0)
+    with httpx.Client(base_url=proxy.url, timeout=SECONDS, trust_env=False) as client:
+        for path, field in (("/v1/responses", "input"), ("/v1/completions", "prompt")):
+            answer = client.post(path, json={"model": MODEL, field: "a"}, headers={"x-request-timeout": "0.01"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "request_timeout")
+            assert "retry-after" not in answer.headers
+    for one in begun:
+        one.leave()
+
+
+def test_no_model_of_a_single_replica_is_loaded_or_unloaded(proxy):
+    with httpx.Client(base_url=proxy.url, timeout=SECONDS, trust_env=False) as client:
+        for path in (f"/v1/models/{MODEL}/unload", "/v1/models/a/b/load", "/sleep", "/wake_up?tags=weights"):
+            answer = client.post(path, json={})
+            assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+        assert client.get(f"/v1/models/{MODEL}").json()["status"] == "ready"
+
+
 def test_a_realtime_session_passes(proxy):
     from websockets.sync.client import connect
 
