@@ -14,7 +14,7 @@ CASES = {
     "as it is": {},
     "keys": KEYS,
     "a Secret that is there": {"secret": {"existing": "keys"}, "serviceMonitor": {"enabled": True}},
-    "a GPU": {"gpu": {"count": 1}, "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
+    "a GPU": {"gpu": {"count": 1}, "tolerations": [{"key": "team", "operator": "Exists"}]},
     "a volume of models": {
         "modelsVolume": {"existingClaim": "models"},
         "cache": {"existingClaim": "cache"},
@@ -22,7 +22,8 @@ CASES = {
     },
     "S3": {"s3Secret": "octavo-s3", "models": ["s3://models/a"]},
     "HPA": {"autoscaling": {"kind": "hpa", "ttftSeconds": 0.5}},
-    "KEDA": {"autoscaling": {"kind": "keda", "minReplicas": 0}},
+    "KEDA": {"autoscaling": {"kind": "keda", "minReplicas": 1}, "serviceMonitor": {"enabled": True}},
+    "more ways out": {"networkPolicy": {"extraEgress": [{"ports": [{"protocol": "TCP", "port": 4317}]}]}},
     "an ingress": {"ingress": {"enabled": True, "host": "llm.example", "tlsSecret": "tls", "className": "nginx"}},
     "a route": {"route": {"enabled": True, "host": "llm.example"}},
     "all of it": {
@@ -89,6 +90,7 @@ def test_linting_finds_nothing():
         {"replicas": "two"},
         {"gpu": {"count": -1}},
         {"autoscaling": {"kind": "magic"}},
+        {"autoscaling": {"kind": "keda", "minReplicas": 0}},
         {"image": {"repo": "a"}},
         {"service": {"port": 70000}},
     ],
@@ -108,6 +110,16 @@ def test_flags_that_the_chart_sets_are_refused(chart):
         rendered(chart, {"flags": {"port": 9000}})
 
 
+def test_keda_needs_what_prometheus_scrapes(chart):
+    from helm_python import HelmError
+
+    with pytest.raises(HelmError, match="set serviceMonitor.enabled"):
+        rendered(chart, {"autoscaling": {"kind": "keda"}})
+    objects, _ = rendered(chart, CASES["KEDA"])
+    for trigger in one(objects, "ScaledObject")["spec"]["triggers"]:  # the job of a ServiceMonitor is the Service
+        assert f'job="{one(objects, "Service")["metadata"]["name"]}"' in trigger["metadata"]["query"]
+
+
 def test_values_reach_the_server(chart):
     objects, _ = rendered(chart, CASES["all of it"])
     config = yaml.safe_load(one(objects, "ConfigMap")["data"]["serve.yaml"])
@@ -121,16 +133,25 @@ def test_values_reach_the_server(chart):
     assert "replicas" not in deployment["spec"]
     objects, _ = rendered(chart, CASES["a GPU"])
     (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    assert container["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
+    assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "1"}
     assert container["image"] == "octavo:cuda"
+    tolerated = one(objects, "Deployment")["spec"]["template"]["spec"]["tolerations"]
+    assert [each["key"] for each in tolerated] == ["team", "nvidia.com/gpu"]
+    policy = one(rendered(chart, CASES["more ways out"])[0], "NetworkPolicy")
+    assert policy["spec"]["egress"][-1] == {"ports": [{"protocol": "TCP", "port": 4317}]}
 
 
-def test_another_configuration_rolls_the_pods(chart):
-    sums = set()
-    for models in (["a"], ["b"]):
-        pod = one(rendered(chart, {"models": models})[0], "Deployment")["spec"]["template"]
-        sums.add(pod["metadata"]["annotations"]["checksum/config"])
-    assert len(sums) == 2
+@pytest.mark.parametrize(("count", "given", "memory"), [(0, {}, "4Gi"), (1, {"memory": "32Gi"}, "32Gi")])
+def test_the_memory_is_what_is_asked_for_or_what_is_usual(chart, count, given, memory):
+    objects, _ = rendered(chart, {"gpu": {"count": count}, "resources": {"limits": given}})
+    (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == memory
+
+
+@pytest.mark.parametrize("values", [{"models": ["b"]}, {"secret": {"apiKey": "sk-2"}}], ids=["models", "key"])
+def test_another_configuration_rolls_the_pods(chart, values):
+    before, after = (one(rendered(chart, each)[0], "Deployment")["spec"]["template"] for each in ({}, values))
+    assert before["metadata"]["annotations"] != after["metadata"]["annotations"]
 
 
 def test_the_notes_say_whether_a_key_is_asked_for(chart):

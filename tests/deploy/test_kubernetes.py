@@ -113,6 +113,20 @@ def test_autoscalers_decide_on_the_number_of_replicas_alone():
         assert target["name"] == deployment["metadata"]["name"]
 
 
+@pytest.mark.parametrize("overlay", ["overlays/hpa", "overlays/keda"])
+def test_what_an_autoscaler_asks_for_is_scraped(overlay):
+    objects = rendered(overlay)
+    monitor, service = one(objects, "ServiceMonitor"), one(objects, "Service")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    for trigger in one(objects, "ScaledObject")["spec"]["triggers"] if overlay.endswith("keda") else []:
+        assert f'job="{service["metadata"]["name"]}"' in trigger["metadata"]["query"]
+
+
+def test_object_stores_that_are_not_https_can_be_reached():
+    egress = one(rendered("overlays/s3"), "NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for rule in egress for port in rule["ports"]} == {53, 5353, 443, 9000, 80}
+
+
 def test_the_metrics_of_the_autoscaler_are_those_of_the_adapter():
     metrics = one(rendered("overlays/hpa"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     adapter = yaml.safe_load((KUBERNETES / "components/hpa/prometheus-adapter.yaml").read_text())
