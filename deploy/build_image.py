@@ -2,8 +2,8 @@
 
 The base is made of Debian's packages by mmdebstrap, the image by buildah from the Containerfile that everyone uses,
 with that base as its argument. It needs root, mmdebstrap and buildah, and the wheel in dist/. Into build/image come the
-image as octavo.oci.tar (for podman load, docker load, skopeo copy), its SBOM and its configuration, and with --rootfs
-its files as a folder, for tests.
+image as octavo.tar (for podman load, docker load, skopeo copy), its SBOM and its configuration, and with --rootfs
+its files as a folder, for tests. It ends with code 3 where the base or the packages can't be fetched.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ WORK = ROOT / "build" / "image"
 MEGABYTES = 400  # of the image without a model
 BASE = "localhost/octavo-base:bookworm"
 LEFT_OUT = ("doc/*", "man/*", "info/*", "locale/*", "lintian/*")
+# What apt says of a registry that can't be reached or changes meanwhile.
+NOT_FETCHED = re.compile(r"[EW]: (Failed|Unable) to fetch|Temporary failure resolving")
 # usrmerge has done its work, and nothing else of these is needed then.
 PURGED = "usrmerge perl libperl5.36 perl-modules-5.36 libfile-find-rule-perl libtext-glob-perl libnumber-compare-perl"
 PURGED += " libgdbm-compat4 libgdbm6"
@@ -43,7 +46,7 @@ def main() -> int:
         parser.error(f"there is no wheel {wheel or 'in dist/'}; python tools/build_wheel.py makes one")
     WORK.mkdir(parents=True, exist_ok=True)
     import_base()
-    build("octavo:cpu", context(wheel), "runtime")
+    build("octavo:cpu", context(wheel.resolve()), "runtime")
     size = report("octavo:cpu")
     if args.model:
         copy = shutil.copytree if args.model.is_dir() else shutil.copy
@@ -58,11 +61,14 @@ def main() -> int:
 
 
 def buildah(*arguments: str | Path) -> str:
-    """Output of buildah, whose storage is a folder of its own. A failure ends the program with what was said."""
+    """Output of buildah, whose storage is a folder of its own. A failure ends the program with what was said, and with
+    code 3 if a package could not be fetched."""
     storage = ["--root", WORK / "storage", "--runroot", WORK / "run"]
     done = subprocess.run(["buildah", *storage, *arguments], cwd=WORK, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{done.stdout}{done.stderr}\nbuild_image: buildah {arguments[0]} failed")
+        said = f"{done.stdout}{done.stderr}"
+        print(f"{said}\nbuild_image: buildah {arguments[0]} failed", file=sys.stderr)
+        sys.exit(3 if NOT_FETCHED.search(said) else 1)
     return done.stdout.strip()
 
 
@@ -76,7 +82,7 @@ def import_base() -> None:
         purge = f'--customize-hook=chroot "$1" dpkg --purge {PURGED} >/dev/null'
         packages = "--include=ca-certificates,usr-is-merged"
         command = ["mmdebstrap", "--quiet", "--variant=minbase", packages, *excluded, purge, "bookworm", f"{tar}.new"]
-        subprocess.run(command, check=True, cwd="/")
+        fetch(command)
         os.replace(f"{tar}.new", tar)
     container = buildah("from", "scratch")
     buildah("add", container, tar, "/")
@@ -104,8 +110,18 @@ def context(wheel: Path) -> Path:
         *python,
         f"{wheel}[uvloop]",
     ]
-    subprocess.run(command, check=True)
+    fetch(command)
     return folder
+
+
+def fetch(command: list[str | Path]) -> None:
+    """Runs what asks registries. A failure ends the program with code 3: it says nothing of the image."""
+    if code := subprocess.run(command, cwd="/").returncode:
+        print(
+            f"build_image: {Path(command[0]).name} ended with code {code}: can its packages be fetched?",
+            file=sys.stderr,
+        )
+        sys.exit(3)
 
 
 def build(name: str, folder: Path, target: str, *arguments: str) -> None:
@@ -150,9 +166,9 @@ def title(made_by: str) -> str:
 
 def unpack(name: str, keep: bool) -> None:
     """Writes the image as a file, its SBOM, and its files if they are wanted."""
-    archive = WORK / "octavo.oci.tar"
+    archive = WORK / "octavo.tar"
     archive.unlink(missing_ok=True)
-    buildah("push", name, f"oci-archive:{archive}:{name}")
+    buildah("push", name, f"docker-archive:{archive}:{name}")  # OCI's format has no HEALTHCHECK
     container = buildah("from", "--pull-never", name)
     files = Path(buildah("mount", container))
     (WORK / "octavo.cdx.json").write_text(json.dumps(bill_of_materials(files), indent=1))

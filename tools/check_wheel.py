@@ -87,12 +87,20 @@ def contents(wheel: Path) -> None:
 def check(wheel: Path, found: dict[int, Path], limit: float) -> int:
     """Tries the wheel with every Python; the exit code."""
     absent = [f"3.{minor}" for minor in range(OLDEST, NEWEST + 1) if minor not in found]
-    faults = [fault for minor in sorted(found) for fault in tried(wheel, minor, found[minor], limit)]
+    faults = [fault for minor in sorted(found) for fault in tried_in_time(wheel, minor, found[minor], limit)]
     if absent:
         say(f"not tried, as there is none here: Python {', '.join(absent)}")
     for fault in faults:
         say(f"FAULT {fault}")
     return 1 if faults or not found else 0
+
+
+def tried_in_time(wheel: Path, minor: int, python: Path, limit: float) -> list[str]:
+    """What is wrong with the wheel for one Python, one that hangs included."""
+    try:
+        return tried(wheel, minor, python, limit)
+    except subprocess.TimeoutExpired as error:
+        return [f"Python 3.{minor}: {' '.join(map(str, error.cmd))} took more than {error.timeout:g} s"]
 
 
 def tried(wheel: Path, minor: int, python: Path, limit: float) -> list[str]:

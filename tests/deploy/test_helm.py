@@ -113,7 +113,7 @@ def test_flags_that_the_chart_sets_are_refused(chart):
 def test_keda_needs_what_prometheus_scrapes(chart):
     from helm_python import HelmError
 
-    with pytest.raises(HelmError, match="set serviceMonitor.enabled"):
+    with pytest.raises(HelmError, match=r"set serviceMonitor\.enabled"):
         rendered(chart, {"autoscaling": {"kind": "keda"}})
     objects, _ = rendered(chart, CASES["KEDA"])
     for trigger in one(objects, "ScaledObject")["spec"]["triggers"]:  # the job of a ServiceMonitor is the Service

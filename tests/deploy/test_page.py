@@ -16,7 +16,7 @@ def served():
     """What commands of the tables hand to `octavo serve`, after the name of the image."""
     commands = re.findall(r"`((?:podman|docker) run [^`]*)`", PAGE)
     for command in commands:
-        words = shlex.split(command.replace("$HF_TOKEN", "hf_x"))
+        words = shlex.split(command.replace("$HF_TOKEN", "hf_x").replace("$(id -u)", "1000"))
         image = next((i for i, word in enumerate(words) if word.startswith("octavo:")), None)
         if image is not None:
             yield words[image + 1 :]
@@ -56,3 +56,19 @@ def test_the_server_takes_what_stands_behind_the_image(words):
 
 def test_enough_commands_are_tried():
     assert len([*served()]) >= 12
+
+
+def test_who_shares_a_cache_with_the_host_may_write_to_it():
+    commands = re.findall(r"`((?:podman|docker) run [^`]* octavo:[^`]*)`", PAGE)
+    shared = [command for command in commands if "-v ~/.cache/huggingface:" in command]
+    assert len(shared) >= 4
+    for command in shared:
+        assert ("--user 0 " if command.startswith("podman") else "--user $(id -u):0 ") in command
+
+
+def test_images_are_built_with_their_health_check():
+    pages = [Path(__file__).parents[2] / "docs/images.md", DEPLOY / "Containerfile"]
+    text = PAGE + "".join(page.read_text() for page in pages)
+    commands = re.findall(r"podman build [^`\n]*deploy/Containerfile", text)
+    assert len(commands) >= 5
+    assert [command for command in commands if "--format docker" not in command] == []
