@@ -1,6 +1,8 @@
-"""What the Containerfile runs that no build of a test reaches."""
+"""What the Containerfile and build_image.py run that no build of a test reaches."""
 
+import importlib.util
 import subprocess
+import sys
 
 import pytest
 
@@ -39,3 +41,39 @@ def test_a_snapshot_of_links_is_embedded_as_files(embed, tmp_path):
     copy = tmp_path / "models/name/model.safetensors"
     assert not copy.is_symlink()
     assert copy.read_text() == "weights"
+
+
+@pytest.fixture
+def build_image(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec = importlib.util.spec_from_file_location("build_image", DEPLOY / "build_image.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_registry_that_does_not_answer_is_not_a_fault_of_the_image(build_image, capfd):
+    with pytest.raises(SystemExit) as ended:
+        build_image.fetch([sys.executable, "-c", "raise SystemExit(1)"])
+    assert ended.value.code == 3
+    assert "can its packages be fetched?" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("E: Failed to fetch http://deb.example/x.deb  502  Bad Gateway", 3),
+        ("W: Failed to fetch http://deb.example/InRelease  Temporary failure resolving 'deb.example'", 3),
+        ("AttributeError: module 'octavo' has no attribute 'x'", 1),
+    ],
+    ids=["package", "lists", "fault"],
+)
+def test_apt_inside_a_build_is_heard(build_image, monkeypatch, tmp_path, said, code):
+    program = tmp_path / "buildah"
+    program.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 125\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(build_image, "WORK", tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        build_image.buildah("bud")
+    assert ended.value.code == code
