@@ -35,20 +35,29 @@ def locked(folder: Path, name: str, waits: str | None = None) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_lock(folder, name)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waits is not None:
-                say(waits)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with writable(folder):
+            _lock(descriptor, waits)
         yield
     finally:
         os.close(descriptor)
 
 
 def _open_lock(folder: Path, name: str) -> int:
-    """Users who share a folder need only read what they lock."""
-    return os.open(folder / f".{name}.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    """Open for writing, which NFS demands of what it locks; users who share a folder may only be able to read it."""
+    path, flags = folder / f".{name}.lock", os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | flags, 0o666)
+    except OSError:
+        return os.open(path, os.O_RDONLY | flags, 0o666)
+
+
+def _lock(descriptor: int, waits: str | None) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waits is not None:
+            say(waits)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 @contextmanager
