@@ -34,7 +34,8 @@ def fetch(source: Source, cache: Path, *, offline: bool, progress: bool, timeout
     if known and (offline or source.pinned) and hold(known[0]):
         return known[0]
     if offline:
-        raise ModelNotFoundError(f"{source.reference} is not in the cache {cache}, and the network is switched off")
+        reason = f"{source.reference} is not in the cache {cache}, and the network is switched off"
+        raise ModelNotFoundError(reason, is_uncached=True)
     try:
         files = retrying(lambda: source.list_files(timeout), tries=1 if known else 3)
     except UnavailableError as error:
