@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import sys
 from email.message import Message
 from http.client import HTTPResponse
 from pathlib import Path
@@ -238,6 +239,23 @@ def test_a_network_without_a_route_is_no_failure_of_the_disk(
     with pytest.raises(ModelNotFoundError, match="No route to host") as raised:
         get(f"{url}/m/x.gguf")
     assert "cache folder" not in str(raised.value)
+
+
+@pytest.mark.parametrize("names", [[], ["3513523f.0"]])
+def test_authorities_of_its_own_come_where_the_system_has_none(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in a folder are loaded when they are needed, so that they are not counted before."""
+    for name in names:
+        (tmp_path / name).write_text("")
+    own: list[str] = []
+    context = SimpleNamespace(load_verify_locations=own.append)
+    monkeypatch.setattr(http.ssl, "create_default_context", lambda: context)
+    paths = SimpleNamespace(cafile=None, capath=str(tmp_path))
+    monkeypatch.setattr(http.ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setitem(sys.modules, "certifi", SimpleNamespace(where=lambda: "own"))
+    http._tls()
+    assert own == ([] if names else ["own"])
 
 
 def test_a_url_may_have_any_letters(server: FileServer, url: str) -> None:
