@@ -44,7 +44,19 @@ def test_running_a_local_model_needs_neither_torch_nor_the_hub(tiny):
         "httpx",
         "importlib.metadata",
         "octavo.models.gpt2",
+        "octavo.prefix_store.store",
+        "octavo.engine.disk_cache",
     }
+
+
+def test_the_first_token_waits_for_no_plan(tiny):
+    code = (
+        "from octavo.cli import run\nrun._generate = lambda *args, **options: sys.exit()\n"
+        "try:\n    run.main(sys.argv[1:])\nexcept SystemExit:\n    pass"
+    )
+    found = imported(code, tiny, "hi")
+    assert "octavo.llm" in found
+    assert not any(name.startswith("octavo.plan.") for name in found)
 
 
 def test_running_without_a_conversation_needs_no_template_engine(tiny):

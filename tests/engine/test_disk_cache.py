@@ -3,11 +3,14 @@
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import wait
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from octavo.engine import disk_cache
 from octavo.engine.loading import load
 from octavo.errors import ConfigError
 from octavo.prefix_store import store as store_module
@@ -214,6 +217,35 @@ def test_aborted_while_it_is_fetched_it_holds_nothing(windowed, tmp_path):
     again = run.submit(1, TOKENS[:70])
     run.drain()
     assert again.num_cached_tokens == 64
+
+
+def test_a_volume_that_hangs_is_given_up(windowed, tmp_path, monkeypatch):
+    """A request waits for it once, others not at all until it answers."""
+    expected = Restarted(load_small(windowed, "native", prefix_cache_dir=str(tmp_path)), [TOKENS[:70]])[0]
+    model = load_small(windowed, "native", prefix_cache_dir=str(tmp_path))
+    answers, reads, read = threading.Event(), [], Folder.read
+
+    def hung(*args):
+        reads.append(args)
+        answers.wait()
+        return read(*args)
+
+    monkeypatch.setattr(Folder, "read", hung)
+    monkeypatch.setattr(disk_cache, "GIVE_UP", 0.02)
+    run = Run(model, [TOKENS[:70], TOKENS[:70]])
+    assert [run[0], run[1]] == [expected, expected]
+    num_reads = len(reads)
+    assert run.requests[0].num_cached_tokens == 0
+    run.submit(2, [9, *TOKENS[:50]])
+    run.drain()
+    assert len(reads) == num_reads
+    late = run.engine.disk._late
+    answers.set()
+    wait(late)
+    monkeypatch.setattr(disk_cache, "GIVE_UP", 60.0)
+    fresh = Restarted(model, [TOKENS[:70]])
+    assert fresh.cached == [64]
+    assert fresh[0] == expected
 
 
 def test_a_full_disk_is_told_once_and_serving_goes_on(windowed, tmp_path, monkeypatch, caplog):

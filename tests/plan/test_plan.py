@@ -17,7 +17,7 @@ from octavo.errors import ConfigError, MemoryPlanError
 from octavo.models import open_model
 from octavo.plan import limits, machines
 from octavo.plan.declared import open_config
-from octavo.plan.estimate import EVERYTHING
+from octavo.plan.estimate import EVERYTHING, estimate, two_lines
 from octavo.weights.source import resolve
 
 GIB = 1 << 30
@@ -254,6 +254,20 @@ def test_the_plan_of_a_model_is_what_its_loading_says(tmp_path, capsys):
     memory = LLM(str(model), max_num_seqs=4, dtype="float32").model.plan
     assert (found["weights"], found["kv_cache"]) == (memory.weights, memory.kv_cache)
     assert found["workspace"] == memory.workspace - (100 << 20)
+
+
+def test_a_prefix_cache_on_disk_takes_memory_of_the_process_alone(tmp_path):
+    checkpoint, machine = open_model(make_tiny_llama(tmp_path / "m")), machines.this_cpu()
+    found, said = [], []
+    for folder in (None, str(tmp_path / "kept")):
+        config = EngineConfig(model=str(tmp_path / "m"), dtype="float32", prefix_cache_dir=folder)
+        asked, declared, memory = estimate(config, checkpoint, machine, measures=False)
+        found.append(asked)
+        said.append(two_lines(declared, memory)[0].split(" + "))
+    without, kept = found
+    assert kept.process - without.process == 96 << 20
+    assert kept.workspace == without.workspace
+    assert [one == other for one, other in zip(*said, strict=True)][:3] == [True, True, False]
 
 
 BAD = {

@@ -1,6 +1,8 @@
 """The threads of the store: in order, bounded in memory, and never in the way."""
 
 import gc
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -79,6 +81,49 @@ def test_damaged_files_are_counted_and_told_now_and_then(store, caplog):
         assert store.read(key_of(number), "kv", 1000).result() is None
     assert store.stats.damaged_files == 3
     assert caplog.text.count("is damaged and is not used") == 1
+
+
+def test_a_read_that_fails_for_any_reason_is_a_miss(store, monkeypatch, caplog):
+    def fail(*args):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Folder, "read", fail)
+    assert store.read(key_of(0), "kv", 1000).result() is None
+    assert store.stats.errors == 1
+    monkeypatch.setattr(Folder, "has", fail)
+    assert store.find([key_of(0)], 1000).result() == 0
+    assert "the prefix cache on disk failed" in caplog.text
+
+
+def test_what_is_used_again_is_noted_only_when_nothing_is_to_be_written(store, monkeypatch):
+    touched, begun, go = [], threading.Event(), threading.Event()
+    monkeypatch.setattr(Folder, "touch", lambda self, kind, keys, depth=0: touched.append(keys))
+
+    def slow():
+        begun.set()
+        go.wait()
+        return contents_of(0)
+
+    store.write(key_of(0), "kv", slow, 1000)
+    assert begun.wait(60)
+    store.touch([key_of(1)])
+    go.set()
+    assert store.flush()
+    store.touch([key_of(2)])
+    assert store.flush()
+    assert touched == [[key_of(2)]]
+
+
+def test_a_process_ends_while_a_volume_hangs(tmp_path):
+    script = (
+        "import sys, threading\nfrom octavo.prefix_store.folder import Folder\n"
+        "from octavo.prefix_store.store import PrefixStore\n"
+        "begun = threading.Event()\n"
+        "Folder.read = lambda *args: begun.set() or threading.Event().wait()\n"
+        "store = PrefixStore(Folder(sys.argv[1], 1 << 30), b'model')\n"
+        "store.read(bytes(32), 'kv', 1000)\nassert begun.wait(60)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)
 
 
 def test_once_it_is_closed_there_is_nothing(store):

@@ -550,7 +550,7 @@ def locked(tmp_path_factory):
     from .running import Server
 
     folder = tmp_path_factory.mktemp("realtime")
-    flags = ("--api-key", "sesame", "--allowed-origins", "https://friend.example")
+    flags = ("--api-key", "sesame", "--api-key", "a/b+c=(%2F)", "--allowed-origins", "https://friend.example")
     limits = ("--max-realtime-sessions", 3, "--max-realtime-seconds", 5)
     server = Server(folder / "log", make_tiny_whisper(folder / "tiny"), *flags, *limits)
     yield server.wait()
@@ -566,6 +566,9 @@ def test_keys_are_asked_for_in_headers_and_pages_subprotocols(locked):
     assert refusal(locked, "/v1/realtime", subprotocols=["realtime", "openai-insecure-api-key.wrong"])[0] == 401
     assert refusal(locked, "/nothing")[0] == 401
     with session(locked, subprotocols=["realtime", "openai-insecure-api-key.sesame"]) as socket:
+        assert socket.subprotocol == "realtime"
+    encoded = "openai-insecure-api-key.a%2Fb%2Bc%3D%28%252F%29"  # a subprotocol has no / and no =
+    with session(locked, subprotocols=["realtime", encoded]) as socket:
         assert socket.subprotocol == "realtime"
     with session(locked, **KEY) as socket:
         assert socket.subprotocol is None

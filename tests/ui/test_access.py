@@ -87,6 +87,9 @@ def test_views_and_help_by_keys(server, visit):
     for number, name in enumerate(("Chat", "Speech", "Map", "Engine room"), 1):
         page.keyboard.press(f"Alt+{number}")
         page.locator("nav a[aria-current=page]", has_text=name).wait_for()
+    on_a_mac = "new KeyboardEvent('keydown', {key: '¡', code: 'Digit1', altKey: true, bubbles: true})"
+    page.evaluate(f"document.body.dispatchEvent({on_a_mac})")
+    page.locator("nav a[aria-current=page]", has_text="Chat").wait_for()
     page.locator("main").focus()
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keyboard")

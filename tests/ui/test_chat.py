@@ -75,6 +75,21 @@ def test_stop_ends_the_answer_at_the_server_too(server, visit):
     server.settle()
 
 
+def test_escape_in_the_settings_closes_them_and_the_answer_goes_on(server, visit):
+    page = visit(server.url)
+    page.route(PATH, lambda route: None)  # no answer yet
+    ask(page)
+    stop = page.get_by_role("button", name="Stop")
+    stop.wait_for()
+    page.get_by_role("button", name="Settings", exact=True).click()
+    page.keyboard.press("Escape")
+    page.locator("#chat-settings").wait_for(state="hidden")
+    assert stop.is_visible()
+    page.keyboard.press("Escape")
+    stop.wait_for(state="hidden")
+    assert "Stopped." in answered(page).locator(".stats").inner_text()
+
+
 def test_regenerate_and_edit(server, visit):
     page = visit(server.url)
     asked = script(page, stream({"content": "one"}), stream({"content": "two"}), stream({"content": "three"}))
@@ -247,10 +262,12 @@ def test_a_key_is_asked_for_and_a_wrong_one_is_told(tiny_model, tmp_path, visit)
         dialog = page.get_by_role("dialog", name="API key")
         dialog.wait_for()
         assert page.locator("option", has_text="tiny").count() == 0
-        for key in ("wrong-key", "right-key"):
+        for key in ("kéy-λ", "wrong-key", "right-key"):
             dialog.get_by_label("Key").fill(key)
             dialog.get_by_role("button", name="Use this key").click()
-            if key == "wrong-key":
+            if key == "kéy-λ":
+                dialog.get_by_text("only ASCII characters").wait_for()
+            elif key == "wrong-key":
                 dialog.get_by_text("does not take this key").wait_for()
         dialog.wait_for(state="hidden")
         ask(page)

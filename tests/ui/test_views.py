@@ -96,6 +96,32 @@ def test_the_microphone_is_written_down_while_somebody_speaks(launch, server, tm
     browser.close()
 
 
+def test_a_microphone_that_is_stopped_before_it_is_allowed_stays_off(server, visit):
+    page = visit("about:blank")
+    sockets = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    page.add_init_script(
+        """const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+        window.asked = new Promise((resolve) => {
+          devices.getUserMedia = async (wanted) => {
+            window.media = await ask(wanted);
+            resolve();
+            await new Promise((allow) => { window.allow = allow; });
+            return window.media;
+          };
+        });"""
+    )
+    page.goto(f"{server.url}/#speech")
+    page.get_by_role("button", name="Listen").click()
+    page.evaluate("asked")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("The microphone is off.").wait_for()
+    page.evaluate("allow(), new Promise((resolve) => setTimeout(resolve))")  # what waited for it has gone on then
+    assert page.evaluate("media.getTracks().map((track) => track.readyState)") == ["ended"]
+    assert sockets == []
+    assert not page.locator("#view-speech .notice").is_visible()
+
+
 def test_lines_become_a_map_with_their_nearest_ones(server, visit):
     page = visit(f"{server.url}/#map")
     page.get_by_role("textbox", name="Lines").fill("\n".join([*LINES, "", "cat"]))
@@ -170,6 +196,51 @@ def test_the_engine_room_can_be_paused_and_asks_for_nothing_then(server, visit):
         page.keyboard.press("Space")
     with page.expect_event("requestfailed", lambda request: "engine/events" in request.url):
         page.get_by_role("link", name="Chat").click()
+
+
+def test_the_engine_room_waits_for_a_key_and_asks_for_it_once(server, visit):
+    page = visit("about:blank")
+    keys, refused = {"Bearer good"}, []
+
+    def answer(route):
+        if route.request.headers.get("authorization") in keys:
+            return route.continue_()
+        refused.append(route.request.url)
+        return route.fulfill(status=401, json={"error": {"message": "wrong", "code": "invalid_api_key"}})
+
+    page.route("**/engine/events*", answer)
+    page.clock.install()
+    page.goto(f"{server.url}/#engine")
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.wait_for()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    page.clock.run_for(10_000)
+    page.get_by_role("button", name="API key").click()
+    dialog.get_by_label("Key").fill("good")
+    dialog.get_by_role("button", name="Use this key").click()
+    dialog.wait_for(state="hidden")
+    page.locator(".figures div").first.wait_for()
+    assert len(refused) == 1
+
+
+def test_every_block_is_drawn_once_in_its_owners_colour(server, visit):
+    page = visit(f"{server.url}/#engine")
+    drawn = page.evaluate(
+        """async () => {
+          const { Blocks } = await import(new URL('ui/blocks.js', location.href));
+          const drawn = [];
+          const note = function (x, y) { drawn.push([x, y, this.fillStyle]); };
+          const blocks = new Blocks();
+          blocks.take({blocks: [[2, 7], [1, 'shared'], [1, 7], [1, 3], [2, 'free']]});
+          blocks.height(4 * 14);
+          blocks.draw({fillRect: note, clearRect() {}});
+          return drawn.sort((a, b) => a[1] - b[1] || a[0] - b[0]);
+        }"""
+    )
+    assert [place[:2] for place in drawn] == [[14 * (i % 4), 14 * (i // 4)] for i in range(7)]
+    names = {}
+    assert [names.setdefault(colour, len(names)) for _, _, colour in drawn] == [0, 0, 1, 0, 2, 3, 3]
 
 
 def test_the_engine_room_goes_on_when_the_server_is_back(server, relay, visit):

@@ -153,6 +153,7 @@ def test_shards_of_an_index_are_one_checkpoint(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tmp_path)
     assert sorted(checkpoint.tensors) == ["a", "b"]
     assert checkpoint.tensors["b"].file.name.endswith("2.safetensors")
+    assert checkpoint.files == {tmp_path / "1.safetensors", tmp_path / "2.safetensors"}
 
 
 def test_without_an_index_all_files_are_taken(tmp_path: Path) -> None:

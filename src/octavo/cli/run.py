@@ -33,7 +33,6 @@ def main(argv: Sequence[str]) -> int:
     report_notes()
 
     from octavo.llm import LLM
-    from octavo.plan.estimate import two_lines
 
     llm = LLM(**{"max_num_seqs": 1, **options})
     prompt = _prompt(llm, args, text)
@@ -41,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     params = llm.model.sampling_params(sampling, {**DEFAULTS, "max_tokens": longest})
     profiled = profile.start(llm) if args.profile else None
     request, answer = _generate(llm, prompt, params, echo=not args.json)
+    from octavo.plan.estimate import two_lines  # what nobody waits for
+
     report = _report(llm, request, answer)
     lines = [*two_lines(llm.model, llm.model.plan), _summary(report)]
     if profiled:

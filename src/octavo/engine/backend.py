@@ -9,6 +9,8 @@ from octavo.config import EngineConfig
 from octavo.engine.memory import free_memory
 from octavo.executor.base import Executor, Footprint, Sizes
 from octavo.graph.builder import Graph
+from octavo.prefix_store.base import QUEUED_BYTES, READ_AHEAD
+from octavo.scheduler.scheduler import LOOKAHEAD
 from octavo.weights.tensor import StoredTensor
 
 
@@ -73,3 +75,13 @@ def backend_of(config: EngineConfig, quantization: str | None = None) -> Backend
     if config.executor == "native":
         return Backend(quantization, config.cache_dtype)
     return TorchBackend(quantization, config.device, config.enforce_eager)
+
+
+def store_bytes(config: EngineConfig) -> int:
+    """The most that waits in memory to go to a prefix cache on disk, or has come from it."""
+    return 0 if config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD
+
+
+def reserve_of(backend: Backend, config: EngineConfig) -> int:
+    """Bytes that a memory plan leaves for all else than the model: the process, and what goes to such a cache."""
+    return backend.reserve + store_bytes(config)

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo.executor.base import Bytes, Executor
+from octavo.prefix_store.base import READ_AHEAD
 from octavo.prefix_store.store import PrefixStore
 from octavo.request import Request, Status
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.pool import BlockPool
 
-READ_AHEAD = 8 << 20  # bytes of a request's blocks that are read, or being read, and not in their places yet
 LOOK_UP = 0.005  # seconds that a plan waits to hear what the store has; most disks tell much sooner
 PATIENCE = 0.05  # seconds that an engine with nothing to compute waits before it looks at its messages again
+GIVE_UP = 2.0  # seconds without a word of the store until a request begins with what it has
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class _Load:
     state: Future[Bytes | None] | None = None
     held: list[tuple[BlockPool, int]] = field(default_factory=list)  # blocks that may not go meanwhile
     is_over: bool = False
+    since: float = field(default_factory=time.monotonic)  # when the store has answered last
 
     @property
     def futures(self) -> list[Future[Any]]:
@@ -48,6 +50,12 @@ class _Load:
             return [self.reading[0][1]]
         return [] if self.state is None else [self.state]
 
+    @property
+    def all_futures(self) -> list[Future[Any]]:
+        """All that it still waits for."""
+        one = [future for future in (self.found, self.state) if future is not None]
+        return [*one, *(future for _, future in self.reading)]
+
 
 class DiskCache:
     """Of one engine. `exchange` is called before each plan, `is_ready` by the scheduler in it."""
@@ -56,11 +64,17 @@ class DiskCache:
         self._store, self._blocks, self._memory = store, blocks, executor.memory
         self._block_bytes, self._bytes = self._memory.block_bytes, sum(self._memory.block_bytes)
         self._state_bytes = self._memory.state_bytes if blocks.snapshots is not None else 0
-        self._filled: deque[tuple[bytes, int]] = deque()  # digests, each with its place in its sequence
-        self._kept: deque[tuple[bytes, int]] = deque()
+        most = max((pool.group.count for pool in blocks.pools), default=0)  # all others have been overwritten
+        self._filled: deque[tuple[bytes, int]] = deque(maxlen=most)  # digests, each with its place in its sequence
+        self._kept: deque[tuple[bytes, int]] = deque(maxlen=most)
         self._loads: dict[Request, _Load] = {}
-        blocks.on_filled = lambda *block: self._filled.append(block)
+        self._late: list[Future[Any]] = []  # answers that were not waited for: until they come, nothing more is asked
+        blocks.on_filled = self._fill
         blocks.on_kept = lambda *block: self._kept.append(block)
+
+    def _fill(self, digest: bytes, index: int) -> None:
+        self._store.stats.dropped_blocks += len(self._filled) == self._filled.maxlen
+        self._filled.append((digest, index))
 
     @property
     def has_work(self) -> bool:
@@ -76,6 +90,9 @@ class DiskCache:
                 del self._loads[request]
             elif not load.is_over:
                 self._advance(load)
+                if not load.is_over and time.monotonic() > load.since + GIVE_UP:
+                    self._late += load.all_futures
+                    self._end(load)
 
     def spill(self) -> None:
         """Gives the store what has filled. What is overwritten before its turn is lost to it."""
@@ -120,6 +137,9 @@ class DiskCache:
             most = (len(sequence.tokens) - 1) // self._blocks.block_size
             if request.needs_all_rows or sequence.tables or not self._blocks.fits(sequence, 0):
                 return True
+            self._late = [future for future in self._late if not future.done()]
+            if self._late:
+                return True
             first = self._blocks.num_resumable(sequence, most, scope)
             digests = [self._blocks.digest(sequence, index, scope) for index in range(most)]
             self._store.touch(digests[:first])
@@ -138,6 +158,7 @@ class DiskCache:
             if not load.found.done():
                 return
             load.count, load.found = load.first + load.found.result(), None
+            load.since = time.monotonic()
             self._begin_reading(load)
         while load.reading and load.reading[0][1].done():
             index, future = load.reading.popleft()
@@ -145,6 +166,7 @@ class DiskCache:
             if contents is None or not self._place(load, index, contents):
                 self._end(load)
                 return
+            load.since = time.monotonic()
             self._read_more(load)
         if load.state is not None and load.state.done() and not load.reading:
             if (contents := load.state.result()) is not None:
@@ -201,7 +223,7 @@ class DiskCache:
 
     def _end(self, load: _Load) -> None:
         """Nobody owns its blocks any more; the last go first, as in `BlockManager.release`."""
-        for _, future in load.reading:
+        for future in load.all_futures:
             future.cancel()
         load.reading.clear()
         load.to_read.clear()

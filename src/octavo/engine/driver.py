@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from octavo.engine.engine import Engine
 from octavo.engine.view import EngineView, take_view
 from octavo.errors import EngineFailedError, OctavoError, RequestAbortedError, RequestFailedError
-from octavo.prefix_store.store import StoreStats
+from octavo.prefix_store.base import StoreStats
 from octavo.request import Prompt, RequestOutput
 from octavo.sampling_params import SamplingParams
 

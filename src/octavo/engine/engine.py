@@ -14,9 +14,9 @@ import secrets
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from octavo.engine.clock import StepClock
-from octavo.engine.disk_cache import DiskCache
 from octavo.engine.inputs import check_prompt, truncated
 from octavo.engine.job import Job, Share, text_job
 from octavo.engine.loading import LoadedModel
@@ -24,12 +24,15 @@ from octavo.engine.masks import MaskThreads
 from octavo.engine.steps import make_draw, make_step
 from octavo.errors import OctavoError, ParameterError, PromptError, RequestFailedError
 from octavo.executor.base import Draw, StepResult
-from octavo.prefix_store.store import StoreStats
+from octavo.prefix_store.base import StoreStats
 from octavo.request import UNKNOWN_TOKEN, CompletionOutput, Prompt, Request, RequestOutput, Sequence, Status, StepPlan
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler.blocks import BlockManager
 from octavo.scheduler.scheduler import Scheduler
 from octavo.structured.constraint import Constraint
+
+if TYPE_CHECKING:
+    from octavo.engine.disk_cache import DiskCache
 
 logger = logging.getLogger("octavo")
 SETTLE = 10.0  # seconds
@@ -86,8 +89,11 @@ class Engine:
             policy=config.scheduling_policy,
             enable_chunked_prefill=config.enable_chunked_prefill,
         )
-        self.disk = None if store is None else DiskCache(store, self.scheduler.blocks, model.executor)
-        if self.disk is not None:
+        self.disk: DiskCache | None = None
+        if store is not None:
+            from octavo.engine.disk_cache import DiskCache
+
+            self.disk = DiskCache(store, self.scheduler.blocks, model.executor)
             self.scheduler.is_ready = self.disk.is_ready
         self.jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None  # the step that has begun and has not landed

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
 from octavo.engine.advice import plan_or_advise
@@ -15,13 +15,11 @@ from octavo.engine.inputs import PromptReader, ReaderFactory
 from octavo.engine.memory import MemoryPlan
 from octavo.engine.planning import PlannedModel, select_machine
 from octavo.engine.pooler import Pooler
-from octavo.engine.prefix_files import open_store
 from octavo.errors import ConfigError, ModelLoadError
 from octavo.executor.base import Executor, Footprint
 from octavo.graph.builder import Graph
 from octavo.models import open_model
 from octavo.option_files import read_text
-from octavo.prefix_store.store import PrefixStore
 from octavo.request import Prompt
 from octavo.sampling.processors import LoadedProcessors, LogitsProcessor, find_class, vllm_config
 from octavo.sampling_params import SamplingParams
@@ -36,6 +34,9 @@ from octavo.weights.config_reader import ConfigReader
 from octavo.weights.files import read_json
 from octavo.weights.known import advised_sampling, public_name
 from octavo.weights.progress import loading_bar
+
+if TYPE_CHECKING:
+    from octavo.prefix_store.store import PrefixStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def load(
     with ThreadPoolExecutor(2) as other:  # the tokenizer's library parses without the GIL, as the weights are packed
         tokenizer = other.submit(_load_tokenizer, config, path, checkpoint)
         planned = plan_or_advise(config, checkpoint, usable)
-        opening = other.submit(open_store, config, planned)
+        opening = other.submit(_open_store, config, planned)
         config = planned.config
         report("loading weights")
         executor = _load_weights(planned, config.dtype)
@@ -142,6 +143,14 @@ def load(
         processors=_processors(processors, planned, path),
         prefix_store=prefix_store,
     )
+
+
+def _open_store(config: EngineConfig, planned: PlannedModel) -> PrefixStore | None:
+    if config.prefix_cache_dir is None:
+        return None
+    from octavo.engine.prefix_files import open_store
+
+    return open_store(planned)
 
 
 def _processors(classes: list[type[LogitsProcessor]], planned: PlannedModel, path: Path) -> LoadedProcessors | None:

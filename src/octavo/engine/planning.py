@@ -12,9 +12,8 @@ from pathlib import Path
 
 from octavo import _native
 from octavo.config import AT_LOAD, POOLING_TASKS, SPEECH_TASKS, EngineConfig, thread_count
-from octavo.engine.backend import Backend, backend_of
+from octavo.engine.backend import Backend, backend_of, reserve_of
 from octavo.engine.classifier import classifier_of
-from octavo.engine.disk_cache import READ_AHEAD
 from octavo.engine.memory import MemoryPlan, plan_memory
 from octavo.engine.multi_vector import embedder_of
 from octavo.engine.pooler import Pooler
@@ -26,8 +25,6 @@ from octavo.graph.ends import both_ways, with_hidden_states
 from octavo.models import load_declaration
 from octavo.models.base import CausalLM
 from octavo.models.encoders import heads
-from octavo.prefix_store.store import QUEUED_BYTES
-from octavo.scheduler.scheduler import LOOKAHEAD
 from octavo.weights import Checkpoint
 from octavo.weights.bind import bind
 from octavo.weights.config_reader import ConfigReader
@@ -56,12 +53,6 @@ class DeclaredModel:
     of_encoder: Footprint | None
     max_positions: int  # of a text
 
-    @property
-    def reserve(self) -> int:
-        """Bytes for all else than the model: of the process, and of what goes to a prefix cache on disk."""
-        queued = 0 if self.config.prefix_cache_dir is None else QUEUED_BYTES + LOOKAHEAD * READ_AHEAD
-        return self.backend.reserve + queued
-
     def memory_plan(self, usable: int, reserve: int | None = None) -> MemoryPlan:
         """What it takes of `usable` bytes, of which `reserve` are for all else. Raises MemoryPlanError, ConfigError."""
         return plan_memory(
@@ -70,7 +61,7 @@ class DeclaredModel:
             self.max_positions,
             self.model.vocab_size,
             usable,
-            self.reserve if reserve is None else reserve,
+            reserve_of(self.backend, self.config) if reserve is None else reserve,
             self.of_encoder,
             self.model.source_positions,
             all_rows=self.pooler is not None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from octavo.config import EngineConfig
 from octavo.engine.planning import PlannedModel
 from octavo.errors import ConfigError
 from octavo.prefix_store.folder import Folder
@@ -16,14 +15,12 @@ logger = logging.getLogger("octavo")
 COUNTED = ("dtype", "kv_cache_dtype", "quantization", "block_size", "device", "executor", "model_impl", "hf_overrides")
 
 
-def open_store(asked: EngineConfig, planned: PlannedModel) -> PrefixStore | None:
-    """The store that is asked for, of a model that has something to keep. Raises ConfigError.
+def open_store(planned: PlannedModel) -> PrefixStore | None:
+    """The store that was asked for, of a model that has something to keep. Raises ConfigError.
 
     The contents of the model's files are a part of its identity, so all of them are read, once.
     """
     config = planned.config
-    if asked.prefix_cache_dir is None:
-        return None
     if config.prefix_cache_dir is None or not (planned.plan.num_snapshots or not planned.plan.state_bytes):
         logger.warning("prefix_cache_dir: the model %s keeps no prefixes, so nothing is kept on disk", config.model)
         return None
@@ -34,6 +31,6 @@ def open_store(asked: EngineConfig, planned: PlannedModel) -> PrefixStore | None
         raise ConfigError("prefix_cache_size", config.prefix_cache_size, reason)
     options = {name: getattr(config, name) for name in COUNTED}
     options |= {"config": planned.checkpoint.config, "windows": planned.plan.windows}
-    files = {tensor.file for tensor in planned.checkpoint.tensors.values()}
+    files = planned.checkpoint.files | {tensor.file for tensor in planned.checkpoint.tensors.values()}
     parts = [planned.graph] if planned.encoder is None else [planned.graph, planned.encoder]
     return PrefixStore(folder, identity(parts, files, options, folder.notes))

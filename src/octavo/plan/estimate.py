@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from octavo.config import AT_LOAD, EngineConfig
-from octavo.engine.backend import backend_of
+from octavo.engine.backend import backend_of, reserve_of, store_bytes
 from octavo.engine.memory import MemoryPlan, show
 from octavo.engine.planning import DeclaredModel, declare_model
 from octavo.errors import ConfigError, MemoryPlanError, OctavoError
@@ -91,7 +91,7 @@ def estimate(
         dtype=config.dtype,
         kv_cache_dtype=config.cache_dtype,
         weights=whole.weights,
-        workspace=whole.workspace if memory is None else memory.workspace - declared.reserve,
+        workspace=whole.workspace if memory is None else memory.workspace - reserve_of(declared.backend, config),
         process=process_bytes(config, whole.vocab_size),
         kv_per_token=sum(whole.kv_bytes_per_block) / whole.block_size,
         state_per_request=whole.state_bytes,
@@ -115,10 +115,10 @@ def usable_by(declared: DeclaredModel, machine: Machine) -> int:
 
 
 def process_bytes(config: EngineConfig, vocab_size: int) -> int:
-    """What comes to a model's own bytes in the memory that it is in: of a GPU, what the libraries of CUDA take."""
+    """What comes to a model's own bytes: on a GPU, what the libraries of CUDA take; what goes to a cache on disk."""
     if config.executor != "native":
-        return backend_of(config).reserve
-    return PROCESS_BYTES + BYTES_PER_TOKEN * vocab_size
+        return backend_of(config).reserve + store_bytes(config)
+    return PROCESS_BYTES + BYTES_PER_TOKEN * vocab_size + store_bytes(config)
 
 
 def variants(config: EngineConfig, checkpoint: Checkpoint, machine: Machine) -> Iterator[Estimate]:
@@ -192,9 +192,10 @@ def _gpus(declared: DeclaredModel) -> Iterator[Machine]:
 
 def two_lines(model: Described, memory: MemoryPlan) -> tuple[str, str]:
     """What is said of a model that is loaded: its memory, and its speed if this machine's limits are known."""
-    backend, process = backend_of(model.config), process_bytes(model.config, memory.vocab_size)
-    workspace, tokens = memory.workspace - backend.reserve, memory.num_blocks * memory.block_size
-    machine = Machine("this machine", model.config.device, memory.usable, is_here=True)
+    config, process = model.config, process_bytes(model.config, memory.vocab_size)
+    workspace = memory.workspace - reserve_of(backend_of(config), config)
+    tokens = memory.num_blocks * memory.block_size
+    machine = Machine("this machine", config.device, memory.usable, is_here=True)
     parts = {"weights": memory.weights, "workspace": workspace, "process": process, "KV cache": memory.kv_cache}
     said = " + ".join(f"{name} {show(size)}" for name, size in parts.items())
     room = f"{tokens:,} tokens, {tokens / memory.max_model_len:.3g} × {memory.max_model_len:,}"

@@ -144,18 +144,18 @@ def _lies_inside(name: str) -> bool:
 
 def _ranged(url: str, first: int, size: int) -> bytes:
     """Raises what the HTTP client of huggingface_hub raises."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub import get_session, utils
 
+    public: Any = utils  # its documentation names both functions, its types do not
     session: Any = get_session()
-    headers = {**build_hf_headers(), "Range": f"bytes={first}-{first + size - 1}", "Accept-Encoding": "identity"}
+    headers = {**public.build_hf_headers(), "Range": f"bytes={first}-{first + size - 1}", "Accept-Encoding": "identity"}
     is_httpx = hasattr(session, "stream") and not isinstance(session.stream, bool)  # requests has a flag of that name
     more = {} if is_httpx else {"stream": True}
     request = session.stream("GET", url, headers=headers, timeout=TIMEOUT) if is_httpx else None
     with request or session.get(url, headers=headers, timeout=TIMEOUT, **more) as response:
         if response.status_code >= 400 and is_httpx:
             response.read()
-        hf_raise_for_status(response)
+        public.hf_raise_for_status(response)
         skip = 0 if response.status_code == 206 else first  # a server without ranges sends all from the beginning
         data = bytearray()
         for piece in response.iter_bytes(1 << 16) if is_httpx else response.iter_content(1 << 16):

@@ -9,19 +9,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import TypeVar
 
+from octavo.prefix_store.base import QUEUED_BYTES, StoreStats
 from octavo.prefix_store.entry import Bytes, DamagedError
 from octavo.prefix_store.folder import Folder
+from octavo.prefix_store.readers import Readers
 
 logger = logging.getLogger("octavo")
 
-T = TypeVar("T")
 Contents = Callable[[], Bytes]  # uint8 [bytes]; to ask is to wait, where a device is still computing them
-QUEUED_BYTES = 64 << 20  # that wait to be written
 READERS = 2  # threads
 NICENESS = 10  # of the thread that writes: steps come first
 PAUSE = 10.0  # seconds without writing after a failure, as of a disk that is full
@@ -29,31 +27,12 @@ WARN_AGAIN = 60.0  # seconds between two warnings of files that can't be used
 AT_END = 10.0  # seconds that the end of a process waits for what is to be written
 
 
-@dataclass(slots=True)
-class StoreStats:
-    """Counts since the store was opened."""
-
-    hit_tokens: int = 0  # whose keys and values were read, and were good
-    read_bytes: int = 0
-    written_bytes: int = 0
-    written_blocks: int = 0
-    dropped_blocks: int = 0  # that were not written, because writing failed or they were gone before their turn
-    damaged_files: int = 0
-    errors: int = 0  # of reading and writing, by the operating system
-    size: int = 0  # bytes of all files, as far as is known
-
-    def plus(self, other: StoreStats) -> StoreStats:
-        """Both together; of the sizes, the larger."""
-        counts = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
-        return StoreStats(**{**counts, "size": max(self.size, other.size)})
-
-
 class PrefixStore:
     """Reads and writes the files of one model in a folder; see `Folder`. `identity` is the root of its keys."""
 
     def __init__(self, folder: Folder, identity: bytes):
         self.folder, self.identity, self.stats = folder, identity, StoreStats()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="octavo-prefix-read")
+        self._readers = Readers(READERS)
         self._writer = _Writer(folder, self.stats)
         self._warned_at: float | None = None
         weakref.finalize(self, _end, self._readers, self._writer)
@@ -69,18 +48,18 @@ class PrefixStore:
         writer.put(num_bytes, lambda: writer.write(key, kind, contents, depth))
 
     def touch(self, keys: Sequence[bytes], kind: str = "kv") -> None:
-        """Files count as used now, if they are there."""
+        """Files count as used now, if they are there and the disk has nothing else to do: nothing piles up for this."""
         folder = self.folder
-        if keys:
+        if keys and self._writer.is_idle:
             self._writer.put(0, lambda: folder.touch(kind, keys))
 
     def find(self, keys: Sequence[bytes], num_bytes: int, state_bytes: int = 0) -> Future[int]:
         """How many of the first keys have files; with `state_bytes`, up to the last that has one of a state, too."""
-        return self._soon(0, self._find, list(keys), num_bytes, state_bytes)
+        return self._readers.submit(0, self._find, list(keys), num_bytes, state_bytes)
 
     def read(self, key: bytes, kind: str, num_bytes: int, depth: int = 0) -> Future[Bytes | None]:
         """What is kept under a key: uint8 [num_bytes]; None if there is nothing that is good."""
-        return self._soon(None, self._read, key, kind, num_bytes, depth)
+        return self._readers.submit(None, self._read, key, kind, num_bytes, depth)
 
     def wait_for_room(self, seconds: float) -> None:
         self._writer.wait_for_room(seconds)
@@ -92,14 +71,6 @@ class PrefixStore:
     def close(self) -> None:
         """Writes what is left, and ends the threads. What is asked for later is not there."""
         _end(self._readers, self._writer)
-
-    def _soon(self, otherwise: T, work: Callable[..., T], *args: object) -> Future[T]:
-        """What a thread will find; `otherwise` once the threads have ended."""
-        with suppress(RuntimeError):
-            return self._readers.submit(work, *args)
-        nothing: Future[T] = Future()
-        nothing.set_result(otherwise)
-        return nothing
 
     def _find(self, keys: list[bytes], num_bytes: int, state_bytes: int) -> int:
         found = 0
@@ -117,7 +88,7 @@ class PrefixStore:
             self.stats.damaged_files += 1
             self._warn("a file of the prefix cache is damaged and is not used: %s", error)
             return None
-        except OSError as error:
+        except Exception as error:  # of the system, or that there is no memory for it: all as good as nothing
             self.stats.errors += 1
             self._warn("a file of the prefix cache can't be read: %s", error)
             return None
@@ -149,6 +120,10 @@ class _Writer:
     @property
     def has_room(self) -> bool:
         return self._queued_bytes < QUEUED_BYTES
+
+    @property
+    def is_idle(self) -> bool:
+        return self._is_idle
 
     def put(self, num_bytes: int, work: Callable[[], object]) -> None:
         with self._changed:
@@ -222,6 +197,6 @@ class _Writer:
             return self._queue.popleft() if self._queue else None
 
 
-def _end(readers: ThreadPoolExecutor, writer: _Writer) -> None:
-    readers.shutdown(wait=False, cancel_futures=True)
+def _end(readers: Readers, writer: _Writer) -> None:
+    readers.close()
     writer.close()

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from contextlib import ExitStack
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -134,10 +135,13 @@ class Guard:
 
 
 def _key_of_page(scope: Scope) -> bytes | None:
-    """The Authorization of a page's WebSocket, which can't send headers and has its key among the subprotocols."""
+    """The Authorization of a page's WebSocket, which can't send headers and has its key among the subprotocols.
+
+    It is percent-encoded there: a subprotocol is a token, and keys may have characters such as / and =.
+    """
     for name in scope.get("subprotocols", ()):
         if name.startswith(KEY_PROTOCOL):
-            return b"Bearer " + bytes(name.removeprefix(KEY_PROTOCOL), "utf-8")
+            return b"Bearer " + unquote_to_bytes(name.removeprefix(KEY_PROTOCOL))
     return None
 
 

@@ -3,7 +3,7 @@
 import { memory } from "./dom.js";
 
 const BASE = new URL(".", location.href);
-export const bus = new EventTarget(); // "key": one is needed; "gone": no answer; "back": there are answers again
+export const bus = new EventTarget(); // "key": one is needed; "unlocked": one was taken; "gone": no answer; "back": there are answers again
 let isGone = false;
 
 /** What went wrong, in words for whoever reads the page. Status 0: there was no answer. */

@@ -70,6 +70,7 @@ function askKey(reason) {
 
 async function saveKey(event) {
   event.preventDefault();
+  if (!/^[ -~]*$/.test(keyInput.value.trim())) return askKey("A key that browsers can send has only ASCII characters.");
   key.set(keyInput.value.trim());
   try {
     await request("v1/models", { quiet: true });
@@ -79,6 +80,7 @@ async function saveKey(event) {
   await refresh();
   keyDialog.close();
   announce("The key is right.");
+  bus.dispatchEvent(new Event("unlocked"));
 }
 
 function forgetKey() {
@@ -99,8 +101,8 @@ function pressed(event) {
   const typing = event.target.closest("input, textarea, select, [contenteditable]");
   if (event.key === "Escape" && current === "chat" && !document.querySelector("dialog[open]")) opened.chat?.stop();
   if (event.altKey && !event.ctrlKey && !event.metaKey) {
-    const name = Object.keys(VIEWS)["1234".indexOf(event.key)];
-    if (name && event.key) location.hash = name;
+    const name = Object.keys(VIEWS)[["Digit1", "Digit2", "Digit3", "Digit4"].indexOf(event.code)]; // Alt + 1 writes "¡" on a Mac
+    if (name) location.hash = name;
     else if (event.code === "KeyN" && current === "chat") opened.chat?.reset();
     else if (event.code === "KeyS" && current === "chat") opened.chat?.toggle();
     else return;

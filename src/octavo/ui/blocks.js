@@ -8,6 +8,7 @@ export class Blocks {
   constructor() {
     this.kv = null;
     this.cells = []; // the owner of each
+    this.places = new Map(); // the indices of each owner's cells
     this.size = 8; // pixels of a cell, with its gap
     this.columns = 1;
   }
@@ -15,7 +16,12 @@ export class Blocks {
   take(kv) {
     this.kv = kv;
     this.cells = [];
-    for (const [count, owner] of kv?.blocks ?? []) for (let i = 0; i < count; i++) this.cells.push(owner);
+    this.places = new Map();
+    for (const [count, owner] of kv?.blocks ?? []) {
+      if (!this.places.has(owner)) this.places.set(owner, []);
+      const places = this.places.get(owner);
+      for (let i = 0; i < count; i++) places.push(this.cells.push(owner) - 1);
+    }
   }
 
   /** As large cells as fit into some 260 pixels of height, from 3 to 14 pixels each. */
@@ -28,22 +34,16 @@ export class Blocks {
 
   draw(context) {
     const side = this.size - GAP;
-    for (const kind of ["free", "cached", "shared"]) {
-      context.fillStyle = colour(kind);
-      this.fill(context, side, (owner) => owner === kind, kind);
-    }
-    const owners = new Set(this.cells.filter((owner) => typeof owner === "number"));
-    for (const n of owners) {
-      context.fillStyle = ownerColour(n);
-      this.fill(context, side, (owner) => owner === n, "owned");
+    for (const [owner, places] of this.places) {
+      context.fillStyle = typeof owner === "number" ? ownerColour(owner) : colour(owner);
+      this.fill(context, side, places, owner);
     }
   }
 
   /** Cells of a kind. Those that are cached are smaller, and those that are shared have a hole: colours are not needed. */
-  fill(context, side, matches, kind) {
+  fill(context, side, places, kind) {
     const inset = kind === "cached" ? Math.max(0.5, side * 0.18) : 0;
-    for (let i = 0; i < this.cells.length; i++) {
-      if (!matches(this.cells[i])) continue;
+    for (const i of places) {
       const x = (i % this.columns) * this.size + inset;
       const y = Math.floor(i / this.columns) * this.size + inset;
       context.fillRect(x, y, side - 2 * inset, side - 2 * inset);

@@ -40,7 +40,11 @@ export class ChatView {
             this.error, h("div", { class: "composer-box" }, this.input, this.sendButton, this.stopButton),
             h("p", { class: "hint" }, "Enter sends, Shift + Enter begins a line. What a model says may be wrong."))),
         this.panel));
-    this.panel.addEventListener("keydown", (event) => { if (event.key === "Escape") this.toggle(false); });
+    this.panel.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation(); // the answer goes on
+      this.toggle(false);
+    });
   }
 
   toggle(open = this.panel.hidden) {
@@ -268,9 +272,9 @@ function take(message, delta) {
   return Boolean(thought || delta.content || delta.tool_calls);
 }
 
-/** The last whole sentence of a text that grows, which is what is read out. */
+/** The last whole sentence of a text that grows, which is what is read out. Only its end is looked at: this is done for each chunk. */
 function tail(text) {
-  const sentences = text.match(/[^.!?\n]+[.!?\n]/g);
+  const sentences = text.slice(-400).match(/[^.!?\n]+[.!?\n]/g);
   return sentences ? sentences.at(-1).trim() : "";
 }
 

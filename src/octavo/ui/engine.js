@@ -20,7 +20,7 @@ export class EngineView {
     this.shown = { tables: 0 }; // when tables were written
     this.build(place);
     bus.addEventListener("theme", () => this.draw());
-    bus.addEventListener("back", () => this.start());
+    for (const name of ["back", "unlocked"]) bus.addEventListener(name, () => this.start());
     document.addEventListener("visibilitychange", () => (document.hidden ? this.halt() : this.start()));
   }
 
@@ -119,6 +119,10 @@ export class EngineView {
       if (stream.signal.aborted) return;
       this.notice.textContent = error.message;
       show(this.notice, error.status);
+      if (error.status === 401) {
+        this.stream = null; // until "unlocked": who closed the dialog is not asked again
+        return;
+      }
     }
     if (this.stream !== stream) return;
     this.stream = null;

@@ -11,25 +11,35 @@ export class Microphone {
     this.open = 0; // turns whose text is still to come
   }
 
-  /** Raises an Error that says what is missing. */
+  /** Raises an Error that says what is missing, or that it was stopped before it began. */
   async start() {
     if (!navigator.mediaDevices) throw new Error("Browsers give pages the microphone over https or on localhost only. Open this page as http://localhost:PORT, or serve it with --ssl-certfile.");
     this.media = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true } }).catch((error) => {
       throw new Error(error.name === "NotAllowedError" ? "The browser does not allow this page to use the microphone." : "There is no microphone.");
     });
+    this.check();
     await this.connect();
+    this.check();
     this.context = new AudioContext();
     await this.context.audioWorklet.addModule(new URL("recorder.js", import.meta.url).href);
+    this.check();
     const source = this.context.createMediaStreamSource(this.media);
     this.recorder = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
     this.recorder.port.onmessage = ({ data }) => this.send(data);
     source.connect(this.recorder);
   }
 
+  /** Whoever pressed Stop while something was awaited gets no microphone: it is closed again, and an Error raised. */
+  check() {
+    if (!this.ended) return;
+    this.release();
+    throw new Error("Stopped.");
+  }
+
   connect() {
     const address = url(`v1/realtime?intent=transcription&model=${encodeURIComponent(this.model)}`);
     address.protocol = address.protocol.replace("http", "ws");
-    const protocols = ["realtime", ...(key.get() ? [`openai-insecure-api-key.${key.get()}`] : [])];
+    const protocols = ["realtime", ...(key.get() ? [`openai-insecure-api-key.${asToken(key.get())}`] : [])];
     this.socket = new WebSocket(address, protocols);
     this.socket.onmessage = ({ data }) => this.take(JSON.parse(data));
     return new Promise((resolve, reject) => {
@@ -94,10 +104,16 @@ export class Microphone {
 
   finish() {
     this.ended = true;
-    this.socket.close();
+    if (this.socket) this.socket.close();
+    else this.end();
   }
 
   end() {
     this.on.ended();
   }
+}
+
+/** A key as a subprotocol may have it, which is a token of HTTP: percent-encoded, with the two characters that encodeURIComponent leaves. */
+function asToken(text) {
+  return encodeURIComponent(text).replace(/[()]/g, (each) => (each === "(" ? "%28" : "%29"));
 }

@@ -138,6 +138,7 @@ export class SpeechView {
       this.state.textContent = "Listens. Text comes at each pause.";
     } catch (error) {
       microphone.release();
+      if (microphone.ended) return; // the view was told; another one may listen by now
       this.complain(error.message);
       this.ended();
     }

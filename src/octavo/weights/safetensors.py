@@ -46,8 +46,9 @@ def open_safetensors(directory: Path) -> Checkpoint:
         tensors = _read_indexed(index)
     else:
         tensors = _read_all([single] if single.exists() else _loose_files(directory))
+    files = frozenset(tensor.file for tensor in tensors.values())
     method, matrices = read_quantized(directory, config, tensors)
-    return Checkpoint(directory, config, matrices, quantization=method)
+    return Checkpoint(directory, config, matrices, files=files, quantization=method)
 
 
 def _read_all(files: Iterable[Path]) -> dict[str, StoredTensor]:

@@ -181,3 +181,4 @@ class Checkpoint:
     generation_config: dict[str, Any] = field(default_factory=dict)
     quantization: str | None = None  # the method, by the name that --quantization has for it
     declared: Callable[[Iterable[Node]], Mapping[str, StoredTensor]] | None = None
+    files: frozenset[Path] = frozenset()  # of weights, of which some may have no more than parts of tensors
