@@ -95,7 +95,11 @@ class UnknownArchitectureError(ModelLoadError):
 
 
 class ModelNotFoundError(OctavoError):
-    """A model reference leads to no files."""
+    """A model reference leads to no files; `is_uncached` if there was none in the cache, and nobody could be asked."""
+
+    def __init__(self, message: str, *, is_uncached: bool = False):
+        super().__init__(message)
+        self.is_uncached = is_uncached
 
 
 class EngineFailedError(OctavoError):

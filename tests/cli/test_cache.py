@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -247,3 +248,18 @@ def test_what_can_not_be_removed_is_said(cache, monkeypatch, capsys):
     monkeypatch.setattr(inventory, "remove_unheld", fail)
     assert main(["pull", "--remove", "one", "--yes"]) == 2
     assert "can't be written (Permission denied)" in capsys.readouterr().err
+
+
+def test_a_model_that_goes_while_it_is_looked_at_hides_no_other(cache, capsys, monkeypatch):
+    gone = entry(cache / f"a-{'1' * 8}@{'0' * 8}", "https://h/a.gguf", 1000, 0)
+    entry(cache / f"b-{'2' * 8}@{'0' * 8}", "https://h/b.gguf", 1000, 0)
+    read = entries.read_entry
+
+    def read_and_lose(folder):
+        found = read(folder)
+        if folder == gone:
+            shutil.rmtree(gone)
+        return found
+
+    monkeypatch.setattr(entries, "read_entry", read_and_lose)
+    assert [*listed(capsys)] == ["https://h/b.gguf"]

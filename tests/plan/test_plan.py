@@ -7,6 +7,7 @@ import pytest
 
 from cli.conftest import make_tiny_llama
 from families import FAMILIES
+from file_server import FileServer, serving
 from hybrid_families import HYBRIDS
 from octavo import LLM
 from octavo.cli.main import main
@@ -17,6 +18,7 @@ from octavo.models import open_model
 from octavo.plan import limits, machines
 from octavo.plan.declared import open_config
 from octavo.plan.estimate import EVERYTHING, estimate, two_lines
+from octavo.weights.source import resolve
 
 GIB = 1 << 30
 MISTRAL = {
@@ -101,6 +103,43 @@ def test_machines_have_a_name_and_a_memory():
     assert machines.find_machine(None) is None
     with pytest.raises(ConfigError, match=r"is not known; known are CPU, T4, .+T4:16GB; did you mean H\d00\?"):
         machines.find_machine("H101")
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "known"),
+    [
+        ("Tesla T4", 14.56, "T4"),
+        ("NVIDIA GeForce RTX 4090", 23.6, "RTX4090"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 15.7, None),
+        ("NVIDIA A10G", 22.1, "A10G"),
+        ("NVIDIA A10", 22.5, "A10"),
+        ("NVIDIA A100-SXM4-40GB", 39.4, "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", 79.2, "A100"),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 9.5, None),
+        ("NVIDIA RTX A6000", 47.4, "A6000"),
+        ("NVIDIA L40S", 44.4, "L40S"),
+        ("NVIDIA H100 80GB HBM3", 79.1, "H100"),
+        ("NVIDIA GB200", 184.0, None),
+    ],
+)
+def test_gpus_are_known_by_what_drivers_call_them(name, memory, known):
+    found = machines.known_gpu(name, int(memory * GIB))
+    assert (found.name if found else None) == known
+
+
+def test_what_is_secret_in_a_url_is_in_no_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OCTAVO_CACHE", str(tmp_path / "cache"))
+    files = FileServer()
+    files.files = {f"/{path.name}": path.read_bytes() for path in make_tiny_llama(tmp_path / "tiny").iterdir()}
+    with serving(files) as url:
+        reference = f"{url.replace('//', '//user:pa55@')}/config.json?signature=pa55"
+        resolve(reference, progress=False)
+    found = planned(capsys, reference)
+    assert found["commands"] == [f"octavo serve {url}/config.json"]
+    assert found["model"] == f"{url}/config.json"
+    assert "pa55" not in json.dumps(found)
+    assert main(["plan", reference]) == 0
+    assert "pa55" not in capsys.readouterr().out
 
 
 def test_types_are_those_of_the_machine():

@@ -12,6 +12,8 @@ from fake_hub import running_hub
 import weights.quantizers as q
 from checkpoints import save_checkpoint, save_gguf
 from cli.conftest import make_tiny_llama
+from octavo.errors import ModelLoadError
+from octavo.plan.remote import write_gguf
 
 INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}
 GROUPS = {"group_0": {"targets": ["Linear"], "weights": {**INT4, "symmetric": True}, "format": "pack-quantized"}}
@@ -61,6 +63,27 @@ def test_the_plan_of_headers_is_that_of_the_files(kind, hub, tmp_path):
     MODELS[kind](folder)
     assert sizes(plan(hub, tmp_path, f"org/{kind}")) == sizes(plan(hub, tmp_path, str(folder)))
     assert not (tmp_path / "home" / "hub").exists() or not [*(tmp_path / "home" / "hub").glob("models--*")]
+
+
+def test_what_an_interrupted_fetch_left_is_planned_from_headers(hub, tmp_path, monkeypatch):
+    folder = hub.root / "org" / "cut"
+    save_checkpoint(folder, shard="40KB")
+    cached = tmp_path / "home" / "hub" / "models--org--cut"
+    snapshot = cached / "snapshots" / ("0" * 40)
+    shutil.copytree(folder, snapshot)
+    min(snapshot.glob("*.safetensors")).unlink()
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0" * 40)
+    assert sizes(plan(hub, tmp_path, "org/cut")) == sizes(plan(hub, tmp_path, str(folder)))
+    monkeypatch.setattr(hub, "url", "http://127.0.0.1:9")  # nobody listens there
+    error = error_of(plan(hub, tmp_path, "org/cut"))
+    assert "model-00001" in error
+    assert "can't be reached" not in error
+
+
+def test_a_gguf_file_that_ends_early_is_one_error(tmp_path):
+    with pytest.raises(ModelLoadError, match="header: ends after 4 of 100 bytes"):
+        write_gguf(tmp_path / "x.gguf", "x.gguf", 100, lambda name, first, size: b"GGUF"[first : first + size])
 
 
 def test_one_gguf_file_is_planned_by_its_quantization_or_its_name(hub, tmp_path):

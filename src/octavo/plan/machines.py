@@ -103,11 +103,26 @@ def this_gpu_or_cpu(device: str) -> Machine:
     import torch
 
     name, (free, total) = torch.cuda.get_device_name(), torch.cuda.mem_get_info()
-    words = re.sub(r"[^A-Z0-9]", " ", name.upper()).split()
-    known = max((gpu for gpu in GPUS.values() if gpu.name.upper() in words), key=lambda gpu: gpu.memory, default=None)
+    known = known_gpu(name, total)
     rates = (known.bandwidth, known.flops) if known is not None else (None, None)
     capability = torch.cuda.get_device_capability()
     return Machine(name, "cuda", total, *rates, capability, total - free, is_here=True)
+
+
+def known_gpu(name: str, memory: int) -> Machine | None:
+    """The GPU that a driver calls `name`, as "NVIDIA GeForce RTX 4090"; of several, that with the nearest memory.
+
+    None where that is far from `memory`, in bytes: a part of a GPU, or a notebook's, is slower than the name says.
+    """
+    found = [gpu for gpu in GPUS.values() if re.search(_spellings(gpu.name), name.upper())]
+    nearest = min(found, key=lambda gpu: abs(gpu.memory - memory), default=None)
+    return nearest if nearest is not None and abs(nearest.memory - memory) <= nearest.memory / 4 else None
+
+
+def _spellings(name: str) -> str:
+    """A pattern of a GPU's name without its memory, in which letters and digits may be apart: RTX4090, RTX 4090."""
+    parts = re.findall("[A-Z]+|[0-9]+", name.partition("-")[0].upper())
+    return rf"(?<![A-Z0-9]){'[^A-Z0-9]?'.join(parts)}(?![A-Z0-9])"
 
 
 def find_machine(said: str | None, memory: str | None = None) -> Machine | None:

@@ -23,6 +23,7 @@ from octavo.weights.gguf_file import read_gguf
 from octavo.weights.hub import HubModel, raise_if_final
 from octavo.weights.known import PACKAGES, SHORT_NAMES
 from octavo.weights.safetensors import MAX_HEADER_BYTES
+from octavo.weights.sources.base import safe_name
 
 TIMEOUT = 10.0
 FIRST_READ = 1 << 20  # bytes of a file, most of whose headers are shorter
@@ -135,25 +136,26 @@ class RemoteModel:
 
 def _lies_inside(name: str) -> bool:
     """Whether a file's name, which the Hub may say as it likes, is one of a file below its folder."""
-    parts = PurePosixPath(name).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in name
+    try:
+        return safe_name(name) == name
+    except ModelNotFoundError:
+        return False
 
 
 def _ranged(url: str, first: int, size: int) -> bytes:
     """Raises what the HTTP client of huggingface_hub raises."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils._headers import build_hf_headers
-    from huggingface_hub.utils._http import hf_raise_for_status
+    from huggingface_hub import get_session, utils
 
+    public: Any = utils  # its documentation names both functions, its types do not
     session: Any = get_session()
-    headers = {**build_hf_headers(), "Range": f"bytes={first}-{first + size - 1}", "Accept-Encoding": "identity"}
+    headers = {**public.build_hf_headers(), "Range": f"bytes={first}-{first + size - 1}", "Accept-Encoding": "identity"}
     is_httpx = hasattr(session, "stream") and not isinstance(session.stream, bool)  # requests has a flag of that name
     more = {} if is_httpx else {"stream": True}
     request = session.stream("GET", url, headers=headers, timeout=TIMEOUT) if is_httpx else None
     with request or session.get(url, headers=headers, timeout=TIMEOUT, **more) as response:
         if response.status_code >= 400 and is_httpx:
             response.read()
-        hf_raise_for_status(response)
+        public.hf_raise_for_status(response)
         skip = 0 if response.status_code == 206 else first  # a server without ranges sends all from the beginning
         data = bytearray()
         for piece in response.iter_bytes(1 << 16) if is_httpx else response.iter_content(1 << 16):
@@ -195,7 +197,10 @@ def write_gguf(file: Path, name: str, size: int, read: Read) -> None:
     """The same of a GGUF file, whose header says nowhere how long it is: more is read until it is whole."""
     start = b""
     while True:
-        start += read(name, len(start), max(FIRST_READ, len(start)))
+        more = read(name, len(start), max(FIRST_READ, len(start)))
+        if not more:
+            raise ModelLoadError(name, "header", f"ends after {len(start)} of {size} bytes")
+        start += more
         with file.open("wb") as sketch:
             sketch.write(start)
             sketch.truncate(size)

@@ -16,6 +16,7 @@ from octavo.plan.machines import Machine
 from octavo.plan.source import Opened
 from octavo.support import Forecast, describe
 from octavo.weights import DEFAULT_MODEL
+from octavo.weights.known import public_name
 
 HEAD = ("format", "weights", "KV/token", "cache", "total", "fits", "one, tok/s", "many", "prompts")
 Options = dict[str, Any]
@@ -49,13 +50,13 @@ def make_plan(config: EngineConfig, opened: Opened, machine: Machine, said: Mapp
         said = {"model": DEFAULT_MODEL, **said}
     commands = [_command(said, changes) for changes in (ways or ([{}] if asked.fits else []))]
     there, machines = elsewhere(config, checkpoint, machine)
-    about = replace(describe(declared, memory), model=said.get("model") or checkpoint.path.name)
+    about = replace(describe(declared, memory), model=public_name(said.get("model") or checkpoint.path.name))
     return Plan(about, opened.origin, machine, asked, [*others, *there], ways, commands, machines)
 
 
 def _command(said: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
-    """`octavo serve` with what was typed, and the changes."""
-    words = ["octavo", "serve", said.get("model") or "MODEL"]
+    """`octavo serve` with what was typed but what is secret in a URL, and the changes."""
+    words = ["octavo", "serve", public_name(said.get("model") or "MODEL")]
     for name, value in {**said, **changes}.items():
         if name == "model" or value is None:
             continue

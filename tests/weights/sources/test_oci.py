@@ -58,6 +58,12 @@ def test_layers_are_files_by_their_titles(registry: Registry) -> None:
     assert get(registry, "m", revision="v1") == path
 
 
+def test_files_of_equal_contents_are_several(registry: Registry) -> None:
+    files = {**FOLDER, "generation_config.json": b"{}"}
+    push_files(registry, files)
+    assert files_in(get(registry, "m:v1")) == files
+
+
 def test_a_lone_gguf_file_is_the_model(registry: Registry) -> None:
     push_files(registry, {"x-Q4_K_M.gguf": MODEL, "config.json": b"{}"}, "latest")
     assert get(registry, "m").read_bytes() == MODEL

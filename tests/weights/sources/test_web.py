@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
+import sys
+from email.message import Message
+from http.client import HTTPResponse
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import HTTPError
 
 import pytest
 
 from file_server import FileServer, serving
 from octavo.errors import ConfigError, ModelNotFoundError
 from octavo.weights.source import resolve
-from octavo.weights.sources import download
+from octavo.weights.sources import download, http, web
 
 MODEL = b"GGUF" + random.Random(0).randbytes(3_000_000)
 SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -221,6 +226,61 @@ def test_nothing_encrypted_leads_to_what_is_not() -> None:
     request = urllib.request.Request("https://a/x.gguf")
     with pytest.raises(ModelNotFoundError, match="not encrypted"):
         _Redirects().redirect_request(request, None, 302, "", {}, "http://a/x.gguf")
+
+
+@pytest.mark.parametrize("call", ["open", "read1"])
+def test_a_network_without_a_route_is_no_failure_of_the_disk(
+    call: str, server: FileServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+
+    monkeypatch.setattr(*{"open": (http._opener(), "open"), "read1": (HTTPResponse, "read1")}[call], fail)
+    with pytest.raises(ModelNotFoundError, match="No route to host") as raised:
+        get(f"{url}/m/x.gguf")
+    assert "cache folder" not in str(raised.value)
+
+
+@pytest.mark.parametrize("names", [[], ["3513523f.0"]])
+def test_authorities_of_its_own_come_where_the_system_has_none(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in a folder are loaded when they are needed, so that they are not counted before."""
+    for name in names:
+        (tmp_path / name).write_text("")
+    own: list[str] = []
+    context = SimpleNamespace(load_verify_locations=own.append)
+    monkeypatch.setattr(http.ssl, "create_default_context", lambda: context)
+    paths = SimpleNamespace(cafile=None, capath=str(tmp_path))
+    monkeypatch.setattr(http.ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setitem(sys.modules, "certifi", SimpleNamespace(where=lambda: "own"))
+    http._tls()
+    assert own == ([] if names else ["own"])
+
+
+def test_a_url_may_have_any_letters(server: FileServer, url: str) -> None:
+    server.files["/mü/模 x.gguf"] = MODEL
+    path = get(f"{url}/mü/模 x.gguf?q=ü")
+    assert path.name == "模 x.gguf"
+    assert get(f"{url}/m%C3%BC/%E6%A8%A1%20x.gguf") == path
+
+
+@pytest.mark.parametrize(
+    ("url", "spelled"),
+    [
+        ("https://bücher.example:80/x.gguf", "https://xn--bcher-kva.example:80/x.gguf"),
+        ("https://ü:p@h/a|b.gguf", "https://%C3%BC:p@h/a%7Cb.gguf"),
+        ("https://[::1]:8/a%20b.gguf?X-Sig=a%2Fb+c==&y", "https://[::1]:8/a%20b.gguf?X-Sig=a%2Fb+c==&y"),
+    ],
+)
+def test_urls_are_asked_for_in_ascii(url: str, spelled: str) -> None:
+    assert web._spell(url) == spelled
+
+
+def test_a_length_in_other_digits_is_none(server: FileServer) -> None:
+    error = HTTPError("", 503, "", Message(), None)
+    error.headers["Retry-After"] = "²"
+    assert http._wait(error) == 0.0
 
 
 def test_a_signature_or_password_is_in_no_message_and_no_file(server: FileServer, url: str, cache: Path) -> None:

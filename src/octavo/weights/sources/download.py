@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
 import shutil
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from octavo.errors import ModelNotFoundError
-from octavo.weights.cache import CACHE_ADVICE, hold, locked, publish, remove_unheld, writable
+from octavo.weights.cache import check_room, hold, locked, no_room, publish, remove_unheld, writable
 from octavo.weights.progress import download_bar, say, size_text
 from octavo.weights.sources import entries
 from octavo.weights.sources.base import MOST_FILES, RemoteFile, Source, UnavailableError, safe_name
@@ -22,7 +21,6 @@ from octavo.weights.sources.transfer import receive
 from octavo.weights.sources.unpack import unpack
 
 _AT_ONCE = 4  # files
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def fetch(source: Source, cache: Path, *, offline: bool, progress: bool, timeout: float = 5.0) -> Path:
@@ -34,7 +32,8 @@ def fetch(source: Source, cache: Path, *, offline: bool, progress: bool, timeout
     if known and (offline or source.pinned) and hold(known[0]):
         return known[0]
     if offline:
-        raise ModelNotFoundError(f"{source.reference} is not in the cache {cache}, and the network is switched off")
+        reason = f"{source.reference} is not in the cache {cache}, and the network is switched off"
+        raise ModelNotFoundError(reason, is_uncached=True)
     try:
         files = retrying(lambda: source.list_files(timeout), tries=1 if known else 3)
     except UnavailableError as error:
@@ -121,21 +120,11 @@ class _Download:
 
     def _check_room(self, folder: Path) -> None:
         unpacked = sum(file.size or 0 for file in self.files if file.archive)
-        missing, free = self._missing(folder) + unpacked, shutil.disk_usage(folder).free
-        if missing > free:
-            raise ModelNotFoundError(
-                f"{self.source.reference} needs {size_text(missing)} more, {size_text(free)} are free in "
-                f"{self.cache}: {CACHE_ADVICE}"
-            )
+        check_room(self.source.reference, self._missing(folder) + unpacked, self.cache)
 
     def _no_room(self, folder: Path, error: OSError) -> ModelNotFoundError:
-        reason = error.strerror or str(error)
-        if error.errno not in _FULL:
-            return ModelNotFoundError(f"the cache folder {self.cache} can't be written ({reason}): {CACHE_ADVICE}")
-        return ModelNotFoundError(
-            f"{reason} in {self.cache}: {size_text(self._missing(folder))} of {self.source.reference} are missing, "
-            f"what is there is kept: {CACHE_ADVICE}"
-        )
+        what = f"{size_text(self._missing(folder))} of {self.source.reference} are missing"
+        return no_room(what, f"the cache folder {self.cache}", error)
 
     def _fetch_all(self, folder: Path, advance: Callable[[int], object]) -> None:
         """A few files at a time, the largest first. The first failure stops all."""

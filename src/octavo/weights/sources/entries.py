@@ -27,11 +27,6 @@ class Entry:
     files: tuple[RemoteFile, ...]
 
     @property
-    def size(self) -> int:
-        """Bytes that it takes."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-
-    @property
     def used(self) -> float:
         """When it was last asked for, or written to, in seconds since 1970."""
         return max(path.stat().st_mtime for path in (self.path, *self.path.glob(f"*{PARTIAL}")))

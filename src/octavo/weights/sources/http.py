@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -82,7 +83,8 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if not context.get_ca_certs() and not context.cert_store_stats()["x509_ca"]:
+    paths = ssl.get_default_verify_paths()  # of a folder, certificates are loaded when they are needed
+    if not paths.cafile and not (paths.capath and any(Path(paths.capath).glob("*"))):
         try:  # a system without authorities of its own, as a small image is
             import certifi
 
@@ -98,10 +100,9 @@ def request(
 ) -> Iterator[Response]:
     """The answer to a GET, or to a POST of `data`. Raises StatusError, UnavailableError, ModelNotFoundError."""
     asked = urllib.request.Request(url, data, {"User-Agent": f"octavo/{__version__}", **(headers or {})})
-    with failures(url):
+    with network(url):
         try:
-            with _opener().open(asked, timeout=timeout) as response:
-                yield response
+            response = _opener().open(asked, timeout=timeout)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in _MAY_PASS:
@@ -109,6 +110,18 @@ def request(
             if error.code in (301, 302, 303, 307, 308):
                 raise ModelNotFoundError(f"{shown(url)} redirects more than {_MAX_REDIRECTS} times") from None
             raise StatusError(error.code, url, error.headers) from None
+    with failures(url), response:
+        yield response
+
+
+@contextmanager
+def network(url: str) -> Iterator[None]:
+    """As `failures`, for what does nothing but ask or read: there, any OSError is one of the network, as no route."""
+    try:
+        with failures(url):
+            yield
+    except OSError as error:
+        raise UnavailableError(f"{shown(url)}: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -129,8 +142,9 @@ def failures(url: str) -> Iterator[None]:
 
 def get_json(url: str, headers: Mapping[str, str] | None = None, *, timeout: float) -> Any:
     """An answer that is JSON. Raises as `request`, and ModelNotFoundError if it is none."""
-    with request(url, headers, timeout=timeout) as response:
-        return parse_json(response.read(_MAX_JSON + 1), url)
+    with request(url, headers, timeout=timeout) as response, network(url):
+        body = response.read(_MAX_JSON + 1)
+    return parse_json(body, url)
 
 
 def parse_json(body: bytes, url: str) -> Any:
@@ -162,7 +176,7 @@ def open_range(
             said = response.headers.get("Content-Range", "")
             if response.status == 206 and not said.startswith(f"bytes {start}-"):
                 raise UnavailableError(f"{shown(url)} answers with another range: {said!r}")
-            yield begin, _chunks(response)
+            yield begin, _chunks(response, url)
     except StatusError as error:
         if error.status != 416 or not start:
             raise
@@ -170,8 +184,12 @@ def open_range(
             yield again
 
 
-def _chunks(response: Response) -> Iterator[bytes]:
-    while chunk := response.read1(CHUNK):
+def _chunks(response: Response, url: str) -> Iterator[bytes]:
+    while True:
+        with network(url):
+            chunk = response.read1(CHUNK)
+        if not chunk:
+            break
         yield chunk
     if response.length:  # what was announced and did not come
         raise http.client.IncompleteRead(b"", response.length)
@@ -196,4 +214,4 @@ def pause(i: int, error: UnavailableError) -> float:
 
 def _wait(error: urllib.error.HTTPError) -> float:
     said = error.headers.get("Retry-After", "")
-    return float(said) if said.isdigit() and len(said) < 9 else 0.0
+    return float(said) if said.isdecimal() and len(said) < 9 else 0.0

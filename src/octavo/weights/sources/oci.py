@@ -136,7 +136,8 @@ class Artifact(Source):
         layers = [_read_layer(one) for one in said]
         if None in layers:
             raise ModelNotFoundError(f"{self.reference}: a layer lacks a sha256 digest, a size or a type")
-        return list({one.digest: one for one in layers if one}.values())  # an empty layer may stand there often
+        # A layer may stand there often, such as an empty one; files of equal contents are several.
+        return list({(one.digest, None if one.archive else one.title): one for one in layers if one}.values())
 
 
 def _read_layer(said: Any) -> _Layer | None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from octavo.errors import ModelNotFoundError
-from octavo.weights.sources.http import StatusError, get_json, parse_json, request, shown
+from octavo.weights.sources.http import StatusError, get_json, network, parse_json, request, shown
 
 T = TypeVar("T")
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
@@ -47,7 +47,8 @@ class Login:
     def read(self, url: str, headers: Mapping[str, str], timeout: float, longest: int) -> tuple[bytes, str]:
         """A short answer, and the digest that the registry says it has. Raises as `request`, ModelNotFoundError."""
         with self.authorized(lambda own: request(url, {**headers, **own}, timeout=timeout)) as response:
-            body = response.read(longest + 1)
+            with network(url):
+                body = response.read(longest + 1)
             if len(body) > longest:
                 raise ModelNotFoundError(f"{shown(url)} is longer than {longest} bytes")
             return body, response.headers.get("Docker-Content-Digest", "")
@@ -69,7 +70,8 @@ class Login:
         about = {"service": fields.get("service", ""), "scope": f"repository:{self._repository}:pull"}
         if known.get("identitytoken"):
             form = {"grant_type": "refresh_token", "refresh_token": known["identitytoken"], "client_id": "octavo"}
-            with request(realm, timeout=_TIMEOUT, data=urlencode({**about, **form}).encode()) as response:
+            data = urlencode({**about, **form}).encode()
+            with request(realm, timeout=_TIMEOUT, data=data) as response, network(realm):
                 answer = parse_json(response.read(), realm)
         else:
             answer = get_json(f"{realm}{'&' if wants.query else '?'}{urlencode(about)}", basic, timeout=_TIMEOUT)

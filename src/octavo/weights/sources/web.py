@@ -22,6 +22,7 @@ _OTHERS = (
     "chat_template.json", "preprocessor_config.json", "modules.json", "sentence_bert_config.json",
     "config_sentence_transformers.json", "1_Pooling/config.json",
 )  # fmt: skip
+_KEPT = "%/:?=&@!$'()*+,;~[]"  # characters of a URL, beside letters and digits, that mean themselves
 _ADVICE = "; a user and password can be in the URL (https://USER:PASSWORD@…) or in ~/.netrc"
 
 
@@ -29,6 +30,7 @@ def open_source(reference: str, revision: str | None) -> Source:
     """Raises ModelNotFoundError if the URL names no model."""
     url, _, fragment = reference.partition("#")
     try:
+        url = _spell(url)
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError:
@@ -49,6 +51,17 @@ def open_source(reference: str, revision: str | None) -> Source:
             )
         sha256 = match[1].lower()
     return WebModel(url, safe_name(name), sha256)
+
+
+def _spell(url: str) -> str:
+    """The URL in ASCII, as requests have it; what is escaped stays so. Raises ValueError."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not host.isascii():
+        name, colon, port = host.partition(":")
+        host = f"{name.encode('idna').decode()}{colon}{port}"
+    netloc, path, query = (quote(user, safe=_KEPT) + at + host, *(quote(one, safe=_KEPT) for one in parts[2:4]))
+    return urlunsplit((parts.scheme, netloc, path, query, ""))
 
 
 class WebModel(Source):
@@ -114,7 +127,7 @@ class WebModel(Source):
                 raise
             return RemoteFile(name, 0, None, None, url)  # an empty file
         sha256 = self._sha256 if name == self._name else None
-        return RemoteFile(name, int(size) if size.isdigit() else None, sha256, version, url)
+        return RemoteFile(name, int(size) if size.isdecimal() else None, sha256, version, url)
 
     def _place(self, name: str) -> str:
         """The URL of a file, without a user's name in it."""
