@@ -477,21 +477,20 @@ def test_a_sleeper_that_others_want_the_room_of_does_not_have_them_wait_for_it(f
 
         async def main():
             await house.ask("b", "c")
-            size = b.held
             await house.control.sleep(c)
             monkeypatch.setattr(b.instance, "close", gated(b.instance.close, gate))
-            making = asyncio.ensure_future(room.make(a, size * 5 // 2 - 1))
+            making = asyncio.ensure_future(room.make(a, house.models.budget.total(a.config)))
             while not b.closing:
                 await asyncio.sleep(0)
-            waking = asyncio.ensure_future(house.use("c"))
+            waking = asyncio.ensure_future(house.ask("c"))
             while not c.lock.locked():
                 await asyncio.sleep(0)
             gate.set()
             await asyncio.wait_for(making, 60)
+            assert room.free(a) == 0
             a.reserved = 0
             room.tell()
-            (await asyncio.wait_for(waking, 60)).release()
-            assert house.ready == "c"
+            await asyncio.wait_for(waking, 60)
 
         asyncio.run(main())
 
