@@ -100,7 +100,7 @@ def compare(url: str, options: argparse.Namespace) -> None:
             with watching(url) as seen:
                 watched.append(throughput(url, options.requests, options.tokens))
             sizes += seen
-    loss = 1 - median(watched) / median(alone)
+    loss = median(1 - with_it / without for with_it, without in zip(watched, alone, strict=True))  # pairs in turn
     print(f"{options.requests} requests alone: {median(alone):.1f} tok/s ({min(alone):.1f} to {max(alone):.1f})")
     events = f"{len(sizes)} events of {median(sizes):.0f} bytes"
     print(f"watched: {median(watched):.1f} tok/s ({min(watched):.1f} to {max(watched):.1f}), {events}")
@@ -110,9 +110,9 @@ def compare(url: str, options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--requests", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--without-browser", action="store_true")
     options = parser.parse_args()
     sizes = {path.name: path.stat().st_size for path in sorted(FOLDER.iterdir())}

@@ -183,7 +183,7 @@ def test_all_who_ask_at_once_share_a_look():
         looks.pop().cancel()
         while not views and not looks[0].done():
             await asyncio.sleep(0)
-        views[0].set_result("view")
+        views[0].set_result(SimpleNamespace(num_blocks=1, requests=()))
         answers = await asyncio.gather(*looks)
         fresh = await room.look(60)
         return {*answers, fresh}

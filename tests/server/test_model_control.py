@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -434,6 +435,138 @@ def test_counts_of_a_model_outlive_its_engines(folder):
                 assert model.stats().prefix_queries == expected
 
         asyncio.run(main())
+
+
+def gated(function, gate):
+    """The function, which waits for a threading.Event first."""
+
+    def wait(*arguments):
+        gate.wait(60)
+        return function(*arguments)
+
+    return wait
+
+
+def test_the_room_of_a_model_is_free_when_it_has_given_it_back(folder, monkeypatch):
+    with House(folder, 1) as house:
+        model, gate = house.models.find("a"), threading.Event()
+
+        async def main():
+            await house.ask("a")
+            held = model.held
+            monkeypatch.setattr(model.instance, "close", gated(model.instance.close, gate))
+            unloading = asyncio.ensure_future(house.control.unload(model))
+            while model.instance is not None:
+                await asyncio.sleep(0)
+            assert model.held == held
+            loading = asyncio.ensure_future(house.use("b"))
+            while not house.control._room.is_wanted_by(house.models.find("b")):
+                await asyncio.sleep(0)
+            gate.set()
+            await unloading
+            assert model.held == 0
+            (await loading).release()
+
+        asyncio.run(main())
+
+
+def test_a_sleeper_that_others_want_the_room_of_does_not_have_them_wait_for_it(folder, monkeypatch):
+    with House(folder, 2) as house:
+        a, b, c = (house.models.find(name) for name in NAMES)
+        gate, room = threading.Event(), house.control._room
+
+        async def main():
+            await house.ask("b", "c")
+            await house.control.sleep(c)
+            monkeypatch.setattr(b.instance, "close", gated(b.instance.close, gate))
+            making = asyncio.ensure_future(room.make(a, house.models.budget.total(a.config)))
+            while not b.closing:
+                await asyncio.sleep(0)
+            waking = asyncio.ensure_future(house.ask("c"))
+            while not c.lock.locked():
+                await asyncio.sleep(0)
+            gate.set()
+            await asyncio.wait_for(making, 60)
+            assert room.free(a) == 0
+            a.reserved = 0
+            room.tell()
+            await asyncio.wait_for(waking, 60)
+
+        asyncio.run(main())
+
+
+def test_doors_that_were_closed_for_clients_who_gave_up_open_again(folder, monkeypatch):
+    monkeypatch.setattr(model_room, "PATIENCE", 0.0)
+    with House(folder, 1) as house:
+
+        async def main():
+            user = await house.use("a")
+            with pytest.raises(UnavailableError, match="no room for b"):
+                await house.use("b", 0.1)
+            while house.control._tasks:
+                await asyncio.sleep(0)
+            assert (house.ready, house.models.find("a").phase) == ("a", "ready")
+            assert await house.use("a") is user
+
+        asyncio.run(main())
+
+
+def test_a_look_at_headers_disturbs_no_request(folder, monkeypatch):
+    with House(folder, 1) as house:
+        model, gate = house.models.find("a"), threading.Event()
+        model.prospect = None
+        headers, looks = model.inspect, []
+
+        def inspect():
+            looks.append(1)
+            if len(looks) > 1:
+                return headers()
+            gate.wait(60)
+            raise OctavoError("half of them is written")
+
+        monkeypatch.setattr(model, "inspect", inspect)
+
+        async def main():
+            looking = asyncio.ensure_future(house.control.refresh())
+            while not looks:
+                await asyncio.sleep(0)
+            loading = asyncio.ensure_future(house.use("a"))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert len(looks) == 1
+            gate.set()
+            await looking
+            (await loading).release()
+            assert house.status("a") is Status.READY
+
+        asyncio.run(main())
+
+
+def test_unloading_frees_what_a_reload_has_left_to_its_requests(folder):
+    with House(folder, 3) as house:
+        model = house.models.find("a")
+
+        async def main():
+            old = await house.use("a")
+            old.active.add(lambda _: old.release())
+            await house.control.reload(model)
+            await house.control.unload(model, force=True)
+            assert (model.held, model.retired, old.llm) == (0, [], None)
+
+        asyncio.run(main())
+        assert model.metrics.unloads.total() == 2
+
+
+def test_a_moment_without_memory_is_not_the_request_s_mistake(folder, monkeypatch):
+    with House(folder, 1) as house:
+
+        def make(prospect):
+            raise MemoryPlanError("others have it")
+
+        monkeypatch.setattr(house.models.find("a"), "make", make)
+        with pytest.raises(UnavailableError, match="others have it") as caught:
+            asyncio.run(house.control.acquire(house.models.find("a"), SECONDS))
+        assert caught.value.code == "model_failed"
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------

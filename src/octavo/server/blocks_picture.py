@@ -28,11 +28,9 @@ def picture(
     _set(codes, view, view.free, _FREE)
     owned = np.zeros(view.num_blocks, np.bool_)
     for n, tables in tables_of.items():
-        mine = np.zeros(view.num_blocks, np.bool_)
-        for table in tables:
-            _set(mine, view, table, True)
+        mine = np.array(list(set().union(*tables)), np.int64) - view.first_block
         codes[mine] = np.where(owned[mine], _SHARED, n + _SHARED)
-        owned |= mine
+        owned[mine] = True
     per_cell = -(-view.num_blocks // most_cells)
     if per_cell > 1:
         codes = np.maximum.reduceat(codes, np.arange(0, len(codes), per_cell))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, ref
 
 from octavo import _native
 from octavo.async_llm import AsyncLLM
@@ -21,6 +21,9 @@ from octavo.server.writing import dumps
 from octavo.version import __version__
 
 PATIENCE = 1.0  # seconds that an engine has for an answer: a step may be long
+INLINE = 16384  # so much is written on the event loop: waking a thread would take longer
+REQUEST = 64  # a request takes as long to write as so many blocks
+MEMORY_SECONDS = 1.0  # how long what was measured of the machine's memory is told
 FRESH = 0.025  # an event may have what was told so many seconds before
 Json = dict[str, Any]
 Look = tuple[AsyncLLM | None, bool]  # the engine that was looked at, and whether what is known of it is old
@@ -32,11 +35,13 @@ class EngineRoom:
 
     def __init__(self, models: Iterable[ServedModel]):
         self._models = models
-        self._of_models: WeakKeyDictionary[ServedModel, _Window] = WeakKeyDictionary()
+        self._of_models: dict[ServedModel, _Window] = {}
         self._began = time.time()
         self._looking: asyncio.Task[bytes] | None = None
         self._seen, self._seen_at = b"", 0.0
         self._writer = ThreadPoolExecutor(1, "octavo-stats")
+        self._memory: tuple[int, int] = (0, 0)  # that is free, and this process has
+        self._measured_at = -MEMORY_SECONDS
 
     async def look(self, fresh_enough: float = 0.0) -> bytes:
         """The JSON of an EngineStatsAnswer, no older than so many seconds."""
@@ -49,22 +54,37 @@ class EngineRoom:
     async def _look(self) -> bytes:
         windows = self._windows()
         looks = await asyncio.gather(*(window.look() for window in windows))
-        loop = asyncio.get_running_loop()
-        self._seen = await loop.run_in_executor(self._writer, self._write, windows, looks)
+        if sum(window.size for window in windows) <= INLINE:
+            self._seen = self._write(windows, looks)
+        else:
+            loop = asyncio.get_running_loop()
+            self._seen = await loop.run_in_executor(self._writer, self._write, windows, looks)
         self._seen_at = time.monotonic()
         return self._seen
 
     def _windows(self) -> list[_Window]:
         """Of all models that there are now."""
-        for model in self._models:
-            self._of_models.setdefault(model, _Window(model))
-        return [self._of_models[model] for model in self._models]
+        self._of_models = {model: self._of_models.get(model) or _Window(model) for model in self._models}
+        return list(self._of_models.values())
 
     def _write(self, windows: list[_Window], looks: list[Look]) -> bytes:
         models = [window.show(look) for window, look in zip(windows, looks, strict=True)]
         now = time.time()
         answer = {"time": now, "uptime": now - self._began, "version": __version__}
-        return dumps({**answer, "machine": _machine(windows), "models": models})
+        return dumps({**answer, "machine": self._machine(), "models": models})
+
+    def _machine(self) -> Json:
+        if (now := time.monotonic()) - self._measured_at >= MEMORY_SECONDS:
+            self._memory, self._measured_at = _memory(), now
+        device = next((model.config.device for model in self._models), "cpu")
+        free, in_memory = self._memory
+        return {
+            "device": device,
+            "threads": _native.num_threads(),
+            "isa": _native.isa(),
+            "memory_free": free,
+            "memory_process": in_memory,
+        }
 
 
 class _Window:
@@ -75,6 +95,11 @@ class _Window:
         self._seen: ReferenceType[AsyncLLM] | None = None  # whose view that is; it may be unloaded meanwhile
         self._view: EngineView | None = None
         self._numbers: dict[str, int] = {}
+
+    @property
+    def size(self) -> int:
+        """How much there is to write, in blocks."""
+        return 0 if self._view is None else self._view.num_blocks + REQUEST * len(self._view.requests)
 
     async def look(self) -> Look:
         """Gets a view of the engine; returns whose, and whether there was none in time, so that the last has to do."""
@@ -172,16 +197,10 @@ class _Window:
         ]
 
 
-def _machine(windows: list[_Window]) -> Json:
+def _memory() -> tuple[int, int]:
+    """Bytes that are free, and those that this process has."""
     with open("/proc/self/statm") as file:
-        in_memory = int(file.read().split()[1]) * _PAGE
-    return {
-        "device": windows[0].model.config.device if windows else "cpu",
-        "threads": _native.num_threads(),
-        "isa": _native.isa(),
-        "memory_free": free_memory(),
-        "memory_process": in_memory,
-    }
+        return free_memory(), int(file.read().split()[1]) * _PAGE
 
 
 def _kind(skills: list[str]) -> str | None:

@@ -85,7 +85,7 @@ class Generation:
     async def __aenter__(self) -> Self:
         """Submits all prompts. Raises UnavailableError if the queue has no room for them."""
         try:
-            self._entered = time.monotonic()
+            self._entered = time.monotonic() - self._request.state.waited  # for its model
             self._queue.enter(self._num_seats, self.num_prompt_tokens)
         except HttpError as error:
             self.model.metrics.refused[error.code] += 1

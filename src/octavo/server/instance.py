@@ -43,6 +43,7 @@ class ModelInstance:
         self.is_open = True  # for further requests
         self.is_frozen = False  # whether collections of garbage pass it over
         self.num_users = 0
+        self.closing: asyncio.Task[None] | None = None  # that gives its memory back
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that runs here
         self.released: Callable[[], None] = lambda: None  # called when the last user has gone
         self._idle = asyncio.Event()
@@ -60,9 +61,9 @@ class ModelInstance:
     @property
     def engine(self) -> AsyncLLM:
         """Raises UnavailableError once it is closed."""
-        if self.llm is None:
+        if (llm := self.llm) is None:
             raise self.unloaded_error
-        return self.llm
+        return llm
 
     @property
     def unloaded_error(self) -> UnavailableError:
@@ -81,11 +82,7 @@ class ModelInstance:
 
     @property
     def skills(self) -> frozenset[str]:
-        model = self.engine.model
-        speech = model.reader
-        if isinstance(speech, SpeechModel):
-            return frozenset(("transcribe", "translate") if speech.tokens.is_multilingual else ("transcribe",))
-        return frozenset(("text",) if model.pooler is None else model.pooler.skills)
+        return skills_of(self.engine)
 
     def queue_of(self, is_background: bool) -> Queue:
         return self.background if is_background else self.queue
@@ -111,7 +108,7 @@ class ModelInstance:
         return True
 
     def stats(self) -> EngineStats:
-        return EngineStats() if self.llm is None else self.llm.driver.stats()
+        return EngineStats() if (llm := self.llm) is None else llm.driver.stats()  # a thread may close it now
 
     def close(self) -> None:
         """Ends its engine. Blocks; nothing of the model is held afterwards."""
@@ -166,6 +163,14 @@ class ModelInstance:
                 f"characters, which are at least {num_characters // longest} tokens"
             )
             raise HttpError(reason, code="context_length_exceeded")
+
+
+def skills_of(llm: AsyncLLM) -> frozenset[str]:
+    """What a loaded model can do, as requests ask for it."""
+    speech = llm.model.reader
+    if isinstance(speech, SpeechModel):
+        return frozenset(("transcribe", "translate") if speech.tokens.is_multilingual else ("transcribe",))
+    return frozenset(("text",) if llm.model.pooler is None else llm.model.pooler.skills)
 
 
 async def read_with(read: Callable[[], T], num_characters: int) -> T:

@@ -123,7 +123,7 @@ class Lifecycle:
 
     async def _drain(self) -> None:
         """Lets running requests finish, tells those that do not, and ends the server."""
-        for leave in list(self._state.sessions):
+        for leave in [*self._state.sessions, *self._state.viewers]:
             leave()
         if self._state.keeps_files:
             await self._state.batches.close()

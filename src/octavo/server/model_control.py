@@ -18,7 +18,7 @@ from octavo.errors import MemoryPlanError, OctavoError
 from octavo.server.errors import DeadlineError, HttpError, UnavailableError
 from octavo.server.instance import ModelInstance
 from octavo.server.model_room import ModelRoom
-from octavo.server.model_state import Status
+from octavo.server.model_state import RETRY_SECONDS, Status
 from octavo.server.models import ModelRegistry, ServedModel
 from octavo.server.options import ServerConfig
 from octavo.server.prospect import Prospect, is_local
@@ -35,7 +35,7 @@ class ModelControl:
         self._models, self._config, self._clock = models, config, clock
         self._tasks: dict[ServedModel, asyncio.Task[None]] = {}  # that bring models which requests wait for
         self._work: set[asyncio.Task[None]] = set()  # that goes on whoever leaves
-        self._room = ModelRoom(models, clock, lambda model: self._unload(model, 0.0, "room"))
+        self._room = ModelRoom(models, clock, lambda model: asyncio.shield(self.begin(self._evict(model))))
         self._loading = asyncio.Lock()  # one at a time: two would be no faster, and take more memory
         self._looking = asyncio.Lock()
 
@@ -119,10 +119,11 @@ class ModelControl:
         async with model.lock:
             if model.is_ready:
                 return
-            if model.status is Status.SLEEPING and model.instance is not None:
+            # One that sleeps wakes, unless others wait for room: they might wait for that of its weights.
+            if model.status is Status.SLEEPING and model.instance is not None and not self._room.has_queue:
                 await self._rouse(model)
                 return
-            if model.instance is not None:  # it takes no requests, so that another one gets its room
+            if model.instance is not None:  # it takes no requests, and another one gets its room
                 await self._retire(model, model.instance, None, "room")
             await self._load(model)
 
@@ -163,7 +164,10 @@ class ModelControl:
 
     async def _make(self, model: ServedModel, prospect: Prospect | None) -> ModelInstance:
         async with self._loading:
-            return await in_thread(lambda: model.make(prospect))
+            try:
+                return await in_thread(lambda: model.make(prospect))
+            except MemoryPlanError as error:  # it fits into what models may take, but others have it now
+                raise UnavailableError(str(error), "no_memory", RETRY_SECONDS) from error
 
     def _released(self, model: ServedModel) -> None:
         self._note_use(model)
@@ -207,8 +211,11 @@ class ModelControl:
         """
         model.check_started()
         async with model.lock:
+            seconds = 0.0 if force else self._config.shutdown_timeout
+            for instance in list(model.retired):
+                await self._retire(model, instance, seconds, "request")
             if model.instance is not None:
-                await self._unload(model, 0.0 if force else self._config.shutdown_timeout, "request")
+                await self._unload(model, seconds, "request")
             else:
                 model.state.become(Status.UNLOADED)
 
@@ -304,6 +311,15 @@ class ModelControl:
 
     # -- the way out -------------------------------------------------------------------------------------------------
 
+    async def _evict(self, model: ServedModel) -> None:
+        """Unloads it for another one if it is idle, and nobody does anything with it.
+
+        Nobody waits for its lock: whoever has that may wait for the same room.
+        """
+        if model.is_idle and not model.lock.locked():
+            async with model.lock:
+                await self._unload(model, 0.0, "room")
+
     async def _unload(self, model: ServedModel, seconds: float | None, reason: str) -> None:
         """Of a model whose lock is held, with an instance."""
         assert model.instance is not None
@@ -328,12 +344,21 @@ class ModelControl:
 
     async def _close(self, model: ServedModel, instance: ModelInstance, seconds: float | None, reason: str) -> None:
         await instance.wait_idle(seconds)
-        held = instance.held
-        model.forget(instance)
-        await in_thread(lambda: give_memory_back(instance.close, instance.is_frozen))
+        if instance.closing is None:
+            model.closing += instance.held
+            model.forget(instance)
+            instance.closing = self.begin(self._give_back(model, instance, instance.held, reason))
+        await asyncio.shield(instance.closing)
+
+    async def _give_back(self, model: ServedModel, instance: ModelInstance, held: int, reason: str) -> None:
+        """Frees what a forgotten instance held, which may take seconds; until then it is nobody else's."""
+        try:
+            await in_thread(lambda: give_memory_back(instance.close, instance.is_frozen))
+        finally:
+            model.closing -= held
+            self._room.tell()
         model.metrics.unloads[reason] += 1
         logger.info("model %s unloaded (%s), which held %s", model.id, reason, show(held))
-        self._room.tell()
 
     # -- what happens by itself --------------------------------------------------------------------------------------
 
@@ -365,15 +390,19 @@ class ModelControl:
         async with self._looking:
             if (folder := self._models.folder) is not None:
                 self._models.update(await in_thread(folder.scan))
-            for model in [each for each in self._models if not each.at_start and each.prospect is None]:
-                may_have_changed = model.status is Status.FAILED and self._clock() >= model.state.retry_at
-                if (model.status is Status.UNLOADED or may_have_changed) and is_local(model.config):
-                    await self._look_at(model)
+            for model in [each for each in self._models if not each.at_start and is_local(each.config)]:
+                if not model.lock.locked():  # whoever has it reads the headers, or has no need of them
+                    async with model.lock:
+                        await self._look_at(model)
 
     async def _look_at(self, model: ServedModel) -> None:
+        """Reads the headers of a model whose lock is held, if nobody knows them."""
+        may_have_changed = model.status is Status.FAILED and self._clock() >= model.state.retry_at
+        if model.prospect is not None or not (model.status is Status.UNLOADED or may_have_changed):
+            return
         try:
             await in_thread(model.inspect)
-            if model.status is Status.FAILED and model.instance is None:
+            if model.status is Status.FAILED:
                 model.state.become(Status.UNLOADED)
         except OctavoError as error:
             model.state.fail(error, self._clock())

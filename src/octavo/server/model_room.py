@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from octavo.engine.memory import show
+from octavo.server.instance import ModelInstance
+from octavo.server.model_state import Status
 from octavo.server.models import ModelRegistry, ServedModel
 
 logger = logging.getLogger("octavo.server")
@@ -16,7 +18,7 @@ PATIENCE = 10.0  # a model that has waited for room so long has others take no f
 
 
 class ModelRoom:
-    """The budget of memory as models come and go. `unload` unloads an idle model whose lock is held."""
+    """The budget of memory as models come and go. `unload` unloads an idle model that nobody does anything with."""
 
     def __init__(
         self, models: ModelRegistry, clock: Callable[[], float], unload: Callable[[ServedModel], Awaitable[None]]
@@ -24,6 +26,11 @@ class ModelRoom:
         self._models, self._clock, self._unload = models, clock, unload
         self._in_line: deque[ServedModel] = deque()  # who waits for room, the first one first
         self._news = asyncio.Event()
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether anyone waits for room."""
+        return bool(self._in_line)
 
     def is_wanted_by(self, model: ServedModel) -> bool:
         """Whether it waits for room."""
@@ -36,25 +43,25 @@ class ModelRoom:
         the others finish what they have, and take nothing new.
         """
         began = self._clock()
+        closed: list[ModelInstance] = []  # doors, for this one
         self._in_line.append(model)
         try:
             while not self._take_room(model, size):
                 is_first = self._in_line[0] is model
                 if is_first and (leaving := self._leaving(model, size)):
                     for other in leaving:
-                        async with other.lock:
-                            if other.is_idle and other.instance is not None:
-                                await self._unload(other)
+                        await self._unload(other)
                     continue
                 waited = self._clock() - began
                 if is_first and waited >= PATIENCE:
-                    self._close_doors(model, size)
+                    closed += self._close_doors(model, size)
                 model.state.phase = self.scarcity(model)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.1, PATIENCE - waited) if is_first else None):
                         await self._news.wait()
         finally:
             self._in_line.remove(model)
+            self._open_doors(closed)
             self.tell()
 
     def _take_room(self, model: ServedModel, size: int) -> bool:
@@ -66,7 +73,10 @@ class ModelRoom:
 
     def _is_overtaking(self, model: ServedModel) -> bool:
         first = self._in_line[0]
-        return first is not model and any(not each.is_ready and each.instance is not None for each in self._models)
+        return first is not model and any(
+            not each.is_ready and each.instance is not None and each.status is not Status.SLEEPING
+            for each in self._models
+        )
 
     def free(self, model: ServedModel) -> int:
         """Bytes of the budget that no model of its device has."""
@@ -94,11 +104,12 @@ class ModelRoom:
                 chosen.remove(each)
         return chosen
 
-    def _close_doors(self, model: ServedModel, size: int) -> None:
+    def _close_doors(self, model: ServedModel, size: int) -> list[ModelInstance]:
         """Has as many of the others take no further requests as leave enough room when theirs are done.
 
-        Each has its time first, and those who have waited for it are let in.
+        Each has its time first, and those who have waited for it are let in. Returns those that were open.
         """
+        closed: list[ModelInstance] = []
         missing = size - self.free(model)
         for each in self._others(model):
             if missing <= 0:
@@ -107,8 +118,17 @@ class ModelRoom:
             had_its_time = self._clock() - each.ready_at >= PATIENCE and not each.num_waiting
             if each.instance is not None and each.instance.is_open and had_its_time:
                 each.instance.is_open = False
+                closed.append(each.instance)
                 each.state.phase = f"finishing its requests, to make room for {model.id}"
                 logger.info("model %s: %s", each.id, each.phase)
+        return closed
+
+    def _open_doors(self, closed: list[ModelInstance]) -> None:
+        """Those that are still there were not needed, or nobody waits for their room any more."""
+        for each in self._models:
+            if each.instance in closed and not each.lock.locked():
+                each.instance.is_open = True
+                each.state.become(Status.READY)
 
     def scarcity(self, model: ServedModel) -> str:
         """The numbers, and who holds what."""

@@ -18,7 +18,7 @@ from octavo.engine.memory import show
 from octavo.errors import ConfigError, MemoryPlanError, OctavoError, did_you_mean
 from octavo.plan.estimate import two_lines
 from octavo.server.errors import HttpError, NotFoundError, UnavailableError
-from octavo.server.instance import ModelInstance
+from octavo.server.instance import ModelInstance, skills_of
 from octavo.server.limits import Queue
 from octavo.server.metrics import ModelMetrics
 from octavo.server.model_folder import ModelFolder
@@ -65,6 +65,7 @@ class ServedModel:
         self.retired: list[ModelInstance] = []  # those that requests still run on
         self.prospect: Prospect | None = None  # once its headers were read
         self.reserved = 0  # bytes that are kept free for what is being loaded
+        self.closing = 0  # bytes of instances that nobody uses any more, and that are not free yet
         self.queue: Queue = Queue(server.max_queued_requests, server.max_queued_tokens)
         self.background: Queue = Queue(MOST, MOST)  # of batches, which wait as long as they must
         self.metrics: ModelMetrics = ModelMetrics()
@@ -105,7 +106,7 @@ class ServedModel:
     @property
     def llm(self) -> AsyncLLM | None:
         """Its engine, while it is loaded or sleeps with its weights."""
-        return None if self.instance is None else self.instance.llm
+        return None if (instance := self.instance) is None else instance.llm
 
     @property
     def pinned(self) -> bool:
@@ -129,21 +130,21 @@ class ServedModel:
 
     @property
     def held(self) -> int:
-        """Bytes that it takes, and that are kept for it."""
+        """Bytes that it takes or has yet to give back, and that are kept for it."""
         instances = [*self.retired, *([self.instance] if self.instance is not None else [])]
-        return self.reserved + sum(instance.held for instance in instances)
+        return self.reserved + self.closing + sum(instance.held for instance in instances)
 
     @property
     def max_model_len(self) -> int | None:
-        if self.llm is not None:
-            return self.llm.model.max_model_len
+        if (llm := self.llm) is not None:  # once: a thread may read this, too
+            return llm.model.max_model_len
         return None if self.prospect is None else self.prospect.max_model_len
 
     @property
     def skills(self) -> frozenset[str] | None:
         """None while nobody knows."""
-        if self.instance is not None and self.instance.llm is not None:
-            return self.instance.skills
+        if (llm := self.llm) is not None:
+            return skills_of(llm)
         return None if self.prospect is None else self.prospect.skills
 
     def can(self, skill: str) -> bool:

@@ -36,6 +36,7 @@ class ServerState:
         self.active: set[Callable[[OctavoError], None]] = set()  # each ends a request that is being answered
         self.num_posts = 0  # requests that were sent a body, from their first byte here to the last of the answer
         self.sessions: set[Callable[[], None]] = set()  # each ends a session when its work is done
+        self.viewers: set[Callable[[], None]] = set()  # each ends a stream of the engine room, which no drain waits for
         self.uploads = UploadSpace(config.max_audio_bytes)
         self.responses = ResponseStore(config.response_store, config.max_stored_responses, config.max_stored_bytes)
         self.engine_room = EngineRoom(models)

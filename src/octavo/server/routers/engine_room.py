@@ -37,7 +37,7 @@ async def engine_events(request: Request) -> Response:
 async def _events(server: ServerState, request: Request, interval: float) -> AsyncIterator[bytes]:
     """Those who ask for the same interval are told at the same time, so that one look is enough."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
-    server.sessions.add(over.set)  # draining does not wait for it
+    server.viewers.add(over.set)  # draining ends it, and does not wait for who reads slowly
     watcher = loop.create_task(_watch(request, over))
     try:
         while not over.is_set():
@@ -47,7 +47,7 @@ async def _events(server: ServerState, request: Request, interval: float) -> Asy
                 await asyncio.wait_for(over.wait(), (math.floor(now / interval) + 1) * interval - now)
     finally:
         watcher.cancel()
-        server.sessions.discard(over.set)
+        server.viewers.discard(over.set)
 
 
 async def _watch(request: Request, over: asyncio.Event) -> None:

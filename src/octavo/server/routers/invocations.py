@@ -45,10 +45,11 @@ async def invoke(request: Request) -> Response:
         return await create_transcription(_as_form(request))
     server = state_of(request)
     raw = await read_raw(request, server.config)
-    return await _handler(server, parse_object(raw))(_again(request, raw))
+    handler = await _handler(server, parse_object(raw))
+    return await handler(_again(request, raw))
 
 
-def _handler(server: ServerState, fields: dict[str, Any]) -> Handler:
+async def _handler(server: ServerState, fields: dict[str, Any]) -> Handler:
     """Who answers such a body. Raises HttpError for one that nobody does."""
     for names, handler in KINDS:
         if any(name in fields for name in names):
@@ -61,7 +62,7 @@ def _handler(server: ServerState, fields: dict[str, Any]) -> Handler:
     if "task" in fields:
         return pool
     name = fields.get("model") if isinstance(fields.get("model"), str) else None
-    chosen = [server.models.find(name)] if name else list(server.models)
+    chosen = [await server.control.find(name)] if name else list(server.models)
     able = (handler for skill, handler in INPUTS if any(model.can(skill) for model in chosen))
     return next(able, create_embeddings)  # which says what is served instead
 

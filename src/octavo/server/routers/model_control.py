@@ -54,7 +54,7 @@ async def load_model(request: Request, model_id: str) -> JSONAnswer:
     model.check_started()
     model.state.retry_at = 0.0  # who asks for it may have mended it
     if asked.wait:
-        return await _answer(model, server.control.bring(model, _seconds(request)))
+        return await _answer(server, model, server.control.bring(model, _seconds(request)))
     server.control.begin(server.control.bring(model, _seconds(request)))
     await asyncio.sleep(0)  # it has begun
     return JSONAnswer(model_card(model), 202)
@@ -65,7 +65,7 @@ async def unload_model(request: Request, model_id: str) -> JSONAnswer:
     """Unloads a model: its memory is free when this is answered."""
     server, asked = await _read(request, UnloadRequest)
     model = await server.control.find(model_id)
-    return await _answer(model, server.control.unload(model, asked.force))
+    return await _answer(server, model, server.control.unload(model, asked.force))
 
 
 @router.post("/v1/models/{model_id:path}/sleep", **_endpoint(SleepRequest, ModelCard))
@@ -73,7 +73,7 @@ async def sleep_model(request: Request, model_id: str) -> JSONAnswer:
     """Puts a model to sleep."""
     server, asked = await _read(request, SleepRequest)
     model = await server.control.find(model_id)
-    return await _answer(model, server.control.sleep(model, asked.level))
+    return await _answer(server, model, server.control.sleep(model, asked.level))
 
 
 @router.post("/v1/models/{model_id:path}/wake", **_endpoint(WakeRequest, ModelCard))
@@ -81,7 +81,7 @@ async def wake_model(request: Request, model_id: str) -> JSONAnswer:
     """Wakes a model; one that is unloaded is loaded."""
     server, _ = await _read(request, WakeRequest)
     model = await server.control.find(model_id)
-    return await _answer(model, server.control.bring(model, _seconds(request)))
+    return await _answer(server, model, server.control.bring(model, _seconds(request)))
 
 
 @router.post("/v1/models/{model_id:path}/reload", **_endpoint(ReloadRequest, ModelCard))
@@ -89,7 +89,7 @@ async def reload_model(request: Request, model_id: str) -> JSONAnswer:
     """Loads a model's files anew, while the old ones answer."""
     server, _ = await _read(request, ReloadRequest)
     model = await server.control.find(model_id)
-    return await _answer(model, server.control.reload(model))
+    return await _answer(server, model, server.control.reload(model))
 
 
 @router.post("/sleep", **_endpoint(None, Done, query=SleepQuery))
@@ -119,9 +119,9 @@ async def is_sleeping(request: Request) -> JSONAnswer:
     return JSONAnswer({"is_sleeping": statuses == {Status.SLEEPING}})
 
 
-async def _answer(model: ServedModel, work: Coroutine[Any, Any, None]) -> JSONAnswer:
+async def _answer(server: ServerState, model: ServedModel, work: Coroutine[Any, Any, None]) -> JSONAnswer:
     """The model's card after work that goes on if the client leaves."""
-    await asyncio.shield(asyncio.get_running_loop().create_task(work))
+    await asyncio.shield(server.control.begin(work))
     return JSONAnswer(model_card(model))
 
 
