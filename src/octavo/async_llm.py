@@ -123,13 +123,6 @@ class AsyncLLM:
         """Ends a request; its iterator raises RequestAbortedError. Unknown and finished ids are no error."""
         self.driver.abort(request_id)
 
-    def give_back(self) -> None:
-        """Gives the memory of the KV cache and of steps back until it is needed again; weights stay, requests end.
-
-        Raises UnsupportedError for the torch executor.
-        """
-        self.driver.renew(self.model.executor.give_back)
-
     def close(self) -> None:
         """Aborts what runs and ends the thread. Calling it again does nothing."""
         self.driver.close()

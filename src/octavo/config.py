@@ -160,21 +160,23 @@ class EngineConfig:
 
     @classmethod
     def resolve(
-        cls, options: Mapping[str, Any], place: Callable[[str, str, str], Placement] = place
+        cls, options: Mapping[str, Any], where: Callable[[str, str, str], Placement] | None = None
     ) -> tuple[EngineConfig, list[str]]:
         """The config, and a note for each option that means nothing here. Raises what `from_options` raises.
 
-        `place` says what device, executor and dtype mean on the machine that is meant: by default this one.
+        `where` says what device, executor and dtype mean on the machine that is meant: by default this one.
         """
         load_plugins()
         said = {name: value for name, value in options.items() if value is not None}
+        if isinstance(said.get("model"), os.PathLike):
+            said["model"] = os.fspath(said["model"])
         if said.get("max_model_len") in (-1, "auto"):  # vLLM's names for as many as fit
             del said["max_model_len"]
         for name, choices in (("device", DEVICES), ("executor", EXECUTORS), ("dtype", DTYPES)):
             _choice(name, said.setdefault(name, "auto"), tuple(choices))
         said = _with_task(said)
         said["model_impl"], executor = _model_impl(said.get("model_impl", "auto"), said["executor"])
-        placement = place(said["device"], executor, said["dtype"])
+        placement = (where or place)(said["device"], executor, said["dtype"])
         said |= {"device": placement.device, "executor": placement.executor, "dtype": placement.dtype}
         said["kv_cache_dtype"], cache_notes = cache_type(said.get("kv_cache_dtype", "auto"), placement.executor)
         on_cpu = placement.device == "cpu"

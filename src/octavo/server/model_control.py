@@ -236,7 +236,8 @@ class ModelControl:
             else:
                 await self._drain(model, instance, self._config.shutdown_timeout)
                 try:
-                    await in_thread(instance.engine.give_back)
+                    engine = instance.engine
+                    await in_thread(lambda: engine.driver.renew(engine.model.executor.give_back))
                 except OctavoError:
                     instance.is_open = True
                     model.state.become(Status.READY)
