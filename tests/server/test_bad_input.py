@@ -297,7 +297,7 @@ def test_a_body_that_is_too_large_is_413(http, path):
     check_error(http.post(path, content=pieces(), headers=headers), 413)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/assistants", "/v1/images/edits", "/v1/audio/speech"])
+@pytest.mark.parametrize("path", ["/v", "/v1", "/v1/", "/v1/assistants", "/v1/images/edits", "/v1/audio/speech"])
 def test_another_path_is_404_and_lists_what_there_is(http, path):
     for method in ("GET", "POST"):
         error = check_error(http.request(method, path), 404)

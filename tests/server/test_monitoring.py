@@ -219,7 +219,7 @@ def test_the_log_says_phases_the_address_the_plan_and_a_curl_line_that_works(sta
         "finding the model",
         "loading weights",
         "KV cache",
-        "tokens)",
+        " tokens, ",
         "ready: http://",
     ):
         assert text in log

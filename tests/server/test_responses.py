@@ -250,35 +250,34 @@ def test_the_least_recently_used_make_room(start, tiny_model):
         assert there == [ids[0], ids[2], ids[3]]
 
 
-def test_a_file_keeps_responses_through_kill_9(start, tiny_model, tmp_path):
+def test_a_file_keeps_responses_through_kill_9(start, real_model, tmp_path):
     store = tmp_path / "responses.db"
-    server = start(tiny_model, "--response-store", store)
+    server = start(real_model, "--response-store", store)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="EMPTY") as ai:
         ask = {"model": ai.models.list().data[0].id, "input": "Hello", "max_output_tokens": 4}
         response, conversation = ai.responses.create(**ask), ai.conversations.create(metadata={"a": "b"})
-        running = ai.responses.create(**{**ask, "max_output_tokens": 8000}, background=True)
+        running = ai.responses.create(**{**LONG, "model": ask["model"]}, background=True)
     server.stop(signal.SIGKILL)
-    server = start(tiny_model, "--response-store", store)
+    server = start(real_model, "--response-store", store)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="EMPTY") as ai:
         assert ai.responses.retrieve(response.id) == response
         assert ai.conversations.retrieve(conversation.id) == conversation
         assert ai.responses.create(**ask, previous_response_id=response.id).previous_response_id == response.id
         failed = ai.responses.retrieve(running.id)
         assert (failed.status, failed.error.message) == ("failed", "the server ended before this was finished")
-    other = start(tiny_model, "--response-store", store, wait=None)
+    other = start(real_model, "--response-store", store, wait=None)
     assert other.process.wait(SECONDS) == 2, "a file is one server's"
     assert "--response-store" in other.read_log()
     assert server.stop() == 0
 
 
-def test_a_server_that_ends_writes_down_what_became_of_the_background(start, tiny_model, tmp_path):
+def test_a_server_that_ends_writes_down_what_became_of_the_background(start, real_model, tmp_path):
     store = tmp_path / "responses.db"
-    server = start(tiny_model, "--response-store", store, "--shutdown-timeout", "0")
+    server = start(real_model, "--response-store", store, "--shutdown-timeout", "0")
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="EMPTY") as ai:
-        ask = {"model": ai.models.list().data[0].id, "input": "Hello", "max_output_tokens": 8000}
-        running = ai.responses.create(**ask, background=True)
+        running = ai.responses.create(**{**LONG, "model": ai.models.list().data[0].id}, background=True)
     assert server.stop() == 0
-    server = start(tiny_model, "--response-store", store)
+    server = start(real_model, "--response-store", store)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="EMPTY") as ai:
         failed = ai.responses.retrieve(running.id)
     assert (failed.status, failed.error.code) == ("failed", "server_error")

@@ -48,6 +48,7 @@ print("<b>")
 
 def test_an_answer_streams_and_says_how_fast_it_was(server, visit):
     page = visit(server.url, settings=SHORT)
+    page.locator(".log").wait_for(state="attached")
     sizes = page.evaluate_handle("[]")
     page.evaluate(
         """sizes => {

@@ -64,7 +64,7 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     """No such path, or no such method there."""
     assert isinstance(error, HTTPException)
     endpoints = _endpoints()
-    path = request.url.path[:200]
+    path = request.url.path[:100]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not possible, but {allowed} is"
@@ -72,13 +72,14 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
         return error_answer(refused, request.scope)
     near = difflib.get_close_matches(path, endpoints, 1, 0.5)
     advice = f" Did you mean {near[0]}?" if near else ""
-    missing = NotFoundError(f"There is no {path}.{advice} There are: {', '.join(endpoints)}")
+    main = [endpoint for endpoint in endpoints if endpoint.startswith("/v1/") and "{" not in endpoint]
+    missing = NotFoundError(f"There is no {path}.{advice} Among others there are: {', '.join(main)}")
     return error_answer(missing, request.scope)
 
 
 def _endpoints() -> list[str]:
     paths = {path for router in ROUTERS for route in router.routes if (path := getattr(route, "path", None))}
-    return sorted(path.replace("{model_id:path}", "{id}") for path in paths)
+    return sorted(path.replace("{model_id:path}", "{id}") for path in paths if not path.startswith("/{"))
 
 
 def _add_docs(app: FastAPI, root_path: str) -> None:

@@ -27,6 +27,7 @@ from octavo.server.logs import STATS_SECONDS, StatsLine
 from octavo.server.middleware import Envelope
 from octavo.server.options import ServerConfig
 from octavo.server.state import ServerState
+from octavo.server.threads import any_running
 
 logger = logging.getLogger("octavo.server")
 SWITCH_INTERVAL = 0.001  # a Python thread keeps another waiting for at most so many seconds
@@ -44,7 +45,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         code = runner.run(Lifecycle(state, listener).run(loaded))
     gc.unfreeze()
-    if not loaded.done() or state.control.is_busy:  # a model is being read by a thread that can't be interrupted
+    if not loaded.done() or any_running():  # a model is being read by a thread that can't be interrupted
         logging.shutdown()
         os._exit(code)
     state.models.close()

@@ -39,11 +39,6 @@ class ModelControl:
         self._loading = asyncio.Lock()  # one at a time: two would be no faster, and take more memory
         self._looking = asyncio.Lock()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a thread reads a model, which can't be interrupted."""
-        return self._loading.locked()
-
     # -- requests ----------------------------------------------------------------------------------------------------
 
     async def find(self, name: str | None, skill: str | None = None) -> ServedModel:

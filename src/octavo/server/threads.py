@@ -13,6 +13,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+NAME = "octavo-models"
+
+
+def any_running() -> bool:
+    """Whether one of them is not done yet: Python must not take itself down under what it reads or frees."""
+    return any(thread.name == NAME for thread in threading.enumerate())
 
 
 async def in_thread(function: Callable[[], T]) -> T:
@@ -27,7 +33,7 @@ async def in_thread(function: Callable[[], T]) -> T:
         else:
             future.set_result(found)
 
-    threading.Thread(target=run, name="octavo-models", daemon=True).start()
+    threading.Thread(target=run, name=NAME, daemon=True).start()
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
