@@ -6,7 +6,7 @@
 Each model is planned from the headers of its files, then loaded in a process of its own, whose cache is filled by as
 many requests as there is room for; what it holds then is compared with the plan's total. Then it decodes alone and with
 others, and reads prompts. It ends with 1 where memory is off by more than 5 % or a rate by more than 30 %. Rates mean
-something on a machine that does nothing else; medians of the rounds are taken. Files are written once.
+something on a machine that does nothing else. Figures are medians of the rounds, each with a plan of its own.
 """
 
 from __future__ import annotations
@@ -84,27 +84,36 @@ def main() -> int:
 def compare(name: str, case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of what is planned and measured, each of which is printed."""
     model = model_of(name, case, args)
+    plans, measured = [], []
+    for _ in range(args.rounds):  # limits are measured anew in each: other programs' share of the machine changes
+        plans.append(planned(name, model, case))
+        speed = None if args.without_speed else plans[-1]["speed"]
+        wanted = {"model": model, "options": case.options, "speed": speed, "kv_tokens": plans[-1]["kv_tokens"]}
+        measured.append(run(wanted))
+    rows = [("memory, MB", "memory", [plan["total"] / 1e6 for plan in plans], MEMORY_BAR)]
+    if not args.without_speed:
+        names = {"decode_alone": "one, tok/s", "decode_together": "many, tok/s", "prefill": "prompts, tok/s"}
+        wanted_keys = [(label, key) for key, label in names.items() if key in measured[0]]
+        rows += [(label, key, [plan["speed"][key] for plan in plans], SPEED_BAR) for label, key in wanted_keys]
+    found = []
+    for label, key, expected, bar in rows:
+        figures = [one[key] for one in measured]
+        off = statistics.median(plan / figure - 1 for plan, figure in zip(expected, figures, strict=True))
+        two = statistics.median(expected), statistics.median(figures)
+        more = f"  (peak {measured[0]['peak']:,.0f})" if key == "memory" else ""
+        print(COLUMNS.format(name, label, *(f"{value:,.0f}" for value in two), f"{off:+.1%}") + more, flush=True)
+        found.append({"model": name, "what": key, "planned": expected, "measured": figures, "off": off, "bar": bar})
+    return found
+
+
+def planned(name: str, model: str, case: Case) -> dict[str, Any]:
+    """What `octavo plan` says."""
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in case.options.items()]
     command = [sys.executable, "-m", "octavo", "plan", model, "--json", "--measure", *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.stdout:
         sys.exit(f"{name}: {done.stderr}")
-    planned = json.loads(done.stdout)["asked"]
-    speed = planned["speed"]
-    wanted = {"model": model, "options": case.options, "speed": None if args.without_speed else speed}
-    rounds = [run({**wanted, "kv_tokens": planned["kv_tokens"]}) for _ in range(args.rounds)]
-    rows = [("memory, MB", planned["total"] / 1e6, "memory", MEMORY_BAR)]
-    if not args.without_speed:
-        names = {"decode_alone": "one, tok/s", "decode_together": "many, tok/s", "prefill": "prompts, tok/s"}
-        rows += [(label, speed[key], key, SPEED_BAR) for key, label in names.items() if key in rounds[0]]
-    found = []
-    for label, expected, key, bar in rows:
-        measured = statistics.median(one[key] for one in rounds)
-        off = expected / measured - 1
-        more = f"  (peak {rounds[0]['peak']:,.0f})" if key == "memory" else ""
-        print(COLUMNS.format(name, label, f"{expected:,.0f}", f"{measured:,.0f}", f"{off:+.1%}") + more, flush=True)
-        found.append({"model": name, "what": key, "planned": expected, "measured": measured, "off": off, "bar": bar})
-    return found
+    return dict(json.loads(done.stdout)["asked"])
 
 
 def model_of(name: str, case: Case, args: argparse.Namespace) -> str:

@@ -61,6 +61,16 @@ def test_a_decode_step_reads_every_weight_once_and_every_key_and_value():
     assert cost.read_bytes - half.read_bytes == (7 + 3) * 2 * 4 * 0.9375
 
 
+def test_cross_attention_reads_the_source_of_each_sequence():
+    g = Graph()
+    x = g.embed("embed", 10, 8)
+    g.logits(g.cross_attention(x, layer=0, kv_heads=1, head_dim=4, scale=1), "head", 10)
+    without, with_it = (StepShape([(1, 7), (3, 3)], 2, positions) for positions in (0, 100))
+    costs = [step_cost(g, lambda weight: 0, 2, 2, step) for step in (without, with_it)]
+    assert costs[1].read_bytes - costs[0].read_bytes == 2 * 100 * (4 + 4) * 2
+    assert costs[1].flops - costs[0].flops == (1 + 3) * 100 * 4 * 8
+
+
 def test_rows_without_logits_cost_none():
     with_logits, without = (cost_of(attention_only(), [(5, 5)], rows) for rows in (5, 0))
     assert with_logits.flops - without.flops == 2 * 5 * 80

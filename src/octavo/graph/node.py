@@ -74,10 +74,14 @@ class ReferencePass(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepShape:
-    """How much a step computes: for each sequence, (tokens computed, tokens in its cache afterwards)."""
+    """How much a step computes: for each sequence, (tokens computed, tokens in its cache afterwards).
+
+    `source_positions` are those that cross attention of each sequence sees.
+    """
 
     contexts: Sequence[tuple[int, int]]
     logit_rows: int
+    source_positions: int = 0
 
     @property
     def tokens(self) -> int:

@@ -21,7 +21,7 @@ from octavo.weights.layout import PLAIN
 ERROR = 0.3  # of a rate on a CPU that was measured; benchmarks/plan.py compares
 GPU_ERROR = 0.5  # of one from a GPU's data sheet: none of these has been measured
 # Shares of the limits that are reached, and what comes to each op and each step: threads that meet, and the engine.
-BANDWIDTH_SHARE, MATMUL_SHARE, ATTENTION_SHARE = 0.95, 0.8, 0.5
+BANDWIDTH_SHARE, MATMUL_SHARE, ATTENTION_SHARE = 0.95, 0.9, 0.5
 OP_SECONDS, STEP_SECONDS = 1.5e-6, 2.5e-4
 OVERLAP = 1.5  # the power in which reading and computing add up: 1 is one after the other, infinity both at once
 GPU_BANDWIDTH_SHARE, GPU_MATMUL_SHARE, GPU_STEP_SECONDS = 0.7, 0.5, 1e-3
@@ -102,7 +102,7 @@ def _seconds(
     contexts: list[tuple[int, int]],
     rows: int,
 ) -> float:
-    step, dtype = StepShape(contexts, rows), model.config.dtype
+    step, dtype = StepShape(contexts, rows, memory.source_positions), model.config.dtype
     if found is not None:
         assert isinstance(model.footprint, Tape)
         cached = _bytes_per_value(model, memory) / PLAIN[dtype].block_bytes

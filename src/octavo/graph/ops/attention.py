@@ -199,6 +199,12 @@ class CrossAttention(Node):
     def cached(self) -> tuple[int, PagedCache] | None:
         return self.layer, PagedCache(self.kv_heads, self.head_dim, self.head_dim)
 
+    def flops(self, step: StepShape) -> int:
+        return step.tokens * step.source_positions * 4 * self.heads * self.head_dim
+
+    def cache_reads(self, step: StepShape) -> int:
+        return len(step.contexts) * step.source_positions * 2 * self.kv_heads * self.head_dim
+
     def reference(self, run: ReferencePass, q: Floats) -> Floats:
         k, v = run.sources[self.layer]
         return attend(self, q, k, v, np.zeros((len(q), len(k)), bool))
