@@ -1,5 +1,8 @@
 """The OpenAPI schema is true: schemathesis makes requests from it, and no answer is a 5xx or undeclared."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import schemathesis
@@ -185,3 +188,11 @@ def test_the_schema_of_a_form_has_its_fields_and_every_answer(http):
     page = http.get("/docs").text
     assert "multipart/form-data" in page
     assert "timestamp_granularities[]" in page
+
+
+def test_tool_calls_are_described_as_they_are_sent_and_as_they_are_taken(http):
+    """Two models of one name: an answer's has its id and type always, a request's need not."""
+    schemas = http.get("/openapi.json").json()["components"]["schemas"]
+    answered = schemas["ChatMessage"]["properties"]["tool_calls"]
+    (name,) = set(re.findall(r"schemas/([\w-]+)", json.dumps(answered)))
+    assert {"id", "type", "function"} <= set(schemas[name]["required"])

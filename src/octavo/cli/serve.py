@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ def main(argv: Sequence[str], prog: str = "octavo serve") -> int:
     for spec in specs:
         EngineConfig.resolve(spec.options)
 
+    gc.disable()  # until the server is ready: what is imported and loaded stays, and to look through it takes long
     from octavo.server.listener import address, bind
     from octavo.server.logs import set_up
 

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import difflib
-import pkgutil
-from importlib import import_module
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from octavo.errors import OctavoError
-from octavo.server import routers
 from octavo.server.docs import docs_page
+from octavo.server.endpoints import FAMILIES, Endpoints, paths_of
 from octavo.server.errors import HttpError, NotFoundError
 from octavo.server.middleware import Envelope, Guard
 from octavo.server.schema import describe
 from octavo.server.state import ServerState
 from octavo.server.writing import JSONAnswer, error_answer
 
-# Every module of the folder is a family of endpoints, and has a router. That of chat comes first in the documentation.
-_FAMILIES = sorted((family.name for family in pkgutil.iter_modules(routers.__path__)), key=lambda name: name != "chat")
-ROUTERS = tuple(import_module(f"{routers.__name__}.{family}").router for family in _FAMILIES)
 
-
-def make_app(server: ServerState) -> FastAPI:
+def make_app(server: ServerState) -> Endpoints:
     """The endpoints, and what errors become."""
-    app = FastAPI(title="Octavo", docs_url=None, redoc_url=None, openapi_url=None)
-    app.router.redirect_slashes = False
+    app = Endpoints()
     app.state.server = server
-    for router in ROUTERS:
-        app.include_router(router)
     if server.config.enable_docs:
         _add_docs(app, server.config.root_path)
     app.add_exception_handler(OctavoError, _answer)
@@ -78,7 +69,7 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
 
 
 def _endpoints() -> list[str]:
-    paths = {path for router in ROUTERS for route in router.routes if (path := getattr(route, "path", None))}
+    paths = {path for family in FAMILIES for path in paths_of(family)}
     return sorted(path.replace("{model_id:path}", "{id}") for path in paths if not path.startswith("/{"))
 
 

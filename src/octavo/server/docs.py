@@ -56,7 +56,7 @@ EXAMPLES: dict[str, Any] = {
 }
 _SAMPLING = {field.name: field.default for field in fields(SamplingParams) if field.default not in (None, MISSING)}
 _OF_THE_MODEL = {*NAMES.values(), "max_completion_tokens"}
-_REFERENCE = re.compile(r"#/components/schemas/(\w+)")
+_REFERENCE = re.compile(r"#/components/schemas/([\w-]+)")
 
 Json = dict[str, Any]
 

@@ -32,6 +32,7 @@ from octavo.server.threads import any_running
 logger = logging.getLogger("octavo.server")
 SWITCH_INTERVAL = 0.001  # a Python thread keeps another waiting for at most so many seconds
 SAME_SIGNAL = 1.0  # a signal that comes again within so many seconds is the same one: `timeout` sends each twice
+LATER_SECONDS = 1.0  # so long after it is ready, a server imports what it has not been asked for yet
 GRACE_SECONDS = 2.0  # error events are written within so many seconds when draining is over
 QUESTION = "Why is the sky blue?"  # the example that a server logs: even a tiny model has something to say
 MAX_MESSAGE = 16 << 20  # bytes of a message of a WebSocket
@@ -102,12 +103,18 @@ class Lifecycle:
             self._server.should_exit = True
             return
         gc.freeze()  # what is there now stays: collections need not look at it
+        gc.enable()
+        self._begin(self._complete())
         where = address(self._config, self._listener)
         names = ", ".join(name for model in self._state.models for name in model.names)
         nothing = f"no model yet: {self._config.models_dir} has none"
         logger.info("ready: %s serves %s", where, names or nothing)
         if names:
             logger.info("try it: %s", curl_line(self._state, where))
+
+    async def _complete(self) -> None:
+        await asyncio.sleep(LATER_SECONDS)
+        await self._app.complete()
 
     def _on_signal(self, number: int) -> None:
         now = asyncio.get_running_loop().time()

@@ -1,4 +1,7 @@
-"""The OpenAPI schema: bodies are read by the server itself, so each endpoint declares what it takes and answers."""
+"""The OpenAPI schema: bodies are read by the server itself, so each endpoint declares what it takes and answers.
+
+Schemas of types take a quarter of a second to make, so that they are filled in when somebody asks for them.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 
 from octavo.server.protocol.answers import ErrorAnswer, Health
 from octavo.server.protocol.forms import FormRequest
 from octavo.version import __version__
 
+JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"
-_bodies: dict[str, type[BaseModel]] = {}  # of all endpoints
+_schemas: list[tuple[Any, JsonSchemaMode, dict[str, Any]]] = []  # types of all endpoints, and where theirs is to be
+_queries: list[tuple[type[BaseModel], list[Any]]] = []  # and those of parameters of URLs
 _ERRORS = {
     400: "the request is wrong; `param` names the field",
     401: "no API key, or a wrong one",
@@ -56,41 +60,61 @@ def endpoint(
     `error` is a model of what its errors are, `query` of what its URL may say.
     """
     statuses = _ERRORS if body is not None else dict.fromkeys(_READING)
+    wrong = _as_json(error, "serialization")
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": error, "description": _ERRORS[status]} for status in statuses
+        status: {"description": _ERRORS[status], "content": wrong} for status in statuses
     }
     content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in texts}
     if streams:
         content["text/event-stream"] = {"schema": _EVENT}
-    responses[200] = {"description": "the answer", "content": content}
     if answer is not None:
-        responses[200]["model"] = answer
+        content |= _as_json(answer, "serialization")
+    responses[200] = {"description": "the answer", "content": content}
     if probe:
-        responses[503] = {"model": Health, "description": "not now; `reason` says why"}
+        not_now = _as_json(Health, "serialization")
+        responses[503] = {"description": "not now; `reason` says why", "content": not_now}
     extra: dict[str, Any] = {}
     if body is not None:
-        _bodies[body.__name__] = body
-        kind = "multipart/form-data" if issubclass(body, FormRequest) else "application/json"
-        schema = {"$ref": REFERENCE.format(model=body.__name__)}
-        extra["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
+        kind = "multipart/form-data" if issubclass(body, FormRequest) else JSON
+        extra["requestBody"] = {"required": True, "content": _as_json(body, "validation", kind)}
     if query is not None:
-        fields = query.model_json_schema()["properties"].items()
-        extra["parameters"] = [{"in": "query", "name": name, "schema": field} for name, field in fields]
+        extra["parameters"] = []
+        _queries.append((query, extra["parameters"]))
     return {"responses": responses, "openapi_extra": extra, "response_model": None}
+
+
+def _as_json(kind: Any, mode: JsonSchemaMode, media_type: str = JSON) -> dict[str, Any]:
+    """Content of that type, whose schema comes later."""
+    schema: dict[str, Any] = {}
+    _schemas.append((kind, mode, schema))
+    return {media_type: {"schema": schema}}
 
 
 def describe(app: FastAPI, root_path: str) -> dict[str, Any]:
     """The schema of all routes, made once."""
     if app.openapi_schema is None:
+        from fastapi.openapi.utils import get_openapi
+
+        definitions = _fill_in()
         schema = get_openapi(
             title="Octavo", version=__version__, summary="An OpenAI-compatible server", routes=app.routes
         )
-        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        _, definitions = models_json_schema([(body, "validation") for body in _bodies.values()], ref_template=REFERENCE)
-        schemas.update(definitions["$defs"])
+        schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions)
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}, {}]
         if root_path:
             schema["servers"] = [{"url": root_path}]
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _fill_in() -> dict[str, Any]:
+    """Puts the schemas where they are to be; returns those that they refer to, by their names."""
+    adapters = [(place, mode, TypeAdapter(kind)) for place, (kind, mode, _) in enumerate(_schemas)]
+    made, definitions = TypeAdapter.json_schemas(adapters, ref_template=REFERENCE)
+    for place, (_, mode, schema) in enumerate(_schemas):
+        schema.update(made[place, mode])
+    for query, parameters in _queries:
+        fields = query.model_json_schema()["properties"].items()
+        parameters[:] = [{"in": "query", "name": name, "schema": field} for name, field in fields]
+    return dict(definitions.get("$defs", {}))
