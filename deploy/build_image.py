@@ -108,7 +108,7 @@ def context(wheel: Path) -> Path:
         "--dest",
         folder / "dist",
         *python,
-        f"{wheel}[uvloop]",
+        wheel,
     ]
     fetch(command)
     return folder

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp
 
 from octavo.server.app import make_app, wrap
@@ -43,7 +44,7 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
     """Serves until a signal ends it, and returns the exit code. Raises what loading raised."""
     _allow_many_files()
     sys.setswitchinterval(SWITCH_INTERVAL)
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(Lifecycle(state, listener).run(loaded))
     gc.unfreeze()
     if not loaded.done() or any_running():  # a model is being read by a thread that can't be interrupted
@@ -51,15 +52,6 @@ def serve(state: ServerState, listener: socket.socket, loaded: Future[None]) -> 
         os._exit(code)
     state.models.close()
     return code
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's event loop where it is installed, or asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
 
 
 class Lifecycle:
