@@ -98,11 +98,11 @@ def compare(name: str, case: Case, args: argparse.Namespace) -> list[dict[str, A
     found = []
     for label, key, expected, bar in rows:
         figures = [one[key] for one in measured]
-        off = statistics.median(plan / figure - 1 for plan, figure in zip(expected, figures, strict=True))
-        two = statistics.median(expected), statistics.median(figures)
+        off = statistics.median(one / other - 1 for one, other in zip(expected, figures, strict=True))
+        plan, figure = statistics.median(expected), statistics.median(figures)
         more = f"  (peak {measured[0]['peak']:,.0f})" if key == "memory" else ""
-        print(COLUMNS.format(name, label, *(f"{value:,.0f}" for value in two), f"{off:+.1%}") + more, flush=True)
-        found.append({"model": name, "what": key, "planned": expected, "measured": figures, "off": off, "bar": bar})
+        print(COLUMNS.format(name, label, f"{plan:,.0f}", f"{figure:,.0f}", f"{off:+.1%}") + more, flush=True)
+        found.append({"model": name, "what": key, "planned": plan, "measured": figure, "off": off, "bar": bar})
     return found
 
 

@@ -2,17 +2,19 @@
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from server.running import SECONDS, until
 
 from .conftest import MODEL
-from .proxy import local_nginx, require
+from .proxy import Proxy, local_nginx, require
 
 LONG = 60000  # tokens: such requests go on until their clients leave
 SHORT = 8
@@ -209,6 +211,50 @@ def test_without_any_replica_the_answer_is_an_error_in_the_usual_shape(replicas,
     for path in ("/v1/completions", "/v1/responses"):
         asked = Asked(proxy, path=path, stream=False).end()
         assert (asked.status, json.loads(asked.text)["error"]["code"]) == (502, "unreachable")
+
+
+class Ending(threading.Thread):
+    """A replica that says 503 to one request and refuses, or breaks, the connections that come after it."""
+
+    def __init__(self, breaks):
+        super().__init__(daemon=True)
+        self._breaks, self._listener = breaks, socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        with self._listener:
+            connection, _ = self._listener.accept()
+            if not self._breaks:
+                self._listener.close()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 503 Ending\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            while self._breaks:
+                connection, _ = self._listener.accept()
+                with connection:
+                    connection.recv(1 << 16)
+
+
+@pytest.mark.parametrize(("breaks", "tries", "status"), [(False, 3, 200), (True, 2, 502)])
+def test_a_request_passes_a_replica_that_ends_after_its_503(start_replica, tmp_path, breaks, tries, status):
+    """It is sent to the other one if nothing was sent to the first one again."""
+    require("nginx")
+    other = start_replica().wait()
+    for number in range(20):  # which replica a key has is for nginx to say
+        ending = Ending(breaks)
+        proxy = Proxy(tmp_path / f"nginx-{number}", [ending.port, other.port])
+        try:
+            asked = Asked(proxy, path="/v1/responses", stream=False).end()
+            until((proxy.folder / "access.log").read_text)
+            log = (proxy.folder / "access.log").read_text()
+        finally:
+            proxy.stop()
+        if str(ending.port) in log:
+            break
+    assert log.count(f":{ending.port}") == tries, log
+    assert asked.status == status
+    assert (b'"unreachable"' in asked.text) == (status == 502)
 
 
 def test_requests_wait_nowhere_while_replicas_take_turns_at_starting(replicas, proxy, start_replica):

@@ -61,7 +61,11 @@ class Server:
         for option, value in options.items():
             connection.setsockopt(socket.SOL_SOCKET, getattr(socket, option), value)
         connection.settimeout(SECONDS)
-        connection.connect((self.host, self.port))
+        try:
+            connection.connect((self.host, self.port))
+        except OSError:
+            connection.close()
+            raise
         return connection
 
     def settle(self, key="EMPTY"):

@@ -2,11 +2,12 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from .running import post, read_answer
+from .running import exchange, post, read_answer
 
 BODY = b'{"prompt": "Once", "max_tokens": 3}'
 
@@ -50,4 +51,26 @@ def test_a_server_waits_for_a_request_that_is_still_being_sent(start, tiny_model
         status, headers, body = read_answer(connection)
     assert (status, headers["connection"]) == (503, "close")
     assert b"shutting_down" in body
+    assert server.process.wait(60) == 0
+
+
+def test_whoever_has_connected_is_answered_before_a_server_ends(start, tiny_model):
+    """A connection is answered, or refused: nobody is left to wonder whether a request has begun."""
+    server = start(tiny_model)
+    server.until(lambda load: load["running"] == 0)  # the address is known
+    request = post("/v1/completions", BODY)
+
+    def ask_until_refused():
+        statuses = set()
+        while True:
+            try:
+                statuses.add(exchange(server, request)[0])
+            except ConnectionRefusedError:
+                return statuses
+
+    with ThreadPoolExecutor(8) as pool:
+        tasks = [pool.submit(ask_until_refused) for _ in range(8)]
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert set().union(*(task.result() for task in tasks)) == {200, 503}
     assert server.process.wait(60) == 0

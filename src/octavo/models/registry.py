@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cache
 from importlib import import_module
-from itertools import chain, takewhile
+from itertools import chain
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, Generic, TypeVar
@@ -143,36 +142,20 @@ def _added() -> Iterator[tuple[type[CausalLM], tuple[str, ...]]]:
 def _declared_here(name: str = "") -> Iterator[type[CausalLM]]:
     """All classes of this package that name architectures; with a `name`, of modules whose text has it in quotes.
 
-    Others are not imported: that would be a good part of the time that a start takes. To read them all would be, too,
-    so those that are called alike are looked at first.
+    Others are not imported, and those that begin as the name does are read first: a start has no time for all of them.
     """
-    for module in sorted(_modules(), key=lambda module: (-_likeness(module, name), module)):
-        if name and (text := _text(module)) and f'"{name}"' not in text:
-            continue
+    for module, file in sorted(_files().items(), key=lambda entry: entry[1].stem[:3] != str(name)[:3].lower()):
+        if name and file.exists() and f'"{name}"' not in file.read_text("utf-8"):
+            continue  # where a module has come without its text, it is imported
         for found in vars(import_module(module)).values():
             is_declared = isinstance(found, type) and issubclass(found, CausalLM) and found.__module__ == module
             if is_declared and found.architectures:
                 yield found
 
 
-def _likeness(module: str, name: str) -> int:
-    """How many letters and digits are the same at the beginning of both."""
-    of_module, of_name = module.rpartition(".")[2].replace("_", ""), re.sub(r"[\W_]", "", name.lower())
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(of_module, of_name, strict=False)))
-
-
 @cache
-def _modules() -> tuple[str, ...]:
-    """The names of this package's modules."""
+def _files() -> dict[str, Path]:
+    """The files of this package's modules, by their names."""
     root = Path(__file__).parent
-    return tuple(sorted(module.name for module in walk_packages([str(root)], "octavo.models.") if not module.ispkg))
-
-
-@cache
-def _text(module: str) -> str:
-    """What is written in it; nothing where it has come without its text."""
-    file = Path(__file__).parent.joinpath(*module.split(".")[2:]).with_suffix(".py")
-    try:
-        return file.read_text("utf-8")
-    except FileNotFoundError:
-        return ""
+    names = (module.name for module in walk_packages([str(root)], "octavo.models.") if not module.ispkg)
+    return {name: root.joinpath(*name.split(".")[2:]).with_suffix(".py") for name in names}

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from octavo.server.app import make_app, wrap
 from octavo.server.connection import bounded
 from octavo.server.errors import UnavailableError
-from octavo.server.listener import BACKLOG, address
+from octavo.server.listener import BACKLOG, address, drop_new_connections
 from octavo.server.logs import STATS_SECONDS, StatsLine
 from octavo.server.middleware import Envelope
 from octavo.server.options import ServerConfig
@@ -34,6 +34,7 @@ logger = logging.getLogger("octavo.server")
 SWITCH_INTERVAL = 0.001  # a Python thread keeps another waiting for at most so many seconds
 SAME_SIGNAL = 1.0  # a signal that comes again within so many seconds is the same one: `timeout` sends each twice
 LATER_SECONDS = 1.0  # so long after it is ready, a server imports what it has not been asked for yet
+LAST_SECONDS = 0.05  # so long a server that ends answers what has connected already
 GRACE_SECONDS = 2.0  # error events are written within so many seconds when draining is over
 QUESTION = "Why is the sky blue?"  # the example that a server logs: even a tiny model has something to say
 MAX_MESSAGE = 16 << 20  # bytes of a message of a WebSocket
@@ -152,11 +153,17 @@ class Lifecycle:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, without its handling of signals."""
+    """uvicorn's, without its handling of signals, and with answers for everyone who has connected when it ends."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or []:
+            drop_new_connections(listener)
+        await asyncio.sleep(LAST_SECONDS)
+        await super().shutdown(sockets)
 
 
 def _uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import socket
 import stat
+import struct
 
 from octavo.errors import ConfigError
 from octavo.option_files import check_file
 from octavo.server.options import ServerConfig
 
 BACKLOG = 2048
+
+# A socket filter (BPF) that drops what would begin a connection: TCP segments with SYN and without ACK.
+SO_ATTACH_FILTER = 26  # of Linux, which Python does not name
+FILTER = (
+    (0x30, 0, 0, 13),  # load the byte of flags of the TCP header
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # if SYN is alone
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 1 << 18),  # else accept
+)
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -44,6 +57,21 @@ def _bind_unix(path: str) -> socket.socket:
         listener.close()
         raise ConfigError("uds", path, f"can't listen there: {error.strerror or error}") from None
     return listener
+
+
+def drop_new_connections(listener: socket.socket) -> None:
+    """From now on nobody can connect, but who has connected is still accepted.
+
+    When a listener is closed, the system resets connections that wait in it, and their clients can't know whether a
+    request has begun. Whoever is dropped here tries again a second later, as TCP does, and is refused by then, which is
+    clear. Unix sockets, and systems without such filters, go on as they were.
+    """
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in FILTER)
+    memory = ctypes.create_string_buffer(program, len(program))
+    if listener.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            described = struct.pack("HP", len(FILTER), ctypes.addressof(memory))
+            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, described)
 
 
 def _check_tls(config: ServerConfig) -> None:
