@@ -5,7 +5,8 @@
 Starts two `octavo serve` and nginx with the configuration of deploy/compose, measures for a while how many requests per
 second they do together, and sends that many times --load, at random times. Meanwhile one replica gets SIGTERM, ends
 what it has, is started again, and when it is ready and no request waits any more, the other one's turn comes. Half of
-the requests stream. Ends with code 1 if a request failed or a replica did not end with code 0.
+the requests stream, and a quarter leaves something behind (/v1/responses), which is never sent twice. Ends with code 1
+if a request failed or a replica did not end with code 0.
 """
 
 from __future__ import annotations
@@ -101,33 +102,42 @@ class Load:
     """Requests to nginx, and what became of them."""
 
     def __init__(self, port: int, output_len: int):
-        self._http = HttpClient(Address.parse(f"127.0.0.1:{port}"), {"connection": "close"})
+        # The key of a request says which replica keeps what it leaves behind.
+        address, keys = Address.parse(f"127.0.0.1:{port}"), [f"Bearer key-{number}" for number in range(16)]
+        self._clients = [HttpClient(address, {"connection": "close", "authorization": key}) for key in keys]
         self._output_len, self._number = output_len, 0
         self.failed: Counter[str] = Counter()
         self.seconds: list[float] = []
 
     async def one(self) -> None:
         self._number += 1
-        streams = self._number % 2 == 0
         words = " ".join(random.choices(["river", "stone", "winter", "song", "night", "star"], k=random.randint(4, 60)))
-        body = {"model": "model", "prompt": f"{self._number} {words}", "stream": streams, "ignore_eos": True}
+        text, length = f"{self._number} {words}", self._output_len
+        streams, path = self._number % 2 == 0, "/v1/completions"
+        body = {"model": "model", "prompt": text, "max_tokens": length, "ignore_eos": True, "stream": streams}
+        if self._number % 4 == 1:
+            path, body = "/v1/responses", {"model": "model", "input": text, "max_output_tokens": length}
         began = time.monotonic()
-        problem = await self._send({**body, "max_tokens": self._output_len}, streams)
+        problem = await self._send(path, body, streams)
         self.seconds.append(time.monotonic() - began)
         if problem is not None:
             self.failed[problem] += 1
             print(f"failed: request {self._number}: {problem}", flush=True)
 
-    async def _send(self, body: dict[str, Any], streams: bool) -> str | None:
+    async def _send(self, path: str, body: dict[str, Any], streams: bool) -> str | None:
         """What is wrong with the answer; None of one that is whole."""
+        client = random.choice(self._clients)
         try:
-            async with asyncio.timeout(PATIENCE), self._http.request("POST", "/v1/completions", _bytes(body)) as answer:
+            async with asyncio.timeout(PATIENCE), client.request("POST", path, _bytes(body)) as answer:
                 text = await answer.read()
                 if answer.status != 200:
                     return f"status {answer.status}: {text[:200].decode(errors='replace')}"
             if streams:
                 return None if text.endswith(b"data: [DONE]\n\n") else f"a stream that ends in {text[-80:]!r}"
-            made = json.loads(text)["usage"]["completion_tokens"]
+            whole = json.loads(text)
+            if path == "/v1/responses":
+                return None if whole["usage"]["output_tokens"] else f"a response that is {whole['status']}"
+            made = whole["usage"]["completion_tokens"]
             return None if made == self._output_len else f"{made} tokens"
         except Exception as error:  # also of an answer that is cut, or no JSON
             return type(error).__name__ + " " + str(error)[:100]

@@ -76,6 +76,18 @@ def test_stop_ends_the_answer_at_the_server_too(server, visit):
     server.settle()
 
 
+def test_a_frame_that_comes_late_does_not_begin_an_answer_again(server, visit):
+    page = visit(server.url, settings=LONG)
+    go_on(page)
+    ask(page, "Count to a thousand.")
+    page.locator(".message.assistant .prose > *").first.wait_for()
+    page.evaluate("() => { requestAnimationFrame = (draw) => setTimeout(draw, 500); cancelAnimationFrame = clearTimeout; }")
+    page.wait_for_timeout(300)  # a piece has come, and its frame has not
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_timeout(1000)
+    assert "Stopped." in answered(page).locator(".stats").inner_text()
+
+
 def test_escape_in_the_settings_closes_them_and_the_answer_goes_on(server, visit):
     page = visit(server.url)
     page.route(PATH, lambda route: None)  # no answer yet

@@ -212,24 +212,27 @@ export class ChatView {
   async read(body, message, view, signal) {
     const began = performance.now();
     const frame = new Frame(() => { view.update(true); this.scroll(); });
-    const response = await request("v1/chat/completions", { json: body, signal });
     let done = false;
-    for await (const { data } of events(response, signal)) {
-      if (data === "[DONE]") { done = true; break; }
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new ApiError(chunk.error.message ?? String(chunk.error), 200);
-      if (chunk.usage) message.usage = chunk.usage;
-      const choice = chunk.choices?.[0];
-      if (!choice) continue;
-      if (take(message, choice.delta ?? {})) {
-        message.total = (performance.now() - began) / 1000;
-        message.first ??= message.total;
-        frame.ask();
-        announce(tail(message.content));
+    try {
+      const response = await request("v1/chat/completions", { json: body, signal });
+      for await (const { data } of events(response, signal)) {
+        if (data === "[DONE]") { done = true; break; }
+        const chunk = JSON.parse(data);
+        if (chunk.error) throw new ApiError(chunk.error.message ?? String(chunk.error), 200);
+        if (chunk.usage) message.usage = chunk.usage;
+        const choice = chunk.choices?.[0];
+        if (!choice) continue;
+        if (take(message, choice.delta ?? {})) {
+          message.total = (performance.now() - began) / 1000;
+          message.first ??= message.total;
+          frame.ask();
+          announce(tail(message.content));
+        }
+        if (choice.finish_reason === "length") message.cut = true;
       }
-      if (choice.finish_reason === "length") message.cut = true;
+    } finally {
+      frame.cancel(); // it would show an answer that was stopped as one that is being written
     }
-    frame.cancel();
     if (!done && !signal.aborted) throw new ApiError("The answer was interrupted: the server ended the connection.");
   }
 
