@@ -81,7 +81,9 @@ def test_a_frame_that_comes_late_does_not_begin_an_answer_again(server, visit):
     go_on(page)
     ask(page, "Count to a thousand.")
     page.locator(".message.assistant .prose > *").first.wait_for()
-    page.evaluate("() => { requestAnimationFrame = (draw) => setTimeout(draw, 500); cancelAnimationFrame = clearTimeout; }")
+    page.evaluate(
+        "() => { requestAnimationFrame = (draw) => setTimeout(draw, 500); cancelAnimationFrame = clearTimeout; }"
+    )
     page.wait_for_timeout(300)  # a piece has come, and its frame has not
     page.get_by_role("button", name="Stop").click()
     page.wait_for_timeout(1000)
