@@ -192,7 +192,13 @@ class EngineConfig:
         meaningless = (f"{name}={value!r}: {note}" for name, value, note in wanted(said, noted))
         notes = [*placement.notes, *cache_notes, *meaningless]
         used = {name: value for name, value in said.items() if name in known}
-        return cls(**(({} if on_cpu else CUDA_DEFAULTS) | used)), notes
+        return cls(**(defaults_on(placement.device) | used)), notes
+
+
+def defaults_on(device: str) -> dict[str, Any]:
+    """The defaults of a device that differ from those of another."""
+    on_cpu = {one.name: one.default for one in fields(EngineConfig) if one.name in CUDA_DEFAULTS}
+    return on_cpu if device == "cpu" else CUDA_DEFAULTS
 
 
 def log_notes(notes: Iterable[str]) -> None:

@@ -231,6 +231,18 @@ def test_what_fits_has_the_command_that_was_asked_for(config, capsys):
     assert asked["speed"]["decode_alone"] == pytest.approx(3350 * 0.7 / 14.5, rel=0.2)
 
 
+@pytest.mark.parametrize("said", [[], ["--max-num-seqs=16", "--max-num-batched-tokens=1024"]])
+def test_another_device_in_a_table_is_planned_as_by_its_name(said, config, capsys):
+    """Each with the defaults of its own device, unless something else was asked for."""
+    arguments = ["--config", config(MISTRAL), "--max-model-len", "2048", *said]
+    on_cpu = planned(capsys, *arguments, "--machine", "CPU:64GiB")
+    there = next(row for row in on_cpu["others"] if row["label"].endswith(", as stored"))
+    on_gpu = planned(capsys, *arguments, "--machine", there["label"].partition(",")[0])
+    here = next(row for row in on_gpu["others"] if row["label"] == "this machine's CPU")
+    assert there["workspace"] == on_gpu["asked"]["workspace"]
+    assert here["workspace"] == on_cpu["asked"]["workspace"]
+
+
 def test_loading_refuses_with_the_same_advice_as_the_plan(tmp_path, monkeypatch, capsys):
     model = make_tiny_llama(tmp_path / "m", max_position_embeddings=1 << 15)
     flags = ["--gpu-memory-utilization", "1.0", "--max-num-seqs", "2", "--max-model-len", "32768"]

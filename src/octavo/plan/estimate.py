@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from octavo.config import AT_LOAD, EngineConfig
+from octavo.config import AT_LOAD, EngineConfig, defaults_on
 from octavo.engine.backend import backend_of, reserve_of, store_bytes
 from octavo.engine.memory import MemoryPlan, show
 from octavo.engine.planning import DeclaredModel, declare_model
@@ -143,10 +143,13 @@ def _formats(config: EngineConfig) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield label, changed
 
 
-def elsewhere(config: EngineConfig, checkpoint: Checkpoint, machine: Machine) -> tuple[list[Estimate], list[str]]:
+def elsewhere(
+    config: EngineConfig, checkpoint: Checkpoint, machine: Machine, said: Collection[str]
+) -> tuple[list[Estimate], list[str]]:
     """For a CPU, the smallest known GPU for each of three formats; for a GPU, this machine's CPU.
 
-    Also the known GPUs on which the model fits as it is asked for, the smallest first.
+    Also the known GPUs on which the model fits as it is asked for, the smallest first. Options that were not `said` have
+    the defaults of the other device.
     """
     rows, names = [], []
     for quantization in (config.quantization, *(one for one in ("int8", "int4") if one != config.quantization)):
@@ -155,6 +158,7 @@ def elsewhere(config: EngineConfig, checkpoint: Checkpoint, machine: Machine) ->
             "executor": "torch",
             "quantization": quantization,
             "kv_cache_dtype": "auto",
+            **_unsaid("cuda", said),
         }
         try:
             there = replace(config, **changed)
@@ -174,10 +178,15 @@ def elsewhere(config: EngineConfig, checkpoint: Checkpoint, machine: Machine) ->
         options = {"device": "cpu", "executor": "native", "dtype": dtype}
         try:
             label = "this machine's CPU"
-            rows.append(estimate(replace(config, **options), checkpoint, this_cpu(), label, options)[0])
+            there = replace(config, **options, **_unsaid("cpu", said))
+            rows.append(estimate(there, checkpoint, this_cpu(), label, options)[0])
         except OctavoError:  # it can't be there
             pass
     return rows, names
+
+
+def _unsaid(device: str, said: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in defaults_on(device).items() if name not in said}
 
 
 def _gpus(declared: DeclaredModel) -> Iterator[Machine]:

@@ -49,7 +49,7 @@ def make_plan(config: EngineConfig, opened: Opened, machine: Machine, said: Mapp
     if config.model is None and checkpoint.declared is None:
         said = {"model": DEFAULT_MODEL, **said}
     commands = [_command(said, changes) for changes in (ways or ([{}] if asked.fits else []))]
-    there, machines = elsewhere(config, checkpoint, machine)
+    there, machines = elsewhere(config, checkpoint, machine, said)
     about = replace(describe(declared, memory), model=public_name(said.get("model") or checkpoint.path.name))
     return Plan(about, opened.origin, machine, asked, [*others, *there], ways, commands, machines)
 
