@@ -148,8 +148,8 @@ def elsewhere(
 ) -> tuple[list[Estimate], list[str]]:
     """For a CPU, the smallest known GPU for each of three formats; for a GPU, this machine's CPU.
 
-    Also the known GPUs on which the model fits as it is asked for, the smallest first. Options that were not `said` have
-    the defaults of the other device.
+    Also the known GPUs on which the model fits as it is asked for, the smallest first. Options that were not `said`
+    have the defaults of the other device.
     """
     rows, names = [], []
     for quantization in (config.quantization, *(one for one in ("int8", "int4") if one != config.quantization)):
