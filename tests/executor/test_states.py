@@ -158,7 +158,8 @@ def test_states_and_what_is_kept_of_them_are_in_the_plan_of_memory(compiled, col
     assert plans[1].workspace - plans[0].workspace >= 3 * 64 * plans[0].state_bytes
 
 
-def test_states_take_what_the_plan_says():
+@pytest.mark.parametrize("executor", ["native", "torch"])
+def test_states_take_what_the_plan_says(executor):
     g = Graph()
     x = g.embed("embed", 131, 16)
     q, k = (g.causal_conv(g.linear(x, name, 128), f"conv_{name}", 4, layer) for layer, name in enumerate("qk"))
@@ -169,8 +170,9 @@ def test_states_take_what_the_plan_says():
     states = 44 * 4 * (2 * 64 * 128 + 2 * 3 * 128)  # of 40 sequences and 4 snapshots
     assert native.native.workspace_bytes > states
     assert native.native.workspace_bytes == pytest.approx(tape.workspace_bytes("float32", native.sizes), rel=0.03)
-    made = sum(state.nbytes for state in make_torch(g, tensors, max_tokens=16).states.values())
-    assert made == pytest.approx(states, rel=0.03)
+    if executor == "torch":
+        made = sum(state.nbytes for state in make_torch(g, tensors, max_tokens=16).states.values())
+        assert made == pytest.approx(states, rel=0.03)
     without = replace(native.sizes, max_num_seqs=40, num_snapshots=0)
     planned = [program.workspace_bytes("float32", sizes) for sizes in (native.sizes, without)]
     assert planned[0] - planned[1] == states // 11
